@@ -1,0 +1,37 @@
+# make quickstart   set up everything, then train, evaluate and report on the embedded defaults
+# make test         set up everything, then lint, types and tests
+# PYTHON=/path/to/python3.12 chooses the interpreter of the environment; ARGS="..." adds arguments.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test bench lint clean
+BIN := .venv/bin
+export PYTHON
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## create .venv with everything in it; does nothing when it is current
+	@for p in python3 python3.11 python3.12 python3.13 python3.14 "$$PYTHON"; do \
+	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then exec "$$p" .ci/setup.py; fi; \
+	done; \
+	echo "[setup] no Python found. Debian/Ubuntu: sudo apt-get install python3 python3-venv python3-dev g++ make" >&2; exit 1
+
+quickstart: setup ## a small model learns when to think: the main job, end to end, on this machine's CPU
+	@$(BIN)/thinkless quickstart $(ARGS)
+
+lint: setup ## ruff and mypy
+	@echo "ruff check" && $(BIN)/ruff check . && echo "ruff format" && $(BIN)/ruff format --check . && echo "mypy" && $(BIN)/mypy
+
+test: lint ## lint, types and tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup ## every benchmark, one JSON line per figure
+	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
+
+clean: ## remove the environment and caches; keeps runs/
+	@for p in python3 python3.11 python3.12 python3.13 python3.14 "$$PYTHON"; do \
+	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then "$$p" .ci/setup.py --clean || exit; break; fi; \
+	done
+	@rm -rf build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
