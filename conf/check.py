@@ -1,0 +1,120 @@
+"""Refuses impossible combinations at the door, each with one line that says what to do.
+
+In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, machines, other rooms.
+"""
+
+from __future__ import annotations
+
+from conf.schema import Config, Device, Dtype
+
+
+class BadConfig(ValueError):
+    """One line: which key, what it must be, what it is."""
+
+
+def check(conf: Config, command: str = "train") -> None:
+    """Cross-field checks. command: "train", "warmup", "evaluate" or "report"."""
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise BadConfig(message)
+
+    def positive(**values: float) -> None:
+        for name, value in values.items():
+            need(value > 0, f"{name.replace('__', '.')} must be above 0, got {value}")
+
+    rollout, learner, algorithm, reward = conf.rollout, conf.learner, conf.algorithm, conf.reward
+    positive(
+        rollout__workers=rollout.workers,
+        learner__ranks=learner.ranks,
+        reward__workers=reward.workers,
+        reward__processes=reward.processes,
+        rollout__prompts_per_step=rollout.prompts_per_step,
+        rollout__temperature=rollout.temperature,
+        rollout__threads=rollout.threads,
+        learner__threads=learner.threads,
+        learner__lr=learner.lr,
+        learner__max_tokens=learner.max_tokens,
+        learner__logprob_chunk=learner.logprob_chunk,
+        learner__max_bad_steps=learner.max_bad_steps,
+        algorithm__optimizer_steps=algorithm.optimizer_steps,
+        data__max_prompt_tokens=conf.data.max_prompt_tokens,
+        evaluate__temperature=conf.evaluate.temperature,
+        reward__timeout_s=reward.timeout_s,
+        rollout__timeout_s=rollout.timeout_s,
+        learner__timeout_s=learner.timeout_s,
+    )
+    need(
+        rollout.group_size >= 2,
+        f"rollout.group_size must be at least 2, got {rollout.group_size}: advantages compare siblings of one prompt",
+    )
+    need(conf.run.steps >= 0, f"run.steps must not be negative, got {conf.run.steps}")
+    need(conf.run.max_staleness >= 0, f"run.max_staleness must not be negative, got {conf.run.max_staleness}")
+    need(rollout.max_response_tokens >= 2, "rollout.max_response_tokens must be at least 2 (a control token and one)")
+    need(
+        rollout.prompts_per_step >= algorithm.optimizer_steps,
+        f"algorithm.optimizer_steps={algorithm.optimizer_steps} needs at least as many rollout.prompts_per_step, "
+        f"got {rollout.prompts_per_step}",
+    )
+    longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
+    need(
+        longest <= rollout.max_model_len,
+        f"rollout.max_model_len={rollout.max_model_len} must hold data.max_prompt_tokens={conf.data.max_prompt_tokens} "
+        f"+ rollout.max_response_tokens={rollout.max_response_tokens} = {longest}",
+    )
+    need(
+        longest <= learner.max_tokens,
+        f"learner.max_tokens={learner.max_tokens} must hold the longest sequence, data.max_prompt_tokens "
+        f"+ rollout.max_response_tokens = {longest}",
+    )
+    evaluated = conf.evaluate.max_response_tokens
+    need(
+        evaluated is None or conf.data.max_prompt_tokens + evaluated <= rollout.max_model_len,
+        f"evaluate.max_response_tokens={evaluated} does not fit into rollout.max_model_len={rollout.max_model_len}",
+    )
+    need(learner.zero_stage in (0, 1, 2, 3), f"learner.zero_stage must be 0, 1, 2 or 3, got {learner.zero_stage}")
+    need(
+        learner.zero_stage > 0 or conf.model.dtype is Dtype.float32,
+        "learner.zero_stage=0 trains float32 weights: for model.dtype=bfloat16 choose stage 1, 2 or 3",
+    )
+    need(
+        learner.zero_stage == 3 or not learner.offload_parameters,
+        f"learner.offload_parameters needs learner.zero_stage=3, got {learner.zero_stage}",
+    )
+    need(
+        learner.zero_stage > 0 or not learner.offload_optimizer,
+        "learner.offload_optimizer needs learner.zero_stage 1, 2 or 3, got 0",
+    )
+    need(len(learner.betas) == 2, f"learner.betas must be two numbers, got {list(learner.betas)}")
+    need(0 < algorithm.clip < 1, f"algorithm.clip must be between 0 and 1, got {algorithm.clip}")
+    need(algorithm.alpha >= 0, f"algorithm.alpha must not be negative, got {algorithm.alpha}")
+    need(algorithm.kl >= 0, f"algorithm.kl must not be negative, got {algorithm.kl}")
+    if rollout.device is Device.gpu:
+        positive(rollout__num_gpus=rollout.num_gpus)
+    if learner.device is Device.gpu:
+        positive(learner__num_gpus=learner.num_gpus)
+    if command == "train" and conf.resume is None:
+        need(
+            conf.model.path is not None or (conf.warmup is not None and conf.model.random is not None),
+            "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b or "
+            "thinkless_1p5b_paper), or give model.path=<Hugging Face folder or hub id>",
+        )
+    if command == "warmup":
+        need(
+            conf.warmup is not None,
+            "no warm-up is configured: choose experiment=quickstart, or give warmup.path=<pairs>",
+        )
+        need(
+            conf.model.path is not None or conf.model.random is not None,
+            "nothing to warm up: give model.path=<Hugging Face folder or hub id>, or choose model=tiny",
+        )
+    if conf.warmup is not None:
+        positive(warmup__batch_size=conf.warmup.batch_size, warmup__lr=conf.warmup.lr)
+        need(
+            conf.warmup.path is not None or conf.warmup.steps > 0,
+            f"warmup.steps must be above 0 for generated questions, got {conf.warmup.steps}",
+        )
+        need(
+            conf.warmup.max_tokens <= learner.max_tokens,
+            f"warmup.max_tokens={conf.warmup.max_tokens} must not exceed learner.max_tokens={learner.max_tokens}",
+        )

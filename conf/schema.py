@@ -1,0 +1,273 @@
+"""The typed configuration tree, registered with Hydra by `conf.compose`.
+
+In: nothing. Out: dataclasses; an unknown key or a wrong type in any YAML file or override is an error at start.
+Units stand in the names (`_s` seconds, `_gib`) or in the comment. Must not know: Hydra, files, other rooms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+MISSING = "???"
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Form(Enum):
+    """How token losses are aggregated (see `learner.loss`)."""
+
+    paper = "paper"  # 1/T_i per response
+    code = "code"  # 1/sum_i T_i, as in the reference code
+
+
+class Loss(Enum):
+    degrpo = "degrpo"
+    grpo = "grpo"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Device(Enum):
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+@dataclass
+class RunConf:
+    name: str | None = None  # null: numbered, e.g. train-001; an explicit name that exists is refused
+    root: str = "runs"  # relative: to where the command was started (inside a Ray job: to ~/thinkless)
+    steps: int = 100  # training steps (one batch of trajectories each)
+    seed: int = 0
+    max_staleness: int = 0  # batches asked for ahead; 0: strictly on-policy
+    save_every: int = 50  # steps between checkpoints; 0: only the last
+    keep_checkpoints: int = 2
+    samples_per_step: int = 2  # trajectories written as text per step
+    check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
+    check_max_abs: float | None = None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
+    check_mean_abs: float | None = None  # its mean, nats; null: by dtype (orchestrator/agreement.py)
+
+
+@dataclass
+class RandomModelConf:
+    """A Qwen2-shaped model with random weights and a character-level tokenizer (the quickstart's)."""
+
+    hidden_size: int = 64
+    layers: int = 3
+    heads: int = 2
+    kv_heads: int = 2
+    ffn_size: int = 192
+    init_std: float = 0.125  # hidden^-0.5: the usual 0.02 stalls at this size
+    max_position_embeddings: int = 2048
+
+
+@dataclass
+class ModelConf:
+    path: str | None = None  # Hugging Face folder or hub id; null: the warm-up makes it
+    revision: str | None = None  # hub revision
+    dtype: Dtype = Dtype.float32  # of forward passes and of the sampler
+    think_token: str = "<think>"
+    think_end_token: str = "</think>"
+    short_token: str = "<short>"
+    short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
+    chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
+    trust_remote_code: bool = False
+    random: RandomModelConf | None = None  # used by the warm-up when path is null
+
+
+@dataclass
+class ArithmeticConf:
+    """The generated task: chains a~b~c of absolute differences of k single digits; k is the level."""
+
+    levels: list[int] = field(default_factory=lambda: [2, 3, 7, 8])
+    weights: list[float] = field(default_factory=lambda: [0.25, 0.55, 0.1, 0.1])  # share of each level
+    width: int = 15  # characters the expression is padded to
+    max_digit: int = 5  # digits are 0..max_digit
+
+
+@dataclass
+class DataConf:
+    path: str | None = None  # local .jsonl/.json/.parquet or a hub data set's name; null: generated arithmetic
+    revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/reading.py
+    subset: str | None = None  # hub data set's configuration name; null: the pinned one
+    split: str | None = None  # hub data set's split; null: the pinned one
+    adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, answer, level?, uid?} or None to skip
+    problem_column: str | None = None  # null: first present of problem, question, prompt
+    answer_column: str | None = None  # null: first present of answer, final_answer, solution
+    level_column: str | None = None  # null: level, difficulty when present
+    all_answers: bool = False  # a list of answers: all must be given (true) or any may match (false)
+    max_unusable: float = 0.05  # share of rows that may be unusable before the data set is refused
+    max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
+    shuffle: bool = True
+    shard: int = 0  # this run's shard of num_shards
+    num_shards: int = 1
+    arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
+
+
+@dataclass
+class ValidationConf:
+    """Held-out problems. path null: fresh generated questions, or `size` rows held out of data.path."""
+
+    path: str | None = None
+    revision: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    size: int = 128  # problems per validation
+    samples: int = 1  # responses per problem
+
+
+@dataclass
+class RolloutConf:
+    workers: int = 1  # vLLM engines, one Ray actor each
+    device: Device = Device.cpu
+    num_cpus: float = 0.4  # of each worker, for Ray's placement
+    num_gpus: float = 1.0  # of each worker; device gpu only
+    threads: int = 1  # OpenMP threads of each CPU engine
+    group_size: int = 8  # G, siblings per prompt
+    prompts_per_step: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_response_tokens: int = 128  # control token included
+    max_model_len: int = 2048
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 65536  # prompt and response tokens of one engine step
+    kv_cache_gib: float = 1.0  # CPU engine
+    gpu_memory_utilization: float = 0.5
+    enforce_eager: bool = True
+    prefix_caching: bool = True
+    start_timeout_s: float = 600.0
+    timeout_s: float = 3600.0  # for one batch of trajectories
+
+
+@dataclass
+class RewardConf:
+    workers: int = 1  # reward actors
+    num_cpus: float = 0.1
+    processes: int = 1  # grading processes of each actor
+    timeout_s: float = 5.0  # hard limit of one check; the process is killed
+    memory_mib: int = 2048  # address-space limit of a grading process
+    strict: bool = True  # training: \boxed{} only; false: lenient extraction
+    function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading and scheme
+    correct_short: float = 1.0
+    correct_think: float = 0.5  # 1 - gamma
+    wrong: float = -1.0
+    cut_off: float = -1.0
+    no_answer: float = -1.0
+    no_mode: float = -1.0
+
+
+@dataclass
+class AlgorithmConf:
+    loss: Loss = Loss.degrpo
+    form: Form = Form.code
+    alpha: float = 0.001  # weight of the control token (DeGRPO)
+    clip: float = 0.2
+    kl: float = 0.001  # coefficient of the k3 estimate to the frozen reference; 0: no reference model
+    max_log_ratio: float = 10.0  # bound on the surrogate's and the KL's exponents
+    optimizer_steps: int = 2  # optimizer steps per batch of trajectories
+    mask_cut_off: bool = False  # leave cut-off responses out of the loss
+
+
+@dataclass
+class LearnerConf:
+    ranks: int = 1
+    device: Device = Device.cpu
+    num_cpus: float = 0.4  # of each rank, for Ray's placement
+    num_gpus: float = 1.0  # of each rank; device gpu only
+    threads: int = 1
+    lr: float = 1e-6
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0  # optimizer steps of linear increase
+    decay_start: float = 0.0  # share of the schedule at full rate before a linear or cosine decay begins
+    min_lr_ratio: float = 0.1  # of lr, at the end of a linear or cosine schedule
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    max_tokens: int = 8192  # micro-batch budget, tokens
+    logprob_chunk: int = 1024  # tokens whose logits exist at one time
+    zero_stage: int = 0
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    gradient_checkpointing: bool = False
+    max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
+    start_timeout_s: float = 600.0
+    timeout_s: float = 1800.0  # of one update, and of every collective call
+
+
+@dataclass
+class WarmupConf:
+    """Supervised fine-tuning on paired long and short answers (Thinkless stage 1)."""
+
+    path: str | None = None  # .jsonl/.json/.parquet or hub data set with the columns below; null: generated arithmetic
+    adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, think, short} or None to skip
+    problem_column: str = "problem"
+    think_column: str = "think"  # text after the think token: reasoning, </think>, answer
+    short_column: str = "short"
+    max_tokens: int = 2048  # longer examples are dropped and counted
+    steps: int = 0  # optimizer steps; 0 with path: one epoch
+    batch_size: int = 32  # questions per step, each in both modes
+    short_weight: float = 1.0  # weight of a short answer's tokens after the control token, against 1 for all others
+    lr: float = 3e-3
+    schedule: Schedule = Schedule.linear
+    warmup_steps: int = 30
+    min_lr_ratio: float = 0.1
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
+    seed: int = 0
+    cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
+
+
+@dataclass
+class EvaluateConf:
+    every: int = 20  # steps between validations, one before the first step; 0: never
+    final: bool = True  # evaluate warm-up and final model with free and forced modes at the end of train
+    questions: int = 512  # fresh questions per level (generated task) or problems in all (data sets), final evaluation
+    temperature: float = 1.0
+    top_p: float = 1.0
+    samples: int = 1  # responses per problem
+    max_response_tokens: int | None = None  # null: rollout.max_response_tokens
+    seed: int = 1234
+
+
+@dataclass
+class ClusterConf:
+    address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
+    object_store_gib: float = 0.5  # private local cluster only
+    port: int | None = None  # of the learner's process group; null: a free one
+    metrics_port: int | None = None  # Prometheus end point of a private local cluster; null: a free one
+    start_timeout_s: float = 120.0
+
+
+@dataclass
+class TrackerConf:
+    console: bool = True
+    progress: bool = True
+    gauges: bool = True  # ray.util.metrics, on Ray's Prometheus end point
+    report: bool = True  # write report.html at the end
+
+
+@dataclass
+class Config:
+    run: RunConf = field(default_factory=RunConf)
+    model: ModelConf = field(default_factory=ModelConf)
+    data: DataConf = field(default_factory=DataConf)
+    validation: ValidationConf = field(default_factory=ValidationConf)
+    rollout: RolloutConf = field(default_factory=RolloutConf)
+    reward: RewardConf = field(default_factory=RewardConf)
+    algorithm: AlgorithmConf = field(default_factory=AlgorithmConf)
+    learner: LearnerConf = field(default_factory=LearnerConf)
+    warmup: WarmupConf | None = None
+    evaluate: EvaluateConf = field(default_factory=EvaluateConf)
+    cluster: ClusterConf = field(default_factory=ClusterConf)
+    tracker: TrackerConf = field(default_factory=TrackerConf)
+    resume: str | None = None  # run folder (or name under run.root) to go on with

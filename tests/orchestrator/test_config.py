@@ -1,0 +1,334 @@
+"""The configuration at the door: presets hold what they promise, and every mistake is one line that helps."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conf import compose
+from conf.check import BadConfig, check
+from conf.compose import all_keys, from_file, options, run_command, to_yaml
+from conf.schema import Config, Device, Dtype, Form, Loss, ModelConf, RandomModelConf, Schedule, WarmupConf
+
+EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand in an empty folder, and see that composing a configuration writes nothing there (a multirun: in runs/)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+    yield tmp_path
+    assert {path.name for path in tmp_path.iterdir()} <= {"saved.yaml", "runs"}
+    assert {path.name for path in tmp_path.glob("runs/*")} <= {"multirun.yaml"}
+
+
+def composed(*arguments: str, command: str = "train") -> list[Config]:
+    """What the command would have run with; several for a multirun."""
+    found: list[Config] = []
+    run_command(command, found.append, list(arguments))
+    return found
+
+
+def refusal(*arguments: str, command: str = "train") -> str:
+    with pytest.raises(BadConfig) as refused:
+        composed(*arguments, command=command)
+    assert "\n" not in str(refused.value) and str(refused.value)
+    return str(refused.value)
+
+
+def values(conf: Any, prefix: str = "") -> dict[str, Any]:
+    """{"rollout.workers": 1, ...}"""
+    flat: dict[str, Any] = {}
+    for key, value in conf.items():
+        flat |= values(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+# ---- presets ----
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_passes_its_checks(name: str) -> None:
+    (conf,) = composed(f"experiment={name}")
+    check(conf, "train")
+
+
+def test_these_are_all_experiments() -> None:
+    assert options("experiment") == EXPERIMENTS
+
+
+def test_the_paper_recipe_holds_every_hyper_parameter() -> None:
+    """Those of the published re-run, as ../docs and the paper's reference code give them."""
+    (conf,) = composed("experiment=thinkless_1p5b")
+    rollout, learner, algorithm, reward = conf.rollout, conf.learner, conf.algorithm, conf.reward
+    assert rollout.prompts_per_step == 128 and rollout.group_size == 8
+    assert rollout.prompts_per_step / algorithm.optimizer_steps == 64  # prompts of one optimizer step
+    assert learner.lr == 1e-6 and learner.schedule is Schedule.constant and learner.warmup_steps == 0
+    assert learner.weight_decay == 0.01 and learner.max_grad_norm == 1.0
+    assert rollout.temperature == 0.6 and rollout.top_p == 1.0
+    assert conf.data.max_prompt_tokens == 1024 and rollout.max_response_tokens == 24576
+    assert rollout.max_model_len == 25600 and learner.max_tokens >= 25600
+    assert algorithm.loss is Loss.degrpo and algorithm.form is Form.code
+    assert algorithm.alpha == 0.001 and algorithm.clip == 0.2 and algorithm.kl == 0.001
+    assert not algorithm.mask_cut_off
+    assert (reward.correct_short, reward.correct_think, reward.wrong) == (1.0, 0.5, -1.0)
+    assert (reward.cut_off, reward.no_answer, reward.no_mode) == (-1.0, -1.0, -1.0)
+    assert conf.data.path == "agentica-org/DeepScaleR-Preview-Dataset"
+    assert conf.validation.path == "HuggingFaceH4/aime_2024"
+    assert conf.validation.size == 30 and conf.validation.samples == 8 and conf.evaluate.every == 10
+    assert conf.run.steps == 600 and conf.run.max_staleness == 0
+    gpus = rollout.workers * rollout.num_gpus + learner.ranks * learner.num_gpus
+    assert gpus == 4 and rollout.device is Device.gpu and learner.device is Device.gpu
+    assert conf.model.dtype is Dtype.bfloat16 and conf.model.path
+
+
+def test_the_paper_form_differs_in_the_form_alone() -> None:
+    (code,), (paper,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_paper")
+    assert paper == replace(code, algorithm=replace(code.algorithm, form=Form.paper))
+
+
+def test_one_gpu_shares_one_gpu() -> None:
+    (conf,) = composed("experiment=one_gpu")
+    assert conf.rollout.workers * conf.rollout.num_gpus + conf.learner.ranks * conf.learner.num_gpus <= 1
+    assert conf.data.path == "openai/gsm8k"
+    (other,) = composed("experiment=one_gpu", "model.path=Qwen/Qwen3-0.6B")
+    assert other.model.path == "Qwen/Qwen3-0.6B"
+
+
+def test_quickstart_fits_a_laptop() -> None:
+    (conf,) = composed("experiment=quickstart")
+    cpus = [
+        conf.rollout.workers * conf.rollout.num_cpus,
+        conf.learner.ranks * conf.learner.num_cpus,
+        conf.reward.workers * conf.reward.num_cpus,
+    ]
+    assert sum(cpus) <= 2 and conf.cluster.address is None and conf.data.path is None
+    assert conf.rollout.device is Device.cpu and conf.learner.device is Device.cpu
+    assert conf.algorithm.loss is Loss.degrpo and conf.algorithm.form is Form.code and conf.warmup is not None
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(g, o) for g in ("algorithm", "data", "cluster", "model") for o in options(g)]
+)
+def test_every_option_of_every_group_composes(group: str, option: str) -> None:
+    arguments = [f"{group}={option}"] + ([] if group == "model" else ["model.path=some/model"])
+    if group == "model":
+        arguments += ["warmup=arithmetic"] if option == "tiny" else ["model.path=some/model"]
+    if option in ("qwen2_0p5b", "thinkless_1p5b_warmup"):
+        arguments += ["learner.zero_stage=1"]
+    assert len(composed(*arguments)) == 1
+
+
+# ---- mistakes in keys and values ----
+
+
+@pytest.mark.parametrize(
+    ("argument", "said", "nearest"),
+    [
+        ("experiment=quikstart", "unknown experiment 'quikstart'", "experiment=quickstart"),
+        ("algorithm=degrp", "unknown algorithm 'degrp'", "algorithm=degrpo"),
+        ("rollout=tpu", "unknown rollout 'tpu'", "cpu, gpu"),
+        ("algoritm=grpo", "'algoritm'", "'algorithm'"),
+        ("rollout.wokers=2", "'rollout.wokers'", "'rollout.workers'"),
+        ("learner.temperature=1", "'learner.temperature'", "temperature'"),
+        ("data.arithmetic.weight=[1]", "'data.arithmetic.weight'", "'data.arithmetic.weights'"),
+        ("+rollout.wokers=2", "'rollout.wokers'", "'rollout.workers'"),
+        ("+extra=1", "'extra'", "--help"),
+        ("+rollout.seed=1", "'rollout.seed'", "seed'"),
+        ("rollout.workers=two", "rollout.workers", "'two'"),
+        ("rollout.workers=1.5", "rollout.workers", "'1.5'"),
+        ("rollout.workers=", "rollout.workers", "''"),
+        ("learner.schedule=step", "learner.schedule", "[constant, linear, cosine]"),
+        ("algorithm.form=both", "algorithm.form", "[paper, code]"),
+        ("learner.betas=0.9", "learner.betas", "list"),
+        ("run.root=[a,b]", "run.root", "str"),
+        ("rollout.workers", "'rollout.workers'", "key=value"),
+        ("run.seed=1,2", "run.seed=1,2", "--multirun"),
+        ("run.name='a", "run.name='a", "quotes"),
+        ("run.name=${nothing}", "run.name", "'nothing'"),
+        ("--cofnig=x", "--cofnig=x", "--help"),
+        ("=3", "", ""),
+    ],
+)
+def test_a_mistake_is_one_line_with_what_is_near(argument: str, said: str, nearest: str) -> None:
+    message = refusal("experiment=quickstart", argument)
+    assert said in message and nearest in message
+
+
+def test_every_key_is_known_by_its_own_name() -> None:
+    """The nearest key is looked up in the schema itself: all of it."""
+    (conf,) = composed("experiment=quickstart")
+    assert set(values(asdict(conf))) <= set(all_keys())
+
+
+# ---- combinations that cannot be ----
+
+REFUSED = [
+    ("rollout.group_size=1", "rollout.group_size", "at least 2"),
+    ("learner.ranks=0", "learner.ranks", "above 0"),
+    ("rollout.workers=0", "rollout.workers", "above 0"),
+    ("reward.workers=0", "reward.workers", "above 0"),
+    ("reward.processes=0", "reward.processes", "above 0"),
+    ("rollout.prompts_per_step=0", "rollout.prompts_per_step", "above 0"),
+    ("rollout.temperature=0", "rollout.temperature", "above 0"),
+    ("rollout.threads=0", "rollout.threads", "above 0"),
+    ("learner.threads=0", "learner.threads", "above 0"),
+    ("learner.lr=0", "learner.lr", "above 0"),
+    ("learner.max_tokens=0", "learner.max_tokens", "above 0"),
+    ("learner.logprob_chunk=0", "learner.logprob_chunk", "above 0"),
+    ("learner.max_bad_steps=0", "learner.max_bad_steps", "above 0"),
+    ("algorithm.optimizer_steps=0", "algorithm.optimizer_steps", "above 0"),
+    ("data.max_prompt_tokens=0", "data.max_prompt_tokens", "above 0"),
+    ("evaluate.temperature=0", "evaluate.temperature", "above 0"),
+    ("reward.timeout_s=0", "reward.timeout_s", "above 0"),
+    ("rollout.timeout_s=0", "rollout.timeout_s", "above 0"),
+    ("learner.timeout_s=0", "learner.timeout_s", "above 0"),
+    ("run.steps=-1", "run.steps", "negative"),
+    ("run.max_staleness=-1", "run.max_staleness", "negative"),
+    ("rollout.max_response_tokens=1", "rollout.max_response_tokens", "at least 2"),
+    ("rollout.prompts_per_step=1", "algorithm.optimizer_steps=2", "rollout.prompts_per_step"),
+    ("rollout.max_response_tokens=4000", "rollout.max_model_len=2048", "= 5280"),
+    ("learner.max_tokens=1000", "learner.max_tokens=1000", "1408"),
+    ("evaluate.max_response_tokens=2000", "evaluate.max_response_tokens=2000", "2048"),
+    ("learner.zero_stage=4", "learner.zero_stage", "got 4"),
+    ("model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
+    ("learner.offload_parameters=true", "learner.offload_parameters", "zero_stage=3"),
+    ("learner.offload_optimizer=true", "learner.offload_optimizer", "got 0"),
+    ("learner.betas=[0.9]", "learner.betas", "two numbers"),
+    ("algorithm.clip=1", "algorithm.clip", "between 0 and 1"),
+    ("algorithm.alpha=-1", "algorithm.alpha", "negative"),
+    ("algorithm.kl=-1", "algorithm.kl", "negative"),
+    ("rollout.device=gpu rollout.num_gpus=0", "rollout.num_gpus", "above 0"),
+    ("learner.device=gpu learner.num_gpus=0", "learner.num_gpus", "above 0"),
+    ("warmup=null", "nothing to train", "model.path"),
+    ("model.random=null", "nothing to train", "model.path"),
+    ("warmup.batch_size=0", "warmup.batch_size", "above 0"),
+    ("warmup.lr=0", "warmup.lr", "above 0"),
+    ("warmup.steps=0", "warmup.steps", "got 0"),
+    ("warmup.max_tokens=9000", "warmup.max_tokens=9000", "learner.max_tokens=8192"),
+]
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> Config:
+    return composed("experiment=quickstart")[0]
+
+
+def changed(conf: Config, *overrides: str) -> Config:
+    """A copy with overrides, without Hydra: composing takes a third of a second."""
+    copy = deepcopy(conf)
+    for override in overrides:
+        key, _, text = override.partition("=")
+        *sections, name = key.split(".")
+        section: Any = copy
+        for inner in sections:
+            section = getattr(section, inner)
+        old, value = getattr(section, name), yaml.safe_load(text)
+        setattr(section, name, type(old)(value) if isinstance(old, Enum) else value)
+    return copy
+
+
+@pytest.mark.parametrize(("arguments", "said", "why"), REFUSED, ids=[arguments for arguments, *_ in REFUSED])
+def test_impossible_combinations_are_refused(quickstart: Config, arguments: str, said: str, why: str) -> None:
+    with pytest.raises(BadConfig) as refused:
+        check(changed(quickstart, *arguments.split()), "train")
+    message = str(refused.value)
+    assert said in message and why in message and "\n" not in message
+
+
+def test_they_are_checked_at_the_door() -> None:
+    assert "rollout.group_size" in refusal("experiment=quickstart", "rollout.group_size=1")
+
+
+def test_a_warm_up_needs_to_be_configured() -> None:
+    assert "warmup.path" in refusal("model.path=some/model", command="warmup")
+    with pytest.raises(BadConfig, match=r"model\.path"):
+        check(Config(warmup=WarmupConf(path="pairs.jsonl")), "warmup")
+    check(Config(model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1)), "warmup")
+
+
+def test_every_check_has_its_case() -> None:
+    """A new cross-field check wants a line in REFUSED: as many messages there as `need` and `positive` can give."""
+    tree = ast.parse(Path(compose.FOLDER, "check.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    needs = sum(call.func.id == "need" for call in calls if isinstance(call.func, ast.Name)) - 1  # inside `positive`
+    above = sum(len(call.keywords) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "positive")
+    tested = len(REFUSED) - 1 + 2  # "nothing to train" stands there twice; two are tested above
+    assert needs + above <= tested
+
+
+# ---- flags ----
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--multirun", "experiment=quickstart", "run.seed=3,4"],
+        ["experiment=quickstart", "run.seed=3,4", "--multirun"],
+        ["experiment=quickstart", "-m", "run.seed=3,4"],
+    ],
+)
+def test_multirun_with_its_flag_anywhere(arguments: list[str]) -> None:
+    assert [conf.run.seed for conf in composed(*arguments)] == [3, 4]
+
+
+def test_multirun_ends_with_its_first_failing_member() -> None:
+    begun: list[int] = []
+
+    def body(conf: Config) -> None:
+        begun.append(conf.run.seed)
+        if conf.run.seed == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_command("train", body, ["experiment=quickstart", "run.seed=3,4,5", "--multirun"])
+    assert begun == [3, 4]
+
+
+def test_the_configuration_is_printed_instead_of_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert composed("experiment=quickstart", "--cfg", "job", "run.seed=17") == []
+    printed = capsys.readouterr().out
+    assert re.search(r"^run:\n(  .*\n)*  seed: 17\n", printed, re.M) and "${" not in printed.replace("${run.seed}", "")
+
+
+# ---- a saved run's configuration ----
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_saved_configuration_reads_back_equal(name: str, elsewhere: Path) -> None:
+    (conf,) = composed(f"experiment={name}", "run.name=saved", "data.arithmetic.levels=[2,7]")
+    (elsewhere / "saved.yaml").write_text(to_yaml(conf))
+    assert from_file(elsewhere / "saved.yaml", []) == conf
+
+
+def test_overrides_on_a_saved_run(elsewhere: Path) -> None:
+    (conf,) = composed("experiment=quickstart")
+    saved = elsewhere / "saved.yaml"
+    saved.write_text(to_yaml(conf))
+    found = from_file(saved, ["run.steps=99", "learner.lr=1e-5", "evaluate.final=false", "learner.betas=[0.8,0.9]"])
+    assert (found.run.steps, found.learner.lr, found.evaluate.final) == (99, 1e-5, False)
+    assert found.learner.betas == [0.8, 0.9] and found.warmup == conf.warmup and found.data == conf.data
+    for override, said in [
+        ("run.stesp=3", "'run.steps'"),
+        ("+run.steps=3", "key=value"),
+        ("~run.steps", "key=value"),
+        ("run.steps", "key=value"),
+        ("run.steps=x", "run.steps"),
+        ("algorithm=grpo", "algorithm"),
+        ("--multirun", "key=value"),
+        ("experiment=one_gpu", "experiment"),
+    ]:
+        with pytest.raises(BadConfig) as refused:
+            from_file(saved, [override])
+        assert said in str(refused.value) and "\n" not in str(refused.value)
