@@ -1,0 +1,1 @@
+"""Which tokens exist. In: problems and weights. Out: trajectories. Must not know: rewards, losses, the loop."""

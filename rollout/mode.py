@@ -1,0 +1,37 @@
+"""The two modes of a response and the token ids that stand for them.
+
+In: token ids. Out: `Mode`. The mode of a response is the id at t = 0, never a substring of its text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Mode(Enum):
+    """Value: the name written in files."""
+
+    THINK = "think"
+    SHORT = "short"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTokens:
+    """Ids of the control tokens, each exactly one id of the tokenizer, all different."""
+
+    think: int
+    short: int
+    think_end: int
+    eos: int
+
+    def mode_of(self, first_id: int) -> Mode | None:
+        """The mode announced by the first sampled id; None when it is no control token."""
+        if first_id == self.think:
+            return Mode.THINK
+        if first_id == self.short:
+            return Mode.SHORT
+        return None
+
+    def id_of(self, mode: Mode) -> int:
+        return self.think if mode is Mode.THINK else self.short

@@ -1,0 +1,162 @@
+r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1).
+
+In: `WarmupConf`. Out: `Pair` number i of an endless sequence, a function of the configuration and i alone, so that
+ranks take disjoint pairs and a resumed warm-up goes on by number. Must not know: tokens, batches, the loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+from conf.schema import DataConf, ModelConf, WarmupConf
+from rollout import arithmetic
+from rollout.errors import BadInput
+from rollout.reading import hub_rows, is_hub_name, load_function, read_rows
+
+MAX_UNUSABLE = 0.05  # share of a file's rows
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    r"""Example: Pair("4~2        :2=", "4~2=3?4~2=3</think>\boxed{3}", "\boxed{3}")."""
+
+    problem: str
+    think: str  # text after the think token: reasoning, </think>, answer
+    short: str  # text after the short token
+
+
+@dataclass(slots=True)
+class Pairs:
+    """An endless sequence of pairs: generated, or the rows of a file, reshuffled in each epoch."""
+
+    conf: WarmupConf
+    think_end: str
+    rows: Sequence[Pair] | None  # None: generated
+    unusable: Mapping[str, int] = field(default_factory=dict)  # reason -> rows of the file
+    _order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def size(self) -> int | None:
+        """Pairs in an epoch; None for generated ones, which never repeat an index."""
+        return None if self.rows is None else len(self.rows)
+
+    def at(self, index: int) -> Pair:
+        """Pair number `index` >= 0; for a file, number index % size of the order of epoch index // size."""
+        if self.rows is None:
+            _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
+            return Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps))
+        epoch, offset = divmod(index, len(self.rows))
+        if self._order[0] != epoch:
+            order = list(range(len(self.rows)))
+            random.Random(f"warm-up/{self.conf.seed}/{epoch}").shuffle(order)
+            self._order = (epoch, order)
+        return self.rows[self._order[1][offset]]
+
+    def __iter__(self) -> Iterator[Pair]:
+        """All pairs from number 0 on, without end."""
+        index = 0
+        while True:
+            yield self.at(index)
+            index += 1
+
+    def sha256(self) -> str:
+        """Of the content (hex): enters the hash by which a finished warm-up is cached."""
+        if self.rows is None:
+            return arithmetic.conf_hash(self.conf.arithmetic)
+        digest = hashlib.sha256()
+        for pair in self.rows:
+            digest.update(json.dumps([pair.problem, pair.think, pair.short]).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
+    """The pairs that `conf` describes; the names of the control tokens come from `model`.
+
+    An answer that repeats its control token at the start loses it. Rows with an empty text, or whose long answer never
+    closes its thinking or gives nothing after it, are skipped and counted.
+    Raises BadInput: as `rollout.reading.read_rows`; column lacking; more than 5 % of the rows unusable.
+    """
+    model = model or ModelConf()
+    if conf.path is None:
+        arithmetic.check(conf.arithmetic)
+        return Pairs(conf, model.think_end_token, None)
+    if is_hub_name(conf.path):
+        rows, *_ = hub_rows(DataConf(path=conf.path))
+    else:
+        rows = read_rows(conf.path, "warmup.path")
+    if conf.adapter:
+        rows = _adapted(conf, rows)
+        conf = replace(conf, problem_column="problem", think_column="think", short_column="short")
+    present = list(dict.fromkeys(name for row in rows for name in row))
+    for key in ("problem_column", "think_column", "short_column"):
+        if (name := getattr(conf, key)) not in present:
+            near = get_close_matches(name, present, n=1)
+            raise BadInput(
+                f"warmup.path={conf.path} has no column {name!r} (warmup.{key}); its columns are {', '.join(present)}"
+                + (f"; nearest: {near[0]}" if near else "")
+            )
+    pairs: list[Pair] = []
+    unusable: Counter[str] = Counter()
+    for row in rows:
+        pair, fault = _pair(row, conf, model)
+        if pair:
+            pairs.append(pair)
+        else:
+            unusable[fault] += 1
+    if sum(unusable.values()) > MAX_UNUSABLE * len(rows):
+        parts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items())
+        raise BadInput(
+            f"warmup.path={conf.path}: {sum(unusable.values())} of {len(rows)} rows not usable ({parts}), "
+            f"more than {MAX_UNUSABLE:.0%}; mend the file"
+        )
+    return Pairs(conf, model.think_end_token, tuple(pairs), dict(unusable))
+
+
+def _adapted(conf: WarmupConf, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    adapter, found = load_function(str(conf.adapter), "warmup.adapter"), []
+    for index, row in enumerate(rows):
+        try:
+            pair = adapter(dict(row))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise BadInput(f"warmup.adapter={conf.adapter} failed on row {index} of {conf.path} ({what})") from error
+        if pair is not None:
+            found.append(pair)
+    if not found:
+        raise BadInput(f"warmup.adapter={conf.adapter} skipped every row of {conf.path}")
+    return found
+
+
+def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
+    r"""An adapter for GSM8K: its worked solution is the long answer, its result alone the short one.
+
+        Example: answer "5 * 2 = <<5*2=10>>10
+    #### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}".
+    """
+    solution, _, result = str(row["answer"]).rpartition("####")
+    boxed = rf"\boxed{{{result.strip().replace(',', '')}}}"
+    steps = re.sub(r"<<.*?>>", "", solution).strip()
+    return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed}
+
+
+def _pair(row: Mapping[str, Any], conf: WarmupConf, model: ModelConf) -> tuple[Pair | None, str]:
+    """(pair, "") or (None, why not)"""
+    texts = [row.get(name) for name in (conf.problem_column, conf.think_column, conf.short_column)]
+    for name, text in zip(("problem", "think", "short"), texts, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            return None, f"{name} is not text" if text and not isinstance(text, str) else f"{name} is null or empty"
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            return None, f"{name} holds half a surrogate pair"
+    problem, think, short = (str(text) for text in texts)
+    think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
+    if not think.partition(model.think_end_token)[2].strip():
+        return None, f"think has no answer after {model.think_end_token}"
+    return Pair(problem.strip(), think, short), ""

@@ -1,0 +1,251 @@
+r"""Text <-> token ids: the quickstart's tokenizer, control tokens, generation prompts, responses.
+
+In: a Hugging Face tokenizer and `ModelConf`. Out: ids (i32) and text. Two laws hold for every tokenizer accepted here:
+each control token is exactly one id, and a training text tokenizes as it is sampled,
+
+    ids(prompt_text + "<think>" + text) == generation_prompt + [think] + encode_response(text)
+
+with prompt_text the chat template up to where the control token is sampled (`check_alignment` asserts it at start).
+Must not know: models, batches, rewards. `tokenizer` is any transformers PreTrainedTokenizerBase.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conf.schema import ModelConf
+from rollout.errors import BadInput
+from rollout.mode import ControlTokens, Mode
+
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}" + ASSISTANT + "{{ message['content'] }}" + END + "{%- else -%}"
+    "" + USER + "{{ message['content'] }}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}" + ASSISTANT + "{%- endif -%}"
+)
+
+
+def build_character_tokenizer(folder: str | Path, conf: ModelConf | None = None) -> None:
+    r"""Write the quickstart's tokenizer to `folder`, loadable by AutoTokenizer and vLLM; 264 tokens with fixed ids.
+
+    0 <|pad|>, 1 <|end|> (end of sequence), 2 <|user|>, 3 <|assistant|>, 4 think, 5 end of think, 6 short, 7 \boxed{,
+    8 + b for byte b. An ASCII character is its byte, any other its UTF-8 bytes, so that every text round-trips;
+    a token's name that stands in a text becomes that token.
+
+    Written as byte-level BPE without merges because next to a Qwen2 config.json transformers 5 and vLLM ignore what
+    tokenizer.json says of splitting and decoding and put Qwen2's in its place: byte-level, which changes nothing here
+    (but for an NFC normalizer; `load_tokenizer` takes tokenizer.json as it is).
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    conf = conf or ModelConf()
+    special = [PAD, END, USER, ASSISTANT]
+    kept = [conf.think_token, conf.think_end_token, conf.short_token, "\\boxed{"]
+    vocab = {token: index for index, token in enumerate([*special, *kept, *_byte_alphabet()])}
+    tokenizer = Tokenizer(BPE(vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in kept])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(str(folder))
+
+
+def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
+    """The tokenizer of a model folder or hub id, with `conf.chat_template` and `conf.short_token_from` applied.
+
+    Raises BadInput: folder missing or without tokenizer files, hub unreachable, no chat template, unknown spare token.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils.hub import cached_file
+
+    name, local = str(path), Path(path).expanduser()
+    if local.is_dir():
+        if not any((local / file).is_file() for file in TOKENIZER_FILES):
+            raise BadInput(f"model.path={name}: no tokenizer in this folder (none of {', '.join(TOKENIZER_FILES)})")
+        name = str(local)
+    elif local.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise BadInput(f"model.path={name}: no such folder; give a Hugging Face model folder or a hub id (owner/name)")
+
+    def load(source: str, revision: str | None) -> Any:
+        try:
+            # AutoTokenizer replaces the splitting of tokenizer.json by its own for some model types (Qwen2 among them)
+            at = {"revision": revision} if revision else {}
+            written = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **at)
+            kind: Any = AutoTokenizer if conf.trust_remote_code or not written else PreTrainedTokenizerFast
+            return kind.from_pretrained(
+                source, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False, **at
+            )
+        except Exception as error:  # files, hub, remote code: each raises its own kinds; all end here, with the cause
+            reason = (str(error).strip() or "no message").splitlines()[0][:200]
+            hint = "the folder may be damaged" if local.is_dir() else "no such folder, and the hub did not give it"
+            raise BadInput(
+                f"model.path={source}: its tokenizer does not load, {hint} ({type(error).__name__}: {reason})"
+            ) from error
+
+    tokenizer = load(name, None if local.is_dir() else conf.revision)
+    if conf.chat_template:
+        template = Path(conf.chat_template).expanduser()
+        if not template.is_file():
+            raise BadInput(f"model.chat_template={template}: no such file; give a file that holds a Jinja template")
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise BadInput(f"model.path={name}: its tokenizer has no chat template; give one as model.chat_template=<file>")
+    vocab = tokenizer.get_vocab()
+    if conf.short_token_from and conf.short_token not in vocab:
+        if conf.short_token_from not in vocab:
+            raise BadInput(f"model.short_token_from={conf.short_token_from}: the tokenizer of {name} has no such token")
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            _rename_token(Path(folder), conf.short_token_from, conf.short_token)
+            tokenizer = load(folder, None)
+    return tokenizer
+
+
+def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, tuple[int, ...]]:
+    """(control tokens, ids that are new): adds to `tokenizer`, in place, those that it lacks.
+
+    New ids may lie within the model's padded embedding or beyond it: resize when needed, and initialise their rows.
+    Raises BadInput as `control_tokens`.
+    """
+    from transformers import AddedToken
+
+    before = len(tokenizer)
+    for name in (conf.think_token, conf.think_end_token, conf.short_token):
+        if name.strip() and tokenizer.encode(name, add_special_tokens=False) != [tokenizer.get_vocab().get(name)]:
+            tokenizer.add_tokens([AddedToken(name, normalized=False, special=False)])
+    return control_tokens(tokenizer, conf), tuple(range(before, len(tokenizer)))
+
+
+def control_tokens(tokenizer: Any, conf: ModelConf) -> ControlTokens:
+    """The control tokens' ids. BadInput: one is not exactly one id, two coincide, or there is no end of sequence."""
+    if tokenizer.eos_token_id is None:
+        raise BadInput("the tokenizer names no end-of-sequence token: set eos_token in its tokenizer_config.json")
+    ids: dict[str, int] = {}
+    for field in ("think_token", "short_token", "think_end_token"):
+        name = getattr(conf, field)
+        pieces = tokenizer.encode(name, add_special_tokens=False)
+        if len(pieces) != 1 or not name.strip() or pieces[0] == tokenizer.unk_token_id:
+            raise BadInput(
+                f"model.{field}={name!r} must be exactly one id of the tokenizer, is {len(pieces)} ({pieces}): "
+                "run the warm-up (it adds the tokens), or choose another token"
+            )
+        ids[name] = pieces[0]
+    if len({*ids.values(), tokenizer.eos_token_id}) < 4:
+        raise BadInput(f"control tokens must differ from each other and from the end of sequence: {ids}")
+    return ControlTokens(
+        think=ids[conf.think_token],
+        short=ids[conf.short_token],
+        think_end=ids[conf.think_end_token],
+        eos=tokenizer.eos_token_id,
+    )
+
+
+def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
+    """The chat template's text for `problem`, up to where the control token is sampled.
+
+    A think token that the template itself opens the answer with (R1: `<think>` and a line end) is removed.
+    """
+    messages = [{"role": "user", "content": problem}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    opened = "|".join(map(re.escape, dict.fromkeys((conf.think_token, "<think>"))))
+    return re.sub(rf"({opened})\s*\Z", "", text)
+
+
+def generation_prompt(tokenizer: Any, problem: str, conf: ModelConf) -> np.ndarray:
+    """i32[P]: what is given to the sampler, which then samples the control token.
+
+    Special tokens are those that the template writes; none is added a second time.
+    """
+    ids = tokenizer.encode(prompt_text(tokenizer, problem, conf), add_special_tokens=False)
+    return np.array(ids, dtype=np.int32)
+
+
+def encode_response(tokenizer: Any, text: str, conf: ModelConf | None = None) -> np.ndarray:
+    """i32[T-1]: ids of `text` as it follows a control token; neither that nor the end of sequence is included.
+
+    Encoded behind a control token, since some tokenizers treat a text's beginning differently (put a space before it).
+    """
+    anchor = (conf or ModelConf()).think_token
+    first, *ids = tokenizer.encode(anchor + text, add_special_tokens=False)
+    if tokenizer.convert_ids_to_tokens(first) != anchor:
+        raise BadInput(f"model.think_token={anchor!r} is not one id of the tokenizer: add_control_tokens comes first")
+    return np.array(ids, dtype=np.int32)
+
+
+def training_example(
+    tokenizer: Any, problem: str, mode: Mode, text: str, conf: ModelConf
+) -> tuple[np.ndarray, np.ndarray]:
+    """(prompt i32[P], response i32[T]): control token first, then `text`, end of sequence last."""
+    control = control_tokens(tokenizer, conf)
+    body = encode_response(tokenizer, text, conf)
+    response = np.concatenate(([control.id_of(mode)], body, [control.eos]))
+    return generation_prompt(tokenizer, problem, conf), response.astype(np.int32)
+
+
+def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:
+    """Text of sampled ids: control tokens kept, a final end of sequence dropped, spaces as they are."""
+    plain = [int(i) for i in ids]
+    if plain and plain[-1] == tokenizer.eos_token_id:
+        plain.pop()
+    return str(tokenizer.decode(plain, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def check_alignment(tokenizer: Any, conf: ModelConf) -> None:
+    """BadInput when a training text would not tokenize as it is sampled, tried on a few texts (milliseconds)."""
+    control = control_tokens(tokenizer, conf)
+    for mode, text in (
+        (Mode.THINK, f"7+2=9{conf.think_end_token}\\boxed{{9}}"),
+        (Mode.THINK, f"\nOkay, so\n\n{conf.think_end_token}\n\n**Answer** \\boxed{{9}}"),
+        (Mode.SHORT, " The answer is \\boxed{9}."),
+        (Mode.SHORT, "\n\\boxed{9}"),
+    ):
+        name = conf.think_token if mode is Mode.THINK else conf.short_token
+        whole = tokenizer.encode(prompt_text(tokenizer, "What is 7+2?", conf) + name + text, add_special_tokens=False)
+        prompt = generation_prompt(tokenizer, "What is 7+2?", conf).tolist()
+        parts = [*prompt, control.id_of(mode), *encode_response(tokenizer, text, conf).tolist()]
+        if whole != parts:
+            at = next((i for i, (a, b) in enumerate(zip(whole, parts, strict=False)) if a != b), len(parts))
+            raise BadInput(
+                f"the tokenizer does not keep {name} apart from the text around it: token {at} of the prompt with "
+                f"{name + text!r} differs between training and sampling; choose control tokens that strip no spaces"
+            )
+
+
+def _byte_alphabet() -> list[str]:
+    """The character that byte-level BPE writes for each byte 0..255: itself where printable, else one from 256 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+
+
+def _rename_token(folder: Path, old: str, new: str) -> None:
+    """Rename a token in every JSON file of a saved tokenizer; its id stays."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {new if key == old else key: renamed(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [renamed(inner) for inner in value]
+        return new if value == old else value
+
+    for file in folder.glob("*.json"):
+        content = renamed(json.loads(file.read_text(encoding="utf-8")))
+        file.write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")

@@ -1,0 +1,366 @@
+"""Problems: real files load as they are, every answer's form is read, and every bad file is one clear line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from conf.schema import DataConf, ValidationConf
+from rollout.errors import BadInput
+from rollout.problems import (
+    Problem,
+    content_hash,
+    load_problems,
+    split_validation,
+    validation_data,
+)
+from rollout.reading import HUB_SETS
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def _json(folder: Path, content: Any, name: str = "set.json") -> str:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def _answers(folder: Path, *answers: Any, **conf: Any) -> list[Any]:
+    path = _json(folder, [{"problem": "p", "answer": a} for a in answers])
+    return [p.answer for p in load_problems(DataConf(path=path, **conf)).problems]
+
+
+# ---- the real files ----
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "usable", "first", "level"),
+    [
+        ("gsm8k/train.jsonl", 7473, 7473, "72", None),
+        ("gsm8k/test.jsonl", 1319, 1319, "18", None),
+        ("math/train.json", 7474, 7470, "0", "5"),
+        ("math/math500.json", 500, 500, r"\left( 3, \frac{\pi}{2} \right)", "2"),
+        ("aime24.json", 30, 30, "204", "2"),
+        ("aime_train.json", 975, 975, "60", "4"),
+        ("amc.json", 83, 83, "142", "2"),
+        ("minerva.json", 272, 272, "9.6", None),
+        ("olympiad_bench.json", 675, 675, "2", None),
+    ],
+)
+def test_real_files(name: str, rows: int, usable: int, first: str, level: str | None) -> None:
+    if not (SHARED / name).is_file():
+        pytest.skip(f"needs {name} in ../shared/data")
+    loaded = load_problems(DataConf(path=str(SHARED / name)))
+    assert (loaded.rows, len(loaded.problems)) == (rows, usable)
+    assert (loaded.problems[0].answer, loaded.problems[0].level) == (first, level)
+    assert len({p.uid for p in loaded.problems}) == usable
+    for p in loaded.problems:
+        for answer in (p.answer,) if isinstance(p.answer, str) else p.answer:
+            assert answer == answer.strip() != "" and "####" not in answer
+    if name == "math/train.json":
+        assert loaded.unusable == {"answer is null": 2, "answer is empty": 2}
+        assert "4 of 7474 rows not usable" in loaded.summary()
+    if name.startswith("gsm8k"):
+        assert all("," not in p.answer for p in loaded.problems)
+    if name == "minerva.json":
+        assert sum(isinstance(p.answer, tuple) for p in loaded.problems) == 40  # 35 lists repeat one answer
+
+
+# ---- forms of files ----
+
+
+def test_forms_of_files_are_the_same_data(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"problem": f"{i}+1?\u2028", "answer": str(i + 1), "level": i} for i in range(3)]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    paths = [
+        _json(tmp_path, rows, "list.json"),
+        _json(tmp_path, columns, "columns.json"),
+        _json(tmp_path, {"data": rows}, "wrapped.json"),
+        _json(tmp_path, lines, "lines.json"),
+        _json(tmp_path, lines.replace("\n", "\r\n\r\n") + "\r\n", "lines.jsonl"),
+        _json(tmp_path, "\ufeff" + lines, "bom.jsonl"),
+        str(tmp_path / "set.parquet"),
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), paths[-1])
+    loaded = [load_problems(DataConf(path=path)) for path in paths]
+    assert len({one.sha256 for one in loaded}) == 1
+    assert [p.level for p in loaded[0].problems] == ["0", "1", "2"]
+    assert loaded[0].problems[1] == Problem(f"{tmp_path.name}/list/1", "1+1?", "2", f"{tmp_path.name}/list", "1")
+
+
+def test_lists_in_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"question": ["a", "b"], "answer": [["1", "2"], ["3\n"]]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert [p.answer for p in load_problems(DataConf(path=str(tmp_path / "x.parquet"))).problems] == [("1", "2"), "3"]
+
+
+# ---- forms of answers ----
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("  5\n", "5"),
+        ("025", "025"),
+        ("1, 2, 3", "1, 2, 3"),
+        (27.0, "27"),
+        (-0.5, "-0.5"),
+        (1e-7, "0.0000001"),
+        (27, "27"),
+        (True, "True"),
+        (["9.6\n"], "9.6"),
+        (["1", "2", "1"], ("1", "2")),
+        ([1.0, None], "1"),
+        ("reason\n#### 1,010", "1010"),
+        ("a #### b #### 3, 4", "3, 4"),
+    ],
+)
+def test_answers(tmp_path: Path, given: Any, read: Any) -> None:
+    assert _answers(tmp_path, given) == [read]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (None, "answer is null"),
+        (" \n", "answer is empty"),
+        ("so #### ", "answer is empty"),
+        ([], "answer is an empty list"),
+        (["", None], "answer is an empty list"),
+        ([["1"]], "answer is a list of lists"),
+        ({"value": 1}, "answer is a dict, not text"),
+        (float("nan"), "answer is not a finite number"),
+        ("\ud800", "answer holds half a surrogate pair"),
+    ],
+)
+def test_unusable_answers(tmp_path: Path, given: Any, reason: str) -> None:
+    path = _json(tmp_path, [{"problem": "p", "answer": given}] + [{"problem": "p", "answer": "1"}] * 20)
+    loaded = load_problems(DataConf(path=path))
+    assert loaded.unusable == {reason: 1} and len(loaded.problems) == 20
+    assert loaded.problems[0].uid.endswith("/1")  # rows keep their numbers
+    with pytest.raises(BadInput, match=rf"max_unusable=0.04, 1 of 21 rows not usable \({reason}: 1\)"):
+        load_problems(DataConf(path=path, max_unusable=0.04))
+
+
+def test_all_answers_of_a_list_or_any(tmp_path: Path) -> None:
+    assert _answers(tmp_path, ["1", None], max_unusable=1.0) == ["1"]
+    path = _json(tmp_path, [{"problem": "p", "answer": ["1", "2"]}, {"problem": "p", "answer": ["1", None]}])
+    loaded = load_problems(DataConf(path=path, all_answers=True, max_unusable=0.5))
+    assert [(p.answer, p.all_answers) for p in loaded.problems] == [(("1", "2"), True)]
+    assert loaded.unusable == {"answer is null": 1}
+
+
+def test_solution_serves_where_there_is_no_answer(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "p", "solution": r"so \boxed{1}, no: $\boxed{\frac{1}{2}}$."},
+        {"problem": "p", "solution": "?"},
+    ]
+    loaded = load_problems(DataConf(path=_json(tmp_path, rows), max_unusable=0.5))
+    assert loaded.problems[0].answer == r"\frac{1}{2}"
+    assert loaded.unusable == {"solution has no \\boxed{} answer": 1}
+    both = _json(tmp_path, [{"problem": "p", "solution": "long", "answer": "3"}])
+    assert load_problems(DataConf(path=both)).problems[0].answer == "3"
+
+
+def test_unusable_problems(tmp_path: Path) -> None:
+    rows = [{"problem": p, "answer": "1"} for p in (None, " ", ["a"])] + [
+        {"answer": "1"},
+        {"problem": "p", "answer": 1},
+    ]
+    loaded = load_problems(DataConf(path=_json(tmp_path, rows), max_unusable=0.8))
+    assert loaded.unusable == {"problem is null": 2, "problem is empty": 1, "problem is a list, not text": 1}
+    assert loaded.rows == len(loaded.problems) + sum(loaded.unusable.values())
+
+
+def test_columns_of_ones_own(tmp_path: Path) -> None:
+    path = _json(tmp_path, [{"q": "1+1?", "gold": 2, "grade": "easy", "answer": "no"}])
+    conf = DataConf(path=path, problem_column="q", answer_column="gold", level_column="grade")
+    problem = load_problems(conf).problems[0]
+    assert (problem.problem, problem.answer, problem.level) == ("1+1?", "2", "easy")
+
+
+# ---- bad files ----
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "", "the file is empty"),
+        ("a.jsonl", "\n \n", "the file is empty"),
+        ("a.json", "[]", "the file is empty"),
+        ("a.json", "hello", "line 1: not JSON"),
+        ("a.json", '[{"problem": "a",\n "answer": }]', "line 2: not JSON"),
+        ("a.jsonl", '{"problem": "a", "answer": "1"}\n\n{"problem": "b"', "line 3: not JSON"),
+        ("a.json", '{"problem": "a", "answer": "1"}\n{"problem": "b"', "line 2: not JSON"),
+        ("a.json", '{"problem": "a", "answer": "1"}', "must be a list of objects"),
+        ("a.json", "3", "holds a int"),
+        ("a.json", '["a"]', "row 0 is a str"),
+        ("a.jsonl", "[1]", "row 0 is a list"),
+        ("a.json", '{"problem": ["a", "b"], "answer": ["1"]}', "columns differ in length"),
+        ("a.json", '[{"text": "a", "answer": "1"}]', "no column named problem or question or prompt.*text, answer"),
+        ("a.json", '[{"problem": "a", "gold": "1"}]', "no column named answer.*name one with data.answer_column"),
+        ("a.csv", "problem,answer", "unknown kind of file '.csv'"),
+        ("a.parquet", "not parquet", "not a parquet file"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        load_problems(DataConf(path=_json(tmp_path, content, name)))
+    assert "\n" not in str(caught.value) and name.split(".")[0] in str(caught.value)
+
+
+def test_bad_paths(tmp_path: Path) -> None:
+    path = _json(tmp_path, [{"problem": "a", "answer": "1", "solution": "x"}], "train.json")
+    with pytest.raises(BadInput, match=r"no such file; nearest: train.json"):
+        load_problems(DataConf(path=str(tmp_path / "trian.json")))
+    with pytest.raises(BadInput, match="no such file"):
+        load_problems(DataConf(path="nowhere/train.jsonl"))
+    with pytest.raises(BadInput, match=r"unknown kind of file '.csv'"):
+        load_problems(DataConf(path="nowhere/train.csv"))
+    with pytest.raises(BadInput, match="is a folder"):
+        load_problems(DataConf(path=str(tmp_path)))
+    with pytest.raises(BadInput, match=r"data.path is not set"):
+        load_problems(DataConf())
+    with pytest.raises(BadInput, match=r"no column 'anwser' \(data.answer_column\).*nearest: answer"):
+        load_problems(DataConf(path=path, answer_column="anwser"))
+    with pytest.raises(BadInput, match=r"no column 'levle' \(data.level_column\)"):
+        load_problems(DataConf(path=path, level_column="levle"))
+    (tmp_path / "latin.jsonl").write_bytes(b'{"problem": "gr\xf6\xdfer"}')
+    with pytest.raises(BadInput, match="not UTF-8"):
+        load_problems(DataConf(path=str(tmp_path / "latin.jsonl")))
+
+
+def test_nothing_left_is_refused_whatever_the_share(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="none is left, 1 of 1 rows not usable"):
+        _answers(tmp_path, None, max_unusable=1.0)
+
+
+# ---- the hub ----
+
+
+def test_hub_sets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def fake(name: str, subset: str | None, *, split: str, revision: str) -> list[dict[str, Any]]:
+        asked.append((name, subset, split, revision))
+        return [{"question": "1+1?", "problem": "1+1?", "answer": "#### 2", "level": 3}]
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    for name, pinned in HUB_SETS.items():
+        loaded = load_problems(DataConf(path=name))
+        assert asked.pop() == (name, pinned.subset, pinned.split, pinned.revision)
+        assert len(pinned.revision) == 40 and int(pinned.revision, 16)
+        assert loaded.problems[0] == Problem(f"{name}/{pinned.split}/0", "1+1?", "2", name, "3")
+    load_problems(DataConf(path="openai/gsm8k", split="test", revision="abc", subset="socratic"))
+    assert asked.pop() == ("openai/gsm8k", "socratic", "test", "abc")
+    load_problems(DataConf(path="someone/else", revision="abc"))
+    assert asked.pop() == ("someone/else", None, "train", "abc")
+
+
+def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(BadInput, match=r"openai/gsm8k.*ConnectionError: Couldn't reach.*data.path=<local") as caught:
+        load_problems(DataConf(path="openai/gsm8k"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BadInput, match=r"data.path=data/train: no such file.*give data.revision=<commit>"):
+        load_problems(DataConf(path="data/train"))
+
+
+# ---- adapters ----
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    module = ModuleType("an_adapter")
+    monkeypatch.setitem(sys.modules, "an_adapter", module)
+    yield module
+
+
+def test_adapter(adapter: ModuleType, tmp_path: Path) -> None:
+    def fn(row: dict[str, Any]) -> dict[str, Any] | None:
+        n = row.pop("n")
+        return (
+            None
+            if n == 1
+            else {"problem": f"{n}?", "answer": [n, -n], "uid": f"n{n}", "level": n, "all_answers": n > 2}
+        )
+
+    adapter.fn = fn  # type: ignore[attr-defined]
+    conf = DataConf(path=_json(tmp_path, [{"n": n} for n in range(1, 4)]), adapter="an_adapter:fn", max_unusable=0.0)
+    loaded = load_problems(conf)
+    source = f"{tmp_path.name}/set"
+    assert loaded.problems == (
+        Problem(f"{source}/n2", "2?", ("2", "-2"), source, "2"),
+        Problem(f"{source}/n3", "3?", ("3", "-3"), source, "3", all_answers=True),
+    )
+    assert loaded.unusable == {"skipped by the adapter": 1}  # a choice: not held against max_unusable
+
+
+def test_bad_adapters(adapter: ModuleType, tmp_path: Path) -> None:
+    path = _json(tmp_path, [{"n": 1}, {"n": 0}])
+    adapter.fails = lambda row: {"problem": "p", "answer": 1 // row["n"], "uid": row["n"]}  # type: ignore[attr-defined]
+    adapter.wrong = lambda row: {"question": "p"}  # type: ignore[attr-defined]
+    adapter.same = lambda row: {"problem": "p", "answer": "1", "uid": "u"}  # type: ignore[attr-defined]
+    adapter.skips = lambda row: None  # type: ignore[attr-defined]
+    for spec, message in (
+        ("an_adapter:fails", r"set, row 1: data.adapter=an_adapter:fails raised ZeroDivisionError"),
+        ("an_adapter:wrong", r"row 0: .* must return a dict with problem and answer"),
+        ("an_adapter:same", r"2 rows have the uid .*u'"),
+        ("an_adapter:skips", r"none is left, 2 of 2 rows not usable \(skipped by the adapter: 2\)"),
+        ("an_adapter:fial", r"no function fial; nearest: fails"),
+        ("no_such_module_here:fn", r"cannot import no_such_module_here"),
+        ("an_adapter", r"must read pkg.mod:fn"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            load_problems(DataConf(path=path, adapter=spec))
+
+
+# ---- hold-out ----
+
+
+def test_split_validation() -> None:
+    problems = [Problem(f"s/{i}", f"{i % 15}?", str(i), "s") for i in range(20)]  # the last five repeat questions
+    training, held = split_validation(problems, 6, seed=1)
+    assert (training, held) == split_validation(problems, 6, seed=1) != split_validation(problems, 6, seed=2)
+    assert len(held) == 6 and not {p.problem for p in training} & {p.problem for p in held}
+    assert [p for p in problems if p in training] == training and [p for p in problems if p in held] == held
+    assert split_validation(problems, 0, seed=1) == (problems, [])
+    for size in (20, -1):
+        with pytest.raises(BadInput, match=f"validation.size={size}"):
+            split_validation(problems, size, seed=1)
+    with pytest.raises(BadInput, match="leaves no training problem"):
+        split_validation([problems[0], problems[15]], 1, seed=1)
+
+
+def test_content_hash_sees_what_is_asked_and_graded_only() -> None:
+    one = Problem("a/0", "p", "1", "a")
+    assert content_hash([one]) == content_hash([replace(one, uid="b/7", source="b")])
+    for other in (replace(one, problem="q"), replace(one, answer=("1",)), replace(one, level="1")):
+        assert content_hash([other]) != content_hash([one])
+
+
+def test_validation_data_keeps_the_reading_and_changes_the_set() -> None:
+    data = DataConf(path="a.json", split="train", problem_column="q", shard=1, num_shards=2, max_unusable=0.5)
+    read = validation_data(ValidationConf(path="b.json"), data)
+    assert read == DataConf(path="b.json", problem_column="q", max_unusable=0.5)

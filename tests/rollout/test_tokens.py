@@ -1,0 +1,248 @@
+"""Laws of text <-> ids: any text round-trips; a training text tokenizes as it is sampled; control tokens are one id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conf.schema import ModelConf
+from rollout.errors import BadInput
+from rollout.mode import ControlTokens, Mode
+from rollout.tokens import (
+    add_control_tokens,
+    build_character_tokenizer,
+    check_alignment,
+    control_tokens,
+    decode_response,
+    encode_response,
+    generation_prompt,
+    load_tokenizer,
+    prompt_text,
+    training_example,
+)
+
+CONF = ModelConf()
+CORPUS = ["What is 7+2? The answer is \\boxed{9}.", "Okay, so I need 7+2=9;9-4=5.\n\n**Answer**\n\\boxed{5}"] * 20
+
+QWEN = (
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+R1 = (
+    "{{ '<|begin|>' }}{%- for m in messages %}{{- '<|User|>' + m.content }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|Assistant|><think>\n' }}{%- endif %}"
+)
+
+
+def _save(tokenizer: Any, folder: Path, template: str, **special: str) -> str:
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special).save_pretrained(folder)
+    return str(folder)
+
+
+def _byte_level(folder: Path, template: str, tokens: list[str], bos: bool) -> str:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet))
+    tokenizer.add_special_tokens(["<|eos|>", "<|begin|>", "<|im_start|>", "<|im_end|>", "<|User|>", "<|Assistant|>"])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    if bos:  # as R1's tokenizer: begin-of-sequence whenever special tokens are asked for
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.token_to_id("<|begin|>"))]
+        )
+    return _save(tokenizer, folder, template, eos_token="<|eos|>")
+
+
+def _metaspace(folder: Path, scheme: str) -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    tokenizer.decoder = decoders.Sequence([decoders.Metaspace(prepend_scheme=scheme), decoders.ByteFallback()])
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *bytes_])
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _save(tokenizer, folder, "<s>{{ messages[0].content }}\n", eos_token="</s>", unk_token="<unk>")
+
+
+def _character(folder: Path) -> str:
+    build_character_tokenizer(folder)
+    return str(folder)
+
+
+MAKERS = {
+    "character": _character,
+    "qwen": lambda folder: _byte_level(folder, QWEN, [], bos=False),
+    "r1": lambda folder: _byte_level(folder, R1, ["<think>", "</think>"], bos=True),
+    "metaspace-first": lambda folder: _metaspace(folder, "first"),
+    "metaspace-always": lambda folder: _metaspace(folder, "always"),
+    "metaspace-never": lambda folder: _metaspace(folder, "never"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(scope="module")
+def character(folders: dict[str, str]) -> Any:
+    return load_tokenizer(folders["character"], CONF)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_training_text_tokenizes_as_it_is_sampled(folders: dict[str, str], name: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(folders[name], CONF)
+    control, new = add_control_tokens(tokenizer, CONF)
+    tokenizer.save_pretrained(tmp_path)
+    for tok in (tokenizer, load_tokenizer(tmp_path, CONF)):  # as a warmed-up model's folder is loaded again
+        assert control_tokens(tok, CONF) == control
+        check_alignment(tok, CONF)
+        for problem in ("7+2-4            :3=", "Find $x$.\n", "  spaces ", "größer ≥ 1?"):
+            for text in ("7+2=9</think>\\boxed{9}", "\n\nOkay so\n</think>\n \\boxed{9}", " spaced", "ünï 😀", ""):
+                for mode, opening in ((Mode.THINK, "<think>"), (Mode.SHORT, "<short>")):
+                    whole = tok.encode(prompt_text(tok, problem, CONF) + opening + text, add_special_tokens=False)
+                    prompt, response = generation_prompt(tok, problem, CONF), encode_response(tok, text)
+                    assert whole == [*prompt, control.id_of(mode), *response]
+                    assert prompt.dtype == response.dtype == np.int32
+                    shown, answered = training_example(tok, problem, mode, text, CONF)
+                    assert [*shown, *answered] == [*whole, control.eos]
+                    decoded = decode_response(tok, answered)
+                    if name == "metaspace-always":  # puts a space after every added token, and cannot say it did
+                        decoded, text = decoded.replace(" ", ""), text.replace(" ", "")
+                    assert decoded == opening + text
+    assert len(new) == {"character": 0, "r1": 1}.get(name, 3)
+
+
+def test_r1_template_loses_its_opening_think_token_and_gets_no_second_beginning(folders: dict[str, str]) -> None:
+    tokenizer = load_tokenizer(folders["r1"], CONF)
+    assert prompt_text(tokenizer, "1+1?", CONF) == "<|begin|><|User|>1+1?<|Assistant|>"
+    ids = generation_prompt(tokenizer, "1+1?", CONF).tolist()
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|begin|>")) == 1
+    assert tokenizer.decode(ids[-1]) == "<|Assistant|>"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text() | st.text("<thinksor>/\\bxed{}0x41 \n\t"))
+def test_any_text_round_trips(character: Any, text: str) -> None:
+    ids = encode_response(character, text)
+    assert decode_response(character, ids) == text
+    assert len(ids) <= len(text.encode())
+
+
+def test_character_tokenizer_ids_are_fixed(character: Any) -> None:
+    assert control_tokens(character, CONF) == ControlTokens(think=4, short=6, think_end=5, eos=1)
+    assert len(character) == 264 and character.pad_token_id == 0
+    assert encode_response(character, "\\boxed{5}\n").tolist() == [7, 8 + ord("5"), 8 + ord("}"), 8 + 10]
+    assert encode_response(character, "é").tolist() == [8 + byte for byte in "é".encode()]
+    assert generation_prompt(character, "7+2", CONF).tolist() == [2, 8 + ord("7"), 8 + ord("+"), 8 + ord("2"), 3]
+    assert decode_response(character, [6, 7, 8 + ord("5"), 8 + ord("}"), 1]) == "<short>\\boxed{5}"
+
+
+def test_character_tokenizer_is_the_same_for_others(folders: dict[str, str], character: Any, tmp_path: Path) -> None:
+    """AutoTokenizer (vLLM's loader too) replaces a Qwen2 folder's splitting by Qwen2's own: it must not matter."""
+    from transformers import AutoTokenizer
+
+    for file in Path(folders["character"]).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 264}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path, CONF)
+    for text in ("7+2-4            :3=", "<think>7+2=9;9-4=5?</think>\\boxed{5}", "größer\r\n\t≥ 😀 it's", ""):
+        assert theirs.encode(text) == ours.encode(text) == character.encode(text)
+        assert theirs.decode(theirs.encode(text)) == text
+    assert control_tokens(theirs, CONF) == control_tokens(character, CONF)
+
+
+def test_splitting_of_tokenizer_json_is_kept_beside_a_qwen2_config(folders: dict[str, str], tmp_path: Path) -> None:
+    for file in Path(folders["metaspace-never"]).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    text = "The answer is 9"
+    assert load_tokenizer(tmp_path, CONF).encode(text) == load_tokenizer(folders["metaspace-never"], CONF).encode(text)
+
+
+def test_spare_token_is_renamed_and_keeps_its_id(folders: dict[str, str], tmp_path: Path) -> None:
+    conf = ModelConf(short_token_from="<|im_start|>")
+    spare = load_tokenizer(folders["r1"], CONF).convert_tokens_to_ids("<|im_start|>")
+    tokenizer = load_tokenizer(folders["r1"], conf)
+    control, new = add_control_tokens(tokenizer, conf)
+    assert control.short == spare and new == ()
+    tokenizer.save_pretrained(tmp_path)
+    assert control_tokens(load_tokenizer(tmp_path, conf), conf) == control  # nothing left to rename
+
+
+def test_chat_template_from_a_file(folders: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("Q: {{ messages[0].content }}\nA:")
+    conf = ModelConf(chat_template=str(tmp_path / "t.jinja"))
+    assert prompt_text(load_tokenizer(folders["qwen"], conf), "1+1?", conf) == "Q: 1+1?\nA:"
+
+
+def test_control_token_that_splits_is_refused(folders: dict[str, str]) -> None:
+    tokenizer = load_tokenizer(folders["qwen"], CONF)
+    with pytest.raises(BadInput, match=r"think_token='<think>' must be exactly one id.*is [2-9].*warm-up"):
+        control_tokens(tokenizer, CONF)
+    with pytest.raises(BadInput, match="add_control_tokens comes first"):
+        encode_response(tokenizer, "7+2=9")
+    with pytest.raises(BadInput, match="short_token='' must be exactly one id"):
+        add_control_tokens(tokenizer, ModelConf(short_token=""))
+
+
+def test_control_tokens_that_coincide_are_refused(character: Any) -> None:
+    for conf in (ModelConf(short_token="<think>"), ModelConf(short_token="<|end|>")):
+        with pytest.raises(BadInput, match="must differ"):
+            control_tokens(character, conf)
+
+
+def test_control_token_that_eats_spaces_is_refused(folders: dict[str, str]) -> None:
+    from transformers import AddedToken
+
+    tokenizer = load_tokenizer(folders["qwen"], CONF)
+    tokenizer.add_tokens([AddedToken("<think>", lstrip=True, normalized=False)])
+    add_control_tokens(tokenizer, CONF)
+    with pytest.raises(BadInput, match="does not keep <think> apart"):
+        check_alignment(tokenizer, CONF)
+
+
+def test_bad_folders(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="no such folder; give a Hugging Face model folder or a hub id"):
+        load_tokenizer(tmp_path / "absent", CONF)
+    with pytest.raises(BadInput, match="no tokenizer in this folder"):
+        load_tokenizer(tmp_path, CONF)
+    source = Path(folders["character"])
+    (tmp_path / "tokenizer.json").write_text((source / "tokenizer.json").read_text()[:1000])
+    with pytest.raises(BadInput, match="may be damaged"):
+        load_tokenizer(tmp_path, CONF)
+    (tmp_path / "tokenizer.json").write_text((source / "tokenizer.json").read_text())
+    with pytest.raises(BadInput, match=r"no chat template; give one as model.chat_template"):
+        load_tokenizer(tmp_path, CONF)
+    with pytest.raises(BadInput, match=r"model.chat_template=.*no such file"):
+        load_tokenizer(source, ModelConf(chat_template=str(tmp_path / "absent.jinja")))
+    with pytest.raises(BadInput, match=r"model.short_token_from=<spare>"):
+        load_tokenizer(folders["qwen"], ModelConf(short_token_from="<spare>"))
+
+    def out_of_reach(*_: Any, **__: Any) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", out_of_reach)
+    with pytest.raises(BadInput, match="owner/name: its tokenizer does not load, no such folder, and the hub did not"):
+        load_tokenizer("owner/name", CONF)
+
+
+def test_tokenizer_without_end_of_sequence(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    tokenizer = load_tokenizer(_save(Tokenizer(models.BPE({"a": 0}, [])), tmp_path, "x"), CONF)
+    with pytest.raises(BadInput, match="end-of-sequence"):
+        add_control_tokens(tokenizer, CONF)
