@@ -1,0 +1,243 @@
+"""Rollout through the Ray actor against a bare vLLM engine, and the time of a weight push.
+
+Both sample the same requests (the samples must be equal token by token) with the same settings, thread count and
+niceness (Ray lowers its workers' priority), taking turns within one run, so that what else the machine does falls on
+both. The actor's time is what the driver waits for: prompts out, sampling, trajectories back. Figures, one JSON line
+each on stdout (logs go to stderr):
+
+    rollout_vs_vllm               the lower of the next two; goal 0.9
+    rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, median over rounds
+    rollout_tokens_per_s_<...>    of the actor, median
+    push_seconds                  learner's weights published, carried over and loaded by the actor, median
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # this folder: `rollout` is the room, not this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from conf.schema import ClusterConf, Device, LearnerConf, ModelConf, RandomModelConf, RolloutConf
+from rollout.prompt import Prompt
+from rollout.worker import Sampling, derive_seed
+
+ROOT = Path(sys.path[0])
+GROUP, SEED = 8, 0
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=128)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
+    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
+
+
+def make_model(folder: Path) -> str:
+    """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..128."""
+    from safetensors.torch import load_file, save_file
+
+    from learner.prepare import random_model
+
+    random_model(folder, RandomModelConf(), ModelConf(), SEED)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][1] *= 2
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+def make_prompts(requests: int, turn: int) -> list[Prompt]:
+    """Fresh prompts of 20 to 27 tokens for each turn, as a training step has."""
+    rng = np.random.default_rng([requests, turn])
+    return [
+        Prompt(f"bench/{requests}/{turn}/{i}", "", rng.integers(40, 130, 20 + i % 8).astype(np.int32), "1", "bench")
+        for i in range(requests // GROUP)
+    ]
+
+
+def bare_engine(model: str, threads: int) -> None:
+    """The other side, in its own process: `vllm.LLM`. Reads [requests, turn] lines, answers [token ids, seconds]."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    os.nice(int(os.environ.get("RAY_worker_niceness", "15")))  # noqa: SIM112  as Ray's workers
+    from vllm import LLM, SamplingParams
+
+    conf = RolloutConf(threads=threads)
+    llm = LLM(
+        model=model,
+        dtype="float32",
+        skip_tokenizer_init=True,
+        max_model_len=conf.max_model_len,
+        max_num_seqs=conf.max_num_seqs,
+        max_num_batched_tokens=conf.max_num_batched_tokens,
+        kv_cache_memory_bytes=int(conf.kv_cache_gib * 2**30),
+        enforce_eager=True,
+        logprobs_mode="processed_logprobs",
+        distributed_executor_backend="uni",
+    )
+    answers.write("[0, 0]\n")
+    for line in sys.stdin:
+        requests, turn = json.loads(line)
+        prompts, parameters = [], []
+        for p in make_prompts(requests, turn):
+            for sibling in range(GROUP):
+                prompts.append({"prompt_token_ids": p.token_ids.tolist()})
+                parameters.append(
+                    SamplingParams(
+                        temperature=SAMPLING.temperature,
+                        seed=derive_seed(SEED, p.uid, sibling, turn),
+                        max_tokens=SAMPLING.max_response_tokens,
+                        stop_token_ids=[1],
+                        logprobs=0,
+                        flat_logprobs=True,
+                        detokenize=False,
+                    )
+                )
+        begin = time.perf_counter()
+        outputs = llm.generate(prompts, parameters, use_tqdm=False)
+        seconds = time.perf_counter() - begin
+        ids = [token for output in outputs for token in output.outputs[0].token_ids]
+        answers.write(json.dumps([ids, seconds]) + "\n")
+
+
+class Bare:
+    """The subprocess of `bare_engine`."""
+
+    def __init__(self, model: str, threads: int):
+        environment = {
+            **os.environ,
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "TORCHDYNAMO_DISABLE": "1",
+            "OMP_NUM_THREADS": str(threads),
+        }
+        command = [sys.executable, __file__, "--bare", model, "--threads", str(threads)]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._answer()
+
+    def __call__(self, requests: int, turn: int) -> tuple[list[int], float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([requests, turn]) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the bare engine ended with exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def through_actor(sampler: Any) -> Callable[[int, int], tuple[list[int], float]]:
+    def call(requests: int, turn: int) -> tuple[list[int], float]:
+        prompts = make_prompts(requests, turn)
+        begin = time.perf_counter()
+        pending = sampler.sample(prompts, GROUP, turn)
+        trajectories = pending.wait()
+        seconds = time.perf_counter() - begin
+        say(f"asking and answering took {1000 * (seconds - pending.stats.seconds):.0f} ms besides sampling")
+        return [int(token) for t in trajectories for token in t.token_ids], seconds
+
+    return call
+
+
+def compare(requests: int, rounds: int, actor: Callable[..., Any], bare: Callable[..., Any]) -> tuple[float, float]:
+    """(median ratio, median tokens/s of the actor). The two swap places every round; the first round is warm-up."""
+    ratios, speeds = [], []
+    for turn in range(rounds + 1):
+        order = [("actor", actor), ("bare", bare)]
+        answers = {name: side(requests, turn) for name, side in (order if turn % 2 else reversed(order))}
+        if answers["actor"][0] != answers["bare"][0]:
+            raise SystemExit("the two sides sampled different tokens: they do not do the same work")
+        tokens = len(answers["actor"][0])
+        speed, other = tokens / answers["actor"][1], tokens / answers["bare"][1]
+        say(f"{requests} requests, round {turn}: {tokens} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
+        if turn:
+            ratios.append(speed / other)
+            speeds.append(speed)
+    return statistics.median(ratios), statistics.median(speeds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, nargs="+", default=[64, 256], help="requests at one time (64 256)")
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds for each number of requests (7)")
+    parser.add_argument("--pushes", type=int, default=20, help="weight pushes (20)")
+    parser.add_argument("--threads", type=int, default=1, help="OpenMP threads of each engine (1)")
+    parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare:
+        bare_engine(arguments.bare, arguments.threads)
+        return
+    os.chdir(ROOT)  # Ray gives its workers the driver's folder to import from
+    with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
+        model = make_model(Path(folder))
+        bare = Bare(model, arguments.threads)
+        try:
+            run(model, bare, arguments)
+        finally:
+            bare.close()
+
+
+def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
+    from learner.learner import Learner
+    from learner.worker import LearnerWorker
+    from orchestrator.cluster import Cluster, started
+    from orchestrator.handles import wait_all
+    from rollout.mode import ControlTokens
+    from rollout.sampler import Sampler
+    from rollout.worker import RolloutWorker
+
+    rollout, learner_conf = RolloutConf(threads=arguments.threads, device=Device.cpu), LearnerConf()
+    control = ControlTokens(think=4, short=6, think_end=5, eos=1)
+    with Cluster(ClusterConf()) as cluster:
+        workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), model, control, SEED])
+        started(workers, "ready", rollout.start_timeout_s)
+        sampler = Sampler(workers, SAMPLING)
+        ratios = []
+        for requests in arguments.requests:
+            ratio, speed = compare(requests, arguments.rounds, through_actor(sampler), bare)
+            ratios.append(ratio)
+            figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.9)
+            figure(f"rollout_tokens_per_s_{requests}", speed, "tokens/s")
+        figure("rollout_vs_vllm", min(ratios), "ratio of tokens/s", 0.9)
+
+        ranks = cluster.learner_ranks(
+            learner_conf, LearnerWorker, [[learner_conf, ModelConf(), model, 0, SAMPLING.temperature, 1]]
+        )
+        learner = Learner(ranks, learner_conf)
+        learner.start(None, reference=False)
+        seconds = []
+        for version in range(arguments.pushes + 1):
+            begin = time.perf_counter()
+            wait_all(sampler.load(learner.publish(version)))
+            seconds.append(time.perf_counter() - begin)
+        figure("push_seconds", statistics.median(seconds[1:]), "s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What sampling produces. In: prompts and sampled ids. Out: frozen `Trajectory` records.
+
+Law of alignment: entry t of every [T] array belongs to response token t; t = 0 is the control token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+
+
+class Finish(Enum):
+    STOP = "stop"  # end-of-sequence was sampled (and is the last id)
+    LENGTH = "length"  # cut off at max_response_tokens
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """One response to one prompt.
+
+    Example: a short answer `<short>\\boxed{5}<eos>` is token_ids [short, boxed, 5, }, eos], T = 5.
+    """
+
+    prompt: Prompt
+    sibling: int  # 0..G-1
+    token_ids: np.ndarray  # i32[T], control token first, end-of-sequence included when sampled
+    behavior_logprobs: np.ndarray  # f32[T], nats, after temperature; 0 for a forced control token
+    mode: Mode | None  # of token_ids[0]; None: it is no control token
+    finish: Finish
+    versions: tuple[int, int]  # oldest and newest weight version that sampled a token
+    forced: bool = False  # the control token was given, not sampled
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) == 0 or len(self.token_ids) != len(self.behavior_logprobs):
+            raise ValueError(
+                f"trajectory {self.prompt.uid}/{self.sibling}: {len(self.token_ids)} token ids but "
+                f"{len(self.behavior_logprobs)} log-probs (must be equal and at least 1)"
+            )

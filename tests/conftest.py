@@ -1,0 +1,157 @@
+"""What tests share: a tiny random model, one vLLM engine for the whole session, and handles that call at once.
+
+A fixture that starts something real is session-wide, because starting costs seconds; a test that changes the engine's
+weights takes `rollout_worker`, which puts the model's own weights back afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: two busy pools on two cores are ten times slower
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf.schema import LearnerConf, ModelConf, RandomModelConf, RolloutConf
+from rollout.mode import ControlTokens
+from rollout.prompt import Prompt
+from rollout.weights import Weights
+
+CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quickstart's tokenizer
+
+
+class LocalFuture:
+    """A value that is there already."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def wait(self) -> Any:
+        return self.value
+
+
+class LocalHandle:
+    """The body of an actor, called directly in this process."""
+
+    def __init__(self, body: Any):
+        self.body = body
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> LocalFuture:
+        values = tuple(arg.wait() if isinstance(arg, LocalFuture) else arg for arg in args)
+        self.calls.append((method, values))
+        return LocalFuture(getattr(self.body, method)(*values))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A rollout worker with the weights it began with."""
+
+    worker: Any
+    weights: Weights
+
+
+@pytest.fixture(scope="session")
+def local_handle() -> type[LocalHandle]:
+    """`LocalHandle(body)` stands where the project expects a `rollout.sampler.Handle`."""
+    return LocalHandle
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's model with random weights: tied embeddings, 264 tokens, `CONTROL` its control tokens."""
+    from learner.prepare import random_model
+
+    return Path(random_model(tmp_path_factory.mktemp("tiny"), RandomModelConf(), ModelConf(), seed=0))
+
+
+@pytest.fixture(scope="session")
+def control(tiny_model: Path) -> ControlTokens:
+    from rollout.tokens import control_tokens, load_tokenizer
+
+    found = control_tokens(load_tokenizer(tiny_model, ModelConf()), ModelConf())
+    assert found == CONTROL
+    return found
+
+
+@pytest.fixture(scope="session")
+def make_learner() -> Callable[..., Any]:
+    """`make_learner(folder, conf=..., temperature=...)`: a started `Learner` with one rank, in this process."""
+    from learner.learner import Learner
+    from learner.worker import LearnerWorker
+
+    def make(folder: Path, conf: LearnerConf | None = None, temperature: float = 1.0) -> Learner:
+        conf = conf or LearnerConf(lr=1e-2, betas=[0.9, 0.95])
+        learner = Learner([LocalHandle(LearnerWorker(conf, ModelConf(), str(folder), 0, temperature, 100))], conf)
+        learner.start(None, reference=False)
+        return learner
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
+    """`make_worker(folder, conf)`: a `RolloutWorker` with an engine of its own, in this process.
+
+    The first takes ten seconds, the next a fraction of one. All are closed at the end of the session and not before:
+    vLLM's groups are the process's, and the first engine to close takes them from the others.
+    """
+    from rollout.worker import RolloutWorker
+
+    made = []
+
+    def make(folder: Path, conf: RolloutConf) -> Any:
+        made.append(RolloutWorker(conf, ModelConf(), str(folder), control, seed=0))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+@pytest.fixture(scope="session")
+def _shared_worker(tiny_model: Path, make_worker: Callable[..., Any]) -> Shared:
+    from learner.model import load_policy
+    from rollout.weights import flatten
+
+    policy = load_policy(str(tiny_model), "float32")
+    named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
+    weights = flatten(named, 0, {"lm_head.weight": "model.embed_tokens.weight"})
+    return Shared(make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25)), weights)
+
+
+@pytest.fixture
+def rollout_worker(_shared_worker: Shared) -> Iterator[Any]:
+    """The session's one `RolloutWorker`, with `tiny_model`'s weights as version 0 at the start of every test."""
+    worker = _shared_worker.worker
+    yield worker
+    if worker.engine.version != 0:
+        worker.load(_shared_worker.weights)
+
+
+@pytest.fixture(scope="session")
+def make_prompts() -> Callable[..., list[Prompt]]:
+    """`make_prompts(count, length=12, seed=0)`: prompts of random printable characters; lengths from `length` on."""
+
+    def make(count: int, length: int = 12, seed: int = 0, spread: int = 4) -> list[Prompt]:
+        rng = np.random.default_rng(seed)
+        return [
+            Prompt(
+                uid=f"random/{seed}/{i}",
+                problem="?",
+                token_ids=np.concatenate([[2], rng.integers(8 + 32, 8 + 127, length + i % spread), [3]]).astype(
+                    np.int32
+                ),
+                answer="1",
+                source="random",
+            )
+            for i in range(count)
+        ]
+
+    return make

@@ -1,0 +1,161 @@
+"""One vLLM engine: what is sampled follows from request and weights alone; log-probs are after temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf.schema import ModelConf, RolloutConf
+from rollout.engine import Engine, Request, Sample
+from rollout.errors import BadInput
+from rollout.mode import ControlTokens
+
+
+def requests(count: int, prompt: int = 20, tokens: int = 24, seed: int = 0, temperature: float = 1.0) -> list[Request]:
+    """Random prompts of `prompt`.. tokens; token limits from `tokens` down, so that they end at different times."""
+    rng = np.random.default_rng(seed)
+    return [
+        Request(
+            rng.integers(8, 264, prompt + i % 5).tolist(), tokens - i % 7, temperature, 1.0, int(rng.integers(2**63))
+        )
+        for i in range(count)
+    ]
+
+
+def same(one: Sample, other: Sample) -> bool:
+    """Equal to the last bit."""
+    return np.array_equal(one.token_ids, other.token_ids) and np.array_equal(one.logprobs, other.logprobs)
+
+
+@pytest.fixture
+def engine(rollout_worker: Any) -> Engine:
+    return rollout_worker.engine
+
+
+def test_same_seed_same_sample(engine: Engine) -> None:
+    asked = requests(16)
+    assert all(map(same, engine.generate(asked), engine.generate(asked)))
+
+
+def test_other_seed_other_sample(engine: Engine) -> None:
+    asked = requests(16)
+    others = [replace(r, seed=r.seed ^ 1) for r in asked]
+    pairs = zip(engine.generate(asked), engine.generate(others), strict=True)
+    assert not any(np.array_equal(one.token_ids, other.token_ids) for one, other in pairs)
+
+
+def test_seeds_count_in_their_low_32_bits(engine: Engine) -> None:
+    """All that torch's generator for the CPU takes of a seed: `derive_seed` must differ there, and not only above."""
+    (request,) = requests(1)
+    high, low = [[replace(request, seed=3 + (i << shift)) for i in range(8)] for shift in (32, 29)]
+    assert len({tuple(s.token_ids) for s in engine.generate(low)}) == 8
+    assert len({tuple(s.token_ids) for s in engine.generate(high)}) == 1
+
+
+def test_independent_of_batch_composition(engine: Engine) -> None:
+    """Alone, in another order, in another company: the same bits (one thread)."""
+    asked = requests(48)
+    together = engine.generate(asked)
+    for i in (0, 17, 47):
+        assert same(engine.generate([asked[i]])[0], together[i])
+    order = np.random.default_rng(1).permutation(48)
+    shuffled = engine.generate([asked[i] for i in order] + requests(20, prompt=60, seed=9))
+    assert all(same(shuffled[place], together[i]) for place, i in enumerate(order))
+
+
+def test_order_limits_and_progress(engine: Engine) -> None:
+    """More requests than run at one time, of different lengths: each answer stands in its own place."""
+    asked = [Request([2, 3], 1 + i % 9, 1.0, 1.0, i) for i in range(engine.conf.max_num_seqs + 44)]
+    told: list[int] = []
+    samples = engine.generate(asked, told.append)
+    assert len(samples) == len(asked) and sum(told) == sum(len(s.token_ids) for s in samples)
+    for request, sample in zip(asked, samples, strict=True):
+        assert len(sample.logprobs) == len(sample.token_ids)
+        assert sample.stopped or len(sample.token_ids) == request.max_tokens
+
+
+def test_end_of_sequence_is_the_last_id(engine: Engine, control: ControlTokens) -> None:
+    samples = engine.generate(requests(200, tokens=64))
+    assert {s.stopped for s in samples} == {True, False}
+    for sample in samples:
+        assert (sample.token_ids[-1] == control.eos) == sample.stopped and not sample.aborted
+        assert control.eos not in sample.token_ids[:-1]
+
+
+def test_nothing_asked_nothing_given(engine: Engine) -> None:
+    assert engine.generate([]) == []
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temperature: float) -> None:
+    """Against transformers in float64, one sequence at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    asked = requests(12, temperature=temperature)
+    worst = other = 0.0
+    for request, sample in zip(asked, engine.generate(asked), strict=True):
+        ids = torch.tensor([[*request.token_ids, *sample.token_ids.tolist()]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(request.token_ids) - 1 : -1]  # [T, V]
+        chosen = torch.tensor(sample.token_ids, dtype=torch.int64)[:, None]
+        expected = (logits / temperature).log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
+        plain = logits.log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
+        worst = max(worst, float(np.abs(sample.logprobs - expected).max()))
+        other = max(other, float(np.abs(sample.logprobs - plain).max()))
+    assert worst < 1e-4
+    assert temperature == 1.0 or other > 0.1  # the test can tell the two apart
+
+
+def test_samples_follow_the_distribution(engine: Engine) -> None:
+    """The first token's frequencies over 4,000 seeds are those that the log-probs claim (chi-square, p > 1e-6)."""
+    samples = engine.generate([Request([2, 40, 50, 3], 1, 1.0, 1.0, seed) for seed in range(4000)])
+    drawn = [int(s.token_ids[0]) for s in samples]
+    logprob = {token: float(s.logprobs[0]) for token, s in zip(drawn, samples, strict=True)}
+    expected = {token: 4000 * np.exp(value) for token, value in logprob.items() if 4000 * np.exp(value) >= 10}
+    chi_square = sum((drawn.count(token) - e) ** 2 / e for token, e in expected.items())
+    freedom = len(expected)
+    assert freedom > 20
+    assert chi_square < freedom + 5 * np.sqrt(2 * freedom) + 10
+
+
+@pytest.fixture(scope="module")
+def tight(tiny_model: Path, make_worker: Callable[..., Any]) -> Engine:
+    """Little of everything: one step prefills 512 tokens, and the key-value cache holds two thousand."""
+    conf = RolloutConf(max_model_len=512, max_num_batched_tokens=512, max_num_seqs=64, kv_cache_gib=0.003)
+    return make_worker(tiny_model, conf).engine
+
+
+def test_waiting_prompts_beyond_one_step(engine: Engine, tight: Engine) -> None:
+    """A seeded request whose prompt is split over steps would crash the CPU engine: 128 prompts of 200 tokens."""
+    asked = requests(128, prompt=200, tokens=16)
+    assert all(map(same, tight.generate(asked), engine.generate(asked)))
+
+
+def test_requests_put_back_for_want_of_memory(engine: Engine, tight: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short prompts with long answers outgrow the cache: vLLM drops some and computes them again, to the same end."""
+    scheduler, dropped = tight.engine.engine_core.engine_core.scheduler, []
+    preempt = scheduler._preempt_request
+    monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(1), preempt(*a, **k)))
+    asked = requests(40, prompt=20, tokens=300)
+    assert all(map(same, tight.generate(asked), engine.generate(asked)))
+    assert dropped
+
+
+def test_long_prompts(engine: Engine) -> None:
+    """128 prompts of a thousand tokens: twice what one step prefills."""
+    asked = requests(128, prompt=1000, tokens=8)
+    assert sum(len(r.token_ids) for r in asked) > engine.conf.max_num_batched_tokens
+    samples = engine.generate(asked)
+    assert same(samples[77], engine.generate([asked[77]])[0])
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot load the model"):
+        Engine(RolloutConf(), ModelConf(), str(tmp_path), eos=1)
