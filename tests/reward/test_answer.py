@@ -1,0 +1,127 @@
+"""Extraction: what counts as the final answer, by the rules stated in `reward.answer`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from reward.answer import extract
+from reward.verdict import Outcome
+from rollout.mode import Mode
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"so it is $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed {7}", "7"),
+        (r"first \boxed{wrong}, final \boxed{42}", "42"),
+        (r"\boxed{9} \boxed{9} \boxed{42}", "42"),
+        (r"\boxed{10} and then \boxed{42}", "42"),
+        (r"\boxed{2} and \boxed{3}", "2, 3"),
+        (r"$\boxed{2}$, $\boxed{3}$", "2, 3"),
+        (r"\boxed{1} or \boxed{2}", "1, 2"),
+        (r"$\boxed{1}$, and $\boxed{1}$", "1"),
+        (r"\(y_1 = \boxed{a}\) and \(y_2 = \boxed{b}\)", "a, b"),
+        (r"\boxed{1} no \boxed{2} no \boxed{3} no \boxed{4}", "1, 2, 3, 4"),  # an enumeration is no answer
+        (r"\boxed{\boxed{5}}", r"\boxed{5}"),
+        (r"\boxed{4} but \boxed{never closes", "4"),
+        (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}"),
+        (r"\boxed{a \} b}", r"a \} b"),
+    ],
+)
+def test_the_last_complete_box_is_the_answer(text: str, answer: str) -> None:
+    assert extract(text, Mode.SHORT, strict=True).answer == answer
+
+
+@pytest.mark.parametrize("text", ["", "5", r"\boxed{", r"\boxed{5", r"\boxed{}", r"\boxed{ }", "#### 5", "boxed{5}"])
+def test_strict_wants_a_box_with_something_in_it(text: str) -> None:
+    extraction = extract(text, Mode.SHORT, strict=True)
+    assert extraction.answer is None
+    assert extraction.outcome is Outcome.NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "answer", "outcome"),
+    [
+        (r"\boxed{1}</think>\boxed{2}", Mode.THINK, "2", None),
+        (r"\boxed{1}</think>so two", Mode.THINK, None, Outcome.NO_ANSWER),  # the answer in the thinking only
+        (r"\boxed{1}", Mode.THINK, None, Outcome.CUT_OFF),
+        (r"a</think>\boxed{1}</think>\boxed{2}", Mode.THINK, "2", None),
+        (r"<think>\boxed{1}</think>\boxed{2}", None, "2", None),
+        (r"<think>\boxed{1}", None, None, Outcome.CUT_OFF),
+        (r"<think>\boxed{1}", Mode.SHORT, None, Outcome.CUT_OFF),
+        (r"\boxed{1}</think>", Mode.SHORT, None, Outcome.NO_ANSWER),
+        (r"\boxed{3}", None, "3", None),
+    ],
+)
+def test_only_what_follows_the_first_think_end_counts(text, mode, answer, outcome) -> None:
+    extraction = extract(text, mode, strict=True)
+    assert (extraction.answer, extraction.outcome) == (answer, outcome)
+
+
+def test_the_end_of_thinking_may_have_another_name() -> None:
+    assert extract(r"\boxed{1}[/R]\boxed{2}", Mode.THINK, strict=True, think_end="[/R]").answer == "2"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>Hello123</answer>", "Hello123"),
+        ("so 3 + 4\n#### 1,234", "1,234"),
+        ("The answer is 42", "42"),
+        ("The answer is 42 because geometry proves it.", "42"),
+        ("The final answer is $\\frac{5}{6}$. I hope it is correct.", r"\frac{5}{6}"),
+        ("Answer: $34$", "34"),
+        ("Answer \\[ 9 \\]", " 9 "),
+        ("Final Answer: The maximum of $f(x)$ is 19.", "19"),
+        ("Therefore $x \\geq 5$ is the solution.", "x \\geq 5"),
+        ("First compute 6*7.\n42", "42"),
+        ("it is 1,000.99€", "1,000.99"),
+        ("Therefore the answer is -3", "-3"),
+        (r"The answer is 7, or rather \boxed{8}", "8"),
+    ],
+)
+def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:
+    assert extract(text, None, strict=False).answer == answer.strip()
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    assert extract("I don't know.", None, strict=False).outcome is Outcome.NO_ANSWER
+
+
+def test_hostile_lengths_take_no_time() -> None:
+    pieces = [
+        "\\boxed{",
+        "{",
+        "$",
+        "1,111",
+        "\\(",
+        "\\[",
+        "<answer>",
+        " is ",
+        "\\boxed{1}",
+        "answer: ",
+        "\\frac{",
+        " ",
+        "\\",
+    ]
+    start = time.perf_counter()
+    for piece in pieces:
+        for text in (piece * 50_000, "\\boxed{" + piece * 50_000, "answer is " + piece * 50_000):
+            for strict in (True, False):
+                extract(text, Mode.SHORT, strict)
+    assert time.perf_counter() - start < 30  # 78 texts of up to half a megabyte, not quadratic
+
+
+def test_the_door_stays_light() -> None:
+    code = 'import sys, reward.answer, reward.equivalence; print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )

@@ -1,0 +1,287 @@
+"""Equivalence: cases by construction, the labelled cases where they are at hand, hostile input in time."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from reward.equivalence import equivalent, matches, plain_number, quick, quick_matches
+from reward.grade import correct
+
+CASES = Path(__file__).parents[2].parent / "shared" / "verifier" / "dev.jsonl"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+SAME = [
+    (r"\frac{22}{1700}", r"\frac{11}{850}"),
+    (r"1/2", r"0.5"),
+    (r"\sqrt{12}", r"2\sqrt{3}"),
+    (r"\frac{1}{\sqrt2}", r"\frac{\sqrt2}{2}"),
+    (r"0.\overline{3}", r"1/3"),
+    (r"2^{10}", r"1024"),
+    (r"10^{4}", r"10,000"),
+    (r"1,2,3", r"3,2,1"),
+    (r"\{1,2\}", r"2, 1"),
+    (r"(1,2)", r"(1,2)"),
+    (r"x=\pm 3", r"3,-3"),
+    (r"\pm 3", r"-3, 3"),
+    (r"5\text{ cm}", r"5"),
+    (r"\$36", r"\text{\$}36"),
+    (r"36", r"\text{\$}36"),
+    (r"78\%", r"0.78"),
+    (r"78", r"78\%"),
+    (r"0.335", r"33.5\%"),
+    (r"4:30", r"4:30"),
+    (r"4.4e7", r"44000000"),
+    (r"4.4\times 10^7", r"44000000"),
+    (r"\frac{t}{m}", r"\frac{1}{m} t"),
+    (r"i^2", r"-1"),
+    (r"\cos 60^\circ", r"1/2"),
+    (r"[1,2]", r"1\le x\le 2"),
+    (r"1234", r"1\,234"),
+    (r"1234", r"1 \, 234"),
+    (r"y=2x+1", r"2x-y+1=0"),
+    (r"y=2x+1", r"2x+1"),
+    (r"x^2-1", r"(x-1)(x+1)"),
+    (r"\frac{x^2-1}{x-1}", r"x+1"),
+    (r"\log_2 8", r"3"),
+    (r"\ln e^2", r"2"),
+    (r"e^{i\pi}", r"-1"),
+    (r"2^{n+1}", r"2\cdot 2^n"),
+    (r"\frac12", r".5"),
+    (r"1\frac12", r"3/2"),
+    (r"1 1/2", r"1.5"),
+    (r"(-\infty, 3)", r"x<3"),
+    (r"x \ge 2", r"[2,\infty)"),
+    (r"(A)", r"A"),
+    (r"\text{(B)}", r"B"),
+    (r"\textbf{(C)}", r"C"),
+    (r"yes", r"Yes"),
+    (r"\text{Yes}", r"yes."),
+    (r"3\pi/4", r"\frac{3\pi}{4}"),
+    (r"5 million", r"5000000"),
+    (r"\sqrt[3]{8}", r"2"),
+    (r"\binom{5}{2}", r"10"),
+    (r"5!", r"120"),
+    (r"2:3", r"2:3"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
+    (r"3 \text{ and } 5", r"5, 3"),
+    (r"12^{\circ}", r"12"),
+    (r"\frac{\pi}{3}", r"60^\circ"),
+    (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+    (r"\frac{-1}{-2}", r"1/2"),
+    (r"1+2i", r"2i+1"),
+    (r"x \in (1,2)", r"(1,2)"),
+    (r"-1,2", r"x=-1 \text{ or } x=2"),
+    (r"204_5", r"204_5"),
+    (r"(x+y)^2", r"x^2+2xy+y^2"),
+    (r"x\sqrt{x}", r"x^{3/2}"),
+    (r"|x|^2", r"x^2"),
+    (r"½", r"0.5"),
+    (r"10²", r"100"),
+    (r"5√2", r"5\sqrt{2}"),
+    (r"2π", r"2\pi"),
+    (r"90°", r"90"),
+    (r"\frac{2}{3}x", r"2x/3"),
+    (r"12,345.60", r"12345.6"),
+    (r"\left(\frac{1}{2}, 3\right)", r"(0.5, 3)"),
+    (r"64\text{ square feet}", r"64"),
+    (r"3\sqrt{2}+1", r"1+3\sqrt2"),
+    (r"\sin^2 x + \cos^2 x", r"1"),
+    (r"2 \text{ m/s}", r"2"),
+    (r"\$1,000", r"1000 dollars"),
+    (r"16\text{ cm}^2", r"16"),
+    (r"\frac{3}{4}\text{ hours}", r"0.75"),
+    (r"6\frac{2}{3}", r"\frac{20}{3}"),
+    (r"[0,1)\cup(2,3]", r"(2,3]\cup[0,1)"),
+    (r"\mathbb{R}", r"\mathbb{R}"),
+    (r"k=1,2,3", r"\{1,2,3\}"),
+    (r"\{(1,2),(3,4)\}", r"(3,4),(1,2)"),
+    (r"1,000,000", r"1000000"),
+    (r"\emptyset", r"\emptyset"),
+    (r"5.00", r"5"),
+    (r"a=3,b=4", r"3,4"),
+]
+DIFFERENT = [
+    (r"\sqrt[3]{5}", r"\sqrt{5}"),
+    (r"\frac{x+2}{7}", r"x+\frac27"),
+    (r"\frac{1}{2x}", r"\frac12x"),
+    (r"2^{n+1}", r"2^n+1"),
+    (r"0.\overline{3}", r"0.3"),
+    (r"1", r"1 \text{ or } 2"),
+    (r"9007199254740993", r"9007199254740992"),
+    (r"", r"5"),
+    (r"1/2^{98}", r"1/2^{99}"),
+    (r"204_5", r"204_6"),
+    (r"2:3:5", r"2:5:3"),
+    (r"5 million", r"5"),
+    (r"3.14", r"\pi"),
+    (r"0.33", r"1/3"),
+    (r"2.232", r"2.23"),
+    (r"(1,2)", r"(2,1)"),
+    (r"(1,2)", r"\{1,2\}"),
+    (r"[1,2)", r"[1,2]"),
+    (r"(1,2)", r"[1,2]"),
+    (r"42", r"4 2"),
+    (r"1,2", r"1.2"),
+    (r"x=5", r"x=6"),
+    (r"y=2x+1", r"y=2x-1"),
+    (r"x<3", r"x\le 3"),
+    (r"x<3", r"x>3"),
+    (r"\sqrt{x^2}", r"x"),
+    (r"A", r"B"),
+    (r"5", r"5,6"),
+    (r"5,6", r"5"),
+    (r"x+1", r"y+1"),
+    (r"\frac{1}{3}", r"0.3333"),
+    (r"10", r"-10"),
+    (r"3^{2025}", r"3^{2024}"),
+    (r"\cos 60", r"1/2"),
+    (r"10^{10^{10^{10}}}", r"3"),
+    (r"3", r"9^{9^{9^9}}"),
+    (r"3", r"\binom{10^{10}}{5}!"),
+    (r"3", r"(10^9)!"),
+    (r"3", r"\sin(10^{10^6})"),
+    (r"4:30 p.m.", r"4:30 a.m."),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
+    (r"50", r"0.5\%"),
+    (r"3+4i", r"3-4i"),
+    (r"\frac{a}{b}", r"\frac{b}{a}"),
+    (r"2x=4", r"4"),
+    (r"(1,1,2)", r"(1,2)"),
+    (r"f(2)<f(1)", r"f(1)<f(2)"),
+    (r"7", r"7000"),
+    (r"12", r"1,2"),
+    (r"no", r"on"),
+    (r"x^2+1", r"x^2-1"),
+    (r"5\pi", r"5"),
+    (r"e", r"2.718"),
+    (r"1.5", r"1.50001"),
+    ("27,000", "27,00"),
+    (r"\frac{22}{7}", r"\pi"),
+]
+HOSTILE = [
+    "9^{9^{9^9}}",
+    "9^{9^{9^{9^{9^{9}}}}}",
+    "(10^9)!",
+    "((9!)!)!",
+    r"\binom{10^{100}}{10^{50}}",
+    r"\sin(10^{10^6})",
+    r"\tan(9^{9^9})",
+    r"e^{e^{e^{e^{e}}}}",
+    r"\exp(\exp(\exp(9)))",
+    "2^{100000}" * 50,
+    "(" * 1000 + "1" + ")" * 1000,
+    "{" * 1000 + "1" + "}" * 1000,
+    r"\frac{1}{" * 300 + "1" + "}" * 300,
+    r"\sqrt" * 900 + "2",
+    "-" * 1900 + "1",
+    "|" * 1900,
+    "9" * 100_000,
+    "9" * 5000 + "." + "9" * 5000,
+    "1e999999999",
+    "1e-999999999",
+    "(1e999)^{(1e999)}",
+    "x" + "!" * 1900,
+    r"\sum_{n=1}^{999999} n^{999}",
+    r"\sum_{n=1}^{9^9} \frac{1}{n!}",
+    r"\prod_{k=1}^{99999} k",
+    r"\int_0^1 x^{x^{x}} dx",
+    r"__import__('os').system('true')",
+    r"().__class__.__bases__[0].__subclasses__()",
+    "\x00\x01\ud800",
+    ",".join("1" * (1 + i % 3) for i in range(600)),
+    "+".join(["1"] * 900),
+    "1/" * 900 + "1",
+    r"\pm" * 300 + "1",
+    r"1\pm" * 60 + "1",
+]
+
+
+@pytest.mark.parametrize(("gold", "answer"), SAME)
+def test_equal_values_are_equal_in_any_form(gold: str, answer: str) -> None:
+    assert equivalent(gold, answer)
+    assert equivalent(answer, gold)
+
+
+@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
+def test_different_values_are_different(gold: str, answer: str) -> None:
+    assert not equivalent(gold, answer)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:24])
+def test_hostile_answers_are_refused_in_time(text: str) -> None:
+    """No promise of the check itself (the pool's limit is the promise), but most of what can be tried ends early."""
+    start = time.perf_counter()
+    assert not equivalent("3", text)
+    equivalent(text, r"\frac{1}{3}")
+    assert time.perf_counter() - start < 5
+
+
+def test_quick_decides_plain_numbers_and_equal_strings_only() -> None:
+    assert quick("5", "5.0") is True
+    assert quick("1,234", "1234") is True
+    assert quick(r"\frac{1}{2}", "0.5") is True
+    assert quick("5", "6") is False
+    assert quick("x+1", "x+1") is True
+    assert quick("x+1", "1+x") is None
+    assert quick("5", "x") is None
+    assert quick("", "") is False
+    assert plain_number("-1,234.50") == (Fraction(-2469, 2), True)
+    assert plain_number("3/0") is None
+    assert plain_number("٣") is None  # a digit of another script
+
+
+def test_numbers_by_construction_differ_and_agree() -> None:
+    rng = random.Random(0)
+    for _ in range(2000):
+        a = Fraction(rng.randrange(-500, 500), rng.randrange(1, 60))
+        b = Fraction(rng.randrange(-500, 500), rng.randrange(1, 60))
+        k = rng.randrange(2, 9)
+        forms = [f"{a.numerator}/{a.denominator}", rf"\frac{{{a.numerator * k}}}{{{a.denominator * k}}}"]
+        assert equivalent(*forms)
+        assert equivalent(forms[1], rf"\left({a.numerator}\right) \div {a.denominator}")
+        assert equivalent(forms[0], f"{b.numerator}/{b.denominator}") is (a == b)
+
+
+def test_polynomials_by_construction_differ_and_agree() -> None:
+    rng = random.Random(1)
+    for _ in range(200):
+        p, q = rng.randrange(-9, 10), rng.randrange(-9, 10)
+        factored, expanded = f"(x{p:+d})(x{q:+d})", f"x^2{p + q:+d}x{p * q:+d}"
+        assert equivalent(expanded, factored)
+        assert not equivalent(expanded, f"x^2{p + q:+d}x{p * q + 1:+d}")
+        assert not equivalent(factored, f"(x{p:+d})(x{q + 1:+d})")
+
+
+def test_several_golds_any_or_all() -> None:
+    gold = ("3", r"\sqrt{2}")
+    assert matches(gold, "3")
+    assert matches(gold, "2^{1/2}")
+    assert not matches(gold, "4")
+    assert not matches(gold, "3", all_answers=True)
+    assert matches(gold, r"\sqrt{2}, 3", all_answers=True)
+    assert not matches(gold, r"\sqrt{2}, 3, 4", all_answers=True)
+    assert matches(("5",), "5", all_answers=True)
+    assert quick_matches(("5", "6"), "6") is True
+    assert quick_matches(("5", "6"), "7") is False
+    assert quick_matches(("5", "x"), "7") is None
+
+
+@pytest.mark.skipif(not CASES.is_file(), reason=f"the labelled cases are not at {CASES}")
+def test_the_labelled_cases() -> None:
+    cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    wrong = [case for case in cases if correct(case["response"], case["gold"]) is not case["expect"]]
+    assert len(wrong) <= 0.01 * len(cases), [case["id"] for case in wrong]
+    assert not [case["id"] for case in wrong if not case["expect"]], "a false positive teaches the model to cheat"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the problem sets are not at {DATA}")
+def test_real_golds_equal_themselves() -> None:
+    rows = json.loads((DATA / "math" / "math500.json").read_text(encoding="utf-8"))
+    for row in rows:
+        assert equivalent(row["answer"], rf"\text{{ }} {row['answer']} "), row["answer"]

@@ -1,0 +1,69 @@
+"""Groups: by prompt, in order of first appearance; what was not judged leaves and is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conf.schema import RewardConf
+from reward.groups import group_trajectories
+from reward.verdict import Outcome, Verdict
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.trajectory import Finish, Trajectory
+
+
+def prompt(uid: str) -> Prompt:
+    return Prompt(uid, "1+1", np.zeros(2, np.int32), "2", "test")
+
+
+def trajectory(of: Prompt, sibling: int, mode: Mode | None = Mode.SHORT) -> Trajectory:
+    return Trajectory(of, sibling, np.zeros(3, np.int32), np.zeros(3, np.float32), mode, Finish.STOP, (0, 0))
+
+
+def verdict(outcome: Outcome, reward: float | None = None) -> Verdict:
+    return Verdict(outcome, None, 0.0, reward)
+
+
+def test_siblings_meet_in_order_of_first_appearance() -> None:
+    b, a = prompt("b"), prompt("a")
+    given = [trajectory(b, 0), trajectory(a, 0, Mode.THINK), trajectory(b, 1), trajectory(a, 1)]
+    outcomes = [Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG, Outcome.CORRECT]
+    groups = group_trajectories(given, [verdict(outcome) for outcome in outcomes], RewardConf())
+    assert [group.prompt.uid for group in groups] == ["b", "a"]
+    assert [[one.sibling for one in group.trajectories] for group in groups] == [[0, 1], [0, 1]]
+    assert [group.rewards.tolist() for group in groups] == [[1.0, -1.0], [0.5, 1.0]]
+    assert all(group.rewards.dtype == np.float32 and group.informative for group in groups)
+
+
+def test_what_was_not_judged_leaves_and_is_counted() -> None:
+    one = prompt("one")
+    given = [trajectory(one, sibling) for sibling in range(4)]
+    outcomes = [Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.CRASHED, Outcome.WRONG]
+    (group,) = group_trajectories(given, [verdict(outcome) for outcome in outcomes], RewardConf())
+    assert [one.sibling for one in group.trajectories] == [1, 3]
+    assert [one.outcome for one in group.verdicts] == [Outcome.CORRECT, Outcome.WRONG]
+    assert group.rewards.tolist() == [1.0, -1.0]
+    assert group.unjudged == 2
+
+
+def test_a_group_without_verdicts_stays_empty() -> None:
+    one = prompt("one")
+    (group,) = group_trajectories([trajectory(one, 0)], [verdict(Outcome.CRASHED)], RewardConf())
+    assert (group.trajectories, group.verdicts, group.rewards.shape, group.unjudged) == ((), (), (0,), 1)
+    assert not group.informative
+
+
+def test_own_rewards_are_taken() -> None:
+    one = prompt("one")
+    given = [trajectory(one, 0, None), trajectory(one, 1)]
+    (group,) = group_trajectories(
+        given, [verdict(Outcome.CORRECT, 0.25), verdict(Outcome.WRONG, -3.0)], RewardConf(correct_short=9)
+    )
+    assert group.rewards.tolist() == [0.25, -3.0]
+
+
+def test_nothing_gives_nothing_and_lengths_must_agree() -> None:
+    assert group_trajectories([], [], RewardConf()) == []
+    with pytest.raises(ValueError, match="1 trajectories but 0 verdicts"):
+        group_trajectories([trajectory(prompt("a"), 0)], [], RewardConf())

@@ -1,0 +1,38 @@
+"""Rewards: every outcome, from configuration alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from conf.schema import RewardConf
+from reward.scheme import reward, reward_of
+from reward.verdict import Outcome, Verdict
+from rollout.mode import Mode
+
+
+def test_the_papers_rewards_are_the_default() -> None:
+    conf = RewardConf()
+    assert reward(conf, Outcome.CORRECT, Mode.SHORT) == 1.0
+    assert reward(conf, Outcome.CORRECT, Mode.THINK) == 0.5
+    for mode in (*Mode, None):
+        for outcome in (Outcome.WRONG, Outcome.CUT_OFF, Outcome.NO_ANSWER, Outcome.NO_MODE):
+            assert reward(conf, outcome, mode) == -1.0
+
+
+def test_each_outcome_has_its_own_setting() -> None:
+    conf = RewardConf(correct_short=7, correct_think=6, wrong=5, cut_off=4, no_answer=3, no_mode=2)
+    given = [reward(conf, Outcome.CORRECT, mode) for mode in (Mode.SHORT, Mode.THINK)]
+    others = (Outcome.WRONG, Outcome.CUT_OFF, Outcome.NO_ANSWER, Outcome.NO_MODE)
+    assert given + [reward(conf, outcome, Mode.THINK) for outcome in others] == [7, 6, 5, 4, 3, 2]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TIMED_OUT, Outcome.CRASHED])
+def test_no_verdict_no_reward(outcome: Outcome) -> None:
+    with pytest.raises(ValueError, match="must leave the group"):
+        reward(RewardConf(), outcome, Mode.THINK)
+
+
+def test_a_persons_own_reward_stands() -> None:
+    verdict = Verdict(Outcome.CORRECT, None, 0.0, reward=0.25)
+    assert reward_of(RewardConf(), verdict, None) == 0.25
+    assert reward_of(RewardConf(), Verdict(Outcome.CORRECT, "5", 0.0), Mode.THINK) == 0.5
