@@ -1,0 +1,176 @@
+"""The only file that imports DeepSpeed: one rank's policy, optimizer and process group.
+
+In: a `Policy`, losses already weighted by the whole step's totals. Out: updated weights, gradient norms, checkpoints.
+Must not know: objectives, trajectories, Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conf.schema import Device, Dtype, LearnerConf
+from learner.model import Policy
+
+
+def join_process_group(rank: int, ranks: int, address: str, port: int, device: Device, timeout_s: float) -> None:
+    """Join the learner's process group (gloo on CPUs, NCCL on GPUs); every collective call then has that time-out."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK="0", MASTER_ADDR=address, MASTER_PORT=str(port))
+    if device is Device.cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel("WARNING")
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device is Device.cpu else "nccl",
+        auto_mpi_discovery=False,
+        timeout=timedelta(seconds=timeout_s),
+        rank=rank,
+        world_size=ranks,
+        verbose=False,
+    )
+    if ranks > 1:
+        torch.distributed.barrier()
+    if device is Device.cpu:  # its shared-memory op maps these for the process's life and never unlinks them
+        for path in Path("/dev/shm").glob(f"deepspeed_*_{os.getuid()}_{address}_{port}_*"):  # no other group's
+            path.unlink(missing_ok=True)
+
+
+class _ClippedAdamW(torch.optim.AdamW):
+    """For ZeRO 0 in float32: clips, keeps the norm before clipping, and skips a step whose gradient is not finite.
+
+    Stages 1-3, and bfloat16 at stage 0 (where this would see one rank's part of the weights), do that themselves.
+    """
+
+    max_norm, norm, overflow = float("inf"), float("nan"), False
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_norm))
+        self.overflow = not math.isfinite(self.norm)
+        return None if self.overflow else super().step(closure)
+
+
+class Engine:
+    """One DeepSpeed rank. The caller owns accumulation: any number of `accumulate`, then one `step`."""
+
+    def __init__(self, policy: Policy, conf: LearnerConf, dtype: Dtype, ranks: int):
+        import deepspeed
+
+        self.policy, self.conf, self.ranks = policy, conf, ranks
+        plain = conf.zero_stage == 0 and dtype is Dtype.float32
+        optimizer_class = _ClippedAdamW if plain else torch.optim.AdamW
+        optimizer = optimizer_class(
+            policy.parameters(), lr=conf.lr, betas=tuple(conf.betas), eps=conf.eps, weight_decay=conf.weight_decay
+        )
+        if isinstance(optimizer, _ClippedAdamW) and conf.max_grad_norm:
+            optimizer.max_norm = conf.max_grad_norm
+        self.optimizer = optimizer
+        offload = {"device": "cpu"}
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=policy,
+            optimizer=optimizer,
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": 1,
+                "managed_gradient_accumulation": False,  # else ZeRO-2 keeps only the last micro-batch's gradient
+                "gradient_clipping": 0.0 if plain else conf.max_grad_norm,
+                "bf16": {"enabled": dtype is Dtype.bfloat16, "check_grad_overflow": dtype is Dtype.bfloat16},
+                "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
+                "steps_per_print": None,
+                "zero_optimization": {
+                    "stage": conf.zero_stage,
+                    "overlap_comm": False,
+                    **({"offload_optimizer": offload} if conf.offload_optimizer else {}),
+                    **({"offload_param": offload} if conf.offload_parameters else {}),
+                },
+            },
+        )
+        self.device = self.deepspeed.device
+
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
+        """`Policy.forward`, with ZeRO's gathers."""
+        return self.deepspeed(*args)
+
+    def accumulate(self, loss: Tensor) -> None:
+        """Add this micro-batch's gradient. DeepSpeed averages over ranks and the loss holds the step's share:
+        multiply."""
+        self.deepspeed.backward(loss * self.ranks, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> tuple[float, bool]:
+        """Reduce, clip, update. Returns the gradient norm before clipping and whether the update was applied.
+
+        A non-finite gradient is never applied: weights and optimizer state stay as they were, on every rank alike.
+        """
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = lr
+        self.deepspeed.step()
+        if isinstance(self.optimizer, _ClippedAdamW):
+            return self.optimizer.norm, not self.optimizer.overflow
+        norm = self.deepspeed.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan"), bool(self.deepspeed.was_step_applied())
+
+    @contextlib.contextmanager
+    def captured_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """For tests and diagnosis: the reduced, unclipped gradients (float32, whole tensors) of the `step` inside."""
+        from deepspeed.utils import safe_get_full_grad
+
+        taken: dict[str, Tensor] = {}
+        original = self.deepspeed._take_model_step
+
+        def take(lr_kwargs: Any) -> Any:
+            for name, parameter in self.policy.named_parameters():
+                gradient = safe_get_full_grad(parameter) if self.conf.zero_stage else parameter.grad
+                taken[self.policy.public_name(name)] = gradient.detach().float().cpu().clone()
+            return original(lr_kwargs)
+
+        self.deepspeed._take_model_step = take
+        try:
+            yield taken
+        finally:
+            self.deepspeed._take_model_step = original
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Public names and whole tensors; a collective call under ZeRO-3, where each tensor lives until the next
+        one."""
+        for name, parameter in self.policy.named_parameters():
+            if self.conf.zero_stage == 3:
+                import deepspeed
+
+                with deepspeed.zero.GatheredParameters(parameter):
+                    yield self.policy.public_name(name), parameter.data
+            else:
+                yield self.policy.public_name(name), parameter.data
+
+    def save(self, folder: str, client_state: dict[str, Any]) -> None:
+        """Weights, optimizer and `client_state`; a collective call."""
+        self.deepspeed.save_checkpoint(folder, tag="learner", client_state=client_state, save_latest=False)
+
+    def load(self, folder: str) -> dict[str, Any]:
+        """The `client_state` saved there; a collective call. Raises FileNotFoundError unless all files are there.
+
+        (DeepSpeed goes on without the optimizer's state when that is missing.)
+        """
+        stage, files = self.conf.zero_stage, [path.name for path in (Path(folder) / "learner").glob("*_states.pt")]
+        for kind, count in (("model", self.ranks if stage == 3 else 1), ("optim", self.ranks if stage else 0)):
+            found = sum(name.endswith(f"{kind}_states.pt") for name in files)
+            if found < count or (stage and found > count):
+                raise FileNotFoundError(
+                    f"{folder} holds {found} of the {count} {kind} files of learner.ranks={self.ranks}, "
+                    f"learner.zero_stage={stage}: the checkpoint is incomplete, or was saved under other settings"
+                )
+        path, client_state = self.deepspeed.load_checkpoint(folder, tag="learner")
+        if path is None:
+            raise FileNotFoundError(f"no learner state in {folder}: the checkpoint is incomplete")
+        return client_state

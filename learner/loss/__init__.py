@@ -1,0 +1,26 @@
+"""Objectives as per-token weights over the whole optimizer step: L = sum_t w_t * surrogate_t.
+
+One small file per algorithm, each a function from response lengths to weights. The weights are computed from totals
+known before the first forward pass, so gradients do not depend on the number of ranks, the packing or the micro-batch
+size.
+
+| file | weights |
+|---|---|
+| degrpo | DeGRPO, paper and reference-code form |
+| grpo | GRPO (sequence mean) |
+| sft | supervised fine-tuning (token mean) |
+| surrogate | the clipped surrogate and the k3 KL term that the weights multiply |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of one optimizer step, over all ranks and all trajectories asked for, uninformative groups included."""
+
+    trajectories: int  # N
+    response_tokens: int  # sum_i T_i: tokens after the control token
+    tokens: int  # sum_i (T_i + 1)

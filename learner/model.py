@@ -1,0 +1,88 @@
+"""The policy as the learner sees it: packed token ids in, log-probs out.
+
+In: a Hugging Face folder. Out: `Policy`, a module whose parameters map one to one to the folder's. Must not know:
+DeepSpeed, losses, batches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner import attention
+from learner.attention import Layout
+from learner.logprob import LogProbHead
+from rollout.errors import BadInput
+
+
+class Policy(nn.Module):
+    """A causal language model that returns log-probs of given tokens instead of logits."""
+
+    def __init__(self, causal_lm: Any):
+        super().__init__()
+        self.body = causal_lm.base_model
+        self.head = LogProbHead(causal_lm.get_output_embeddings().weight)
+        self.tied = causal_lm.get_input_embeddings().weight is self.head.weight
+        self._prefix = f"{causal_lm.base_model_prefix}."
+        self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
+
+    @property
+    def causal_lm(self) -> Any:
+        return self._causal_lm[0]
+
+    def forward(
+        self,
+        token_ids: Tensor,  # i64[N], several sequences one after the other
+        position_ids: Tensor,  # i64[N], restarting with each sequence
+        response: Tensor,  # bool[N], the tokens asked for
+        layout: Layout,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
+        states = self.body(
+            input_ids=token_ids[None], position_ids=position_ids[None], use_cache=False, layout=layout
+        ).last_hidden_state[0]  # [N, H]
+        return self.head(states, token_ids, response, temperature, chunk)
+
+    def public_name(self, name: str) -> str:
+        """The Hugging Face name of this module's parameter `name`."""
+        if name.startswith("body."):
+            return self._prefix + name.removeprefix("body.")
+        return name.replace("head.weight", "lm_head.weight")
+
+
+def load_policy(
+    path: str, dtype: str, trust_remote_code: bool = False, checkpointing: bool = False, revision: str | None = None
+) -> Policy:
+    """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
+
+    Raises BadInput when the folder is missing, truncated, or not a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    attention.register()
+    logging.disable_progress_bar()
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise BadInput(f"model.path {path}: the folder holds no config.json; give a Hugging Face model folder")
+    try:
+        causal_lm = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention.NAME,
+            trust_remote_code=trust_remote_code,
+        )
+    except Exception as error:  # safetensors, OSError, ValueError: all say what is wrong with the folder
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise BadInput(
+            f"model.path {path}: cannot be loaded ({type(error).__name__}: {first_line}); "
+            "is the folder complete, and is it a causal language model?"
+        ) from error
+    if checkpointing:
+        causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    causal_lm.config.use_cache = False
+    return Policy(causal_lm)

@@ -1,0 +1,61 @@
+"""Judged groups -> weighted sequences, one list per optimizer step.
+
+In: groups and the algorithm's configuration. Out: `Sequence`s with their step's `Totals`. Must not know: packing,
+models.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conf.schema import AlgorithmConf, Loss
+from learner.advantage import advantages
+from learner.batch import Sequence
+from learner.loss import Totals, degrpo, grpo
+from reward.group import Group
+from rollout.mode import Mode
+from rollout.trajectory import Finish, Trajectory
+
+MODE_INDEX = {Mode.THINK: 0, Mode.SHORT: 1, None: -1}
+
+
+def optimizer_steps(groups: list[Group], conf: AlgorithmConf) -> list[tuple[list[Sequence], Totals]]:
+    """The batch split by prompts into `conf.optimizer_steps` consecutive parts, each with its own totals.
+
+    Totals count every trajectory of the part; groups whose rewards are all equal give no sequences (their surrogate's
+    gradient is zero, and the KL term is taken over the others with the same denominators).
+    """
+    parts = np.array_split(np.arange(len(groups)), conf.optimizer_steps)
+    return [weighted_sequences([groups[i] for i in part], conf) for part in parts if len(part)]
+
+
+def weighted_sequences(groups: list[Group], conf: AlgorithmConf) -> tuple[list[Sequence], Totals]:
+    lengths = [len(t.token_ids) for group in groups for t in group.trajectories]
+    asked = len(lengths) + sum(group.unjudged for group in groups)
+    totals = Totals(asked, max(1, sum(lengths) - len(lengths)), max(1, sum(lengths)))
+    sequences = []
+    for group in groups:
+        if not group.informative:
+            continue
+        for trajectory, advantage in zip(group.trajectories, advantages(group), strict=True):
+            if conf.mask_cut_off and trajectory.finish is not Finish.STOP:
+                continue
+            sequences.append(_sequence(trajectory, float(advantage), totals, conf))
+    return sequences, totals
+
+
+def _sequence(trajectory: Trajectory, advantage: float, totals: Totals, conf: AlgorithmConf) -> Sequence:
+    length, form = len(trajectory.token_ids), conf.form.value
+    if conf.loss is Loss.degrpo:
+        weights = degrpo.token_weights(length, totals, conf.alpha, form)
+    else:
+        weights = grpo.token_weights(length, totals, form)
+    return Sequence(
+        token_ids=np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids]).astype(np.int32),
+        prompt_tokens=len(trajectory.prompt.token_ids),
+        weights=weights,
+        kl_weights=grpo.token_weights(length, totals, form),  # 1/(N (T_i + 1)) or 1/sum(T_i + 1): the same formula
+        advantage=advantage,
+        behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32),
+        mode=MODE_INDEX[trajectory.mode],
+    )

@@ -1,0 +1,133 @@
+"""Real learner ranks, each a process of its own, in one gloo process group.
+
+The process group lives as long as its processes; the `LearnerWorker` (model, engine) in them can be started anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import multiprocessing
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from conf.schema import LearnerConf, ModelConf
+from learner.batch import TrainBatch
+
+ANSWER_S = 180.0  # a rank that answers later hangs
+
+
+class Ranks:
+    """`count` ranks; every method calls all of them and returns their answers in rank order."""
+
+    def __init__(self, count: int):
+        context = multiprocessing.get_context("spawn")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.count, self.pipes, self.processes = count, [], []
+        for rank in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, rank), daemon=True)
+            process.start()
+            self.pipes.append(here)
+            self.processes.append(process)
+
+    def start(
+        self,
+        conf: LearnerConf,
+        path: str,
+        reference: str | None = None,
+        temperature: float = 0.6,
+        total: int = 10,
+        model: ModelConf | None = None,
+    ) -> int:
+        """A new worker on every rank; reference: folder of the frozen reference model. Returns its parameters."""
+        return self.each(_start, conf, model or ModelConf(), path, reference, temperature, total, self.port)[0]
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        return self.each(_call, method, *args)
+
+    def scatter(self, method: str, steps: list[TrainBatch], *args: Any) -> list[Any]:
+        """Call `method` with each rank's share of every step."""
+        return self._ask([(_call, (method, [step.ranks[r] for step in steps], *args)) for r in range(self.count)])
+
+    def each(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """`function(state, *args)` in every rank; state["worker"] is its worker."""
+        return self._ask([(function, args)] * self.count)
+
+    def digests(self) -> list[str]:
+        """A hash of each rank's whole weights: equal when they are bitwise the same."""
+        return self.each(_digest)
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(None)
+        for process in self.processes:
+            process.join(20)
+            if process.is_alive():
+                process.kill()
+
+    def _ask(self, messages: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+        for pipe, message in zip(self.pipes, messages, strict=True):
+            pipe.send(message)
+        answers = []
+        for rank, pipe in enumerate(self.pipes):
+            if not pipe.poll(ANSWER_S):
+                raise TimeoutError(f"rank {rank} of {self.count} gives no answer")
+            answers.append(pipe.recv())
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+
+def _serve(pipe: Connection, rank: int) -> None:
+    state: dict[str, Any] = {"rank": rank}
+    while (message := pipe.recv()) is not None:
+        function, args = message
+        try:
+            pipe.send(function(state, *args))
+        except Exception as error:
+            pipe.send(error)
+    if "worker" in state:
+        state["worker"].close()
+
+
+def _start(
+    state: dict[str, Any],
+    conf: LearnerConf,
+    model: ModelConf,
+    path: str,
+    reference: str | None,
+    temperature: float,
+    total: int,
+    port: int,
+) -> int:
+    from learner.model import load_policy
+    from learner.worker import LearnerWorker
+
+    state.pop("worker", None)
+    gc.collect()
+    worker = LearnerWorker(conf, model, path, state["rank"], temperature, total)
+    parameters = worker.start("127.0.0.1", port, reference is not None)
+    if reference is not None:  # as a run's policy and reference after some updates: different weights
+        worker.reference = load_policy(reference, model.dtype.value).requires_grad_(False)
+    state["worker"] = worker
+    return parameters
+
+
+def _call(state: dict[str, Any], method: str, *args: Any) -> Any:
+    return getattr(state["worker"], method)(*args)
+
+
+def _digest(state: dict[str, Any]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in state["worker"].engine.parameters():
+        whole = tensor.detach().cpu().contiguous().view(torch.uint8)
+        digest.update(name.encode() + whole.numpy().tobytes())
+    return digest.hexdigest()

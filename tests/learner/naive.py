@@ -1,0 +1,235 @@
+"""The method once more, for comparison: float64, one sequence at a time, plain loops, transformers' own model.
+
+Shares nothing with learner/ but the configuration: weights, advantages and losses are written out from the equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf.schema import AlgorithmConf, Form, LearnerConf, Loss
+from reward.group import Group
+from reward.verdict import Outcome, Verdict
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.trajectory import Finish, Trajectory
+
+VOCABULARY = 264
+
+
+def make_group(
+    rng: np.random.Generator,
+    prompt_tokens: int,
+    lengths: list[int],
+    rewards: list[float],
+    unjudged: int = 0,
+    uid: str = "",
+) -> Group:
+    """A judged group of random tokens: responses of `lengths` tokens with `rewards`."""
+    ids = rng.integers(0, VOCABULARY, prompt_tokens).astype(np.int32)
+    prompt = Prompt(uid or f"q{rng.integers(1 << 40)}", "?", ids, "1", "test")
+    trajectories = tuple(
+        Trajectory(
+            prompt=prompt,
+            sibling=i,
+            token_ids=rng.integers(0, VOCABULARY, length).astype(np.int32),
+            behavior_logprobs=(rng.normal(size=length) - 6).astype(np.float32),
+            mode=(Mode.THINK, Mode.SHORT, None)[rng.integers(3)],
+            finish=Finish.STOP,
+            versions=(0, 0),
+        )
+        for i, length in enumerate(lengths)
+    )
+    verdicts = tuple(Verdict(Outcome.CORRECT if r > 0 else Outcome.WRONG, None, 0.0) for r in rewards)
+    return Group(prompt, trajectories, verdicts, np.array(rewards, np.float32), unjudged)
+
+
+def some_groups(seed: int, prompts: int = 4, siblings: int = 4, longest: int = 24) -> list[Group]:
+    """Groups with everything that occurs: one-token responses, an uninformative group, an unjudged sibling."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    for p in range(prompts):
+        lengths = [int(rng.integers(1, longest + 1)) for _ in range(siblings)]
+        rewards = [float(rng.choice([1.0, 0.5, -1.0])) for _ in range(siblings)]
+        if p == 0:
+            lengths[0], rewards[:2] = 1, [1.0, -1.0]
+        if p == 1:
+            rewards = [1.0] * siblings
+        groups.append(make_group(rng, int(rng.integers(1, 9)), lengths, rewards, unjudged=int(p == 2)))
+    return groups
+
+
+@dataclass
+class Weighted:
+    trajectory: Trajectory
+    advantage: float
+    weights: list[float]
+    kl_weights: list[float]
+
+
+def weighted(groups: list[Group], conf: AlgorithmConf) -> list[Weighted]:
+    """What one optimizer step learns from: uninformative groups are counted in the denominators, and dropped."""
+    everything = [t for group in groups for t in group.trajectories]
+    N = len(everything) + sum(group.unjudged for group in groups)
+    sum_T = sum(len(t.token_ids) - 1 for t in everything)
+    kept = []
+    for group in groups:
+        if len(set(group.rewards.tolist())) < 2:
+            continue
+        mean = sum(group.rewards.tolist()) / len(group.rewards)
+        for trajectory, reward in zip(group.trajectories, group.rewards.tolist(), strict=True):
+            T = len(trajectory.token_ids) - 1
+            paper = conf.form is Form.paper
+            plain = 1 / (N * (T + 1)) if paper else 1 / (sum_T + len(everything))
+            weights = []
+            for t in range(T + 1):
+                if conf.loss is Loss.grpo:
+                    weights.append(plain)
+                elif t == 0:
+                    weights.append(conf.alpha / N)
+                else:
+                    weights.append(1 / (N * T) if paper else 1 / sum_T)
+            kept.append(Weighted(trajectory, reward - mean, weights, [plain] * (T + 1)))
+    return kept
+
+
+def load(folder: str) -> Any:
+    """In float64 throughout: transformers' RMS norms and eager softmax would go through float32."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa").train()
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module)
+    return model
+
+
+def _rms_norm(module: Any, states: Tensor) -> Tensor:
+    return module.weight * states / (states.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
+
+
+def logprobs(model: Any, trajectory: Trajectory, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probs [T] of the response's tokens and entropies [T] where they were sampled."""
+    prompt = len(trajectory.prompt.token_ids)
+    ids = torch.tensor(np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids])).long()
+    table = (model(ids[None]).logits[0] / temperature).log_softmax(-1)[prompt - 1 : -1]  # [T, V]
+    return table.gather(-1, ids[prompt:, None])[:, 0], -(table.exp() * table).sum(-1)
+
+
+def token_loss(new: Tensor, old: Tensor, advantage: float, weight: float, clip: float, bound: float) -> Tensor:
+    """Of one token: minus the clipped surrogate, written with cases instead of minima."""
+    ratio = torch.exp(torch.clamp(new - old, -bound, bound))
+    now = float(ratio.detach())
+    if advantage >= 0 and now > 1 + clip:
+        return torch.tensor(-weight * advantage * (1 + clip), dtype=torch.float64)
+    if advantage < 0 and now < 1 - clip:
+        return torch.tensor(-weight * advantage * (1 - clip), dtype=torch.float64)
+    return -weight * advantage * ratio
+
+
+@dataclass
+class Terms:
+    """Sums over one optimizer step."""
+
+    loss: Tensor
+    control: float
+    entropy: float  # mean over learnt tokens
+    kl: float
+    clipped: float
+    grad_norm: float = 0.0  # of all tensors together, before clipping
+
+
+def step_loss(
+    model: Any,
+    items: list[Weighted],
+    old: list[Tensor] | None,
+    ref: list[Tensor] | None,
+    conf: AlgorithmConf,
+    temperature: float,
+) -> Terms:
+    """The loss of one optimizer step, with its graph."""
+    total = torch.zeros((), dtype=torch.float64)
+    control, entropy, kls, clipped, count = 0.0, 0.0, 0.0, 0, 0
+    for i, item in enumerate(items):
+        new, entropies = logprobs(model, item.trajectory, temperature)
+        before = new.detach() if old is None else old[i]
+        for t in range(len(new)):
+            part = token_loss(new[t], before[t], item.advantage, item.weights[t], conf.clip, conf.max_log_ratio)
+            total = total + part
+            control += float(part.detach()) if t == 0 else 0.0
+            ratio = float((new[t] - before[t]).detach().exp())
+            clipped += ratio > 1 + conf.clip if item.advantage > 0 else ratio < 1 - conf.clip and item.advantage < 0
+            if ref is not None:
+                gap = torch.clamp(ref[i][t] - new[t], -conf.max_log_ratio, conf.max_log_ratio)
+                k3 = torch.exp(gap) - gap - 1
+                kls += float(k3.detach())
+                total = total + conf.kl * item.kl_weights[t] * k3
+        entropy += float(entropies.detach().sum())
+        count += len(new)
+    return Terms(total, control, entropy / count, kls / count, clipped / count)
+
+
+def gradients(model: Any) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def one_update(
+    folder: str, reference: str | None, groups: list[Group], conf: AlgorithmConf, temperature: float = 0.6
+) -> tuple[dict[str, Tensor], Terms]:
+    """Gradients of a single on-policy optimizer step over `groups`."""
+    model, items = load(folder), weighted(groups, conf)
+    ref = None
+    if reference is not None:
+        frozen = load(reference)
+        with torch.no_grad():
+            ref = [logprobs(frozen, item.trajectory, temperature)[0] for item in items]
+    terms = step_loss(model, items, None, ref, conf, temperature)
+    terms.loss.backward()
+    return gradients(model), terms
+
+
+def several_updates(
+    folder: str,
+    reference: str,
+    parts: list[list[Group]],
+    conf: AlgorithmConf,
+    learner: LearnerConf,
+    temperature: float = 0.6,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Terms]]:
+    """(last gradients before clipping, weights after, terms): an AdamW step per part, old log-probs of the start."""
+    model, frozen = load(folder), load(reference)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=learner.lr,
+        betas=tuple(learner.betas),
+        eps=learner.eps,
+        weight_decay=learner.weight_decay,
+    )
+    items = [weighted(part, conf) for part in parts]
+    with torch.no_grad():
+        ref = [[logprobs(frozen, item.trajectory, temperature)[0] for item in part] for part in items]
+        old = [[logprobs(model, item.trajectory, temperature)[0] for item in part] for part in items]
+    taken, all_terms = {}, []
+    for k, part in enumerate(items):
+        optimizer.zero_grad()
+        terms = step_loss(model, part, old[k] if len(parts) > 1 else None, ref[k], conf, temperature)
+        terms.loss.backward()
+        taken = gradients(model)
+        terms.grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), learner.max_grad_norm))
+        optimizer.step()
+        all_terms.append(terms)
+    return taken, {name: p.detach().clone() for name, p in model.named_parameters()}, all_terms
+
+
+def relative_error(got: Any, want: Tensor, least: float = 0.0) -> float:
+    """||got - want|| / max(||want||, least) in float64."""
+    got = torch.as_tensor(got).double()
+    return float((got - want.double()).norm()) / max(float(want.double().norm()), least)

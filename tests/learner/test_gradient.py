@@ -1,0 +1,263 @@
+"""One law: the gradient of an update is that of the written-out float64 loss, for any ranks, packing, ZeRO stage, form.
+
+The reference (naive.py) is transformers' model in float64 without packing, one sequence at a time, in this process; the
+gradients under test come from real DeepSpeed ranks over gloo. Bound: relative L2 error of 1e-5 for every tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from learner_ranks import Ranks
+
+from conf.schema import AlgorithmConf, Dtype, Form, LearnerConf, Loss, ModelConf
+from learner.objective import optimizer_steps
+from learner.pack import pack
+from reward.group import Group
+
+BOUND = 1e-5
+ONE_STEP = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
+ALGORITHMS = [
+    replace(ONE_STEP, loss=loss, form=form) for loss in (Loss.degrpo, Loss.grpo) for form in (Form.code, Form.paper)
+]
+STILL = LearnerConf(lr=0.0, weight_decay=0.0, logprob_chunk=7)  # updates leave the weights as they are
+GROUPS = naive.some_groups(0)
+
+
+@pytest.fixture(scope="module")
+def reference(models: dict[str, str]) -> Any:
+    """(gradients, terms) of one update over GROUPS, by model and index into ALGORITHMS."""
+
+    @cache
+    def of(model: str, algorithm: int) -> Any:
+        return naive.one_update(models[model], models[f"{model}-reference"], GROUPS, ALGORITHMS[algorithm])
+
+    return of
+
+
+def batches(groups: list[Group], algorithm: AlgorithmConf, max_tokens: int, ranks: int) -> list[Any]:
+    return [pack(sequences, totals, max_tokens, ranks) for sequences, totals in optimizer_steps(groups, algorithm)]
+
+
+def assert_same(got: dict[str, Any], want: dict[str, torch.Tensor], bound: float = BOUND, floor: float = 0.0) -> None:
+    """Relative error of each tensor; floor: share of the whole gradient's norm that a smaller tensor counts as."""
+    assert got.keys() == want.keys()
+    least = floor * float(torch.cat([tensor.flatten() for tensor in want.values()]).norm())
+    errors = {name: naive.relative_error(got[name], want[name], least) for name in want}
+    worst = max(errors, key=errors.__getitem__)
+    assert errors[worst] <= bound, f"{worst}: {errors[worst]:.2e}"
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2])
+def test_gradient_is_that_of_the_reference(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, count: int, stage: int, model: str
+) -> None:
+    """Every algorithm and form, at three micro-batch budgets: one sequence a row, a few, all in one row."""
+    ranks = groups_of_ranks[count]
+    conf = replace(STILL, ranks=count, zero_stage=stage)
+    ranks.start(conf, models[model], models[f"{model}-reference"])
+    rows = set()
+    for index, algorithm in enumerate(ALGORITHMS):
+        for max_tokens in (32, 80, 4096):
+            steps = batches(GROUPS, algorithm, max_tokens, count)
+            rows.add(len(steps[0].ranks[0]))
+            for got in ranks.scatter("gradients", steps, algorithm):
+                assert_same(got, reference(model, index)[0])
+    assert len(rows) == 3  # the budgets do differ
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_checkpointing": True},
+        {"zero_stage": 3, "gradient_checkpointing": True},
+        {"zero_stage": 2, "offload_optimizer": True},
+        {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
+        {"logprob_chunk": 1},
+        {"logprob_chunk": 4096},
+    ],
+    ids=str,
+)
+def test_memory_dials_leave_the_gradient_alone(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any]
+) -> None:
+    ranks = groups_of_ranks[2]
+    ranks.start(replace(STILL, ranks=2, **changes), models["untied"], models["untied-reference"])
+    got = ranks.scatter("gradients", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
+    assert_same(got, reference("untied", 0)[0])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bfloat16_points_the_same_way(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, stage: int
+) -> None:
+    """Half precision is no reference for digits; a wrong factor or a lost micro-batch would still show.
+
+    Nor is the norm that all ranks report that of one rank's part.
+    """
+    ranks = groups_of_ranks[2]
+    conf = replace(STILL, ranks=2, zero_stage=stage)
+    model = ModelConf(dtype=Dtype.bfloat16)
+    ranks.start(conf, models["untied"], models["untied-reference"], model=model)
+    got = ranks.scatter("gradients", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
+    want = reference("untied", 0)[0]
+    flat = [torch.cat([torch.as_tensor(g[name]).double().flatten() for name in want]) for g in (got, want)]
+    assert naive.relative_error(*flat) < 0.1
+    reports = ranks.scatter("update", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])
+    assert [r.grad_norm for r in reports] == pytest.approx([float(flat[1].norm())] * 2, rel=0.1)
+
+
+def test_ranks_without_tokens(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
+    """Two sequences, then (the other masked as cut off) one: rank 1 runs an idle row and the gradient stays whole."""
+    rng = np.random.default_rng(3)
+    group = naive.make_group(rng, 5, [9], [1.0])
+    pair = naive.make_group(rng, 5, [9, 4], [1.0, -1.0])
+    assert not group.informative
+    ranks = groups_of_ranks[2]
+    for stage in (0, 2, 3):
+        ranks.start(replace(STILL, ranks=2, zero_stage=stage), models["tied"], models["tied-reference"])
+        sequences, totals = optimizer_steps([group, pair], ONE_STEP)[0]
+        whole = [pack(sequences, totals, 64, 1), *(pack([s], totals, 64, 2) for s in sequences)]
+        idle = [mb for batch in whole[1:] for mb in batch.ranks[1]]
+        assert len(idle) == 2 and not any(mb.weights.any() or mb.kl_weights.any() for mb in idle)
+        parts = [ranks.scatter("gradients", [batch], ONE_STEP)[0] for batch in whole[1:]]
+        want = naive.one_update(models["tied"], models["tied-reference"], [group, pair], ONE_STEP)[0]
+        assert_same({name: parts[0][name] + parts[1][name] for name in parts[0]}, want)
+
+
+@pytest.fixture(scope="module")
+def still(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Ranks:
+    ranks = groups_of_ranks[1]
+    ranks.start(STILL, models["untied"], models["untied-reference"])
+    return ranks
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 12), st.lists(st.integers(1, 20), min_size=2, max_size=3)), min_size=1, max_size=4
+    ),
+    unjudged=st.integers(0, 2),
+    spare=st.integers(0, 60),
+    loss=st.sampled_from(Loss),
+    form=st.sampled_from(Form),
+    seed=st.integers(0, 1000),
+)
+def test_any_layout(
+    still: Ranks,
+    models: dict[str, str],
+    shapes: list[tuple[int, list[int]]],
+    unjudged: int,
+    spare: int,
+    loss: Loss,
+    form: Form,
+    seed: int,
+) -> None:
+    """Any prompts, response lengths, budget and algorithm, one rank.
+
+    Where only first positions are learnt the true gradient of queries and keys is zero, hence the floor.
+    """
+    rng = np.random.default_rng(seed)
+    groups = [
+        naive.make_group(rng, prompt, lengths, [1.0, -1.0, 0.5][: len(lengths)], unjudged) for prompt, lengths in shapes
+    ]
+    algorithm = replace(ONE_STEP, loss=loss, form=form)
+    longest = max(prompt + max(lengths) for prompt, lengths in shapes)
+    got = still.scatter("gradients", batches(groups, algorithm, longest + spare, 1), algorithm)[0]
+    want = naive.one_update(models["untied"], models["untied-reference"], groups, algorithm)[0]
+    assert_same(got, want, floor=0.01)
+
+
+MOVING = LearnerConf(
+    lr=0.02, weight_decay=0.1, betas=[0.9, 0.95], eps=1e-4, max_grad_norm=0.05, logprob_chunk=16
+)  # steps large enough for the clip to act, an eps that keeps AdamW smooth where gradients are near zero
+TWO_STEPS = replace(ONE_STEP, optimizer_steps=2)
+LATER = naive.some_groups(7, prompts=6)
+
+
+@pytest.fixture(scope="module")
+def replayed(models: dict[str, str]) -> Any:
+    parts = [LATER[:3], LATER[3:]]
+    return naive.several_updates(models["untied"], models["untied-reference"], parts, TWO_STEPS, MOVING)
+
+
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3)])
+def test_two_optimizer_steps_equal_a_float64_replay(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], replayed: Any, count: int, stage: int
+) -> None:
+    """The second step is off-policy: ratios against the weights before the first, clipped; then weights after AdamW."""
+    gradients, weights, terms = replayed
+    assert terms[0].clipped == 0 and terms[1].clipped > 0.02
+    ranks = groups_of_ranks[count]
+    ranks.start(replace(MOVING, ranks=count, zero_stage=stage), models["untied"], models["untied-reference"])
+    before = {name: tensor.clone() for name, tensor in ranks.call("publish", 0)[0].tensors()}
+    got = ranks.scatter("gradients", batches(LATER, TWO_STEPS, 80, count), TWO_STEPS)[0]
+    assert_same(got, gradients)
+    after = dict(ranks.call("publish", 1)[0].tensors())
+    assert_same({name: after[name] for name in weights}, weights)
+    moved = {name: after[name].double() - before[name].double() for name in weights}
+    assert_same(moved, {name: weights[name] - before[name].double() for name in weights}, 1e-4)
+    assert len(set(ranks.digests())) == 1  # all ranks hold the same weights
+
+
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 0), (1, 2), (2, 2), (2, 3)])
+def test_report_says_what_happened(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], replayed: Any, count: int, stage: int
+) -> None:
+    """Loss, its parts, entropy, KL, clip fraction and gradient norm of an update against the replay's."""
+    terms = replayed[2]
+    ranks = groups_of_ranks[count]
+    ranks.start(replace(MOVING, ranks=count, zero_stage=stage), models["untied"], models["untied-reference"])
+    reports = ranks.scatter("update", batches(LATER, TWO_STEPS, 80, count), TWO_STEPS)
+    kept = [[item.trajectory for item in naive.weighted(part, TWO_STEPS)] for part in (LATER[:3], LATER[3:])]
+    tokens = [sum(len(t.token_ids) for t in part) for part in kept]
+
+    def mean(name: str) -> float:
+        return sum(n * getattr(t, name) for n, t in zip(tokens, terms, strict=True)) / sum(tokens)
+
+    for report in reports:
+        assert report.loss == pytest.approx(sum(float(t.loss.detach()) for t in terms), rel=1e-4)
+        assert report.loss_control == pytest.approx(sum(t.control for t in terms), rel=1e-4)
+        assert report.loss == pytest.approx(report.loss_control + report.loss_response + report.loss_kl)
+        assert report.entropy == pytest.approx(mean("entropy"), rel=1e-4)
+        assert report.kl == pytest.approx(mean("kl"), rel=1e-4)
+        assert report.clip_fraction == pytest.approx(mean("clipped"), abs=1e-9)
+        assert report.grad_norm == pytest.approx(np.mean([t.grad_norm for t in terms]), rel=1e-4)
+        assert report.tokens == sum(len(t.prompt.token_ids) + len(t.token_ids) for part in kept for t in part)
+        assert (report.updates, report.skipped) == (2, 0)
+
+
+def test_mismatch_compares_the_sampler_with_the_weights_before_the_batch(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str]
+) -> None:
+    """k3 and absolute gap between given behavior log-probs and the learner's old ones, over learnt tokens."""
+    ranks = groups_of_ranks[2]
+    ranks.start(replace(MOVING, ranks=2), models["untied"], models["untied-reference"])
+    report = ranks.scatter("update", batches(LATER, TWO_STEPS, 80, 2), TWO_STEPS)[0]
+    model, gaps = naive.load(models["untied"]), []
+    for part in (LATER[:3], LATER[3:]):
+        for item in naive.weighted(part, TWO_STEPS):
+            with torch.no_grad():
+                old = naive.logprobs(model, item.trajectory, 0.6)[0].numpy()
+            gaps.append(old - item.trajectory.behavior_logprobs.astype(np.float64))
+    gap = np.concatenate(gaps)  # log pi_old - log mu
+    k3 = np.exp(np.clip(-gap, -10, 10)) + gap - 1
+    assert report.mismatch_mean_abs == pytest.approx(np.abs(gap).mean(), rel=1e-4)
+    assert report.mismatch_max_abs == pytest.approx(np.abs(gap).max(), rel=1e-4)
+    assert report.mismatch_kl == pytest.approx(k3.mean(), rel=1e-3)

@@ -1,0 +1,284 @@
+"""A learner rank's other promises: bad gradients, publishing, checkpoints, export, log-probs, /dev/shm, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+import torch
+from learner_ranks import Ranks
+
+from conf.schema import AlgorithmConf, Dtype, LearnerConf, ModelConf, Schedule
+from learner.batch import MicroBatch, TrainBatch
+from learner.model import load_policy
+from learner.objective import optimizer_steps
+from learner.pack import pack
+from learner.schedule import learning_rate
+from rollout.errors import BadInput
+
+CONF = LearnerConf(lr=0.01, logprob_chunk=16)
+ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
+FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
+LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 2, FLOAT), (2, 3, FLOAT), (2, 0, BFLOAT), (2, 2, BFLOAT)]
+every_layout = pytest.mark.parametrize(
+    ("count", "stage", "model"),
+    LAYOUTS,
+    ids=[f"{count}-{stage}-{model.dtype.value}" for count, stage, model in LAYOUTS],
+)
+
+
+def batch(seed: int, ranks: int) -> TrainBatch:
+    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
+    return pack(sequences, totals, 60, ranks)
+
+
+def poisoned(whole: TrainBatch, value: float) -> TrainBatch:
+    """`value` as the advantages of one micro-batch of the last rank."""
+    *others, (first, *rest) = whole.ranks
+    bad = replace(first, advantages=np.full_like(first.advantages, value))
+    return replace(whole, ranks=(*others, (bad, *rest)))
+
+
+def on_disk(folder: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(Path(folder) / "model.safetensors")
+
+
+@every_layout
+@pytest.mark.parametrize("value", [math.inf, math.nan], ids=["inf", "nan"])
+def test_non_finite_gradients_change_nothing(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf, value: float
+) -> None:
+    """One bad rank: no rank moves, the step is counted, moments stay as they were; three in a row stop the run."""
+    ranks = groups_of_ranks[count]
+    conf = replace(CONF, ranks=count, zero_stage=stage)
+    good, worse = batch(1, count), poisoned(batch(2, count), value)
+    ranks.start(conf, models["untied"], models["untied-reference"], model=model)
+    for seed in (1, 3):
+        ranks.scatter("update", [batch(seed, count)], ALGORITHM)
+    want = ranks.digests()
+
+    ranks.start(conf, models["untied"], models["untied-reference"], model=model)
+    start = ranks.digests()
+    for skipped in (1, 2):
+        reports = ranks.scatter("update", [worse], ALGORITHM)
+        assert all((r.skipped, r.updates) == (1, skipped) for r in reports)
+        assert ranks.digests() == start
+    assert all(r.skipped == 0 for r in ranks.scatter("update", [good], ALGORITHM))  # the count in a row starts anew
+    for _ in range(2):
+        ranks.scatter("update", [worse], ALGORITHM)
+    ranks.scatter("update", [batch(3, count)], ALGORITHM)
+    assert ranks.digests() == want
+    for _ in range(2):
+        ranks.scatter("update", [worse], ALGORITHM)
+    with pytest.raises(FloatingPointError, match=r"3 optimizer steps in a row .* lower learner\.lr"):
+        ranks.scatter("update", [worse], ALGORITHM)
+    assert ranks.digests() == want
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 2), (2, 3)])
+def test_published_weights_are_the_models(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: str
+) -> None:
+    """Under the names that a sampler knows, lm_head.weight always among them, bit by bit; from rank 0 alone."""
+    ranks = groups_of_ranks[count]
+    parameters = ranks.start(replace(CONF, ranks=count, zero_stage=stage), models[model])
+    weights, *others = ranks.call("publish", 7)
+    assert others == [None] * (count - 1) and weights.version == 7
+    got, want = dict(weights.tensors()), on_disk(models[model])
+    assert parameters == sum(tensor.numel() for tensor in want.values())
+    if model == "tied":
+        assert "lm_head.weight" not in want
+        want["lm_head.weight"] = want["model.embed_tokens.weight"]
+        offsets = {entry.name: entry.offset for entry in weights.entries}
+        assert offsets["lm_head.weight"] == offsets["model.embed_tokens.weight"]  # sent once
+    assert got.keys() == want.keys()
+    for name, tensor in want.items():
+        assert torch.equal(got[name], tensor), name
+    ranks.scatter("update", [batch(1, count)], ALGORITHM)
+    moved = dict(ranks.call("publish", 8)[0].tensors())
+    assert all(not torch.equal(moved[name], want[name]) for name in want)
+    assert torch.equal(got["lm_head.weight"], want["lm_head.weight"])  # the first publication is a copy
+
+
+@every_layout
+def test_resumed_training_goes_on_bit_by_bit(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: ModelConf
+) -> None:
+    """Weights, AdamW's moments, the number of updates (the schedule's place): the next update ends in the same bits."""
+    ranks = groups_of_ranks[count]
+    conf = replace(CONF, ranks=count, zero_stage=stage, schedule=Schedule.linear, warmup_steps=2)
+    ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
+    for seed in (1, 2, 3):
+        ranks.scatter("update", [batch(seed, count)], ALGORITHM)
+    saved = ranks.digests()
+    ranks.call("save", str(tmp_path))
+    assert ranks.digests() == saved
+    report = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
+    want = ranks.digests()
+
+    ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
+    assert ranks.call("load", str(tmp_path)) == [3] * count
+    assert ranks.digests() == saved
+    again = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
+    assert ranks.digests() == want
+    assert (again.updates, again.lr, again.loss) == (report.updates, report.lr, report.loss)
+
+
+def test_incomplete_checkpoints_are_refused(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path
+) -> None:
+    """Absent, empty, without the optimizer's files (DeepSpeed would go on with fresh moments), or of another set-up."""
+    ranks = groups_of_ranks[2]
+    for stage in (0, 2, 3):
+        ranks.start(replace(CONF, ranks=2, zero_stage=stage), models["tied"])
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            ranks.call("load", str(tmp_path / "absent"))
+        folder = tmp_path / str(stage)
+        folder.mkdir()
+        with pytest.raises(FileNotFoundError, match="incomplete"):
+            ranks.call("load", str(folder))
+        ranks.call("save", str(folder))
+        for optimizer in (folder / "learner").glob("*optim_states.pt"):
+            content = optimizer.read_bytes()
+            optimizer.unlink()
+            with pytest.raises(FileNotFoundError, match="1 of the 2 optim files"):
+                ranks.call("load", str(folder))
+            optimizer.write_bytes(content)
+        if stage:
+            with pytest.raises(FileNotFoundError, match="other settings"):
+                ranks.call("load", str(tmp_path / "0"))
+        assert ranks.call("load", str(folder)) == [0, 0]
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 3)])
+def test_export_is_an_ordinary_model_folder(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: str
+) -> None:
+    """transformers loads it, with the trained weights and no trace of the learner's own attention; training goes on."""
+    from transformers import AutoModelForCausalLM
+
+    ranks = groups_of_ranks[count]
+    ranks.start(replace(CONF, ranks=count, zero_stage=stage), models[model], models[f"{model}-reference"])
+    ranks.scatter("update", [batch(1, count)], ALGORITHM)
+    ranks.call("export", str(tmp_path))
+    published = dict(ranks.call("publish", 1)[0].tensors())
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    state = loaded.state_dict()
+    assert state.keys() == published.keys()
+    assert all(torch.equal(state[name], published[name]) for name in state)
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) == (model == "tied")
+    config = (tmp_path / "config.json").read_text()
+    assert json.loads(config)["use_cache"] is True and "packed" not in config
+    assert loaded.generate(torch.tensor([[2, 50, 3]]), max_new_tokens=3, do_sample=False).shape[1] > 3
+    assert ranks.scatter("update", [batch(2, count)], ALGORITHM)[0].skipped == 0
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 3)])
+def test_logprobs_for_the_check_against_the_sampler(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, temperature: float
+) -> None:
+    """At the temperature asked for, whatever the worker's own; zero on prompts."""
+    ranks = groups_of_ranks[count]
+    ranks.start(replace(CONF, ranks=count, zero_stage=stage), models["tied"], temperature=0.9)
+    groups = naive.some_groups(5)
+    sequences, totals = optimizer_steps(groups, ALGORITHM)[0]
+    whole = pack(sequences, totals, 60, count)
+    model = naive.load(models["tied"])
+    want = {}
+    for group in groups:
+        for trajectory in group.trajectories:
+            with torch.no_grad():
+                key = (*trajectory.prompt.token_ids.tolist(), *trajectory.token_ids.tolist())
+                want[key] = naive.logprobs(model, trajectory, temperature)[0].numpy()
+    for rank in range(count):
+        rows = ranks.each(_logprobs, whole.ranks, temperature)[rank]
+        for mb, row in zip(whole.ranks[rank], rows, strict=True):
+            assert row.dtype == np.float32 and not row[~mb.response].any()
+            end = 0
+            for length in mb.lengths:
+                ids, got = mb.token_ids[end : end + length].tolist(), row[end : end + length]
+                end += length
+                if mb.kl_weights.any():
+                    response = mb.response[end - length : end]
+                    np.testing.assert_allclose(got[response], want[tuple(ids)], atol=2e-6)
+
+
+def _logprobs(state: dict[str, Any], shares: tuple[tuple[MicroBatch, ...], ...], temperature: float) -> Any:
+    return state["worker"].logprobs(shares[state["rank"]], temperature)
+
+
+def test_no_shared_memory_is_left_and_none_of_others_is_taken(models: dict[str, str]) -> None:
+    """Two learners may start at the same time on one machine: each removes its own blocks only."""
+    shm, stop, made = Path("/dev/shm"), threading.Event(), []
+
+    def another_learner() -> None:
+        while not stop.wait(0.1):
+            path = shm / f"deepspeed_allreduce_buffer_{os.getuid()}_127.0.0.1_1_{len(made)}"
+            path.touch()
+            made.append(path)
+
+    thread = threading.Thread(target=another_learner)
+    thread.start()
+    try:
+        ranks = Ranks(2)
+        ranks.start(replace(CONF, ranks=2), models["tied"])
+        left = list(shm.glob(f"*_{ranks.port}_*"))
+        ranks.close()
+    finally:
+        stop.set()
+        thread.join()
+        survivors = [path.exists() for path in made]
+        for path in made:
+            path.unlink(missing_ok=True)
+    assert not left and made and all(survivors)
+    assert not list(shm.glob(f"*_{ranks.port}_*"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "want"),
+    [
+        (Schedule.constant, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        (Schedule.linear, [0.5, 1.0, 1.0, 0.775, 0.55, 0.325, 0.1]),
+        (
+            Schedule.cosine,
+            [0.5, 1.0, 1.0, 0.1 + 0.9 * (2 + math.sqrt(2)) / 4, 0.55, 0.1 + 0.9 * (2 - math.sqrt(2)) / 4, 0.1],
+        ),
+    ],
+)
+def test_schedule(schedule: Schedule, want: list[float]) -> None:
+    """Two steps up, then from lr to min_lr_ratio * lr at the last of seven; level beyond."""
+    conf = LearnerConf(lr=2.0, schedule=schedule, warmup_steps=2, min_lr_ratio=0.1)
+    got = [learning_rate(conf, update, 7) for update in range(7)]
+    assert got == pytest.approx([2 * rate for rate in want])
+    assert learning_rate(conf, 50, 7) == pytest.approx(2 * want[-1])
+    assert learning_rate(replace(conf, warmup_steps=0), 0, 1) == pytest.approx(2.0)
+
+
+def test_unusable_model_folders_are_refused(models: dict[str, str], tmp_path: Path) -> None:
+    """Missing, empty, truncated, not a language model: BadInput that names the folder."""
+    import shutil
+
+    folders = {name: tmp_path / name for name in ("missing", "empty", "truncated", "headless", "other")}
+    folders["empty"].mkdir()
+    for name in ("truncated", "headless", "other"):
+        shutil.copytree(models["tied"], folders[name])
+    weights = folders["truncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    (folders["headless"] / "model.safetensors").unlink()
+    (folders["other"] / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    for folder in folders.values():
+        with pytest.raises(BadInput, match=f"model.path {folder}"):
+            load_policy(str(folder), "float32")

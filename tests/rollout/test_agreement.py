@@ -1,0 +1,236 @@
+"""Sampler and learner hold the same policy after every push, and the check that watches over it notices otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conf.schema import AlgorithmConf, RolloutConf, RunConf
+from learner.batch import Sequence
+from learner.learner import Learner
+from learner.loss import Totals
+from learner.pack import pack
+from orchestrator.agreement import Agreement, logprob_gaps
+from orchestrator.errors import RunError
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.sampler import Sampler
+from rollout.trajectory import Trajectory
+from rollout.worker import RolloutWorker, Sampling
+
+MakePrompts = Callable[..., list[Prompt]]
+MAX_TOKENS = 2048
+SAMPLING = Sampling(1.0, 1.0, 24)
+
+
+def learn(learner: Learner, trajectories: list[Trajectory], seed: int) -> None:
+    """One real update on random advantages: every weight moves by about the learning rate."""
+    rng = np.random.default_rng(seed)
+    sequences = []
+    for t in trajectories:
+        ones = np.full(len(t.token_ids), 1 / len(t.token_ids) / len(trajectories), np.float32)
+        ids = np.concatenate([t.prompt.token_ids, t.token_ids])
+        advantage = float(rng.choice([-1.0, 1.0]))
+        sequences.append(Sequence(ids, len(t.prompt.token_ids), ones, ones, advantage, t.behavior_logprobs, 0))
+    totals = Totals(len(sequences), 1, 1)
+    report = learner.update([pack(sequences, totals, MAX_TOKENS, 1)], AlgorithmConf(kl=0.0))
+    assert report is not None and not report.skipped
+
+
+def push(sampler: Sampler, learner: Learner, version: int) -> None:
+    for future in sampler.load(learner.publish(version)):
+        assert future.wait() > 0
+
+
+def largest_gap(trajectories: list[Trajectory], learner: Learner, temperature: float) -> float:
+    gaps = logprob_gaps(trajectories, learner, temperature, MAX_TOKENS)
+    assert len(gaps) == sum(len(t.token_ids) - t.forced for t in trajectories)
+    return float(np.abs(gaps).max())
+
+
+@pytest.fixture(scope="module")
+def untied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` with an output head of its own."""
+    import torch
+    from transformers import AutoConfig, Qwen2ForCausalLM
+
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.tie_word_embeddings = False
+    folder = tmp_path_factory.mktemp("untied")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["tied", "untied"])
+def pair(
+    request: pytest.FixtureRequest,
+    tiny_model: Path,
+    untied_model: Path,
+    make_worker: Callable[..., RolloutWorker],
+    local_handle: Any,
+    make_learner: Callable[..., Learner],
+) -> tuple[Sampler, Learner]:
+    """Sampler and learner that begin with the same folder."""
+    folder = tiny_model if request.param == "tied" else untied_model
+    if request.param == "tied":
+        worker = request.getfixturevalue("rollout_worker")
+    else:
+        worker = make_worker(folder, RolloutConf(kv_cache_gib=0.05))
+    return Sampler([local_handle(worker)], SAMPLING), make_learner(folder)
+
+
+@pytest.fixture
+def tied(
+    rollout_worker: RolloutWorker, tiny_model: Path, local_handle: Any, make_learner: Callable[..., Learner]
+) -> tuple[Sampler, Learner]:
+    return Sampler([local_handle(rollout_worker)], SAMPLING), make_learner(tiny_model)
+
+
+def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    """At temperatures 1 and 0.6, with free and forced modes, over five updates that each change the policy."""
+    sampler, learner = pair
+    prompts = make_prompts(16)
+    trajectories: list[Trajectory] = []
+    for version in range(6):
+        if version:
+            learn(learner, trajectories, version)
+            assert largest_gap(trajectories, learner, 1.0) > 0.1  # the sampler's weights are old now
+            push(sampler, learner, version)
+        for temperature in (0.6, 1.0):
+            sampling = replace(SAMPLING, temperature=temperature)
+            for mode in (Mode.THINK, None):
+                trajectories = sampler.sample(prompts, 2, version, replace(sampling, mode=mode)).wait()
+                assert all(t.versions == (version, version) for t in trajectories)
+                assert largest_gap(trajectories, learner, temperature) <= 1e-4, (version, temperature, mode)
+
+
+def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    sampler, learner = tied
+    agreement = Agreement(sampler, learner, make_prompts(20), RunConf(check_every=1), MAX_TOKENS)
+    agreement.check(0)
+    learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
+    push(sampler, learner, 1)
+    figures = agreement.check(1)
+    assert 0 < figures["mean_abs"] <= figures["max_abs"] <= 1e-4
+    assert abs(figures["kl"]) < 1e-7
+    sampler.sampling = replace(SAMPLING, temperature=0.6)
+    assert agreement.check(1)["max_abs"] <= 1e-4
+
+
+def test_check_can_be_turned_off(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    sampler, learner = tied
+    assert Agreement(sampler, learner, make_prompts(1), RunConf(check_every=0), MAX_TOKENS).check(0) == {}
+    assert not sampler.workers[0].calls
+
+
+def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    sampler, learner = tied
+    learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
+    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    with pytest.raises(RunError, match="after the push of step 1 sampler and learner disagree"):
+        agreement.check(1)
+
+
+def test_check_notices_a_tied_head_that_was_not_sent(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    """vLLM keeps a packed copy of the output head on the CPU: embeddings alone leave the old one, in silence."""
+    sampler, learner = tied
+    learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
+    published = learner.publish(1).wait()
+    assert [e.name for e in published.entries if e.name == "lm_head.weight"]
+    headless = replace(published, entries=tuple(e for e in published.entries if e.name != "lm_head.weight"))
+    sampler.workers[0].call("load", headless).wait()
+    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    with pytest.raises(RunError, match="the weights did not arrive whole"):
+        agreement.check(1)
+    push(sampler, learner, 1)
+    agreement.check(1)
+
+
+def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+    """Close is not the same: one matrix of twenty off by a hundredth."""
+    sampler, learner = tied
+    published = learner.publish(1).wait()
+    (entry,) = [e for e in published.entries if e.name == "model.layers.1.mlp.down_proj.weight"]
+    published.buffer[entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
+    sampler.workers[0].call("load", published).wait()
+    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    with pytest.raises(RunError, match="disagree"):
+        agreement.check(1)
+
+
+@pytest.fixture
+def cached(rollout_worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Prompt tokens taken from the prefix cache since the last call."""
+    engine, seen = rollout_worker.engine.engine, []
+    step = engine.step
+
+    def observed() -> Any:
+        outputs = step()
+        seen.extend(output.num_cached_tokens for output in outputs if output.finished)
+        return outputs
+
+    monkeypatch.setattr(engine, "step", observed)
+
+    def taken() -> int:
+        total = sum(seen)
+        seen.clear()
+        return total
+
+    return taken
+
+
+def test_a_push_forgets_cached_prefixes(
+    tied: tuple[Sampler, Learner], make_prompts: MakePrompts, cached: Callable[[], int]
+) -> None:
+    """The same long prompts before and after: cached within a version, never across, and both agree all along."""
+    sampler, learner = tied
+    prompts = make_prompts(8, length=300)
+    for version in range(3):
+        trajectories = sampler.sample(prompts, 1, version).wait()
+        assert cached() == 0, version
+        assert largest_gap(trajectories, learner, 1.0) <= 1e-4
+        trajectories = sampler.sample(prompts, 1, version + 100).wait()
+        assert cached() >= 8 * 128  # whole blocks of each prompt
+        assert largest_gap(trajectories, learner, 1.0) <= 1e-4
+        learn(learner, trajectories, version)
+        push(sampler, learner, version + 1)
+
+
+def test_a_push_of_the_same_version_forgets_too(
+    tied: tuple[Sampler, Learner], make_prompts: MakePrompts, cached: Callable[[], int]
+) -> None:
+    """The reset does it, not only the version's salt."""
+    sampler, learner = tied
+    prompts = make_prompts(8, length=300)
+    for _ in range(2):
+        learn(learner, sampler.sample(prompts, 1, 0).wait(), seed=0)
+        push(sampler, learner, 7)
+        cached()
+        trajectories = sampler.sample(prompts, 1, 1).wait()
+        assert cached() == 0
+        assert largest_gap(trajectories, learner, 1.0) <= 1e-4
+
+
+def test_a_push_among_running_requests_is_refused(rollout_worker: RolloutWorker, _shared_worker: Any) -> None:
+    """vLLM keeps their blocks, then, and says so by a return value; the version stays."""
+    from rollout.engine import Request
+
+    engine = rollout_worker.engine
+    parameters = engine._parameters(Request([2, 3], 8, 1.0, 1.0, 0))
+    engine.engine.add_request("running", {"prompt_token_ids": [2, 40, 3]}, parameters)
+    engine.engine.step()
+    try:
+        with pytest.raises(RuntimeError, match="requests are still running"):
+            engine.load(replace(_shared_worker.weights, version=9))
+        assert engine.version == 0
+    finally:
+        while engine.engine.has_unfinished_requests():
+            engine.engine.step()
+    assert engine.engine.reset_prefix_cache()
