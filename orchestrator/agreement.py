@@ -1,0 +1,81 @@
+"""Do sampler and learner hold the same policy? A few fresh samples are scored by both.
+
+In: sampler, learner, prompts. Out: nothing, or a RunError that stops the run: training on log-probs of another policy
+looks healthy and learns nothing. Must not know: rewards, the loop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conf.schema import Dtype, RunConf
+from learner.batch import Sequence
+from learner.learner import Learner
+from learner.loss import Totals
+from learner.pack import pack
+from orchestrator.errors import RunError
+from rollout.prompt import Prompt
+from rollout.sampler import Sampler
+from rollout.trajectory import Trajectory
+
+PROMPTS, SIBLINGS = 8, 2
+BOUNDS = {  # largest and mean |difference|, nats. float32: measured 1e-5 and 1e-6 on a CPU
+    Dtype.float32: (1e-4, 2e-5),
+    Dtype.bfloat16: (2.0, 0.05),  # not yet measured on a GPU
+}
+
+
+class Agreement:
+    """run.check_max_abs and run.check_mean_abs, or the bounds of `dtype` where they are null."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        learner: Learner,
+        prompts: list[Prompt],
+        run: RunConf,
+        max_tokens: int,
+        dtype: Dtype = Dtype.float32,
+    ):
+        self.sampler, self.learner, self.prompts = sampler, learner, prompts[:PROMPTS]
+        self.every, self.max_tokens = run.check_every, max_tokens
+        self.max_abs = BOUNDS[dtype][0] if run.check_max_abs is None else run.check_max_abs
+        self.mean_abs = BOUNDS[dtype][1] if run.check_mean_abs is None else run.check_mean_abs
+
+    def check(self, step: int) -> dict[str, float]:
+        """Compare at the run's temperature, right after a push. Raises RunError above a bound."""
+        if not self.every:
+            return {}
+        trajectories = self.sampler.sample(self.prompts, SIBLINGS, -1 - step).wait()
+        gaps = logprob_gaps(trajectories, self.learner, self.sampler.sampling.temperature, self.max_tokens)
+        gaps = gaps.astype(np.float64)
+        figures = {
+            "max_abs": float(np.abs(gaps).max()),
+            "mean_abs": float(np.abs(gaps).mean()),
+            "kl": float((np.exp(gaps) - gaps - 1).mean()),  # k3 of sampler to learner, gaps = learner - sampler
+        }
+        if not (figures["max_abs"] <= self.max_abs and figures["mean_abs"] <= self.mean_abs):
+            raise RunError(
+                f"after the push of step {step} sampler and learner disagree on the log-probs of {len(gaps)} tokens: "
+                f"largest difference {figures['max_abs']:.2e} nats (run.check_max_abs: {self.max_abs:g}), "
+                f"mean {figures['mean_abs']:.2e} (run.check_mean_abs: {self.mean_abs:g}), KL {figures['kl']:.2e}: "
+                "the weights did not arrive whole, or the two compute differently (dtype, temperature)"
+            )
+        return figures
+
+
+def logprob_gaps(trajectories: list[Trajectory], learner: Learner, temperature: float, max_tokens: int) -> np.ndarray:
+    """log-prob(learner) - log-prob(sampler) of every sampled token, f32[tokens]; forced control tokens left out."""
+    sequences = []
+    for t in trajectories:
+        chosen = np.ones(len(t.token_ids), np.float32)
+        chosen[0] = 0.0 if t.forced else 1.0  # carried in the weights, which nothing else uses here
+        ids = np.concatenate([t.prompt.token_ids, t.token_ids])
+        sequences.append(Sequence(ids, len(t.prompt.token_ids), chosen, chosen, 0.0, t.behavior_logprobs, -1))
+    totals = Totals(len(sequences), 1, 1)
+    batch = pack(sequences, totals, max_tokens, learner.num_ranks)
+    gaps = [
+        (scored - mb.behavior_logprobs)[mb.response & (mb.weights > 0)]
+        for mb, scored in learner.logprobs(batch, temperature)
+    ]
+    return np.concatenate(gaps)

@@ -1,0 +1,65 @@
+"""Checkpoints of a run: written beside, then renamed, so that a folder that exists is complete.
+
+In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must not know: what the state means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.errors import RunError
+
+
+class Saves(Protocol):
+    def save(self, folder: str) -> None: ...
+    def load(self, folder: str) -> int: ...
+
+
+class Store:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, run_folder: Path, keep: int):
+        self.folder, self.keep = run_folder / "checkpoints", keep
+
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, oldest first."""
+        found = (re.fullmatch(r"step_(\d+)", path.name) for path in self.folder.glob("step_*"))
+        return sorted(int(m.group(1)) for m in found if m and (self.folder / m.group(0) / "state.json").is_file())
+
+    def save(self, step: int, learner: Saves, state: dict[str, Any]) -> None:
+        """Write `step`'s checkpoint and drop all but the newest `keep`.
+
+        Raises RunError when it cannot be written (disk full); the previous checkpoint is then as it was.
+        """
+        target, partial = self.folder / f"step_{step:06d}", self.folder / f".step_{step:06d}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            learner.save(str(partial))
+            (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            before = self.steps()
+            kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is no earlier checkpoint"
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            free = shutil.disk_usage(self.folder.parent).free / 2**20
+            raise RunError(
+                f"cannot save the checkpoint of step {step} to {target} ({reason}; {free:.0f} MiB free); {kept}: "
+                f"free some space, then go on with resume={self.folder.parent}"
+            ) from error
+        for old in self.steps()[: -self.keep] if self.keep > 0 else []:
+            shutil.rmtree(self.folder / f"step_{old:06d}", ignore_errors=True)
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Folder and state of the newest complete checkpoint."""
+        steps = self.steps()
+        if not steps:
+            return None
+        folder = self.folder / f"step_{steps[-1]:06d}"
+        return folder, json.loads((folder / "state.json").read_text())

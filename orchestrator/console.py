@@ -1,0 +1,203 @@
+"""What a person watches: one line per step above a progress bar; plain lines without control codes when nobody watches.
+
+In: a step's figures (the objects of metrics.jsonl). Out: lines on stderr.
+Must not know: files, Ray, where the figures come from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tqdm import tqdm
+
+COLUMNS = (  # heading, its second line, key in the record, format, factor, width
+    ("reward", "", "reward/mean", "{:+.3f}", 1, 8),
+    ("right", "all", "accuracy/all", "{:.0f} %", 100, 7),
+    ("right", "think", "accuracy/think", "{:.0f} %", 100, 7),
+    ("right", "short", "accuracy/short", "{:.0f} %", 100, 7),
+    ("thinks", "", "think_rate/all", "{:.0f} %", 100, 8),
+    ("tokens", "/answer", "tokens/mean", "{:,.1f}", 1, 9),
+    ("rollout", "tokens/s", "rollout/tokens_per_s", "{:,.0f}", 1, 10),
+    ("learner", "tokens/s", "learner/tokens_per_s", "{:,.0f}", 1, 10),
+    ("time", "/step", "seconds/step", "{:.1f} s", 1, 8),
+)
+STEP_WIDTH, LEFT_WIDTH = 10, 8
+HEADING_EVERY = 25  # lines
+PACE_OVER = 20  # steps whose pace gives the time left
+PLAIN_EVERY = 0.1  # share of a plain progress between two of its lines
+
+
+def is_terminal(file: TextIO) -> bool:
+    """Whether control codes (a bar that is redrawn) make sense there."""
+    return file.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def duration(seconds: float | None) -> str:
+    """Example: 75.2 -> "1:15", 3675 -> "1:01:15"."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def heading() -> str:
+    """Two lines that name the columns of `step_line`."""
+    rows = (("step", *(column[0] for column in COLUMNS), "left"), ("", *(column[1] for column in COLUMNS), ""))
+    return "\n".join(_aligned(row).rstrip() for row in rows)
+
+
+def step_line(record: Mapping[str, Any], total_steps: int, left_s: float | None) -> str:
+    """One step, aligned under `heading`; a dash where a figure is missing."""
+    cells = (_cell(record.get(key), form, factor) for _, _, key, form, factor, _ in COLUMNS)
+    return _aligned((f"{record.get('step', '–')}/{total_steps}", *cells, duration(left_s)))
+
+
+def validation_line(record: Mapping[str, Any]) -> str | None:
+    """The validation in a record, when there is one."""
+    parts = (
+        ("{:.1f} % right", "validation/accuracy", 100),
+        ("reward {:+.3f}", "validation/reward", 1),
+        ("thinks {:.0f} %", "validation/think_rate", 100),
+        ("{:.1f} tokens/answer", "validation/tokens", 1),
+    )
+    known = [form.format(factor * record[key]) for form, key, factor in parts if record.get(key) is not None]
+    return f"validation at step {record.get('step', '–')}: {', '.join(known)}" if known else None
+
+
+def _cell(value: Any, form: str, factor: float) -> str:
+    return form.format(factor * value) if isinstance(value, (int, float)) else "–"
+
+
+def _aligned(cells: tuple[str, ...]) -> str:
+    widths = (STEP_WIDTH, *(column[-1] for column in COLUMNS), LEFT_WIDTH)
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+
+
+class Console:
+    """One line per step. `enabled=False` prints nothing at all; `progress=False` leaves out the bar."""
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        enabled: bool = True,
+        progress: bool = True,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total_steps = total_steps
+        self._file = file or sys.stderr
+        self._enabled = enabled
+        self._clock = clock
+        self._ends: deque[float] = deque(maxlen=PACE_OVER + 1)  # when the last steps ended
+        self._lines = 0
+        self._bar: tqdm[Any] | None = None
+        if enabled and progress and is_terminal(self._file):
+            form = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps, {elapsed} gone{postfix}"
+            self._bar = tqdm(
+                total=total_steps,
+                initial=start_step,
+                file=self._file,
+                bar_format=form,
+                dynamic_ncols=True,
+                leave=False,
+            )
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step."""
+        if any(key != "step" and key != "time" and not key.startswith("validation/") for key in record):
+            self._ends.append(self._clock())
+            left = self._left(record)
+            if self._lines % HEADING_EVERY == 0:
+                self.note(heading())
+            self._lines += 1
+            self.note(step_line(record, self.total_steps, left))
+            if self._bar is not None:
+                self._bar.n = int(record.get("step", self._bar.n + 1))
+                self._bar.set_postfix_str(f"{duration(left)} left")
+        if (line := validation_line(record)) is not None:
+            self.note(line)
+
+    def note(self, text: str) -> None:
+        """Print text above the bar."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=self._file)
+        else:
+            print(text, file=self._file, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar; the lines stay."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _left(self, record: Mapping[str, Any]) -> float | None:
+        """Seconds to the last step at the recent pace, validations and saves included."""
+        gone = len(self._ends) - 1
+        pace = (self._ends[-1] - self._ends[0]) / gone if gone else record.get("seconds/step")
+        return None if pace is None else pace * (self.total_steps - int(record.get("step", 0)))
+
+
+class progress:
+    """A bar for a part whose length is known (warm-up, evaluation); off a terminal a line every tenth of it.
+
+    with progress(1800, "warm-up") as bar:
+        bar.advance(1, loss=0.231)
+    """
+
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        enabled: bool = True,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total, self.label, self.done = total, label, 0
+        self._file = file or sys.stderr
+        self._enabled = enabled
+        self._clock = clock
+        self._start = clock()
+        self._next = 0.0  # share from which the next plain line is due
+        self._bar: tqdm[Any] | None = None
+        if enabled and is_terminal(self._file):
+            form = "{desc} {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+            self._bar = tqdm(
+                total=total, desc=label, file=self._file, bar_format=form, dynamic_ncols=True, leave=False, delay=1e-9
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._enabled:
+            end = "done" if kind is None else f"stopped at {self.done}/{self.total}"
+            line = f"{self.label}: {end} in {duration(self._clock() - self._start)}"
+            tqdm.write(line, file=self._file)  # above another bar, when there is one
+            self._file.flush()
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        """n more of `total` are done; figures (loss=0.231) are shown beside."""
+        self.done += n
+        shown = " ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.update(n)
+        elif self._enabled and self.done >= self._next * self.total:
+            spent = self._clock() - self._start
+            left = spent * max(self.total - self.done, 0) / self.done if self.done else None
+            line = f"{self.label}: {self.done}/{self.total}, {duration(left)} left"
+            print(f"{line}, {shown}" if shown else line, file=self._file, flush=True)
+            while self.done >= self._next * self.total and self._next <= 1:
+                self._next += PLAIN_EVERY

@@ -1,0 +1,15 @@
+"""Errors that end a run with one clear line. In: nothing. Out: exception types. Must not know: who raises them."""
+
+from __future__ import annotations
+
+
+class RunError(RuntimeError):
+    """What happened, where, and what to do."""
+
+
+class WaitedTooLong(RunError):
+    """Who waited for whom, and for how long."""
+
+
+class ActorDied(RunError):
+    """Which actor's process is no more."""

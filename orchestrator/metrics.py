@@ -1,0 +1,114 @@
+"""Judged groups and reports -> one flat record per step. No files, no Ray.
+
+In: groups, the learner's report, timings. Out: a dict of floats (None where there is nothing to average) under the
+names that metrics.jsonl, the console, the gauges and the report share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from learner.report import StepReport
+from reward.group import Group
+from reward.verdict import Verdict
+from rollout.mode import Mode
+from rollout.sampler import PendingBatch
+from rollout.trajectory import Finish, Trajectory
+
+Record = dict[str, float | int | None]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of one step by part, as the loop waited for them."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    step: float = 0.0
+    sampling: float = 0.0  # of the slowest worker: with batches asked for ahead, more than was waited
+    tokens: int = 0  # response tokens
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.parts[part] = time.monotonic() - begin
+
+    def finish(self, seconds: float, batch: PendingBatch) -> None:
+        self.step = seconds
+        if batch.stats:
+            self.sampling, self.tokens = batch.stats.seconds, batch.stats.tokens
+
+
+def mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]]) -> Record:
+    """Accuracy, think rate, tokens and rewards of judged trajectories (with their rewards), overall and by level."""
+    tokens = np.array([len(t.token_ids) for t, _, _ in pairs])
+    record: Record = {
+        "reward/mean": mean(r for _, _, r in pairs),
+        "accuracy/all": mean(v.correct for _, v, _ in pairs),
+        "think_rate/all": mean(t.mode is Mode.THINK for t, _, _ in pairs),
+        "no_mode": mean(t.mode is None for t, _, _ in pairs),
+        "truncated": mean(t.finish is not Finish.STOP for t, _, _ in pairs),
+        "tokens/mean": mean(tokens),
+    }
+    for mode in Mode:
+        record[f"accuracy/{mode.value}"] = mean(v.correct for t, v, _ in pairs if t.mode is mode)
+        record[f"tokens/{mode.value}"] = mean(len(t.token_ids) for t, _, _ in pairs if t.mode is mode)
+    for name, q in (("p50", 50), ("p95", 95), ("max", 100)):
+        record[f"tokens/{name}"] = float(np.percentile(tokens, q)) if len(tokens) else None
+    for level in sorted({t.prompt.level for t, _, _ in pairs if t.prompt.level is not None}):
+        here = [(t, v) for t, v, _ in pairs if t.prompt.level == level]
+        record[f"think_rate/level/{level}"] = mean(t.mode is Mode.THINK for t, _ in here)
+        record[f"accuracy/level/{level}"] = mean(v.correct for _, v in here)
+    return record
+
+
+def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
+    return [(t, v, float(r)) for g in groups for t, v, r in zip(g.trajectories, g.verdicts, g.rewards, strict=True)]
+
+
+def summarize(groups: list[Group], report: StepReport | None, timings: Timings, version: int) -> Record:
+    """The record of one step. version: of the weights before this step's update."""
+    pairs = judged(groups)
+    record = describe(pairs)
+    record["groups/dropped_share"] = mean(not group.informative for group in groups)
+    record["unjudged"] = sum(group.unjudged for group in groups)
+    record["staleness/max"] = max((version - t.versions[0] for t, _, _ in pairs), default=0)
+    record["no_op"] = int(report is None)
+    if report is not None:
+        record |= {
+            "loss/total": report.loss,
+            "loss/control": report.loss_control,
+            "loss/response": report.loss_response,
+            "loss/kl": report.loss_kl,
+            "loss/think": report.loss_think,
+            "loss/short": report.loss_short,
+            "entropy": report.entropy,
+            "kl": report.kl,
+            "clip_fraction": report.clip_fraction,
+            "grad_norm": report.grad_norm,
+            "lr": report.lr,
+            "skipped_updates": report.skipped,
+            "mismatch/kl": report.mismatch_kl,
+            "mismatch/mean_abs": report.mismatch_mean_abs,
+            "mismatch/max_abs": report.mismatch_max_abs,
+            "learner/tokens_per_s": report.tokens / report.seconds if report.seconds else None,
+        }
+    record |= {
+        "rollout/tokens_per_s": timings.tokens / timings.sampling if timings.sampling else None,
+        "seconds/rollout": timings.parts.get("rollout"),
+        "seconds/reward": timings.parts.get("reward"),
+        "seconds/learner": timings.parts.get("learner"),
+        "push/seconds": timings.parts.get("push"),
+        "seconds/step": timings.step,
+    }
+    return {key: (None if isinstance(v, float) and not np.isfinite(v) else v) for key, v in record.items()}

@@ -1,0 +1,223 @@
+"""Result figures of a run, from its evaluation: regret, mode choice, accuracy and tokens, each beside its goal.
+
+In: the object in evaluation.json. Out: plain numbers, None where something was not measured.
+Must not know: files, how figures are printed or drawn.
+
+An evaluation measures two models (`warmup`, `final`) in three ways on the same questions: `free` (the model chooses the
+mode), `think` and `short` (the control token is forced). Whatever is "over the mix" is averaged over the levels with
+the evaluation's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+WAYS = ("free", "think", "short")
+FIGURES = ("accuracy", "reward", "think_rate", "tokens")
+
+MAX_REGRET = 0.05
+CLEAR_GAP = 0.2  # reward by which one mode must beat the other before the policy has to follow it
+MAX_THINK_RATE, MIN_THINK_RATE = 0.10, 0.90  # where short, and where thinking, is clearly better
+MIN_ACCURACY, MAX_ACCURACY_LOSS = 0.93, 0.03
+MAX_TOKENS_VS_BEST_MODE, MAX_TOKENS_VS_ALWAYS_THINK = 1.10, 0.60
+SLACK = 1e-9  # a figure that meets its goal exactly meets it, whatever the last bit says
+
+
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a share seen in n trials. Example: 9 of 10 -> (0.596, 0.982)."""
+    if n <= 0:
+        return 0.0, 1.0
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(max(share * (1 - share), 0.0) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def summarize_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """All result figures. Example: on the only level short earns 1, thinking .5 and the policy .95 -> regret .05.
+
+    Keys: regret, accuracy, accuracy_vs_always_think (difference), tokens, tokens_vs_best_mode, tokens_vs_always_think
+    (both ratios), think_rate, both_kinds, levels (one dict per level), mix (model -> way -> figures over the mix) and
+    checks ({name, value, text, goal, met}; met is None where nothing was measured).
+    """
+    names = [str(level) for level in evaluation.get("levels") or ()]
+    weights = _weights(names, evaluation.get("weights") or {})
+    models = evaluation.get("models") or {}
+    levels = [_level(name, weight, models.get("final") or {}) for name, weight in zip(names, weights, strict=True)]
+    mix = {
+        model: {way: _over_the_mix(ways.get(way) or {}, names, weights) for way in WAYS if ways.get(way)}
+        for model, ways in models.items()
+    }
+
+    def over(model: str, way: str, figure: str) -> float | None:
+        return mix.get(model, {}).get(way, {}).get(figure)
+
+    best_tokens = _mean([level["best_tokens"] for level in levels], weights)
+    summary = {
+        "regret": _mean([level["regret"] for level in levels], weights),
+        "accuracy": over("final", "free", "accuracy"),
+        "accuracy_vs_always_think": _minus(over("final", "free", "accuracy"), over("warmup", "think", "accuracy")),
+        "tokens": over("final", "free", "tokens"),
+        "tokens_vs_best_mode": _over(over("final", "free", "tokens"), best_tokens),
+        "tokens_vs_always_think": _over(over("final", "free", "tokens"), over("warmup", "think", "tokens")),
+        "think_rate": over("final", "free", "think_rate"),
+        "both_kinds": {"think", "short"} <= {level["should"] for level in levels},
+        "levels": levels,
+        "mix": mix,
+    }
+    return summary | {"checks": _checks(summary)}
+
+
+def _weights(names: list[str], given: Mapping[Any, Any]) -> list[float]:
+    """Shares of the levels, adding up to 1; equal where none are given."""
+    given = {str(level): float(weight) for level, weight in given.items()}
+    weights = [given.get(name, 0.0) for name in names]
+    total = sum(weights)
+    return [weight / total for weight in weights] if total > 0 else [1 / len(names) for _ in names]
+
+
+def _level(name: str, weight: float, final: Mapping[str, Any]) -> dict[str, Any]:
+    """What each mode earns on one level, and whether the policy follows the clearly better one."""
+    figure = {way: _figures((final.get(way) or {}).get(name)) for way in WAYS}
+    think, short, free = (figure[way]["reward"] for way in ("think", "short", "free"))
+    gap = _minus(short, think)  # > 0: short earns more
+    better = None if gap is None else "short" if gap >= 0 else "think"  # as good: the cheaper one
+    should = None if gap is None or abs(gap) < CLEAR_GAP - SLACK else better
+    rate = figure["free"]["think_rate"]
+    obeys = None
+    if should and rate is not None:
+        obeys = rate <= MAX_THINK_RATE + SLACK if should == "short" else rate >= MIN_THINK_RATE - SLACK
+    return {
+        "level": name,
+        "weight": weight,
+        "reward_think": think,
+        "reward_short": short,
+        "reward_free": free,
+        "gap": gap,
+        "better": better,
+        "should": should,  # the mode that is clearly better, or None
+        "think_rate": rate,
+        "obeys": obeys,  # None: neither mode is clearly better
+        "regret": None if better is None else _minus(figure[better]["reward"], free),
+        "best_tokens": None if better is None else figure[better]["tokens"],
+    }
+
+
+def _figures(cell: Mapping[str, Any] | None) -> dict[str, float | None]:
+    cell = cell or {}
+    return {key: None if cell.get(key) is None else float(cell[key]) for key in FIGURES}
+
+
+def _over_the_mix(cells: Mapping[str, Any], names: list[str], weights: list[float]) -> dict[str, float | None]:
+    """Figures averaged over the mix. `n` is the effective sample size, 1 / sum(w^2 / n_level), for the interval."""
+    rows = [_figures(cells.get(name)) for name in names]
+    mix = {key: _mean([row[key] for row in rows], weights) for key in FIGURES}
+    sizes = [float((cells.get(name) or {}).get("n") or 0) for name in names]
+    known = all(size > 0 for size, weight in zip(sizes, weights, strict=True) if weight > 0)
+    spread = sum(weight**2 / size for size, weight in zip(sizes, weights, strict=True) if weight > 0) if known else 0.0
+    return mix | {"n": 1 / spread if spread else None}
+
+
+def _mean(values: list[float | None], weights: list[float]) -> float | None:
+    """Weighted mean; None as soon as a level that counts was not measured."""
+    pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0]
+    if not pairs or any(value is None for value, _ in pairs):
+        return None
+    return float(np.dot([value for value, _ in pairs if value is not None], [weight for _, weight in pairs]))
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _over(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else a / b
+
+
+def _checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rates(mode: str) -> list[float]:
+        return [
+            level["think_rate"]
+            for level in summary["levels"]
+            if level["should"] == mode and level["think_rate"] is not None
+        ]
+
+    def check(
+        name: str, value: Any, text: Callable[[Any], str], goal: str, met: Callable[[Any], bool]
+    ) -> dict[str, Any]:
+        known = value is not None
+        return {
+            "name": name,
+            "value": value,
+            "text": text(value) if known else "–",
+            "goal": goal,
+            "met": met(value) if known else None,
+        }
+
+    def share(value: float) -> str:
+        return f"{100 * value:.1f} %"
+
+    def at_most(limit: float) -> Callable[[Any], bool]:
+        return lambda value: value <= limit + SLACK
+
+    def at_least(limit: float) -> Callable[[Any], bool]:
+        return lambda value: value >= limit - SLACK
+
+    measured = any(level["gap"] is not None for level in summary["levels"])
+    return [
+        check(
+            "regret against the better forced mode",
+            summary["regret"],
+            lambda v: f"{v:.3f}",
+            f"≤ {MAX_REGRET:.2f}",
+            at_most(MAX_REGRET),
+        ),
+        check(
+            "highest think rate where short earns ≥ 0.2 more",
+            max(rates("short"), default=None),
+            share,
+            f"≤ {100 * MAX_THINK_RATE:.0f} %",
+            at_most(MAX_THINK_RATE),
+        ),
+        check(
+            "lowest think rate where thinking earns ≥ 0.2 more",
+            min(rates("think"), default=None),
+            share,
+            f"≥ {100 * MIN_THINK_RATE:.0f} %",
+            at_least(MIN_THINK_RATE),
+        ),
+        check(
+            "levels of both kinds",
+            summary["both_kinds"] if measured else None,
+            lambda v: "yes" if v else "no",
+            "yes",
+            bool,
+        ),
+        check(
+            "accuracy over the mix", summary["accuracy"], share, f"≥ {100 * MIN_ACCURACY:.0f} %", at_least(MIN_ACCURACY)
+        ),
+        check(
+            "accuracy minus the warm-up's always-think",
+            summary["accuracy_vs_always_think"],
+            lambda v: f"{100 * v:+.1f} points".replace("-", "−"),
+            f"≥ −{100 * MAX_ACCURACY_LOSS:.0f} points",
+            at_least(-MAX_ACCURACY_LOSS),
+        ),
+        check(
+            "tokens relative to the better mode per level",
+            summary["tokens_vs_best_mode"],
+            share,
+            f"≤ {100 * MAX_TOKENS_VS_BEST_MODE:.0f} %",
+            at_most(MAX_TOKENS_VS_BEST_MODE),
+        ),
+        check(
+            "tokens relative to the warm-up's always-think",
+            summary["tokens_vs_always_think"],
+            share,
+            f"≤ {100 * MAX_TOKENS_VS_ALWAYS_THINK:.0f} %",
+            at_most(MAX_TOKENS_VS_ALWAYS_THINK),
+        ),
+    ]

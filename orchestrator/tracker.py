@@ -1,0 +1,125 @@
+"""Where a run's figures go: metrics.jsonl, samples as text, the console, Ray's Prometheus end point.
+
+In: flat records and groups. Out: lines in the run folder, flushed one by one. Must not know: how figures come about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from conf.schema import TrackerConf
+from orchestrator.console import Console
+from orchestrator.metrics import Record, judged
+from reward.group import Group
+
+GAUGES = {
+    "rollout/tokens_per_s": "thinkless_rollout_tokens_per_second",
+    "learner/tokens_per_s": "thinkless_learner_tokens_per_second",
+    "think_rate/all": "thinkless_think_rate",
+    "accuracy/all": "thinkless_accuracy",
+    "accuracy/think": "thinkless_accuracy_think",
+    "accuracy/short": "thinkless_accuracy_short",
+    "reward/mean": "thinkless_reward",
+    "tokens/mean": "thinkless_tokens_per_answer",
+    "push/seconds": "thinkless_push_seconds",
+    "seconds/step": "thinkless_step_seconds",
+    "step": "thinkless_step",
+}
+
+
+class Tracker:
+    def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
+        """decode: trajectory -> text; samples: trajectories written per step."""
+        self.folder, self.decode, self.samples = folder, decode, samples
+        self.console = Console(steps, start_step, conf.console, conf.progress)
+        self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
+        drop_after(folder / "metrics.jsonl", start_step)
+        drop_after(folder / "samples.jsonl", start_step)
+        drop_texts_after(folder / "samples.txt", start_step)
+        self._metrics = (folder / "metrics.jsonl").open("a")
+        self._samples = (folder / "samples.jsonl").open("a")
+        self._texts = (folder / "samples.txt").open("a")
+
+    def log(self, step: int, record: Record) -> None:
+        line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+        self.console.step(line)
+        for key, gauge in self._gauges.items():
+            value = line.get(key)
+            if value is not None:
+                gauge.set(float(value))
+
+    def show(self, step: int, groups: list[Group]) -> None:
+        """Write a few trajectories as text: from different groups, first the informative ones."""
+        chosen = sorted(groups, key=lambda g: not g.informative)[: self.samples]
+        for trajectory, verdict, reward in [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))]:
+            prompt, text = trajectory.prompt, self.decode(trajectory)
+            mode = trajectory.mode.value if trajectory.mode else None
+            self._samples.write(
+                json.dumps(
+                    {
+                        "step": step,
+                        "uid": prompt.uid,
+                        "level": prompt.level,
+                        "problem": prompt.problem,
+                        "response": text,
+                        "mode": mode,
+                        "outcome": verdict.outcome.value,
+                        "reward": reward,
+                        "answer": prompt.answer,
+                    }
+                )
+                + "\n"
+            )
+            self._texts.write(
+                f"--- step {step}, {prompt.uid}, level {prompt.level}, {mode or 'no mode'}, "
+                f"{verdict.outcome.value}, reward {reward:g}, gold {prompt.answer}\n{prompt.problem}\n{text}\n\n"
+            )
+        self._samples.flush()
+        self._texts.flush()
+
+    def note(self, text: str) -> None:
+        self.console.note(text)
+
+    def close(self) -> None:
+        self.console.close()
+        for file in (self._metrics, self._samples, self._texts):
+            file.close()
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Drop lines of steps that a resumed run will do again, and a torn last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+def drop_texts_after(path: Path, step: int) -> None:
+    """The same for the samples as text: each begins with a line `--- step 12, `."""
+    if not path.is_file():
+        return
+    samples = re.split(r"^(?=--- step \d+, )", path.read_text(), flags=re.MULTILINE)
+    path.write_text("".join(s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step))
+
+
+def _gauges(run: str) -> dict[str, Any]:
+    from ray.util.metrics import Gauge
+
+    gauges = {}
+    for key, name in GAUGES.items():
+        gauge = Gauge(name, description=key, tag_keys=("run",))
+        gauge.set_default_tags({"run": run})
+        gauges[key] = gauge
+    return gauges

@@ -1,0 +1,305 @@
+"""thinkless train: builds the parts from the configuration and runs the loop.
+
+In: configuration. Out: a run folder (metrics, samples, checkpoints, best and final model, evaluation, report).
+Must not know: what a step does (orchestrator.loop).
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # a Ray job's python may be another than the project's: checked before anything is imported
+    from orchestrator.interpreter import ensure_interpreter
+
+    ensure_interpreter("orchestrator.train")
+
+import contextlib
+import functools
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config
+from learner.learner import Learner
+from learner.prepare import prepared_model
+from learner.worker import LearnerWorker
+from orchestrator import folder as run_folders
+from orchestrator.agreement import Agreement
+from orchestrator.checkpoint import Store
+from orchestrator.cluster import Cluster, listening_on, started
+from orchestrator.door import refuse_unreadable
+from orchestrator.errors import RunError
+from orchestrator.handles import Handle
+from orchestrator.loop import train
+from orchestrator.report import write_report
+from orchestrator.summary import summarize_evaluation
+from orchestrator.tracker import Tracker
+from orchestrator.validate import Validator, evaluate_modes
+from orchestrator.warmup import warm_up
+from reward.judge import Judge
+from reward.panel import Panel
+from rollout import arithmetic
+from rollout.problems import Problem, load_problems, split_validation, validation_data
+from rollout.sampler import Sampler
+from rollout.stream import PromptStream, as_prompts
+from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer
+from rollout.worker import RolloutWorker, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """training None: generated without end. evaluation: for the final table (generated: fresh questions per level)."""
+
+    training: list[Problem] | None
+    validation: list[Problem]
+    evaluation: list[Problem]
+    data_hash: str
+    notes: tuple[str, ...]
+
+
+def load_all_problems(conf: Config) -> Problems:
+    """Training, validation and evaluation problems; raises BadInput before anything is started."""
+    data, validation, evaluate = conf.data, conf.validation, conf.evaluate
+    if data.path is None:
+        arithmetic.check(data.arithmetic)
+        seed = evaluate.seed
+        held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
+        fresh = [
+            p
+            for level in data.arithmetic.levels
+            for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
+        ]
+        return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
+    loaded = load_problems(data)
+    notes = [loaded.summary()]
+    training = list(loaded.problems)
+    if validation.path is not None:
+        other = load_problems(validation_data(validation, data))
+        notes.append(other.summary())
+        held_out = list(other.problems)
+        evaluation = held_out[: evaluate.questions]
+        if len(held_out) > validation.size:
+            _, held_out = split_validation(held_out, validation.size, evaluate.seed)
+    else:
+        training, held_out = split_validation(training, validation.size, evaluate.seed)
+        evaluation = held_out[: evaluate.questions]
+    return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))
+
+
+def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
+    """Run (or go on with `resume`, a run folder). Returns the run folder."""
+    problems = load_all_problems(conf)
+    refuse_unreadable(conf)
+    folder = resume or run_folders.create(conf, prefix)
+    store = Store(folder, conf.run.keep_checkpoints)
+    saved = store.latest() if resume else None
+    if resume and saved and saved[1]["step"] >= conf.run.steps:
+        raise RunError(f"{folder} has finished its {conf.run.steps} steps: give run.steps=<more> to go on")
+    print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
+    try:
+        with Cluster(conf.cluster) as cluster:
+            _run(conf, problems, folder, store, saved, cluster)
+    except BaseException as error:
+        if not resume and not (folder / "metrics.jsonl").exists():  # nothing was learnt: leave no empty run behind
+            shutil.rmtree(folder, ignore_errors=True)
+        elif store.steps():
+            error.add_note(
+                f"the last checkpoint is of step {store.steps()[-1]}: thinkless train resume={folder} goes on"
+            )
+        raise
+    return folder
+
+
+def _run(
+    conf: Config,
+    problems: Problems,
+    folder: Path,
+    store: Store,
+    saved: tuple[Path, dict[str, Any]] | None,
+    cluster: Cluster,
+) -> None:
+    path = _model(conf, folder, cluster)
+    tokenizer = load_tokenizer(path, conf.model)
+    control = control_tokens(tokenizer, conf.model)
+    encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
+    stream = PromptStream(problems.training, encode, conf.data, conf.run.seed)
+    limit = conf.data.max_prompt_tokens
+    validation, _ = as_prompts(problems.validation, encode, limit)
+    evaluation, too_long = as_prompts(problems.evaluation, encode, limit)
+    run_folders.record(folder, conf, problems.data_hash, {"model": path, "evaluation_too_long": too_long})
+
+    rollout, learner_conf = conf.rollout, conf.learner
+    updates = conf.run.steps * conf.algorithm.optimizer_steps
+    workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, conf.model, path, control, conf.run.seed])
+    ranks = cluster.learner_ranks(
+        learner_conf,
+        LearnerWorker,
+        [[learner_conf, conf.model, path, r, rollout.temperature, updates] for r in range(learner_conf.ranks)],
+    )
+    actors = cluster.reward_actors(conf.reward, Judge, [conf.reward, path, control, conf.model])
+    learner, panel = Learner(ranks, learner_conf), Panel(actors, conf.reward)
+    sampler = Sampler(workers, Sampling(rollout.temperature, rollout.top_p, rollout.max_response_tokens))
+    _start(conf, workers, ranks, actors, learner)
+
+    step, best = 0, None
+    if saved:
+        checkpoint, state = saved
+        learner.load(str(checkpoint))
+        stream.restore(state["prompts"])
+        step, best = state["step"], state["best"]
+    else:  # a run that was stopped before its first checkpoint begins anew
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
+            (folder / name).unlink(missing_ok=True)
+
+    tracker = Tracker(
+        folder,
+        conf.tracker,
+        conf.run.steps,
+        step,
+        lambda t: decode_response(tokenizer, t.token_ids),
+        conf.run.samples_per_step,
+    )
+    try:
+        for note in problems.notes:
+            tracker.note(note)
+        evaluator = _Evaluator(conf, folder, sampler, panel, evaluation)
+        if not saved:
+            evaluator.run("warmup")
+        export = functools.partial(export_model, learner, tokenizer)
+        conf_eval = conf.evaluate
+        samples = Sampling(
+            conf_eval.temperature, conf_eval.top_p, conf_eval.max_response_tokens or rollout.max_response_tokens
+        )
+        validator = Validator(
+            conf_eval,
+            validation,
+            conf.validation.samples,
+            samples,
+            sampler,
+            panel,
+            tracker,
+            export,
+            folder,
+            best,
+            step if saved else -1,
+        )
+        agreement = Agreement(
+            sampler, learner, validation or evaluation, conf.run, learner_conf.max_tokens, conf.model.dtype
+        )
+        step = train(conf, stream, sampler, panel, learner, store, tracker, validator, agreement, step)
+        export(folder / "model")
+        evaluator.run("final")
+        if stream.counts["too_long"]:
+            tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
+    except BaseException:
+        with contextlib.suppress(Exception):  # what ended the run is told, not that its report failed as well
+            _close(tracker, conf, folder)
+        raise
+    _close(tracker, conf, folder)
+
+
+def _close(tracker: Tracker, conf: Config, folder: Path) -> None:
+    tracker.close()
+    if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
+        print(f"report: {write_report(folder)}", flush=True)
+
+
+def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
+    """The folder (or hub id) that sampler and learner load: given, warmed up, or with control tokens added."""
+    if conf.warmup is not None:
+        warmed = warm_up(conf, cluster)
+        shutil.copyfile(warmed / "warmup.jsonl", folder / "warmup.jsonl")
+        return str(warmed)
+    if (folder / "base" / "config.json").is_file():  # a resumed run
+        return str(folder / "base")
+    return prepared_model(conf.model, folder / "base")
+
+
+def _start(conf: Config, workers: list[Handle], ranks: list[Handle], actors: list[Handle], learner: Learner) -> None:
+    """Wait until everything is up: engines load while the learner forms its group."""
+    from orchestrator.handles import wait_all
+
+    engines = [w.call("ready", timeout_s=conf.rollout.start_timeout_s) for w in workers]
+    started(ranks, "ready", conf.learner.start_timeout_s)
+    with listening_on(conf.cluster.port):
+        learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)
+    started(actors, "ready", conf.cluster.start_timeout_s)
+    wait_all(engines)
+
+
+def export_model(learner: Learner, tokenizer: Any, target: Path) -> None:
+    """A Hugging Face folder (weights, config, tokenizer) that transformers and `vllm serve` load."""
+    target.mkdir(parents=True, exist_ok=True)
+    learner.export(str(target))
+    tokenizer.save_pretrained(target)
+
+
+@dataclass(slots=True)
+class _Evaluator:
+    """The before/after table: each model measured in free and in both forced modes, into evaluation.json."""
+
+    conf: Config
+    folder: Path
+    sampler: Sampler
+    panel: Panel
+    prompts: list[Any]
+
+    def run(self, model: str) -> None:
+        conf = self.conf
+        if not conf.evaluate.final or not self.prompts:
+            return
+        path = self.folder / "evaluation.json"
+        found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
+        length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
+        measured = evaluate_modes(
+            f"evaluation of the {model} model", self.sampler, self.panel, self.prompts, conf.evaluate, length,
+            conf.tracker.console,
+        )  # fmt: skip
+        levels = sorted({p.level or "all" for p in self.prompts}, key=lambda name: (len(name), name))
+        mix = conf.data.arithmetic
+        given = dict(zip(map(str, mix.levels), mix.weights, strict=True)) if conf.data.path is None else {}
+        counts = {level: sum((p.level or "all") == level for p in self.prompts) for level in levels}
+        found |= {
+            "levels": levels,
+            "weights": {level: given.get(level, counts[level] / len(self.prompts)) for level in levels},
+            "questions_per_level": conf.evaluate.questions,
+            "temperature": conf.evaluate.temperature,
+            "rewards": {
+                "correct_short": conf.reward.correct_short,
+                "correct_think": conf.reward.correct_think,
+                "wrong": conf.reward.wrong,
+            },
+        }
+        found["models"][model] = measured
+        path.write_text(json.dumps(found, indent=1))
+
+
+def result_lines(folder: Path) -> list[str]:
+    """The final figures with their goals, for the console; empty when the run made no final evaluation."""
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        return []
+    evaluation = json.loads(path.read_text())
+    if "final" not in evaluation["models"]:
+        return []
+    checks = summarize_evaluation(evaluation)["checks"]
+    marks = {True: "met    ", False: "NOT met", None: "not measured"}
+    return [f"  {marks[c['met']]}  {c['name']}: {c['text']} (goal: {c['goal']})" for c in checks]
+
+
+def resumed(name: str, overrides: list[str]) -> tuple[Config, Path]:
+    """The configuration of run `name` with overrides on top, and its folder."""
+    from conf.check import check
+    from conf.compose import from_file
+
+    folder = run_folders.find(name, overrides)
+    conf = from_file(folder / "config.yaml", overrides)
+    conf = replace(conf, resume=str(folder))
+    check(conf, "train")
+    return conf, folder
+
+
+if __name__ == "__main__":
+    from orchestrator.cli import module_main
+
+    module_main("train")

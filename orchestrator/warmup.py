@@ -1,0 +1,142 @@
+"""thinkless warmup: supervised fine-tuning on paired answers, cached by a hash of everything that determines it.
+
+In: configuration. Out: a Hugging Face folder that answers in two modes, with warmup.jsonl beside. Must not know:
+rollouts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections import deque
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config, LearnerConf, WarmupConf
+from learner.learner import Learner
+from learner.prepare import prepared_model, random_model
+from learner.sft import Curriculum
+from learner.worker import LearnerWorker
+from orchestrator import folder
+from orchestrator.cluster import Cluster, listening_on, started
+from orchestrator.console import progress
+from orchestrator.errors import RunError
+from rollout.pairs import Pairs, load_pairs
+from rollout.tokens import load_tokenizer
+
+RECIPE = 1  # raise when the same configuration comes to mean another result
+AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
+
+
+def warm_up(conf: Config, cluster: Cluster) -> Path:
+    """The finished warm-up of `conf`: from the cache, or made now. Raises BadInput for unusable pairs."""
+    assert conf.warmup is not None
+    pairs = load_pairs(conf.warmup, conf.model)
+    cache = (
+        Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else folder.root(conf.run.root) / "warmup"
+    )
+    target = cache / fingerprint(conf, pairs)
+    if (target / "warmup.json").is_file():
+        if conf.tracker.console:
+            print(f"warm-up: taken from {target}")
+        return target
+    partial = cache / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _fine_tune(conf, conf.warmup, cluster, pairs, partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        raise RunError(f"cannot write the warm-up to {cache} ({error}); free space or set warmup.cache") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def fingerprint(conf: Config, pairs: Pairs) -> str:
+    """16 hex digits of (pairs, warm-up and model configuration); ranks and packing do not enter."""
+    assert conf.warmup is not None
+    what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
+    what["warmup"].pop("cache")
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def learner_conf(conf: LearnerConf, warmup: WarmupConf) -> LearnerConf:
+    return replace(
+        conf,
+        lr=warmup.lr,
+        schedule=warmup.schedule,
+        warmup_steps=warmup.warmup_steps,
+        decay_start=0.0,
+        min_lr_ratio=warmup.min_lr_ratio,
+        betas=warmup.betas,
+        weight_decay=warmup.weight_decay,
+        max_grad_norm=warmup.max_grad_norm,
+    )
+
+
+def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs, target: Path) -> None:
+    if conf.model.path is None:
+        assert conf.model.random is not None
+        base = random_model(target / "base", conf.model.random, conf.model, warmup.seed)
+    else:
+        base = prepared_model(conf.model, target / "base")
+    tokenizer = load_tokenizer(base, conf.model)
+    curriculum = Curriculum(pairs, tokenizer, warmup, conf.model, conf.learner.max_tokens, conf.learner.ranks)
+    settings = learner_conf(conf.learner, warmup)
+    arguments = [[settings, conf.model, base, rank, 1.0, curriculum.steps] for rank in range(settings.ranks)]
+    handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
+    learner = Learner(handles, settings)
+    started(handles, "ready", settings.start_timeout_s)
+    with listening_on(conf.cluster.port):
+        parameters = learner.start(conf.cluster.port, reference=False)
+    begin = time.monotonic()
+    with (target / "warmup.jsonl").open("w") as log, progress(curriculum.steps, "warm-up", conf.tracker.console) as bar:
+        asked: deque[Any] = deque()
+        for step, batch in enumerate(curriculum.batches(), start=1):
+            asked.append((step, learner.fine_tune(batch), learner.conf))
+            if len(asked) >= AHEAD:
+                _record(asked.popleft(), curriculum.steps, log, bar, begin)
+        while asked:
+            _record(asked.popleft(), curriculum.steps, log, bar, begin)
+    learner.export(str(target))
+    tokenizer.save_pretrained(target)
+    shutil.rmtree(target / "base", ignore_errors=True)
+    facts = {
+        "parameters": parameters,
+        "steps": curriculum.steps,
+        "seconds": round(time.monotonic() - begin, 1),
+        "too_long": curriculum.too_long,
+        "unusable": dict(pairs.unusable),
+    }
+    (target / "warmup.json").write_text(json.dumps(facts, indent=1))
+    cluster.release(handles)
+
+
+def _record(asked: tuple[int, Any, LearnerConf], steps: int, log: Any, bar: progress, begin: float) -> None:
+    from learner.schedule import learning_rate
+
+    step, pending, settings = asked
+    loss, tokens = pending.wait()
+    if loss != loss:
+        raise RunError(f"the warm-up's loss is not a number at step {step}: lower warmup.lr")
+    bar.advance(1, loss=loss)
+    if step % 10 == 0 or step == steps:
+        rate = learning_rate(settings, step - 1, steps)
+        seconds = round(time.monotonic() - begin, 2)
+        log.write(json.dumps({"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": seconds}) + "\n")
+
+
+def command(conf: Config) -> None:
+    with Cluster(conf.cluster) as cluster:
+        print(f"the warmed-up model is in {warm_up(conf, cluster)}: train it with model.path=<that folder>")
+
+
+if __name__ == "__main__":
+    from orchestrator.cli import module_main
+
+    module_main("warmup")

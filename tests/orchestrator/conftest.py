@@ -1,0 +1,55 @@
+"""What this folder's tests share: one warm-up for all runs, and the settings under which a run takes seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # launched, for the tests
+
+from launched import RUNNING, Watched, succeeded, thinkless
+
+# After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
+TASK = [
+    "experiment=quickstart",
+    "data.arithmetic.levels=[2,4]",
+    "data.arithmetic.weights=[0.7,0.3]",
+    "warmup.arithmetic.levels=[2,4]",
+    "warmup.arithmetic.weights=[0.3,0.7]",
+    "warmup.short_weight=1",
+    "warmup.steps=500",
+]
+TINY = ["rollout.prompts_per_step=4", "rollout.group_size=4", "evaluate.every=0", "evaluate.final=false"]
+TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.check_every=1"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """What a failing test has started ends with it."""
+    yield
+    for run in RUNNING:
+        if run.returncode is None and not run.outlives_tests:
+            run.kill()
+    RUNNING[:] = [run for run in RUNNING if run.outlives_tests]
+
+
+@pytest.fixture(scope="session")
+def warm_up(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """`thinkless warmup`, done once; its cache serves every run here."""
+    folder = tmp_path_factory.mktemp("warm-up")
+    return succeeded(thinkless("warmup", *TASK, f"warmup.cache={folder}/cache", folder=folder, watch_memory=True))
+
+
+@pytest.fixture(scope="session")
+def task(warm_up: Watched) -> list[str]:
+    """Overrides of a run that begins with the finished warm-up."""
+    return [*TASK, f"warmup.cache={warm_up.folder}/cache"]
+
+
+@pytest.fixture(scope="session")
+def tiny(task: list[str]) -> list[str]:
+    """The same for a run of which only the course matters: a step takes a fraction of a second."""
+    return [*task, *TINY]

@@ -1,0 +1,284 @@
+"""The command line: help, and everything that a person can get wrong, each told in one line that says what to do.
+
+In this process, as the console script would (`orchestrator.cli.main`), so that a case costs no start; what needs actors
+starts a real Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conf.compose import to_yaml
+from conf.schema import Config
+from orchestrator import cli
+
+COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report"]
+
+
+@dataclass(frozen=True)
+class Told:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of a refused command."""
+        assert self.code not in (0, 130), self.out[-2000:]
+        assert "Traceback" not in self.err and self.err.count("thinkless: ") == 1, self.err[-4000:]
+        assert self.err.rstrip().splitlines()[-1].startswith("thinkless: "), self.err[-4000:]
+        return self.err[self.err.index("thinkless: ") :].strip()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand in an empty folder; signal handlers, search path and environment are put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def thinkless(capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """`thinkless(*arguments)`: what it printed and its exit code; no process of it may stay."""
+
+    def call(*arguments: str) -> Told:
+        children = {child.pid for child in psutil.Process().children(recursive=True)}
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        printed = capfd.readouterr()
+        new = [child for child in psutil.Process().children(recursive=True) if child.pid not in children]
+        _, there = psutil.wait_procs(new, timeout=30)
+        tracker = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+        assert not [child.cmdline() for child in there if child.pid != tracker]
+        code = ended.value.code
+        assert isinstance(code, int), code
+        return Told(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def runs(here: Path) -> Callable[[], list[str]]:
+    """Names of the run folders below runs/."""
+    return lambda: sorted(
+        path.name for path in (here / "runs").glob("*") if path.name not in ("warmup", "multirun.yaml")
+    )
+
+
+def problems(path: Path, *rows: object) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+# ---- help ----
+
+
+def test_usage_names_every_command(thinkless: Callable[..., Told]) -> None:
+    for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
+        told = thinkless(*arguments)
+        assert told.code == code and all(f"  {name} " in told.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
+    told = thinkless(name, "--help")
+    assert told.code == 0 and not told.err
+    if name == "report":
+        assert "run.name=<run>" in told.out
+    else:
+        assert "experiment: one_gpu, quickstart" in told.out and "group_size: 8" in told.out
+
+
+def test_the_configuration_that_would_run(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+    told = thinkless("train", "experiment=thinkless_1p5b", "--cfg", "job")
+    assert told.code == 0 and "max_response_tokens: 24576" in told.out and not runs()
+
+
+def test_an_unknown_command(thinkless: Callable[..., Told]) -> None:
+    assert "did you mean 'train'?" in thinkless("trian").line
+    assert "quickstart, warmup, train, evaluate, report" in thinkless("--cfg").line
+
+
+# ---- refused at the door: nothing is started, nothing is written ----
+
+
+def refused_at_the_door(told: Told, *said: str) -> None:
+    assert told.code == 1
+    for part in said:
+        assert part in told.line, told.line
+    assert not any(Path().iterdir()) or {path.name for path in Path().iterdir()} <= {"data.jsonl", "data.json", "model"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train experiment=quikstart", "experiment=quickstart"),
+        ("train", "experiment=quickstart"),
+        ("train experiment=quickstart rollout.group_size=1", "at least 2, got 1"),
+        ("train experiment=quickstart learner.ranks=0", "above 0, got 0"),
+        ("quickstart rollout.wokers=2", "'rollout.workers'"),
+        ("warmup", "warmup.path=<pairs>"),
+        ("evaluate", "run.name=<run>, or model.path=<folder>"),
+        ("evaluate run.name=nothing", "there is no run there"),
+        ("report", "thinkless quickstart"),
+        ("report run.name=nothing", "there is no run there"),
+        ("report nothing", "run.name=<run>"),
+        ("train resume=nothing", "there is no run there"),
+        ("train experiment=quickstart run.name=../up", "run.name='../up'"),
+        ("train experiment=quickstart data.arithmetic.levels=[2]", "one weight each"),
+        ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "nothing.jsonl: no such file"),
+    ],
+)
+def test_mistakes_on_the_command_line(thinkless: Callable[..., Told], arguments: str, said: str) -> None:
+    refused_at_the_door(thinkless(*arguments.split()), said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ('{"question": "1+1"\n', "line 1: not JSON"),
+        ('{"question": "1+1", "answer": "2"}\nnot json\n', "line 2: not JSON"),
+        ('{"question": "1+1", "anwser": "2"}\n' * 3, "its columns are question, anwser"),
+        ('{"text": "1+1", "answer": "2"}\n' * 3, "data.problem_column"),
+        ("[1, 2]\n", "must be an object"),
+        ('{"question": "1+1", "answer": null}\n' * 3, "none is left"),
+    ],
+)
+def test_bad_data_files(thinkless: Callable[..., Told], here: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (here / "data.jsonl").write_text(content)
+    refused_at_the_door(thinkless("train", "experiment=quickstart", "data.path=data.jsonl"), said, "data")
+
+
+def test_a_named_column_that_is_not_there(thinkless: Callable[..., Told], here: Path) -> None:
+    problems(here / "data.jsonl", *[{"question": str(i), "answer": "2"} for i in range(9)])
+    told = thinkless("train", "experiment=quickstart", "data.path=data.jsonl", "data.answer_column=answr")
+    refused_at_the_door(told, "'answr'", "nearest: answer")
+
+
+def test_a_missing_model_folder(thinkless: Callable[..., Told]) -> None:
+    told = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=./model")
+    refused_at_the_door(told, "model.path=./model", "Hugging Face")
+
+
+def test_a_model_folder_without_a_tokenizer(thinkless: Callable[..., Told], here: Path, tiny_model: Path) -> None:
+    (here / "model").mkdir()
+    shutil.copyfile(tiny_model / "config.json", here / "model" / "config.json")
+    told = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=model")
+    refused_at_the_door(told, "model.path=model", "no tokenizer")
+
+
+# ---- runs that exist ----
+
+
+def finished_run(folder: Path, steps: int) -> None:
+    """What a run of `steps` steps leaves, as far as `resume` looks at it."""
+    from conf.schema import ModelConf, RandomModelConf, RunConf, WarmupConf
+
+    conf = Config(run=RunConf(steps=steps), model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1))
+    state = folder / "checkpoints" / f"step_{steps:06d}" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"step": steps, "prompts": {}, "best": None}))
+    (folder / "config.yaml").write_text(to_yaml(conf))
+
+
+def test_a_second_run_of_the_same_name(
+    thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]
+) -> None:
+    finished_run(here / "runs" / "mine", steps=3)
+    told = thinkless("train", "experiment=quickstart", "run.name=mine")
+    assert "thinkless train resume=mine" in told.line and "another run.name" in told.line
+    assert runs() == ["mine"] and len(list((here / "runs" / "mine").iterdir())) == 2
+
+
+def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]) -> None:
+    finished_run(here / "runs" / "mine", steps=3)
+    for name in ("mine", "runs/mine", str(here / "runs" / "mine")):
+        assert "run.steps=<more>" in thinkless("train", f"resume={name}").line
+    assert "'run.steps'" in thinkless("train", "resume=mine", "run.stesp=9").line
+    assert "runs there: mine" in thinkless("train", "resume=yours").line
+    assert "holds no final model" in thinkless("evaluate", "run.name=mine").line
+    assert runs() == ["mine"]
+
+
+def test_a_report_without_figures(thinkless: Callable[..., Told], here: Path) -> None:
+    """A run that was stopped before its first step has a page, too."""
+    finished_run(here / "runs" / "mine", steps=3)
+    told = thinkless("report", "run.name=mine")
+    assert told.code == 0 and str(here / "runs" / "mine" / "report.html") in told.out
+
+
+def test_a_truncated_model_folder(thinkless: Callable[..., Told], here: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, here / "model")
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    for size, said in ((len(weights) // 2, "truncated"), (100, "cannot be read"), (0, "cannot be read")):
+        (here / "model" / "model.safetensors").write_bytes(weights[:size])
+        for command in (["train", "experiment=quickstart", "warmup=none"], ["evaluate"]):
+            refused_at_the_door(thinkless(*command, "model.path=model"), "model.path=model", ".safetensors", said)
+
+
+def test_a_reward_function_that_is_not_there(thinkless: Callable[..., Told], here: Path) -> None:
+    told = thinkless("train", "experiment=quickstart", "reward.function=json:laods")
+    refused_at_the_door(told, "reward.function=json:laods", "loads")
+
+
+# ---- what only actors can tell: nothing stays of the run ----
+
+
+def test_a_control_token_that_splits(
+    thinkless: Callable[..., Told], tiny_model: Path, runs: Callable[[], list[str]]
+) -> None:
+    """`evaluate` adds no tokens: the model has been trained, or it has not."""
+    line = thinkless("evaluate", f"model.path={tiny_model}", "model.think_token='<reason>'").line
+    assert "model.think_token='<reason>'" in line and "exactly one id" in line and not runs()
+
+
+def test_more_ranks_than_there_are_cpus(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+    line = thinkless("train", "experiment=quickstart", "learner.ranks=1000").line
+    assert "learner.ranks=1000" in line and "CPU" in line and "its num_cpus" in line and not runs()
+
+
+def test_a_port_in_use(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = thinkless("train", "experiment=quickstart", f"cluster.port={port}").line
+    assert f"cluster.port={port}" in line and "in use" in line and not runs()
+
+
+def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        line = thinkless("train", "experiment=quickstart", f"cluster.address={address}").line
+    assert address in line and "cluster.address" in line and not runs()
+
+
+def test_the_data_stays_as_it_was(here: Path, thinkless: Callable[..., Told]) -> None:
+    """A folder where run folders cannot be made."""
+    (here / "file").write_text("")
+    line = thinkless("train", "experiment=quickstart", "run.root=file/runs").line
+    assert "run.root=" in line and os.listdir(here) == ["file"]

@@ -1,0 +1,131 @@
+"""The console on a terminal and off it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from orchestrator.console import Console, duration, heading, progress, step_line
+
+RECORD = {
+    "step": 12,
+    "time": 1.0,
+    "reward/mean": 0.4123,
+    "accuracy/all": 0.94,
+    "accuracy/think": 0.98,
+    "accuracy/short": None,
+    "think_rate/all": 0.52,
+    "tokens/mean": 41.23,
+    "rollout/tokens_per_s": 1234.4,
+    "learner/tokens_per_s": 23456.0,
+    "seconds/step": 3.21,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock() -> object:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    return Clock()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (3675, "1:01:15"), (None, "–"), (-1, "0:00")]
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_step_is_one_aligned_line() -> None:
+    line = step_line(RECORD, 120, 75.2)
+    assert " ".join(line.split()) == "12/120 +0.412 94 % 98 % – 52 % 41.2 1,234 23,456 3.2 s 1:15"
+    assert len(line) <= 100 and all(len(row) <= len(line) for row in heading().splitlines())
+    assert step_line({}, 120, None).split() == ["–/120"] + ["–"] * 10
+
+
+def test_plain_lines_have_no_control_codes(clock) -> None:
+    out = io.StringIO()
+    console = Console(20, start_step=11, file=out, clock=clock)
+    console.note("warm-up: from the cache")
+    for step in (12, 13, 14):
+        clock.now += 2.0
+        console.step(RECORD | {"step": step})
+    console.step({"step": 14, "validation/accuracy": 0.9312, "validation/tokens": 33.0})
+    console.close()
+    console.close()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "warm-up: from the cache" and lines[1:3] == heading().splitlines()
+    assert len(lines) == 7
+    assert lines[3].endswith("0:26")  # 8 steps of 3.21 s: the pace is not known yet
+    assert lines[5].endswith("0:12")  # 6 steps at 2 s
+    assert lines[6] == "validation at step 14: 93.1 % right, 33.0 tokens/answer"
+    assert not set(out.getvalue()) & {"\r", "\x1b"}
+
+
+def test_terminal_has_a_bar_below_the_lines() -> None:
+    out = Terminal()
+    console = Console(20, file=out)
+    console.step(RECORD)
+    console.close()
+    assert "\r" in out.getvalue() and "12/20 steps" in out.getvalue() and "+0.412" in out.getvalue()
+    bare = Terminal()
+    console = Console(20, progress=False, file=bare)
+    console.step(RECORD)
+    console.close()
+    assert "\r" not in bare.getvalue()
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = Terminal()
+    console = Console(20, file=out)
+    console.step(RECORD)
+    console.close()
+    assert not set(out.getvalue()) & {"\r", "\x1b"}
+
+
+def test_disabled_prints_nothing() -> None:
+    out = Terminal()
+    console = Console(20, enabled=False, file=out)
+    console.step(RECORD)
+    console.note("hello")
+    console.close()
+    with progress(10, "warm-up", enabled=False, file=out) as bar:
+        bar.advance(10)
+    assert out.getvalue() == ""
+
+
+def test_plain_progress_says_little_and_the_end(clock) -> None:
+    out = io.StringIO()
+    with progress(200, "warm-up", file=out, clock=clock) as bar:
+        for _ in range(200):
+            clock.now += 0.5
+            bar.advance(1, loss=0.2314159, tokens_per_s=9000)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "warm-up: 1/200, 1:40 left, loss 0.2314 tokens per s 9000"
+    assert 10 <= len(lines) <= 13 and lines[-1] == "warm-up: done in 1:40"
+
+
+def test_an_interrupted_progress_says_where(clock) -> None:
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), progress(10, "evaluation", file=out, clock=clock) as bar:
+        bar.advance(3)
+        raise KeyboardInterrupt
+    assert out.getvalue().splitlines()[-1] == "evaluation: stopped at 3/10 in 0:00"
+
+
+def test_progress_on_a_terminal() -> None:
+    out = Terminal()
+    with progress(4, "evaluation", file=out) as bar:
+        bar.advance(4, right=0.5)
+    assert "evaluation" in out.getvalue() and out.getvalue().endswith("evaluation: done in 0:00\n")

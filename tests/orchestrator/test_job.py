@@ -1,0 +1,164 @@
+"""Used as a Ray job: `ray job submit --working-dir . -- python3 -m orchestrator.train` against a real head.
+
+The head is started as another user of the machine would: its PATH leads to the system's Python, not to the project's
+environment, and it has two CPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launched import Watched
+
+from orchestrator import folder, interpreter
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+RAY = str(BIN / "ray")
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, str]]:
+    """A head in the foreground, so that ending it ends all of it; and the address that takes jobs."""
+    port, dashboard, client, agent = free_ports(4)
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets: short paths
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != BIN and ".venv" not in p)
+    arguments = [
+        "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temporary}",
+        "--object-store-memory=200000000", "--disable-usage-stats", "--include-dashboard=true",
+    ]  # fmt: skip
+    home = tmp_path_factory.mktemp("home")
+    run = Watched(
+        arguments,
+        tmp_path_factory.mktemp("head"),
+        {"PATH": path, "HOME": str(home)},
+        program=[RAY],
+        outlives_tests=True,
+    )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        run.until(lambda: _answers(dashboard) and "Ray runtime started" in run.out, "the head is up")
+        yield run, address
+    finally:
+        run.kill()
+        there = run.left()
+        shutil.rmtree(temporary, ignore_errors=True)
+        assert not there, there
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_job_trains(head: tuple[Watched, str], tiny: list[str], tmp_path: Path) -> None:
+    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's."""
+    run, address = head
+    runs = tmp_path / "runs"
+    entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=2", f"run.root={runs}", "run.name=job"]
+    entry[entry.index("evaluate.every=0")] = "evaluate.every=2"
+    job = Watched(
+        ["job", "submit", f"--address={address}", "--working-dir", str(ROOT), "--", *entry], tmp_path, program=[RAY]
+    )
+    job.wait()
+    assert job.returncode == 0, job.out[-6000:] + job.err[-3000:]
+    found = runs / "job"
+    rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2, 2]
+    names = {path.name for path in found.iterdir()}
+    assert names >= {"config.yaml", "provenance.json", "samples.txt", "checkpoints", "best", "model", "report.html"}
+    assert f"run folder: {found}" in job.out
+    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")  # places are free again
+
+
+def test_a_job_that_fails_says_why(head: tuple[Watched, str], tmp_path: Path) -> None:
+    _, address = head
+    entry = ["python3", "-m", "orchestrator.train", "experiment=quikstart"]
+    job = Watched(
+        ["job", "submit", f"--address={address}", "--working-dir", str(ROOT), "--", *entry], tmp_path, program=[RAY]
+    )
+    assert job.wait().returncode != 0
+    assert "thinkless: unknown experiment 'quikstart'; did you mean experiment=quickstart?" in job.out + job.err
+
+
+# ---- where a job writes, and what runs it ----
+
+
+def test_a_relative_root_lies_in_the_home_folder_inside_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's working directory is Ray's and goes away with it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert folder.root("runs") == tmp_path / "runs"
+    assert folder.root("~/runs") == tmp_path / "home" / "runs"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert folder.root("runs") == tmp_path / "home" / "thinkless" / "runs"
+    assert folder.root(str(tmp_path / "abs")) == tmp_path / "abs"
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A Python that has none of the packages: this one, without its site-packages."""
+    return subprocess.run(
+        [sys.executable, "-S", "-E", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_another_python_hands_over_to_the_projects_own(tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\necho "ran: $@"\n')
+    stand_in.chmod(0o755)
+    code = "import sys; sys.path.insert(0, '.'); sys.argv = ['x', 'a=1', 'b=x y']; "
+    code += "from orchestrator.interpreter import ensure_interpreter; ensure_interpreter('orchestrator.train')"
+    done = python("-c", code, THINKLESS_PYTHON=str(stand_in), HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "ran: -m orchestrator.train a=1 b=x y\n"), done.stderr
+
+
+def test_candidates_are_told_given_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINKLESS_PYTHON", "/told")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "thinkless").mkdir()
+    (tmp_path / "thinkless" / "interpreter").write_text("/noted\n")
+    assert interpreter.candidates() == ["/told", str(ROOT / ".venv/bin/python"), "/noted"]
+    monkeypatch.delenv("THINKLESS_PYTHON")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    assert interpreter.candidates() == [str(ROOT / ".venv/bin/python")]
+
+
+def test_no_other_python_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(interpreter, "candidates", lambda: [sys.executable, str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as ended:
+        interpreter.ensure_interpreter("orchestrator.train")
+    message = str(ended.value.code)
+    assert message.startswith("thinkless: ") and "no_such_package" in message and "make setup" in message
+    assert "\n" not in message
+
+
+def test_this_python_has_everything() -> None:
+    interpreter.ensure_interpreter("orchestrator.train")  # returns

@@ -1,0 +1,145 @@
+"""A step's record against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learner.report import StepReport
+from orchestrator.metrics import Timings, describe, judged, summarize
+from orchestrator.tracker import GAUGES
+from reward.group import Group
+from reward.verdict import Outcome, Verdict
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.sampler import BatchStats, PendingBatch
+from rollout.trajectory import Finish, Trajectory
+
+
+def prompt(level: str | None) -> Prompt:
+    return Prompt(f"test/{level}", "?", np.array([1], np.int32), "1", "test", level)
+
+
+def trajectory(where: Prompt, sibling: int, tokens: int, mode: Mode | None, finish: Finish, version: int) -> Trajectory:
+    return Trajectory(
+        prompt=where,
+        sibling=sibling,
+        token_ids=np.arange(tokens, dtype=np.int32),
+        behavior_logprobs=np.zeros(tokens, np.float32),
+        mode=mode,
+        finish=finish,
+        versions=(version, version),
+    )
+
+
+def group(
+    level: str | None, rows: list[tuple[int, Mode | None, Outcome, float]], version: int = 4, **more: Any
+) -> Group:
+    """rows: tokens, mode, outcome, reward."""
+    where = prompt(level)
+    return Group(
+        prompt=where,
+        trajectories=tuple(
+            trajectory(where, i, n, mode, Finish.LENGTH if outcome is Outcome.CUT_OFF else Finish.STOP, version)
+            for i, (n, mode, outcome, _) in enumerate(rows)
+        ),
+        verdicts=tuple(Verdict(outcome, None, 0.0) for *_, outcome, _ in rows),
+        rewards=np.array([reward for *_, reward in rows], np.float32),
+        **more,
+    )
+
+
+THINK, SHORT, RIGHT, WRONG = Mode.THINK, Mode.SHORT, Outcome.CORRECT, Outcome.WRONG
+EASY = [(10, THINK, RIGHT, 0.5), (4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0), (6, SHORT, RIGHT, 1.0)]
+HARD = [(40, THINK, RIGHT, 0.5), (100, THINK, Outcome.CUT_OFF, -1.0), (2, None, Outcome.NO_MODE, -1.0)]
+
+
+def test_figures_by_hand() -> None:
+    record = describe(judged([group("2", EASY), group("9", HARD)]))
+    assert record == pytest.approx(
+        {
+            "reward/mean": (0.5 + 1 - 1 + 1 + 0.5 - 1 - 1) / 7,
+            "accuracy/all": 4 / 7,
+            "accuracy/think": 2 / 3,
+            "accuracy/short": 2 / 3,
+            "think_rate/all": 3 / 7,
+            "no_mode": 1 / 7,
+            "truncated": 1 / 7,
+            "tokens/mean": 166 / 7,
+            "tokens/think": 150 / 3,
+            "tokens/short": 14 / 3,
+            "tokens/p50": 6,
+            "tokens/p95": 40 + 0.7 * 60,  # sorted 2 4 4 6 10 40 100, place .95 * 6 = 5.7
+            "tokens/max": 100,
+            "think_rate/level/2": 1 / 4,
+            "accuracy/level/2": 3 / 4,
+            "think_rate/level/9": 2 / 3,
+            "accuracy/level/9": 1 / 3,
+        }
+    )
+
+
+def test_a_mode_that_nobody_chose_has_no_figures() -> None:
+    record = describe(judged([group(None, [(4, SHORT, RIGHT, 1.0), (6, SHORT, WRONG, -1.0)])]))
+    assert record["accuracy/think"] is None and record["tokens/think"] is None
+    assert record["accuracy/short"] == 0.5 and record["think_rate/all"] == 0
+    assert not [key for key in record if "/level/" in key]
+
+
+def test_nothing_at_all_has_no_figures() -> None:
+    record = describe([])
+    assert record["reward/mean"] is None and record["tokens/mean"] is None and record["tokens/max"] is None
+    assert summarize([], None, Timings(), 0)["groups/dropped_share"] is None
+
+
+def timed() -> Timings:
+    timings = Timings(parts={"rollout": 2.0, "reward": 0.5, "learner": 3.0, "push": 0.1})
+    batch = PendingBatch([], 0, BatchStats(tokens=500, seconds=4.0, waited=2.0))
+    timings.finish(5.75, batch)
+    return timings
+
+
+def report(**values: float) -> StepReport:
+    return StepReport(updates=8, skipped=0, tokens=900, seconds=3.0, lr=1e-4, **values)
+
+
+def test_a_step_by_hand() -> None:
+    alike = group("2", [(5, SHORT, RIGHT, 1.0)] * 4, version=2)
+    groups = [group("2", EASY, version=4), alike, group("9", HARD, version=3)]
+    found = summarize(groups, report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01), timed(), 4)
+    assert found["groups/dropped_share"] == pytest.approx(1 / 3)
+    assert found["staleness/max"] == 2  # weights 4, the oldest trajectory sampled with 2
+    assert found["no_op"] == 0 and found["loss/total"] == -0.25 and found["loss/control"] == -0.2
+    assert found["loss/response"] == -0.06 and found["loss/kl"] == 0.01 and found["lr"] == 1e-4
+    assert found["learner/tokens_per_s"] == 300 and found["rollout/tokens_per_s"] == 125
+    assert found["seconds/rollout"] == 2 and found["push/seconds"] == 0.1 and found["seconds/step"] == 5.75
+    assert found["entropy"] is None  # not a number in the report: null, which JSON knows
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_step_without_an_update() -> None:
+    found = summarize([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)], None, timed(), 4)
+    assert found["no_op"] == 1 and found["groups/dropped_share"] == 1
+    assert not [key for key in found if key.startswith("loss/")] and "grad_norm" not in found
+
+
+def test_verdicts_that_were_none_leave_and_are_counted() -> None:
+    """A check that timed out is no wrong answer: its sibling is not in the group; the group counts it."""
+    found = summarize([group("2", EASY, unjudged=2), group("9", HARD, unjudged=1)], None, timed(), 4)
+    assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
+
+
+def test_the_clock_of_a_part() -> None:
+    timings = Timings()
+    with timings.of("reward"):
+        time.sleep(0.02)
+    assert 0.02 <= timings.parts["reward"] < 5
+
+
+def test_every_gauge_has_its_figure() -> None:
+    found = summarize([group("2", EASY)], report(loss=1.0), timed(), 4)
+    assert set(GAUGES) <= {*found, "step"}

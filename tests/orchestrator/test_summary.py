@@ -1,0 +1,117 @@
+"""The result figures against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from orchestrator.summary import summarize_evaluation, wilson
+
+
+def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
+    return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
+
+
+EVALUATION: dict[str, Any] = {
+    "levels": ["2", "9"],
+    "weights": {"2": 0.8, "9": 0.2},
+    "questions_per_level": 512,
+    "temperature": 1.0,
+    "models": {
+        "warmup": {
+            "free": {"2": cell(0.9, 0.6, 0.5, 10), "9": cell(0.6, 0.1, 0.5, 50)},
+            "think": {"2": cell(1.0, 0.5, 1, 16), "9": cell(0.9, 0.35, 1, 100)},
+            "short": {"2": cell(0.9, 0.8, 0, 5), "9": cell(0.3, -0.4, 0, 5)},
+        },
+        "final": {
+            "free": {"2": cell(0.99, 0.96, 0.05, 6), "9": cell(0.92, 0.37, 0.95, 96)},
+            "think": {"2": cell(1.0, 0.5, 1, 17), "9": cell(0.94, 0.41, 1, 101)},
+            "short": {"2": cell(0.99, 0.98, 0, 5), "9": cell(0.4, -0.2, 0, 5)},
+        },
+    },
+    "rewards": {"correct_short": 1, "correct_think": 0.5, "wrong": -1},
+}
+
+
+def met(summary: dict[str, Any]) -> list[bool | None]:
+    return [check["met"] for check in summary["checks"]]
+
+
+def test_figures_by_hand() -> None:
+    summary = summarize_evaluation(EVALUATION)
+    assert summary["regret"] == pytest.approx(0.8 * (0.98 - 0.96) + 0.2 * (0.41 - 0.37))  # 0.024
+    assert summary["accuracy"] == pytest.approx(0.8 * 0.99 + 0.2 * 0.92)
+    assert summary["accuracy_vs_always_think"] == pytest.approx(0.976 - 0.98)
+    assert summary["tokens"] == pytest.approx(24.0)
+    assert summary["tokens_vs_best_mode"] == pytest.approx(24.0 / (0.8 * 5 + 0.2 * 101))
+    assert summary["tokens_vs_always_think"] == pytest.approx(24.0 / (0.8 * 16 + 0.2 * 100))
+    assert summary["think_rate"] == pytest.approx(0.8 * 0.05 + 0.2 * 0.95)
+    assert summary["both_kinds"] is True
+    assert summary["mix"]["warmup"]["short"]["accuracy"] == pytest.approx(0.8 * 0.9 + 0.2 * 0.3)
+    assert summary["mix"]["final"]["free"]["n"] == pytest.approx(1 / (0.64 / 512 + 0.04 / 512))
+    easy, hard = summary["levels"]
+    assert (easy["better"], easy["should"], easy["obeys"]) == ("short", "short", True)
+    assert (hard["better"], hard["should"], hard["obeys"]) == ("think", "think", True)
+    assert easy["gap"] == pytest.approx(0.48) and hard["gap"] == pytest.approx(-0.61)
+    # all met but the saving: 24 of 32.8 tokens is 73 %
+    assert met(summary) == [True, True, True, True, True, True, True, False]
+    assert [set(check) for check in summary["checks"]] == [{"name", "value", "text", "goal", "met"}] * 8
+    assert summary["checks"][5]["text"] == "−0.4 points"
+
+
+def test_a_policy_may_choose_freely_where_the_modes_are_close() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    evaluation["models"]["final"]["short"]["9"]["reward"] = 0.3  # 0.11 less than thinking
+    evaluation["models"]["final"]["free"]["9"]["think_rate"] = 0.5
+    summary = summarize_evaluation(evaluation)
+    hard = summary["levels"][1]
+    assert (hard["better"], hard["should"], hard["obeys"]) == ("think", None, None)
+    assert summary["both_kinds"] is False
+    assert met(summary)[1:4] == [True, None, False]
+
+
+def test_limits_count_as_met_and_a_gap_of_exactly_two_tenths_is_clear() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    final = evaluation["models"]["final"]
+    final["think"]["2"]["reward"], final["short"]["2"]["reward"] = 0.5, 0.7  # 0.7 - 0.5 < 0.2 in floating point
+    final["free"]["2"] |= {"think_rate": 0.10, "reward": 0.65}
+    final["think"]["9"]["reward"], final["free"]["9"]["reward"] = 0.41, 0.36
+    summary = summarize_evaluation(evaluation)
+    assert summary["levels"][0]["should"] == "short" and summary["levels"][0]["obeys"] is True
+    assert summary["regret"] == pytest.approx(0.05) and met(summary)[0] is True
+
+
+def test_disobeying_is_seen_at_the_worst_level() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    evaluation["models"]["final"]["free"]["2"]["think_rate"] = 0.11
+    evaluation["models"]["final"]["free"]["9"]["think_rate"] = 0.89
+    summary = summarize_evaluation(evaluation)
+    assert [level["obeys"] for level in summary["levels"]] == [False, False]
+    assert met(summary)[1:3] == [False, False]
+
+
+def test_what_was_not_measured_is_none_and_never_met() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    del evaluation["models"]["warmup"]
+    del evaluation["models"]["final"]["short"]["9"]
+    summary = summarize_evaluation(evaluation)
+    assert summary["accuracy_vs_always_think"] is None and summary["tokens_vs_always_think"] is None
+    assert summary["regret"] is None and summary["tokens_vs_best_mode"] is None
+    assert met(summary) == [None, True, None, False, True, None, None, None]
+    empty = summarize_evaluation({})
+    assert empty["accuracy"] is None and met(empty) == [None] * 8
+
+
+def test_weights_are_shares_and_equal_by_default() -> None:
+    counts = summarize_evaluation(EVALUATION | {"weights": {2: 8, 9: 2}})  # type: ignore[dict-item]
+    assert counts["accuracy"] == pytest.approx(0.976)
+    assert summarize_evaluation(EVALUATION | {"weights": {}})["accuracy"] == pytest.approx((0.99 + 0.92) / 2)
+
+
+def test_wilson_against_published_values() -> None:
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(1.0, 512)[1] == 1.0
+    assert wilson(0.5, 0) == (0.0, 1.0)

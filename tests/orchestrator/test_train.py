@@ -1,0 +1,402 @@
+"""Training end to end, as a person runs it: the console script, real Ray, vLLM and DeepSpeed, two learner ranks.
+
+One training that must learn is looked at from all sides; the short runs below it show the other ways to run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import socket
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from launched import Watched, succeeded, thinkless
+
+STEPS, SAVE_EVERY, VALIDATE_EVERY = 16, 7, 8
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, its folder, and what Ray's Prometheus end point showed meanwhile."""
+
+    done: Watched
+    folder: Path
+    scraped: str
+
+    def rows(self, training: bool = True) -> Rows:
+        return metrics(self.folder, training)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+
+def metrics(folder: Path, training: bool = True) -> Rows:
+    """The records of training steps, or of validations."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if ("seconds/step" in row) is training]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def scrape(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            return str(page.read().decode())
+    except OSError:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder, port = tmp_path_factory.mktemp("trained"), free_port()
+    run = Watched(
+        [
+            "train",
+            *task,
+            "run.name=learns",
+            f"run.steps={STEPS}",
+            f"run.save_every={SAVE_EVERY}",
+            "run.keep_checkpoints=3",
+            "run.check_every=1",
+            "learner.ranks=2",
+            "learner.lr=4e-4",
+            "learner.schedule=constant",
+            "rollout.workers=1",
+            "rollout.prompts_per_step=24",
+            f"evaluate.every={VALIDATE_EVERY}",
+            "evaluate.questions=128",
+            f"cluster.metrics_port={port}",
+        ],
+        folder,
+        watch_memory=True,
+    )
+    seen: list[str] = []
+
+    def all_gauges() -> bool:
+        page = scrape(port)
+        if "ray_thinkless_" in page:
+            seen.append(page)
+        return run.process.poll() is not None or "ray_thinkless_push_seconds" in page
+
+    run.until(all_gauges, "the gauges appeared on Ray's Prometheus end point")
+    return Trained(succeeded(run.wait()), folder / "runs" / "learns", seen[-1] if seen else "")
+
+
+# ---- it learns ----
+
+
+def test_it_learns(trained: Trained) -> None:
+    """Reward on held-out questions rises by far more than chance (256 questions: a standard error of about .04)."""
+    validations = {row["step"]: row for row in trained.rows(training=False)}
+    assert sorted(validations) == [*range(0, STEPS + 1, VALIDATE_EVERY)]
+    first, last = validations[0], validations[STEPS]
+    assert last["validation/reward"] >= first["validation/reward"] + 0.12, (first, last)
+    assert last["validation/accuracy"] >= first["validation/accuracy"]
+
+
+def test_it_learns_when_to_think(trained: Trained) -> None:
+    found = trained.json("evaluation.json")
+    before, after = found["models"]["warmup"]["free"], found["models"]["final"]["free"]
+    assert 0.3 < before["2"]["think_rate"] < 0.7  # the warm-up taught both modes alike
+    assert after["2"]["think_rate"] < 0.2 and after["2"]["tokens"] < 0.75 * before["2"]["tokens"]
+    assert after["4"]["think_rate"] > max(0.8, before["4"]["think_rate"])
+    assert after["2"]["accuracy"] > 0.9 and after["4"]["reward"] > before["4"]["reward"] + 0.1
+
+
+def test_forced_modes_are_measured_as_such(trained: Trained) -> None:
+    found = trained.json("evaluation.json")
+    assert found["levels"] == ["2", "4"] and found["weights"] == {"2": 0.7, "4": 0.3}
+    assert found["rewards"] == {"correct_short": 1.0, "correct_think": 0.5, "wrong": -1.0}
+    for model in ("warmup", "final"):
+        for level in ("2", "4"):
+            think, short = (found["models"][model][way][level] for way in ("think", "short"))
+            assert (think["n"], short["n"]) == (128, 128)
+            assert (think["think_rate"], short["think_rate"]) == (1.0, 0.0)
+            assert think["tokens"] > short["tokens"]
+            assert short["reward"] == pytest.approx(2 * short["accuracy"] - 1, abs=1e-6)
+            assert think["reward"] == pytest.approx(1.5 * think["accuracy"] - 1, abs=1e-6)
+
+
+# ---- its records ----
+
+ALWAYS = {
+    "step", "time", "reward/mean", "accuracy/all", "think_rate/all", "no_mode", "truncated", "tokens/mean",
+    "tokens/p50", "tokens/p95", "tokens/max", "groups/dropped_share", "unjudged", "staleness/max", "no_op",
+    "loss/total", "loss/control", "loss/response", "loss/kl", "loss/think", "loss/short", "entropy", "kl",
+    "clip_fraction", "grad_norm", "lr", "skipped_updates", "mismatch/kl", "mismatch/mean_abs", "mismatch/max_abs",
+    "learner/tokens_per_s", "rollout/tokens_per_s", "seconds/rollout", "seconds/reward", "seconds/learner",
+    "push/seconds", "seconds/step",
+}  # fmt: skip
+
+
+def test_every_step_has_every_figure(trained: Trained) -> None:
+    rows = trained.rows()
+    assert [row["step"] for row in rows] == [*range(1, STEPS + 1)]
+    for row in rows:
+        assert not [key for key in ALWAYS if not isinstance(row.get(key), (int, float))], row
+        assert all(value is None or math.isfinite(value) for value in row.values())
+        assert row["staleness/max"] == 0 and row["no_op"] == 0 and row["unjudged"] == 0 and row["skipped_updates"] == 0
+        assert row["grad_norm"] > 0 and row["lr"] == 4e-4 and row["entropy"] > 0 and row["kl"] >= 0
+        assert 0 <= row["clip_fraction"] < 0.5 and 0 <= row["groups/dropped_share"] < 1
+        assert row["tokens/p50"] <= row["tokens/p95"] <= row["tokens/max"] <= 128
+        assert row["loss/total"] == pytest.approx(row["loss/control"] + row["loss/response"] + row["loss/kl"], abs=1e-4)
+
+
+def test_sampler_and_learner_agree_at_every_step(trained: Trained) -> None:
+    for row in trained.rows():
+        assert row["mismatch/max_abs"] <= 1e-4 and row["mismatch/mean_abs"] <= 2e-5 and abs(row["mismatch/kl"]) < 1e-6
+
+
+def test_configuration_and_provenance(trained: Trained) -> None:
+    from conf.compose import from_file
+
+    conf = from_file(trained.folder / "config.yaml", [])
+    assert conf.run.steps == STEPS and conf.learner.ranks == 2 and conf.data.arithmetic.levels == [2, 4]
+    found = trained.json("provenance.json")
+    assert {"git_commit", "dirty", "packages", "seed", "data_hash", "python", "started", "command"} <= set(found)
+    assert {"torch", "vllm", "ray", "deepspeed", "transformers"} <= set(found["packages"])
+    assert "train experiment=quickstart" in found["command"] and len(found["data_hash"]) == 64
+    warm_up = [json.loads(line) for line in (trained.folder / "warmup.jsonl").read_text().splitlines()]
+    assert warm_up[-1]["step"] == 500 and warm_up[-1]["loss"] < 0.5 * warm_up[0]["loss"]
+
+
+def test_samples_can_be_read(trained: Trained) -> None:
+    text = (trained.folder / "samples.txt").read_text()
+    assert all(f"--- step {step}, arithmetic/train/" in text for step in range(1, STEPS + 1))
+    assert "<think>" in text and "<short>\\boxed{" in text and "reward" in text
+    samples = [json.loads(line) for line in (trained.folder / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 2 * STEPS and {s["mode"] for s in samples} >= {"think", "short"}
+    assert all(s["response"].startswith(f"<{s['mode']}>") for s in samples if s["mode"])
+
+
+def test_checkpoints_and_the_best_model(trained: Trained) -> None:
+    names = sorted(path.name for path in (trained.folder / "checkpoints").iterdir())
+    assert names == ["step_000007", "step_000014", "step_000016"]
+    state = trained.json(f"checkpoints/{names[-1]}/state.json")
+    assert state["step"] == STEPS and state["prompts"]["position"] == 24 * STEPS
+    rewards = {row["step"]: row["validation/reward"] for row in trained.rows(training=False)}
+    best = trained.json("best/validation.json")
+    assert best["reward"] == max(rewards.values()) == rewards[best["step"]]
+    assert state["best"] == {"step": best["step"], "reward": best["reward"]}
+    assert not list(trained.folder.glob(".*"))  # nothing half-written
+
+
+def test_the_report_stands_alone(trained: Trained) -> None:
+    page = (trained.folder / "report.html").read_text()
+    assert "<svg" in page and 'src="http' not in page and 'href="http' not in page.split("<body", 1)[0]
+    assert str(trained.folder / "report.html") in trained.done.out
+
+
+def test_what_a_person_sees(trained: Trained) -> None:
+    done = trained.done
+    assert "result:" in done.out and f"run folder: {trained.folder}" in done.out
+    assert all(f" {step}/{STEPS} " in done.err for step in range(1, STEPS + 1))
+    assert "validation at step 0:" in done.err and "Traceback" not in done.err and "Error" not in done.err
+
+
+def test_the_model_is_a_hugging_face_folder(trained: Trained) -> None:
+    """transformers loads it with its tokenizer, and it answers easy questions at once."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from conf.compose import from_file
+    from rollout.arithmetic import problems_of_level
+
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(trained.folder / "model").eval()
+    assert model.dtype is torch.float32 and model.config.use_cache
+    right = 0
+    for problem in problems_of_level(7, 2, 16, from_file(trained.folder / "config.yaml", []).data.arithmetic):
+        chat = [{"role": "user", "content": problem.problem}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        written = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+        right += tokenizer.decode(written).startswith(rf"<short>\boxed{{{problem.answer}}}")
+    assert right >= 14
+
+
+def test_transformers_gives_the_model_the_learners_log_probs(trained: Trained) -> None:
+    """One forward pass of each on a sampled answer: float32 rounding apart, the same."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from learner.attention import Layout
+    from learner.model import load_policy
+
+    path = str(trained.folder / "model")
+    sample = json.loads((trained.folder / "samples.jsonl").read_text().splitlines()[-1])
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    ids = torch.tensor(tokenizer(f"<|user|>{sample['problem']}<|assistant|>{sample['response']}").input_ids)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(path)(ids[None]).logits[0, :-1].double()
+        expected = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        asked = torch.ones(len(ids), dtype=torch.bool)
+        asked[0] = False
+        layout = Layout([len(ids)], torch.device("cpu"))
+        found, _ = load_policy(path, "float32")(ids, torch.arange(len(ids)), asked, layout, 1.0, 1024)
+    assert torch.allclose(found[1:].double(), expected, atol=1e-4)
+
+
+def test_the_exported_weights_are_the_checkpoint_s(trained: Trained) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    (saved,) = trained.folder.glob(f"checkpoints/step_{STEPS:06d}/learner/*model_states.pt")
+    state = torch.load(saved, weights_only=False)["module"]
+    model = load_file(trained.folder / "model" / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(model[name], state[name.replace("model.", "body.", 1)])
+    best = load_file(trained.folder / "best" / "model.safetensors")
+    assert set(best) == set(model)
+
+
+# ---- what it takes and leaves ----
+
+
+def test_gauges_on_rays_prometheus_end_point(trained: Trained) -> None:
+    for name in (
+        "rollout_tokens_per_second", "learner_tokens_per_second", "think_rate", "accuracy", "accuracy_think",
+        "accuracy_short", "push_seconds", "reward", "step",
+    ):  # fmt: skip
+        lines = [line for line in trained.scraped.splitlines() if line.startswith(f"ray_thinkless_{name}{{")]
+        assert lines and 'run="learns"' in lines[0] and math.isfinite(float(lines[0].split()[-1])), name
+
+
+def test_memory_stays_small(trained: Trained, warm_up: Watched) -> None:
+    assert 0.5 < trained.done.peak_gib < 8 and 0.5 < warm_up.peak_gib < 8  # and nothing stays: see `succeeded`
+
+
+# ---- going on ----
+
+SAME = ["reward/mean", "loss/total", "loss/control", "tokens/mean", "think_rate/all", "grad_norm", "kl", "entropy"]
+
+
+@pytest.fixture(scope="module")
+def resumed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """As if the run had been stopped in its last step, with the checkpoint of step 14 as its newest: two steps more."""
+    folder = tmp_path_factory.mktemp("resumed") / "learns"
+    shutil.copytree(trained.folder, folder)
+    shutil.rmtree(folder / "checkpoints" / f"step_{STEPS:06d}")
+    shutil.rmtree(folder / "model")
+    done = thinkless(
+        "train", f"resume={folder}", f"run.steps={STEPS + 2}", "evaluate.final=false", folder=folder.parent
+    )
+    return Trained(succeeded(done), folder, "")
+
+
+def test_a_resumed_run_has_each_step_once(resumed: Trained) -> None:
+    assert "going on from step 14" in resumed.done.out
+    assert [row["step"] for row in resumed.rows()] == [*range(1, STEPS + 3)]
+    assert [row["step"] for row in resumed.rows(training=False)] == [0, 8, 16]
+    headers = [
+        line for line in (resumed.folder / "samples.txt").read_text().splitlines() if line.startswith("--- step")
+    ]
+    assert len(headers) == 2 * (STEPS + 2)
+
+
+def test_a_resumed_run_is_the_one_that_was_never_interrupted(trained: Trained, resumed: Trained) -> None:
+    """Steps 15 and 16, done twice: the same prompts, seeds, weights and optimizer state give the same figures."""
+    for step in (15, 16):
+        for key in SAME:
+            before, again = trained.rows()[step - 1][key], resumed.rows()[step - 1][key]
+            assert again == pytest.approx(before, rel=1e-5, abs=1e-6), (step, key)
+    validated = [row["validation/reward"] for row in trained.rows(training=False)]
+    assert [row["validation/reward"] for row in resumed.rows(training=False)] == validated
+
+
+def test_a_resumed_run_goes_on_with_the_next_prompts(resumed: Trained) -> None:
+    state = resumed.json(f"checkpoints/step_{STEPS + 2:06d}/state.json")
+    assert state["step"] == STEPS + 2 and state["prompts"]["position"] == 24 * (STEPS + 2)
+    assert (resumed.folder / "model" / "config.json").is_file()
+    assert len(resumed.json("provenance.json")["resumed"]) == 1
+
+
+# ---- the other ways to run ----
+
+
+@pytest.fixture(scope="module")
+def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A multirun of two: plain GRPO one batch ahead; then the same with a reward function that says nothing."""
+    folder = tmp_path_factory.mktemp("multirun")
+    (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
+    overrides = [
+        "algorithm=grpo",
+        "run.max_staleness=1",
+        "run.steps=4",
+        "run.save_every=2",
+        "reward.function=null,my_reward:constant",
+    ]
+    succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
+    first, second = (folder / "runs" / name for name in ("train-001", "train-002"))
+    return first, second
+
+
+def test_members_of_a_multirun_have_their_own_folders(members: tuple[Path, Path]) -> None:
+    for folder, function in zip(members, ("null", "my_reward:constant"), strict=True):
+        assert f"function: {function}" in (folder / "config.yaml").read_text()
+        assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4] and (folder / "model").is_dir()
+
+
+def test_one_batch_ahead_is_one_step_stale(members: tuple[Path, Path]) -> None:
+    assert [row["staleness/max"] for row in metrics(members[0])] == [0, 1, 1, 1]
+    for step in (2, 4):  # what was asked for ahead and not yet learnt from is asked for again; nothing beyond the end
+        state = json.loads((members[0] / f"checkpoints/step_{step:06d}/state.json").read_text())
+        assert state["prompts"]["position"] == 4 * step
+
+
+def test_grpo_learns(members: tuple[Path, Path]) -> None:
+    rows = metrics(members[0])
+    assert "loss: grpo" in (members[0] / "config.yaml").read_text()
+    assert any(row["no_op"] == 0 for row in rows)
+    assert all(math.isfinite(row["loss/total"]) for row in rows if not row["no_op"])
+    assert not same_weights(members[0] / "model", warmed(members[0]))
+
+
+def test_a_batch_without_informative_groups_is_a_counted_no_op(members: tuple[Path, Path]) -> None:
+    """Every step advances and none changes a weight."""
+    for row in metrics(members[1]):
+        assert row["no_op"] == 1 and row["groups/dropped_share"] == 1 and row["reward/mean"] == 1
+        assert "loss/total" not in row
+    assert same_weights(members[1] / "model", warmed(members[1]))
+
+
+def warmed(folder: Path) -> Path:
+    return Path(json.loads((folder / "provenance.json").read_text())["model"])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    from safetensors.numpy import load_file
+
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert set(a) == set(b)
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.skipif(not (SHARED / "data/gsm8k/train.jsonl").is_file(), reason="../shared/data/gsm8k is not here")
+def test_real_gsm8k_problems_go_through_the_same_pipeline(task: list[str], tmp_path: Path) -> None:
+    """All of them within the context; the tiny model answers them poorly, and nothing breaks."""
+    arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=3", "run.check_every=1"]
+    fewer = ["rollout.prompts_per_step=8", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
+    done = succeeded(thinkless("train", *task, *arguments, *fewer, folder=tmp_path))
+    folder = tmp_path / "runs" / "train-001"
+    assert "gsm8k/train: 7473 problems" in done.err and "dropped as longer" not in done.err
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3] and all(row["reward/mean"] >= -1 for row in rows)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["evaluation_too_long"] == 0
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["levels"] == ["all"] and found["models"]["final"]["free"]["all"]["n"] == 32
+    assert (folder / "report.html").is_file()

@@ -1,0 +1,158 @@
+"""The shape of the house: who may import whom, where heavy libraries come in, and what stays light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("conf", "rollout", "reward", "learner", "orchestrator")  # a file imports its own room and rooms to its left
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+DOORS = {
+    "vllm": {"rollout/engine.py"},
+    "deepspeed": {"learner/engine.py"},
+    "ray": {"orchestrator/cluster.py", "orchestrator/handles.py", "orchestrator/tracker.py"},
+    "hydra": {"conf/compose.py", "orchestrator/cli.py"},
+    "omegaconf": {"conf/compose.py"},
+}
+
+LIGHT = [
+    "conf.schema",
+    "conf.check",
+    "rollout.mode",
+    "rollout.prompt",
+    "rollout.trajectory",
+    "rollout.weights",
+    "rollout.stream",
+    "rollout.problems",
+    "rollout.arithmetic",
+    "rollout.pairs",
+    "rollout.tokens",
+    "rollout.sampler",
+    "rollout.worker",
+    "rollout.engine",
+    "reward.answer",
+    "reward.verdict",
+    "reward.group",
+    "reward.groups",
+    "reward.scheme",
+    "reward.custom",
+    "reward.grade",
+    "learner.advantage",
+    "learner.batch",
+    "learner.pack",
+    "learner.objective",
+    "learner.schedule",
+    "learner.report",
+    "learner.loss.degrpo",
+    "learner.loss.grpo",
+    "learner.loss.sft",
+    "learner.learner",
+    "orchestrator.metrics",
+    "orchestrator.summary",
+    "orchestrator.console",
+    "orchestrator.errors",
+    "orchestrator.agreement",
+    "orchestrator.report",
+]
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "pyarrow", "hydra", "sympy")
+
+LONGEST = 350  # lines
+LONGER = {"orchestrator/report/page.py", "reward/equivalence.py", "reward/grammar.py"}
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, absolute module) of every import statement anywhere in the file, those for type checkers included."""
+    found = []
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(FILES) > 50 and {name.split("/")[0] for name in NAMES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_point_left(path: Path) -> None:
+    room = ROOMS.index(path.relative_to(ROOT).parts[0])
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for line, module in imports(path)
+        if module.split(".")[0] in (*ROOMS[room + 1 :], "tests", "benchmarks")
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_heavy_libraries_come_in_by_their_doors(library: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(module.split(".")[0] == library for _, module in imports(path))
+    }
+    assert users <= DOORS[library], f"{library} is imported in {sorted(users - DOORS[library])}"
+    assert users, f"nobody imports {library}: take its door down"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring and len(docstring) > 30
+
+
+def test_types_maths_and_configuration_import_without_the_heavy_libraries() -> None:
+    """In a fresh process; one import after the other, so that the first offender is named."""
+    script = (
+        "import importlib, sys\n"
+        f"for name in {LIGHT!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    loaded = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n"
+        "    assert not loaded, f'{name} loads {loaded}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_files_fit_the_head() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in zip(NAMES, FILES, strict=True)}
+    longer = {name for name, count in lines.items() if count > LONGEST}
+    assert longer <= LONGER, f"longer than {LONGEST} lines: { {name: lines[name] for name in sorted(longer - LONGER)} }"
+
+
+def tracked() -> list[Path]:
+    """The repository's text files, as git knows them (or, outside a checkout, those of the folders that matter)."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    return [*FILES, *(ROOT / "tests").rglob("*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
+
+
+def test_no_path_of_one_machine() -> None:
+    """Home folders and scratch folders of whoever wrote it work nowhere else."""
+    machine = re.compile(r"/(?:work|home/\w+|root|Users/\w+|tmp/\w+)/[\w.]")
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if path.suffix in (".jsonl", ".html", ".js") or path == Path(__file__):
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}:{n}" for n, line in enumerate(text.splitlines(), 1) if machine.search(line)
+        ]
+    assert not found, found
