@@ -1,0 +1,127 @@
+"""A run folder's files as one `Run`: complete, torn or still being written.
+
+In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, evaluation.json; all but the
+first step's figures may be missing). Out: `Run`. Must not know: how anything is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    name: str
+    config: Record
+    config_text: str
+    provenance: Record
+    steps: list[Record]  # by step; one record per step, a validation merged into it
+    warmup: list[Record]
+    evaluation: Record
+    samples: list[Record]
+    grpo: list[Record]  # plain GRPO recorded on the same task; empty where it does not apply
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """Example: setting("run.steps")."""
+        at: Any = self.config
+        for part in key.split("."):
+            at = at.get(part) if isinstance(at, dict) else None
+        return default if at is None else at
+
+    @property
+    def last_step(self) -> int:
+        return int(self.steps[-1]["step"]) if self.steps else 0
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.steps) and self.last_step >= int(self.setting("run.steps", 0))
+
+    @property
+    def levels(self) -> list[str]:
+        """All levels seen, in order of difficulty (numbers by value, before words)."""
+        marker = "/level/"
+        seen = {key.partition(marker)[2] for record in self.steps for key in record if marker in key}
+        return sorted(seen | {str(level) for level in self.evaluation.get("levels") or ()}, key=by_level)
+
+
+def read_run(folder: Path) -> Run:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder {folder} does not exist")
+    config_text = _text(folder / "config.yaml")
+    try:
+        config = yaml.safe_load(config_text)
+    except yaml.YAMLError:
+        config = None
+    run = Run(
+        name=folder.resolve().name,
+        config=config if isinstance(config, dict) else {},
+        config_text=config_text,
+        provenance=_object(folder / "provenance.json"),
+        steps=merged(records(folder / "metrics.jsonl")),
+        warmup=merged(records(folder / "warmup.jsonl")),
+        evaluation=_object(folder / "evaluation.json"),
+        samples=list(records(folder / "samples.jsonl")),
+        grpo=merged(records(RECORDED_GRPO)),
+    )
+    same_task = "data" in run.config and run.setting("data.path") is None and run.setting("algorithm.loss") == "degrpo"
+    if not same_task:
+        run.grpo.clear()
+    return run
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The objects of a .jsonl file. A line that does not parse is left out: the last may be torn by a cut."""
+    for line in _text(path).splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield {key: _finite(value) for key, value in record.items()}
+
+
+def merged(lines: Iterable[Record]) -> list[Record]:
+    """One record per step, in order. A resumed run writes again from its checkpoint: what it repeats is replaced."""
+    by_step: dict[int, Record] = {}
+    for line in lines:
+        if not isinstance(step := line.get("step"), int):
+            continue
+        trains = any(key not in ("step", "time") and not key.startswith("validation/") for key in line)
+        if trains and by_step and step < max(by_step):
+            by_step = {at: record for at, record in by_step.items() if at < step}
+        by_step[step] = by_step.get(step, {}) | line
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def by_level(level: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(level), level
+    except ValueError:
+        return 1, 0.0, level
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _object(path: Path) -> Record:
+    try:
+        value = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

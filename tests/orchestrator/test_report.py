@@ -1,0 +1,343 @@
+"""The report of complete, cut, odd and empty run folders."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from orchestrator.report import plots, read, write_report
+from orchestrator.report.page import pick_samples
+from orchestrator.report.plots import Dot, Line, line_plot, nice_ticks, scatter_plot, stacked_plot
+from orchestrator.report.read import merged, read_run
+
+LEVELS = ("2", "9")
+
+
+@pytest.fixture(autouse=True)
+def no_recorded_grpo(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(read, "RECORDED_GRPO", tmp_path / "grpo.jsonl")
+
+
+def record(step: int, **changes: Any) -> dict[str, Any]:
+    share = step / 40
+    return {
+        **{"step": step, "time": 1000.0 + 3 * step, "seconds/step": 3.0, "seconds/rollout": 1.5, "seconds/reward": 0.2},
+        **{"seconds/learner": 1.0, "push/seconds": 0.1, "rollout/tokens_per_s": 2000.0, "learner/tokens_per_s": 4000.0},
+        **{"reward/mean": share, "accuracy/all": 0.9, "accuracy/think": 0.95, "accuracy/short": 0.8},
+        **{"think_rate/all": 0.5, "tokens/mean": 30.0, "tokens/think": 60.0, "tokens/short": 5.0},
+        **{f"think_rate/level/{level}": share for level in LEVELS},
+        **{f"accuracy/level/{level}": 0.9 for level in LEVELS},
+        **{"loss/control": -0.1, "loss/response": 0.02, "loss/kl": 0.0, "entropy": 0.1, "mismatch/max_abs": 1e-5},
+        **changes,
+    }
+
+
+def evaluation() -> dict[str, Any]:
+    def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
+        return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
+
+    model = {
+        "free": {"2": cell(0.99, 0.97, 0.01, 5), "9": cell(0.95, 0.43, 0.99, 100)},
+        "think": {"2": cell(1.0, 0.5, 1, 45), "9": cell(0.96, 0.44, 1, 101)},
+        "short": {"2": cell(0.99, 0.98, 0, 5), "9": cell(0.4, -0.2, 0, 5)},
+    }
+    weights = {"2": 0.8, "9": 0.2}
+    return {"levels": list(LEVELS), "weights": weights, "models": {"warmup": model, "final": model}}
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "quickstart-001"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("run:\n  steps: 40\ndata:\n  path: null\nalgorithm:\n  loss: degrpo\n")
+    (folder / "provenance.json").write_text(
+        json.dumps({"git_commit": "a" * 40, "packages": {"ray": "2.52"}, "seed": 7})
+    )
+    write_lines(folder / "metrics.jsonl", [{"step": 0, "validation/accuracy": 0.8}] + [record(k) for k in range(1, 41)])
+    write_lines(folder / "warmup.jsonl", [{"step": k, "loss": 1 / k} for k in range(1, 30)])
+    (folder / "evaluation.json").write_text(json.dumps(evaluation()))
+    sample = {"uid": "u", "level": "9", "problem": "1+1", "answer": "2", "reward": 0.5, "outcome": "correct"}
+    response = "<think>1+1=2</think>\\boxed{2}"
+    write_lines(
+        folder / "samples.jsonl", [sample | {"step": k, "mode": "think", "response": response} for k in range(9)]
+    )
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects text and tags, and checks that tags nest."""
+
+    VOID = ("meta", "br", "circle", "line", "path")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).replace("\u00a0", " ").split())
+
+
+def report(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_a_complete_run(folder: Path) -> None:
+    page = report(folder)
+    for words in (
+        "The model learnt when to think",
+        "Think rate by level",
+        "Accuracy by level",
+        "Accuracy by mode",
+        "Tokens per answer",
+        "Parts of the loss",
+        "Throughput",
+        "Seconds per step",
+        "Validation",
+        "Warm-up loss",
+        "Which mode pays",
+        "Before and after",
+        "99.0 %",
+        "<think>1+1=2</think>\\boxed{2}",
+        "commit aaaaaaaaaa",
+    ):
+        assert words in page.text, words
+    assert page.tags.count("svg") >= 10
+    assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report.html"]
+
+
+def test_it_needs_nothing_from_elsewhere(folder: Path) -> None:
+    text = write_report(folder).read_text()
+    addresses = re.findall(r"https?://[^\"' ]+", text)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg"}
+    page = Page(text)
+    assert not {"link", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href"} & {name for name, _ in page.attributes}
+
+
+def test_colours_exist(folder: Path) -> None:
+    text = write_report(folder).read_text()
+    used, defined = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):", text))
+    assert used <= defined
+
+
+def test_hover_values_are_the_recorded_ones(folder: Path) -> None:
+    page = report(folder)
+    plots_ = [json.loads(value or "") for name, value in page.attributes if name == "data-plot"]
+    tokens = next(
+        plot
+        for plot in plots_
+        if [row[0] for row in plot["rows"]] == ["think", "short", "all"] and plot["rows"][0][2][1] == "60.0"
+    )
+    assert tokens["x"][:3] == [0, 1, 2] and tokens["rows"][2][2][:2] == [None, "30.0"]
+    assert all(len(plot["x"]) == len(plot["at"]) == len(row[2]) for plot in plots_ for row in plot["rows"])
+
+
+def test_a_cut_run_with_a_torn_last_line(folder: Path) -> None:
+    (folder / "evaluation.json").write_text('{"levels": ["2"')
+    lines = (folder / "metrics.jsonl").read_text().splitlines()[:21]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 21, "reward/me')
+    page = report(folder)
+    assert "At step 20 of 40" in page.text and "nothing was evaluated yet" in page.text
+    assert "20 of 40 steps, unfinished" in page.text
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "provenance.json", "metrics.jsonl", "warmup.jsonl", "evaluation.json", "samples.jsonl"]
+)
+@pytest.mark.parametrize("content", [None, "", "[1]\n", "\x00{"])
+def test_any_file_may_be_missing_or_broken(folder: Path, name: str, content: str | None) -> None:
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+    report(folder)
+
+
+def test_an_empty_folder_and_none(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "No step has been recorded yet" in report(tmp_path / "empty").text
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        write_report(tmp_path / "absent")
+
+
+def test_null_nan_and_missing_values_leave_gaps(folder: Path) -> None:
+    lines = [record(k) for k in range(1, 41)]
+    lines[10]["accuracy/short"] = None
+    lines[11]["accuracy/short"] = float("nan")
+    lines[12]["grad_norm"] = float("inf")
+    del lines[13]["accuracy/short"]
+    for line in lines:
+        line["accuracy/level/9"] = None
+    write_lines(folder / "metrics.jsonl", lines)
+    text = write_report(folder).read_text()
+    Page(text)
+    assert not re.search(r"\b(nan|inf|NaN|Infinity|None)\b", re.sub(r"<style>.*?</style>", "", text, flags=re.S))
+
+
+def test_whatever_the_model_writes_is_escaped(folder: Path) -> None:
+    evil = "</pre><script>alert(1)</script>\"'&"
+    sample = {
+        "step": 40,
+        "uid": "u",
+        "level": evil,
+        "problem": evil,
+        "response": evil,
+        "mode": "short",
+        "outcome": "wrong",
+    }
+    write_lines(folder / "samples.jsonl", [sample | {"reward": -1.0, "answer": evil}])
+    write_lines(folder / "metrics.jsonl", [record(k) | {f"think_rate/level/{evil}": 0.5} for k in range(1, 9)])
+    (folder / "config.yaml").write_text(f"run:\n  note: '{evil.replace(chr(39), '')}'\n")
+    (folder / "provenance.json").write_text(json.dumps({"command": evil, "packages": {evil: evil}}))
+    text = write_report(folder).read_text()
+    page = Page(text)
+    assert page.tags.count("script") == 1 and "<script>alert" not in text
+    assert evil in "".join(page.words) and html.escape(evil) not in "".join(page.words)
+
+
+def test_recorded_grpo_is_drawn_only_on_the_same_task(folder: Path) -> None:
+    assert "plain GRPO" not in report(folder).text
+    recorded = [{"step": k, "think_rate/all": 0.5, "think_rate/level/2": 0.4, "tokens/mean": 20} for k in range(60)]
+    write_lines(read.RECORDED_GRPO, recorded)
+    page = report(folder)
+    assert "Think rate by level, plain GRPO" in page.text and ("stroke-dasharray", "5 4") in page.attributes
+    (folder / "config.yaml").write_text("run:\n  steps: 40\ndata:\n  path: gsm8k.jsonl\nalgorithm:\n  loss: degrpo\n")
+    assert "plain GRPO" not in report(folder).text
+
+
+def test_missed_goals_are_named(folder: Path) -> None:
+    figures = evaluation()
+    figures["models"]["final"]["free"]["2"]["accuracy"] = 0.5
+    (folder / "evaluation.json").write_text(json.dumps(figures))
+    page = report(folder)
+    assert "6 of 8 goals met" in page.text and "missed: accuracy over the mix" in page.text
+
+
+def test_a_data_set_without_levels_and_a_long_run(folder: Path) -> None:
+    keep = ("step", "reward/mean", "accuracy/all", "think_rate/all", "tokens/mean", "seconds/step")
+    write_lines(folder / "metrics.jsonl", [{key: record(k)[key] for key in keep} for k in range(5000)])
+    (folder / "evaluation.json").unlink()
+    path = write_report(folder)
+    assert path.stat().st_size < 600_000 and "Think rate by level" in Page(path.read_text()).text
+
+
+def test_many_levels_are_thinned(folder: Path) -> None:
+    write_lines(
+        folder / "metrics.jsonl", [record(k) | {f"think_rate/level/{n}": 0.5 for n in range(40)} for k in range(9)]
+    )
+    (folder / "evaluation.json").unlink()
+    page = report(folder)
+    assert "level 0" in page.text and "level 39" in page.text and "level 20" not in page.text
+
+
+def test_a_resumed_run_replaces_what_it_repeats() -> None:
+    before = [{"step": k, "reward/mean": 0.0} for k in range(1, 8)] + [{"step": 4, "validation/accuracy": 0.5}]
+    after = [{"step": k, "reward/mean": 1.0} for k in (5, 6)]
+    steps = merged(before + after)
+    assert [(line["step"], line["reward/mean"]) for line in steps] == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1)]
+    assert steps[3]["validation/accuracy"] == 0.5
+
+
+def test_levels_are_in_order_of_difficulty(folder: Path) -> None:
+    write_lines(
+        folder / "metrics.jsonl", [{"step": 1} | {f"accuracy/level/{n}": 1 for n in ("10", "9", "hard", "2", "easy")}]
+    )
+    assert read_run(folder).levels == ["2", "9", "10", "easy", "hard"]
+
+
+def test_samples_are_varied_and_late() -> None:
+    def sample(step: int, mode: str, right: bool, level: str) -> dict[str, Any]:
+        return {"step": step, "mode": mode, "outcome": "correct" if right else "wrong", "level": level}
+
+    easy = [sample(k, "short", True, "2") for k in range(100)]
+    others = [sample(90, "think", True, "9"), sample(80, "short", False, "9"), sample(70, "think", False, "9")]
+    picked = pick_samples(easy + others + [sample(3, "think", True, "2")], ["2", "9"])
+    assert len(picked) == 6
+    assert {(s["mode"], s["outcome"]) for s in picked} == {
+        (m, o) for m in ("think", "short") for o in ("correct", "wrong")
+    }
+    assert min(s["step"] for s in picked) >= 50
+    assert pick_samples([], ["2"]) == []
+    assert len(pick_samples(easy[:2], [])) == 2
+
+
+def test_a_very_long_answer_is_clipped(folder: Path) -> None:
+    sample = {"step": 40, "mode": "think", "outcome": "cut_off", "response": "<think>" + "wait " * 9999, "problem": "p"}
+    write_lines(folder / "samples.jsonl", [sample])
+    path = write_report(folder)
+    assert "characters left out" in path.read_text() and path.stat().st_size < 300_000
+
+
+def test_ticks_are_round() -> None:
+    assert nice_ticks(0, 7, 4) == [0, 2, 4, 6]
+    assert nice_ticks(0, 1, 4) == [0, 0.25, 0.5, 0.75, 1]
+    assert nice_ticks(3, 3, 4) == [3]
+
+
+@pytest.mark.parametrize(
+    "values", [[None], [0.0], [0.0, 0.0], [5.0, None, 5.0], [-1.0, -2.0], [1e-9, 1e9], [0.5] * 2000]
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_any_line_makes_well_formed_svg_inside_its_frame(values: list[float | None], log: bool) -> None:
+    line = Line("a<b", [(k, value) for k, value in enumerate(values)], "--ink")
+    for svg in (
+        line_plot([line], "x", log=log),
+        line_plot([line], "x", log=log, small=True),
+        stacked_plot([line, line], "x"),
+    ):
+        if svg:
+            ElementTree.fromstring(svg)
+            assert not re.search(r"nan|inf", svg)
+
+
+def test_a_point_between_two_gaps_is_a_dot() -> None:
+    axis = plots.Axis(0, 10, 0, 100)
+    assert plots._path([(0, 1.0), (1, None), (2, 2.0), (3, None), (4, 3.0), (5, 3.0)], axis, axis) == (
+        "M0.0,10.0h.01M20.0,20.0h.01M40.0,30.0L50.0,30.0"
+    )
+
+
+def test_end_labels_do_not_cover_each_other() -> None:
+    lines = [Line(f"l{k}", [(0, 0.99), (1, 0.99 + k / 1000)], "--ink") for k in range(5)]
+    svg = ElementTree.fromstring(line_plot(lines, "x", y=(0, 1)))
+    heights = sorted(float(text.get("y", "")) for text in svg.iter("text") if text.get("class") == "end")
+    assert all(b - a >= plots.LABEL_GAP - 0.2 for a, b in pairwise(heights))
+
+
+def test_scatter_of_equal_points() -> None:
+    dots = [Dot("a", "a", 10.0, 1.0, 0.99, 1.0, "--ink"), Dot("b", "", 10.0, 1.0, 0.99, 1.0, "--ink", hollow=True)]
+    ElementTree.fromstring(scatter_plot(dots, "x", "tokens"))
+    ElementTree.fromstring(scatter_plot([Dot("a", "a", 0.0, 0.0, 0.0, 0.1, "--ink")], "x", "tokens"))
+    assert scatter_plot([], "x", "tokens") == ""
