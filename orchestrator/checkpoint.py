@@ -6,6 +6,7 @@ In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must n
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -41,6 +42,7 @@ class Store:
             partial.mkdir(parents=True)
             learner.save(str(partial))
             (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
+            _to_disk(partial)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except (OSError, RuntimeError) as error:
@@ -63,3 +65,11 @@ class Store:
             return None
         folder = self.folder / f"step_{steps[-1]:06d}"
         return folder, json.loads((folder / "state.json").read_text())
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until every file is on the disk: a power cut must not leave a complete-looking folder of empty files."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

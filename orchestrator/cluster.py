@@ -96,14 +96,14 @@ class Cluster:
         return dead
 
     def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[Handle]:
-        bundle = _bundle(conf.num_cpus, conf.num_gpus if conf.device is Device.gpu else 0)
+        bundle = _bundle(conf.num_cpus, _gpus(conf))
         environment = {"OMP_NUM_THREADS": str(conf.threads)}
         return self._place(
             "rollout worker", "rollout.workers", body, [arguments] * conf.workers, bundle, conf.timeout_s, environment
         )
 
     def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[Handle]:
-        bundle = _bundle(conf.num_cpus, conf.num_gpus if conf.device is Device.gpu else 0)
+        bundle = _bundle(conf.num_cpus, _gpus(conf))
         environment = {"OMP_NUM_THREADS": str(conf.threads)}
         return self._place("learner rank", "learner.ranks", body, arguments, bundle, conf.timeout_s, environment)
 
@@ -149,6 +149,24 @@ class Cluster:
             handles.append(Handle(actor, f"{name} {index}", timeout_s))
         self._placed.append((group, handles))
         return handles
+
+    def refuse_too_small(self, rollout: RolloutConf, learner: LearnerConf, reward: RewardConf) -> None:
+        """BadInput, before a long warm-up, when the whole run will not fit next to each other."""
+        asked = {
+            "rollout.workers": (rollout.workers, _bundle(rollout.num_cpus, _gpus(rollout))),
+            "learner.ranks": (learner.ranks, _bundle(learner.num_cpus, _gpus(learner))),
+            "reward.workers": (reward.workers, _bundle(reward.num_cpus, 0)),
+        }
+        total = ray.cluster_resources()
+        for resource in ("CPU", "GPU"):
+            parts = {key: (count, each.get(resource, 0)) for key, (count, each) in asked.items() if each.get(resource)}
+            need, have = sum(count * each for count, each in parts.values()), total.get(resource, 0)
+            if need > have + 1e-6:
+                listed = " + ".join(f"{key}={count} of {each:g}" for key, (count, each) in parts.items())
+                raise BadInput(
+                    f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}; lower one of them, "
+                    f"or its num_{resource.lower()}s"
+                )
 
     def _refuse_impossible(self, name: str, key: str, bundle: Bundle, count: int) -> None:
         total = ray.cluster_resources()
@@ -231,6 +249,10 @@ def _authenticate(token: str | None) -> None:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
     Config.initialize("")  # Ray read its settings when it was imported,
     AuthenticationTokenLoader.instance().reset_cache()  # and its token when it was first used
+
+
+def _gpus(conf: RolloutConf | LearnerConf) -> float:
+    return conf.num_gpus if conf.device is Device.gpu else 0.0
 
 
 def _bundle(num_cpus: float, num_gpus: float) -> Bundle:

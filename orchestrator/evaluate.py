@@ -17,7 +17,7 @@ from orchestrator import folder as run_folders
 from orchestrator.cluster import Cluster, started
 from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
-from orchestrator.train import load_all_problems
+from orchestrator.problems import load_all_problems
 from orchestrator.validate import evaluate_modes
 from reward.judge import Judge
 from reward.panel import Panel

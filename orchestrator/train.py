@@ -31,6 +31,7 @@ from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import Handle
 from orchestrator.loop import train
+from orchestrator.problems import Problems, load_all_problems
 from orchestrator.report import write_report
 from orchestrator.summary import summarize_evaluation
 from orchestrator.tracker import Tracker
@@ -38,52 +39,10 @@ from orchestrator.validate import Validator, evaluate_modes
 from orchestrator.warmup import warm_up
 from reward.judge import Judge
 from reward.panel import Panel
-from rollout import arithmetic
-from rollout.problems import Problem, load_problems, split_validation, validation_data
 from rollout.sampler import Sampler
 from rollout.stream import PromptStream, as_prompts
 from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer
 from rollout.worker import RolloutWorker, Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Problems:
-    """training None: generated without end. evaluation: for the final table (generated: fresh questions per level)."""
-
-    training: list[Problem] | None
-    validation: list[Problem]
-    evaluation: list[Problem]
-    data_hash: str
-    notes: tuple[str, ...]
-
-
-def load_all_problems(conf: Config) -> Problems:
-    """Training, validation and evaluation problems; raises BadInput before anything is started."""
-    data, validation, evaluate = conf.data, conf.validation, conf.evaluate
-    if data.path is None:
-        arithmetic.check(data.arithmetic)
-        seed = evaluate.seed
-        held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
-        fresh = [
-            p
-            for level in data.arithmetic.levels
-            for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
-        ]
-        return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
-    loaded = load_problems(data)
-    notes = [loaded.summary()]
-    training = list(loaded.problems)
-    if validation.path is not None:
-        other = load_problems(validation_data(validation, data))
-        notes.append(other.summary())
-        held_out = list(other.problems)
-        evaluation = held_out[: evaluate.questions]
-        if len(held_out) > validation.size:
-            _, held_out = split_validation(held_out, validation.size, evaluate.seed)
-    else:
-        training, held_out = split_validation(training, validation.size, evaluate.seed)
-        evaluation = held_out[: evaluate.questions]
-    return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))
 
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
@@ -118,6 +77,7 @@ def _run(
     saved: tuple[Path, dict[str, Any]] | None,
     cluster: Cluster,
 ) -> None:
+    cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
     path = _model(conf, folder, cluster)
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model)

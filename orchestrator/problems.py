@@ -1,0 +1,52 @@
+"""The problems of a run: for training, for validation, for the final table.
+
+In: configuration. Out: `Problems`, read and checked before anything is started. Must not know: tokenizers, Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.schema import Config
+from rollout import arithmetic
+from rollout.problems import Problem, load_problems, split_validation, validation_data
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """training None: generated without end. evaluation: for the final table (generated: fresh questions per level)."""
+
+    training: list[Problem] | None
+    validation: list[Problem]
+    evaluation: list[Problem]
+    data_hash: str
+    notes: tuple[str, ...]
+
+
+def load_all_problems(conf: Config) -> Problems:
+    """Training, validation and evaluation problems; raises BadInput before anything is started."""
+    data, validation, evaluate = conf.data, conf.validation, conf.evaluate
+    if data.path is None:
+        arithmetic.check(data.arithmetic)
+        seed = evaluate.seed
+        held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
+        fresh = [
+            p
+            for level in data.arithmetic.levels
+            for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
+        ]
+        return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
+    loaded = load_problems(data)
+    notes = [loaded.summary()]
+    training = list(loaded.problems)
+    if validation.path is not None:
+        other = load_problems(validation_data(validation, data))
+        notes.append(other.summary())
+        held_out = list(other.problems)
+        evaluation = held_out[: evaluate.questions]
+        if len(held_out) > validation.size:
+            _, held_out = split_validation(held_out, validation.size, evaluate.seed)
+    else:
+        training, held_out = split_validation(training, validation.size, evaluate.seed)
+        evaluation = held_out[: evaluate.questions]
+    return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))
