@@ -36,6 +36,22 @@ def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float = 0.9) -> list[str]:
+    """What reinforcement learning cannot mend: levels where thinking is seldom right before it begins, one line each.
+
+    measured: {think: {level: {accuracy}}, ...} of the model that training starts from.
+    """
+    found = []
+    for level, cell in measured.get("think", {}).items():
+        accuracy = cell.get("accuracy")
+        if accuracy is not None and accuracy < least:
+            found.append(
+                f"level {level}: thinking is right on {accuracy:.0%} only before training; what the warm-up has not "
+                "taught is not learnt by choosing modes (raise warmup.steps)"
+            )
+    return found
+
+
 def summarize_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """All result figures. Example: on the only level short earns 1, thinking .5 and the policy .95 -> regret .05.
 

@@ -33,7 +33,7 @@ from orchestrator.handles import Handle
 from orchestrator.loop import train
 from orchestrator.problems import Problems, load_all_problems
 from orchestrator.report import write_report
-from orchestrator.summary import summarize_evaluation
+from orchestrator.summary import doubts, summarize_evaluation
 from orchestrator.tracker import Tracker
 from orchestrator.validate import Validator, evaluate_modes
 from orchestrator.warmup import warm_up
@@ -124,7 +124,8 @@ def _run(
             tracker.note(note)
         evaluator = _Evaluator(conf, folder, sampler, panel, evaluation)
         if not saved:
-            evaluator.run("warmup")
+            for doubt in doubts(evaluator.run("warmup")):
+                tracker.note(doubt)
         export = functools.partial(export_model, learner, tokenizer)
         conf_eval = conf.evaluate
         samples = Sampling(
@@ -204,10 +205,11 @@ class _Evaluator:
     panel: Panel
     prompts: list[Any]
 
-    def run(self, model: str) -> None:
+    def run(self, model: str) -> dict[str, Any]:
+        """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""
         conf = self.conf
         if not conf.evaluate.final or not self.prompts:
-            return
+            return {}
         path = self.folder / "evaluation.json"
         found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
         length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
@@ -232,6 +234,7 @@ class _Evaluator:
         }
         found["models"][model] = measured
         path.write_text(json.dumps(found, indent=1))
+        return measured
 
 
 def result_lines(folder: Path) -> list[str]:

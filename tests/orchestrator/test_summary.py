@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.summary import summarize_evaluation, wilson
+from orchestrator.summary import doubts, summarize_evaluation, wilson
 
 
 def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
@@ -115,3 +115,10 @@ def test_wilson_against_published_values() -> None:
     assert wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert wilson(1.0, 512)[1] == 1.0
     assert wilson(0.5, 0) == (0.0, 1.0)
+
+
+def test_doubts_name_the_levels_that_thinking_does_not_solve() -> None:
+    measured = {"think": {"2": {"accuracy": 1.0}, "7": {"accuracy": 0.4}, "8": {"accuracy": None}}, "short": {}}
+    (doubt,) = doubts(measured)
+    assert doubt.startswith("level 7: thinking is right on 40%") and "warmup.steps" in doubt
+    assert doubts({}) == []
