@@ -19,8 +19,8 @@ from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 
 PROMPTS, SIBLINGS = 8, 2
-BOUNDS = {  # largest and mean |difference|, nats. float32: measured 1e-5 and 1e-6 on a CPU
-    Dtype.float32: (1e-4, 2e-5),
+BOUNDS = {  # largest and mean |difference|, nats: above rounding, far below any fault (a forgotten push: 0.1 and more)
+    Dtype.float32: (1e-3, 2e-5),  # measured on a CPU: 1.4e-4 at most among 500,000 tokens of a run, mean 3e-7
     Dtype.bfloat16: (2.0, 0.05),  # not yet measured on a GPU
 }
 
