@@ -6,7 +6,6 @@ Must not know: Ray, DeepSpeed, where batches come from.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Learner:
         return reports[0]
 
     def fine_tune(self, batch: TrainBatch) -> Any:
-        """One supervised step, asked for; waiting on the answer gives (loss, tokens, rank-seconds)."""
+        """One supervised step, asked for; waiting on the answer gives (loss, tokens)."""
         return _FineTuned([rank.call("fine_tune", batch.ranks[r]) for r, rank in enumerate(self.ranks)])
 
     def logprobs(self, batch: TrainBatch, temperature: float) -> list[tuple[MicroBatch, np.ndarray]]:
@@ -75,7 +74,7 @@ class Learner:
 
 class _FineTuned:
     def __init__(self, futures: list[Future]):
-        self.futures, self.begin = futures, time.monotonic()
+        self.futures = futures
 
     def wait(self) -> tuple[float, int]:
         parts = [future.wait() for future in self.futures]

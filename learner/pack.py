@@ -27,12 +27,10 @@ def pack(sequences: list[Sequence], totals: Totals, max_tokens: int, num_ranks: 
             )
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
-    shares = _balance(sequences, num_ranks)
-    bins = max(len(_fill(share, max_tokens)) for share in shares)
-    ranks = []
-    for share in shares:
-        rows = _spread(share, max_tokens, bins)
-        ranks.append(tuple(_micro_batch(row) if row else _idle(sequences[0]) for row in rows))
+    filled = [_fill(share, max_tokens) for share in _balance(sequences, num_ranks)]
+    count = max(map(len, filled))
+    idle = _idle(sequences[0])
+    ranks = [tuple(map(_micro_batch, rows)) + (idle,) * (count - len(rows)) for rows in filled]
     return TrainBatch(tuple(ranks), totals, len(sequences), sum(map(len, sequences)))
 
 
@@ -59,12 +57,6 @@ def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
         rows[row].append(sequence)
         room[row] -= len(sequence)
     return rows
-
-
-def _spread(share: list[Sequence], max_tokens: int, bins: int) -> list[list[Sequence]]:
-    """Exactly `bins` rows: as packed, then empty ones."""
-    rows = _fill(share, max_tokens)
-    return rows + [[] for _ in range(bins - len(rows))]
 
 
 def _micro_batch(row: list[Sequence]) -> MicroBatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +27,3 @@ class StepReport:
     mismatch_kl: float = float("nan")  # k3 of sampler against learner, nats
     mismatch_mean_abs: float = float("nan")  # |log-prob(sampler) - log-prob(learner)|, nats
     mismatch_max_abs: float = float("nan")
-    extra: dict[str, float] = field(default_factory=dict)

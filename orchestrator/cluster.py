@@ -225,10 +225,6 @@ def listening_on(port: int | None) -> Iterator[None]:
         ) from error
 
 
-def node_resources() -> dict[str, float]:
-    return {name: float(amount) for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
-
-
 def started(handles: list[Handle], method: str, timeout_s: float, *args: Any) -> list[Any]:
     """Call `method` on all at once and wait: for actors that take long to come up."""
     from orchestrator.handles import wait_all

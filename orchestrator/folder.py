@@ -70,10 +70,14 @@ def create(conf: Config, prefix: str) -> Path:
         raise BadInput(f"run.root={parent}: cannot make a run folder there ({error.strerror})") from error
 
 
+def _overridden_root(overrides: list[str]) -> Path:
+    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
+    return root(given[-1] if given else RunConf().root)
+
+
 def find(name: str, overrides: list[str]) -> Path:
     """The folder of an existing run, given as a path or as a name under run.root (as overridden, else the default)."""
-    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
-    conf_root = root(given[-1] if given else RunConf().root)
+    conf_root = _overridden_root(overrides)
     for folder in (Path(name).expanduser(), conf_root / name):
         if (folder / "config.yaml").is_file():
             return folder.absolute()
@@ -84,8 +88,7 @@ def find(name: str, overrides: list[str]) -> Path:
 
 def newest(overrides: list[str]) -> Path:
     """The run under run.root that was started last."""
-    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
-    conf_root = root(given[-1] if given else RunConf().root)
+    conf_root = _overridden_root(overrides)
     runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise BadInput(f"there is no run in {conf_root}: start one (thinkless quickstart), or give run.name=<run>")
