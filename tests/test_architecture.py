@@ -17,6 +17,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 DOORS = {
     "vllm": {"rollout/engine.py"},
+    "sympy": {"reward/maths/symbolic.py", "reward/equivalence.py"},
     "deepspeed": {"learner/engine.py"},
     "ray": {"orchestrator/cluster.py", "orchestrator/handles.py", "orchestrator/tracker.py"},
     "hydra": {"conf/compose.py", "orchestrator/cli.py"},
@@ -26,6 +27,7 @@ DOORS = {
 LIGHT = [
     "conf.schema",
     "conf.check",
+    "rollout.function",
     "rollout.mode",
     "rollout.prompt",
     "rollout.trajectory",
@@ -45,6 +47,9 @@ LIGHT = [
     "reward.scheme",
     "reward.custom",
     "reward.grade",
+    "reward.pool",
+    "reward.statistics",
+    "reward.judge",
     "learner.advantage",
     "learner.batch",
     "learner.pack",
@@ -61,11 +66,12 @@ LIGHT = [
     "orchestrator.errors",
     "orchestrator.agreement",
     "orchestrator.report",
+    "orchestrator.verify",
 ]
 HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "pyarrow", "hydra", "sympy")
 
 LONGEST = 350  # lines
-LONGER = {"orchestrator/report/page.py", "reward/equivalence.py", "reward/grammar.py"}
+LONGER = {"orchestrator/report/page.py"}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

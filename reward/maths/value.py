@@ -1,26 +1,31 @@
 """Trees -> numbers: exact fractions while they stay small, 60-digit floats (mpmath) else.
 
-In: a tree of `reward.grammar` without relations or lists, and values for its symbols. Out: Fraction, mpf or mpc, or
-`Undefined`. Every step is bounded before it is computed (exponents, factorials, digits), so that no tree within the
-grammar's bounds takes long; what is beyond the bounds is `TooLarge`. Must not know: text, golds, rewards.
+In: a tree of `grammar` without relations or lists, and values for its symbols. Out: Fraction, mpf or mpc, a
+matrix as a list of rows of these, or `Undefined`. What has no value without calculus (an integral, a limit, a sum
+without end) gets a stand-in that depends on all its parts, so that equal ones are equal anywhere. Every step is bounded
+before it is computed (exponents, factorials, digits), so that no tree within the grammar's bounds takes long; what is
+beyond the bounds is `TooLarge`. Must not know: text, golds, rewards.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 from mpmath import mp
 
-from reward.grammar import Node
+from reward.maths.grammar import Node
+from reward.maths.matrices import Shape, combine, det, transpose
 
 DIGITS = 60
 MAX_BITS = 20_000  # of an exact numerator or denominator; beyond: floats
 MAX_MAGNITUDE = 10_000_000  # of a float's binary exponent
 MAX_FACTORIAL = 1_000_000
 MAX_ANGLE_BITS = 200  # of a trigonometric function's argument
+MAX_TERMS = 2_000  # of a sum or product, over all of a tree's that are nested
 
 Number = Any  # Fraction | mpf | mpc
 
@@ -34,6 +39,19 @@ class TooLarge(Undefined):
 
 
 def evaluate(node: Node, symbols: Mapping[str, Number]) -> Number:
+    """The value; a rest of rounding beside 0 is 0 (found by computing again with twice the digits)."""
+    try:
+        value = _evaluate(node, symbols, MAX_TERMS)
+        if isinstance(value, Fraction | list) or value == 0 or not mp.isfinite(value) or abs(value) > 1e-30:
+            return value
+        with mp.workdps(2 * mp.dps):
+            again = _evaluate(node, symbols, MAX_TERMS)
+            return Fraction(0) if abs(again) < abs(value) * mp.mpf(10) ** (-mp.dps // 4) else value
+    except Shape as error:
+        raise Undefined(str(error)) from None
+
+
+def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     kind = node[0]
     if kind in ("num", "dec"):
         return node[1]
@@ -48,18 +66,28 @@ def evaluate(node: Node, symbols: Mapping[str, Number]) -> Number:
             return Fraction(int(node[1], node[2]))
         except ValueError as error:
             raise Undefined(str(error)) from None
+    if kind == "matrix":
+        return _alike([[_evaluate(entry, symbols, terms) for entry in row] for row in node[1]])[0]
+    if kind in ("sum", "prod"):
+        return _terms(node, symbols, terms)
+    if kind in ("int", "lim", "diff"):
+        return _stand_in(node, symbols, terms)
     if kind not in ("add", "mul", "div", "pow", "neg", "fn", "deg", "pct"):
         raise Undefined(kind)
     if kind == "fn":
-        return _bounded(_function(node[1], [evaluate(arg, symbols) for arg in node[2:]]))
-    a = evaluate(node[1], symbols)
+        return _bounded(_function(node[1], [_evaluate(arg, symbols, terms) for arg in node[2:]]))
+    a = _evaluate(node[1], symbols, terms)
     if kind == "neg":
-        return -a
+        return [[-x for x in row] for row in a] if isinstance(a, list) else -a
+    if kind == "pow" and isinstance(a, list) and node[2] in _TRANSPOSE:
+        return transpose(a)
     if kind == "pct":
         return a / 100
     if kind == "deg":
         return _float(a) * mp.pi / 180
-    b = evaluate(node[2], symbols)
+    b = _evaluate(node[2], symbols, terms)
+    if isinstance(a, list) or isinstance(b, list):
+        return combine(kind, *_alike(a, b))
     if kind == "pow":
         return _bounded(_power(a, b))
     if not (isinstance(a, Fraction) and isinstance(b, Fraction)):
@@ -73,8 +101,73 @@ def evaluate(node: Node, symbols: Mapping[str, Number]) -> Number:
     return _bounded(a / b)
 
 
+def _alike(*values: Number) -> list[Number]:
+    """Matrices and numbers with entries of one type: all fractions, or all floats (an exponent stays whole)."""
+    entries = [x for value in values for x in (_entries(value) if isinstance(value, list) else [value])]
+    if any(isinstance(x, list) for x in entries):
+        raise Undefined("a matrix of matrices")
+    if all(isinstance(x, Fraction) for x in entries):
+        return list(values)
+    return [
+        [[_float(x) for x in row] for row in value] if isinstance(value, list) else _float(value) for value in values
+    ]
+
+
+def _entries(matrix: Number) -> list[Number]:
+    return [x for row in matrix for x in row]
+
+
+_TRANSPOSE = (("sym", "T"), ("sym", "\\top"), ("sym", "\\intercal"))
+
+
+def _terms(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
+    """A sum or product of a bounded number of terms; without end it has a stand-in."""
+    kind, name, low, high, body = node
+    first, last = _evaluate(low, symbols, terms), _evaluate(high, symbols, terms)
+    if last == mp.inf:
+        return _stand_in(node, symbols, terms)
+    if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
+        raise Undefined("bounds that are not whole")
+    count = int(last - first) + 1
+    if count > terms:
+        raise TooLarge("terms")
+    total = Fraction(int(kind == "prod"))
+    for k in range(max(0, count)):
+        value = _evaluate(body, {**symbols, name: first + k}, terms // max(1, count))
+        if isinstance(value, list):
+            raise Undefined("a sum of matrices")
+        if not (isinstance(total, Fraction) and isinstance(value, Fraction)):
+            total, value = _float(total), _float(value)
+        total = _bounded(total + value if kind == "sum" else total * value)
+    return total
+
+
+def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
+    """A number in 1..2 for what is not computed, from its parts' values; the bound name counts as itself."""
+    name, *parts = node[1:]
+    marks = [node[0]]
+    for point in (Fraction(317, 991), Fraction(5, 2), Fraction(7)):
+        for part in parts:
+            if not isinstance(part, tuple):
+                marks.append(str(part))
+                continue
+            try:
+                value = _float(_evaluate(part, {**symbols, name: point}, terms))
+                marks.append(mp.nstr(value, 25))
+            except Undefined as error:
+                marks.append(type(error).__name__)
+    return 1 + Fraction(zlib.crc32("|".join(marks).encode()), 2**32)
+
+
 def same(a: Number, b: Number, decimal: bool) -> bool:
     """decimal: relative tolerance 1e-6, because one side was written as a decimal; else exactly (to 40 digits)."""
+    if isinstance(a, list) or isinstance(b, list):
+        return (
+            isinstance(a, list)
+            and isinstance(b, list)
+            and [len(row) for row in a] == [len(row) for row in b]
+            and all(same(x, y, decimal) for r, q in zip(a, b, strict=True) for x, y in zip(r, q, strict=True))
+        )
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return abs(a - b) <= Fraction(1, 10**6) * min(abs(a), abs(b)) if decimal else a == b
     a, b = _float(a), _float(b)
@@ -83,7 +176,7 @@ def same(a: Number, b: Number, decimal: bool) -> bool:
     difference = abs(a - b)
     if not mp.isfinite(difference):
         return False
-    return bool(difference <= mp.mpf(10) ** (-6 if decimal else -40) * min(abs(a), abs(b)) or difference < 1e-50)
+    return bool(difference <= mp.mpf(10) ** (-6 if decimal else -40) * min(abs(a), abs(b)))
 
 
 def ratio(a: Number, b: Number) -> Number:
@@ -92,7 +185,7 @@ def ratio(a: Number, b: Number) -> Number:
 
 
 def real(a: Number) -> bool:
-    return isinstance(a, Fraction) or abs(mp.im(a)) < 1e-40
+    return isinstance(a, Fraction | list) or abs(mp.im(a)) <= 1e-40 * abs(a)
 
 
 def _float(a: Number) -> Any:
@@ -149,14 +242,21 @@ def _root(a: Fraction, n: int) -> Fraction | None:
     return None if p is None or q is None else Fraction(p, q)
 
 
-_TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
+_TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc", "cis"}
 _MPMATH = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
-    "ln": "log",
+    "arccot": "acot", "arcsec": "asec", "arccsc": "acsc", "ln": "log", "Re": "re", "Im": "im", "arg": "arg",
+    "Gamma": "gamma",
 }  # fmt: skip
 
 
 def _function(name: str, args: list[Number]) -> Number:
+    if any(isinstance(a, list) for a in args):
+        if name in ("det", "abs") and len(args) == 1 and len(args[0]) == len(args[0][0]):
+            return det(args[0])
+        if name == "abs" and len(args) == 1 and 1 in (len(args[0]), len(args[0][0])):
+            return _power(sum((_float(x) ** 2 for row in args[0] for x in row), mp.mpf(0)), Fraction(1, 2))
+        raise Undefined(f"{name} of a matrix")
     exact = all(isinstance(a, Fraction) for a in args)
     whole = exact and all(a.denominator == 1 for a in args)
     one = args[0]
@@ -180,8 +280,11 @@ def _function(name: str, args: list[Number]) -> Number:
             raise TooLarge(name)
         return mp.binomial(_float(n), _float(k))
     if name == "log" and len(args) == 2:
-        return _function("ln", [one]) / _function("ln", [args[1]])
-    if len(args) != 1:
+        below = _function("ln", [args[1]])
+        if below == 0:
+            raise Undefined("a logarithm to base 1")
+        return _function("ln", [one]) / below
+    if len(args) != 1 or name == "det":
         raise Undefined(f"{name} of {len(args)}")
     if name == "factorial":
         if whole and 0 <= one <= 1000:
@@ -189,6 +292,12 @@ def _function(name: str, args: list[Number]) -> Number:
         if abs(_float(one)) > MAX_FACTORIAL or (whole and one < 0):
             raise TooLarge(name)
         return mp.factorial(_float(one))
+    if name == "factorial2":
+        if not whole or not 0 <= one <= 300:
+            raise TooLarge(name)
+        return Fraction(math.prod(range(one.numerator, 0, -2)))
+    if name in ("Gamma", "zeta") and abs(_float(one)) > 1000:
+        raise TooLarge(name)
     if name == "abs":
         return abs(one)
     if name in ("floor", "ceil"):
@@ -204,6 +313,8 @@ def _function(name: str, args: list[Number]) -> Number:
         raise TooLarge(name)
     if name in _TRIGONOMETRIC and x != 0 and mp.mag(x) > MAX_ANGLE_BITS:
         raise TooLarge(name)
+    if name == "cis":
+        return mp.mpc(mp.cos(x), mp.sin(x))
     if name in ("log", "ln", "lg"):
         if x == 0:
             raise Undefined(name)

@@ -1,0 +1,334 @@
+"""Whether two trees mean the same.
+
+In: trees of `meaning`. Out: a truth value. Numbers compare exactly, with a relative tolerance of 1e-6 where one
+side is written as a decimal; formulas compare at several points (a test by random values: Schwartz 1980, Zippel 1979).
+Must not know: text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from reward.maths import reals
+from reward.maths.families import same_family
+from reward.maths.grammar import Node
+from reward.maths.meaning import children, constants, is_name, is_quantity, meant, names, some
+from reward.maths.value import Undefined, evaluate, ratio, real, same
+
+_MAX_ITEMS = 100
+_STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
+_INTEGERS = set("nkmNjlr")  # names that usually stand for whole numbers
+
+
+def equal(a: Node, b: Node) -> bool:
+    if a == b:
+        return True
+    kinds = {a[0], b[0]}
+    if (_region(a) or _region(b)) and (found := _as_reals(a, b)) is not None:
+        return found
+    if (found := same_family(a, b)) is not None:
+        return found
+    for one, other in ((a, b), (b, a)):
+        if one[0] in ("set", "list") and len(one[1]) == 1 and other[0] not in ("set", "list", "or"):
+            return equal(one[1][0], other)  # {5} and 5
+        if one[0] == "matrix" and other[0] == "seq" and other[1:3] == ("(", ")"):
+            flat = tuple(entry for row in one[1] for entry in row)
+            return (len(one[1]) == 1 or len(one[1][0]) == 1) and _in_order(flat, other[3])
+        if one[0] == "matrix" and other[0] == "seq" and other[1:3] == ("[", "]"):
+            rows = [item for item in other[3] if item[0] == "seq" and item[1:3] == ("[", "]")]
+            return len(rows) == len(other[3]) == len(one[1]) and all(map(_in_order, one[1], (row[3] for row in rows)))
+        if one[0] == "seq" and other[0] in ("add", "mul", "sym") and names(other) and names(other) <= set(_VECTORS):
+            return one[1:3] == ("(", ")") and _same_vector(one[3], other)
+        if one[0] == "named":
+            return _same_named(one, other)
+        if one[0] == "ratio" and other[0] not in _STRUCTURES | {"rel", "matrix"} and len(one[1]) == 2:
+            return equal(("div", *one[1]), other)
+    if kinds <= {"set", "list", "or"}:
+        return _any_order(a[1], b[1], repeats="set" not in kinds and not _solutions(a))
+    if kinds == {"seq"}:
+        return a[1:3] == b[1:3] and _in_order(a[3], b[3])
+    if kinds == {"ratio"}:
+        return _in_order(a[1], b[1]) or _same_ratio(a[1], b[1])
+    if kinds == {"residue"}:
+        return equal(a[2], b[2]) and equal(("fn", "mod", a[1], a[2]), ("fn", "mod", b[1], b[2]))
+    if kinds == {"setop"}:
+        if a[1] != b[1]:
+            return False
+        if a[1] == "∖":
+            return equal(a[2], b[2]) and equal(a[3], b[3])
+        return _any_order(_operands(a, a[1]), _operands(b, a[1]), repeats=False)
+    if kinds == {"builder"}:
+        return equal(a[1], b[1]) and equal(meant(a[2]), meant(b[2]))
+    if kinds == {"matrix"} and _in_rows(a, b):
+        return True
+    if kinds & _STRUCTURES:
+        return False
+    if "rel" in kinds:
+        return _same_relation(a, b)
+    return _same_value(a, b)
+
+
+# ------------------------------------------------------------------ structures
+
+
+def _region(node: Node) -> bool:
+    """Whether a tree is a set of numbers by what it says, not only by its form, as (1, 2) is."""
+    return node[0] in ("rel", "setop", "builder") or node == ("sym", "mathbb_R") or (
+        node[0] in ("or", "list", "set") and any(item[0] == "rel" for item in node[1])
+    )  # fmt: skip
+
+
+_VECTORS = ("vec_i", "vec_j", "vec_k")
+
+
+def _same_vector(parts: Sequence[Node], node: Node) -> bool:
+    """(3, 4) against 3 i + 4 j, unit vectors."""
+    if len(parts) not in (2, 3) or (len(parts) == 2 and "vec_k" in names(node)):
+        return False
+    one, nothing = ("num", Fraction(1)), ("num", Fraction(0))
+    return all(
+        equal(part, _put(node, {name: one if name == _VECTORS[at] else nothing for name in _VECTORS}))
+        for at, part in enumerate(parts)
+    )
+
+
+def _put(node: Any, values: dict[str, Node]) -> Any:
+    """The tree with nodes in the place of symbols."""
+    if not isinstance(node, tuple):
+        return node
+    if node and node[0] == "sym" and node[1] in values:
+        return values[node[1]]
+    return tuple(_put(part, values) for part in node)
+
+
+def _as_reals(a: Node, b: Node) -> bool | None:
+    """As sets of real numbers; None where one of them is none. Two pairs stay pairs."""
+    if a[0] == b[0] == "rel" and a[1][1::2] == b[1][1::2] == ("=",):
+        return None
+    try:
+        one = reals.pieces(a, solve=True)
+        two = reals.pieces(b) if one is not None else None
+        return None if one is None or two is None else reals.equal(one, two, _decimal(a, b))
+    except Undefined:
+        return None
+
+
+def _operands(node: Node, op: str) -> tuple[Node, ...]:
+    if node[0] == "setop" and node[1] == op:
+        return _operands(node[2], op) + _operands(node[3], op)
+    return (meant(node),)
+
+
+def _solutions(node: Node) -> bool:
+    """Points and the like: a list of solutions, of which a repeated one adds nothing."""
+    return any(item[0] in _STRUCTURES for item in node[1])
+
+
+def _in_order(a: Sequence[Node], b: Sequence[Node]) -> bool:
+    return len(a) == len(b) and all(equal(meant(x), meant(y)) for x, y in zip(a, b, strict=True))
+
+
+def _in_rows(a: Node, b: Node) -> bool:
+    return len(a[1]) == len(b[1]) and all(_in_order(x, y) for x, y in zip(a[1], b[1], strict=True))
+
+
+def _any_order(a: Sequence[Node], b: Sequence[Node], repeats: bool) -> bool:
+    """repeats: whether how often a member stands there counts."""
+    if max(len(a), len(b)) > _MAX_ITEMS or (repeats and len(a) != len(b)):
+        return False
+    left = list(b)
+    for x in a:
+        found = next((at for at, y in enumerate(left) if _same_member(x, y)), None)
+        if found is not None:
+            del left[found]
+        elif repeats or not any(_same_member(x, y) for y in b):
+            return False
+    return all(any(_same_member(x, y) for x in a) for y in left)
+
+
+def _same_member(x: Node, y: Node) -> bool:
+    """Within a set {1} is not 1."""
+    return (x[0] == "set") == (y[0] == "set") and equal(x, y)
+
+
+def _same_ratio(a: Sequence[Node], b: Sequence[Node]) -> bool:
+    """2:3 is 4:6; but 3:15 and 4:20 may be times of day."""
+    if len(a) != len(b) or (len(a) == 2 and _clock(a) and _clock(b)):
+        return False
+    try:
+        values = [[evaluate(part, {}) for part in parts] for parts in (a, b)]
+        return all(
+            not isinstance(x, list) and not isinstance(y, list) and x != 0 and y != 0
+            for x, y in zip(*values, strict=True)
+        ) and all(same(ratio(x, values[0][0]), ratio(y, values[1][0]), False) for x, y in zip(*values, strict=True))
+    except Undefined:
+        return False
+
+
+def _clock(parts: Sequence[Node]) -> bool:
+    return all(part[0] == "num" for part in parts) and parts[0][1] <= 24 and 10 <= parts[1][1] < 60
+
+
+def _same_named(a: Node, b: Node) -> bool:
+    """x = 1, y = 2: by name; against a tuple in the order of the names; against a list (of roots x_1, x_2) in any."""
+    values = tuple(value for _, value in a[1])
+    if b[0] == "named":
+        one, two = dict(a[1]), dict(b[1])
+        if set(one) == set(two):
+            return all(equal(one[name], two[name]) for name in one)
+        if _roots(a) or _roots(b):
+            return _any_order(values, tuple(two.values()), repeats=True)
+        return not set(one) & set(two) and _in_order(values, tuple(two.values()))
+    if b[0] == "seq" and b[1:3] == ("(", ")"):
+        ordered = tuple(value for _, value in sorted(a[1], key=lambda pair: str(pair[0])))
+        return _in_order(values, b[3]) or _in_order(ordered, b[3])
+    if b[0] == "list" and not _roots(a):
+        return _in_order(values, b[1])
+    return b[0] in ("list", "or", "set") and _any_order(values, b[1], repeats=b[0] == "list")
+
+
+def _roots(node: Node) -> bool:
+    """x_1 = 2, x_2 = 3: one unknown with several values."""
+    return len({name.partition("_")[0] for name, _ in node[1]}) == 1
+
+
+# ------------------------------------------------------------------ relations
+
+
+def _same_relation(a: Node, b: Node) -> bool:
+    if a[0] != "rel" or b[0] != "rel":
+        # y = f(x) against f(x)
+        relation, other = (a, b) if a[0] == "rel" else (b, a)
+        parts = relation[1]
+        if len(parts) != 3 or parts[1] != "=":
+            return False
+        asked = b[0] == "rel" and is_quantity(parts[0]) and len(names(parts[0])) > 1 and not names(parts[2])
+        return (asked or is_name(parts[0])) and equal(meant(parts[2]), other)
+    pa, pb = a[1], b[1]
+    if len(pa) == len(pb) and pa[1::2] == pb[1::2] and all(map(equal, map(meant, pa[::2]), map(meant, pb[::2]))):
+        return True
+    if len(pa) > 3 or len(pb) > 3:
+        flipped = tuple(reals.FLIP.get(part, part) if at % 2 else part for at, part in enumerate(reversed(pb)))
+        return len(pa) == len(pb) and pa[1::2] == flipped[1::2] and _in_order(pa[::2], flipped[::2])
+    if len(pa) != 3 or len(pb) != 3 or not {pa[1], pb[1]} <= set(reals.FLIP):
+        return False
+    functions = [part for part in (pa, pb) if _is_call(part[0])]
+    if pa[1] == pb[1] == "=" and functions:  # f(x) = 2x + 1 against y = 2x + 1
+        return is_name(pa[0]) and is_name(pb[0]) and equal(meant(pa[2]), meant(pb[2]))
+    try:
+        factor = _constant_ratio(*(("add", part[0], ("neg", part[2])) for part in (pa, pb)))
+    except Undefined:
+        return False
+    if factor is None:
+        return False
+    return bool((pa[1] if factor > 0 else reals.FLIP[pa[1]]) == pb[1])
+
+
+def _is_call(node: Node) -> bool:
+    return node[0] == "mul" and is_name(node)
+
+
+# ------------------------------------------------------------------ values
+
+
+def _points(symbols: Sequence[str], whole: bool) -> Iterator[dict[str, Fraction]]:
+    """Seven points: three small positive ones, a negative one, two of mixed sign, one large; the same for the same
+    names in any formula. whole: with integers for the names that usually stand for them."""
+    for trial in range(7):
+        point = {}
+        for name in symbols:
+            rng = random.Random(f"{name}/{trial}")
+            value = Fraction(rng.randrange(301, 2999), 997) * (40 if trial == 6 else 1)
+            value = -value if trial == 3 or (trial in (4, 5) and rng.random() < 0.5) else value
+            if whole and name[:1] in _INTEGERS:
+                value = Fraction(rng.randrange(3, 14) + trial)
+            point[name] = value
+        yield point
+
+
+def _decimal(*nodes: Node) -> bool:
+    return any(some(node, "dec") for node in nodes)
+
+
+def _constant_ratio(a: Node, b: Node) -> Any:
+    """a / b where it is the same at every point, else None."""
+    first = None
+    for point in _points(sorted(names(a) | names(b)), whole=False):
+        try:
+            x, y = evaluate(a, point), evaluate(b, point)
+        except Undefined:
+            continue
+        if isinstance(x, list) or isinstance(y, list) or x == 0 or y == 0 or not (real(x) and real(y)):
+            return None
+        now = ratio(x, y)
+        if first is not None and not same(first, now, _decimal(a, b)):
+            return None
+        first = now
+    return first if first is None or isinstance(first, Fraction) else first.real
+
+
+def _same_value(a: Node, b: Node) -> bool:
+    for one, other in ((a, b), (b, a)):
+        if one[0] == "pct" and other[0] != "pct":
+            return _at_points(one[1], other) or _at_points(one, other)
+        if one[0] == "deg" and other[0] != "deg":
+            return _at_points(one[1], other) or _at_points(one, other)
+    return _at_points(a, b) or (_whole_matters(a, b) and _at_points(a, b, whole=True))
+
+
+def _whole_matters(*nodes: Node) -> bool:
+    """Factorials, sums, (-1)^n, cos n pi: formulas of integers."""
+    return any(
+        some(node, "sum", "prod", "factorial")
+        or any(part in ("factorial", "binom", "mod") for part in _functions(node))
+        or "pi" in constants(node)
+        or _alternates(node)
+        for node in nodes
+    )
+
+
+def _functions(node: Node) -> set[str]:
+    own = {node[1]} if node[0] == "fn" else set()
+    return own.union(*(_functions(child) for child in children(node)))
+
+
+def _alternates(node: Node) -> bool:
+    if node[0] == "pow" and bool(names(node[2])) and not names(node[1]):
+        return True
+    return any(_alternates(child) for child in children(node))
+
+
+def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
+    symbols = sorted(names(a) | names(b))
+    decimal = _decimal(a, b)
+    imaginary = any("i" in constants(node) for node in (a, b))
+    several = len(symbols) > 1 and not any("abs" in _functions(node) for node in (a, b))
+    compared = unreal = 0
+    for point in _points(symbols, whole):
+        values = []
+        for node in (a, b):
+            try:
+                values.append(evaluate(node, point))
+            except Undefined:
+                values.append(None)
+        x, y = values
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            return False
+        if symbols and not imaginary and not (real(x) and real(y)):
+            if real(x) != real(y):  # log ab against log a + log b, both negative
+                if several:
+                    continue
+                return False
+            unreal += 1 if same(x, y, decimal) else -100
+            continue  # outside the reals
+        if not same(x, y, decimal):
+            return False
+        if not symbols:
+            return True
+        compared += 1
+    return compared > 0 or unreal > 0

@@ -1,0 +1,230 @@
+"""What a tree means as an answer: names in front, chains of equal values, signs, assignments.
+
+In: trees of `grammar`. Out: trees that can be compared, with one more node: ("named", ((name, value), ...)) for
+assignments. x = 5 means 5; 2/4 = 1/2 means its last side; A ~ 3.01 means A; 1 +- 2 means two values; "x = 1, y = 2"
+means named values; 2x = 5 stays an equation (of a question, perhaps). Must not know: text, how values are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from reward.maths.grammar import Node
+
+_WHOLE = (("sym", "mathbb_Z"), ("sym", "mathbb_N"))
+_FUNCTIONS = set("fghpqFGHPQTSVuvyE")
+
+
+def children(node: Node) -> Iterator[Node]:
+    """The direct parts of a node that are nodes, through tuples of them (items, rows)."""
+    for child in node[1:]:
+        if isinstance(child, tuple) and child:
+            if isinstance(child[0], str) and not (
+                len(child) == 2 and isinstance(child[1], tuple) and node[0] == "named"
+            ):
+                yield child
+            else:
+                yield from _deep(child)
+
+
+def _deep(items: tuple[Any, ...]) -> Iterator[Node]:
+    for item in items:
+        if isinstance(item, tuple) and item:
+            if isinstance(item[0], str):
+                yield item
+            else:
+                yield from _deep(item)
+
+
+def some(node: Node, *kinds: str) -> bool:
+    """Whether a node of these kinds is in the tree."""
+    return node[0] in kinds or any(some(child, *kinds) for child in children(node))
+
+
+def names(node: Node) -> set[str]:
+    """The free symbols of a tree."""
+    if node[0] == "sym":
+        return {node[1]}
+    found = set().union(*(names(child) for child in children(node)))
+    return found - {node[1]} if node[0] in ("sum", "prod", "int", "lim") else found
+
+
+def constants(node: Node) -> set[str]:
+    if node[0] == "const":
+        return {node[1]}
+    return set().union(*(constants(child) for child in children(node)))
+
+
+# ------------------------------------------------------------------ names
+
+
+def is_name(node: Node) -> bool:
+    """x, f(x), y_1, f^{-1}(x), |AB|, AB, (p, q), sin x, P(A): what an answer may be called, left of an equals sign."""
+    kind = node[0]
+    if kind == "sym":
+        return not node[1].startswith("mathbb")
+    if kind == "seq":
+        return len(node[3]) > 0 and all(is_name(item) for item in node[3])
+    if kind == "fn" and node[1] in ("max", "min", "gcd", "lcm", "det", "arg"):
+        return all(bool(names(arg)) for arg in node[2:])
+    if kind == "fn":
+        return len(node) == 3 and is_name(node[2])
+    if kind == "mul":
+        a, b = node[1], node[2]
+        if _function(a):
+            return not some(b, "rel", "list")
+        return is_name(a) and is_name(b) and all(len(s) == 1 and s.isupper() for s in names(node))
+    return _function(node)
+
+
+def _function(node: Node) -> bool:
+    """f, f', f^{-1}, f_n: what stands before an argument."""
+    if node[0] == "pow":
+        return node[2] == ("neg", ("num", 1)) and _function(node[1])
+    return node[0] == "sym" and node[1][:1] in _FUNCTIONS and len(node[1].partition("_")[0].rstrip("'")) == 1
+
+
+def is_quantity(node: Node) -> bool:
+    """a + b, mn, AB/CD: what was asked for; numbers and powers in it would make it an equation or a curve."""
+    kind = node[0]
+    if kind == "sym":
+        return True
+    if kind in ("add", "mul", "div"):
+        return is_quantity(node[1]) and is_quantity(node[2])
+    if kind == "neg":
+        return is_quantity(node[1])
+    return kind == "fn" and node[1] == "abs" and is_quantity(node[2])
+
+
+# ------------------------------------------------------------------ meaning
+
+
+def meant(node: Node) -> Node:
+    kind = node[0]
+    if kind in ("list", "or"):
+        return _list(node)
+    if kind == "set":
+        return ("set", _expanded(node[1]))
+    if kind == "seq" and any(some(item, "pm") and item[0] != "list" for item in node[3]):
+        return ("set", tuple(meant(one) for one in both_signs(node)))
+    if kind == "builder":
+        return _whole_numbers(node) or node
+    if kind == "seq":
+        if len(node[3]) == 1 and node[3][0][0] == "matrix":
+            return tuple(node[3][0])  # \left[\begin{matrix}...
+        inner = _list(("list", node[3]))
+        return inner if inner[0] == "named" else (*node[:3], tuple(meant(item) for item in node[3]))
+    if kind == "pm" or (kind in ("add", "mul", "div", "neg", "fn", "pow") and some(node, "pm")):
+        return ("set", _expanded((node,)))
+    if kind == "setop":
+        return (kind, node[1], meant(node[2]), meant(node[3]))
+    if kind == "rel":
+        return _relation(list(node[1]))
+    return node
+
+
+def _relation(parts: list[Any]) -> Node:
+    while "≈" in parts and len(parts) > 1:
+        at = parts.index("≈")
+        parts = parts[at + 1 :] if is_name(parts[at - 1]) and at == 1 else parts[:at]
+    if len(parts) == 1:
+        return meant(parts[0])
+    ops = set(parts[1::2])
+    if ops == {"∈"} and len(parts) == 3 and is_name(parts[0]):
+        inner = meant(parts[2])
+        if inner[0] == "sym":
+            return ("rel", tuple(parts))
+        return ("set", inner[1]) if inner[0] in ("list", "or") else inner
+    if ops == {"≡"} and len(parts) == 3 and is_name(parts[0]):
+        right = parts[2]
+        return ("residue", *right[2:]) if right[:2] == ("fn", "mod") else meant(right)
+    if ops != {"="}:
+        if any(some(side, "pm") for side in parts[::2]):
+            return ("list", tuple(meant(one) for one in both_signs(("rel", tuple(parts)))), "and")
+        return ("rel", tuple(parts))
+    if len(parts) == 3 and (pairs := _pairs(parts[0], parts[2])):
+        return ("named", pairs)
+    if is_name(parts[-1]) and not is_name(parts[0]) and not names(parts[0]):
+        parts.reverse()
+    if is_name(parts[0]) and (len(parts) > 3 or not _is_equation(parts)):
+        return meant(parts[-1])
+    if not any(names(side) for side in parts[::2]):
+        return meant(parts[-1])
+    return ("rel", tuple(parts))
+
+
+def _is_equation(parts: list[Any]) -> bool:
+    """y = 2x + 1 stays an equation (of a line, perhaps) when both sides have symbols, and tan x = 2x does."""
+    return bool(names(parts[2])) and (parts[0][0] == "sym" or (parts[0][0] == "fn" and parts[0][1] != "abs"))
+
+
+def _pairs(left: Node, right: Node) -> tuple[tuple[str, Node], ...] | None:
+    """(x, y) = (1, 2) as named values."""
+    if left[:3] != ("seq", "(", ")") or right[:3] != ("seq", "(", ")") or not len(left[3]) == len(right[3]) > 1:
+        return None
+    if any(item[0] != "sym" for item in left[3]) or len(set(left[3])) < len(left[3]):
+        return None
+    return tuple((name[1], meant(value)) for name, value in zip(left[3], right[3], strict=True))
+
+
+def _list(node: Node) -> Node:
+    """Named values where every item is an assignment to another name, else the items' meanings."""
+    items = node[1]
+    if not items:
+        return node
+    pairs = [_assignment(item) for item in items]
+    given = [pair[0] for pair in pairs if pair is not None]
+    if len(given) == len(items) > 1 and len(set(given)) == len(given):
+        return ("named", tuple(pair for pair in pairs if pair is not None))
+    if items[-1][0] == "residue":  # x = 1, 5 (mod 6)
+        modulus = items[-1][2]
+        bare = [item[1][2] if item[0] == "rel" and item[1][1:2] == ("≡",) else item for item in items[:-1]]
+        return ("list", (*(("residue", item, modulus) for item in bare), items[-1]))
+    return (node[0], _expanded(items), *node[2:])
+
+
+def _assignment(item: Node) -> tuple[str, Node] | None:
+    """x = 1 as ("x", 1)."""
+    if item[0] != "rel" or len(item[1]) < 3 or set(item[1][1::2]) != {"="}:
+        return None
+    parts = item[1]
+    call = parts[0][0] == "mul" and _function(parts[0][1])  # f(x) = 2x
+    if not is_name(parts[0]) or (names(parts[-1]) and not call) or some(item, "pm"):
+        return None
+    return parts[0][1] if parts[0][0] == "sym" else repr(parts[0]), meant(parts[-1])
+
+
+def _whole_numbers(node: Node) -> Node | None:
+    """{x in Z | 1 <= x <= 4} written out."""
+    name = node[1]
+    if name[0] != "rel" or len(name[1]) != 3 or name[1][1] != "∈" or name[1][2] not in _WHOLE:
+        return None
+    from reward.maths.reals import whole_numbers
+
+    found = whole_numbers(("builder", name[1][0], node[2]), 0 if name[1][2] != ("sym", "mathbb_Z") else None)
+    return None if found is None else ("set", tuple(("num", Fraction(k)) for k in found))
+
+
+def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
+    """Each item's meaning, with +- written out as two items, and k = 1, 2, 3 as a list of three."""
+    out: list[Node] = []
+    for item in items:
+        for one in both_signs(item) if some(item, "pm") else [item]:
+            out.append(meant(one))
+    return tuple(out)
+
+
+def both_signs(node: Node) -> list[Node]:
+    """The tree with all upper, and with all lower signs."""
+
+    def pick(tree: Any, upper: bool) -> Any:
+        if isinstance(tree, tuple):
+            if tree and tree[0] == "pm":
+                right = pick(tree[3], upper)
+                return ("add", pick(tree[2], upper), right if (tree[1] == "±") is upper else ("neg", right))
+            return tuple(pick(child, upper) for child in tree)
+        return tree
+
+    return [pick(node, True), pick(node, False)]

@@ -1,0 +1,118 @@
+"""Integrals, limits, derivatives and endless sums, worked out by sympy.
+
+In: trees of `grammar`, built into sympy objects node by node: no text is ever given to a library's parser. Out:
+trees without calculus, or None where sympy finds no closed form. Guarded against large numbers, but sympy may still be
+slow: run it where it can be killed. Must not know: text, what is compared.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from reward.maths.grammar import Node
+from reward.maths.lexer import Unreadable
+from reward.maths.meaning import children, names, some
+
+CALCULUS = ("int", "lim", "diff", "sum", "prod")
+_MAX_DIGITS = 6  # of any number: no tower or factorial of a large one is ever built
+_MAX_NODES = 60
+
+
+def worked_out(tree: Node) -> Node | None:
+    """The tree with its calculus worked out, wherever in it that stands."""
+    if not some(tree, *CALCULUS):
+        return tree
+    if tree[0] in CALCULUS:
+        return _closed_form(tree)
+    parts: list[Any] = []
+    for part in tree:
+        if isinstance(part, tuple) and part and isinstance(part[0], str):
+            part = worked_out(part)
+            if part is None:
+                return None
+        elif isinstance(part, tuple):
+            parts_in = [worked_out(item) if isinstance(item, tuple) else item for item in part]
+            if None in parts_in:
+                return None
+            part = tuple(parts_in)
+        parts.append(part)
+    return tuple(parts)
+
+
+def _closed_form(tree: Node) -> Node | None:
+    import sympy
+
+    from reward.maths.grammar import parse
+    from reward.maths.spelling import tidy
+
+    if not _small(tree) or (tree[0] in ("sum", "prod") and not names(tree) and tree[3] != ("const", "oo")):
+        return None  # a finite sum of numbers is `value`'s, or too long
+    try:
+        done = _built(tree, sympy).doit()
+        if done.has(sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product, sympy.Derivative, sympy.AccumBounds):
+            return None
+        return parse(tidy(str(sympy.latex(done, ln_notation=True))))
+    except (Unreadable, NotImplementedError, ValueError, TypeError, AttributeError, ArithmeticError, KeyError):
+        return None  # sympy has no answer, or one that this grammar has no word for
+
+
+def _small(tree: Node) -> bool:
+    count = 0
+    level = [tree]
+    while level:
+        count += len(level)
+        for node in level:
+            if node[0] in ("num", "dec") and max(abs(node[1].numerator), node[1].denominator) >= 10**_MAX_DIGITS:
+                return False
+            if node[0] == "pow" and some(node[2], "pow"):
+                return False  # no towers
+            if node[0] == "fn" and node[1] == "factorial" and some(node[2], "pow", "factorial", "mul"):
+                return False
+        level = [child for node in level for child in children(node)]
+    return count <= _MAX_NODES
+
+
+def _built(node: Node, sympy: Any) -> Any:
+    """The sympy object of a tree; KeyError for what it has no place for."""
+    kind = node[0]
+    if kind in ("num", "dec"):
+        value: Fraction = node[1]
+        return sympy.Rational(value.numerator, value.denominator)
+    if kind == "sym":
+        return sympy.Symbol(node[1])
+    if kind == "const":
+        return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}[node[1]]
+    if kind == "fn":
+        functions = {
+            "factorial": sympy.factorial, "binom": sympy.binomial, "ln": sympy.log, "log": sympy.log, "exp": sympy.exp,
+            "abs": sympy.Abs, "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
+            "csc": sympy.csc, "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "sinh": sympy.sinh,
+            "cosh": sympy.cosh, "tanh": sympy.tanh, "floor": sympy.floor, "ceil": sympy.ceiling,
+        }  # fmt: skip
+        return functions[node[1]](*(_built(arg, sympy) for arg in node[2:]))
+    if kind in CALCULUS:
+        return _operator(node, sympy)
+    parts = [_built(part, sympy) for part in node[1:]]
+    return {
+        "add": lambda: parts[0] + parts[1],
+        "mul": lambda: parts[0] * parts[1],
+        "div": lambda: parts[0] / parts[1],
+        "pow": lambda: parts[0] ** parts[1],
+        "neg": lambda: -parts[0],
+        "pct": lambda: parts[0] / 100,
+        "deg": lambda: parts[0] * sympy.pi / 180,
+    }[kind]()
+
+
+def _operator(node: Node, sympy: Any) -> Any:
+    kind, name = node[0], sympy.Symbol(node[1])
+    body = _built(node[-1], sympy)
+    if kind == "diff":
+        return sympy.Derivative(body, name)
+    if kind == "lim":
+        return sympy.Limit(body, name, _built(node[2], sympy), node[3] or "+-")
+    if kind == "int" and node[2] is None:
+        return sympy.Integral(body, name)
+    bounds = (name, _built(node[2], sympy), _built(node[3], sympy))
+    return {"int": sympy.Integral, "sum": sympy.Sum, "prod": sympy.Product}[kind](body, bounds)
