@@ -10,8 +10,8 @@ from pathlib import Path
 
 from conf.schema import Config
 from rollout.errors import BadInput
+from rollout.function import load_function
 from rollout.pairs import load_pairs
-from rollout.problems import load_function
 from rollout.tokens import load_tokenizer
 
 

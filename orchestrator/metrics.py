@@ -15,7 +15,7 @@ import numpy as np
 
 from learner.report import StepReport
 from reward.group import Group
-from reward.verdict import Verdict
+from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.sampler import PendingBatch
 from rollout.trajectory import Finish, Trajectory
@@ -76,12 +76,27 @@ def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
     return [(t, v, float(r)) for g in groups for t, v, r in zip(g.trajectories, g.verdicts, g.rewards, strict=True)]
 
 
+def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
+    """Shares of all answers by outcome, those without a verdict (`unjudged`) included; seconds: that judging took."""
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    unjudged = sum(group.unjudged for group in groups)
+    asked = len(verdicts) + unjudged
+    record: Record = {"unjudged": unjudged}
+    for outcome in Outcome:
+        if outcome.judged:
+            there = sum(verdict.outcome is outcome for verdict in verdicts)
+            record[f"outcome/{outcome.value}"] = there / asked if asked else None
+    record["reward/cached"] = mean(verdict.cached for verdict in verdicts)
+    record["reward/answers_per_s"] = asked / seconds if seconds else None
+    return record
+
+
 def summarize(groups: list[Group], report: StepReport | None, timings: Timings, version: int) -> Record:
     """The record of one step. version: of the weights before this step's update."""
     pairs = judged(groups)
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
-    record["unjudged"] = sum(group.unjudged for group in groups)
+    record |= outcomes(groups, timings.parts.get("reward"))
     record["staleness/max"] = max((version - t.versions[0] for t, _, _ in pairs), default=0)
     record["no_op"] = int(report is None)
     if report is not None:

@@ -19,6 +19,7 @@ from reward.group import Group
 GAUGES = {
     "rollout/tokens_per_s": "thinkless_rollout_tokens_per_second",
     "learner/tokens_per_s": "thinkless_learner_tokens_per_second",
+    "reward/answers_per_s": "thinkless_reward_answers_per_second",
     "think_rate/all": "thinkless_think_rate",
     "accuracy/all": "thinkless_accuracy",
     "accuracy/think": "thinkless_accuracy_think",

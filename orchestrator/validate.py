@@ -48,7 +48,7 @@ def measure(
         trajectories = batch.wait()
         verdicts = panel.judge(trajectories)
         scored += [
-            (t, v, reward_of(panel.conf, v, t.mode))
+            (t, v, reward_of(panel.conf, v, t.mode, len(t.token_ids)))
             for t, v in zip(trajectories, verdicts, strict=True)
             if v.outcome.judged
         ]

@@ -14,10 +14,18 @@ from rollout.trajectory import Finish
 
 
 def find_answer(
-    text: str, mode: Mode | None, finish: Finish, strict: bool, think_end: str = "</think>"
+    text: str,
+    mode: Mode | None,
+    finish: Finish,
+    strict: bool,
+    think_end: str = "</think>",
+    needs_mode: bool = True,
 ) -> tuple[Outcome | None, str | None]:
-    """(outcome, None) where no maths is needed to decide, else (None, answer)."""
-    if mode is None:
+    """(outcome, None) where no maths is needed to decide, else (None, answer).
+
+    needs_mode False: a text without a control token is graded as it stands.
+    """
+    if mode is None and needs_mode:
         return Outcome.NO_MODE, None
     if finish is not Finish.STOP:
         return Outcome.CUT_OFF, None

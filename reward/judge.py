@@ -1,10 +1,10 @@
-"""The reward actor's body: a batch of responses -> verdicts, in order, whatever the responses hold.
+"""The reward actor's body: responses -> verdicts, whatever the responses hold.
 
-In: responses (text, mode, finish, prompt), or trajectories to decode. Out: one `Verdict` each. Must not know: Ray,
-groups.
+In: responses (text, mode, finish, prompt) as a batch, trajectories to decode, or texts one at a time (`begin`,
+`settle`). Out: one `Verdict` each, in order, and `Statistics` of them all. Must not know: Ray, groups.
 
 Extraction, plain numbers and equal strings are settled in this process (microseconds); each different (gold, answer)
-pair beyond that is checked once in a killable process (`reward.cell`), started when the first such pair comes, with
+pair beyond that is checked once in a killable process (`reward.pool`), started when the first such pair comes, with
 its own time limit. An answer whose check overran is TIMED_OUT (and remembered: siblings repeat answers), one whose
 process died twice, or whose check or reward function raised, is CRASHED; neither is ever WRONG.
 """
@@ -15,13 +15,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from conf.schema import ModelConf, RewardConf
-from reward.cell import Call, Pool, Reply, Status
+from reward.cell import Call
 from reward.equivalence import Gold, quick_matches
 from reward.grade import find_answer
+from reward.pool import Pool, Reply, Status
+from reward.statistics import Statistics, Tally
 from reward.verdict import Outcome, Verdict
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
@@ -33,13 +36,25 @@ Response = tuple[str, Mode | None, Finish, Prompt]
 Key = tuple[Gold, str, bool]  # gold, answer, all_answers: the arguments of `matches`
 
 _MAX_CACHE = 100_000  # pairs
+_MAX_CACHE_CHARS = 100_000_000  # in all pairs together
 _LOGGED = 3  # of the same kind of failure in a batch
+_SLOW_S = 1.0  # a check that takes longer is told, once per batch; or longer than
+_SLOW_SHARE = 0.5  # of its limit
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A response whose check is under way. `verdict` is there when `Judge.settle` has seen its end."""
+
+    seconds: float  # spent on it in this process
+    verdict: Verdict | None = None
 
 
 class Judge:
-    """Grades batches. Close it, or use it in a `with` block: its processes end with it.
+    """Grades responses. Close it, or use it in a `with` block: its processes end with it.
 
-    tokenizer_path and control are needed only by `judge`, which decodes trajectories itself.
+    tokenizer_path and control are needed only by `judge`, which decodes trajectories itself. needs_mode False: a text
+    without a control token is graded as it stands, instead of being NO_MODE.
     """
 
     def __init__(
@@ -48,8 +63,10 @@ class Judge:
         tokenizer_path: str | None = None,
         control: ControlTokens | None = None,
         model: ModelConf | None = None,
+        needs_mode: bool = True,
     ) -> None:
         self.conf = conf
+        self.needs_mode = needs_mode
         self.control = control
         self.tokenizer: Any = None
         self.think_end = "</think>"
@@ -58,8 +75,12 @@ class Judge:
 
             self.tokenizer = load_tokenizer(tokenizer_path, model or ModelConf())
             self.think_end = str(self.tokenizer.decode([control.think_end], skip_special_tokens=False))
-        self.counts: Counter[Outcome] = Counter()  # since the start
+        self._tally = Tally()
         self._cache: dict[Key, Outcome] = {}
+        self._cache_chars = 0
+        self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # under way: by the pool's ticket,
+        self._tickets: dict[Key, int] = {}  # and the ticket by the pair
+        self._busy_since = 0.0  # when the first of those under way began
         warm: Call = ("reward.custom:check", (conf.function,)) if conf.function else ("reward.equivalence:warm", ())
         self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
         if conf.function:
@@ -104,41 +125,101 @@ class Judge:
 
     def grade_batch(self, responses: Sequence[Response]) -> list[Verdict]:
         """Verdicts, aligned with the responses."""
-        verdicts = self._by_function(responses) if self.conf.function else self._by_answer(responses)
-        self.counts.update(verdict.outcome for verdict in verdicts)
+        if self.conf.function:
+            verdicts = self._by_function(responses)
+        else:
+            begun = [
+                self.begin(text, mode, finish, prompt.answer, prompt.all_answers)
+                for text, mode, finish, prompt in responses
+            ]
+            verdicts = [one if isinstance(one, Verdict) else self._settled(one) for one in begun]
+        self._tell_slow(verdicts, responses)
         return verdicts
+
+    def statistics(self) -> Statistics:
+        """Of all verdicts since this judge was made."""
+        return self._tally.statistics()
 
     # ------------------------------------------------------------------ the project's own grading
 
-    def _by_answer(self, responses: Sequence[Response]) -> list[Verdict]:
-        verdicts: list[Verdict | None] = []
-        pending: dict[Key, list[tuple[int, float]]] = {}  # what needs a process -> where it stands in the batch
-        for index, (text, mode, finish, prompt) in enumerate(responses):
-            start = time.perf_counter()
-            outcome, answer = find_answer(text, mode, finish, self.conf.strict, self.think_end)
+    @property
+    def under_way(self) -> int:
+        """Checks that have begun and not ended."""
+        return len(self._checks)
+
+    def begin(
+        self, text: str, mode: Mode | None, finish: Finish, gold: Gold, all_answers: bool = False
+    ) -> Verdict | Pending:
+        """The verdict where it takes microseconds; else the check is under way, and `settle` will see its end."""
+        start = time.perf_counter()
+        answer, cached = None, False
+        try:
+            outcome, answer = find_answer(text, mode, finish, self.conf.strict, self.think_end, self.needs_mode)
             if outcome is None and answer is not None:
-                key = (prompt.answer, answer, prompt.all_answers)
-                if key in self._cache:
-                    outcome = self._cache[key]
-                else:
-                    decided = quick_matches(*key)
-                    if decided is None:
-                        pending.setdefault(key, []).append((index, time.perf_counter() - start))
-                        verdicts.append(None)
-                        continue
+                outcome = self._cache.get((gold, answer, all_answers))
+                cached = outcome is not None
+                if outcome is None and (decided := quick_matches(gold, answer, all_answers)) is not None:
                     outcome = Outcome.CORRECT if decided else Outcome.WRONG
-            assert outcome is not None
-            verdicts.append(Verdict(outcome, answer, time.perf_counter() - start))
-        calls: list[Call] = [("reward.equivalence:matches", key) for key in pending]
-        for (key, places), reply in zip(pending.items(), self.pool.run(calls), strict=True):
+        except Exception as error:  # costs this answer, not the batch
+            log.warning("check CRASHED (%s: %s): response of %d characters", type(error).__name__, error, len(text))
+            outcome = Outcome.CRASHED
+        if outcome is None:
+            assert answer is not None
+            return self._check((gold, answer, all_answers), start)
+        verdict = Verdict(outcome, answer, time.perf_counter() - start, cached=cached)
+        self._tally.add(verdict, gold)
+        if not self._checks:
+            self._tally.busy(verdict.seconds)
+        return verdict
+
+    def settle(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> int:
+        """Wait until checks under way end, and set the verdicts of their answers; how many checks ended.
+
+        0: `timeout_s` has passed, or one of `beside` (sockets, pipes, files) can be read, or nothing is under way.
+        """
+        try:
+            ended = self.pool.completed(timeout_s, beside)
+        except BaseException:  # the pool has forgotten them, too
+            self._checks.clear()
+            self._tickets.clear()
+            raise
+        for ticket, reply in ended:
+            key, places = self._checks.pop(ticket)
+            del self._tickets[key]
             outcome = self._outcome(key, reply)
             if outcome is not Outcome.CRASHED:
-                if len(self._cache) >= _MAX_CACHE:
-                    self._cache.clear()
-                self._cache[key] = outcome
-            for nth, (index, before) in enumerate(places):
-                verdicts[index] = Verdict(outcome, key[1], before + (reply.seconds if nth == 0 else 0.0))
-        return [verdict for verdict in verdicts if verdict is not None]
+                self._remember(key, outcome)
+            for nth, place in enumerate(places):
+                seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
+                place.verdict = Verdict(outcome, key[1], seconds, cached=nth > 0)
+                self._tally.add(place.verdict, key[0])
+        if ended and not self._checks:
+            self._tally.busy(time.perf_counter() - self._busy_since)
+        return len(ended)
+
+    def _check(self, key: Key, start: float) -> Pending:
+        """Have a process check this pair, unless one does already."""
+        if not self._checks:
+            self._busy_since = start
+        ticket = self._tickets.get(key)
+        if ticket is None:
+            ticket = self._tickets[key] = self.pool.submit(("reward.equivalence:matches", key))
+            self._checks[ticket] = (key, [])
+        pending = Pending(time.perf_counter() - start)
+        self._checks[ticket][1].append(pending)
+        return pending
+
+    def _settled(self, pending: Pending) -> Verdict:
+        while pending.verdict is None:
+            self.settle()
+        return pending.verdict
+
+    def _remember(self, key: Key, outcome: Outcome) -> None:
+        self._cache_chars += len(key[1]) + (len(key[0]) if isinstance(key[0], str) else sum(map(len, key[0])))
+        if len(self._cache) >= _MAX_CACHE or self._cache_chars > _MAX_CACHE_CHARS:
+            self._cache.clear()
+            self._cache_chars = 0
+        self._cache[key] = outcome
 
     def _outcome(self, key: Key, reply: Reply) -> Outcome:
         if reply.status is Status.DONE:
@@ -148,9 +229,21 @@ class Judge:
         log.warning("check %s (%s): answer %.200r against gold %.200r", outcome.name, reason, key[1], key[0])
         return outcome
 
+    def _tell_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:
+        limit = min(_SLOW_S, _SLOW_SHARE * self.conf.timeout_s)
+        slow = [at for at, verdict in enumerate(verdicts) if verdict.seconds > limit]
+        if slow:
+            at = max(slow, key=lambda place: verdicts[place].seconds)
+            answer, gold = verdicts[at].extracted, responses[at][3].answer
+            log.warning(
+                "%d of %d checks took more than %g s; the slowest, %.2f s: answer %.200r against gold %.200r",
+                len(slow), len(verdicts), limit, verdicts[at].seconds, answer, gold,
+            )  # fmt: skip
+
     # ------------------------------------------------------------------ a person's own function
 
     def _by_function(self, responses: Sequence[Response]) -> list[Verdict]:
+        start = time.perf_counter()
         calls: list[Call] = [
             (
                 "reward.custom:call",
@@ -171,6 +264,9 @@ class Judge:
             if failures[reason] <= _LOGGED:
                 log.warning("%s %s on %s: %s", self.conf.function, outcome.name, prompt.uid, reason)
             verdicts.append(Verdict(outcome, None, reply.seconds))
+        for verdict, (_, _, _, prompt) in zip(verdicts, responses, strict=True):
+            self._tally.add(verdict, prompt.answer)
+        self._tally.busy(time.perf_counter() - start)
         if len(failures) and sum(failures.values()) == len(responses):
             log.error("%s failed on all %d responses of a batch", self.conf.function, len(responses))
         return verdicts

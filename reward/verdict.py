@@ -26,6 +26,7 @@ class Verdict:
     extracted: str | None  # the final answer found in the response
     seconds: float  # spent on the check
     reward: float | None = None  # given by a user's reward function instead of the scheme
+    cached: bool = False  # decided by the check of another response with the same answer and gold
 
     @property
     def correct(self) -> bool:

@@ -19,7 +19,8 @@ from typing import Any
 from conf.schema import DataConf, ModelConf, WarmupConf
 from rollout import arithmetic
 from rollout.errors import BadInput
-from rollout.reading import hub_rows, is_hub_name, load_function, read_rows
+from rollout.function import load_function
+from rollout.reading import hub_rows, is_hub_name, read_rows
 
 MAX_UNUSABLE = 0.05  # share of a file's rows
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from conf.schema import DataConf, ValidationConf
 from rollout.errors import BadInput
+from rollout.function import load_function
 from rollout.reading import (
     HUB_SETS,
     HubSet,
@@ -31,7 +32,6 @@ from rollout.reading import (
     hub_rows,
     is_hub_name,
     listed,
-    load_function,
     nearest,
     read_rows,
 )

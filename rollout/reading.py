@@ -1,4 +1,4 @@
-"""Rows of a local file or a pinned hub data set, and functions named in the configuration.
+"""Rows of a local file or a pinned hub data set.
 
 In: a path or a name. Out: rows as dicts, as their publisher wrote them; anything a person can mend is `BadInput`.
 Must not know: what the columns mean.
@@ -6,10 +6,9 @@ Must not know: what the columns mean.
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,20 +44,6 @@ HUB_SETS: dict[str, HubSet] = {
         "b6ae8c60f5c1f2b594e2140b91c49c9ad0949e29", "train", "problem", "answer"
     ),
 }
-
-
-def load_function(spec: str, key: str) -> Callable[..., Any]:
-    """The function that `spec` ("pkg.mod:fn") names. BadInput names the configuration key `key`."""
-    module_name, _, name = spec.partition(":")
-    if not module_name or not name:
-        raise BadInput(f"{key}={spec!r} must read pkg.mod:fn")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise BadInput(f"{key}={spec}: cannot import {module_name} ({error}); put its folder on PYTHONPATH") from error
-    if not callable(function := getattr(module, name, None)):
-        raise BadInput(f"{key}={spec}: {module_name} has no function {name}{nearest(name, dir(module))}")
-    return function
 
 
 # ---- reading files ----

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Finish(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_verdicts_that_were_none_leave_and_are_counted() -> None:
     """A check that timed out is no wrong answer: its sibling is not in the group; the group counts it."""
     found = summarize([group("2", EASY, unjudged=2), group("9", HARD, unjudged=1)], None, timed(), 4)
     assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
+
+
+def test_shares_by_outcome_are_of_all_answers() -> None:
+    hits = [Verdict(RIGHT, "1", 0.0, cached=True), Verdict(WRONG, "2", 0.0)]
+    two = group("2", [(4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0)])
+    groups = [group("2", EASY, unjudged=2), group("9", HARD, unjudged=1), replace(two, verdicts=tuple(hits))]
+    found = summarize(groups, None, timed(), 4)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
+    shares = {key: value for key, value in found.items() if key.startswith(("outcome/", "reward/"))}
+    assert shares == pytest.approx(
+        {
+            "reward/mean": (0.5 + 1 - 1 + 1 + 0.5 - 1 - 1 + 1 - 1) / 9,
+            "outcome/correct": 5 / 12,
+            "outcome/wrong": 2 / 12,
+            "outcome/cut_off": 1 / 12,
+            "outcome/no_answer": 0,
+            "outcome/no_mode": 1 / 12,
+            "reward/cached": 1 / 9,
+            "reward/answers_per_s": 24,
+        }
+    )
 
 
 def test_the_clock_of_a_part() -> None:

@@ -1,0 +1,292 @@
+"""A pool of killable processes that always answers.
+
+In: calls, one at a time (`submit`, `completed`) or as a batch (`run`). Out: one `Reply` per call. Must not know: what
+is called, answers, rewards.
+
+Who waits for whom: the pool waits on all cells' sockets and on the nearest deadline; a cell's death closes its socket
+and wakes the pool. A call that overruns is ended with SIGKILL, because nothing less stops a big-integer power in C.
+Calls wait here, not in sockets: a cell has the one that it works on and, while many wait, the next few short ones, so
+that it need not wait for us between two; when the first takes long, others get those. (`pebble` was read: an idle
+worker's death breaks its whole pool, and a worker hung in C gets three more seconds.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import pickle
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from reward.cell import Call, Cell
+from rollout.errors import BadInput
+
+
+class Status(Enum):
+    DONE = "done"  # value: what the function returned
+    RAISED = "raised"  # value: "ValueError: ..."
+    TIMED_OUT = "timed_out"  # killed after the limit
+    DIED = "died"  # the process died twice under this call
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: Status
+    value: Any
+    seconds: float  # that the call took in its process, or until that was killed
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    ticket: int
+    call: Call
+    message: bytes | None = None  # the call as it is sent, once it is about to be
+    died: bool = False  # a process has died under it
+
+
+Ended = tuple[int, Reply]  # ticket and reply
+
+_STARTS = 3  # deaths of starting cells in a row after which the start itself is at fault
+_AHEAD = 3  # calls that a cell may have beside the one it works on,
+_AHEAD_BYTES = 8192  # each no longer than this: writing to a socket never waits for a busy cell
+_LONGEST_S = 86_400.0  # of one wait: poll's milliseconds are an int of C
+_STALL_S = 0.1  # a first call's time after which those behind it are given to others
+
+
+class Pool:
+    """Runs calls in `processes` cells, each started when a call first needs it.
+
+    `timeout_s` is each call's own, from when a ready cell begins with it: neither the start of a process nor the wait
+    for a free one counts.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        timeout_s: float,
+        memory_mib: int,
+        warm: Call | None = None,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        if processes < 1 or timeout_s <= 0:
+            raise BadInput(f"processes must be at least 1 and timeout_s positive, got {processes} and {timeout_s}")
+        self.processes, self.timeout_s, self.memory_mib, self.warm = processes, timeout_s, memory_mib, warm
+        self.start_timeout_s = start_timeout_s
+        self.cells: list[Cell] = []
+        self.under_way = 0  # calls submitted whose reply has not been handed out
+        self._tickets = itertools.count()
+        self._waiting: deque[Task] = deque()
+        self._failed_starts = 0  # in a row
+        self._lock = threading.RLock()
+        self._finalizer = weakref.finalize(self, _stop_all, self.cells)
+
+    def start(self) -> None:
+        """Start every cell now and wait until all are ready; BadInput when the warm-up fails there."""
+        with self._whole():
+            while len(self.cells) < self.processes or not all(cell.ready for cell in self.cells):
+                self._fill(self.processes)
+                self._turn(None, ())
+
+    def close(self) -> None:
+        self._finalizer.detach()
+        with self._lock:
+            self._reset()
+            self.processes = 0
+
+    def run(self, calls: Sequence[Call]) -> list[Reply]:
+        """One reply per call, in order."""
+        with self._lock:
+            if self.under_way:
+                raise RuntimeError(f"{self.under_way} submitted calls are under way")
+            tickets = [self.submit(call) for call in calls]
+            replies: dict[int, Reply] = {}
+            while len(replies) < len(calls):
+                replies.update(self.completed())
+            return [replies[ticket] for ticket in tickets]
+
+    def submit(self, call: Call) -> int:
+        """Queue a call, to begin at once when a cell is free. The ticket comes back with its reply."""
+        with self._whole():
+            if not self.processes:
+                raise RuntimeError("this pool is closed")
+            task = Task(next(self._tickets), call)
+            self._waiting.append(task)
+            self.under_way += 1
+            self._dispatch()
+            return task.ticket
+
+    def completed(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> list[Ended]:
+        """The replies that are there, after waiting for at least one.
+
+        None: `timeout_s` has passed, or one of `beside` (sockets, pipes, files) can be read, or no call is under way
+        and there is nothing beside to wait for.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._whole():
+            while self.under_way or beside:
+                ended, enough = self._turn(until, beside)
+                if ended or enough:
+                    return ended
+            return []
+
+    # ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """One thread at a time; on any error, Ctrl-C too, all cells end: one at work would answer a call of later."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self._reset()
+                raise
+
+    def _turn(self, until: float | None, beside: Sequence[Any]) -> tuple[list[Ended], bool]:
+        """Wait for one thing to happen: (replies, whether time is up or something beside can be read)."""
+        self._dispatch()
+        poller, nearest = select.poll(), math.inf if until is None else until
+        for one in beside:
+            poller.register(one, select.POLLIN)
+        for cell in self.cells:
+            poller.register(cell.pipe.fileno(), select.POLLIN)
+            nearest = min(nearest, self._deadline(cell))
+        wait_s = nearest - time.monotonic()
+        wait_ms = None if wait_s == math.inf else math.ceil(1000 * min(max(wait_s, 0.0), _LONGEST_S))
+        woken = {fd for fd, _ in poller.poll(wait_ms)}
+        now = time.monotonic()
+        ended: list[Ended] = []
+        for cell in list(self.cells):
+            there = cell.pipe.fileno() in woken
+            woken.discard(cell.pipe.fileno())
+            if there and not cell.ready:
+                self._greet(cell)
+            elif there:
+                ended += self._receive(cell, now)
+            elif not cell.ready and now - cell.started > self.start_timeout_s:
+                raise BadInput(f"a grading process was not ready after {self.start_timeout_s:g} s")
+            elif cell.tasks and now - cell.started > self.timeout_s:
+                ended += self._end(cell, cell.tasks[0], Status.TIMED_OUT, now)
+            elif now - cell.started > _STALL_S:
+                self._take_back(cell)
+        self._dispatch()  # no cell is idle while the caller looks at these
+        self.under_way -= len(ended)
+        return ended, bool(woken) or (until is not None and now >= until)
+
+    def _deadline(self, cell: Cell) -> float:
+        """When something is to be done about this cell, should it stay silent."""
+        if not cell.ready:
+            return cell.started + self.start_timeout_s
+        if not cell.tasks:
+            return math.inf
+        return cell.started + (min(_STALL_S, self.timeout_s) if any(_behind(cell)) else self.timeout_s)
+
+    def _receive(self, cell: Cell, now: float) -> list[Ended]:
+        try:
+            status, value, seconds = cell.pipe.recv()
+        except (EOFError, OSError):  # killed; while idle it costs no call its retry
+            task = cell.tasks[0] if cell.tasks else None
+            if task is None or task.died:
+                return self._end(cell, task, Status.DIED, now)
+            task.died = True
+            self._end(cell, None, Status.DIED, now)
+            self._waiting.appendleft(task)  # perhaps not its fault: once more
+            return []
+        task, cell.started = cell.tasks.popleft(), now
+        if task is None:
+            return []
+        return [(task.ticket, Reply(Status.DONE if status == "done" else Status.RAISED, value, seconds))]
+
+    def _end(self, cell: Cell, task: Task | None, status: Status, now: float) -> list[Ended]:
+        """End a cell, and with it `task`, the one it works on."""
+        self._take_back(cell)
+        self._drop(cell)
+        reason = f"process ended: {cell.process.returncode}" if status is Status.DIED else None
+        return [] if task is None else [(task.ticket, Reply(status, reason, now - cell.started))]
+
+    def _take_back(self, cell: Cell) -> None:
+        """Let others do what waits behind this cell's first call. It will do it too, and nobody will listen."""
+        behind = [task for task in _behind(cell) if task is not None]
+        if behind:
+            self._waiting.extendleft(reversed(behind))
+            cell.tasks = deque([cell.tasks[0], *[None] * (len(cell.tasks) - 1)])
+
+    def _dispatch(self) -> None:
+        """Give waiting calls to cells, and start as many cells as calls can use."""
+        if not self._waiting:
+            return
+        for cell in [cell for cell in self.cells if cell.ready and not cell.tasks and not cell.alive]:
+            self._drop(cell)
+        for cell in self.cells:
+            if cell.ready and not cell.tasks and self._waiting:
+                cell.started = time.monotonic()
+                self._give(cell)
+        for cell in self.cells:
+            while 0 < len(cell.tasks) <= _AHEAD and len(self._waiting) > self.processes and None not in cell.tasks:
+                if len(self._message(self._waiting[0])) > _AHEAD_BYTES or time.monotonic() - cell.started > _STALL_S:
+                    break
+                self._give(cell)
+        self._fill(min(self.processes, self.under_way))
+
+    def _give(self, cell: Cell) -> None:
+        task = self._waiting.popleft()
+        cell.tasks.append(task)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died just now: seen on reading
+            cell.pipe.send_bytes(self._message(task))
+
+    def _message(self, task: Task) -> bytes:
+        if task.message is None:
+            task.message = pickle.dumps(task.call)
+        return task.message
+
+    def _fill(self, count: int) -> None:
+        while len(self.cells) < count:
+            self.cells.append(Cell(self.memory_mib, self.timeout_s, self.warm))
+
+    def _drop(self, cell: Cell) -> None:
+        cell.stop()  # first: an interrupt in between leaves it to `_stop_all`
+        self.cells.remove(cell)
+
+    def _reset(self) -> None:
+        """End every cell and forget every call."""
+        _stop_all(self.cells)
+        self._waiting.clear()
+        self.under_way = 0
+
+    def _greet(self, cell: Cell) -> None:
+        """Read the ready message. A warm-up that fails would fail for ever: say so instead of restarting."""
+        try:
+            status, value, _ = cell.pipe.recv()
+        except (EOFError, OSError):
+            self._drop(cell)
+            self._failed_starts += 1
+            if self._failed_starts < _STARTS:
+                return  # perhaps somebody killed it
+            raise BadInput(
+                f"{_STARTS} grading processes ended while starting (exit {cell.process.returncode}): is "
+                f"reward.memory_mib, {self.memory_mib}, too small?"
+            ) from None
+        if status != "done":
+            self._drop(cell)
+            if status == "refused" and "MemoryError" not in value:  # it names what is wrong, and it is not us
+                raise BadInput(value)
+            raise BadInput(f"a grading process (reward.memory_mib={self.memory_mib}) cannot start: {value}")
+        self._failed_starts = 0
+        cell.ready = True
+
+
+def _behind(cell: Cell) -> Iterator[Task | None]:
+    return itertools.islice(cell.tasks, 1, None)
+
+
+def _stop_all(cells: list[Cell]) -> None:
+    while cells:
+        cells[-1].stop()
+        cells.pop()

@@ -1,0 +1,85 @@
+"""What a judge has done: counts, speed, the answers that took longest.
+
+In: verdicts as they come. Out: `Statistics`. Must not know: how verdicts come about, where the figures go.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reward.verdict import Outcome, Verdict
+
+_SLOWEST = 10  # answers kept
+_CHARS = 200  # of an answer or a gold that are kept
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slow:
+    """One of the answers that took longest. Texts are cut to 200 characters."""
+
+    seconds: float  # spent on it, in this process and in the one that checked it
+    answer: str
+    gold: str
+    outcome: str  # `Outcome`'s value
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of all verdicts of one judge since it was made."""
+
+    counts: Mapping[Outcome, int]  # answers; every outcome has its entry
+    seconds: float  # wall-clock seconds in which at least one answer was being judged
+    cache_hits: int  # answers decided by the check of another one, the same
+    slowest: tuple[Slow, ...]  # at most 10, the slowest first
+
+    @property
+    def answers(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def answers_per_s(self) -> float:
+        """Answers per second busy; 0 before the first."""
+        return self.answers / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def cache_hit_share(self) -> float:
+        """0..1, of all answers; 0 before the first."""
+        return self.cache_hits / self.answers if self.answers else 0.0
+
+    def share(self, outcome: Outcome) -> float:
+        """0..1, of all answers; 0 before the first."""
+        return self.counts[outcome] / self.answers if self.answers else 0.0
+
+
+class Tally:
+    """Adds verdicts up."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Outcome] = Counter()
+        self._seconds = 0.0
+        self._cache_hits = 0
+        self._slowest: list[Slow] = []  # a heap, the fastest of them first
+
+    def add(self, verdict: Verdict, gold: str | tuple[str, ...]) -> None:
+        self._counts[verdict.outcome] += 1
+        self._cache_hits += verdict.cached
+        full = len(self._slowest) >= _SLOWEST
+        if full and verdict.seconds <= self._slowest[0].seconds:
+            return
+        text = gold if isinstance(gold, str) else ", ".join(gold)
+        slow = Slow(verdict.seconds, (verdict.extracted or "")[:_CHARS], text[:_CHARS], verdict.outcome.value)
+        (heapq.heapreplace if full else heapq.heappush)(self._slowest, slow)
+
+    def busy(self, seconds: float) -> None:
+        self._seconds += seconds
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            {outcome: self._counts[outcome] for outcome in Outcome},
+            self._seconds,
+            self._cache_hits,
+            tuple(sorted(self._slowest, reverse=True)),
+        )

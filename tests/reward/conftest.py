@@ -1,0 +1,44 @@
+"""What the tests of processes share: functions that hang, crash and die."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+OWN = """
+    import os, signal, time
+
+    def echo(value): return value
+    def slow(value): time.sleep(0.05 * (value % 3)); return value
+    def power(base): return len(str(base ** base ** base))  # one big-integer power: hangs inside C
+    def die(): os.kill(os.getpid(), signal.SIGKILL)
+    def die_once(path):
+        if not os.path.exists(path):
+            open(path, "w").close()
+            die()
+        return "survived"
+    def hoard(): return len(bytearray(4 << 30))
+    def pid(): return os.getpid()
+    def lock(): return lambda: None
+    def leave(): raise SystemExit(3)
+
+    def own(problem, response, answer, mode):
+        if response == "raise": raise RuntimeError("broken\\nin two lines")
+        if response == "nan": return float("nan")
+        if response == "text": return "1.0"
+        if response == "none": return None
+        if response == "hang": return len(str(9 ** 9 ** 9 ** 9))
+        if response == "die": die()
+        return len(response) / 4 if mode == "think" else -0.5
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of one's own, importable here and in the processes started from here."""
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
