@@ -25,6 +25,8 @@ def check(conf: Config, command: str = "train") -> None:
 
     rollout, learner, algorithm, reward = conf.rollout, conf.learner, conf.algorithm, conf.reward
     positive(
+        reward__max_tokens_short=1 if reward.max_tokens_short is None else reward.max_tokens_short,
+        reward__max_tokens_think=1 if reward.max_tokens_think is None else reward.max_tokens_think,
         rollout__workers=rollout.workers,
         learner__ranks=learner.ranks,
         reward__workers=reward.workers,

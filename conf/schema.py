@@ -154,13 +154,15 @@ class RewardConf:
     timeout_s: float = 5.0  # hard limit of one check; the process is killed
     memory_mib: int = 2048  # address-space limit of a grading process
     strict: bool = True  # training: \boxed{} only; false: lenient extraction
-    function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading and scheme
+    function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, scheme, caps
     correct_short: float = 1.0
     correct_think: float = 0.5  # 1 - gamma
     wrong: float = -1.0
     cut_off: float = -1.0
     no_answer: float = -1.0
     no_mode: float = -1.0
+    max_tokens_short: int | None = None  # a longer short response gets cut_off's reward, right or wrong; null: no cap
+    max_tokens_think: int | None = None  # the same for thinking ones; response tokens, control token included
 
 
 @dataclass

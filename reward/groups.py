@@ -36,7 +36,7 @@ def group_trajectories(
                 trajectories=tuple(trajectory for trajectory, _ in judged),
                 verdicts=tuple(verdict for _, verdict in judged),
                 rewards=np.array(
-                    [reward_of(conf, verdict, trajectory.mode) for trajectory, verdict in judged], np.float32
+                    [reward_of(conf, verdict, one.mode, len(one.token_ids)) for one, verdict in judged], np.float32
                 ),
                 unjudged=len(pairs) - len(judged),
             )

@@ -1,7 +1,8 @@
-"""Outcome and mode -> reward, by `RewardConf`.
+"""Outcome, mode and length -> reward, by `RewardConf`.
 
-In: a verdict. Out: a float: correct short 1, correct think 1 - gamma, anything else what is configured (-1).
-Must not know: texts, groups, advantages.
+In: a verdict and its response's length. Out: a float: correct short 1, correct think 1 - gamma, anything else what is
+configured (-1). A response longer than its mode's cap is rewarded as if it had been cut off there, whatever it answers;
+its outcome stays what it is, so accuracy keeps its meaning. Must not know: texts, groups, advantages.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 
 
-def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None) -> float:
-    """Raises ValueError for TIMED_OUT and CRASHED: they are no verdicts and have no reward."""
+def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 0) -> float:
+    """tokens: of the response, control token included.
+
+    Raises ValueError for TIMED_OUT and CRASHED: they are no verdicts and have no reward.
+    """
+    if not outcome.judged:
+        raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
+    if mode is not None and _too_long(conf, mode, tokens):
+        return conf.cut_off
     if outcome is Outcome.CORRECT:
         if mode is None:
             raise ValueError("a response without a mode cannot be CORRECT")
         return conf.correct_short if mode is Mode.SHORT else conf.correct_think
-    if not outcome.judged:
-        raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
     return {
         Outcome.WRONG: conf.wrong,
         Outcome.CUT_OFF: conf.cut_off,
@@ -27,6 +33,11 @@ def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None) -> float:
     }[outcome]
 
 
-def reward_of(conf: RewardConf, verdict: Verdict, mode: Mode | None) -> float:
+def _too_long(conf: RewardConf, mode: Mode, tokens: int) -> bool:
+    cap = conf.max_tokens_short if mode is Mode.SHORT else conf.max_tokens_think
+    return cap is not None and tokens > cap
+
+
+def reward_of(conf: RewardConf, verdict: Verdict, mode: Mode | None, tokens: int) -> float:
     """The reward that a person's own function gave, else the scheme's."""
-    return verdict.reward if verdict.reward is not None else reward(conf, verdict.outcome, mode)
+    return verdict.reward if verdict.reward is not None else reward(conf, verdict.outcome, mode, tokens)

@@ -67,3 +67,12 @@ def test_nothing_gives_nothing_and_lengths_must_agree() -> None:
     assert group_trajectories([], [], RewardConf()) == []
     with pytest.raises(ValueError, match="1 trajectories but 0 verdicts"):
         group_trajectories([trajectory(prompt("a"), 0)], [], RewardConf())
+
+
+def test_a_long_response_keeps_its_outcome_and_loses_its_reward() -> None:
+    one = prompt("one")
+    long = Trajectory(one, 1, np.zeros(4, np.int32), np.zeros(4, np.float32), Mode.SHORT, Finish.STOP, (0, 0))
+    conf = RewardConf(max_tokens_short=3, cut_off=-0.5)  # `trajectory` has three tokens
+    (group,) = group_trajectories([trajectory(one, 0), long], [verdict(Outcome.CORRECT)] * 2, conf)
+    assert group.rewards.tolist() == [1.0, -0.5] and group.informative
+    assert all(found.correct for found in group.verdicts)

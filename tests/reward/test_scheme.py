@@ -1,4 +1,4 @@
-"""Rewards: every outcome, from configuration alone."""
+"""Rewards: every outcome and length, from configuration alone."""
 
 from __future__ import annotations
 
@@ -34,5 +34,32 @@ def test_no_verdict_no_reward(outcome: Outcome) -> None:
 
 def test_a_persons_own_reward_stands() -> None:
     verdict = Verdict(Outcome.CORRECT, None, 0.0, reward=0.25)
-    assert reward_of(RewardConf(), verdict, None) == 0.25
-    assert reward_of(RewardConf(), Verdict(Outcome.CORRECT, "5", 0.0), Mode.THINK) == 0.5
+    assert reward_of(RewardConf(), verdict, None, 9) == 0.25
+    assert reward_of(RewardConf(), Verdict(Outcome.CORRECT, "5", 0.0), Mode.THINK, 9) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("mode", "tokens", "given"),
+    [
+        (Mode.SHORT, 10, 1.0),
+        (Mode.SHORT, 11, -0.7),
+        (Mode.THINK, 11, 0.5),
+        (Mode.THINK, 100, 0.5),
+        (Mode.THINK, 101, -0.7),
+    ],
+)
+def test_a_response_beyond_its_modes_cap_counts_as_cut_off(mode: Mode, tokens: int, given: float) -> None:
+    conf = RewardConf(max_tokens_short=10, max_tokens_think=100, cut_off=-0.7)
+    assert reward(conf, Outcome.CORRECT, mode, tokens) == given
+    for outcome, below in ((Outcome.WRONG, -1.0), (Outcome.NO_ANSWER, -1.0), (Outcome.CUT_OFF, -0.7)):
+        assert reward(conf, outcome, mode, tokens) == (-0.7 if given == -0.7 else below)
+
+
+def test_a_cap_is_for_its_mode_alone() -> None:
+    assert reward(RewardConf(max_tokens_short=1), Outcome.CORRECT, Mode.THINK, 999) == 0.5
+    assert reward(RewardConf(max_tokens_think=1), Outcome.CORRECT, Mode.SHORT, 999) == 1.0
+    capped = RewardConf(max_tokens_short=1, max_tokens_think=1, cut_off=-9)
+    assert reward(capped, Outcome.NO_MODE, None, 999) == -1.0
+    assert reward_of(capped, Verdict(Outcome.CORRECT, None, 0.0, reward=0.25), Mode.SHORT, 999) == 0.25
+    with pytest.raises(ValueError, match="must leave the group"):
+        reward(capped, Outcome.TIMED_OUT, Mode.SHORT, 999)
