@@ -1,6 +1,7 @@
 """The `thinkless` command: one line for every mistake, clean shutdown on Ctrl-C.
 
-In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usage) or 130 (interrupted).
+In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usage), 130 (interrupted) or
+141 (nobody reads the output of `verify` any more).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ USAGE = """usage: thinkless <command> [key=value ...]
   train        reinforcement learning; experiment=<preset>, resume=<run> to go on
   evaluate     measure a model in free and forced modes; run.name=<run> or model.path=<folder>
   report       write report.html of a run; run.name=<run>, the newest by default
+  verify       grade answers: JSON lines with a response and its gold in, verdicts out
 
 thinkless <command> --help lists groups and settings; --cfg job prints the configuration that would run.
 """
-COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report")
+COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +49,12 @@ def module_main(name: str) -> None:
 
 
 def run(name: str, arguments: list[str]) -> None:
-    """Run one command with Hydra overrides."""
+    """Run one command with Hydra overrides (`verify`: with options of its own)."""
+    if name == "verify":  # before anything heavy is imported: it begins at once
+        from orchestrator import verify
+
+        verify.main(arguments)
+        return
     from conf.compose import run_command
 
     if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here

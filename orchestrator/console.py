@@ -147,6 +147,27 @@ class Console:
         return None if pace is None else pace * (self.total_steps - int(record.get("step", 0)))
 
 
+class Counter:
+    """A bar for a stream whose length nobody knows: lines done, their rate, the share that is correct."""
+
+    EVERY_S = 0.1  # between two drawings
+
+    def __init__(self, file: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = self._drawn = clock()
+        self._bar: tqdm[Any] = tqdm(file=file or sys.stderr, bar_format="{desc}", dynamic_ncols=True, leave=False)
+
+    def show(self, done: int, correct: int) -> None:
+        """Cheap enough to be called for every line."""
+        if (now := self._clock()) - self._drawn >= self.EVERY_S:
+            self._drawn, spent = now, now - self._start
+            share = f", {correct / done:.1%} correct" if done else ""
+            self._bar.set_description_str(f"{done:,} lines in {duration(spent)}, {done / spent:,.0f}/s{share}")
+
+    def close(self) -> None:
+        self._bar.close()
+
+
 class progress:
     """A bar for a part whose length is known (warm-up, evaluation); off a terminal a line every tenth of it.
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from orchestrator.console import Console, duration, heading, progress, step_line
+from orchestrator.console import Console, Counter, duration, heading, progress, step_line
 
 RECORD = {
     "step": 12,
@@ -129,3 +129,14 @@ def test_progress_on_a_terminal() -> None:
     with progress(4, "evaluation", file=out) as bar:
         bar.advance(4, right=0.5)
     assert "evaluation" in out.getvalue() and out.getvalue().endswith("evaluation: done in 0:00\n")
+
+
+def test_a_counter_is_drawn_now_and_then(clock) -> None:
+    out = Terminal()
+    counter = Counter(out, clock)
+    for done in range(1, 401):
+        clock.now += 1 / 32
+        counter.show(done, done // 2)
+    counter.close()
+    assert "40 lines in 0:01, 32/s, 50.0% correct" in out.getvalue()
+    assert out.getvalue().count(" lines in ") == 100 and out.getvalue().endswith("\r")
