@@ -1,7 +1,7 @@
 """What a tree means as an answer: names in front, chains of equal values, signs, assignments.
 
 In: trees of `grammar`. Out: trees that can be compared, with one more node: ("named", ((name, value), ...)) for
-assignments. x = 5 means 5; 2/4 = 1/2 means its last side; A ~ 3.01 means A; 1 +- 2 means two values; "x = 1, y = 2"
+assignments. x = 5 means 5; x = 2/4 = 1/2 means 2/4 = 1/2; A ~ 3.01 means A; 1 +- 2 means two values; "x = 1, y = 2"
 means named values; 2x = 5 stays an equation (of a question, perhaps). Must not know: text, how values are compared.
 """
 
@@ -148,16 +148,17 @@ def _relation(parts: list[Any]) -> Node:
         return ("named", pairs)
     if is_name(parts[-1]) and not is_name(parts[0]) and not names(parts[0]):
         parts.reverse()
-    if is_name(parts[0]) and (len(parts) > 3 or not _is_equation(parts)):
-        return meant(parts[-1])
-    if not any(names(side) for side in parts[::2]):
-        return meant(parts[-1])
+    while len(parts) > 3 and is_name(parts[0]):
+        parts = parts[2:]
+    if len(parts) == 3 and is_name(parts[0]) and not _is_equation(parts):
+        return meant(parts[2])
     return ("rel", tuple(parts))
 
 
 def _is_equation(parts: list[Any]) -> bool:
     """y = 2x + 1 stays an equation (of a line, perhaps) when both sides have symbols, and tan x = 2x does."""
-    return bool(names(parts[2])) and (parts[0][0] == "sym" or (parts[0][0] == "fn" and parts[0][1] != "abs"))
+    left = parts[0]
+    return bool(names(parts[2])) and (left[0] in ("sym", "mul") or (left[0] == "fn" and left[1] != "abs"))
 
 
 def _pairs(left: Node, right: Node) -> tuple[tuple[str, Node], ...] | None:

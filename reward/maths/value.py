@@ -47,7 +47,9 @@ def evaluate(node: Node, symbols: Mapping[str, Number]) -> Number:
         with mp.workdps(2 * mp.dps):
             again = _evaluate(node, symbols, MAX_TERMS)
             return Fraction(0) if abs(again) < abs(value) * mp.mpf(10) ** (-mp.dps // 4) else value
-    except Shape as error:
+    except Undefined:
+        raise
+    except (Shape, ValueError, ArithmeticError, mp.NoConvergence) as error:  # mpmath: a pole, no convergence
         raise Undefined(str(error)) from None
 
 
@@ -81,6 +83,8 @@ def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
         return [[-x for x in row] for row in a] if isinstance(a, list) else -a
     if kind == "pow" and isinstance(a, list) and node[2] in _TRANSPOSE:
         return transpose(a)
+    if kind in ("pct", "deg") and isinstance(a, list):
+        raise Undefined(f"{kind} of a matrix")
     if kind == "pct":
         return a / 100
     if kind == "deg":

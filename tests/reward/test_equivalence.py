@@ -105,8 +105,40 @@ SAME = [
     (r"\emptyset", r"\emptyset"),
     (r"5.00", r"5"),
     (r"a=3,b=4", r"3,4"),
+    (r"5\text{ km}", r"5000 m"),
+    (r"\$0.50", r"50 \text{ cents}"),
+    (r"\frac{70}{9}", r"\frac{70}{9} = 7.78"),
+    (r"1", r"\lim_{x \to 0} \frac{\sin x}{x} = 1"),
+    (r"1", r"\lim_{x \to 0} \frac{\sin x}{x}"),
+    (r"\frac{1}{2}", r"\int_0^1 x\,dx"),
+    (r"\int x\,dx", r"\int x \mathrm{d}x"),
+    (r"\frac{\pi^2}{6}", r"\sum_{n=1}^{\infty} \frac{1}{n^2}"),
+    (r"385", r"\sum_{i=1}^{10} i^2"),
+    (r"1\le|z|\le\frac32", r"z\in[-\frac32,-1]\cup[1,\frac32]"),
+    (
+        r"\begin{pmatrix}6&8\\10&12\end{pmatrix}",
+        r"\begin{pmatrix}1&2\\3&4\end{pmatrix}+\begin{pmatrix}5&6\\7&8\end{pmatrix}",
+    ),
+    (r"x=2k+1, k\in\mathbb{Z}", r"x=2n-1, n\in\mathbb{Z}"),
+    (r"\mathbb{R}\setminus\{3\}", r"x\ne 3"),
+    (r"(0,1)\cup(2,3)", r"0<x<1 \text{ or } 2<x<3"),
 ]
 DIFFERENT = [
+    (r"3", r"8=3"),
+    (r"5", r"2x=5"),
+    (r"5", r"x^2+y^2=5"),
+    (r"f(x)=x+1", r"f(3)=x+1"),
+    (r"5\text{ km}", r"5\text{ m}"),
+    (r"\$5", r"5 \text{ cents}"),
+    (r"I(0)e^{-t}", r"I(0)e^{t}"),
+    (r"x=1,y=2", r"x=2,y=1"),
+    (r"2,2,3", r"2,3"),
+    (r"\{\{1\},2\}", r"\{1,2\}"),
+    (r"e^{-200}", r"e^{-300}"),
+    (r"(-\infty,1)\cup(3,\infty)", r"x<1 \text{ and } x>3"),
+    (r"\int x\,dx", r"\int x^2\,dx"),
+    (r"x\equiv 3\pmod 7", r"x\equiv 3\pmod 5"),
+    (r"\text{XIV}", r"\text{XVI}"),
     (r"\sqrt[3]{5}", r"\sqrt{5}"),
     (r"\frac{x+2}{7}", r"x+\frac27"),
     (r"\frac{1}{2x}", r"\frac12x"),
@@ -220,6 +252,11 @@ def test_hostile_answers_are_refused_in_time(text: str) -> None:
     assert not equivalent("3", text)
     equivalent(text, r"\frac{1}{3}")
     assert time.perf_counter() - start < 5
+
+
+def test_what_was_asked_for_may_stand_in_front_of_the_answer_not_of_the_gold() -> None:
+    assert equivalent("5", "a+b=5")
+    assert not equivalent("a+b=5", "5")
 
 
 def test_quick_decides_plain_numbers_and_equal_strings_only() -> None:

@@ -1,0 +1,118 @@
+"""Whether two formulas have the same values: at several points, a test by random values (Schwartz 1980, Zippel 1979).
+
+In: trees without lists or relations. Out: a truth value, or the constant ratio of two formulas. Must not know: text,
+what else trees may mean.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from reward.maths.grammar import Node
+from reward.maths.meaning import children, constants, names, some
+from reward.maths.value import Undefined, evaluate, ratio, real, same
+
+_INTEGERS = set("nkmNjlr")  # names that usually stand for whole numbers
+
+
+def _points(symbols: Sequence[str], whole: bool) -> Iterator[dict[str, Fraction]]:
+    """Seven points: three small positive ones, a negative one, two of mixed sign, one large; the same for the same
+    names in any formula. whole: with integers for the names that usually stand for them."""
+    for trial in range(7):
+        point = {}
+        for name in symbols:
+            rng = random.Random(f"{name}/{trial}")
+            value = Fraction(rng.randrange(301, 2999), 997) * (40 if trial == 6 else 1)
+            value = -value if trial == 3 or (trial in (4, 5) and rng.random() < 0.5) else value
+            if whole and name[:1] in _INTEGERS:
+                value = Fraction(rng.randrange(3, 14) + trial)
+            point[name] = value
+        yield point
+
+
+def decimal(*nodes: Node) -> bool:
+    return any(some(node, "dec") for node in nodes)
+
+
+def constant_ratio(a: Node, b: Node) -> Any:
+    """a / b where it is the same at every point, else None."""
+    first = None
+    for point in _points(sorted(names(a) | names(b)), whole=False):
+        try:
+            x, y = evaluate(a, point), evaluate(b, point)
+        except Undefined:
+            continue
+        if isinstance(x, list) or isinstance(y, list) or x == 0 or y == 0 or not (real(x) and real(y)):
+            return None
+        now = ratio(x, y)
+        if first is not None and not same(first, now, decimal(a, b)):
+            return None
+        first = now
+    return first if first is None or isinstance(first, Fraction) else first.real
+
+
+def same_value(a: Node, b: Node) -> bool:
+    for one, other in ((a, b), (b, a)):
+        if one[0] == "pct" and other[0] != "pct":
+            return _at_points(one[1], other) or _at_points(one, other)
+        if one[0] == "deg" and other[0] != "deg":
+            return _at_points(one[1], other) or _at_points(one, other)
+    return _at_points(a, b) or (_whole_matters(a, b) and _at_points(a, b, whole=True))
+
+
+def _whole_matters(*nodes: Node) -> bool:
+    """Factorials, sums, (-1)^n, cos n pi: formulas of integers."""
+    return any(
+        some(node, "sum", "prod", "factorial")
+        or any(part in ("factorial", "binom", "mod") for part in _functions(node))
+        or "pi" in constants(node)
+        or _alternates(node)
+        for node in nodes
+    )
+
+
+def _functions(node: Node) -> set[str]:
+    own = {node[1]} if node[0] == "fn" else set()
+    return own.union(*(_functions(child) for child in children(node)))
+
+
+def _alternates(node: Node) -> bool:
+    if node[0] == "pow" and bool(names(node[2])) and not names(node[1]):
+        return True
+    return any(_alternates(child) for child in children(node))
+
+
+def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
+    symbols = sorted(names(a) | names(b))
+    loose = decimal(a, b)
+    imaginary = any("i" in constants(node) for node in (a, b))
+    several = len(symbols) > 1 and not any("abs" in _functions(node) for node in (a, b))
+    compared = unreal = 0
+    for point in _points(symbols, whole):
+        values = []
+        for node in (a, b):
+            try:
+                values.append(evaluate(node, point))
+            except Undefined:
+                values.append(None)
+        x, y = values
+        if x is None and y is None:
+            continue
+        if x is None or y is None:
+            return False
+        if symbols and not imaginary and not (real(x) and real(y)):
+            if real(x) != real(y):  # log ab against log a + log b, both negative
+                if several:
+                    continue
+                return False
+            unreal += 1 if same(x, y, loose) else -100
+            continue  # outside the reals
+        if not same(x, y, loose):
+            return False
+        if not symbols:
+            return True
+        compared += 1
+    return compared > 0 or unreal > 0
