@@ -121,9 +121,12 @@ def equivalent(gold: str, answer: str) -> bool:
     factor = Fraction(1)
     unit, other = split(gold), split(answer)
     if unit and other:
-        if unit[1][0] != other[1][0]:
+        if {unit[1][0], other[1][0]} == {(("degree", 1),), (("radian", 1),)}:
+            gold, answer = (f"{one[0]}+0" for one in (unit, other))  # a sum: degrees count as what they are
+        elif unit[1][0] != other[1][0]:
             return False
-        gold, answer, factor = unit[0], other[0], unit[1][1] / other[1][1]
+        else:
+            gold, answer, factor = unit[0], other[0], unit[1][1] / other[1][1]
     return _same_meaning(gold, answer, factor)
 
 

@@ -38,7 +38,10 @@ _COMMANDS = {
     "vee": "or", "lVert": "|(", "rVert": ")|", "|": "|", "rightarrow": "→",
 }  # fmt: skip
 _OPS = {"**": "^", "==": "="}
-_UNSUPPORTED = {"oint", "partial", "nabla", "ldots", "dots", "cdots", "forall", "implies", "exists"}
+_UNSUPPORTED = {
+    "oint", "partial", "nabla", "ldots", "dots", "cdots", "forall", "implies", "exists", "subset", "subseteq",
+    "subsetneq", "supset", "supseteq", "supsetneq", "notin", "prec", "succ", "mapsto", "iff",
+}  # fmt: skip
 _WORDS = {"pi", "theta", "infty", "and", "or", "mod", "alpha", "beta", "gamma", "sqrt", "cbrt", "binom", "lambda"}
 _NO_WORDS = {
     "no",

@@ -1,7 +1,7 @@
 """Units behind numbers, where both sides name one.
 
 In: an answer as text. Out: the text of the number and the unit's dimension and size, or nothing where no unit is known
-(a percentage or an angle stays whole: the grammar reads it). A unit that only one side writes does not count; two known
+(a percentage or degrees stay whole: the grammar reads them). A unit that only one side writes does not count; two known
 units must agree: 5 km is 5000 m and not 5 m, 37 degrees C are not 37 degrees F, $5 are not 5 cents. Must not know:
 trees, how numbers are compared.
 """
@@ -64,8 +64,9 @@ _POWERS = {"square": 2, "squared": 2, "cubic": 3, "cubed": 3, None: 1}
 def split(text: str) -> tuple[str, Unit] | None:
     """("5", kilometre) of "5 \\text{ km}"; None where there is no unit, or none that is known."""
     text = text.strip().rstrip(".")
-    if match := _SIGN.search(text):
-        return text, (((("percent" if "%" in match[0] else "angle"), 1),), Fraction(1))
+    if match := _SIGN.search(plain := _TEXT.sub(r" \1 ", text)):
+        kind = "percent" if "%" in match[0] else "radian" if "rad" in match[0] else "degree"
+        return plain[: match.start()] if kind == "radian" else text, (((kind, 1),), Fraction(1))
     found = _money(text)
     if found:
         return found
