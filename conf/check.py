@@ -5,7 +5,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-from conf.schema import Config, Device, Dtype
+from conf.schema import Config, Device, Dtype, Importance, Loss, Old
 
 
 class BadConfig(ValueError):
@@ -29,6 +29,7 @@ def check(conf: Config, command: str = "train") -> None:
         reward__max_tokens_think=1 if reward.max_tokens_think is None else reward.max_tokens_think,
         rollout__workers=rollout.workers,
         learner__ranks=learner.ranks,
+        learner__sequence_parallel=learner.sequence_parallel,
         reward__workers=reward.workers,
         reward__processes=reward.processes,
         rollout__prompts_per_step=rollout.prompts_per_step,
@@ -40,6 +41,9 @@ def check(conf: Config, command: str = "train") -> None:
         learner__logprob_chunk=learner.logprob_chunk,
         learner__max_bad_steps=learner.max_bad_steps,
         algorithm__optimizer_steps=algorithm.optimizer_steps,
+        algorithm__importance_cap=algorithm.importance_cap,
+        algorithm__max_log_ratio=algorithm.max_log_ratio,
+        algorithm__length_constant=1 if algorithm.length_constant is None else algorithm.length_constant,
         data__max_prompt_tokens=conf.data.max_prompt_tokens,
         evaluate__temperature=conf.evaluate.temperature,
         reward__timeout_s=reward.timeout_s,
@@ -74,9 +78,15 @@ def check(conf: Config, command: str = "train") -> None:
         evaluated is None or conf.data.max_prompt_tokens + evaluated <= rollout.max_model_len,
         f"evaluate.max_response_tokens={evaluated} does not fit into rollout.max_model_len={rollout.max_model_len}",
     )
+    need(
+        learner.ranks % learner.sequence_parallel == 0,
+        f"learner.ranks={learner.ranks} must be a multiple of learner.sequence_parallel={learner.sequence_parallel}",
+    )
     need(learner.zero_stage in (0, 1, 2, 3), f"learner.zero_stage must be 0, 1, 2 or 3, got {learner.zero_stage}")
     need(
-        learner.zero_stage > 0 or conf.model.dtype is Dtype.float32,
+        learner.zero_stage > 0
+        or conf.model.dtype is Dtype.float32
+        or (bool(conf.model.lora.rank) and conf.warmup is None),  # adapters are float32; a warm-up trains all weights
         "learner.zero_stage=0 trains float32 weights: for model.dtype=bfloat16 choose stage 1, 2 or 3",
     )
     need(
@@ -87,8 +97,39 @@ def check(conf: Config, command: str = "train") -> None:
         learner.zero_stage > 0 or not learner.offload_optimizer,
         "learner.offload_optimizer needs learner.zero_stage 1, 2 or 3, got 0",
     )
+    lora = conf.model.lora
+    need(lora.rank is None or lora.rank >= 0, f"model.lora.rank must be above 0, or null for none, got {lora.rank}")
+    if lora.rank:
+        positive(model__lora__alpha=lora.alpha)
+        need(
+            lora.dropout == 0,
+            f"model.lora.dropout must be 0, got {lora.dropout}: the learner's log-probs would not be the sampler's",
+        )
+        named = isinstance(lora.targets, list) and all(isinstance(name, str) and name for name in lora.targets)
+        need(
+            lora.targets == "all-linear" or (named and len(lora.targets) > 0),
+            f"model.lora.targets must be all-linear or layers' names such as [q_proj,v_proj], got {lora.targets}",
+        )
     need(len(learner.betas) == 2, f"learner.betas must be two numbers, got {list(learner.betas)}")
     need(0 < algorithm.clip < 1, f"algorithm.clip must be between 0 and 1, got {algorithm.clip}")
+    need(
+        algorithm.clip_high is None or algorithm.clip_high >= algorithm.clip,
+        f"algorithm.clip_high must be at least algorithm.clip={algorithm.clip}, got {algorithm.clip_high}",
+    )
+    need(
+        algorithm.dual_clip is None or algorithm.dual_clip > 1,
+        f"algorithm.dual_clip must be above 1 (usual: 3), got {algorithm.dual_clip}",
+    )
+    need(
+        algorithm.length_constant is None or algorithm.loss is Loss.dr_grpo,
+        f"algorithm.length_constant is Dr. GRPO's alone: choose algorithm=dr_grpo, or leave it null; "
+        f"got algorithm.loss={algorithm.loss.value}",
+    )
+    need(
+        algorithm.importance is Importance.none or algorithm.old is Old.learner,
+        f"algorithm.importance={algorithm.importance.value} needs algorithm.old=learner: a ratio against the sampler's "
+        "log-probs holds these weights already",
+    )
     need(algorithm.alpha >= 0, f"algorithm.alpha must not be negative, got {algorithm.alpha}")
     need(algorithm.kl >= 0, f"algorithm.kl must not be negative, got {algorithm.kl}")
     if rollout.device is Device.gpu:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 MISSING = "???"
 
@@ -25,8 +26,32 @@ class Form(Enum):
 
 
 class Loss(Enum):
+    """The objective: a file of `learner.loss` each (see the table in `learner.objective`)."""
+
     degrpo = "degrpo"
     grpo = "grpo"
+    dr_grpo = "dr_grpo"
+
+
+class Old(Enum):
+    """The log-probs that the clipped ratio is taken against (see `learner.loss.surrogate`)."""
+
+    learner = "learner"  # the learner's own before the batch's first optimizer step
+    sampler = "sampler"  # the behavior log-probs
+
+
+class Importance(Enum):
+    """What becomes of a token's importance weight, pi_old (learner) / mu (sampler), above its cap."""
+
+    none = "none"  # no weights at all
+    truncate = "truncate"  # min(weight, cap)
+    mask = "mask"  # the token leaves the loss
+
+
+class KLEstimator(Enum):
+    k1 = "k1"
+    k2 = "k2"
+    k3 = "k3"
 
 
 class Schedule(Enum):
@@ -69,6 +94,18 @@ class RandomModelConf:
 
 
 @dataclass
+class LoraConf:
+    """Low-rank adapters (peft) in `train`: only they learn, the model's own weights stay as they are. A warm-up is not
+    affected: it trains all weights."""
+
+    rank: int | None = None  # of each adapter B A; null or 0: off, all weights learn
+    alpha: float = 32.0  # an adapted weight is W + alpha / rank * B A
+    dropout: float = 0.0  # must be 0: with it no log-prob would be that of the sampler, or the same twice
+    targets: Any = "all-linear"  # every linear layer but the output head; or their names, e.g. [q_proj, v_proj]
+    seed: int = 0  # of A's random start; B starts at zero
+
+
+@dataclass
 class ModelConf:
     path: str | None = None  # Hugging Face folder or hub id; null: the warm-up makes it
     revision: str | None = None  # hub revision
@@ -80,6 +117,7 @@ class ModelConf:
     chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
     trust_remote_code: bool = False
     random: RandomModelConf | None = None  # used by the warm-up when path is null
+    lora: LoraConf = field(default_factory=LoraConf)
 
 
 @dataclass
@@ -170,9 +208,16 @@ class AlgorithmConf:
     loss: Loss = Loss.degrpo
     form: Form = Form.code
     alpha: float = 0.001  # weight of the control token (DeGRPO)
-    clip: float = 0.2
-    kl: float = 0.001  # coefficient of the k3 estimate to the frozen reference; 0: no reference model
-    max_log_ratio: float = 10.0  # bound on the surrogate's and the KL's exponents
+    length_constant: int | None = None  # tokens that Dr. GRPO divides by; null: rollout.max_response_tokens
+    clip: float = 0.2  # the ratio's lower bound is 1 - clip
+    clip_high: float | None = None  # its upper bound is 1 + clip_high; null: clip
+    dual_clip: float | None = None  # bound on the ratio where the advantage is negative, above 1; null: none
+    old: Old = Old.learner  # what the ratio is taken against
+    importance: Importance = Importance.none  # weights against a sampler that differs from the learner, or is stale
+    importance_cap: float = 2.0
+    kl: float = 0.001  # coefficient of the KL estimate to the frozen reference; 0: no reference model
+    kl_estimator: KLEstimator = KLEstimator.k3  # see learner/loss/surrogate.py
+    max_log_ratio: float = 10.0  # bound on the exponents of ratio, importance weight and KL
     optimizer_steps: int = 2  # optimizer steps per batch of trajectories
     mask_cut_off: bool = False  # leave cut-off responses out of the loss
 
@@ -180,6 +225,7 @@ class AlgorithmConf:
 @dataclass
 class LearnerConf:
     ranks: int = 1
+    sequence_parallel: int = 1  # consecutive ranks that share each micro-batch's tokens (Ulysses), for long answers
     device: Device = Device.cpu
     num_cpus: float = 0.4  # of each rank, for Ray's placement
     num_gpus: float = 1.0  # of each rank; device gpu only
@@ -198,6 +244,7 @@ class LearnerConf:
     zero_stage: int = 0
     offload_optimizer: bool = False
     offload_parameters: bool = False
+    offload_reference: bool = False  # the frozen reference waits in the CPU's memory while it does not score
     gradient_checkpointing: bool = False
     max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = 600.0

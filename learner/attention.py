@@ -1,12 +1,16 @@
 """Causal attention over packed sequences, registered with transformers under the name `packed`.
 
 In: queries, keys and values of one row that holds several sequences, and the row's `Layout`. Out: the attention's
-output, with nothing leaking between sequences. Sequences of similar length are padded into one causal sdpa call, so the
-cost is that of per-sequence attention without its many small calls. Must not know: models, losses.
+output, with nothing leaking between sequences. On a GPU that is flash attention over the sequences' boundaries
+(`torch.nn.attention.varlen`); elsewhere sequences of similar length are padded into one causal sdpa call, so that the
+cost is that of per-sequence attention without its many small calls. Under sequence parallelism a rank holds a part of
+the row's tokens; the layout's `exchange` gives it all tokens of a part of the heads, and takes that back. Must not
+know: models, losses, process groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,13 +21,30 @@ NAME = "packed"
 PADDING = 1.3  # a bucket's longest sequence is at most this times its shortest
 
 
+# (attention over whole rows, query, key, value), each [1, tokens of this rank, heads, D] -> output of that shape
+Exchange = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
+
+
 class Layout:
     """Where each sequence of a packed row lies, and how rows of similar length are padded together.
 
-    lengths: tokens of each sequence, in row order. Built once for a micro-batch and used by every layer.
+    lengths: tokens of each sequence, in row order. Built once for a micro-batch and used by every layer. part, parts:
+    this rank holds tokens [start, stop) of the row, one of `parts` equal ones, and `exchange` swaps tokens for heads.
     """
 
-    def __init__(self, lengths: list[int], device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        lengths: list[int],
+        device: torch.device | str = "cpu",
+        part: int = 0,
+        parts: int = 1,
+        exchange: Exchange | None = None,
+    ):
+        if sum(lengths) % parts:
+            raise ValueError(f"a row of {sum(lengths)} tokens cannot be divided over {parts} ranks: pad it")
+        self.lengths, self.part, self.parts, self.exchange = lengths, part, parts, exchange
+        share = sum(lengths) // parts
+        self.start, self.stop = part * share, (part + 1) * share
         starts = [0]
         for length in lengths:
             starts.append(starts[-1] + length)
@@ -39,6 +60,8 @@ class Layout:
             size = torch.tensor([lengths[i] for i in members])[:, None]
             column = torch.arange(width)[None, :]
             self.buckets.append(((first + column.minimum(size - 1)).to(device), (column < size).to(device)))
+        self.longest = max(lengths)
+        self.boundaries = torch.tensor(starts, dtype=torch.int32, device=device)  # i32[sequences + 1]
 
 
 def packed_attention(
@@ -58,23 +81,51 @@ def packed_attention(
     Raises ValueError without a layout (a caller that bypassed `learner.model.Policy`), for another batch size than 1,
     a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
     """
-    if layout is None or query.shape[0] != 1 or query.shape[2] != layout.total:
+    if layout is None or query.shape[0] != 1 or query.shape[2] != layout.stop - layout.start:
         raise ValueError(f"packed attention needs one row with its Layout, got queries of shape {tuple(query.shape)}")
     if attention_mask is not None or dropout:
         raise ValueError("packed attention takes no mask and no dropout: set the model's attention_dropout to 0")
-    if sliding_window is not None and max(index.shape[1] for index, _ in layout.buckets) > sliding_window:
+    if sliding_window is not None and layout.longest > sliding_window:
         raise ValueError(f"packed attention has no sliding window, and a sequence is longer than {sliding_window}")
-    output = torch.empty_like(query[0].transpose(0, 1))  # [N, heads, D]
+    rows = layout
+
+    def whole(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[1, N, heads, D] -> the same, all tokens of the row."""
+        attend = _flash if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _bucketed
+        return attend(query[0], key[0], value[0], rows, scaling)[None]
+
+    states = [one.transpose(1, 2) for one in (query, key, value)]  # [1, n, heads, D]
+    if layout.exchange is None:
+        return whole(*states), None
+    if states[1].shape[2] % layout.parts:  # too few key heads to divide: as many as there are query heads
+        times = states[0].shape[2] // states[1].shape[2]
+        states[1:] = [one.repeat_interleave(times, dim=2) for one in states[1:]]
+    return layout.exchange(whole, *states), None
+
+
+def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """[N, heads, D] each -> [N, heads, D]: one causal sdpa call for all sequences of similar length."""
     parts, places = [], []
     for index, valid in layout.buckets:
-        q, k, v = (states[0][:, index].transpose(0, 1) for states in (query, key, value))  # [B, heads, L, D]
+        q, k, v = (states[index].transpose(1, 2) for states in (query, key, value))  # [B, heads, L, D]
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         parts.append(out.transpose(1, 2)[valid])  # [tokens, heads, D]
         places.append(index[valid])
-    output = output.index_copy(0, torch.cat(places), torch.cat(parts))
-    return output[None], None
+    return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(parts))
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """[N, heads, D] each -> [N, heads, D]: flash attention over the sequences' boundaries, causal within each."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = layout.boundaries, layout.longest
+    out: Tensor = varlen_attn(
+        query, key, value, ends, ends, longest, longest,
+        scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return out
 
 
 def register() -> None:

@@ -43,6 +43,10 @@ class MicroBatch:
     advantages: np.ndarray  # f32[N]
     behavior_logprobs: np.ndarray  # f32[N]
 
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All [N] arrays."""
+        return tuple(value for name in self.__slots__ if isinstance(value := getattr(self, name), np.ndarray))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainBatch:

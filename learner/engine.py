@@ -71,7 +71,11 @@ class Engine:
         plain = conf.zero_stage == 0 and dtype is Dtype.float32
         optimizer_class = _ClippedAdamW if plain else torch.optim.AdamW
         optimizer = optimizer_class(
-            policy.parameters(), lr=conf.lr, betas=tuple(conf.betas), eps=conf.eps, weight_decay=conf.weight_decay
+            [parameter for parameter in policy.parameters() if parameter.requires_grad],  # adapters alone, if there are
+            lr=conf.lr,
+            betas=tuple(conf.betas),
+            eps=conf.eps,
+            weight_decay=conf.weight_decay,
         )
         if isinstance(optimizer, _ClippedAdamW) and conf.max_grad_norm:
             optimizer.max_norm = conf.max_grad_norm
@@ -98,6 +102,27 @@ class Engine:
             },
         )
         self.device = self.deepspeed.device
+        self._neighbours: Any = None  # the process group of the ranks that share each micro-batch
+        if conf.sequence_parallel > 1:
+            size, rank = conf.sequence_parallel, torch.distributed.get_rank()
+            for first in range(0, ranks, size):  # every rank takes part in making every group
+                group = torch.distributed.new_group(
+                    list(range(first, first + size)), timeout=timedelta(seconds=conf.timeout_s)
+                )
+                if first <= rank < first + size:
+                    self._neighbours = group
+
+    def exchange(self, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Ulysses (arXiv 2309.14509): tokens for heads, `attention` over whole rows, heads for tokens.
+
+        query, key, value and the answer: [1, n, heads, D], n tokens of this rank.
+        """
+        from deepspeed.sequence.layer import DistributedAttention
+
+        out: Tensor = DistributedAttention(attention, self._neighbours, scatter_idx=2, gather_idx=1)(
+            query, key, value, batch_dim_idx=0
+        )
+        return out
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         """`Policy.forward`, with ZeRO's gathers."""
@@ -131,6 +156,8 @@ class Engine:
 
         def take(lr_kwargs: Any) -> Any:
             for name, parameter in self.policy.named_parameters():
+                if not parameter.requires_grad:
+                    continue
                 gradient = safe_get_full_grad(parameter) if self.conf.zero_stage else parameter.grad
                 taken[self.policy.public_name(name)] = gradient.detach().float().cpu().clone()
             return original(lr_kwargs)

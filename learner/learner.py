@@ -6,52 +6,106 @@ Must not know: Ray, DeepSpeed, where batches come from.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conf.schema import AlgorithmConf, LearnerConf
+from conf.schema import AlgorithmConf, LearnerConf, Old
 from learner.batch import MicroBatch, TrainBatch
+from learner.effort import effort
+from learner.flops import Shape, tokens_only
 from learner.report import StepReport
 from rollout.sampler import Future, Handle
 
+WaitAll = Callable[[list[Any]], list[Any]]
+
+
+def in_order(futures: list[Any]) -> list[Any]:
+    return [future.wait() for future in futures]
+
 
 class Learner:
-    """Every collective call goes to all ranks, in the same order."""
+    """Every collective call goes to all ranks, in the same order.
 
-    def __init__(self, ranks: list[Handle], conf: LearnerConf):
-        self.ranks, self.conf = ranks, conf
+    wait_all: waits for all answers and raises the first failure as soon as it is known, since the other ranks may be
+    waiting for the one that failed until their time-out.
+    """
+
+    def __init__(
+        self, ranks: Sequence[Handle], conf: LearnerConf, shape: Shape | None = None, wait_all: WaitAll = in_order
+    ):
+        """shape: of the model, by which batches are balanced over ranks; None: by tokens."""
+        self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
+        self.shape = shape
+        self.cost: Callable[[int, int], int] = shape.cost if shape else tokens_only
+        self.vocabulary: int | None = None  # rows of the output head, known once started
 
     @property
-    def num_ranks(self) -> int:
-        return len(self.ranks)
+    def shares(self) -> int:
+        """Parts that a batch is divided into: ranks, but those that share micro-batches count once."""
+        return len(self.ranks) // self.conf.sequence_parallel
 
     def start(self, port: int | None, reference: bool) -> int:
         """Form the process group and load the model. Returns its number of parameters."""
         address, free = self.ranks[0].call("address", port).wait()
-        return int(self._all("start", address, free, reference)[0])
+        parameters = int(self._all("start", address, free, reference)[0])
+        self.vocabulary = int(self.ranks[0].call("vocabulary").wait())
+        return parameters
 
     def update(self, batches: list[TrainBatch], algorithm: AlgorithmConf) -> StepReport | None:
-        """One optimizer step for each batch that is not empty; None when all are: nothing to learn, a counted no-op."""
+        """One optimizer step for each batch that is not empty; None when all are: nothing to learn, a counted no-op.
+
+        Raises ValueError before any rank is called when a batch does not fit the ranks or the model.
+        """
         batches = [batch for batch in batches if not batch.empty]
         if not batches:
             return None
-        futures = [
-            rank.call("update", [batch.ranks[r] for batch in batches], algorithm) for r, rank in enumerate(self.ranks)
-        ]
-        reports: list[StepReport] = [future.wait() for future in futures]
-        return reports[0]
+        for batch in batches:
+            self._check(batch)
+        reports: list[StepReport] = self.wait_all(
+            [
+                rank.call("update", [self._share(batch, r) for batch in batches], algorithm)
+                for r, rank in enumerate(self.ranks)
+            ]
+        )
+        found = [one for report in reports for one in report.offenders]
+        named = {one.update for one in found if one.reason != "step"}
+        kept = tuple(one for one in found if one.reason != "step" or one.update not in named)
+        memories = [report.memory or {} for report in reports]
+        again = algorithm.old is Old.learner
+        return replace(
+            reports[0],
+            offenders=kept,
+            memory={phase: max(memory[phase] for memory in memories) for phase in memories[0]},
+            effort=effort(
+                batches,
+                self.shape,
+                len(self.ranks),
+                self.conf.max_tokens,
+                max(report.seconds for report in reports),
+                [int(algorithm.kl > 0) + int(k > 0 and again) for k in range(len(batches))],
+                self.conf.gradient_checkpointing,
+                reports[0].peak,
+            ),
+        )
 
     def fine_tune(self, batch: TrainBatch) -> Any:
         """One supervised step, asked for; waiting on the answer gives (loss, tokens)."""
-        return _FineTuned([rank.call("fine_tune", batch.ranks[r]) for r, rank in enumerate(self.ranks)])
+        self._check(batch)
+        futures = [rank.call("fine_tune", self._share(batch, r)) for r, rank in enumerate(self.ranks)]
+        return _FineTuned(futures, self.wait_all)
 
     def logprobs(self, batch: TrainBatch, temperature: float) -> list[tuple[MicroBatch, np.ndarray]]:
         """Log-probs f32[N] of every micro-batch under the current weights."""
-        futures = [rank.call("logprobs", batch.ranks[r], temperature) for r, rank in enumerate(self.ranks)]
-        scored = []
-        for mine, future in zip(batch.ranks, futures, strict=True):
-            scored += list(zip(mine, future.wait(), strict=True))
+        self._check(batch)
+        calls = [rank.call("logprobs", self._share(batch, r), temperature) for r, rank in enumerate(self.ranks)]
+        answers: list[list[np.ndarray]] = self.wait_all(calls)
+        scored, size = [], self.conf.sequence_parallel
+        for share, mine in enumerate(batch.ranks):
+            parts = zip(*answers[share * size : (share + 1) * size], strict=True)  # each rank's, zero where others'
+            scored += [(mb, np.sum(values, axis=0)) for mb, values in zip(mine, parts, strict=True)]
         return scored
 
     def publish(self, version: int) -> Future:
@@ -69,13 +123,37 @@ class Learner:
         self._all("export", folder)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        return [future.wait() for future in [rank.call(method, *args) for rank in self.ranks]]
+        return self.wait_all([rank.call(method, *args) for rank in self.ranks])
+
+    def _share(self, batch: TrainBatch, rank: int) -> tuple[MicroBatch, ...]:
+        return batch.ranks[rank // self.conf.sequence_parallel]
+
+    def _check(self, batch: TrainBatch) -> None:
+        """What would end in a hang or an index error on one rank while the others wait for it."""
+        counts = [len(share) for share in batch.ranks]
+        if len(counts) != self.shares or len(set(counts)) > 1:
+            raise ValueError(
+                f"a batch must have the same number of micro-batches on each of {self.shares} ranks, got {counts}"
+            )
+        for r, share in enumerate(batch.ranks):
+            for m, mb in enumerate(share):
+                where, size = f"micro-batch {m} of rank {r}", len(mb.token_ids)
+                if size == 0 or sum(mb.lengths) != size or any(len(a) != size for a in mb.arrays()):
+                    raise ValueError(f"{where}: its arrays have not the length of its {sum(mb.lengths)} tokens")
+                if size > max(self.conf.max_tokens, 2):
+                    raise ValueError(f"{where} has {size} tokens, more than learner.max_tokens={self.conf.max_tokens}")
+                least, most = int(mb.token_ids.min()), int(mb.token_ids.max())
+                if least < 0 or (self.vocabulary is not None and most >= self.vocabulary):
+                    raise ValueError(
+                        f"{where} holds token id {least if least < 0 else most}, but the model's output head has "
+                        f"{self.vocabulary} rows: do tokenizer and model belong together?"
+                    )
 
 
 class _FineTuned:
-    def __init__(self, futures: list[Future]):
-        self.futures = futures
+    def __init__(self, futures: list[Future], wait_all: WaitAll):
+        self.futures, self.wait_all = futures, wait_all
 
     def wait(self) -> tuple[float, int]:
-        parts = [future.wait() for future in self.futures]
+        parts = self.wait_all(self.futures)
         return sum(loss for loss, _ in parts), sum(tokens for _, tokens in parts)

@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 
 
+def _logits(hidden: Tensor, weight: Tensor, wide: torch.dtype, temperature: float) -> Tensor:
+    """[c, V] in float32 or wider, a tensor of its own: a chunk's memory is this and one more of its size."""
+    logits = hidden @ weight.T
+    return logits.div_(temperature) if logits.dtype == wide else logits.to(wide).div_(temperature)
+
+
 class _ChunkedLogProbs(torch.autograd.Function):
     """Keeps hidden states and the log-normalizer only; the backward pass recomputes each chunk's logits."""
 
@@ -26,11 +32,12 @@ class _ChunkedLogProbs(torch.autograd.Function):
         normalizers = torch.empty_like(logprobs)
         for start in range(0, count, chunk):
             rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ weight.T).to(wide) / temperature  # [c, V]
+            logits = _logits(hidden[rows], weight, wide, temperature)  # [c, V]
             normalizer = torch.logsumexp(logits, dim=-1)  # [c]
             normalizers[rows] = normalizer
-            logprobs[rows] = logits.gather(-1, targets[rows, None])[:, 0] - normalizer
-            entropies[rows] = normalizer - ((logits - normalizer[:, None]).exp() * logits).sum(-1)
+            logp = logits.sub_(normalizer[:, None])
+            logprobs[rows] = logp.gather(-1, targets[rows, None])[:, 0]
+            entropies[rows] = -logp.exp().mul_(logp).sum(-1)
         ctx.save_for_backward(hidden, weight, targets, normalizers)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropies)
@@ -41,16 +48,22 @@ class _ChunkedLogProbs(torch.autograd.Function):
         hidden, weight, targets, normalizers = ctx.saved_tensors
         grad, wide = grads[0], normalizers.dtype
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:  # not when only adapters learn
+            grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         for start in range(0, hidden.shape[0], ctx.chunk):
             rows = slice(start, start + ctx.chunk)
-            logits = (hidden[rows] @ weight.T).to(wide) / ctx.temperature
-            grad_logits = -(logits - normalizers[rows, None]).exp() * grad[rows, None]  # [c, V]
+            logits = _logits(hidden[rows], weight, wide, ctx.temperature)
+            grad_logits = logits.sub_(normalizers[rows, None]).exp_().mul_(-grad[rows, None])  # [c, V]
             grad_logits.scatter_add_(-1, targets[rows, None], grad[rows, None])
-            grad_logits /= ctx.temperature
-            grad_hidden[rows] = grad_logits.to(hidden.dtype) @ weight
-            grad_weight += (grad_logits.to(hidden.dtype).T @ hidden[rows]).to(wide)
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+            grad_logits.div_(ctx.temperature)
+            narrow = grad_logits.to(hidden.dtype)
+            torch.mm(narrow, weight, out=grad_hidden[rows])
+            if grad_weight is not None and narrow is grad_logits:
+                torch.addmm(grad_weight, narrow.T, hidden[rows], out=grad_weight)
+            elif grad_weight is not None:
+                grad_weight.add_(narrow.T @ hidden[rows])  # adds bfloat16 to float32 without a copy of that size
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
 
 
 class LogProbHead(nn.Module):
@@ -61,14 +74,16 @@ class LogProbHead(nn.Module):
         self.weight = weight
 
     def forward(
-        self, hidden: Tensor, token_ids: Tensor, response: Tensor, temperature: float, chunk: int
+        self, hidden: Tensor, token_ids: Tensor, response: Tensor, temperature: float, chunk: int, first: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies, nats, float32[N]; zero where `response` is False.
 
-        hidden: [N, H]; token_ids: i64[N]; response: bool[N], never True on a sequence's first token;
-        temperature: logits are divided by it; chunk: rows of logits that exist at one time.
+        hidden: [n, H], of the row's tokens first .. first + n - 1; token_ids: i64[N]; response: bool[N], True only on
+        tokens first + 1 .. first + n, never on a sequence's first token; temperature: logits are divided by it; chunk:
+        rows of logits that exist at one time.
         """
         at = response.nonzero()[:, 0]  # [M] positions of the chosen tokens
-        logprobs, entropies = _ChunkedLogProbs.apply(hidden[at - 1], self.weight, token_ids[at], temperature, chunk)
+        before = hidden[at - 1 - first]  # [M, H]: the state that predicts each
+        logprobs, entropies = _ChunkedLogProbs.apply(before, self.weight, token_ids[at], temperature, chunk)
         zeros = torch.zeros(len(token_ids), dtype=logprobs.dtype, device=hidden.device)
         return zeros.index_put((at,), logprobs), zeros.index_put((at,), entropies)

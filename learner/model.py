@@ -6,6 +6,7 @@ DeepSpeed, losses, batches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ class Policy(nn.Module):
         self.tied = causal_lm.get_input_embeddings().weight is self.head.weight
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
+        self.watch: Callable[[Tensor], None] | None = None  # is given each gradient of the last hidden states [n, H]
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the output head, also where ZeRO-3 keeps only a part of them here."""
+        return int(getattr(self.head.weight, "ds_shape", self.head.weight.shape)[0])
 
     @property
     def causal_lm(self) -> Any:
@@ -37,15 +44,18 @@ class Policy(nn.Module):
         self,
         token_ids: Tensor,  # i64[N], several sequences one after the other
         position_ids: Tensor,  # i64[N], restarting with each sequence
-        response: Tensor,  # bool[N], the tokens asked for
+        response: Tensor,  # bool[N], the tokens asked for, among those that this rank's hidden states predict
         layout: Layout,
         temperature: float,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
+        here = slice(layout.start, layout.stop)  # this rank's n of the N tokens; all, but for sequence parallelism
         states = self.body(
-            input_ids=token_ids[None], position_ids=position_ids[None], use_cache=False, layout=layout
-        ).last_hidden_state[0]  # [N, H]
-        return self.head(states, token_ids, response, temperature, chunk)
+            input_ids=token_ids[None, here], position_ids=position_ids[None, here], use_cache=False, layout=layout
+        ).last_hidden_state[0]  # [n, H]
+        if self.watch is not None and states.requires_grad:
+            states.register_hook(self.watch)
+        return self.head(states, token_ids, response, temperature, chunk, layout.start)
 
     def public_name(self, name: str) -> str:
         """The Hugging Face name of this module's parameter `name`."""
@@ -84,5 +94,7 @@ def load_policy(
         ) from error
     if checkpointing:
         causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for module in causal_lm.modules():  # layers that can recompute do so in training mode only; what is in them,
+            module.training = getattr(module, "gradient_checkpointing", False)  # dropout, stays in evaluation mode
     causal_lm.config.use_cache = False
     return Policy(causal_lm)

@@ -6,12 +6,15 @@ models.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Protocol
+
 import numpy as np
 
 from conf.schema import AlgorithmConf, Loss
 from learner.advantage import advantages
 from learner.batch import Sequence
-from learner.loss import Totals, degrpo, grpo
+from learner.loss import Totals, degrpo, dr_grpo, grpo
 from reward.group import Group
 from rollout.mode import Mode
 from rollout.trajectory import Finish, Trajectory
@@ -19,12 +22,31 @@ from rollout.trajectory import Finish, Trajectory
 MODE_INDEX = {Mode.THINK: 0, Mode.SHORT: 1, None: -1}
 
 
-def optimizer_steps(groups: list[Group], conf: AlgorithmConf) -> list[tuple[list[Sequence], Totals]]:
+class Algorithm(Protocol):
+    """What a file of `learner.loss` offers: f32[length] for a trajectory of `length` tokens, control token included."""
+
+    def token_weights(self, length: int, totals: Totals, conf: AlgorithmConf) -> np.ndarray: ...
+
+    def kl_weights(self, length: int, totals: Totals, conf: AlgorithmConf) -> np.ndarray: ...
+
+
+ALGORITHMS: dict[Loss, Algorithm] = {
+    Loss.degrpo: degrpo,
+    Loss.grpo: grpo,
+    Loss.dr_grpo: dr_grpo,
+}
+
+
+def optimizer_steps(
+    groups: list[Group], conf: AlgorithmConf, max_response_tokens: int | None = None
+) -> list[tuple[list[Sequence], Totals]]:
     """The batch split by prompts into `conf.optimizer_steps` consecutive parts, each with its own totals.
 
     Totals count every trajectory of the part; groups whose rewards are all equal give no sequences (their surrogate's
-    gradient is zero, and the KL term is taken over the others with the same denominators).
+    gradient is zero, and the KL term is taken over the others with the same denominators). max_response_tokens: what
+    conf.length_constant is when it is null.
     """
+    conf = replace(conf, length_constant=conf.length_constant or max_response_tokens)
     parts = np.array_split(np.arange(len(groups)), conf.optimizer_steps)
     return [weighted_sequences([groups[i] for i in part], conf) for part in parts if len(part)]
 
@@ -45,16 +67,12 @@ def weighted_sequences(groups: list[Group], conf: AlgorithmConf) -> tuple[list[S
 
 
 def _sequence(trajectory: Trajectory, advantage: float, totals: Totals, conf: AlgorithmConf) -> Sequence:
-    length, form = len(trajectory.token_ids), conf.form.value
-    if conf.loss is Loss.degrpo:
-        weights = degrpo.token_weights(length, totals, conf.alpha, form)
-    else:
-        weights = grpo.token_weights(length, totals, form)
+    length, algorithm = len(trajectory.token_ids), ALGORITHMS[conf.loss]
     return Sequence(
         token_ids=np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids]).astype(np.int32),
         prompt_tokens=len(trajectory.prompt.token_ids),
-        weights=weights,
-        kl_weights=grpo.token_weights(length, totals, form),  # 1/(N (T_i + 1)) or 1/sum(T_i + 1): the same formula
+        weights=algorithm.token_weights(length, totals, conf),
+        kl_weights=algorithm.kl_weights(length, totals, conf),
         advantage=advantage,
         behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32),
         mode=MODE_INDEX[trajectory.mode],

@@ -1,23 +1,32 @@
-"""Sequences packed to a token budget and balanced over ranks.
+"""Sequences packed to a token budget and balanced over ranks by what they cost.
 
-In: `Sequence`s of one optimizer step. Out: `TrainBatch`. Must not know: rewards, models, DeepSpeed.
+In: `Sequence`s of one optimizer step. Out: `TrainBatch`, and how good a packing is. Must not know: rewards, models,
+DeepSpeed.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from learner.batch import MicroBatch, Sequence, TrainBatch
+from learner.flops import Cost, tokens_only
 from learner.loss import Totals
 
+PADDING = 1.3  # of the sequences that attention pads together, the longest is at most this times the shortest
 
-def pack(sequences: list[Sequence], totals: Totals, max_tokens: int, num_ranks: int) -> TrainBatch:
-    """Balance `sequences` over ranks by tokens, then fill micro-batches of at most `max_tokens`.
+
+def pack(
+    sequences: list[Sequence], totals: Totals, max_tokens: int, num_ranks: int, cost: Cost = tokens_only
+) -> TrainBatch:
+    """Balance `sequences` over ranks by `cost`, then fill micro-batches of at most `max_tokens` tokens.
 
     Every rank gets the same number of micro-batches (collective calls must match); a rank without tokens gets one of
     weight zero. A sequence longer than the budget raises ValueError: its log-probs would not fit where the others do.
+    The result depends on nothing but the arguments.
     """
     for sequence in sequences:
         if len(sequence) > max_tokens:
@@ -27,22 +36,81 @@ def pack(sequences: list[Sequence], totals: Totals, max_tokens: int, num_ranks: 
             )
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
-    filled = [_fill(share, max_tokens) for share in _balance(sequences, num_ranks)]
+    costs = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
+    longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    places = {i: place for place, i in enumerate(longest_first)}
+    shares = [sorted(share, key=places.__getitem__) for share in balanced(costs, num_ranks)]
+    filled = [_fill([sequences[i] for i in share], max_tokens) for share in shares]
     count = max(map(len, filled))
     idle = _idle(sequences[0])
     ranks = [tuple(map(_micro_batch, rows)) + (idle,) * (count - len(rows)) for rows in filled]
     return TrainBatch(tuple(ranks), totals, len(sequences), sum(map(len, sequences)))
 
 
-def _balance(sequences: list[Sequence], num_ranks: int) -> list[list[Sequence]]:
-    """Longest first, each to the rank with the fewest tokens so far (ties: the lower rank)."""
-    shares: list[list[Sequence]] = [[] for _ in range(num_ranks)]
-    loads = [(0, rank) for rank in range(num_ranks)]
-    for sequence in sorted(sequences, key=len, reverse=True):
-        load, rank = heapq.heappop(loads)
-        shares[rank].append(sequence)
-        heapq.heappush(loads, (load + len(sequence), rank))
-    return shares
+def balanced(costs: list[int], parts: int) -> list[list[int]]:
+    """Indices of `costs` in `parts` lists of nearly equal sums: the largest differencing method of Karmarkar and Karp.
+
+    Each item begins as `parts` sums, all zero but one. The two partial divisions whose sums lie furthest apart are
+    joined, the one's largest with the other's smallest, until one division is left. Its sums never lie further apart
+    than the largest cost.
+    """
+    heap = []  # (-gap, age, sums with their indices, largest first)
+    for age, i in enumerate(sorted(range(len(costs)), key=lambda i: -costs[i])):
+        heap.append((-costs[i], age, [(costs[i], [i]), *((0, []) for _ in range(parts - 1))]))
+    heapq.heapify(heap)
+    age = len(heap)
+    while len(heap) > 1:
+        _, _, one = heapq.heappop(heap)
+        _, _, other = heapq.heappop(heap)
+        joined = [(a + b, left + right) for (a, left), (b, right) in zip(one, reversed(other), strict=True)]
+        joined.sort(key=lambda part: -part[0])
+        heapq.heappush(heap, (joined[-1][0] - joined[0][0], age, joined))
+        age += 1
+    return [part for _, part in heap[0][2]]
+
+
+def buckets(lengths: list[int] | tuple[int, ...]) -> list[list[int]]:
+    """Indices of a row's sequences that attention pads to one length, shortest first."""
+    order, found = sorted(range(len(lengths)), key=lengths.__getitem__), []
+    while order:
+        longest = max(int(lengths[order[0]] * PADDING), 8)
+        found.append([i for i in order if lengths[i] <= longest])
+        order = order[len(found[-1]) :]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How good the packing of an update is; idle rows count."""
+
+    padding: float  # share of the cells in attention's buckets that hold no token
+    fill: float  # tokens over what the rows could hold
+    imbalance: float  # cost of the costliest rank over the mean one; 1 is even
+
+
+def packing(batches: Iterable[TrainBatch], max_tokens: int, cost: Cost = tokens_only) -> Packing:
+    """Of the batches of one update. Ranks wait for each other at every optimizer step: the costliest of each count."""
+    cells = tokens = rows = worst = total = 0.0
+    for batch in batches:
+        spent = []
+        for rank in batch.ranks:
+            spent.append(sum(cost(*one) for mb in rank for one in sequences_of(mb)))
+            for mb in rank:
+                cells += sum(len(bucket) * mb.lengths[bucket[-1]] for bucket in buckets(mb.lengths))
+                tokens += sum(mb.lengths)
+                rows += 1
+        worst += max(spent)
+        total += sum(spent) / len(spent)
+    if not tokens:
+        return Packing(0.0, 1.0, 1.0)
+    return Packing(1 - tokens / cells, tokens / (rows * max_tokens), worst / total)
+
+
+def sequences_of(mb: MicroBatch) -> list[tuple[int, int]]:
+    """(tokens, response tokens) of each sequence."""
+    starts = np.cumsum([0, *mb.lengths[:-1]], dtype=np.intp)
+    responses = np.add.reduceat(mb.response, starts, dtype=np.int64)
+    return list(zip(mb.lengths, responses.tolist(), strict=True))
 
 
 def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conf.schema import ModelConf, RandomModelConf
+from rollout.errors import BadInput
 from rollout.tokens import (
     add_control_tokens,
     build_character_tokenizer,
@@ -55,7 +56,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     """`conf.path` when its tokenizer has the control tokens (each one id), else `folder` with a copy that has them.
 
     New embedding rows (and rows that the tokenizer did not use) start as the mean of the old ones. Raises BadInput as
-    `rollout.tokens` and `learner.model` do.
+    `rollout.tokens` and `learner.model` do, and when adapters could not train those rows.
     """
     assert conf.path is not None
     tokenizer = load_tokenizer(conf.path, conf)
@@ -67,6 +68,12 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     check_alignment(tokenizer, conf)
     if not new and not renamed and conf.chat_template is None:
         return conf.path
+    if conf.lora.rank and (new or renamed):
+        added = ", ".join(tokenizer.convert_ids_to_tokens([*new] or [control_tokens(tokenizer, conf).short]))
+        raise BadInput(
+            f"model.lora.rank={conf.lora.rank} leaves the embeddings as they are, and those of {added} are new in "
+            f"{conf.path}: warm that model up first (thinkless warmup), and train the warmed-up one"
+        )
     import torch
 
     from learner.model import load_policy

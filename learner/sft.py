@@ -14,6 +14,7 @@ import numpy as np
 
 from conf.schema import ModelConf, WarmupConf
 from learner.batch import Sequence, TrainBatch
+from learner.flops import Cost, tokens_only
 from learner.loss import Totals, sft
 from learner.pack import pack
 from rollout.mode import Mode
@@ -26,9 +27,18 @@ Example = tuple[Mode, np.ndarray, np.ndarray]  # mode, prompt i32[P], response i
 class Curriculum:
     """Batches of `batch_size` questions, each answered in both modes, so that the modes stay balanced."""
 
-    def __init__(self, pairs: Pairs, tokenizer: Any, conf: WarmupConf, model: ModelConf, max_tokens: int, ranks: int):
+    def __init__(
+        self,
+        pairs: Pairs,
+        tokenizer: Any,
+        conf: WarmupConf,
+        model: ModelConf,
+        max_tokens: int,
+        ranks: int,
+        cost: Cost = tokens_only,
+    ):
         self.pairs, self.tokenizer, self.conf, self.model = pairs, tokenizer, conf, model
-        self.max_tokens, self.ranks = max_tokens, ranks
+        self.max_tokens, self.ranks, self.cost = max_tokens, ranks, cost
         self.too_long = 0  # examples dropped so far
         self._examples: Callable[[int], list[Example]] = lru_cache(maxsize=pairs.size or 1)(self._tokenize)
 
@@ -44,7 +54,7 @@ class Curriculum:
             first = step * self.conf.batch_size
             examples = [e for i in range(first, first + self.conf.batch_size) for e in self._examples(i)]
             totals, weighted = weigh(examples, self.conf.short_weight)
-            yield pack(weighted, totals, self.max_tokens, self.ranks)
+            yield pack(weighted, totals, self.max_tokens, self.ranks, self.cost)
 
     def _tokenize(self, index: int) -> list[Example]:
         pair, kept = self.pairs.at(index), []

@@ -6,11 +6,12 @@ data. All methods but `publish` and `logprobs` are collective: every rank is cal
 
 from __future__ import annotations
 
-import math
+import functools
+import hashlib
+import re
 import socket
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf.schema import AlgorithmConf, Device, LearnerConf, ModelConf
+from conf.schema import AlgorithmConf, Device, Dtype, LearnerConf, ModelConf, Old
+from learner import lora
 from learner.attention import Layout
 from learner.batch import MicroBatch
 from learner.engine import Engine, join_process_group
+from learner.flops import device_peak
 from learner.loss.surrogate import policy_losses
+from learner.memory import PeakMemory
 from learner.model import Policy, load_policy
-from learner.report import StepReport
+from learner.reference import frozen, on_device
+from learner.report import StepReport, bad_steps
 from learner.schedule import learning_rate
+from learner.shard import shard
+from learner.sums import Sums
+from learner.watch import Watch
 from rollout.weights import Weights, flatten
+
+
+def digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A collective call that ended in a time-out or a lost neighbour says which rank waited in which call."""
+
+    @functools.wraps(method)
+    def call(self: LearnerWorker, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except RuntimeError as error:
+            text = str(error)
+            if not re.search(r"[Tt]imed? ?out|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe", text):
+                raise
+            raise TimeoutError(
+                f"learner rank {self.rank} of {self.conf.ranks} waited for another rank in `{method.__name__}`, which "
+                f"did not answer within learner.timeout_s={self.conf.timeout_s:g} s, or died "
+                f"({text.splitlines()[0][:200]})"
+            ) from error
+
+    return call
 
 
 class LearnerWorker:
@@ -41,10 +73,14 @@ class LearnerWorker:
         self.temperature, self.total_updates = temperature, total_updates
         self.updates = 0  # optimizer steps applied or skipped
         self.bad_in_a_row = 0
-        self.reference: Policy | None = None
+        self.reference: Policy | lora.Unadapted | None = None
 
     def ready(self) -> int:
         return self.rank
+
+    def vocabulary(self) -> int:
+        """Rows of the output head: token ids are below it."""
+        return self.engine.policy.vocabulary
 
     def close(self) -> None:
         """Leave the process group."""
@@ -62,6 +98,7 @@ class LearnerWorker:
             host = "127.0.0.1"
         return host, free
 
+    @named_wait
     def start(self, address: str, port: int, reference: bool) -> int:
         """Join the group, load the model (and the frozen reference). Returns the number of parameters."""
         join_process_group(self.rank, self.conf.ranks, address, port, self.conf.device, self.conf.timeout_s)
@@ -70,48 +107,70 @@ class LearnerWorker:
             self.path, model.dtype.value, model.trust_remote_code, conf.gradient_checkpointing, model.revision
         )
         parameters = sum(p.numel() for p in policy.parameters())
-        self.engine = Engine(policy, conf, model.dtype, conf.ranks)
-        if reference:
-            self.reference = load_policy(self.path, model.dtype.value, model.trust_remote_code, revision=model.revision)
-            self.reference.requires_grad_(False).to(self.engine.device)
+        shapes = [(name, tuple(p.shape)) for name, p in policy.named_parameters()]
+        self._agree("the model's weights", parameters, policy.vocabulary, digest(repr(shapes)))
+        if model.lora.rank:
+            lora.attach(policy.causal_lm, model.lora)
+        learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
+        self.engine = Engine(policy, conf, learnt, conf.ranks)
+        if reference and model.lora.rank:
+            self.reference = lora.Unadapted(self.engine, policy)
+        elif reference:
+            copy = load_policy(self.path, model.dtype.value, model.trust_remote_code, revision=model.revision)
+            self.reference = frozen(copy, self.engine.device, conf.offload_reference)
         return parameters
 
     # ------------------------------------------------------------------ learning
 
+    @named_wait
     def update(self, steps: list[tuple[MicroBatch, ...]], algorithm: AlgorithmConf) -> StepReport:
         """One optimizer step for each entry of `steps` (this rank's share). Old and reference log-probs are taken
         first."""
-        begin, sums = time.monotonic(), _Sums()
-        with torch.no_grad():
-            ref = [[self._score(self.reference, mb)[0] if self.reference else None for mb in step] for step in steps]
-            old = [
-                [self._score(self.engine, mb)[0] for mb in step] if len(steps) > 1 else [None] * len(step)
-                for step in steps
-            ]
+        begin, memory = time.monotonic(), PeakMemory(self.engine.device)
+        counts = [len(step) for step in steps]
+        self._agree("the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
+        sums = Sums(algorithm, steps if self.rank % self.conf.sequence_parallel == 0 else [])
+        steps = [self._own(step) for step in steps]
+        watch = Watch(self.rank, self.conf.ranks)
+        reference = self.reference if algorithm.kl else None
+        with memory.of("score"), torch.no_grad(), on_device(reference, self.engine.device):
+            ref = [[self._score(reference, mb)[0] if reference else None for mb in step] for step in steps]
+        again = algorithm.old is Old.learner  # not for the first optimizer step: its own forward pass gives them
+        with memory.of("score"), torch.no_grad():
+            old = [[self._score(self.engine, mb)[0] if k and again else None for mb in s] for k, s in enumerate(steps)]
 
         def loss(mb: MicroBatch, place: tuple[int, int]) -> Tensor:
             k, m = place
             logprobs, entropies = self._score(self.engine, mb)
-            before = old[k][m] if old[k][m] is not None else logprobs.detach()
+            before = old[k][m] if k else logprobs.detach()
             behavior, weights, kl_weights, advantages = self._tensors(
                 mb.behavior_logprobs, mb.weights, mb.kl_weights, mb.advantages
             )
-            parts = policy_losses(
-                logprobs, before, ref[k][m], advantages, weights, kl_weights, algorithm.clip, algorithm.max_log_ratio
-            )
-            sums.add(mb, logprobs.detach(), before, ref[k][m], behavior, entropies, parts, algorithm.kl)
-            return parts.surrogate.sum() + algorithm.kl * parts.kl.sum()
+            parts = policy_losses(logprobs, before, behavior, ref[k][m], advantages, weights, kl_weights, algorithm)
+            sums.add(mb, logprobs.detach(), before, ref[k][m], behavior, entropies, parts)
+            losses = parts.surrogate + algorithm.kl * parts.kl
+            watch.take(mb, self._start(mb), losses)
+            return losses.sum()
 
-        norms, skipped = zip(*(self._optimizer_step(step, k, loss) for k, step in enumerate(steps)), strict=True)
+        self.engine.policy.watch = watch.gradient
+        norms, skipped = zip(
+            *(self._optimizer_step(step, k, loss, memory, watch) for k, step in enumerate(steps)), strict=True
+        )
+        self.engine.policy.watch = None
         return sums.report(
-            self.engine.device,
+            watch,
             updates=self.updates,
             skipped=sum(skipped),
+            bad_in_a_row=self.bad_in_a_row,
+            offenders=tuple(watch.kept),
+            memory=memory.take(),
+            peak=device_peak(self.engine.device),
             seconds=time.monotonic() - begin,
             lr=self._lr(),
             grad_norm=float(np.mean(norms)),
         )
 
+    @named_wait
     def fine_tune(self, batch: tuple[MicroBatch, ...]) -> tuple[float, int]:
         """One supervised optimizer step. Returns this rank's share of the loss (nats per token) and its tokens."""
         total = 0.0
@@ -123,31 +182,65 @@ class LearnerWorker:
             total += float(value.detach())
             return value
 
-        self._optimizer_step(batch, 0, loss)
-        return total, sum(sum(mb.lengths) for mb in batch)
+        self._optimizer_step(self._own(batch), 0, loss, PeakMemory(self.engine.device))
+        if self.bad_in_a_row >= self.conf.max_bad_steps:
+            raise FloatingPointError(bad_steps(self.bad_in_a_row, self.updates))
+        first = self.rank % self.conf.sequence_parallel == 0
+        return total, sum(sum(mb.lengths) for mb in batch) if first else 0
 
     def _optimizer_step(
-        self, batch: tuple[MicroBatch, ...], index: int, loss: Callable[[MicroBatch, tuple[int, int]], Tensor]
+        self,
+        batch: tuple[MicroBatch, ...],
+        index: int,
+        loss: Callable[[MicroBatch, tuple[int, int]], Tensor],
+        memory: PeakMemory,
+        watch: Watch | None = None,
     ) -> tuple[float, bool]:
         """Accumulate over the micro-batches and step. Returns (gradient norm, skipped)."""
-        for m, mb in enumerate(batch):
-            self.engine.accumulate(loss(mb, (index, m)))
-        norm, applied = self.engine.step(self._lr())
+        with memory.of("learn"):
+            for m, mb in enumerate(batch):
+                self.engine.accumulate(loss(mb, (index, m)))
+        with memory.of("step"):
+            norm, applied = self.engine.step(self._lr())
         self.updates += 1
         self.bad_in_a_row = 0 if applied else self.bad_in_a_row + 1
-        if self.bad_in_a_row >= self.conf.max_bad_steps:
-            raise FloatingPointError(
-                f"{self.bad_in_a_row} optimizer steps in a row had a non-finite loss or gradient (rank {self.rank}, "
-                f"update {self.updates}): lower learner.lr, or look at the last trajectories in the run folder"
-            )
+        if watch is not None:
+            watch.step(applied, batch, self.updates - 1)
         return norm, not applied
+
+    def _start(self, mb: MicroBatch) -> int:
+        """The first token of a micro-batch's row that this rank holds hidden states of."""
+        parts = self.conf.sequence_parallel
+        return self.rank % parts * (len(mb.token_ids) // parts)
 
     def _lr(self) -> float:
         return learning_rate(self.conf, self.updates, self.total_updates)
 
+    def _agree(self, what: str, *numbers: int) -> None:
+        """All ranks alike raise ValueError unless they were given the same numbers (the one collective call that
+        cannot hang on a disagreement: its shape is fixed)."""
+        if self.conf.ranks == 1:
+            return
+        mine = torch.tensor(numbers, dtype=torch.int64, device="cpu" if self.conf.device is Device.cpu else "cuda")
+        every = [torch.empty_like(mine) for _ in range(self.conf.ranks)]
+        torch.distributed.all_gather(every, mine)
+        others = [rank for rank, theirs in enumerate(every) if theirs.tolist() != every[0].tolist()]
+        if others:
+            raise ValueError(
+                f"learner ranks disagree on {what}: rank 0 has {every[0].tolist()}, rank {others[0]} has "
+                f"{every[others[0]].tolist()}"
+            )
+
+    def _own(self, batch: tuple[MicroBatch, ...]) -> tuple[MicroBatch, ...]:
+        """This rank's part of each micro-batch."""
+        parts = self.conf.sequence_parallel
+        return tuple(shard(mb, self.rank % parts, parts) for mb in batch)
+
     def _score(self, policy: Any, mb: MicroBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         token_ids, position_ids, response = self._tensors(mb.token_ids, mb.position_ids, mb.response)
-        layout = Layout(list(mb.lengths), self.engine.device)
+        parts = self.conf.sequence_parallel
+        exchange = self.engine.exchange if parts > 1 else None
+        layout = Layout(list(mb.lengths), self.engine.device, self.rank % parts, parts, exchange)
         return policy(
             token_ids, position_ids, response, layout, temperature or self.temperature, self.conf.logprob_chunk
         )
@@ -157,115 +250,63 @@ class LearnerWorker:
 
     # ------------------------------------------------------------------ what others ask for
 
+    @named_wait
     def logprobs(self, batch: tuple[MicroBatch, ...], temperature: float) -> list[np.ndarray]:
-        """Log-probs f32[N] of each micro-batch's response tokens under the current weights (zero on prompts)."""
-        with torch.no_grad():
-            return [self._score(self.engine, mb, temperature)[0].float().cpu().numpy() for mb in batch]
+        """Log-probs f32[N] of each micro-batch's response tokens under the current weights (zero elsewhere).
 
+        Under sequence parallelism each rank gives those of its part, zero on the others'.
+        """
+        with torch.no_grad():
+            scored = [self._score(self.engine, mb, temperature)[0].float().cpu().numpy() for mb in self._own(batch)]
+        return [values[: len(mb.token_ids)] for values, mb in zip(scored, batch, strict=True)]
+
+    @named_wait
     def publish(self, version: int) -> Weights | None:
         """All weights for the sampler; rank 0 returns them, and under ZeRO-3 every rank must be called."""
         if self.rank != 0 and self.conf.zero_stage != 3:
             return None
-        named = ((name, tensor.to("cpu", copy=self.conf.zero_stage == 3)) for name, tensor in self.engine.parameters())
+        named = ((name, tensor.to("cpu", copy=self.conf.zero_stage == 3)) for name, tensor in self._whole())
         embedding = self.engine.policy.public_name("body.embed_tokens.weight")
         aliases = {"lm_head.weight": embedding} if self.engine.policy.tied else {}
         weights = flatten(named, version, aliases)
         return weights if self.rank == 0 else None
 
+    def _whole(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights as others know them: adapters merged in. Collective under ZeRO-3."""
+        named = self.engine.parameters()
+        return lora.merged(named, self.model.lora) if self.model.lora.rank else named
+
+    @named_wait
     def gradients(self, steps: list[tuple[MicroBatch, ...]], algorithm: AlgorithmConf) -> dict[str, np.ndarray]:
         """For tests: `update`, returning the reduced, unclipped gradients of its (last) optimizer step."""
         with self.engine.captured_gradients() as taken:
             self.update(steps, algorithm)
         return {name: gradient.numpy() for name, gradient in taken.items()}
 
+    @named_wait
     def export(self, folder: str) -> None:
         """A Hugging Face model folder (weights and config; the caller adds the tokenizer)."""
         named = {name: tensor.detach().to("cpu").clone() for name, tensor in self.engine.parameters()}
+        if self.rank == 0 and self.model.lora.rank:
+            lora.save_adapter(Path(folder) / lora.FOLDER, named, self.model.lora, self.path)
+            named = dict(lora.merged(named.items(), self.model.lora))
         if self.rank == 0:
             causal_lm = self.engine.policy.causal_lm
             causal_lm.config.use_cache = True
             causal_lm.save_pretrained(folder, state_dict=named)
             causal_lm.config.use_cache = False
 
+    @named_wait
     def save(self, folder: str) -> None:
         self.engine.save(folder, {"updates": self.updates})
+        if self.rank == 0:
+            lora.record(folder, self.model.lora)
 
+    @named_wait
     def load(self, folder: str) -> int:
         """Go on from a checkpoint; returns the optimizer steps it had done."""
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"checkpoint {folder} does not exist")
+        lora.refuse_others(folder, self.model.lora)
         self.updates = self.engine.load(folder)["updates"]
         return self.updates
-
-
-class _Sums:
-    """Sums over response tokens on one rank, added over ranks once per update."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = defaultdict(float)
-        self.largest_mismatch = 0.0
-
-    def add(
-        self,
-        mb: MicroBatch,
-        logprobs: Tensor,
-        old: Tensor,
-        ref: Tensor | None,
-        behavior: Tensor,
-        entropies: Tensor,
-        parts: Any,
-        kl_coefficient: float,
-    ) -> None:
-        device = logprobs.device
-        counted = torch.tensor(mb.response & (mb.kl_weights > 0), device=device)  # not a rank's idle row
-        control = torch.tensor(mb.control, device=device)
-        modes = torch.tensor(mb.modes, device=device)
-        gap = (old - behavior)[counted].double()
-        surrogate = parts.surrogate.detach()
-        values = {
-            "count": counted.sum(),
-            "tokens": torch.tensor(float(sum(mb.lengths)) if bool(counted.any()) else 0.0),
-            "loss_control": surrogate[control].sum(),
-            "loss_response": surrogate[~control].sum(),
-            "loss_kl": kl_coefficient * parts.kl.detach().sum(),
-            "loss_think": surrogate[modes == 0].sum(),
-            "loss_short": surrogate[modes == 1].sum(),
-            "entropy": entropies[counted].sum(),
-            "clip": parts.clipped[counted].sum(),
-            "mismatch_kl": ((-gap).clamp(-10, 10).exp() + gap - 1).sum(),
-            "mismatch_abs": gap.abs().sum(),
-        }
-        if ref is not None:
-            to_ref = (ref - logprobs)[counted].double().clamp(-10, 10)
-            values["kl"] = (to_ref.exp() - to_ref - 1).sum()
-        for name, value in values.items():
-            self.values[name] += float(value)
-        if len(gap):
-            self.largest_mismatch = max(self.largest_mismatch, float(gap.abs().max()))
-
-    def report(self, device: torch.device, **known: Any) -> StepReport:
-        names = ("count", "tokens", "loss_control", "loss_response", "loss_kl", "loss_think", "loss_short", "entropy",
-                 "clip", "mismatch_kl", "mismatch_abs", "kl")  # fmt: skip
-        total = torch.tensor([self.values[name] for name in names], dtype=torch.float64, device=device)
-        largest = torch.tensor(self.largest_mismatch, dtype=torch.float64, device=device)
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            torch.distributed.all_reduce(total)
-            torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
-        value = dict(zip(names, total.tolist(), strict=True))
-        count = value["count"] or math.nan
-        return StepReport(
-            **known,
-            tokens=int(value["tokens"]),
-            loss=value["loss_control"] + value["loss_response"] + value["loss_kl"],
-            loss_control=value["loss_control"],
-            loss_response=value["loss_response"],
-            loss_kl=value["loss_kl"],
-            loss_think=value["loss_think"],
-            loss_short=value["loss_short"],
-            entropy=value["entropy"] / count,
-            kl=value["kl"] / count,
-            clip_fraction=value["clip"] / count,
-            mismatch_kl=value["mismatch_kl"] / count,
-            mismatch_mean_abs=value["mismatch_abs"] / count,
-            mismatch_max_abs=float(largest),
-        )

@@ -73,7 +73,7 @@ def logprob_gaps(trajectories: list[Trajectory], learner: Learner, temperature: 
         ids = np.concatenate([t.prompt.token_ids, t.token_ids])
         sequences.append(Sequence(ids, len(t.prompt.token_ids), chosen, chosen, 0.0, t.behavior_logprobs, -1))
     totals = Totals(len(sequences), 1, 1)
-    batch = pack(sequences, totals, max_tokens, learner.num_ranks)
+    batch = pack(sequences, totals, max_tokens, learner.shares)
     gaps = [
         (scored - mb.behavior_logprobs)[mb.response & (mb.weights > 0)]
         for mb, scored in learner.logprobs(batch, temperature)

@@ -71,9 +71,11 @@ def train(
         with timings.of("reward"):
             groups = panel.score(trajectories)  # r_i = R(x, y_i)
         with timings.of("learner"):
-            steps = optimizer_steps(groups, conf.algorithm)  # A_i = r_i - mean r, and w_t
+            # A_i = r_i - mean r, and w_t
+            steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)
             batches = [
-                pack(sequences, totals, conf.learner.max_tokens, learner.num_ranks) for sequences, totals in steps
+                pack(sequences, totals, conf.learner.max_tokens, learner.shares, learner.cost)
+                for sequences, totals in steps
             ]
             report = learner.update(batches, conf.algorithm)  # theta <- theta - lr * grad L(theta)
         step += 1
@@ -86,6 +88,7 @@ def train(
         timings.finish(time.monotonic() - begin, batch)
         tracker.log(step, summarize(groups, report, timings, version=step - 1))
         tracker.show(step, groups)
+        tracker.bad_steps(step, report, conf.learner.max_bad_steps)
         if run.check_every and step % run.check_every == 0:
             agreement.check(step)
         validator.validate(step)

@@ -6,12 +6,14 @@ In: flat records and groups. Out: lines in the run folder, flushed one by one. M
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 from conf.schema import TrackerConf
+from learner.report import StepReport, bad_steps
 from orchestrator.console import Console
 from orchestrator.metrics import Record, judged
 from reward.group import Group
@@ -34,12 +36,13 @@ GAUGES = {
 
 class Tracker:
     def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
-        """decode: trajectory -> text; samples: trajectories written per step."""
+        """decode: token ids -> text; samples: trajectories written per step."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
         drop_after(folder / "metrics.jsonl", start_step)
         drop_after(folder / "samples.jsonl", start_step)
+        drop_after(folder / "bad_steps.jsonl", start_step)
         drop_texts_after(folder / "samples.txt", start_step)
         self._metrics = (folder / "metrics.jsonl").open("a")
         self._samples = (folder / "samples.jsonl").open("a")
@@ -59,7 +62,7 @@ class Tracker:
         """Write a few trajectories as text: from different groups, first the informative ones."""
         chosen = sorted(groups, key=lambda g: not g.informative)[: self.samples]
         for trajectory, verdict, reward in [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))]:
-            prompt, text = trajectory.prompt, self.decode(trajectory)
+            prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
             mode = trajectory.mode.value if trajectory.mode else None
             self._samples.write(
                 json.dumps(
@@ -83,6 +86,31 @@ class Tracker:
             )
         self._samples.flush()
         self._texts.flush()
+
+    def bad_steps(self, step: int, report: StepReport | None, limit: int) -> None:
+        """Write the sequences of skipped optimizer steps to bad_steps.jsonl.
+
+        Raises FloatingPointError, after writing, when `limit` steps in a row were skipped.
+        """
+        if report is None or not report.skipped:
+            return
+        with (self.folder / "bad_steps.jsonl").open("a") as file:
+            for one in report.offenders:
+                line = {
+                    "step": step,
+                    "update": one.update,
+                    "rank": one.rank,
+                    "reason": one.reason,
+                    "mode": {0: "think", 1: "short"}.get(one.mode),
+                    "advantage": one.advantage,
+                    "smallest_logprob": one.smallest_logprob if math.isfinite(one.smallest_logprob) else None,
+                    "text": self.decode(one.token_ids),
+                    "token_ids": one.token_ids.tolist(),
+                }
+                file.write(json.dumps(line) + "\n")
+        if report.bad_in_a_row >= limit:
+            raise FloatingPointError(bad_steps(report.bad_in_a_row, report.updates))
+        self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
 
     def note(self, text: str) -> None:
         self.console.note(text)

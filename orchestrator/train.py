@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
+from learner.flops import read_shape
 from learner.learner import Learner
 from learner.prepare import prepared_model
 from learner.worker import LearnerWorker
@@ -29,7 +30,7 @@ from orchestrator.checkpoint import Store
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
-from orchestrator.handles import Handle
+from orchestrator.handles import Handle, wait_all
 from orchestrator.loop import train
 from orchestrator.problems import Problems, load_all_problems
 from orchestrator.report import write_report
@@ -97,7 +98,8 @@ def _run(
         [[learner_conf, conf.model, path, r, rollout.temperature, updates] for r in range(learner_conf.ranks)],
     )
     actors = cluster.reward_actors(conf.reward, Judge, [conf.reward, path, control, conf.model])
-    learner, panel = Learner(ranks, learner_conf), Panel(actors, conf.reward)
+    learner = Learner(ranks, learner_conf, read_shape(path, conf.model.revision), wait_all)
+    panel = Panel(actors, conf.reward)
     sampler = Sampler(workers, Sampling(rollout.temperature, rollout.top_p, rollout.max_response_tokens))
     _start(conf, workers, ranks, actors, learner)
 
@@ -108,7 +110,7 @@ def _run(
         stream.restore(state["prompts"])
         step, best = state["step"], state["best"]
     else:  # a run that was stopped before its first checkpoint begins anew
-        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl"):
             (folder / name).unlink(missing_ok=True)
 
     tracker = Tracker(
@@ -116,7 +118,7 @@ def _run(
         conf.tracker,
         conf.run.steps,
         step,
-        lambda t: decode_response(tokenizer, t.token_ids),
+        lambda token_ids: decode_response(tokenizer, token_ids),
         conf.run.samples_per_step,
     )
     try:
@@ -178,8 +180,6 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
 
 def _start(conf: Config, workers: list[Handle], ranks: list[Handle], actors: list[Handle], learner: Learner) -> None:
     """Wait until everything is up: engines load while the learner forms its group."""
-    from orchestrator.handles import wait_all
-
     engines = [w.call("ready", timeout_s=conf.rollout.start_timeout_s) for w in workers]
     started(ranks, "ready", conf.learner.start_timeout_s)
     with listening_on(conf.cluster.port):

@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, LearnerConf, WarmupConf
+from conf.schema import Config, LearnerConf, LoraConf, WarmupConf
+from learner.flops import read_shape, tokens_only
 from learner.learner import Learner
 from learner.prepare import prepared_model, random_model
 from learner.sft import Curriculum
@@ -24,6 +25,7 @@ from orchestrator import folder
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.console import progress
 from orchestrator.errors import RunError
+from orchestrator.handles import wait_all
 from rollout.pairs import Pairs, load_pairs
 from rollout.tokens import load_tokenizer
 
@@ -33,6 +35,7 @@ AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs w
 
 def warm_up(conf: Config, cluster: Cluster) -> Path:
     """The finished warm-up of `conf`: from the cache, or made now. Raises BadInput for unusable pairs."""
+    conf = replace(conf, model=replace(conf.model, lora=LoraConf()))  # all weights learn, the new tokens' rows too
     assert conf.warmup is not None
     pairs = load_pairs(conf.warmup, conf.model)
     cache = (
@@ -58,10 +61,11 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
 
 
 def fingerprint(conf: Config, pairs: Pairs) -> str:
-    """16 hex digits of (pairs, warm-up and model configuration); ranks and packing do not enter."""
+    """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
     assert conf.warmup is not None
     what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
     what["warmup"].pop("cache")
+    what["model"].pop("lora")
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -86,11 +90,20 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
     else:
         base = prepared_model(conf.model, target / "base")
     tokenizer = load_tokenizer(base, conf.model)
-    curriculum = Curriculum(pairs, tokenizer, warmup, conf.model, conf.learner.max_tokens, conf.learner.ranks)
+    shape = read_shape(base, conf.model.revision)
+    curriculum = Curriculum(
+        pairs,
+        tokenizer,
+        warmup,
+        conf.model,
+        conf.learner.max_tokens,
+        conf.learner.ranks // conf.learner.sequence_parallel,
+        shape.cost if shape else tokens_only,
+    )
     settings = learner_conf(conf.learner, warmup)
     arguments = [[settings, conf.model, base, rank, 1.0, curriculum.steps] for rank in range(settings.ranks)]
     handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
-    learner = Learner(handles, settings)
+    learner = Learner(handles, settings, shape, wait_all)
     started(handles, "ready", settings.start_timeout_s)
     with listening_on(conf.cluster.port):
         parameters = learner.start(conf.cluster.port, reference=False)

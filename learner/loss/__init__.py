@@ -1,15 +1,17 @@
-"""Objectives as per-token weights over the whole optimizer step: L = sum_t w_t * surrogate_t.
+"""Objectives as per-token weights over the whole optimizer step: L = sum_t w_t * surrogate_t + beta sum_t v_t * kl_t.
 
-One small file per algorithm, each a function from response lengths to weights. The weights are computed from totals
-known before the first forward pass, so gradients do not depend on the number of ranks, the packing or the micro-batch
-size.
+One small file per algorithm with two functions from a response's length to its weights, `token_weights` (w) and
+`kl_weights` (v). They are computed from totals known before the first forward pass, so gradients do not depend on the
+number of ranks, the packing or the micro-batch size. A new algorithm is a file here, its name in `conf.schema.Loss` and
+its line in the table of `learner.objective`.
 
 | file | weights |
 |---|---|
 | degrpo | DeGRPO, paper and reference-code form |
-| grpo | GRPO (sequence mean) |
+| grpo | GRPO (sequence mean, or token mean) |
+| dr_grpo | Dr. GRPO (one constant) |
 | sft | supervised fine-tuning (token mean) |
-| surrogate | the clipped surrogate and the k3 KL term that the weights multiply |
+| surrogate | the clipped surrogate and the KL term that the weights multiply |
 """
 
 from __future__ import annotations

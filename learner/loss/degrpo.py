@@ -3,24 +3,29 @@
     paper form    w_0 = alpha / N,   w_t = 1 / (N * T_i)      for t = 1..T_i
     code form     w_0 = alpha / N,   w_t = 1 / sum_i T_i      (the reference code, over the whole optimizer step)
 
-What counts is alpha times the mean response length: about 10 routes reliably in the quickstart, about 1 behaves like
-GRPO.
+The KL term's weights v_t are GRPO's of that form, control token included. What counts is alpha times the mean response
+length: about 10 routes reliably in the quickstart, about 1 behaves like GRPO.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from learner.loss import Totals
+from conf.schema import AlgorithmConf, Form
+from learner.loss import Totals, grpo
 
 
-def token_weights(length: int, totals: Totals, alpha: float, form: str) -> np.ndarray:
-    """Weights f32[length] of a trajectory of `length` = T_i + 1 tokens; form: "paper" or "code".
+def token_weights(length: int, totals: Totals, conf: AlgorithmConf) -> np.ndarray:
+    """Weights f32[length] of a trajectory of `length` = T_i + 1 tokens.
 
     T_i = 0 (cut right after the control token): no response term.
     """
     weights = np.empty(length, dtype=np.float32)
-    weights[0] = alpha / totals.trajectories
+    weights[0] = conf.alpha / totals.trajectories
     if length > 1:
-        weights[1:] = 1.0 / (totals.trajectories * (length - 1)) if form == "paper" else 1.0 / totals.response_tokens
+        paper = conf.form is Form.paper
+        weights[1:] = 1.0 / (totals.trajectories * (length - 1)) if paper else 1.0 / totals.response_tokens
     return weights
+
+
+kl_weights = grpo.token_weights

@@ -33,9 +33,11 @@ HEALTH: tuple[tuple[str, tuple[tuple[str, str], ...], str], ...] = (  # title, (
     ("Entropy, nats", (("entropy", "entropy"),), ""),
     ("KL to the reference, nats", (("KL", "kl"),), ""),
     ("Clipped tokens", (("clipped", "clip_fraction"),), "share"),
+    ("Ratio outside 0.9 to 1.1", (("outside", "ratio_outside"),), "share"),
     ("Gradient norm", (("norm", "grad_norm"),), ""),
     ("Sampler/learner |Δ log-prob|", (("max", "mismatch/max_abs"), ("mean", "mismatch/mean_abs")), "log"),
     ("Sampler/learner KL, nats", (("KL", "mismatch/kl"),), ""),
+    ("Importance weight", (("max", "importance/max"), ("mean", "importance/mean")), "log"),
     ("Answer length p50, p95, max", (("p50", "tokens/p50"), ("p95", "tokens/p95"), ("max", "tokens/max")), ""),
     ("Truncated answers", (("truncated", "truncated"),), "share"),
     ("Groups without a gradient", (("dropped", "groups/dropped_share"),), "share"),
@@ -156,7 +158,7 @@ def facts(run: Run) -> list[str]:
     if len(times := [record["time"] for record in run.steps if record.get("time") is not None]) > 1:
         out.append(f"{spell(times[-1] - times[0])} of training")
     loss = run.setting("algorithm.loss")
-    out.append({"degrpo": "DeGRPO", "grpo": "GRPO"}.get(loss, str(loss)) if loss else "")
+    out.append({"degrpo": "DeGRPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO"}.get(loss, str(loss)) if loss else "")
     out.append(
         f"started {str(run.provenance['started'])[:16].replace('T', ' ')}" if run.provenance.get("started") else ""
     )

@@ -28,6 +28,7 @@ class Ranks:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.count, self.pipes, self.processes = count, [], []
+        self.sharing = 1  # ranks that share a micro-batch (sequence parallelism)
         for rank in range(count):
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there, rank), daemon=True)
@@ -45,6 +46,7 @@ class Ranks:
         model: ModelConf | None = None,
     ) -> int:
         """A new worker on every rank; reference: folder of the frozen reference model. Returns its parameters."""
+        self.sharing = conf.sequence_parallel
         return self.each(_start, conf, model or ModelConf(), path, reference, temperature, total, self.port)[0]
 
     def call(self, method: str, *args: Any) -> list[Any]:
@@ -52,7 +54,8 @@ class Ranks:
 
     def scatter(self, method: str, steps: list[TrainBatch], *args: Any) -> list[Any]:
         """Call `method` with each rank's share of every step."""
-        return self._ask([(_call, (method, [step.ranks[r] for step in steps], *args)) for r in range(self.count)])
+        shares = [[step.ranks[r // self.sharing] for step in steps] for r in range(self.count)]
+        return self._ask([(_call, (method, share, *args)) for share in shares])
 
     def each(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(state, *args)` in every rank; state["worker"] is its worker."""
@@ -113,7 +116,7 @@ def _start(
     gc.collect()
     worker = LearnerWorker(conf, model, path, state["rank"], temperature, total)
     parameters = worker.start("127.0.0.1", port, reference is not None)
-    if reference is not None:  # as a run's policy and reference after some updates: different weights
+    if reference not in (None, path):  # as a run's policy and reference after some updates: different weights
         worker.reference = load_policy(reference, model.dtype.value).requires_grad_(False)
     state["worker"] = worker
     return parameters

@@ -5,7 +5,8 @@ Shares nothing with learner/ but the configuration: weights, advantages and loss
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf.schema import AlgorithmConf, Form, LearnerConf, Loss
+from conf.schema import AlgorithmConf, Form, Importance, KLEstimator, LearnerConf, Loss, Old
 from reward.group import Group
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
@@ -87,9 +88,12 @@ def weighted(groups: list[Group], conf: AlgorithmConf) -> list[Weighted]:
             T = len(trajectory.token_ids) - 1
             paper = conf.form is Form.paper
             plain = 1 / (N * (T + 1)) if paper else 1 / (sum_T + len(everything))
+            if conf.loss is Loss.dr_grpo:
+                assert conf.length_constant is not None
+                plain = 1 / (N * conf.length_constant)
             weights = []
             for t in range(T + 1):
-                if conf.loss is Loss.grpo:
+                if conf.loss in (Loss.grpo, Loss.dr_grpo):
                     weights.append(plain)
                 elif t == 0:
                     weights.append(conf.alpha / N)
@@ -124,15 +128,44 @@ def logprobs(model: Any, trajectory: Trajectory, temperature: float) -> tuple[Te
     return table.gather(-1, ids[prompt:, None])[:, 0], -(table.exp() * table).sum(-1)
 
 
-def token_loss(new: Tensor, old: Tensor, advantage: float, weight: float, clip: float, bound: float) -> Tensor:
-    """Of one token: minus the clipped surrogate, written with cases instead of minima."""
-    ratio = torch.exp(torch.clamp(new - old, -bound, bound))
-    now = float(ratio.detach())
-    if advantage >= 0 and now > 1 + clip:
-        return torch.tensor(-weight * advantage * (1 + clip), dtype=torch.float64)
-    if advantage < 0 and now < 1 - clip:
-        return torch.tensor(-weight * advantage * (1 - clip), dtype=torch.float64)
-    return -weight * advantage * ratio
+@dataclass
+class Token:
+    """What one token adds, and which of the clips took its gradient away ("high", "low", "dual" or "")."""
+
+    loss: Tensor
+    ratio: float
+    clipped: str
+    importance: float  # before the cap; 1 where old is the sampler's
+
+
+def token_loss(new: Tensor, own: float, behavior: float, advantage: float, weight: float, conf: AlgorithmConf) -> Token:
+    """Minus the clipped surrogate, written with cases instead of minima. own: the learner's before the batch."""
+    bound = conf.max_log_ratio
+    anchor = behavior if conf.old is Old.sampler else own
+    ratio = torch.exp(torch.clamp(new - anchor, -bound, bound))
+    now, upper = float(ratio.detach()), conf.clip if conf.clip_high is None else conf.clip_high
+    m = math.exp(max(-bound, min(bound, own - behavior)))
+    factor = weight
+    if conf.importance is Importance.truncate:
+        factor *= m if m < conf.importance_cap else conf.importance_cap
+    if conf.importance is Importance.mask:
+        factor *= m if m <= conf.importance_cap else 0.0
+    if advantage > 0 and now > 1 + upper:
+        value, clipped = 1 + upper, "high"
+    elif advantage < 0 and now < 1 - conf.clip:
+        value, clipped = 1 - conf.clip, "low"
+    elif advantage < 0 and conf.dual_clip is not None and now > conf.dual_clip:
+        value, clipped = conf.dual_clip, "dual"
+    else:
+        return Token(-factor * advantage * ratio, now, "", m)
+    return Token(torch.tensor(-factor * advantage * value, dtype=torch.float64), now, clipped, m)
+
+
+def kl_estimate(new: Tensor, ref: float, conf: AlgorithmConf) -> Tensor:
+    d = torch.clamp(ref - new, -conf.max_log_ratio, conf.max_log_ratio)
+    if conf.kl_estimator is KLEstimator.k1:
+        return -d
+    return d * d / 2 if conf.kl_estimator is KLEstimator.k2 else torch.exp(d) - d - 1
 
 
 @dataclass
@@ -142,9 +175,10 @@ class Terms:
     loss: Tensor
     control: float
     entropy: float  # mean over learnt tokens
-    kl: float
+    kl: float  # k3, whatever the loss has
     clipped: float
     grad_norm: float = 0.0  # of all tensors together, before clipping
+    tokens: list[Token] = field(default_factory=list)
 
 
 def step_loss(
@@ -157,24 +191,23 @@ def step_loss(
 ) -> Terms:
     """The loss of one optimizer step, with its graph."""
     total = torch.zeros((), dtype=torch.float64)
-    control, entropy, kls, clipped, count = 0.0, 0.0, 0.0, 0, 0
+    control, entropy, kls, tokens = 0.0, 0.0, 0.0, []
     for i, item in enumerate(items):
         new, entropies = logprobs(model, item.trajectory, temperature)
-        before = new.detach() if old is None else old[i]
+        before = (new.detach() if old is None else old[i]).tolist()
+        behavior = item.trajectory.behavior_logprobs.astype(np.float64).tolist()
         for t in range(len(new)):
-            part = token_loss(new[t], before[t], item.advantage, item.weights[t], conf.clip, conf.max_log_ratio)
-            total = total + part
-            control += float(part.detach()) if t == 0 else 0.0
-            ratio = float((new[t] - before[t]).detach().exp())
-            clipped += ratio > 1 + conf.clip if item.advantage > 0 else ratio < 1 - conf.clip and item.advantage < 0
+            token = token_loss(new[t], before[t], behavior[t], item.advantage, item.weights[t], conf)
+            total = total + token.loss
+            control += float(token.loss.detach()) if t == 0 else 0.0
+            tokens.append(token)
             if ref is not None:
-                gap = torch.clamp(ref[i][t] - new[t], -conf.max_log_ratio, conf.max_log_ratio)
-                k3 = torch.exp(gap) - gap - 1
-                kls += float(k3.detach())
-                total = total + conf.kl * item.kl_weights[t] * k3
+                kls += float(kl_estimate(new[t], float(ref[i][t]), replace(conf, kl_estimator=KLEstimator.k3)).detach())
+                total = total + conf.kl * item.kl_weights[t] * kl_estimate(new[t], float(ref[i][t]), conf)
         entropy += float(entropies.detach().sum())
-        count += len(new)
-    return Terms(total, control, entropy / count, kls / count, clipped / count)
+    count = len(tokens)
+    clipped = sum(bool(token.clipped) for token in tokens)
+    return Terms(total, control, entropy / count, kls / count, clipped / count, tokens=tokens)
 
 
 def gradients(model: Any) -> dict[str, Tensor]:

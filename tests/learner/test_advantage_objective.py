@@ -37,6 +37,7 @@ CONFS = st.builds(
     loss=st.sampled_from(Loss),
     form=st.sampled_from(Form),
     alpha=st.sampled_from([0.001, 0.5, 1.0]),
+    length_constant=st.integers(1, 5000),
     optimizer_steps=st.integers(1, 4),
 )
 
@@ -114,7 +115,7 @@ def test_a_dropped_group_stays_in_every_denominator() -> None:
     telling = naive.make_group(rng, 4, [3, 6], [1.0, -1.0])
     mute = naive.make_group(rng, 4, [5, 7], [0.5, 0.5])
     for form, loss in ((form, loss) for form in Form for loss in Loss):
-        conf = AlgorithmConf(loss=loss, form=form, optimizer_steps=1)
+        conf = AlgorithmConf(loss=loss, form=form, optimizer_steps=1, length_constant=64)
         (sequences, totals), (alone, few) = (weighted_sequences(g, conf) for g in ([telling, mute], [telling]))
         assert (totals.trajectories, totals.response_tokens, totals.tokens) == (4, 17, 21)
         assert (few.trajectories, few.response_tokens, few.tokens) == (2, 7, 9)
@@ -122,6 +123,14 @@ def test_a_dropped_group_stays_in_every_denominator() -> None:
         for with_mute, without in zip(sequences, alone, strict=True):
             for factor in with_mute.weights / without.weights:
                 assert min(abs(factor - want) for want in (2 / 4, 7 / 17, 9 / 21)) < 1e-6
+
+
+def test_the_constant_is_by_default_the_longest_response_allowed() -> None:
+    groups = [naive.make_group(np.random.default_rng(1), 4, [3, 6], [1.0, -1.0])]
+    for given_, limit, want in ((None, 128, 128), (100, 128, 100)):
+        conf = AlgorithmConf(loss=Loss.dr_grpo, length_constant=given_, optimizer_steps=1)
+        for sequence in optimizer_steps(groups, conf, limit)[0][0]:
+            np.testing.assert_allclose(sequence.weights, 1 / (2 * want), rtol=1e-6)
 
 
 def test_unjudged_siblings_count_in_n_alone() -> None:

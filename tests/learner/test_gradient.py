@@ -16,18 +16,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from learner_ranks import Ranks
+from learner_ranks import Ranks, _call
 
-from conf.schema import AlgorithmConf, Dtype, Form, LearnerConf, Loss, ModelConf
+from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.objective import optimizer_steps
 from learner.pack import pack
 from reward.group import Group
 
 BOUND = 1e-5
-ONE_STEP = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
+ONE_STEP = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5, length_constant=30)
 ALGORITHMS = [
     replace(ONE_STEP, loss=loss, form=form) for loss in (Loss.degrpo, Loss.grpo) for form in (Form.code, Form.paper)
 ]
+ALGORITHMS.append(replace(ONE_STEP, loss=Loss.dr_grpo, importance=Importance.truncate, kl_estimator=KLEstimator.k2))
 STILL = LearnerConf(lr=0.0, weight_decay=0.0, logprob_chunk=7)  # updates leave the weights as they are
 GROUPS = naive.some_groups(0)
 
@@ -115,6 +116,89 @@ def test_bfloat16_points_the_same_way(
     assert naive.relative_error(*flat) < 0.1
     reports = ranks.scatter("update", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])
     assert [r.grad_norm for r in reports] == pytest.approx([float(flat[1].norm())] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"gradient_checkpointing": True}, {"zero_stage": 2}, {"zero_stage": 3}], ids=str
+)
+def test_two_ranks_that_share_each_row(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any], model: str
+) -> None:
+    """Ulysses: each rank holds half of a packed row's tokens, through sequences and their prompts; nothing leaks.
+
+    Every response token's log-prob comes from exactly one rank.
+    """
+    ranks = groups_of_ranks[2]
+    ranks.start(replace(STILL, ranks=2, sequence_parallel=2, **changes), models[model], models[f"{model}-reference"])
+    for max_tokens in (32, 81, 4096):
+        steps = batches(GROUPS, ALGORITHMS[0], max_tokens, 1)
+        for got in ranks.scatter("gradients", steps, ALGORITHMS[0]):
+            assert_same(got, reference(model, 0)[0])
+        parts = ranks._ask([(_call, ("logprobs", steps[0].ranks[0], 1.0))] * 2)
+        for mb, one, two in zip(steps[0].ranks[0], *parts, strict=True):
+            assert not ((one != 0) & (two != 0)).any() and (((one != 0) | (two != 0)) == mb.response).all()
+
+
+def test_four_ranks_in_two_pairs_and_with_fewer_key_heads_than_ranks(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any
+) -> None:
+    ranks = groups_of_ranks[4]
+    for together, stage in ((2, 2), (4, 1)):
+        conf = replace(STILL, ranks=4, sequence_parallel=together, zero_stage=stage)
+        ranks.start(conf, models["untied"], models["untied-reference"])
+        steps = batches(GROUPS, ALGORITHMS[0], 80, 4 // together)
+        assert_same(ranks.scatter("gradients", steps, ALGORITHMS[0])[0], reference("untied", 0)[0])
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    count=st.sampled_from([1, 2]),
+    together=st.sampled_from([1, 2]),
+    stage=st.integers(0, 3),
+    offload=st.booleans(),
+    checkpointing=st.booleans(),
+    chunk=st.integers(1, 60),
+    spare=st.integers(0, 90),
+    index=st.integers(0, len(ALGORITHMS) - 1),
+    model=st.sampled_from(["tied", "untied"]),
+)
+def test_any_layout_of_ranks_and_memory(
+    groups_of_ranks: dict[int, Ranks],
+    models: dict[str, str],
+    reference: Any,
+    count: int,
+    together: int,
+    stage: int,
+    offload: bool,
+    checkpointing: bool,
+    chunk: int,
+    spare: int,
+    index: int,
+    model: str,
+) -> None:
+    """Ranks, sequence parallelism, ZeRO stage, offload, checkpointing, chunk and budget drawn together."""
+    together = min(together, count)
+    conf = replace(
+        STILL,
+        ranks=count,
+        sequence_parallel=together,
+        zero_stage=stage,
+        offload_optimizer=offload and stage > 0,
+        offload_parameters=offload and stage == 3,
+        gradient_checkpointing=checkpointing,
+        logprob_chunk=chunk,
+    )
+    ranks = groups_of_ranks[count]
+    ranks.start(conf, models[model], models[f"{model}-reference"])
+    steps = batches(GROUPS, ALGORITHMS[index], 32 + spare, count // together)
+    assert_same(ranks.scatter("gradients", steps, ALGORITHMS[index])[0], reference(model, index)[0])
 
 
 def test_ranks_without_tokens(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
@@ -243,6 +327,70 @@ def test_report_says_what_happened(
         assert (report.updates, report.skipped) == (2, 0)
 
 
+SWITCHED = {
+    "sampler": replace(TWO_STEPS, old=Old.sampler, clip=0.3, clip_high=0.6, dual_clip=1.8),
+    "truncate": replace(TWO_STEPS, importance=Importance.truncate, clip_high=0.25, dual_clip=1.3),
+    "mask": replace(TWO_STEPS, importance=Importance.mask, importance_cap=1.5, kl_estimator=KLEstimator.k2),
+    "k1": replace(TWO_STEPS, loss=Loss.dr_grpo, kl_estimator=KLEstimator.k1, form=Form.paper),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_every_switch_equals_a_float64_replay(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], name: str
+) -> None:
+    """Both optimizer steps' gradients, and everything that the report counts, over one and over two ranks."""
+    algorithm, parts = SWITCHED[name], [LATER[:3], LATER[3:]]
+    folders = models["untied"], models["untied-reference"]
+    gradients, _, terms = naive.several_updates(*folders, parts, algorithm, MOVING)
+    tokens = [token for t in terms for token in t.tokens]
+    kinds = [token.clipped for token in tokens]
+    assert {"high", "low"} <= set(kinds) and ("dual" in kinds) == (algorithm.dual_clip is not None)
+    compared = [token.importance for token in (terms[0].tokens if algorithm.old is Old.sampler else tokens)]
+
+    def share(happened: list[bool]) -> Any:
+        assert any(happened)
+        return pytest.approx(sum(happened) / len(happened), abs=1e-9)
+
+    for count, stage in ((1, 0), (2, 2)):
+        ranks = groups_of_ranks[count]
+        ranks.start(replace(MOVING, ranks=count, zero_stage=stage), *folders)
+        assert_same(ranks.scatter("gradients", batches(LATER, algorithm, 80, count), algorithm)[0], gradients)
+        ranks.start(replace(MOVING, ranks=count, zero_stage=stage), *folders)
+        for report in ranks.scatter("update", batches(LATER, algorithm, 80, count), algorithm):
+            assert report.loss == pytest.approx(sum(float(t.loss.detach()) for t in terms), rel=1e-4)
+            assert report.kl == pytest.approx(np.average([t.kl for t in terms], weights=[len(t.tokens) for t in terms]))
+            assert report.clip_high == share([kind == "high" for kind in kinds])
+            assert report.clip_low == share([kind == "low" for kind in kinds])
+            assert report.clip_dual == (share([kind == "dual" for kind in kinds]) if algorithm.dual_clip else 0)
+            assert report.clip_fraction == share([bool(kind) for kind in kinds])
+            assert report.ratio_outside == share([not 0.9 <= token.ratio <= 1.1 for token in tokens])
+            assert report.importance_mean == pytest.approx(np.mean(compared), rel=1e-4)
+            assert report.importance_max == pytest.approx(max(compared), rel=1e-4)
+            assert report.importance_capped == share([m > algorithm.importance_cap for m in compared])
+
+
+def test_without_a_coefficient_there_is_no_reference(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
+    """kl=0: one that is there does not score, and the report has no KL."""
+    algorithm = replace(ONE_STEP, kl=0.0)
+    ranks = groups_of_ranks[1]
+    ranks.start(STILL, models["untied"], models["untied-reference"])
+    ranks.each(_unusable_reference)
+    (report,) = ranks.scatter("update", batches(GROUPS, algorithm, 80, 1), algorithm)
+    assert report.loss_kl == 0 and np.isnan(report.kl) and report.loss != 0
+    with pytest.raises(TypeError):
+        ranks.scatter("update", batches(GROUPS, ONE_STEP, 80, 1), ONE_STEP)
+    assert ranks.start(STILL, models["untied"]) and ranks.each(_reference) == [None]
+
+
+def _unusable_reference(state: dict[str, Any]) -> None:
+    state["worker"].reference = "calling this fails"
+
+
+def _reference(state: dict[str, Any]) -> Any:
+    return state["worker"].reference
+
+
 def test_mismatch_compares_the_sampler_with_the_weights_before_the_batch(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str]
 ) -> None:
@@ -257,7 +405,7 @@ def test_mismatch_compares_the_sampler_with_the_weights_before_the_batch(
                 old = naive.logprobs(model, item.trajectory, 0.6)[0].numpy()
             gaps.append(old - item.trajectory.behavior_logprobs.astype(np.float64))
     gap = np.concatenate(gaps)  # log pi_old - log mu
-    k3 = np.exp(np.clip(-gap, -10, 10)) + gap - 1
+    k3 = np.exp(gap) - gap - 1  # of KL(mu || pi_old), on tokens that mu sampled
     assert report.mismatch_mean_abs == pytest.approx(np.abs(gap).mean(), rel=1e-4)
     assert report.mismatch_max_abs == pytest.approx(np.abs(gap).max(), rel=1e-4)
     assert report.mismatch_kl == pytest.approx(k3.mean(), rel=1e-3)

@@ -78,10 +78,9 @@ def test_non_finite_gradients_change_nothing(
         ranks.scatter("update", [worse], ALGORITHM)
     ranks.scatter("update", [batch(3, count)], ALGORITHM)
     assert ranks.digests() == want
-    for _ in range(2):
-        ranks.scatter("update", [worse], ALGORITHM)
-    with pytest.raises(FloatingPointError, match=r"3 optimizer steps in a row .* lower learner\.lr"):
-        ranks.scatter("update", [worse], ALGORITHM)
+    for in_a_row in (1, 2, 3):
+        reports = ranks.scatter("update", [worse], ALGORITHM)
+        assert all(r.bad_in_a_row == in_a_row for r in reports)
     assert ranks.digests() == want
 
 

@@ -14,11 +14,26 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from conf import compose
 from conf.check import BadConfig, check
 from conf.compose import all_keys, from_file, options, run_command, to_yaml
-from conf.schema import Config, Device, Dtype, Form, Loss, ModelConf, RandomModelConf, Schedule, WarmupConf
+from conf.schema import (
+    Config,
+    Device,
+    Dtype,
+    Form,
+    Importance,
+    KLEstimator,
+    LoraConf,
+    Loss,
+    ModelConf,
+    Old,
+    RandomModelConf,
+    Schedule,
+    WarmupConf,
+)
 
 EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper"]
 
@@ -151,6 +166,11 @@ def test_every_option_of_every_group_composes(group: str, option: str) -> None:
         ("rollout.workers=", "rollout.workers", "''"),
         ("learner.schedule=step", "learner.schedule", "[constant, linear, cosine]"),
         ("algorithm.form=both", "algorithm.form", "[paper, code]"),
+        ("algorithm=dr_grop", "unknown algorithm 'dr_grop'", "algorithm=dr_grpo"),
+        ("algorithm.importance=tis", "algorithm.importance", "[none, truncate, mask]"),
+        ("algorithm.old=behavior", "algorithm.old", "[learner, sampler]"),
+        ("algorithm.kl_estimator=k4", "algorithm.kl_estimator", "[k1, k2, k3]"),
+        ("algorithm.dual_clip=yes", "algorithm.dual_clip", "'yes'"),
         ("learner.betas=0.9", "learner.betas", "list"),
         ("run.root=[a,b]", "run.root", "str"),
         ("rollout.workers", "'rollout.workers'", "key=value"),
@@ -166,10 +186,47 @@ def test_a_mistake_is_one_line_with_what_is_near(argument: str, said: str, neare
     assert said in message and nearest in message
 
 
+def test_how_to_learn_from_another_sampler() -> None:
+    """The combinations of the table in docs/method.md, as a person writes them."""
+    (plain,) = composed("experiment=quickstart")
+    algorithm = plain.algorithm
+    assert (algorithm.old, algorithm.importance) == (Old.learner, Importance.none)
+    assert (algorithm.clip_high, algorithm.dual_clip, algorithm.length_constant) == (None, None, None)
+    assert algorithm.kl_estimator is KLEstimator.k3
+    for arguments, old, importance in (
+        (["algorithm.old=sampler"], Old.sampler, Importance.none),
+        (["algorithm.importance=truncate"], Old.learner, Importance.truncate),
+        (["algorithm.importance=mask", "algorithm.importance_cap=5"], Old.learner, Importance.mask),
+    ):
+        (conf,) = composed("experiment=quickstart", "run.max_staleness=1", *arguments)
+        assert (conf.algorithm.old, conf.algorithm.importance) == (old, importance)
+    (dr_grpo,) = composed("experiment=quickstart", "algorithm=dr_grpo", "algorithm.kl=0")
+    assert dr_grpo.algorithm.loss is Loss.dr_grpo and dr_grpo.algorithm.length_constant is None
+    (dapo,) = composed("experiment=quickstart", "algorithm=grpo", "algorithm.form=code", "algorithm.clip_high=0.28")
+    assert (dapo.algorithm.clip, dapo.algorithm.clip_high) == (0.2, 0.28)
+
+
 def test_every_key_is_known_by_its_own_name() -> None:
     """The nearest key is looked up in the schema itself: all of it."""
     (conf,) = composed("experiment=quickstart")
     assert set(values(asdict(conf))) <= set(all_keys())
+
+
+def test_adapters() -> None:
+    """Off by default; both spellings of targets; over half-precision weights also at ZeRO stage 0."""
+    (conf,) = composed("experiment=quickstart")
+    assert not conf.model.lora.rank
+    (conf,) = composed("experiment=quickstart", "model.lora.rank=8")
+    assert conf.model.lora == LoraConf(rank=8, alpha=32.0, dropout=0.0, targets="all-linear")
+    arguments = ["model.path=some/model", "model.dtype=bfloat16", "learner.zero_stage=0", "model.lora.rank=8"]
+    (conf,) = composed(*arguments, "model.lora.targets=[q_proj,v_proj]")
+    assert conf.model.lora.targets == ["q_proj", "v_proj"] and type(conf.model.lora.targets) is list
+    assert from_text(to_yaml(conf)) == conf
+    assert "'model.lora.rank'" in refusal("experiment=quickstart", "model.lora.ranks=8")
+
+
+def from_text(text: str) -> Config:
+    return compose.typed(OmegaConf.create(text))
 
 
 # ---- combinations that cannot be ----
@@ -207,8 +264,22 @@ REFUSED = [
     ("model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
     ("learner.offload_parameters=true", "learner.offload_parameters", "zero_stage=3"),
     ("learner.offload_optimizer=true", "learner.offload_optimizer", "got 0"),
+    ("model.lora.rank=-1", "model.lora.rank", "got -1"),
+    ("model.lora.rank=8 model.lora.alpha=0", "model.lora.alpha", "above 0"),
+    ("model.lora.rank=8 model.lora.dropout=0.1", "model.lora.dropout", "got 0.1"),
+    ("model.lora.rank=8 model.lora.targets=[]", "model.lora.targets", "all-linear"),
+    ("model.lora.rank=8 model.lora.targets=q_proj", "model.lora.targets", "[q_proj,v_proj], got q_proj"),
+    ("model.lora.rank=8 model.lora.targets=[3]", "model.lora.targets", "got [3]"),
+    ("model.lora.rank=8 model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
     ("learner.betas=[0.9]", "learner.betas", "two numbers"),
     ("algorithm.clip=1", "algorithm.clip", "between 0 and 1"),
+    ("algorithm.clip_high=0.1", "algorithm.clip_high", "at least algorithm.clip=0.2, got 0.1"),
+    ("algorithm.dual_clip=1", "algorithm.dual_clip", "above 1"),
+    ("algorithm.importance_cap=0", "algorithm.importance_cap", "above 0"),
+    ("algorithm.max_log_ratio=0", "algorithm.max_log_ratio", "above 0"),
+    ("algorithm.loss=dr_grpo algorithm.length_constant=0", "algorithm.length_constant", "above 0"),
+    ("algorithm.length_constant=512", "algorithm.length_constant", "algorithm=dr_grpo"),
+    ("algorithm.importance=truncate algorithm.old=sampler", "algorithm.importance=truncate", "algorithm.old=learner"),
     ("algorithm.alpha=-1", "algorithm.alpha", "negative"),
     ("algorithm.kl=-1", "algorithm.kl", "negative"),
     ("rollout.device=gpu rollout.num_gpus=0", "rollout.num_gpus", "above 0"),

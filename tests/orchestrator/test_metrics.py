@@ -122,6 +122,18 @@ def test_a_step_by_hand() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_what_the_clips_and_the_sampler_did() -> None:
+    keys = {
+        **{"ratio_outside": "ratio_outside", "clip_fraction": "clip_fraction"},
+        **{name: name.replace("_", "/", 1) for name in ("clip_high", "clip_low", "clip_dual")},
+        **{name: name.replace("_", "/", 1) for name in ("mismatch_kl", "mismatch_mean_abs", "mismatch_max_abs")},
+        **{name: name.replace("_", "/", 1) for name in ("importance_mean", "importance_max", "importance_capped")},
+    }
+    given = {name: 1000.0 + i for i, name in enumerate(keys)}
+    found = summarize([group("2", EASY)], report(**given), timed(), 4)
+    assert {name: found[key] for name, key in keys.items()} == given
+
+
 def test_a_step_without_an_update() -> None:
     found = summarize([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)], None, timed(), 4)
     assert found["no_op"] == 1 and found["groups/dropped_share"] == 1

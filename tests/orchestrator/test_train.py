@@ -136,7 +136,11 @@ ALWAYS = {
     "step", "time", "reward/mean", "accuracy/all", "think_rate/all", "no_mode", "truncated", "tokens/mean",
     "tokens/p50", "tokens/p95", "tokens/max", "groups/dropped_share", "unjudged", "staleness/max", "no_op",
     "loss/total", "loss/control", "loss/response", "loss/kl", "loss/think", "loss/short", "entropy", "kl",
+    "grad_norm/control", "grad_norm/response", "learner/tokens_per_s_rank", "learner/tflops", "learner/padding",
+    "learner/fill", "learner/imbalance", "learner/memory_gib/score", "learner/memory_gib/learn",
+    "learner/memory_gib/step",
     "clip_fraction", "grad_norm", "lr", "skipped_updates", "mismatch/kl", "mismatch/mean_abs", "mismatch/max_abs",
+    "ratio_outside", "clip/high", "clip/low", "clip/dual", "importance/mean", "importance/max", "importance/capped",
     "learner/tokens_per_s", "rollout/tokens_per_s", "seconds/rollout", "seconds/reward", "seconds/learner",
     "push/seconds", "seconds/step",
 }  # fmt: skip

@@ -1,0 +1,84 @@
+"""The highest memory of this process in each phase of an update.
+
+In: a device, phases. Out: GiB by phase: allocated on a GPU, resident in RAM for a CPU. Must not know: what phases do.
+
+    memory = PeakMemory(engine.device)
+    with memory.of("score"):
+        ...
+    memory.take() -> {"score": 3.2}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+GIB = 2**30
+
+
+class PeakMemory:
+    """A phase that is entered several times keeps its highest value. Phases do not nest."""
+
+    def __init__(self, device: Any):
+        self.device = device  # torch.device
+        self.peaks: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def of(self, phase: str) -> Iterator[None]:
+        self._reset()
+        try:
+            yield
+        finally:
+            self.peaks[phase] = max(self.peaks.get(phase, 0.0), self._peak() / GIB)
+
+    def take(self) -> dict[str, float]:
+        """GiB by phase since the last call."""
+        taken, self.peaks = self.peaks, {}
+        return taken
+
+    def _reset(self) -> None:
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            reset_resident_peak()
+
+    def _peak(self) -> int:
+        if self.device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self.device)
+        return resident_peak()
+
+
+def reset_resident_peak() -> bool:
+    """Begin a new high-water mark of resident memory; False where the kernel does not let us (it then never falls)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def resident_peak() -> int:
+    """Bytes: the highest resident memory since the last reset (or since the process began)."""
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """Bytes resident now (0 where /proc does not say)."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
+    return int(found.group(1)) * 1024 if found else 0

@@ -1,0 +1,140 @@
+"""The frozen reference: where it lies, that it scores the same from there, and that nobody trains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import naive
+import pytest
+import torch
+from learner_ranks import Ranks
+from torch import nn
+
+from conf.schema import AlgorithmConf, Config, LearnerConf
+from learner.model import Policy, load_policy
+from learner.objective import optimizer_steps
+from learner.pack import pack
+from learner.reference import frozen, on_device
+
+ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
+CPU = torch.device("cpu")
+ELSEWHERE: Any = SimpleNamespace(type="elsewhere")  # a second device, for machines without one
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def places(policy: nn.Module) -> list[int]:
+    return [tensor.data_ptr() for tensor in (*policy.parameters(), *policy.buffers())]
+
+
+def devices(policy: nn.Module) -> set[str]:
+    return {tensor.device.type for tensor in (*policy.parameters(), *policy.buffers())}
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_on_a_cpu_nothing_moves(models: dict[str, str], name: str, offload: bool) -> None:
+    policy = load_policy(models[name], "float32")
+    before = places(policy)
+    assert frozen(policy, CPU, offload) is policy and not any(p.requires_grad for p in policy.parameters())
+    with on_device(policy, CPU):
+        assert places(policy) == before
+    assert places(policy) == before
+
+
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_an_offloaded_one_is_away_for_the_scoring_only(
+    models: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a whole: parameters, buffers, the head. The same memory afterwards, also after a fault."""
+    copied: list[torch.Tensor] = []
+
+    def copy(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+        assert device is ELSEWHERE
+        copied.append(tensor.clone())
+        return copied[-1]
+
+    monkeypatch.setattr("learner.reference._copy", copy)
+    policy = load_policy(models[name], "float32").requires_grad_(False)
+    before, want = places(policy), {n: p.clone() for n, p in policy.named_parameters()}
+    for fault in (False, True):
+        copied.clear()
+        try:
+            with on_device(policy, ELSEWHERE):
+                assert places(policy) == [tensor.data_ptr() for tensor in copied]
+                assert not set(places(policy)) & set(before)
+                embedding = policy.causal_lm.get_input_embeddings().weight
+                assert (policy.head.weight.data_ptr() == embedding.data_ptr()) == policy.tied == (name == "tied")
+                if fault:
+                    raise KeyError
+        except KeyError:
+            assert fault
+        assert places(policy) == before
+    assert all(torch.equal(parameter, want[name]) for name, parameter in policy.named_parameters())
+
+
+def test_what_has_no_weights_of_its_own_stays() -> None:
+    for reference in (None, SimpleNamespace(layers=[])):
+        with on_device(reference, ELSEWHERE):
+            pass
+
+
+@gpu
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_on_a_gpu_it_waits_in_page_locked_memory(models: dict[str, str], name: str) -> None:
+    device = torch.device("cuda", 0)
+    policy = frozen(load_policy(models[name], "float32"), device, offload=True)
+    assert devices(policy) == {"cpu"} and all(p.is_pinned() for p in policy.parameters())
+    used = torch.cuda.memory_allocated()
+    with on_device(policy, device):
+        assert devices(policy) == {"cuda"} and torch.cuda.memory_allocated() > used
+    assert torch.cuda.memory_allocated() == used and all(p.is_pinned() for p in policy.parameters())
+    kept = frozen(load_policy(models[name], "float32"), device, offload=False)
+    with on_device(kept, device):
+        assert devices(kept) == {"cuda"}
+
+
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 2), (2, 3)])
+def test_it_stays_as_it_was_and_outside_the_optimizer(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int
+) -> None:
+    """After updates that moved the policy: the weights of the start. Offloaded or not, the reports are the same."""
+    ranks, reports = groups_of_ranks[count], []
+    for offload in (False, True):
+        conf = LearnerConf(lr=0.01, ranks=count, zero_stage=stage, logprob_chunk=16, offload_reference=offload)
+        ranks.start(conf, models["untied"], models["untied"])  # the policy itself, as a run has it
+        before = ranks.digests()
+        for seed in (1, 2):
+            sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
+            reports.append(ranks.scatter("update", [pack(sequences, totals, 60, count)], ALGORITHM)[0])
+        assert ranks.digests() != before
+        for shared, change, trainable in ranks.each(_look, models["untied"]):
+            assert shared == 0 and change == 0.0 and not trainable
+    first, second, *offloaded = [replace(report, seconds=0.0) for report in reports]
+    assert first.kl == pytest.approx(0, abs=1e-12) and second.kl > 1e-6
+    assert repr([first, second]) == repr(offloaded)
+
+
+def _look(state: dict[str, Any], folder: str) -> tuple[int, float, bool]:
+    """(tensors that reference and policy or optimizer share, the reference's largest change, is any trainable)."""
+    worker = state["worker"]
+    reference: Policy = worker.reference
+    mine = {id(p) for p in reference.parameters()}
+    theirs = [p for group in worker.engine.optimizer.param_groups for p in group["params"]]
+    shared = sum(id(p) in mine for p in (*theirs, *worker.engine.policy.parameters()))
+    start = dict(load_policy(folder, "float32").named_parameters())
+    change = max(float((p - start[name]).abs().max()) for name, p in reference.named_parameters())
+    return shared, change, any(p.requires_grad for p in reference.parameters())
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.001])
+def test_a_run_loads_one_only_for_its_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator import train
+
+    asked: list[bool] = []
+    monkeypatch.setattr(train, "started", lambda *args: None)
+    monkeypatch.setattr(train, "wait_all", lambda futures: None, raising=False)
+    learner: Any = SimpleNamespace(start=lambda port, reference: asked.append(reference))
+    train._start(Config(algorithm=AlgorithmConf(kl=kl)), [], [], [], learner)
+    assert asked == [kl > 0]
