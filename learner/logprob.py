@@ -38,6 +38,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             logp = logits.sub_(normalizer[:, None])
             logprobs[rows] = logp.gather(-1, targets[rows, None])[:, 0]
             entropies[rows] = -logp.exp().mul_(logp).sum(-1)
+            del logits, logp  # before the next chunk's come into being
         ctx.save_for_backward(hidden, weight, targets, normalizers)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropies)
@@ -63,6 +64,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
                 torch.addmm(grad_weight, narrow.T, hidden[rows], out=grad_weight)
             elif grad_weight is not None:
                 grad_weight.add_(narrow.T @ hidden[rows])  # adds bfloat16 to float32 without a copy of that size
+            del logits, grad_logits, narrow
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
 
 
