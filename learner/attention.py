@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NAME = "packed"
-PADDING = 1.3  # a bucket's longest sequence is at most this times its shortest
+from learner.pack import buckets
 
+NAME = "packed"
 
 # (attention over whole rows, query, key, value), each [1, tokens of this rank, heads, D] -> output of that shape
 Exchange = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
@@ -50,11 +50,7 @@ class Layout:
             starts.append(starts[-1] + length)
         self.total = starts[-1]
         self.buckets: list[tuple[Tensor, Tensor]] = []  # gather index i64[B, L], validity bool[B, L]
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        while order:
-            longest = max(int(lengths[order[0]] * PADDING), 8)
-            members = [i for i in order if lengths[i] <= longest]
-            order = order[len(members) :]
+        for members in buckets(lengths):
             width = lengths[members[-1]]
             first = torch.tensor([starts[i] for i in members])[:, None]
             size = torch.tensor([lengths[i] for i in members])[:, None]

@@ -71,6 +71,7 @@ class LearnerWorker:
             torch.set_num_threads(conf.threads)
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
         self.temperature, self.total_updates = temperature, total_updates
+        self.part, self.parts = rank % conf.sequence_parallel, conf.sequence_parallel  # of each micro-batch's row
         self.updates = 0  # optimizer steps applied or skipped
         self.bad_in_a_row = 0
         self.reference: Policy | lora.Unadapted | None = None
@@ -129,7 +130,7 @@ class LearnerWorker:
         begin, memory = time.monotonic(), PeakMemory(self.engine.device)
         counts = [len(step) for step in steps]
         self._agree("the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
-        sums = Sums(algorithm, steps if self.rank % self.conf.sequence_parallel == 0 else [])
+        sums = Sums(algorithm, steps if self.part == 0 else [])
         steps = [self._own(step) for step in steps]
         watch = Watch(self.rank, self.conf.ranks)
         reference = self.reference if algorithm.kl else None
@@ -185,8 +186,7 @@ class LearnerWorker:
         self._optimizer_step(self._own(batch), 0, loss, PeakMemory(self.engine.device))
         if self.bad_in_a_row >= self.conf.max_bad_steps:
             raise FloatingPointError(bad_steps(self.bad_in_a_row, self.updates))
-        first = self.rank % self.conf.sequence_parallel == 0
-        return total, sum(sum(mb.lengths) for mb in batch) if first else 0
+        return total, sum(sum(mb.lengths) for mb in batch) if self.part == 0 else 0
 
     def _optimizer_step(
         self,
@@ -210,8 +210,7 @@ class LearnerWorker:
 
     def _start(self, mb: MicroBatch) -> int:
         """The first token of a micro-batch's row that this rank holds hidden states of."""
-        parts = self.conf.sequence_parallel
-        return self.rank % parts * (len(mb.token_ids) // parts)
+        return self.part * (len(mb.token_ids) // self.parts)
 
     def _lr(self) -> float:
         return learning_rate(self.conf, self.updates, self.total_updates)
@@ -233,14 +232,12 @@ class LearnerWorker:
 
     def _own(self, batch: tuple[MicroBatch, ...]) -> tuple[MicroBatch, ...]:
         """This rank's part of each micro-batch."""
-        parts = self.conf.sequence_parallel
-        return tuple(shard(mb, self.rank % parts, parts) for mb in batch)
+        return tuple(shard(mb, self.part, self.parts) for mb in batch)
 
     def _score(self, policy: Any, mb: MicroBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         token_ids, position_ids, response = self._tensors(mb.token_ids, mb.position_ids, mb.response)
-        parts = self.conf.sequence_parallel
-        exchange = self.engine.exchange if parts > 1 else None
-        layout = Layout(list(mb.lengths), self.engine.device, self.rank % parts, parts, exchange)
+        exchange = self.engine.exchange if self.parts > 1 else None
+        layout = Layout(list(mb.lengths), self.engine.device, self.part, self.parts, exchange)
         return policy(
             token_ids, position_ids, response, layout, temperature or self.temperature, self.conf.logprob_chunk
         )

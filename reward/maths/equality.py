@@ -13,12 +13,11 @@ from typing import Any
 from reward.maths import reals
 from reward.maths.families import same_family
 from reward.maths.grammar import Node
-from reward.maths.meaning import is_name, is_quantity, meant, names, some
+from reward.maths.meaning import NO_NUMBERS, STRUCTURES, is_name, is_quantity, meant, names, some
 from reward.maths.points import constant_ratio, decimal, same_value
 from reward.maths.value import Undefined, evaluate, ratio, real, same
 
 _MAX_ITEMS = 100
-_STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
 
 
 def equal(a: Node, b: Node) -> bool:
@@ -42,7 +41,7 @@ def equal(a: Node, b: Node) -> bool:
             return one[1:3] == ("(", ")") and _same_vector(one[3], other)
         if one[0] == "named":
             return _same_named(one, other)
-        if one[0] == "ratio" and other[0] not in _STRUCTURES | {"rel", "matrix"} and len(one[1]) == 2:
+        if one[0] == "ratio" and other[0] not in NO_NUMBERS and len(one[1]) == 2:
             return equal(("div", *one[1]), other)
     if kinds <= {"set", "list", "or"}:
         return _any_order(a[1], b[1], repeats="set" not in kinds and not _solutions(a))
@@ -62,7 +61,7 @@ def equal(a: Node, b: Node) -> bool:
         return equal(a[1], b[1]) and equal(meant(a[2]), meant(b[2]))
     if kinds == {"matrix"} and _in_rows(a, b):
         return True
-    if kinds & _STRUCTURES:
+    if kinds & STRUCTURES:
         return False
     if "rel" in kinds:
         return _same_relation(a, b)
@@ -122,7 +121,7 @@ def _operands(node: Node, op: str) -> tuple[Node, ...]:
 
 def _solutions(node: Node) -> bool:
     """Points and the like: a list of solutions, of which a repeated one adds nothing."""
-    return any(item[0] in _STRUCTURES for item in node[1])
+    return any(item[0] in STRUCTURES for item in node[1])
 
 
 def _in_order(a: Sequence[Node], b: Sequence[Node]) -> bool:

@@ -10,10 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from reward.maths.grammar import Node
-from reward.maths.meaning import is_name, names
-from reward.maths.value import Undefined, evaluate, ratio, same
-
-_NO_NUMBERS = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue", "rel", "matrix"}
+from reward.maths.meaning import NO_NUMBERS, is_name, names
+from reward.maths.value import Undefined, difference, evaluate, ratio, same
 
 
 def _family(node: Node) -> tuple[Any, Any] | None:
@@ -28,18 +26,13 @@ def _family(node: Node) -> tuple[Any, Any] | None:
         body = body[1][2]
     if condition[0] != "rel" or condition[1][1:] != ("∈", ("sym", "mathbb_Z")) or names(body) != names(condition[1][0]):
         return None
-    if body[0] in _NO_NUMBERS:
+    if body[0] in NO_NUMBERS:
         return None
     (name,) = names(body)
     zero, one, two, five = (evaluate(body, {name: Fraction(k)}) for k in (0, 1, 2, 5))
-    step = _difference(one, zero)
-    straight = same(_difference(two, one), step, False) and same(_difference(five, zero), step * 5, False)
+    step = difference(one, zero)
+    straight = same(difference(two, one), step, False) and same(difference(five, zero), step * 5, False)
     return (step, zero) if straight and step != 0 else None
-
-
-def _difference(a: Any, b: Any) -> Any:
-    return a - b if isinstance(a, Fraction) and isinstance(b, Fraction) else evaluate(
-        ("add", ("sym", "a"), ("neg", ("sym", "b"))), {"a": a, "b": b})  # fmt: skip
 
 
 def same_family(a: Node, b: Node) -> bool | None:
@@ -52,7 +45,7 @@ def same_family(a: Node, b: Node) -> bool | None:
             return None
         if not (same(one[0], two[0], False) or same(one[0], -two[0], False)):
             return False
-        turns = ratio(_difference(one[1], two[1]), one[0])
+        turns = ratio(difference(one[1], two[1]), one[0])
         return bool(turns.denominator == 1) if isinstance(turns, Fraction) else same(turns, round(turns), False)
     except (Undefined, TypeError, OverflowError):
         return None

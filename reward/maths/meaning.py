@@ -13,6 +13,8 @@ from typing import Any
 
 from reward.maths.grammar import Node
 
+STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
+NO_NUMBERS = STRUCTURES | {"rel", "matrix"}
 _WHOLE = (("sym", "mathbb_Z"), ("sym", "mathbb_N"))
 _FUNCTIONS = set("fghpqFGHPQTSVuvyE")
 

@@ -183,6 +183,11 @@ def same(a: Number, b: Number, decimal: bool) -> bool:
     return bool(difference <= mp.mpf(10) ** (-6 if decimal else -40) * min(abs(a), abs(b)))
 
 
+def difference(a: Number, b: Number) -> Number:
+    """a - b; exactly 0 where only rounding is left."""
+    return evaluate(("add", ("sym", "a"), ("neg", ("sym", "b"))), {"a": a, "b": b})
+
+
 def ratio(a: Number, b: Number) -> Number:
     """a / b, b not 0."""
     return a / b if isinstance(a, Fraction) and isinstance(b, Fraction) else _float(a) / _float(b)
