@@ -69,11 +69,11 @@ def weighted_sequences(groups: list[Group], conf: AlgorithmConf) -> tuple[list[S
 def _sequence(trajectory: Trajectory, advantage: float, totals: Totals, conf: AlgorithmConf) -> Sequence:
     length, algorithm = len(trajectory.token_ids), ALGORITHMS[conf.loss]
     return Sequence(
-        token_ids=np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids]).astype(np.int32),
+        token_ids=np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids], dtype=np.int32),
         prompt_tokens=len(trajectory.prompt.token_ids),
         weights=algorithm.token_weights(length, totals, conf),
         kl_weights=algorithm.kl_weights(length, totals, conf),
         advantage=advantage,
-        behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32),
+        behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32, copy=False),
         mode=MODE_INDEX[trajectory.mode],
     )

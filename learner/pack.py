@@ -54,6 +54,8 @@ def balanced(costs: list[int], parts: int) -> list[list[int]]:
     joined, the one's largest with the other's smallest, until one division is left. Its sums never lie further apart
     than the largest cost.
     """
+    if parts == 1:
+        return [list(range(len(costs)))]
     heap = []  # (-gap, age, sums with their indices, largest first)
     for age, i in enumerate(sorted(range(len(costs)), key=lambda i: -costs[i])):
         heap.append((-costs[i], age, [(costs[i], [i]), *((0, []) for _ in range(parts - 1))]))
@@ -114,39 +116,53 @@ def sequences_of(mb: MicroBatch) -> list[tuple[int, int]]:
 
 
 def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
-    """First-fit decreasing (share is sorted, longest first)."""
+    """First-fit decreasing (share is sorted, longest first): each into the first row with room, in O(log rows)."""
+    leaves = 1 << max(len(share) - 1, 0).bit_length()  # a row per sequence at most
+    room = [max_tokens] * (2 * leaves)  # a tournament: room[i] is the larger of room[2i], room[2i + 1]
     rows: list[list[Sequence]] = []
-    room: list[int] = []
     for sequence in share:
-        row = next((i for i, left in enumerate(room) if len(sequence) <= left), len(rows))
-        if row == len(rows):
+        length, node = len(sequence), 1
+        while node < leaves:
+            node *= 2
+            node += room[node] < length
+        if node - leaves == len(rows):
             rows.append([])
-            room.append(max_tokens)
-        rows[row].append(sequence)
-        room[row] -= len(sequence)
+        rows[node - leaves].append(sequence)
+        room[node] -= length
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
     return rows
 
 
 def _micro_batch(row: list[Sequence]) -> MicroBatch:
-    def aligned(values: list[np.ndarray], dtype: type) -> np.ndarray:
-        """Response values at their tokens, zero on prompts."""
-        parts: list[np.ndarray] = []
-        for sequence, value in zip(row, values, strict=True):
-            parts += [np.zeros(sequence.prompt_tokens, dtype), value.astype(dtype)]
-        return np.concatenate(parts)
+    lengths = np.array([len(s) for s in row])
+    starts = np.cumsum(lengths) - lengths
+    offsets = np.arange(lengths.sum()) - np.repeat(starts, lengths)  # within the sequence
+    after_prompt = offsets - np.repeat([s.prompt_tokens for s in row], lengths)
+    response = after_prompt >= 0
 
-    responses = [len(s) - s.prompt_tokens for s in row]
+    def aligned(values: list[np.ndarray]) -> np.ndarray:
+        """f32[N]: response values at their tokens, zero on prompts."""
+        found = np.zeros(len(response), np.float32)
+        found[response] = np.concatenate(values)
+        return found
+
+    def repeated(values: list[int] | list[float], dtype: type) -> np.ndarray:
+        """The sequence's value at its response tokens, zero on prompts."""
+        return np.where(response, np.repeat(np.array(values, dtype), lengths), np.zeros((), dtype))
+
     return MicroBatch(
         token_ids=np.concatenate([s.token_ids for s in row]).astype(np.int64),
-        position_ids=np.concatenate([np.arange(len(s), dtype=np.int64) for s in row]),
-        lengths=tuple(len(s) for s in row),
-        response=aligned([np.ones(n) for n in responses], bool),
-        control=aligned([np.arange(n) == 0 for n in responses], bool),
-        modes=aligned([np.full(n, s.mode) for s, n in zip(row, responses, strict=True)], np.int8),
-        weights=aligned([s.weights for s in row], np.float32),
-        kl_weights=aligned([s.kl_weights for s in row], np.float32),
-        advantages=aligned([np.full(n, s.advantage) for s, n in zip(row, responses, strict=True)], np.float32),
-        behavior_logprobs=aligned([s.behavior_logprobs for s in row], np.float32),
+        position_ids=offsets,
+        lengths=tuple(lengths.tolist()),
+        response=response,
+        control=after_prompt == 0,
+        modes=repeated([s.mode for s in row], np.int8),
+        weights=aligned([s.weights for s in row]),
+        kl_weights=aligned([s.kl_weights for s in row]),
+        advantages=repeated([s.advantage for s in row], np.float32),
+        behavior_logprobs=aligned([s.behavior_logprobs for s in row]),
     )
 
 
