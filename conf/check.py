@@ -5,7 +5,8 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-from conf.schema import Config, Device, Dtype, Importance, Loss, Old
+from conf.choices import Device, Dtype, Importance, Loss, Old, Placement, Transport
+from conf.schema import Config
 
 
 class BadConfig(ValueError):
@@ -35,6 +36,10 @@ def check(conf: Config, command: str = "train") -> None:
         rollout__prompts_per_step=rollout.prompts_per_step,
         rollout__temperature=rollout.temperature,
         rollout__threads=rollout.threads,
+        rollout__tensor_parallel=rollout.tensor_parallel,
+        cluster__turn_timeout_s=conf.cluster.turn_timeout_s,
+        cluster__push_timeout_s=conf.cluster.push_timeout_s,
+        learner__publish_bucket_mib=learner.publish_bucket_mib,
         learner__threads=learner.threads,
         learner__lr=learner.lr,
         learner__max_tokens=learner.max_tokens,
@@ -56,6 +61,26 @@ def check(conf: Config, command: str = "train") -> None:
     )
     need(conf.run.steps >= 0, f"run.steps must not be negative, got {conf.run.steps}")
     need(conf.run.max_staleness >= 0, f"run.max_staleness must not be negative, got {conf.run.max_staleness}")
+    beyond = [step for step in conf.run.record if not 1 <= step <= conf.run.steps]
+    need(
+        command != "train" or not beyond,
+        f"run.record={conf.run.record} must lie within this run's steps, 1 to run.steps={conf.run.steps}",
+    )
+    need(
+        conf.run.max_staleness == 0 or algorithm.importance is not Importance.none or algorithm.old is Old.sampler,
+        f"run.max_staleness={conf.run.max_staleness} learns from answers of older weights: add "
+        "algorithm.importance=truncate (the decoupled objective), or algorithm.old=sampler",
+    )
+    refill = rollout.refill
+    need(refill.rounds >= 0, f"rollout.refill.rounds must not be negative, got {refill.rounds}")
+    need(refill.factor >= 1, f"rollout.refill.factor must be at least 1, got {refill.factor}")
+    for name in ("max_tokens_short", "max_tokens_think"):
+        limit = getattr(rollout, name)
+        need(
+            limit is None or 1 < limit <= rollout.max_response_tokens,
+            f"rollout.{name} must be above 1 and at most rollout.max_response_tokens={rollout.max_response_tokens}, "
+            f"got {limit}",
+        )
     need(rollout.max_response_tokens >= 2, "rollout.max_response_tokens must be at least 2 (a control token and one)")
     need(
         rollout.prompts_per_step >= algorithm.optimizer_steps,
@@ -132,10 +157,66 @@ def check(conf: Config, command: str = "train") -> None:
     )
     need(algorithm.alpha >= 0, f"algorithm.alpha must not be negative, got {algorithm.alpha}")
     need(algorithm.kl >= 0, f"algorithm.kl must not be negative, got {algorithm.kl}")
+    need(rollout.max_restarts >= 0, f"rollout.max_restarts must not be negative, got {rollout.max_restarts}")
     if rollout.device is Device.gpu:
         positive(rollout__num_gpus=rollout.num_gpus)
+        need(
+            rollout.num_gpus == 1 or (rollout.num_gpus < 1 and rollout.tensor_parallel == 1),
+            f"rollout.num_gpus must be 1, or less with rollout.tensor_parallel=1, got {rollout.num_gpus:g} with "
+            f"{rollout.tensor_parallel}: a worker on several GPUs is rollout.tensor_parallel=<GPUs>",
+        )
     if learner.device is Device.gpu:
         positive(learner__num_gpus=learner.num_gpus)
+        need(
+            learner.num_gpus == 1 or (learner.num_gpus < 1 and learner.ranks == 1),
+            f"learner.num_gpus must be 1, or less with learner.ranks=1, got {learner.num_gpus:g} with "
+            f"{learner.ranks}: NCCL wants a GPU for each rank",
+        )
+    if conf.cluster.placement is Placement.shared:
+        sampling = rollout.workers * rollout.tensor_parallel
+        need(
+            sampling == learner.ranks,
+            f"cluster.placement=shared puts a sampler beside every learner rank: rollout.workers={rollout.workers} x "
+            f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
+        )
+        need(
+            rollout.device is learner.device,
+            f"cluster.placement=shared needs one device for both, got rollout.device={rollout.device.value} and "
+            f"learner.device={learner.device.value}",
+        )
+        need(
+            conf.run.max_staleness == 0,
+            f"cluster.placement=shared samples and learns in turns: run.max_staleness must be 0, got "
+            f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=split",
+        )
+        need(
+            rollout.num_gpus == 1 and learner.num_gpus == 1,
+            "cluster.placement=shared divides each GPU itself: leave rollout.num_gpus and learner.num_gpus at 1",
+        )
+        need(
+            rollout.max_restarts == 0,
+            f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=split: a sampler cannot start "
+            "on a GPU that the learner holds",
+        )
+    gpus = rollout.device is Device.gpu and learner.device is Device.gpu
+    sampling = rollout.workers * rollout.tensor_parallel
+    if conf.cluster.transport is Transport.nccl:
+        need(
+            gpus and rollout.num_gpus == 1 and learner.num_gpus == 1 and conf.cluster.placement is Placement.split,
+            "cluster.transport=nccl broadcasts between whole GPUs of cluster.placement=split: choose object_store (or "
+            "auto) where sampler or learner has none, or a part of one, and ipc where they share them",
+        )
+    if conf.cluster.transport is Transport.ipc:
+        need(
+            rollout.device is learner.device,
+            f"cluster.transport=ipc needs one device for both, got rollout.device={rollout.device.value} and "
+            f"learner.device={learner.device.value}: choose object_store",
+        )
+        need(
+            not gpus or sampling == learner.ranks,
+            f"cluster.transport=ipc needs a sampler beside every learner rank: rollout.workers={rollout.workers} x "
+            f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
+        )
     if command == "train" and conf.resume is None:
         need(
             conf.model.path is not None or (conf.warmup is not None and conf.model.random is not None),

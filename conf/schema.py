@@ -7,62 +7,23 @@ Units stand in the names (`_s` seconds, `_gib`) or in the comment. Must not know
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
+from conf.choices import (
+    Device,
+    Dtype,
+    Form,
+    Importance,
+    KLEstimator,
+    Loss,
+    Old,
+    OnPush,
+    Placement,
+    Schedule,
+    Transport,
+)
+
 MISSING = "???"
-
-
-class Dtype(Enum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Form(Enum):
-    """How token losses are aggregated (see `learner.loss`)."""
-
-    paper = "paper"  # 1/T_i per response
-    code = "code"  # 1/sum_i T_i, as in the reference code
-
-
-class Loss(Enum):
-    """The objective: a file of `learner.loss` each (see the table in `learner.objective`)."""
-
-    degrpo = "degrpo"
-    grpo = "grpo"
-    dr_grpo = "dr_grpo"
-
-
-class Old(Enum):
-    """The log-probs that the clipped ratio is taken against (see `learner.loss.surrogate`)."""
-
-    learner = "learner"  # the learner's own before the batch's first optimizer step
-    sampler = "sampler"  # the behavior log-probs
-
-
-class Importance(Enum):
-    """What becomes of a token's importance weight, pi_old (learner) / mu (sampler), above its cap."""
-
-    none = "none"  # no weights at all
-    truncate = "truncate"  # min(weight, cap)
-    mask = "mask"  # the token leaves the loss
-
-
-class KLEstimator(Enum):
-    k1 = "k1"
-    k2 = "k2"
-    k3 = "k3"
-
-
-class Schedule(Enum):
-    constant = "constant"
-    linear = "linear"
-    cosine = "cosine"
-
-
-class Device(Enum):
-    cpu = "cpu"
-    gpu = "gpu"
 
 
 @dataclass
@@ -75,6 +36,7 @@ class RunConf:
     save_every: int = 50  # steps between checkpoints; 0: only the last
     keep_checkpoints: int = 2
     samples_per_step: int = 2  # trajectories written as text per step
+    record: list[int] = field(default_factory=list)  # steps that are recorded whole, for `thinkless replay`
     check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
     check_max_abs: float | None = None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
     check_mean_abs: float | None = None  # its mean, nats; null: by dtype (orchestrator/agreement.py)
@@ -162,17 +124,34 @@ class ValidationConf:
 
 
 @dataclass
+class RefillConf:
+    """More prompts where groups carry no gradient because their rewards are equal (DAPO's dynamic sampling)."""
+
+    rounds: int = 0  # how often a batch may be refilled; 0: off, all groups are learnt from as they are
+    factor: float = 1.0  # prompts asked for in a round, for each that is missing at the batch's rate so far
+    abort: bool = False  # give up what a round no longer needs, once the groups before it suffice
+
+
+@dataclass
 class RolloutConf:
     workers: int = 1  # vLLM engines, one Ray actor each
     device: Device = Device.cpu
-    num_cpus: float = 0.4  # of each worker, for Ray's placement
-    num_gpus: float = 1.0  # of each worker; device gpu only
+    tensor_parallel: int = 1  # GPUs (or CPU processes) that one worker's engine is spread over, all on one host
+    num_cpus: float = 0.4  # of each worker, times tensor_parallel, for Ray's placement
+    num_gpus: float = (
+        1.0  # of each worker with tensor_parallel=1, at most 1; device gpu and cluster.placement=split only
+    )
+    max_restarts: int = 0  # times that Ray starts a worker again that died; it then takes the current weights
     threads: int = 1  # OpenMP threads of each CPU engine
     group_size: int = 8  # G, siblings per prompt
     prompts_per_step: int = 16
     temperature: float = 1.0
     top_p: float = 1.0
     max_response_tokens: int = 128  # control token included
+    max_tokens_short: int | None = None  # a further limit on short responses, in training; null: none
+    max_tokens_think: int | None = None  # the same for thinking ones
+    on_push: OnPush = OnPush.keep  # run.max_staleness above 0: what becomes of sequences under way
+    refill: RefillConf = field(default_factory=RefillConf)
     max_model_len: int = 2048
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 65536  # prompt and response tokens of one engine step
@@ -228,7 +207,7 @@ class LearnerConf:
     sequence_parallel: int = 1  # consecutive ranks that share each micro-batch's tokens (Ulysses), for long answers
     device: Device = Device.cpu
     num_cpus: float = 0.4  # of each rank, for Ray's placement
-    num_gpus: float = 1.0  # of each rank; device gpu only
+    num_gpus: float = 1.0  # of each rank, at most 1; device gpu and cluster.placement=split only
     threads: int = 1
     lr: float = 1e-6
     schedule: Schedule = Schedule.constant
@@ -246,6 +225,7 @@ class LearnerConf:
     offload_parameters: bool = False
     offload_reference: bool = False  # the frozen reference waits in the CPU's memory while it does not score
     gradient_checkpointing: bool = False
+    publish_bucket_mib: float = 256.0  # weights gathered (ZeRO-3), merged and sent at a time
     max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = 600.0
     timeout_s: float = 1800.0  # of one update, and of every collective call
@@ -295,6 +275,10 @@ class ClusterConf:
     port: int | None = None  # of the learner's process group; null: a free one
     metrics_port: int | None = None  # Prometheus end point of a private local cluster; null: a free one
     start_timeout_s: float = 120.0
+    placement: Placement = Placement.split
+    transport: Transport = Transport.auto  # of weights
+    push_timeout_s: float = 600.0  # ipc, nccl: for each other, both sides (rollout.on_push=drain: for the last answers)
+    turn_timeout_s: float = 300.0  # placement shared: for samplers or learner ranks to leave or take their GPUs
 
 
 @dataclass

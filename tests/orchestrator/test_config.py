@@ -30,12 +30,14 @@ from conf.schema import (
     Loss,
     ModelConf,
     Old,
+    Placement,
     RandomModelConf,
     Schedule,
     WarmupConf,
 )
+from orchestrator.placement import plan
 
-EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper"]
+EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper", "thinkless_1p5b_shared"]
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +117,24 @@ def test_the_paper_form_differs_in_the_form_alone() -> None:
 
 def test_one_gpu_shares_one_gpu() -> None:
     (conf,) = composed("experiment=one_gpu")
-    assert conf.rollout.workers * conf.rollout.num_gpus + conf.learner.ranks * conf.learner.num_gpus <= 1
+    assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 1
     assert conf.data.path == "openai/gsm8k"
     (other,) = composed("experiment=one_gpu", "model.path=Qwen/Qwen3-0.6B")
     assert other.model.path == "Qwen/Qwen3-0.6B"
+
+
+def test_the_shared_recipe_differs_in_who_sits_where_alone() -> None:
+    (apart,), (shared,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_shared")
+    for conf in (apart, shared):
+        assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 4
+    assert apart.cluster.placement is Placement.split and shared.cluster.placement is Placement.shared
+    same = replace(
+        shared,
+        cluster=apart.cluster,
+        rollout=replace(shared.rollout, workers=apart.rollout.workers),
+        learner=replace(shared.learner, ranks=apart.learner.ranks),
+    )
+    assert same == apart and (shared.rollout.workers, shared.learner.ranks) == (4, 4)
 
 
 def test_quickstart_fits_a_laptop() -> None:
@@ -255,6 +271,11 @@ REFUSED = [
     ("learner.timeout_s=0", "learner.timeout_s", "above 0"),
     ("run.steps=-1", "run.steps", "negative"),
     ("run.max_staleness=-1", "run.max_staleness", "negative"),
+    ("run.max_staleness=1", "run.max_staleness=1", "algorithm.importance=truncate"),
+    ("rollout.refill.rounds=-1", "rollout.refill.rounds", "negative"),
+    ("rollout.refill.factor=0.5", "rollout.refill.factor", "at least 1"),
+    ("rollout.max_tokens_short=1", "rollout.max_tokens_short", "above 1"),
+    ("rollout.max_tokens_think=129", "rollout.max_tokens_think", "rollout.max_response_tokens=128"),
     ("rollout.max_response_tokens=1", "rollout.max_response_tokens", "at least 2"),
     ("rollout.prompts_per_step=1", "algorithm.optimizer_steps=2", "rollout.prompts_per_step"),
     ("rollout.max_response_tokens=4000", "rollout.max_model_len=2048", "= 5280"),
@@ -284,6 +305,30 @@ REFUSED = [
     ("algorithm.kl=-1", "algorithm.kl", "negative"),
     ("rollout.device=gpu rollout.num_gpus=0", "rollout.num_gpus", "above 0"),
     ("learner.device=gpu learner.num_gpus=0", "learner.num_gpus", "above 0"),
+    ("rollout.tensor_parallel=0", "rollout.tensor_parallel", "above 0"),
+    ("cluster.turn_timeout_s=0", "cluster.turn_timeout_s", "above 0"),
+    ("cluster.push_timeout_s=0", "cluster.push_timeout_s", "above 0"),
+    ("learner.publish_bucket_mib=0", "learner.publish_bucket_mib", "above 0"),
+    ("cluster.transport=nccl", "cluster.transport=nccl", "object_store"),
+    ("cluster.transport=ipc rollout.device=gpu", "learner.device=cpu", "object_store"),
+    (
+        "cluster.transport=ipc rollout.device=gpu learner.device=gpu learner.ranks=2",
+        "rollout.workers=1",
+        "learner.ranks=2",
+    ),
+    ("rollout.max_restarts=-1", "rollout.max_restarts", "negative"),
+    ("rollout.device=gpu rollout.num_gpus=2", "got 2", "rollout.tensor_parallel=<GPUs>"),
+    ("rollout.device=gpu rollout.num_gpus=0.5 rollout.tensor_parallel=2", "rollout.num_gpus", "0.5 with 2"),
+    ("learner.device=gpu learner.num_gpus=0.5 learner.ranks=2", "learner.num_gpus", "a GPU for each rank"),
+    ("cluster.placement=shared learner.ranks=2", "rollout.workers=1", "learner.ranks=2"),
+    ("cluster.placement=shared learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),
+    (
+        "cluster.placement=shared run.max_staleness=1 algorithm.importance=truncate",
+        "run.max_staleness",
+        "cluster.placement=split",
+    ),
+    ("cluster.placement=shared rollout.num_gpus=0.5", "rollout.num_gpus", "at 1"),
+    ("cluster.placement=shared rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=split"),
     ("warmup=null", "nothing to train", "model.path"),
     ("model.random=null", "nothing to train", "model.path"),
     ("warmup.batch_size=0", "warmup.batch_size", "above 0"),
