@@ -1,22 +1,25 @@
 """The only file that imports vLLM: one engine, in this process, stepped by its owner.
 
-In: token ids with sampling parameters; weights. Out: sampled ids with their log-probs (after temperature). The port by
-which new weights enter is here, too: vLLM's own weight-transfer API with a backend of ours that reads a shared buffer.
-Must not know: prompts' answers, groups, Ray.
+In: token ids with sampling parameters; weights, which enter between two steps, also while sequences are under way. Out:
+sampled ids, each with its log-prob (after temperature) and the version of the weights that sampled it. Must not know:
+prompts' answers, groups, batches, Ray.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conf.schema import Device, ModelConf, RolloutConf
 from rollout.errors import BadInput
-from rollout.weights import Weights
+from rollout.weights import Offer, Weights
+
+MEMORY = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,14 @@ class Request:
     temperature: float
     top_p: float
     seed: int  # 0..2^63-1; the CPU engine takes its low 32 bits
+    caps: Mapping[int, int] = field(default_factory=dict)  # first sampled id -> max_tokens of such a response
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     token_ids: np.ndarray  # i32[T]
     logprobs: np.ndarray  # f32[T], nats, after temperature
+    versions: np.ndarray  # i32[T], of the weights that sampled each id
     stopped: bool  # end-of-sequence was sampled (and is the last id)
     aborted: bool
 
@@ -41,15 +46,23 @@ class Sample:
 class Engine:
     """One vLLM engine with the weights of `path`, then of the last `load`."""
 
-    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, eos: int):
+    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, eos: int, sleeps: bool = False):
+        """sleeps: `sleep` gives a GPU's memory away (a CPU's engine keeps it)."""
         _prepare_environment(conf)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        _register_port()
+        from rollout.port import PORT, Receiver
+
         self.conf, self.eos = conf, eos
         self.version = 0
-        self._count = 0
+        self._sleeps = sleeps and conf.device is Device.gpu
+        self._asleep: set[str] = set()  # of MEMORY
+        self._count = 0  # requests so far: vLLM's names of them
+        self._loads = 0
+        self._keys: dict[str, int] = {}  # name -> key
+        self._requests: dict[int, _UnderWay] = {}  # by key
+        self._uncapped: set[int] = set()  # keys whose first id is not known yet and decides their length
         arguments: dict[str, Any] = {
             "model": path,
             "revision": model.revision,
@@ -63,9 +76,14 @@ class Engine:
             "enforce_eager": conf.enforce_eager,
             "logprobs_mode": "processed_logprobs",  # the default is before temperature
             "weight_transfer_config": {"backend": PORT},
-            "distributed_executor_backend": "uni",
+            "tensor_parallel_size": conf.tensor_parallel,
+            "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
+            "enable_sleep_mode": self._sleeps,
             "disable_log_stats": True,
+            "async_scheduling": False,  # no token may be under way when weights change: its version would be a guess
         }
+        if conf.tensor_parallel > 1:  # one process for each part, children of this one
+            arguments["worker_extension_cls"] = "rollout.port.Extension"
         if conf.device is Device.cpu:
             arguments["kv_cache_memory_bytes"] = int(conf.kv_cache_gib * 2**30)
             # A seeded request whose prompt (or, put back for want of memory, whose prompt and answer so far) is split
@@ -78,44 +96,139 @@ class Engine:
         except (OSError, ValueError) as error:
             first_line = str(error).strip().splitlines()[0]
             raise BadInput(f"vLLM cannot load the model {path}: {first_line}") from error
-        self.engine.collective_rpc("init_weight_transfer_engine", args=({},))
+        if conf.tensor_parallel > 1:
+            self._leave_no_names()
+        self.receiver = Receiver(self.engine)
+        self.engine.engine_core.set_weight_version(str(self.version))
+
+    @property
+    def unfinished(self) -> int:
+        """Requests added and neither finished nor aborted."""
+        return len(self._keys)
+
+    def add(self, key: int, request: Request) -> None:
+        """Queue a request; `step` gives its sample under `key`, which must not be under way already."""
+        from vllm.inputs.engine import tokens_input
+
+        if self._asleep:
+            raise RuntimeError("the sampling engine was asked for a response while it sleeps: wake it first")
+        if key in self._requests:
+            raise ValueError(f"a request with key {key} is under way already")
+        # cached prefixes are matched only by requests that began under the same weights
+        prompt = tokens_input([int(i) for i in request.token_ids], cache_salt=str(self._loads))
+        self._count += 1
+        name = str(self._count)
+        internal = self.engine.add_request(name, prompt, self._parameters(request))
+        self._keys[name], self._requests[key] = key, _UnderWay(name, internal, request)
+        if request.caps:
+            self._uncapped.add(key)
+
+    def step(self) -> list[tuple[int, Sample]]:
+        """One token for each running sequence; the samples that ended with it. RuntimeError after half a load."""
+        if not self.receiver.whole:
+            raise RuntimeError(f"a push after version {self.version} failed half-way: there is nothing to sample by")
+        done = []
+        for output in self.engine.step():
+            if output.finished:
+                key = self._forget(output.request_id)
+                done.append((key, _sample(output.outputs[0])))
+        if self._uncapped:
+            self._cap()
+        return done
+
+    def abort(self, keys: Sequence[int]) -> None:
+        """Stop these requests; what they sampled is gone."""
+        names = [self._requests[key].name for key in keys]
+        self.engine.abort_request(names)
+        for name in names:
+            self._forget(name)
 
     def generate(self, requests: Sequence[Request], advance: Callable[[int], None] | None = None) -> list[Sample]:
         """Sample all requests (continuous batching) and return them in order. advance: told of each finished one's
         tokens."""
-        from vllm.inputs.engine import tokens_input
+        samples: dict[int, Sample] = {}
+        for key, request in enumerate(requests):
+            self.add(key, request)
+        while self.unfinished:
+            for key, sample in self.step():
+                samples[key] = sample
+                if advance:
+                    advance(len(sample.token_ids))
+        return [samples[key] for key in range(len(requests))]
 
-        running: dict[str, int] = {}
-        samples: list[Sample | None] = [None] * len(requests)
-        salt = f"v{self.version}"  # cached prefixes of other weights are never matched
-        for index, request in enumerate(requests):
-            self._count += 1
-            prompt = tokens_input([int(i) for i in request.token_ids], cache_salt=salt)
-            running[str(self._count)] = index
-            self.engine.add_request(str(self._count), prompt, self._parameters(request))
-        while running:
-            for output in self.engine.step():
-                if output.finished:
-                    sample = _sample(output.outputs[0])
-                    samples[running.pop(output.request_id)] = sample
-                    if advance:
-                        advance(len(sample.token_ids))
-        return [sample for sample in samples if sample is not None]
+    def load(self, weights: Weights | Offer, recompute: bool = False) -> None:
+        """Replace all weights (see `rollout.port`), between two steps.
 
-    def load(self, weights: Weights) -> None:
-        """Replace all weights through vLLM's weight-transfer API, and forget every cached prefix.
-
-        Called between two steps. Raises RuntimeError when the prefix cache cannot be reset (requests are running).
+        Sequences under way go on from their tokens so far, each with its own random generator where it stood. Their
+        keys and values stay as the old weights made them, or are computed anew by the new weights (recompute). Cached
+        prefixes of old weights are never matched: they are dropped where nothing runs (checked: RuntimeError) or all is
+        recomputed, and otherwise carry another salt than later requests, and so do those still without a token.
         """
-        self.engine.collective_rpc("start_weight_update")
-        self.engine.collective_rpc("update_weights", args=({"weights": weights},))
-        self.engine.collective_rpc("finish_weight_update")
-        if self.conf.prefix_caching and not self.engine.reset_prefix_cache():
-            raise RuntimeError("the prefix cache could not be reset after a weight push: requests are still running")
-        self.version = weights.version
+        if "weights" in self._asleep:
+            raise RuntimeError("the sampling engine was given weights while it sleeps: wake it first")
+        self.receiver.load(weights)
+        self.version, self._loads = weights.version, self._loads + 1
+        self.engine.engine_core.set_weight_version(str(self.version))
+        if recompute or not self.unfinished:
+            if not self.engine.reset_prefix_cache(reset_running_requests=recompute and self.unfinished > 0):
+                raise RuntimeError("the prefix cache could not be reset after a weight push: blocks are still in use")
+        else:
+            self._begin_anew([key for key, one in self._requests.items() if not self._ids_so_far(one)])
+
+    def _begin_anew(self, keys: list[int]) -> None:
+        requests = [self._requests[key].request for key in keys]
+        self.abort(keys)
+        for key, request in zip(keys, requests, strict=True):
+            self.add(key, request)
+
+    def _ids_so_far(self, one: _UnderWay) -> list[int]:
+        return self.engine.output_processor.request_states[one.internal].detokenizer.output_token_ids
+
+    def _cap(self) -> None:
+        """Shorten requests whose first id says how long they may become (vLLM reads the limit at every step)."""
+        scheduled = self.engine.engine_core.engine_core.scheduler.requests
+        for key in list(self._uncapped):
+            one = self._requests[key]
+            if ids := self._ids_so_far(one):
+                self._uncapped.remove(key)
+                request = scheduled[one.internal]
+                request.max_tokens = min(request.max_tokens, one.request.caps.get(ids[0], request.max_tokens))
+
+    def _forget(self, name: str) -> int:
+        key = self._keys.pop(name)
+        del self._requests[key]
+        self._uncapped.discard(key)
+        return key
+
+    def sleep(self, keep: bool) -> None:
+        """Give a GPU's memory away. keep: the weights wait on the host; else they are gone until the next `load`.
+
+        Cached prefixes are forgotten. Raises RuntimeError while requests are under way.
+        """
+        if self.unfinished:
+            raise RuntimeError(f"the sampling engine cannot sleep: {self.unfinished} requests are under way")
+        if self._sleeps:
+            self.engine.sleep(level=1 if keep else 2)
+        self._asleep = set(MEMORY)
+
+    def wake(self, tags: Sequence[str] | None = None) -> None:
+        """Take memory again: "weights" (enough to `load`), "kv_cache", or all of it (None)."""
+        wanted = [tag for tag in (tags or MEMORY) if tag in self._asleep]
+        if wanted and self._sleeps:
+            self.engine.wake_up(wanted)
+        self._asleep -= set(wanted)
 
     def close(self) -> None:
         self.engine.engine_core.shutdown()
+
+    def _leave_no_names(self) -> None:
+        """What a tensor-parallel engine's processes share is mapped by now: without its names in /dev/shm it goes with
+        them, also when they are killed."""
+        queue = self.engine.engine_core.engine_core.model_executor.rpc_broadcast_mq.buffer
+        queue.shared_memory.unlink()
+        queue.is_creator = False  # nothing is left to unlink
+        if self.conf.device is Device.cpu:
+            self.engine.collective_rpc(_unlink_all_reduce)
 
     def _parameters(self, request: Request) -> Any:
         from vllm import SamplingParams
@@ -134,10 +247,27 @@ class Engine:
         )
 
 
+def _unlink_all_reduce(_: Any) -> None:
+    """Run in each process: the memory of the CPU's all-reduce, which vLLM never unlinks."""
+    for path in Path("/dev/shm").glob(f"{os.environ['VLLM_DIST_IDENT']}*cpushm*"):
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    name: str  # ours
+    internal: str  # vLLM's
+    request: Request
+
+
 def _sample(output: Any) -> Sample:
+    versions = np.empty(len(output.token_ids), np.int32)
+    for span in output.weight_versions:
+        versions[span.start : span.end] = int(span.version)
     return Sample(
         token_ids=np.asarray(output.token_ids, dtype=np.int32),
         logprobs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
+        versions=versions,
         stopped=output.finish_reason == "stop",
         aborted=output.finish_reason not in ("stop", "length"),
     )
@@ -147,6 +277,7 @@ def _prepare_environment(conf: RolloutConf) -> None:
     """vLLM takes these as environment variables, and reads them when it is imported."""
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a fork of a process with threads may hang
     if conf.device is Device.cpu:
         os.environ.update(
             VLLM_CPU_OMP_THREADS_BIND="nobind", TORCHDYNAMO_DISABLE="1", OMP_NUM_THREADS=str(conf.threads)
@@ -154,54 +285,3 @@ def _prepare_environment(conf: RolloutConf) -> None:
         import torch
 
         torch.set_num_threads(conf.threads)  # OpenMP read its variable already if torch was imported before
-
-
-PORT = "thinkless_shared_memory"
-
-
-def _register_port() -> None:
-    """Make the receiving side of the shared buffer known to vLLM as a weight-transfer backend (idempotent)."""
-    from vllm.distributed.weight_transfer.base import (
-        WeightTransferEngine,
-        WeightTransferInitInfo,
-        WeightTransferUpdateInfo,
-    )
-    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-
-    if PORT in WeightTransferEngineFactory._registry:
-        return
-
-    @dataclass
-    class InitInfo(WeightTransferInitInfo):
-        pass
-
-    @dataclass
-    class UpdateInfo(WeightTransferUpdateInfo):
-        weights: Weights
-
-    class SharedMemoryPort(WeightTransferEngine[InitInfo, UpdateInfo]):
-        """Loads checkpoint-format weights from a shared buffer, layer by layer (CPU prepacking included)."""
-
-        init_info_cls = InitInfo
-        update_info_cls = UpdateInfo
-
-        def init_transfer_engine(self, init_info: InitInfo) -> None:
-            pass
-
-        def start_weight_update(self) -> None:
-            initialize_layerwise_reload(self.model)
-
-        def update_weights(self, update_info: dict[str, Any]) -> None:
-            self.receive_weights(self.parse_update_info(update_info))
-
-        def receive_weights(self, update_info: UpdateInfo) -> None:
-            self.model.load_weights(update_info.weights.tensors())
-
-        def finish_weight_update(self) -> None:
-            finalize_layerwise_reload(self.model, self.model_config)
-
-        def shutdown(self) -> None:
-            pass
-
-    WeightTransferEngineFactory.register_engine(PORT, SharedMemoryPort)

@@ -1,7 +1,12 @@
 """Spreads prompts over rollout workers and puts their trajectories back in order.
 
 In: prompts. Out: a `PendingBatch` of trajectories. Workers are `Handle`s: objects whose `call` returns a future with
-`wait`. Must not know: Ray, rewards, losses.
+`wait` and `done`. Must not know: Ray, rewards, losses.
+
+A batch is spread when it is asked for: its groups, those first whose answers are expected to be longest, each to the
+worker with the fewest tokens outstanding. Siblings stay together and share their prompt's cached prefix. Workers begin
+the next batch's sequences as the last ones of this batch end, so that a straggler holds up nobody while batches are
+asked for ahead.
 """
 
 from __future__ import annotations
@@ -12,11 +17,17 @@ from typing import Any, Protocol
 
 from rollout.prompt import Prompt
 from rollout.trajectory import Trajectory
-from rollout.worker import Sampling
+from rollout.turns import Turns
+from rollout.weights import Push
+from rollout.worker import Sampling, Share
+
+MEMORY = 0.9  # of the running mean of lengths, for each batch
+URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were asked for
 
 
 class Future(Protocol):
     def wait(self) -> Any: ...
+    def done(self) -> bool: ...
 
 
 class Handle(Protocol):
@@ -26,53 +37,127 @@ class Handle(Protocol):
 @dataclass(frozen=True, slots=True)
 class BatchStats:
     tokens: int  # response tokens of the batch
-    seconds: float  # of the slowest worker
+    seconds: float  # from its first sequence's begin to its last one's end, of the slowest worker
     waited: float  # seconds the caller waited for it
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A worker's share of a batch."""
+
+    places: list[int]  # of its responses in the batch
+    share: Share
+    answer: Future
+    expected: float  # tokens
+
+
+class Lengths:
+    """How long answers are expected to be: the running mean of those of the same source and level."""
+
+    def __init__(self, unknown: float):
+        self.unknown = unknown  # tokens, where nothing is known yet
+        self._means: dict[tuple[str, str | None], float] = {}
+
+    def expected(self, prompt: Prompt) -> float:
+        return self._means.get((prompt.source, prompt.level), self.unknown)
+
+    def learn(self, trajectories: list[Trajectory]) -> None:
+        seen: dict[tuple[str, str | None], list[int]] = {}
+        for t in trajectories:
+            seen.setdefault((t.prompt.source, t.prompt.level), []).append(len(t.token_ids))
+        for kind, lengths in seen.items():
+            mean = sum(lengths) / len(lengths)
+            self._means[kind] = MEMORY * self._means.get(kind, mean) + (1 - MEMORY) * mean
 
 
 @dataclass(slots=True)
 class PendingBatch:
     """Trajectories asked for; `wait` returns them ordered by prompt, then sibling."""
 
-    parts: list[tuple[list[int], Future]]  # places in the batch, worker's answer
-    size: int
+    sampler: Sampler
+    number: int
+    prompts: list[Prompt]
+    group_size: int
+    parts: list[Part]
     stats: BatchStats | None = None
 
     def wait(self) -> list[Trajectory]:
+        """All that was asked for, but what was given up (`abort`)."""
         begin, tokens, slowest = time.monotonic(), 0, 0.0
-        trajectories: list[Trajectory | None] = [None] * self.size
-        for places, future in self.parts:
-            sampled = future.wait()
+        trajectories: list[Trajectory | None] = [None] * (len(self.prompts) * self.group_size)
+        for part in self.parts:
+            sampled = part.answer.wait()
             tokens, slowest = tokens + sampled.tokens, max(slowest, sampled.seconds)
-            for place, trajectory in zip(places, sampled.trajectories, strict=True):
+            prompts = [self.prompts[place // self.group_size] for place in part.places]
+            siblings = [place % self.group_size for place in part.places]
+            for place, trajectory in zip(part.places, sampled.trajectories(prompts, siblings), strict=True):
                 trajectories[place] = trajectory
         self.stats = BatchStats(tokens, slowest, time.monotonic() - begin)
-        return [t for t in trajectories if t is not None]
+        whole = [t for t in trajectories if t is not None]
+        if all(part.share.sampling is self.sampler.sampling for part in self.parts):
+            self.sampler.lengths.learn(whole)  # (a forced mode has other lengths)
+        return whole
+
+    def abort(self) -> int:
+        """Give up what is unfinished; returns how many sequences that was."""
+        return self.sampler.abort(self.number)
 
 
 class Sampler:
-    """All rollout workers. Calls to one worker are served in order: a batch asked for after `load` has those
-    weights."""
+    """All rollout workers. A batch asked for after `load` is sampled by those weights or newer ones."""
 
-    def __init__(self, workers: list[Handle], sampling: Sampling):
-        self.workers, self.sampling = workers, sampling
+    def __init__(self, workers: list[Handle], sampling: Sampling, turns: Turns | None = None):
+        """turns: asked for the GPUs before sequences are asked for; None: they are the workers' alone."""
+        self.workers, self.sampling, self.turns = workers, sampling, turns or Turns()
+        self.lengths = Lengths(float(sampling.max_response_tokens))
+        self.version = 0  # of the weights pushed last
+        self._batches = 0
+        self._asked: list[list[Part]] = [[] for _ in workers]
 
     def sample(
-        self, prompts: list[Prompt], group_size: int, step: int, sampling: Sampling | None = None
+        self, prompts: list[Prompt], group_size: int, step: int, sampling: Sampling | None = None, urgent: bool = False
     ) -> PendingBatch:
-        """Ask for `group_size` siblings of each prompt; siblings share a worker, and so its cached prefix."""
-        parts = []
-        for index, worker in enumerate(self.workers):
-            mine = range(index, len(prompts), len(self.workers))
-            if not mine:
+        """Ask for `group_size` siblings of each prompt. urgent: begin before all that was asked for earlier."""
+        self.turns.sampling()
+        self._batches += 1
+        number = self._batches - URGENT if urgent else self._batches
+        batch = PendingBatch(self, number, prompts, group_size, [])
+        expected = [self.lengths.expected(prompt) for prompt in prompts]
+        loads = [sum(part.expected for part in self._unfinished(worker)) for worker in range(len(self.workers))]
+        mine: list[list[int]] = [[] for _ in self.workers]
+        for index in sorted(range(len(prompts)), key=lambda i: -expected[i]):
+            worker = min(range(len(loads)), key=loads.__getitem__)
+            loads[worker] += expected[index] * group_size
+            mine[worker].append(index)
+        for worker, indices in enumerate(mine):
+            if not indices:
                 continue
-            pairs = [(p, sibling) for p in mine for sibling in range(group_size)]
-            future = worker.call(
-                "sample", [prompts[p] for p, _ in pairs], [s for _, s in pairs], step, sampling or self.sampling
+            share = Share(
+                number,
+                step,
+                self.version,
+                tuple(prompts[i] for i in indices),
+                tuple((p, sibling) for p in range(len(indices)) for sibling in range(group_size)),
+                sampling or self.sampling,
             )
-            parts.append(([p * group_size + s for p, s in pairs], future))
-        return PendingBatch(parts, len(prompts) * group_size)
+            places = [i * group_size + sibling for i in indices for sibling in range(group_size)]
+            answer = self.workers[worker].call("sample", share)
+            part = Part(places, share, answer, sum(expected[i] for i in indices) * group_size)
+            self._asked[worker].append(part)
+            batch.parts.append(part)
+        return batch
 
-    def load(self, weights: Future) -> list[Future]:
-        """Push published weights to every worker. Returns at once; waiting on the futures gives each one's seconds."""
-        return [worker.call("load", weights) for worker in self.workers]
+    def _unfinished(self, worker: int) -> list[Part]:
+        self._asked[worker] = [part for part in self._asked[worker] if not part.answer.done()]
+        return self._asked[worker]
+
+    def load(self, push: Push, version: int) -> list[Future]:
+        """Push published weights to every worker. Returns at once with all that is to be waited for: the workers'
+        answers (each one's seconds), then the senders'."""
+        self.version = version
+        return [*(worker.call("load", push.to(index)) for index, worker in enumerate(self.workers)), *push.sending]
+
+    def abort(self, number: int) -> int:
+        """Give up what is unfinished of a batch."""
+        answers = [worker.call("abort", number) for worker in self.workers]
+        return sum(answer.wait() for answer in answers)

@@ -86,6 +86,14 @@ class PromptStream:
         self.counts["taken"] += n
         return taken
 
+    def again(self, cursor: dict[str, Any], n: int) -> list[Prompt]:
+        """The `n` prompts that were taken where `state` was `cursor`; the stream stays where it is."""
+        here = self.state()
+        self.restore(cursor)
+        taken = self.take(n)
+        self.restore(here)
+        return taken
+
     def state(self) -> dict[str, Any]:
         """Where the stream stands, JSON-able."""
         return {**self._identity, "position": self.position, "counts": dict(self.counts)}

@@ -35,12 +35,12 @@ class Trajectory:
     behavior_logprobs: np.ndarray  # f32[T], nats, after temperature; 0 for a forced control token
     mode: Mode | None  # of token_ids[0]; None: it is no control token
     finish: Finish
-    versions: tuple[int, int]  # oldest and newest weight version that sampled a token
+    versions: np.ndarray  # i32[T], version of the weights that sampled each token (finished training steps)
     forced: bool = False  # the control token was given, not sampled
 
     def __post_init__(self) -> None:
-        if len(self.token_ids) == 0 or len(self.token_ids) != len(self.behavior_logprobs):
+        if not 0 < len(self.token_ids) == len(self.behavior_logprobs) == len(self.versions):
             raise ValueError(
-                f"trajectory {self.prompt.uid}/{self.sibling}: {len(self.token_ids)} token ids but "
-                f"{len(self.behavior_logprobs)} log-probs (must be equal and at least 1)"
+                f"trajectory {self.prompt.uid}/{self.sibling}: {len(self.token_ids)} token ids, "
+                f"{len(self.behavior_logprobs)} log-probs, {len(self.versions)} versions (must be equal, at least 1)"
             )

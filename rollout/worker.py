@@ -1,23 +1,45 @@
-"""One rollout worker: the body of a Ray actor around one engine, and as good without Ray.
+"""One rollout worker: the body of a threaded Ray actor around one engine, and as good without Ray.
 
-In: prompts with sibling numbers; weights. Out: trajectories with the version that sampled them. Must not know: other
-workers, rewards, Ray.
+In: shares of batches, new weights, in any order and from any thread. Out: what was sampled, each token with the version
+of the weights that sampled it. Must not know: other workers, rewards, Ray.
+
+Who waits for whom: one thread owns the engine and steps it while there is anything to sample. Calls put their wish into
+its inbox, which it looks into between two steps, and wait for it there. Sequences of several shares run side by side:
+those of older batches begin first, within a share in the order given. A sequence begins once the engine has at least
+the weights its share was asked with. New weights are loaded at once, with sequences under way going on after them
+(`rollout.on_push`: keep, recompute), or when those under way have ended, none beginning before (drain).
 """
 
 from __future__ import annotations
 
+import bisect
+import contextlib
+import functools
 import hashlib
+import itertools
+import os
+import queue
+import threading
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from conf.schema import ModelConf, RolloutConf
+from conf.schema import ModelConf, OnPush, RolloutConf
 from rollout.engine import Engine, Request, Sample
+from rollout.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
+from rollout.timeline import Span, Spans
 from rollout.trajectory import Finish, Trajectory
-from rollout.weights import Weights
+from rollout.weights import Offer, Weights
+
+MODES = (Mode.THINK, Mode.SHORT, None)
+FINISHES = (Finish.STOP, Finish.LENGTH, Finish.ABORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,69 +50,359 @@ class Sampling:
     top_p: float
     max_response_tokens: int  # control token included
     mode: Mode | None = None
+    max_tokens_short: int | None = None  # further limits by the mode that was chosen; None: none
+    max_tokens_think: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """What one worker is asked for: responses `siblings[i]` = (index into prompts, sibling number)."""
+
+    batch: int  # number of the batch, unique; an older batch's sequences begin before those of a newer one
+    step: int  # seeds follow from (run seed, prompt, sibling, step)
+    min_version: int  # of the weights that may sample it
+    prompts: tuple[Prompt, ...]
+    siblings: tuple[tuple[int, int], ...]
+    sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """A worker's share of a batch, in the order it was asked for."""
+    """A worker's answer to a `Share`, in columns: n responses in its order, of `lengths[i]` tokens each."""
 
-    trajectories: list[Trajectory]
-    tokens: int  # response tokens
-    seconds: float
+    lengths: np.ndarray  # i32[n]; 0: given up (see `RolloutWorker.abort`)
+    token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included
+    logprobs: np.ndarray  # f32[sum of lengths], nats; 0 for a forced control token
+    versions: np.ndarray  # i32[sum of lengths]
+    modes: np.ndarray  # u8[n], index into MODES
+    finishes: np.ndarray  # u8[n], index into FINISHES
+    forced: bool
+    tokens: int  # sampled ones
+    begin: float  # seconds since the epoch, when its first sequence began
+    end: float  # when its last one ended
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
+
+    def trajectories(self, prompts: list[Prompt], siblings: list[int]) -> list[Trajectory | None]:
+        """One for each (prompt, sibling) of the share, in its order; None where it was given up."""
+        ends = np.cumsum(self.lengths).tolist()
+        found: list[Trajectory | None] = []
+        begin = 0
+        for i, end in enumerate(ends):
+            if end == begin:
+                found.append(None)
+                continue
+            found.append(
+                Trajectory(
+                    prompts[i],
+                    siblings[i],
+                    self.token_ids[begin:end],
+                    self.logprobs[begin:end],
+                    MODES[self.modes[i]],
+                    FINISHES[self.finishes[i]],
+                    self.versions[begin:end],
+                    self.forced,
+                )
+            )
+            begin = end
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    """A share being sampled, and the wish that waits for it."""
+
+    share: Share
+    requests: list[Request]
+    samples: dict[int, Sample] = field(default_factory=dict)  # by place in the share
+    begun: int = 0  # of the requests
+    begin: float | None = None
+    answer: Future[_UnderWay] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Something for the engine's thread to do between two steps."""
+
+    do: Callable[[], Any]
+    answer: Future[Any]
+    when_empty: bool = False  # not before all sequences under way have ended, and none begins until then
 
 
 class RolloutWorker:
-    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, control: ControlTokens, seed: int):
-        self.control, self.seed = control, seed
-        self.engine = Engine(conf, model, path, control.eos)
+    def __init__(
+        self,
+        conf: RolloutConf,
+        model: ModelConf,
+        path: str,
+        control: ControlTokens,
+        seed: int,
+        current: Callable[[], Weights | None] | None = None,
+        make_engine: Callable[..., Any] = Engine,
+    ):
+        """current: asked for the newest weights when the worker starts (again); None: it begins with those of
+        `path`."""
+        self.conf, self.control, self.seed = conf, control, seed
+        self.spans = Spans()
+        self._inbox: queue.SimpleQueue[_Call] = queue.SimpleQueue()
+        self._waiting: list[tuple[int, int, _UnderWay]] = []  # sorted: batch, order of arrival, share not all begun
+        self._arrivals = itertools.count()
+        self._keys = itertools.count()
+        self._running: dict[int, tuple[_UnderWay, int]] = {}  # engine's key -> share, place in it
+        self._shares: dict[_UnderWay, None] = {}  # unfinished, oldest first
+        self._postponed: list[_Call] = []  # for when nothing runs
+        self._closing = False
+        self._death: BaseException | None = None
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run,
+            name="engine",
+            daemon=True,
+            args=(started, functools.partial(make_engine, conf, model, path, control.eos), current),
+        )
+        self._thread.start()
+        started.result()
+
+    # ------------------------------------------------------------------ called from any thread
 
     def ready(self) -> int:
         return self.engine.version
 
+    def clock(self) -> float:
+        """This host's seconds since the epoch."""
+        return time.time()
+
+    def take_spans(self) -> list[Span]:
+        """What the engine did since this was last asked."""
+        return self.spans.take()
+
     def close(self) -> None:
+        self._closing = True
+        self._inbox.put(_Call(lambda: None, Future()))
+        self._thread.join(timeout=30.0)
+
+    def load(self, weights: Weights | Offer) -> float:
+        """Take new weights; returns the seconds that the engine was busy with them."""
+
+        def take() -> float:
+            begin = time.monotonic()
+            with self.spans.of("loading weights"):
+                self.engine.load(weights, recompute=self.conf.on_push is OnPush.recompute)
+            return time.monotonic() - begin
+
+        return float(self._call(take, when_empty=self.conf.on_push is OnPush.drain))
+
+    def sample(self, share: Share) -> Sampled:
+        """One response for each sibling of the share; returns when all have ended. Raises EngineDied."""
+        one = _UnderWay(share, self._requests(share))
+        self._call(lambda: self._admit(one))
+        return self._sampled(one.answer.result())
+
+    def abort(self, batch: int) -> int:
+        """Give up what is unfinished of a batch: `sample` returns without it. Returns how many sequences that was."""
+        return int(self._call(lambda: self._give_up(batch)))
+
+    def sleep(self, keep: bool) -> None:
+        """Leave the GPU, see `Engine.sleep`. RuntimeError while sequences are under way."""
+        self._call(lambda: self.engine.sleep(keep))
+
+    def wake(self, tags: list[str] | None = None) -> None:
+        """Take the GPU again, see `Engine.wake`."""
+        self._call(lambda: self.engine.wake(tags))
+
+    # ------------------------------------------------------------------ the engine's thread
+
+    def _call(self, do: Callable[[], Any], when_empty: bool = False) -> Any:
+        answer: Future[Any] = Future()
+        self._inbox.put(_Call(do, answer, when_empty))
+        if self._death is not None:  # it may have died before it saw this call
+            self._fail_all()
+        return answer.result()
+
+    def _run(
+        self, started: Future[None], make_engine: Callable[[], Any], current: Callable[[], Weights | None] | None
+    ) -> None:
+        try:
+            self.engine = make_engine()
+            weights = current() if current else None
+            if weights is not None:
+                self.engine.load(weights)
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        try:
+            while not self._closing:
+                self._turn()
+            self._death = EngineDied("the rollout worker was closed")
+        except BaseException as error:
+            if self.conf.max_restarts:  # Ray starts this process again, and asks again for what it was asked for
+                traceback.print_exc()
+                os._exit(1)
+            self._death = EngineDied(f"the sampling engine failed: {type(error).__name__}: {error}")
+            self._death.__cause__ = error
+        self._fail_all()
         self.engine.close()
 
-    def load(self, weights: Weights) -> float:
-        """Take new weights; returns the seconds it took."""
-        begin = time.monotonic()
-        self.engine.load(weights)
-        return time.monotonic() - begin
+    def _turn(self) -> None:
+        """Serve the inbox, begin what may begin, and let the engine sample one token for each sequence under way."""
+        self._serve()
+        self._begin()
+        if self._running:
+            with self.spans.of("sampling"):
+                done = self.engine.step()
+            for key, sample in done:
+                self._end(key, sample)
 
-    def sample(self, prompts: list[Prompt], siblings: list[int], step: int, sampling: Sampling) -> Sampled:
-        """One response for each (prompt, sibling); the seed follows from (run seed, prompt, sibling, step)."""
-        begin = time.monotonic()
+    def _serve(self) -> None:
+        """Do all calls in the inbox; wait for one when there is nothing to sample."""
+        idle = not self._running and not self._may_begin() and not self._postponed
+        waiting = time.time() if idle and self._waiting else None
+        while idle or not self._inbox.empty():
+            call = self._inbox.get()
+            idle = False
+            if waiting is not None:
+                self.spans.add("waiting for weights", waiting, time.time())
+            if call.when_empty and (self._running or self._postponed):
+                self._postponed.append(call)
+            else:
+                self._do(call)
+        if self._postponed and not self._running:
+            for call in self._postponed:
+                self._do(call)
+            self._postponed.clear()
+
+    @staticmethod
+    def _do(call: _Call) -> None:
+        """The caller gets the answer, or the error: a call that fails is its caller's affair."""
+        try:
+            call.answer.set_result(call.do())
+        except Exception as error:
+            call.answer.set_exception(error)
+
+    def _admit(self, one: _UnderWay) -> None:
+        self._shares[one] = None
+        if not one.requests:
+            self._finish(one)
+        else:
+            bisect.insort(self._waiting, (one.share.batch, next(self._arrivals), one))
+
+    def _may_begin(self) -> list[_UnderWay]:
+        """Shares that have sequences to begin and whose weights are there, oldest batch first."""
+        return [one for _, _, one in self._waiting if one.share.min_version <= self.engine.version]
+
+    def _begin(self) -> None:
+        room = 0 if self._postponed else self.conf.max_num_seqs - len(self._running)
+        if room <= 0 or not self._waiting:
+            return
+        for one in self._may_begin():
+            if one.begin is None:
+                one.begin = time.time()
+            for place in range(one.begun, min(one.begun + room, len(one.requests))):
+                key = next(self._keys)
+                self.engine.add(key, one.requests[place])
+                self._running[key] = (one, place)
+                one.begun, room = place + 1, room - 1
+            if not room:
+                break
+        self._waiting = [entry for entry in self._waiting if entry[2].begun < len(entry[2].requests)]
+
+    def _end(self, key: int, sample: Sample) -> None:
+        one, place = self._running.pop(key)
+        one.samples[place] = sample
+        if len(one.samples) == len(one.requests):
+            self._finish(one)
+
+    def _finish(self, one: _UnderWay) -> None:
+        del self._shares[one]
+        one.answer.set_result(one)
+
+    def _give_up(self, batch: int) -> int:
+        doomed = [one for one in self._shares if one.share.batch == batch]
+        keys = [key for key, (one, _) in self._running.items() if one.share.batch == batch]
+        self.engine.abort(keys)
+        for key in keys:
+            del self._running[key]
+        lost = 0
+        self._waiting = [entry for entry in self._waiting if entry[0] != batch]
+        for one in doomed:
+            lost += len(one.requests) - len(one.samples)
+            self._finish(one)
+        return lost
+
+    def _fail_all(self) -> None:
+        """Nobody waits for a dead engine."""
+        assert self._death is not None
+        for call in self._postponed:
+            _set_error(call.answer, self._death)
+        with contextlib.suppress(queue.Empty):  # its thread and callers that came too late may be here at once
+            while True:
+                _set_error(self._inbox.get_nowait().answer, self._death)
+        for one in list(self._shares):
+            _set_error(one.answer, self._death)
+
+    # ------------------------------------------------------------------ shares in and out
+
+    def _requests(self, share: Share) -> list[Request]:
+        sampling = share.sampling
         forced = [self.control.id_of(sampling.mode)] if sampling.mode else []
-        requests = [
+        limits = {Mode.SHORT: sampling.max_tokens_short, Mode.THINK: sampling.max_tokens_think}
+        longest = sampling.max_response_tokens
+        if sampling.mode:
+            longest = min(longest, limits[sampling.mode] or longest)
+            limits = {}
+        caps = {self.control.id_of(mode): limit for mode, limit in limits.items() if limit}
+        heads = [[*prompt.token_ids.tolist(), *forced] for prompt in share.prompts]
+        return [
             Request(
-                [*prompt.token_ids, *forced],
-                sampling.max_response_tokens - len(forced),
+                heads[p],
+                longest - len(forced),
                 sampling.temperature,
                 sampling.top_p,
-                derive_seed(self.seed, prompt.uid, sibling, step),
+                derive_seed(self.seed, share.prompts[p].uid, sibling, share.step),
+                caps,
             )
-            for prompt, sibling in zip(prompts, siblings, strict=True)
+            for p, sibling in share.siblings
         ]
-        version = self.engine.version
-        samples = self.engine.generate(requests)
-        trajectories = [
-            self._trajectory(prompt, sibling, sample, forced, version)
-            for prompt, sibling, sample in zip(prompts, siblings, samples, strict=True)
-        ]
-        return Sampled(trajectories, sum(len(s.token_ids) for s in samples), time.monotonic() - begin)
 
-    def _trajectory(self, prompt: Prompt, sibling: int, sample: Sample, forced: list[int], version: int) -> Trajectory:
-        finish = Finish.STOP if sample.stopped else Finish.ABORT if sample.aborted else Finish.LENGTH
-        token_ids = np.concatenate([np.asarray(forced, np.int32), sample.token_ids])
-        return Trajectory(
-            prompt=prompt,
-            sibling=sibling,
-            token_ids=token_ids,
-            behavior_logprobs=np.concatenate([np.zeros(len(forced), np.float32), sample.logprobs]),
-            mode=self.control.mode_of(int(token_ids[0])),
-            finish=finish,
-            versions=(version, version),
-            forced=bool(forced),
+    def _sampled(self, one: _UnderWay) -> Sampled:
+        mode = one.share.sampling.mode
+        forced = [self.control.id_of(mode)] if mode else []
+        ids: list[np.ndarray] = []
+        logprobs: list[np.ndarray] = []
+        versions: list[np.ndarray] = []
+        count = len(one.requests)
+        lengths, modes, finishes = np.zeros(count, np.int32), np.full(count, 2, np.uint8), np.full(count, 2, np.uint8)
+        for place, sample in sorted(one.samples.items()):
+            if forced:
+                ids.append(np.array(forced, np.int32))
+                logprobs.append(np.zeros(1, np.float32))
+                versions.append(sample.versions[:1])
+            ids.append(sample.token_ids)
+            logprobs.append(sample.logprobs)
+            versions.append(sample.versions)
+            lengths[place] = len(forced) + len(sample.token_ids)
+            modes[place] = MODES.index(self.control.mode_of(forced[0] if forced else int(sample.token_ids[0])))
+            finishes[place] = 0 if sample.stopped else 2 if sample.aborted else 1
+        return Sampled(
+            lengths,
+            np.concatenate(ids) if ids else np.empty(0, np.int32),
+            np.concatenate(logprobs) if ids else np.empty(0, np.float32),
+            np.concatenate(versions) if ids else np.empty(0, np.int32),
+            modes,
+            finishes,
+            bool(forced),
+            int(lengths.sum()) - len(forced) * len(one.samples),
+            one.begin or time.time(),
+            time.time(),
         )
+
+
+def _set_error(answer: Future[Any], error: BaseException) -> None:
+    with contextlib.suppress(InvalidStateError):  # it has its answer
+        answer.set_exception(error)
 
 
 def derive_seed(run_seed: int, uid: str, sibling: int, step: int) -> int:

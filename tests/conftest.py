@@ -35,6 +35,9 @@ class LocalFuture:
     def wait(self) -> Any:
         return self.value
 
+    def done(self) -> bool:
+        return True
+
 
 class LocalHandle:
     """The body of an actor, called directly in this process."""

@@ -43,7 +43,7 @@ def learn(learner: Learner, trajectories: list[Trajectory], seed: int) -> None:
 
 
 def push(sampler: Sampler, learner: Learner, version: int) -> None:
-    for future in sampler.load(learner.publish(version)):
+    for future in sampler.load(learner.publish(version), version):
         assert future.wait() > 0
 
 
@@ -107,7 +107,7 @@ def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: Mak
             sampling = replace(SAMPLING, temperature=temperature)
             for mode in (Mode.THINK, None):
                 trajectories = sampler.sample(prompts, 2, version, replace(sampling, mode=mode)).wait()
-                assert all(t.versions == (version, version) for t in trajectories)
+                assert all(set(t.versions) == {version} for t in trajectories)
                 assert largest_gap(trajectories, learner, temperature) <= 1e-4, (version, temperature, mode)
 
 
@@ -142,7 +142,7 @@ def test_check_notices_a_tied_head_that_was_not_sent(tied: tuple[Sampler, Learne
     """vLLM keeps a packed copy of the output head on the CPU: embeddings alone leave the old one, in silence."""
     sampler, learner = tied
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
-    published = learner.publish(1).wait()
+    published = learner.publish(1).offer.wait()
     assert [e.name for e in published.entries if e.name == "lm_head.weight"]
     headless = replace(published, entries=tuple(e for e in published.entries if e.name != "lm_head.weight"))
     sampler.workers[0].call("load", headless).wait()
@@ -156,9 +156,9 @@ def test_check_notices_a_tied_head_that_was_not_sent(tied: tuple[Sampler, Learne
 def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     """Close is not the same: one matrix of twenty off by a hundredth."""
     sampler, learner = tied
-    published = learner.publish(1).wait()
+    published = learner.publish(1).offer.wait().copy()
     (entry,) = [e for e in published.entries if e.name == "model.layers.1.mlp.down_proj.weight"]
-    published.buffer[entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
+    published.buffers[entry.buffer][entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
     sampler.workers[0].call("load", published).wait()
     agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
     with pytest.raises(RunError, match="disagree"):
@@ -206,7 +206,7 @@ def test_a_push_forgets_cached_prefixes(
 def test_a_push_of_the_same_version_forgets_too(
     tied: tuple[Sampler, Learner], make_prompts: MakePrompts, cached: Callable[[], int]
 ) -> None:
-    """The reset does it, not only the version's salt."""
+    """It is the push that counts, not its number."""
     sampler, learner = tied
     prompts = make_prompts(8, length=300)
     for _ in range(2):
@@ -218,19 +218,18 @@ def test_a_push_of_the_same_version_forgets_too(
         assert largest_gap(trajectories, learner, 1.0) <= 1e-4
 
 
-def test_a_push_among_running_requests_is_refused(rollout_worker: RolloutWorker, _shared_worker: Any) -> None:
-    """vLLM keeps their blocks, then, and says so by a return value; the version stays."""
+def test_a_push_among_running_requests(rollout_worker: RolloutWorker, _shared_worker: Any) -> None:
+    """They go on; each token says which weights sampled it, and a request that had none yet begins by the new ones."""
     from rollout.engine import Request
 
     engine = rollout_worker.engine
-    parameters = engine._parameters(Request([2, 3], 8, 1.0, 1.0, 0))
-    engine.engine.add_request("running", {"prompt_token_ids": [2, 40, 3]}, parameters)
-    engine.engine.step()
-    try:
-        with pytest.raises(RuntimeError, match="requests are still running"):
-            engine.load(replace(_shared_worker.weights, version=9))
-        assert engine.version == 0
-    finally:
-        while engine.engine.has_unfinished_requests():
-            engine.engine.step()
-    assert engine.engine.reset_prefix_cache()
+    for recompute in (False, True):
+        before = engine.version
+        engine.add(0, Request([2, 40, 3], 5, 1.0, 1.0, 0))
+        assert engine.step() == engine.step() == []
+        engine.add(1, Request([2, 40, 3], 5, 1.0, 1.0, 0))
+        engine.load(replace(_shared_worker.weights, version=9 + recompute), recompute)
+        done = dict(sample for _ in range(5) for sample in (engine.step() if engine.unfinished else []))
+        assert done[0].versions.tolist() == [before] * 2 + [9 + recompute] * 3
+        assert done[1].versions.tolist() == [9 + recompute] * 5
+        assert np.array_equal(done[0].logprobs, done[1].logprobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,27 @@ import pytest
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
-from rollout.worker import Sampled, Sampling, derive_seed
+from rollout.worker import Sampled, Sampling, Share, derive_seed
 
 MakePrompts = Callable[..., list[Prompt]]
 FREE = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=16)
 
 
-def ids(sampled: Sampled) -> list[tuple[int, ...]]:
-    return [tuple(t.token_ids.tolist()) for t in sampled.trajectories]
+@dataclass(frozen=True)
+class Answer:
+    sampled: Sampled
+    trajectories: list[Trajectory]
 
 
-def group(worker: Any, prompts: list[Prompt], size: int, step: int = 0, sampling: Sampling = FREE) -> Sampled:
-    pairs = [(p, s) for p in prompts for s in range(size)]
-    return worker.sample([p for p, _ in pairs], [s for _, s in pairs], step, sampling)
+def ids(answer: Answer) -> list[tuple[int, ...]]:
+    return [tuple(t.token_ids.tolist()) for t in answer.trajectories]
+
+
+def group(worker: Any, prompts: list[Prompt], size: int, step: int = 0, sampling: Sampling = FREE) -> Answer:
+    pairs = [(p, s) for p in range(len(prompts)) for s in range(size)]
+    sampled = worker.sample(Share(1, step, 0, tuple(prompts), tuple(pairs), sampling))
+    found = sampled.trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
+    return Answer(sampled, [t for t in found if t is not None])
 
 
 def test_the_same_again_and_everything_else_otherwise(rollout_worker: Any, make_prompts: MakePrompts) -> None:
@@ -56,7 +65,8 @@ def test_order_counts_and_finish(rollout_worker: Any, control: ControlTokens, ma
     prompts = make_prompts(100)
     sampled = group(rollout_worker, prompts, 2, sampling=Sampling(1.0, 1.0, 48))
     assert [(t.prompt.uid, t.sibling) for t in sampled.trajectories] == [(p.uid, s) for p in prompts for s in (0, 1)]
-    assert sampled.tokens == sum(len(t.token_ids) for t in sampled.trajectories) and sampled.seconds > 0
+    assert sampled.sampled.tokens == sum(len(t.token_ids) for t in sampled.trajectories)
+    assert sampled.sampled.seconds > 0
     assert {t.finish for t in sampled.trajectories} == {Finish.STOP, Finish.LENGTH}
     for t in sampled.trajectories:
         assert t.token_ids.dtype == np.int32 and t.behavior_logprobs.dtype == np.float32
@@ -76,7 +86,7 @@ def test_a_forced_mode(rollout_worker: Any, control: ControlTokens, make_prompts
         assert t.token_ids[0] == control.id_of(mode) and t.behavior_logprobs[0] == 0
         assert np.all(t.behavior_logprobs[1:] < 0)
         assert len(t.token_ids) <= 16 and (len(t.token_ids) == 16 or t.finish is Finish.STOP)
-    assert sampled.tokens == sum(len(t.token_ids) - 1 for t in sampled.trajectories)  # sampled ones
+    assert sampled.sampled.tokens == sum(len(t.token_ids) - 1 for t in sampled.trajectories)  # sampled ones
     longer = [_with_prompt(p, control.id_of(mode)) for p in prompts]
     as_prompt = group(rollout_worker, longer, 2, sampling=Sampling(1.0, 1.0, 15))
     assert [t[1:] for t in ids(sampled)] == ids(as_prompt)
@@ -109,17 +119,17 @@ def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakeProm
         return group(rollout_worker, make_prompts(1), 1).trajectories[0]
 
     before = one()
-    assert before.versions == (0, 0) and rollout_worker.ready() == 0
+    assert set(before.versions) == {0} and rollout_worker.ready() == 0
     names = _named_weights(rollout_worker)
     perturbed = [(name, tensor + 0.05 * torch.randn(tensor.shape)) for name, tensor in names]
     tied = {"lm_head.weight": "model.embed_tokens.weight"}
     assert rollout_worker.load(flatten(perturbed, 5, tied)) > 0
     after = one()
-    assert after.versions == (5, 5) and rollout_worker.ready() == 5
+    assert set(after.versions) == {5} and rollout_worker.ready() == 5
     assert not np.array_equal(before.behavior_logprobs, after.behavior_logprobs)
     rollout_worker.load(flatten(names, 6, tied))
     back = one()
-    assert back.versions == (6, 6)
+    assert set(back.versions) == {6}
     assert np.array_equal(back.token_ids, before.token_ids)
     assert np.array_equal(back.behavior_logprobs, before.behavior_logprobs)
 

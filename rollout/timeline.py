@@ -1,0 +1,87 @@
+"""Spans: what an actor did when, for the timeline of a run.
+
+In: named stretches of work. Out: `Span`s in seconds since the epoch (one clock for all actors of a host). Must not
+know: files, charts, who asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+JOIN_S = 0.002  # stretches of the same kind this close together are one
+KEPT = 65_536  # spans that nobody takes; older ones are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    kind: str  # "sampling", "loading weights", "waiting for weights", "grading", "learning", "publishing", ...
+    begin: float  # seconds since the epoch
+    end: float
+
+
+class Spans:
+    """The spans of one actor since they were last taken. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended: deque[Span] = deque(maxlen=KEPT)
+        self._open: dict[object, tuple[str, float]] = {}  # bodies of `of` that are running
+
+    @contextlib.contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Record the body as a span, also when it raises."""
+        key = object()
+        with self._lock:
+            self._open[key] = (kind, time.time())
+        try:
+            yield
+        finally:
+            with self._lock:
+                _, begin = self._open.pop(key)
+                self._end(kind, begin, time.time())
+
+    def add(self, kind: str, begin: float, end: float) -> None:
+        """Record a span; one that follows another of its kind at once makes that one longer."""
+        with self._lock:
+            self._end(kind, begin, end)
+
+    def take(self) -> list[Span]:
+        """All spans since the last call, in the order of their ends.
+
+        What is still under way is given as far as it has come, the rest of it by the next call.
+        """
+        with self._lock:
+            now = time.time()
+            for key, (kind, begin) in self._open.items():
+                self._end(kind, begin, now)
+                self._open[key] = (kind, max(begin, now))
+            taken = list(self._ended)
+            self._ended.clear()
+        return taken
+
+    def _end(self, kind: str, begin: float, end: float) -> None:
+        last = self._ended[-1] if self._ended else None
+        if last is not None and last.kind == kind and 0 <= begin - last.end <= JOIN_S:
+            begin = self._ended.pop().begin
+        self._ended.append(Span(kind, begin, max(begin, end)))  # a clock that was set back makes no negative span
+
+
+def spent(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a method of an actor's body whose calls are spans of `self.spans`, its `Spans`."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            with self.spans.of(kind):
+                return method(self, *args, **kwargs)
+
+        return call
+
+    return decorate
