@@ -19,6 +19,8 @@ from torch import Tensor
 
 from conf.schema import Device, Dtype, LearnerConf
 from learner.model import Policy
+from learner.residence import Kind, Residence
+from rollout.weights import MIB, buckets
 
 
 def join_process_group(rank: int, ranks: int, address: str, port: int, device: Device, timeout_s: float) -> None:
@@ -102,6 +104,9 @@ class Engine:
             },
         )
         self.device = self.deepspeed.device
+        buckets = getattr(self.deepspeed.optimizer, "ipg_buckets", {})  # ZeRO's; gradients pass through their buffers
+        scratch = lambda: [bucket.buffer for bucket in buckets.values()]  # noqa: E731
+        self.residence = Residence(self.device, policy, [self.deepspeed, optimizer], scratch)
         self._neighbours: Any = None  # the process group of the ranks that share each micro-batch
         if conf.sequence_parallel > 1:
             size, rank = conf.sequence_parallel, torch.distributed.get_rank()
@@ -124,13 +129,21 @@ class Engine:
         )
         return out
 
+    def rest(self, kind: Kind) -> int:
+        """Give the device's memory to others (see `learner.residence`). Returns the bytes at rest."""
+        if self.conf.zero_stage == 3 and self.residence.resting != "all":
+            self.deepspeed.empty_partition_cache()
+        return self.residence.rest(kind)
+
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         """`Policy.forward`, with ZeRO's gathers."""
+        self.residence.need("weights", "a forward pass")
         return self.deepspeed(*args)
 
     def accumulate(self, loss: Tensor) -> None:
         """Add this micro-batch's gradient. DeepSpeed averages over ranks and the loss holds the step's share:
         multiply."""
+        self.residence.need("everything", "a backward pass")
         self.deepspeed.backward(loss * self.ranks, scale_wrt_gas=False)
 
     def step(self, lr: float) -> tuple[float, bool]:
@@ -138,6 +151,7 @@ class Engine:
 
         A non-finite gradient is never applied: weights and optimizer state stay as they were, on every rank alike.
         """
+        self.residence.need("everything", "an optimizer step")
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
         self.deepspeed.step()
@@ -169,19 +183,33 @@ class Engine:
             self.deepspeed._take_model_step = original
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Public names and whole tensors; a collective call under ZeRO-3, where each tensor lives until the next
-        one."""
-        for name, parameter in self.policy.named_parameters():
-            if self.conf.zero_stage == 3:
-                import deepspeed
+        """Public names and whole tensors; a collective call under ZeRO-3, where each tensor lives until the next one.
 
-                with deepspeed.zero.GatheredParameters(parameter):
-                    yield self.policy.public_name(name), parameter.data
-            else:
+        There they are gathered learner.publish_bucket_mib at a time.
+        """
+        self.residence.need("weights", "reading the weights")
+        if self.conf.zero_stage != 3:
+            for name, parameter in self.policy.named_parameters():
                 yield self.policy.public_name(name), parameter.data
+            return
+        import deepspeed
+
+        limit = int(self.conf.publish_bucket_mib * MIB)
+        named = self.policy.named_parameters()
+        for bucket in buckets(named, lambda one: one[1].ds_numel * one[1].element_size(), limit):
+            with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
+                for name, parameter in bucket:
+                    yield self.policy.public_name(name), parameter.data
+
+    def outlines(self) -> Iterator[tuple[str, Tensor]]:
+        """As `parameters`, but tensors without data, of the whole shapes; nothing is gathered."""
+        for name, parameter in self.policy.named_parameters():
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            yield self.policy.public_name(name), torch.empty(shape, dtype=parameter.dtype, device="meta")
 
     def save(self, folder: str, client_state: dict[str, Any]) -> None:
         """Weights, optimizer and `client_state`; a collective call."""
+        self.residence.need("everything", "saving a checkpoint")
         self.deepspeed.save_checkpoint(folder, tag="learner", client_state=client_state, save_latest=False)
 
     def load(self, folder: str) -> dict[str, Any]:
@@ -189,6 +217,7 @@ class Engine:
 
         (DeepSpeed goes on without the optimizer's state when that is missing.)
         """
+        self.residence.need("everything", "loading a checkpoint")
         stage, files = self.conf.zero_stage, [path.name for path in (Path(folder) / "learner").glob("*_states.pt")]
         for kind, count in (("model", self.ranks if stage == 3 else 1), ("optim", self.ranks if stage else 0)):
             found = sum(name.endswith(f"{kind}_states.pt") for name in files)

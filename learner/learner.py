@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import AlgorithmConf, LearnerConf, Old
+from conf.schema import AlgorithmConf, LearnerConf, Old, Transport
 from learner.batch import MicroBatch, TrainBatch
 from learner.effort import effort
 from learner.flops import Shape, tokens_only
 from learner.report import StepReport
 from rollout.sampler import Future, Handle
+from rollout.turns import Turns
+from rollout.weights import Door, Offer, Push, Route
 
 WaitAll = Callable[[list[Any]], list[Any]]
 
@@ -34,10 +36,23 @@ class Learner:
     """
 
     def __init__(
-        self, ranks: Sequence[Handle], conf: LearnerConf, shape: Shape | None = None, wait_all: WaitAll = in_order
+        self,
+        ranks: Sequence[Handle],
+        conf: LearnerConf,
+        shape: Shape | None = None,
+        wait_all: WaitAll = in_order,
+        route: Route | None = None,
+        post: Callable[[int, Future], None] | None = None,
+        turns: Turns | None = None,
     ):
-        """shape: of the model, by which batches are balanced over ranks; None: by tokens."""
+        """shape: of the model, by which batches are balanced over ranks; None: by tokens. route: how weights leave;
+        None: by the object store. post: given version and future `Weights` of every push that leaves them there.
+        turns: asked for the GPUs before each call; None: they are the ranks' alone.
+        """
+        self.turns = turns or Turns()
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
+        self.route, self.post = route or Route(Transport.object_store, 1), post
+        self.doors: tuple[Door, ...] = ()  # known once started, for transports that fetch
         self.shape = shape
         self.cost: Callable[[int, int], int] = shape.cost if shape else tokens_only
         self.vocabulary: int | None = None  # rows of the output head, known once started
@@ -52,6 +67,8 @@ class Learner:
         address, free = self.ranks[0].call("address", port).wait()
         parameters = int(self._all("start", address, free, reference)[0])
         self.vocabulary = int(self.ranks[0].call("vocabulary").wait())
+        if self.route.transport is not Transport.object_store:
+            self.doors = tuple(self._all("open_door", self.route))
         return parameters
 
     def update(self, batches: list[TrainBatch], algorithm: AlgorithmConf) -> StepReport | None:
@@ -64,6 +81,7 @@ class Learner:
             return None
         for batch in batches:
             self._check(batch)
+        self.turns.learning(changes=True)
         reports: list[StepReport] = self.wait_all(
             [
                 rank.call("update", [self._share(batch, r) for batch in batches], algorithm)
@@ -100,6 +118,7 @@ class Learner:
     def logprobs(self, batch: TrainBatch, temperature: float) -> list[tuple[MicroBatch, np.ndarray]]:
         """Log-probs f32[N] of every micro-batch under the current weights."""
         self._check(batch)
+        self.turns.learning(changes=False)
         calls = [rank.call("logprobs", self._share(batch, r), temperature) for r, rank in enumerate(self.ranks)]
         answers: list[list[np.ndarray]] = self.wait_all(calls)
         scored, size = [], self.conf.sequence_parallel
@@ -108,18 +127,34 @@ class Learner:
             scored += [(mb, np.sum(values, axis=0)) for mb, values in zip(mine, parts, strict=True)]
         return scored
 
-    def publish(self, version: int) -> Future:
-        """The current weights, as a future that can be passed on to the sampler without coming here."""
-        first, *_ = [rank.call("publish", version) for rank in self.ranks]
-        return first
+    def publish(self, version: int) -> Push:
+        """The current weights, on their way: `rollout.sampler.Sampler.load` takes them on to the workers.
+
+        Returns at once. They do not come through this process; what is waited for with the workers' answers is in the
+        push.
+        """
+        self.turns.pushing()
+        if self.doors:
+            sending = tuple(rank.call("send", version) for rank in self.ranks)
+            kept = sending[0] if self.route.keep else None
+            push = Push(Offer(version, self.route, self.doors), sending, kept)
+        else:
+            first, *others = [rank.call("publish", version) for rank in self.ranks]
+            push = Push(first, tuple(others), first)
+        if self.post is not None and push.kept is not None:
+            self.post(version, push.kept)
+        return push
 
     def save(self, folder: str) -> None:
+        self.turns.learning(changes=False)
         self._all("save", folder)
 
     def load(self, folder: str) -> int:
+        self.turns.learning(changes=True)
         return int(self._all("load", folder)[0])
 
     def export(self, folder: str) -> None:
+        self.turns.learning(changes=False)
         self._all("export", folder)
 
     def _all(self, method: str, *args: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import hashlib
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ from learner.flops import device_peak
 from learner.loss.surrogate import policy_losses
 from learner.memory import PeakMemory
 from learner.model import Policy, load_policy
+from learner.publish import Publisher
 from learner.reference import frozen, on_device
 from learner.report import StepReport, bad_steps
+from learner.residence import Kind
 from learner.schedule import learning_rate
 from learner.shard import shard
 from learner.sums import Sums
 from learner.watch import Watch
-from rollout.weights import Weights, flatten
+from rollout.timeline import Span, Spans, spent
+from rollout.weights import Door, Route, Weights
 
 
 def digest(text: str) -> int:
@@ -72,12 +75,22 @@ class LearnerWorker:
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
         self.temperature, self.total_updates = temperature, total_updates
         self.part, self.parts = rank % conf.sequence_parallel, conf.sequence_parallel  # of each micro-batch's row
+        self.spans = Spans()
         self.updates = 0  # optimizer steps applied or skipped
         self.bad_in_a_row = 0
         self.reference: Policy | lora.Unadapted | None = None
+        self.publisher: Publisher | None = None  # once started
 
     def ready(self) -> int:
         return self.rank
+
+    def clock(self) -> float:
+        """This host's seconds since the epoch."""
+        return time.time()
+
+    def take_spans(self) -> list[Span]:
+        """What it did since this was last asked."""
+        return self.spans.take()
 
     def vocabulary(self) -> int:
         """Rows of the output head: token ids are below it."""
@@ -85,6 +98,8 @@ class LearnerWorker:
 
     def close(self) -> None:
         """Leave the process group."""
+        if self.publisher is not None:
+            self.publisher.close()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -114,16 +129,29 @@ class LearnerWorker:
             lora.attach(policy.causal_lm, model.lora)
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
         self.engine = Engine(policy, conf, learnt, conf.ranks)
+        self.publisher = Publisher(self.rank, conf.ranks, self.engine, model.lora)
         if reference and model.lora.rank:
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:
             copy = load_policy(self.path, model.dtype.value, model.trust_remote_code, revision=model.revision)
             self.reference = frozen(copy, self.engine.device, conf.offload_reference)
+        self.engine.residence.also(lambda: self.reference)
         return parameters
+
+    def rest(self, kind: Kind) -> int:
+        """Leave the device to the sampler: "optimizer" (enough to publish) or "all". Returns the bytes at rest."""
+        with self.spans.of("leaving the GPU"):
+            return self.engine.rest(kind)
+
+    def wake(self) -> None:
+        """Take up again what rests."""
+        with self.spans.of("taking the GPU"):
+            self.engine.residence.wake()
 
     # ------------------------------------------------------------------ learning
 
     @named_wait
+    @spent("learning")
     def update(self, steps: list[tuple[MicroBatch, ...]], algorithm: AlgorithmConf) -> StepReport:
         """One optimizer step for each entry of `steps` (this rank's share). Old and reference log-probs are taken
         first."""
@@ -248,6 +276,7 @@ class LearnerWorker:
     # ------------------------------------------------------------------ what others ask for
 
     @named_wait
+    @spent("scoring")
     def logprobs(self, batch: tuple[MicroBatch, ...], temperature: float) -> list[np.ndarray]:
         """Log-probs f32[N] of each micro-batch's response tokens under the current weights (zero elsewhere).
 
@@ -258,20 +287,27 @@ class LearnerWorker:
         return [values[: len(mb.token_ids)] for values, mb in zip(scored, batch, strict=True)]
 
     @named_wait
+    @spent("publishing")
     def publish(self, version: int) -> Weights | None:
-        """All weights for the sampler; rank 0 returns them, and under ZeRO-3 every rank must be called."""
-        if self.rank != 0 and self.conf.zero_stage != 3:
-            return None
-        named = ((name, tensor.to("cpu", copy=self.conf.zero_stage == 3)) for name, tensor in self._whole())
-        embedding = self.engine.policy.public_name("body.embed_tokens.weight")
-        aliases = {"lm_head.weight": embedding} if self.engine.policy.tied else {}
-        weights = flatten(named, version, aliases)
-        return weights if self.rank == 0 else None
+        """All weights, for the object store; rank 0 returns them, and under ZeRO-3 every rank must be called.
 
-    def _whole(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights as others know them: adapters merged in. Collective under ZeRO-3."""
-        named = self.engine.parameters()
-        return lora.merged(named, self.model.lora) if self.model.lora.rank else named
+        They may be this rank's own memory: whoever keeps them in this process takes a copy.
+        """
+        return self._publisher().weights(version)
+
+    def open_door(self, route: Route) -> Door:
+        """Where the sampler fetches what `send` sends."""
+        return self._publisher().open(route, self.address(None)[0])
+
+    @named_wait
+    @spent("publishing")
+    def send(self, version: int) -> Weights | None:
+        """Send the weights to those who come through the door; collective under ZeRO-3. See `Publisher.send`."""
+        return self._publisher().send(version)
+
+    def _publisher(self) -> Publisher:
+        assert self.publisher is not None, "the rank has not started"
+        return self.publisher
 
     @named_wait
     def gradients(self, steps: list[tuple[MicroBatch, ...]], algorithm: AlgorithmConf) -> dict[str, np.ndarray]:
@@ -281,6 +317,7 @@ class LearnerWorker:
         return {name: gradient.numpy() for name, gradient in taken.items()}
 
     @named_wait
+    @spent("saving")
     def export(self, folder: str) -> None:
         """A Hugging Face model folder (weights and config; the caller adds the tokenizer)."""
         named = {name: tensor.detach().to("cpu").clone() for name, tensor in self.engine.parameters()}
@@ -294,6 +331,7 @@ class LearnerWorker:
             causal_lm.config.use_cache = False
 
     @named_wait
+    @spent("saving")
     def save(self, folder: str) -> None:
         self.engine.save(folder, {"updates": self.updates})
         if self.rank == 0:

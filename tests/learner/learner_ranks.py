@@ -134,3 +134,31 @@ def _digest(state: dict[str, Any]) -> str:
         whole = tensor.detach().cpu().contiguous().view(torch.uint8)
         digest.update(name.encode() + whole.numpy().tobytes())
     return digest.hexdigest()
+
+
+def awake_bytes(state: dict[str, Any]) -> int:
+    """Memory of every tensor that Python knows of in this process, but for the host copies of what rests."""
+    import warnings
+
+    import torch
+
+    gc.collect()
+    resting = state["worker"].engine.residence._resting.values() if "worker" in state else ()
+    homes = {one.home.data_ptr() for one in resting if one.home is not None}
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at some of torch's own objects is deprecated
+        for one in gc.get_objects():
+            kept = type(one) in (torch.Tensor, torch.nn.Parameter) and one.layout is torch.strided
+            if kept and one.device.type == "cpu":
+                storage = one.untyped_storage()
+                if storage.data_ptr() not in homes:
+                    found[storage._cdata] = storage.nbytes()
+    return sum(found.values())
+
+
+def left_by_others(state: dict[str, Any]) -> int:
+    """End this process's worker; what tensors take now are those of earlier ones (DeepSpeed lets few of them go)."""
+    if "worker" in state:
+        state.pop("worker").rest("all")
+    return awake_bytes(state)

@@ -43,7 +43,7 @@ def make_group(
             behavior_logprobs=(rng.normal(size=length) - 6).astype(np.float32),
             mode=(Mode.THINK, Mode.SHORT, None)[rng.integers(3)],
             finish=Finish.STOP,
-            versions=(0, 0),
+            versions=np.zeros(length, np.int32),
         )
         for i, length in enumerate(lengths)
     )

@@ -1,16 +1,43 @@
-"""Weights in one buffer: what goes in comes out, bit by bit; aliases and pickles cost no bytes."""
+"""What goes in comes out, bit by bit; aliases and pickles cost no bytes; which transport, and who fetches from whom."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rollout.weights import ALIGNMENT, flatten
+from conf.check import BadConfig, check
+from conf.schema import (
+    ClusterConf,
+    Config,
+    Device,
+    LearnerConf,
+    ModelConf,
+    Placement,
+    RolloutConf,
+    Transport,
+)
+from rollout.weights import (
+    ALIGNMENT,
+    Offer,
+    Push,
+    Route,
+    Weights,
+    buckets,
+    flatten,
+    route,
+    transport,
+    views,
+)
 
 SHAPES = {"odd": (3, 5, 7), "row": (1, 1), "vector": (13,), "scalar": (), "empty": (0, 4), "matrix": (64, 33)}
+both = pytest.mark.parametrize("made", [flatten, views])
+Made = Callable[..., Weights]
 
 
 def named(dtype: torch.dtype) -> list[tuple[str, torch.Tensor]]:
@@ -18,10 +45,11 @@ def named(dtype: torch.dtype) -> list[tuple[str, torch.Tensor]]:
     return [(name, torch.randn(shape, generator=generator).to(dtype)) for name, shape in SHAPES.items()]
 
 
+@both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
-def test_round_trip(dtype: torch.dtype) -> None:
+def test_round_trip(made: Made, dtype: torch.dtype) -> None:
     tensors = named(dtype)
-    weights = flatten(tensors, version=7)
+    weights = made(tensors, version=7)
     assert weights.version == 7
     back = list(weights.tensors())
     assert [name for name, _ in back] == [name for name, _ in tensors]
@@ -30,64 +58,187 @@ def test_round_trip(dtype: torch.dtype) -> None:
         assert torch.equal(before, after), name
 
 
-def test_mixed_dtypes_and_strides_round_trip() -> None:
+@both
+def test_mixed_dtypes_and_strides_round_trip(made: Made) -> None:
     transposed = torch.arange(12.0).view(3, 4).T
     tensors = [("bf16", torch.full((3,), 1.5, dtype=torch.bfloat16)), ("strided", transposed), ("f32", torch.ones(5))]
-    back = dict(flatten(tensors, 0).tensors())
+    back = dict(made(tensors, 0).tensors())
     assert all(torch.equal(tensor, back[name]) and tensor.dtype == back[name].dtype for name, tensor in tensors)
 
 
-def test_tensors_that_share_a_storage_round_trip() -> None:
+@both
+def test_tensors_that_share_a_storage_round_trip(made: Made) -> None:
     base = torch.arange(6.0)
-    back = dict(flatten([("whole", base), ("half", base[:3])], 0).tensors())
+    back = dict(made([("whole", base), ("half", base[:3])], 0).tensors())
     assert torch.equal(back["whole"], base) and torch.equal(back["half"], base[:3])
 
 
-def test_a_copy_is_taken() -> None:
+def test_flatten_takes_a_copy_and_views_do_not() -> None:
     tensor = torch.ones(4)
-    weights = flatten([("a", tensor)], 0)
+    flat, live = flatten([("a", tensor)], 0), views([("a", tensor)], 0)
+    kept = live.copy()
     tensor += 1
-    assert torch.equal(dict(weights.tensors())["a"], torch.ones(4))
+    assert torch.equal(dict(flat.tensors())["a"], torch.ones(4))
+    assert torch.equal(dict(kept.tensors())["a"], torch.ones(4))
+    assert dict(live.tensors())["a"].data_ptr() == tensor.data_ptr()
 
 
-def test_entries_are_aligned_and_apart() -> None:
+def test_entries_of_one_buffer_are_aligned_and_apart() -> None:
     weights = flatten(named(torch.bfloat16), 0)
     end = 0
     for entry in weights.entries:
         assert entry.offset % ALIGNMENT == 0 and entry.offset >= end
         end = entry.offset + entry.size
-    assert end <= len(weights.buffer) < end + ALIGNMENT
+    assert end <= len(weights.buffers[0]) == weights.size < end + ALIGNMENT
 
 
-def test_an_alias_shares_bytes() -> None:
+@both
+def test_an_alias_shares_bytes(made: Made) -> None:
     tensors = named(torch.float32)
-    plain, aliased = flatten(tensors, 0), flatten(tensors, 0, {"lm_head.weight": "matrix"})
-    assert len(aliased.buffer) == len(plain.buffer)
+    plain, aliased = made(tensors, 0), made(tensors, 0, {"lm_head.weight": "matrix"})
+    assert aliased.size == plain.size
     back = dict(aliased.tensors())
     assert back["lm_head.weight"].data_ptr() == back["matrix"].data_ptr()
     assert torch.equal(back["lm_head.weight"], dict(tensors)["matrix"])
 
 
-def test_an_alias_of_nothing_is_refused() -> None:
+@both
+def test_an_alias_of_nothing_is_refused(made: Made) -> None:
     with pytest.raises(KeyError, match="absent"):
-        flatten(named(torch.float32), 0, {"lm_head.weight": "absent"})
+        made(named(torch.float32), 0, {"lm_head.weight": "absent"})
 
 
-def test_pickles_out_of_band_without_a_copy() -> None:
+@both
+def test_pickles_out_of_band_without_a_copy(made: Made) -> None:
     """The object store keeps buffers of pickle protocol 5 apart and maps them: neither side copies the weights."""
-    weights = flatten([("a", torch.randn(1000, 100))], 3)
+    tensors = [("a", torch.randn(1000, 100)), ("b", torch.randn(300, 100).to(torch.bfloat16))]
+    weights = made(tensors, 3)
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(weights, protocol=5, buffer_callback=buffers.append)
-    assert len(data) < 2000 and sum(b.raw().nbytes for b in buffers) == len(weights.buffer)
-    assert np.shares_memory(np.frombuffer(buffers[0], np.uint8), weights.buffer)
+    assert len(data) < 2000 and sum(b.raw().nbytes for b in buffers) == weights.size
+    pairs = zip(buffers, weights.buffers, strict=True)
+    assert all(np.shares_memory(np.frombuffer(there, np.uint8), here) for there, here in pairs)
     back = pickle.loads(data, buffers=buffers)
-    assert back.version == 3 and np.shares_memory(back.buffer, weights.buffer)
-    assert torch.equal(dict(back.tensors())["a"], dict(weights.tensors())["a"])
+    assert back.version == 3 and np.shares_memory(back.buffers[0], weights.buffers[0])
+    assert all(torch.equal(dict(back.tensors())[name], tensor) for name, tensor in tensors)
 
 
 @pytest.mark.filterwarnings("error")
 def test_reads_a_read_only_buffer_in_silence() -> None:
     """As the object store gives it."""
     weights = flatten([("a", torch.ones(3))], 0)
-    weights.buffer.setflags(write=False)
+    weights.buffers[0].setflags(write=False)
     assert torch.equal(dict(weights.tensors())["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([3], [[3]]),
+        ([4, 6, 1], [[4, 6], [1]]),
+        ([11, 1], [[11], [1]]),  # larger than a bucket: alone
+        ([1, 11, 1, 9], [[1], [11], [1, 9]]),
+        ([10, 10], [[10], [10]]),
+        ([0, 10, 0], [[0, 10, 0]]),
+    ],
+)
+def test_buckets_keep_the_order_and_the_limit(sizes: list[int], expected: list[list[int]]) -> None:
+    assert list(buckets(sizes, lambda size: size, 10)) == expected
+
+
+# ---------------------------------------------------------------------- which transport
+
+GPU_ROLLOUT = RolloutConf(device=Device.gpu, workers=2)
+GPU_LEARNER = LearnerConf(device=Device.gpu, ranks=2, zero_stage=2)
+
+
+def conf(rollout: RolloutConf, learner: LearnerConf, **cluster: Any) -> Config:
+    return Config(model=ModelConf(path="some/model"), rollout=rollout, learner=learner, cluster=ClusterConf(**cluster))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "learner", "cluster", "expected"),
+    [
+        (RolloutConf(), LearnerConf(), {}, Transport.object_store),
+        (RolloutConf(), LearnerConf(), {"placement": Placement.shared}, Transport.object_store),
+        (GPU_ROLLOUT, LearnerConf(), {}, Transport.object_store),
+        (GPU_ROLLOUT, GPU_LEARNER, {}, Transport.nccl),
+        (GPU_ROLLOUT, GPU_LEARNER, {"placement": Placement.shared}, Transport.ipc),
+        (
+            replace(GPU_ROLLOUT, workers=1, num_gpus=0.5),
+            replace(GPU_LEARNER, ranks=1, num_gpus=0.5),
+            {},
+            Transport.object_store,
+        ),
+        (GPU_ROLLOUT, GPU_LEARNER, {"transport": Transport.object_store}, Transport.object_store),
+        (RolloutConf(), LearnerConf(), {"transport": Transport.ipc}, Transport.ipc),
+    ],
+    ids=["cpu", "cpu-shared", "mixed", "split", "shared", "parts", "asked-for", "cpu-ipc"],
+)
+def test_transport_by_device_and_placement(
+    rollout: RolloutConf, learner: LearnerConf, cluster: dict[str, Any], expected: Transport
+) -> None:
+    asked = conf(rollout, learner, **cluster)
+    check(asked)
+    assert transport(asked) is expected and route(asked).transport is expected
+
+
+@pytest.mark.parametrize(
+    ("rollout", "learner", "cluster", "message"),
+    [
+        (
+            RolloutConf(),
+            LearnerConf(),
+            {"transport": Transport.nccl},
+            "cluster.transport=nccl broadcasts between whole",
+        ),
+        (
+            replace(GPU_ROLLOUT, workers=1, num_gpus=0.5),
+            replace(GPU_LEARNER, ranks=1, num_gpus=0.5),
+            {"transport": Transport.nccl},
+            "whole GPUs",
+        ),
+        (
+            GPU_ROLLOUT,
+            GPU_LEARNER,
+            {"transport": Transport.nccl, "placement": Placement.shared},
+            "ipc where they share them",
+        ),
+        (GPU_ROLLOUT, LearnerConf(), {"transport": Transport.ipc}, "cluster.transport=ipc needs one device for both"),
+        (
+            replace(GPU_ROLLOUT, workers=1),
+            GPU_LEARNER,
+            {"transport": Transport.ipc},
+            "beside every learner rank: rollout.workers=1 x rollout.tensor_parallel=1 must be learner.ranks=2",
+        ),
+        (RolloutConf(), LearnerConf(), {"push_timeout_s": 0.0}, "cluster.push_timeout_s must be above 0"),
+        (RolloutConf(), LearnerConf(publish_bucket_mib=0.0), {}, "learner.publish_bucket_mib must be above 0"),
+    ],
+)
+def test_impossible_transports_are_refused(
+    rollout: RolloutConf, learner: LearnerConf, cluster: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadConfig, match=message):
+        check(conf(rollout, learner, **cluster))
+
+
+def test_a_copy_is_kept_where_workers_may_start_again() -> None:
+    assert not route(conf(GPU_ROLLOUT, GPU_LEARNER)).keep
+    assert route(conf(replace(GPU_ROLLOUT, max_restarts=3), GPU_LEARNER)).keep
+
+
+def test_who_fetches_from_whom() -> None:
+    all_workers = ["rollout worker 0", "rollout worker 1"]
+    broadcast, shared = Route(Transport.nccl, 2), Route(Transport.ipc, 2, parallel=2)
+    assert broadcast.guests(0, True) == all_workers and broadcast.guests(1, True) == []
+    assert [shared.guests(rank, True) for rank in range(4)] == [[name] for name in sorted(all_workers * 2)]
+    assert shared.guests(0, False) == all_workers and shared.guests(1, False) == []  # one memory for all CPUs
+
+
+def test_each_worker_is_offered_the_weights_under_its_name() -> None:
+    offer = Offer(3, Route(Transport.nccl, 2), ())
+    push = Push(offer)
+    assert push.to(1) == replace(offer, receiver="rollout worker 1")
+    weights = flatten([("a", torch.ones(1))], 0)
+    assert Push(weights).to(1) is weights
