@@ -46,7 +46,7 @@ class Agreement:
         """Compare at the run's temperature, right after a push. Raises RunError above a bound."""
         if not self.every:
             return {}
-        trajectories = self.sampler.sample(self.prompts, SIBLINGS, -1 - step).wait()
+        trajectories = self.sampler.sample(self.prompts, SIBLINGS, -1 - step, urgent=True).wait()
         gaps = logprob_gaps(trajectories, self.learner, self.sampler.sampling.temperature, self.max_tokens)
         gaps = gaps.astype(np.float64)
         figures = {

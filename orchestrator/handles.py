@@ -38,6 +38,11 @@ class Future:
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
 
+    def done(self) -> bool:
+        """Whether `wait` would return (or raise) at once."""
+        done, _ = ray.wait([self.ref], timeout=0, fetch_local=False)
+        return bool(done)
+
 
 def _complaint(what: str, error: Exception) -> Exception:
     """What an actor said that failed while it came up stands in the last line of Ray's story, after its kind."""

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,30 +19,45 @@ from reward.group import Group
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.sampler import PendingBatch
+from rollout.timeline import Spans
 from rollout.trajectory import Finish, Trajectory
+
+if TYPE_CHECKING:
+    from orchestrator.refill import Filled
 
 Record = dict[str, float | int | None]
 
 
+WAITS = {  # part of a step -> what the driver does meanwhile, in the timeline
+    "rollout": "waiting for trajectories",
+    "reward": "waiting for verdicts",
+    "learner": "waiting for the learner",
+    "push": "handing over weights",
+}
+
+
 @dataclass(slots=True)
 class Timings:
-    """Seconds of one step by part, as the loop waited for them."""
+    """Seconds of one step by part, as the loop waited for them. driver: where they are recorded as spans, too."""
 
+    driver: Spans = field(default_factory=Spans)
     parts: dict[str, float] = field(default_factory=dict)
     step: float = 0.0
-    sampling: float = 0.0  # of the slowest worker: with batches asked for ahead, more than was waited
+    sampling: float = 0.0  # from a batch's first sequence to its last, of the slowest worker; batches overlap
     tokens: int = 0  # response tokens
 
     @contextlib.contextmanager
     def of(self, part: str) -> Iterator[None]:
         begin = time.monotonic()
-        yield
-        self.parts[part] = time.monotonic() - begin
+        with self.driver.of(WAITS.get(part, part)):
+            yield
+        self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - begin
 
-    def finish(self, seconds: float, batch: PendingBatch) -> None:
-        self.step = seconds
+    def sampled(self, batch: PendingBatch) -> None:
+        """Count a batch that was waited for."""
         if batch.stats:
-            self.sampling, self.tokens = batch.stats.seconds, batch.stats.tokens
+            self.sampling += batch.stats.seconds
+            self.tokens += batch.stats.tokens
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -91,13 +107,22 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
     return record
 
 
-def summarize(groups: list[Group], report: StepReport | None, timings: Timings, version: int) -> Record:
-    """The record of one step. version: of the weights before this step's update."""
+def summarize(filled: Filled, report: StepReport | None, timings: Timings, staleness: int) -> Record:
+    """The record of one step. Answers are described as they were sampled, those that a refill threw away included.
+
+    staleness: of the oldest token that was learnt from, in updates.
+    """
+    groups = filled.judged
     pairs = judged(groups)
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
     record |= outcomes(groups, timings.parts.get("reward"))
-    record["staleness/max"] = max((version - t.versions[0] for t, _, _ in pairs), default=0)
+    record["staleness/max"] = staleness
+    record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
+    record["refill/rounds"] = filled.rounds
+    record["refill/groups"] = filled.asked
+    record["refill/thrown"] = filled.thrown
+    record["refill/given_up"] = filled.given_up
     record["no_op"] = int(report is None)
     if report is not None:
         record |= {

@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config
+from conf.schema import Config, Placement
 from learner.flops import read_shape
 from learner.learner import Learner
 from learner.prepare import prepared_model
 from learner.worker import LearnerWorker
 from orchestrator import folder as run_folders
 from orchestrator.agreement import Agreement
+from orchestrator.board import Board
 from orchestrator.checkpoint import Store
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.door import refuse_unreadable
@@ -33,16 +34,22 @@ from orchestrator.errors import RunError
 from orchestrator.handles import Handle, wait_all
 from orchestrator.loop import train
 from orchestrator.problems import Problems, load_all_problems
+from orchestrator.record import Recorder
 from orchestrator.report import write_report
 from orchestrator.summary import doubts, summarize_evaluation
+from orchestrator.timeline import Timeline
 from orchestrator.tracker import Tracker
+from orchestrator.turns import SharedTurns
 from orchestrator.validate import Validator, evaluate_modes
 from orchestrator.warmup import warm_up
 from reward.judge import Judge
 from reward.panel import Panel
+from rollout.engine import Engine
 from rollout.sampler import Sampler
 from rollout.stream import PromptStream, as_prompts
 from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer
+from rollout.turns import Turns
+from rollout.weights import route
 from rollout.worker import RolloutWorker, Sampling
 
 
@@ -91,27 +98,44 @@ def _run(
 
     rollout, learner_conf = conf.rollout, conf.learner
     updates = conf.run.steps * conf.algorithm.optimizer_steps
-    workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, conf.model, path, control, conf.run.seed])
+    cluster.reserve(rollout, learner_conf, conf.reward)
     ranks = cluster.learner_ranks(
         learner_conf,
         LearnerWorker,
         [[learner_conf, conf.model, path, r, rollout.temperature, updates] for r in range(learner_conf.ranks)],
     )
+    shared = conf.cluster.placement is Placement.shared
+    engine = functools.partial(Engine, sleeps=shared)
+    board = Board(conf.cluster.push_timeout_s) if rollout.max_restarts else None
+    current, post = (board.current, board.post) if board else (None, None)
+    workers = cluster.rollout_workers(
+        rollout, RolloutWorker, [rollout, conf.model, path, control, conf.run.seed, current, engine]
+    )
     actors = cluster.reward_actors(conf.reward, Judge, [conf.reward, path, control, conf.model])
-    learner = Learner(ranks, learner_conf, read_shape(path, conf.model.revision), wait_all)
+    turns = SharedTurns(workers, ranks, conf.cluster.turn_timeout_s) if shared else Turns()
+    shape = read_shape(path, conf.model.revision)
+    learner = Learner(ranks, learner_conf, shape, wait_all, route(conf), post, turns)
     panel = Panel(actors, conf.reward)
-    sampler = Sampler(workers, Sampling(rollout.temperature, rollout.top_p, rollout.max_response_tokens))
-    _start(conf, workers, ranks, actors, learner)
+    sampling = Sampling(
+        rollout.temperature,
+        rollout.top_p,
+        rollout.max_response_tokens,
+        max_tokens_short=rollout.max_tokens_short,
+        max_tokens_think=rollout.max_tokens_think,
+    )
+    sampler = Sampler(workers, sampling, turns)
+    _start(conf, workers, ranks, actors, learner, turns)
 
-    step, best = 0, None
+    step, best, asked = 0, None, []
     if saved:
         checkpoint, state = saved
         learner.load(str(checkpoint))
         stream.restore(state["prompts"])
-        step, best = state["step"], state["best"]
+        step, best, asked = state["step"], state["best"], state["asked"]
     else:  # a run that was stopped before its first checkpoint begins anew
-        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json"):
             (folder / name).unlink(missing_ok=True)
+    timeline = Timeline(folder / "timeline.json", {"rollout": workers, "reward": actors, "learner": ranks})
 
     tracker = Tracker(
         folder,
@@ -149,19 +173,25 @@ def _run(
         agreement = Agreement(
             sampler, learner, validation or evaluation, conf.run, learner_conf.max_tokens, conf.model.dtype
         )
-        step = train(conf, stream, sampler, panel, learner, store, tracker, validator, agreement, step)
+        recorder = Recorder(folder, conf, learner, export, control, path)
+        recorder.begin(step)
+        step = train(
+            conf, stream, sampler, panel, learner, store, tracker, validator, agreement, recorder, timeline, step, asked
+        )
         export(folder / "model")
         evaluator.run("final")
         if stream.counts["too_long"]:
             tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
     except BaseException:
         with contextlib.suppress(Exception):  # what ended the run is told, not that its report failed as well
-            _close(tracker, conf, folder)
+            _close(tracker, timeline, conf, folder)
         raise
-    _close(tracker, conf, folder)
+    _close(tracker, timeline, conf, folder)
 
 
-def _close(tracker: Tracker, conf: Config, folder: Path) -> None:
+def _close(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> None:
+    if worked := timeline.close():
+        tracker.note(worked)
     tracker.close()
     if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
         print(f"report: {write_report(folder)}", flush=True)
@@ -178,9 +208,14 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
     return prepared_model(conf.model, folder / "base")
 
 
-def _start(conf: Config, workers: list[Handle], ranks: list[Handle], actors: list[Handle], learner: Learner) -> None:
-    """Wait until everything is up: engines load while the learner forms its group."""
+def _start(
+    conf: Config, workers: list[Handle], ranks: list[Handle], actors: list[Handle], learner: Learner, turns: Turns
+) -> None:
+    """Wait until everything is up: engines load while the learner forms its group, unless they share GPUs."""
     engines = [w.call("ready", timeout_s=conf.rollout.start_timeout_s) for w in workers]
+    if isinstance(turns, SharedTurns):
+        wait_all(engines)
+        turns.begin()
     started(ranks, "ready", conf.learner.start_timeout_s)
     with listening_on(conf.cluster.port):
         learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)

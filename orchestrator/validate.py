@@ -42,7 +42,7 @@ def measure(
 ) -> list[Scored]:
     """`samples` judged responses to each prompt; those whose check timed out or crashed are left out."""
     parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
-    pending = [sampler.sample(part, samples, seed, sampling) for part in parts]
+    pending = [sampler.sample(part, samples, seed, sampling, urgent=True) for part in parts]
     scored: list[Scored] = []
     for batch in pending:
         trajectories = batch.wait()

@@ -205,3 +205,26 @@ def test_an_actor_that_cannot_start_says_why(place: Callable[..., Any]) -> None:
         place("bad input").call("ready").wait()
     with pytest.raises(RunError, match=r"^reward actor 0 \(ready\): cannot start \(ZeroDivisionError: by zero\)$"):
         place("broken").call("ready").wait()
+
+
+# ---- a sampler that may start again ----
+
+
+def test_a_killed_sampler_starts_again_and_changes_nothing(tiny: list[str], tmp_path: Path) -> None:
+    """It takes the current weights itself and samples what it was asked for once more: the same, seed for seed."""
+    arguments = [*tiny, "run.steps=8", "rollout.max_restarts=2", "rollout.max_response_tokens=512"]
+
+    def losses(name: str, *kill_after: int) -> list[float]:
+        run, folder = Watched(["train", *arguments, f"run.name={name}"], tmp_path), tmp_path / "runs" / name
+        for after in kill_after:
+            run.until(lambda: max(steps(folder), default=0) >= after, "some steps")  # noqa: B023
+            (before,) = run.titled("ray::RolloutWorker")
+            os.kill(before, signal.SIGKILL)
+            run.until(lambda: set(run.titled("ray::RolloutWorker")) - {before}, "a new one")  # noqa: B023
+        assert run.wait().returncode == 0, run.err[-3000:]
+        assert steps(folder) == [*range(1, 9)]
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [row["loss/total"] for row in rows if row.get("no_op") == 0]
+
+    left_alone = losses("left-alone")
+    assert left_alone and losses("killed", 2, 5) == left_alone

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from learner.report import StepReport
+from orchestrator.busy import figures
 from orchestrator.metrics import Timings, describe, judged, summarize
 from orchestrator.tracker import GAUGES
 from reward.group import Group
@@ -171,8 +172,12 @@ def test_the_clock_of_a_part() -> None:
     with timings.of("reward"):
         time.sleep(0.02)
     assert 0.02 <= timings.parts["reward"] < 5
+    (span,) = timings.driver.take()
+    assert span.kind == "waiting for verdicts" and span.end - span.begin == pytest.approx(
+        timings.parts["reward"], abs=0.01
+    )
 
 
 def test_every_gauge_has_its_figure() -> None:
     found = summarize([group("2", EASY)], report(loss=1.0), timed(), 4)
-    assert set(GAUGES) <= {*found, "step"}
+    assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}

@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from launched import Watched, succeeded, thinkless
 
+from orchestrator.busy import Actor, by_kind, covered, figures
+from orchestrator.trace import read as read_trace
+
 STEPS, SAVE_EVERY, VALIDATE_EVERY = 16, 7, 8
 SHARED = Path(__file__).parents[2].parent / "shared"
 
@@ -177,6 +180,39 @@ def test_configuration_and_provenance(trained: Trained) -> None:
     assert warm_up[-1]["step"] == 500 and warm_up[-1]["loss"] < 0.5 * warm_up[0]["loss"]
 
 
+# ---- its timeline ----
+
+
+def test_the_timeline_tells_what_everybody_did_in_every_step(trained: Trained) -> None:
+    json.loads((trained.folder / "timeline.json").read_text())
+    found = read_trace(trained.folder / "timeline.json")
+    assert found is not None and [step for step, _, _ in found.steps] == [*range(1, STEPS + 1)]
+    kinds = {actor.name: {span.kind for span in spans} for actor, spans in found.spans.items()}
+    assert set(kinds) == {"driver", "rollout worker 0", "reward actor 0", "learner rank 0", "learner rank 1"}
+    assert kinds["rollout worker 0"] >= {"sampling", "loading weights"} and kinds["reward actor 0"] == {"grading"}
+    assert kinds["learner rank 0"] >= {"learning", "scoring", "publishing", "saving"}
+    for row, window in zip(trained.rows(), found.windows, strict=True):
+        assert window[1] - window[0] == pytest.approx(row["seconds/step"], abs=0.05)
+        for part, actor, kind in (("rollout", "rollout", "sampling"), ("learner", "learner", "learning")):
+            spans = [(s.begin, s.end) for s in found.spans[Actor(actor)] if s.kind == kind]
+            (worked,) = covered(spans, [window])
+            assert 0 < worked <= row[f"seconds/{part}"] + 0.05  # on-policy: nobody works unless the loop waits for it
+
+
+def test_a_step_s_record_has_the_shares_of_the_step_before(trained: Trained) -> None:
+    found = read_trace(trained.folder / "timeline.json")
+    assert found is not None
+    rows = trained.rows()
+    assert "busy/rollout" not in rows[0]
+    for row, window in zip(rows[1:], found.windows, strict=False):
+        seconds = {a: by_kind(spans, [window]) for a, spans in found.spans.items() if a.kind != "driver"}
+        wanted = figures(window[1] - window[0], seconds)
+        assert {key: row[key] for key in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+        assert 0 < row["busy/rollout"] < 1 and 0 < row["busy/learner"] < 1 < row["pipeline/step_vs_max"]
+    assert "rollout worked " in trained.done.err
+    assert "Who worked when" in (trained.folder / "report.html").read_text()
+
+
 def test_samples_can_be_read(trained: Trained) -> None:
     text = (trained.folder / "samples.txt").read_text()
     assert all(f"--- step {step}, arithmetic/train/" in text for step in range(1, STEPS + 1))
@@ -311,6 +347,13 @@ def test_a_resumed_run_has_each_step_once(resumed: Trained) -> None:
     assert len(headers) == 2 * (STEPS + 2)
 
 
+def test_a_resumed_run_goes_on_in_the_same_timeline(resumed: Trained) -> None:
+    """With the time of the steps that were lost, which it took as well."""
+    found = read_trace(resumed.folder / "timeline.json")
+    assert found is not None
+    assert [step for step, _, _ in found.steps] == [*range(1, STEPS + 1), *range(15, STEPS + 3)]
+
+
 def test_a_resumed_run_is_the_one_that_was_never_interrupted(trained: Trained, resumed: Trained) -> None:
     """Steps 15 and 16, done twice: the same prompts, seeds, weights and optimizer state give the same figures."""
     for step in (15, 16):
@@ -339,6 +382,7 @@ def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[
     overrides = [
         "algorithm=grpo",
         "run.max_staleness=1",
+        "algorithm.importance=truncate",
         "run.steps=4",
         "run.save_every=2",
         "reward.function=null,my_reward:constant",
@@ -356,9 +400,10 @@ def test_members_of_a_multirun_have_their_own_folders(members: tuple[Path, Path]
 
 def test_one_batch_ahead_is_one_step_stale(members: tuple[Path, Path]) -> None:
     assert [row["staleness/max"] for row in metrics(members[0])] == [0, 1, 1, 1]
-    for step in (2, 4):  # what was asked for ahead and not yet learnt from is asked for again; nothing beyond the end
+    for step, ahead in ((2, [8]), (4, [])):  # what is in flight is asked for again; nothing beyond the end
         state = json.loads((members[0] / f"checkpoints/step_{step:06d}/state.json").read_text())
-        assert state["prompts"]["position"] == 4 * step
+        assert state["prompts"]["position"] == 4 * (step + len(ahead))
+        assert [cursor["position"] for cursor in state["asked"]] == ahead
 
 
 def test_grpo_learns(members: tuple[Path, Path]) -> None:

@@ -1,0 +1,71 @@
+"""Training as a person would write it first: sample, grade, learn, push; one thing after the other, in one process.
+
+Usage: reference_loop.py <run folder of a finished `thinkless train`> <folder for the model>. It takes the run's
+settings and first model and does the same steps without Ray, without the rollout worker's inbox, the sampler, the
+run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`), and exports the model.
+"""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from conf.compose import from_file
+from learner.flops import read_shape
+from learner.learner import Learner
+from learner.objective import optimizer_steps
+from learner.pack import pack
+from learner.worker import LearnerWorker
+from reward.groups import group_trajectories
+from reward.judge import Judge
+from rollout.engine import Engine, Request
+from rollout.stream import PromptStream
+from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
+from rollout.trajectory import Finish, Trajectory
+from rollout.worker import derive_seed
+
+
+def trajectory(prompt, sibling, sample, control):
+    finish = Finish.STOP if sample.stopped else Finish.LENGTH
+    mode = control.mode_of(int(sample.token_ids[0]))
+    return Trajectory(prompt, sibling, sample.token_ids, sample.logprobs, mode, finish, sample.versions)
+
+
+def main(run: Path, target: Path) -> None:
+    conf = from_file(run / "config.yaml", [])
+    path = json.loads((run / "provenance.json").read_text())["model"]
+    tokenizer = load_tokenizer(path, conf.model)
+    control = control_tokens(tokenizer, conf.model)
+    prompts = PromptStream(
+        None, functools.partial(generation_prompt, tokenizer, conf=conf.model), conf.data, conf.run.seed
+    )
+    engine = Engine(conf.rollout, conf.model, path, control.eos)
+    updates = conf.run.steps * conf.algorithm.optimizer_steps
+    learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
+    learner.start(*learner.address(None), conf.algorithm.kl > 0)
+    judge = Judge(conf.reward, path, control, conf.model)
+    cost = Learner([], conf.learner, read_shape(path, conf.model.revision)).cost
+    rollout, G = conf.rollout, conf.rollout.group_size
+
+    for step in range(conf.run.steps):
+        asked = [(p, i) for p in prompts.take(rollout.prompts_per_step) for i in range(G)]
+        limits = (rollout.max_response_tokens, rollout.temperature, rollout.top_p)
+        samples = engine.generate(
+            [Request(p.token_ids, *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in asked]
+        )
+        answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(asked, samples)]
+        groups = group_trajectories(answers, judge.judge(answers), conf.reward)
+        steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)
+        batches = [pack(sequences, totals, conf.learner.max_tokens, 1, cost) for sequences, totals in steps]
+        report = learner.update([batch.ranks[0] for batch in batches], conf.algorithm)
+        engine.load(learner.publish(step + 1))
+        print(step + 1, float(report.loss).hex(), int(np.sum([len(a.token_ids) for a in answers])), flush=True)
+    target.mkdir()
+    learner.export(str(target))
+    judge.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
