@@ -187,7 +187,7 @@ def _checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         check(
             "regret against the better forced mode",
             summary["regret"],
-            lambda v: f"{v:.3f}",
+            lambda v: f"{v:.3f}".replace("-", "−"),
             f"≤ {MAX_REGRET:.2f}",
             at_most(MAX_REGRET),
         ),

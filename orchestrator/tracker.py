@@ -29,6 +29,10 @@ GAUGES = {
     "reward/mean": "thinkless_reward",
     "tokens/mean": "thinkless_tokens_per_answer",
     "push/seconds": "thinkless_push_seconds",
+    "busy/rollout": "thinkless_rollout_busy",
+    "busy/reward": "thinkless_reward_busy",
+    "busy/learner": "thinkless_learner_busy",
+    "pipeline/step_vs_max": "thinkless_step_vs_max",
     "seconds/step": "thinkless_step_seconds",
     "step": "thinkless_step",
 }

@@ -28,6 +28,7 @@ from reward.statistics import Statistics, Tally
 from reward.verdict import Outcome, Verdict
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
+from rollout.timeline import Span, Spans, spent
 from rollout.trajectory import Finish, Trajectory
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Judge:
 
             self.tokenizer = load_tokenizer(tokenizer_path, model or ModelConf())
             self.think_end = str(self.tokenizer.decode([control.think_end], skip_special_tokens=False))
+        self.spans = Spans()
         self._tally = Tally()
         self._cache: dict[Key, Outcome] = {}
         self._cache_chars = 0
@@ -105,6 +107,15 @@ class Judge:
         """End every grading process, killed if need be, and reap it."""
         self.pool.close()
 
+    def clock(self) -> float:
+        """This host's seconds since the epoch."""
+        return time.time()
+
+    def take_spans(self) -> list[Span]:
+        """What it did since this was last asked."""
+        return self.spans.take()
+
+    @spent("grading")
     def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
         """Verdicts of trajectories, aligned with them."""
         texts = self.texts(trajectories)

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from orchestrator.report import gantt
 from orchestrator.report.plots import Dot, Line, line_plot, number, percent, scatter_plot, stacked_plot
 from orchestrator.report.read import Record, Run, read_run
 from orchestrator.summary import summarize_evaluation, wilson
@@ -82,6 +83,7 @@ def render(run: Run) -> str:
         scatter=Markup(modes_scatter(summary)) if summary else "",
         before_after=before_after(run, summary) if summary else None,
         machinery=machinery(run),
+        timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
         health=health(run),
         samples=[sample_view(run, sample) for sample in pick_samples(run.samples, run.levels)],
         packages=sorted((run.provenance.get("packages") or {}).items()),

@@ -270,6 +270,8 @@ def _frame(x_axis: Axis, y_axis: Axis, form: Callable[[float], str], small: bool
         parts.append(f'<text class="tick y" x="{x_axis.start - 6:.0f}" y="{at + 4:.1f}">{escape(form(tick))}</text>')
     base = max(y_axis.start, y_axis.end) + 18
     for tick in nice_ticks(x_axis.low, x_axis.high, 3 if small else 6):
+        if tick != round(tick):  # there is no step 2.5
+            continue
         parts.append(f'<text class="tick" x="{x_axis(tick):.1f}" y="{base:.1f}">{tick_text(tick)}</text>')
     return "".join(parts)
 

@@ -1,7 +1,7 @@
 """A run folder's files as one `Run`: complete, torn or still being written.
 
-In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, evaluation.json; all but the
-first step's figures may be missing). Out: `Run`. Must not know: how anything is drawn.
+In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, evaluation.json,
+timeline.json; all but the first step's figures may be missing). Out: `Run`. Must not know: how anything is drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from orchestrator.trace import Recorded
+from orchestrator.trace import read as read_trace
 
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 
@@ -31,6 +34,7 @@ class Run:
     evaluation: Record
     samples: list[Record]
     grpo: list[Record]  # plain GRPO recorded on the same task; empty where it does not apply
+    timeline: Recorded | None = None
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Example: setting("run.steps")."""
@@ -73,9 +77,12 @@ def read_run(folder: Path) -> Run:
         evaluation=_object(folder / "evaluation.json"),
         samples=list(records(folder / "samples.jsonl")),
         grpo=merged(records(RECORDED_GRPO)),
+        timeline=read_trace(folder / "timeline.json"),
     )
     same_task = "data" in run.config and run.setting("data.path") is None and run.setting("algorithm.loss") == "degrpo"
-    if not same_task:
+    levels = {str(level) for level in run.setting("data.arithmetic.levels", [])}
+    recorded = {key.rpartition("/")[2] for record in run.grpo for key in record if "/level/" in key}
+    if not same_task or (levels and levels != recorded):
         run.grpo.clear()
     return run
 

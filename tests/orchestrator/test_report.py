@@ -177,11 +177,15 @@ def test_a_cut_run_with_a_torn_last_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", "provenance.json", "metrics.jsonl", "warmup.jsonl", "evaluation.json", "samples.jsonl"]
+    "name",
+    [
+        *("config.yaml", "provenance.json", "metrics.jsonl", "warmup.jsonl", "evaluation.json", "samples.jsonl"),
+        "timeline.json",
+    ],
 )
 @pytest.mark.parametrize("content", [None, "", "[1]\n", "\x00{"])
 def test_any_file_may_be_missing_or_broken(folder: Path, name: str, content: str | None) -> None:
-    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+    (folder / name).unlink(missing_ok=True) if content is None else (folder / name).write_text(content)
     report(folder)
 
 
@@ -233,8 +237,9 @@ def test_recorded_grpo_is_drawn_only_on_the_same_task(folder: Path) -> None:
     write_lines(read.RECORDED_GRPO, recorded)
     page = report(folder)
     assert "Think rate by level, plain GRPO" in page.text and ("stroke-dasharray", "5 4") in page.attributes
-    (folder / "config.yaml").write_text("run:\n  steps: 40\ndata:\n  path: gsm8k.jsonl\nalgorithm:\n  loss: degrpo\n")
-    assert "plain GRPO" not in report(folder).text
+    for data in ("path: gsm8k.jsonl", "path: null\n  arithmetic:\n    levels: [2, 4]"):
+        (folder / "config.yaml").write_text(f"run:\n  steps: 40\ndata:\n  {data}\nalgorithm:\n  loss: degrpo\n")
+        assert "plain GRPO" not in report(folder).text
 
 
 def test_missed_goals_are_named(folder: Path) -> None:

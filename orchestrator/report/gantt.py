@@ -1,0 +1,257 @@
+"""Who did what when: Gantt charts of a few steps, and shares of time over the whole run.
+
+In: a timeline as it was read. Out: SVG in the page's colours, rows of a table. Must not know: files, the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import Markup
+
+from orchestrator.busy import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
+from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, percent, tick_text
+from orchestrator.trace import Recorded
+from rollout.timeline import Span
+
+LOOKS = {  # kind of span -> colour; in the order of the legend
+    "sampling": "--a",
+    "grading": "--b",
+    "learning": "--c",
+    "scoring": "--think",
+    "loading weights": "--short",
+    "publishing": "--short",
+    "saving": "--soft",
+    "waiting for weights": "--bad",
+    "waiting for trajectories": "--a",
+    "waiting for verdicts": "--b",
+    "waiting for the learner": "--c",
+    "handing over weights": "--short",
+}
+ORDER = ("driver", "rollout", "reward", "learner")
+FIRST, MIDDLE = 3, 5  # steps of the two charts
+PAUSE = 3.0  # times the usual step, between two steps: a stretch ends there
+MOST_ROWS = 16  # of actors; of more, evenly spread ones of each kind
+WIDTH, LABELS, SHARES = 1040.0, 128.0, 62.0
+TOP, ROW, BAR = 24.0, 24.0, 16.0
+APART = 0.6  # pixels; closer pieces of a kind are drawn as one
+
+
+def section(recorded: Recorded, last_step: int) -> dict[str, Any]:
+    """What the page shows of a timeline, its plots drawn."""
+    found = describe(recorded)
+    busy = line_plot(found["busy"], "Share of time at work over steps", x_end=last_step, y=(0, 1), form=percent)
+    most = max([1.5, *(1.05 * value for _, value in found["ratio"].points if value is not None)])
+    ratio = line_plot([found["ratio"]], "Step time over the larger part", x_end=last_step, y=(1.0, most))
+    plots = [
+        ("Time at work", "share of each step in which the actors of a kind worked, their mean", busy),
+        ("Step time over max(sampling, learning)", "1: the busiest rollout worker or learner rank never paused", ratio),
+    ]
+    return found | {
+        "charts": [one | {"svg": Markup(one["svg"])} for one in found["charts"]],
+        "plots": [{"title": title, "note": note, "svg": Markup(svg)} for title, note, svg in plots if svg],
+    }
+
+
+def describe(recorded: Recorded) -> dict[str, Any]:
+    """Everything of a timeline that the page shows: headline, charts, lines, table."""
+    windows, actors = recorded.windows, [actor for actor in recorded.spans if actor != DRIVER]
+    wall = sum(end - begin for begin, end in windows)
+    seconds = {actor: by_kind(recorded.spans[actor], windows) for actor in actors}
+    spans = [recorded.spans[actor] for actor in actors]
+    idle = {
+        actor: wall - sum(covered([(s.begin, s.end) for s in one], windows))
+        for actor, one in zip(actors, spans, strict=True)
+    }
+    return {
+        "headline": headline(figures(wall, seconds)),
+        "steps": len(windows),
+        "charts": [
+            {"title": title, "svg": chart(recorded, steps)} for title, steps in stretches(recorded.steps) if steps
+        ],
+        "busy": busy_lines(recorded),
+        "ratio": ratio_line(recorded),
+        "table": _table(wall, seconds, idle),
+        "legend": legend(recorded),
+    }
+
+
+def stretches(steps: Sequence[tuple[int, float, float]]) -> list[tuple[str, list[tuple[int, float, float]]]]:
+    """Steps for the charts: all of a short run, else the first ones and some of the middle, one after the other."""
+    if len(steps) <= FIRST + MIDDLE:
+        return [("All steps", _unbroken(steps, 0, len(steps)))]
+    middle = (len(steps) - MIDDLE) // 2
+    near = sorted(
+        range(max(FIRST, middle - 10), min(len(steps) - MIDDLE, middle + 10) + 1), key=lambda k: abs(k - middle)
+    )
+    found = [_unbroken(steps, start, MIDDLE) for start in near]
+    best = next((one for one in found if len(one) == MIDDLE and _between(one) < 0.1), max(found, key=len))
+    return [("The first steps", _unbroken(steps, 0, FIRST)), ("From the middle of the run", best)]
+
+
+def _unbroken(steps: Sequence[tuple[int, float, float]], start: int, count: int) -> list[tuple[int, float, float]]:
+    """Up to `count` steps from `start`, until the run paused."""
+    usual = sorted(end - begin for _, begin, end in steps)[len(steps) // 2]
+    taken = [steps[start]]
+    for step in steps[start + 1 : start + count]:
+        if step[1] - taken[-1][2] > PAUSE * usual:
+            break
+        taken.append(step)
+    return taken
+
+
+def _between(steps: Sequence[tuple[int, float, float]]) -> float:
+    """The share of a stretch that lies between its steps."""
+    whole = steps[-1][2] - steps[0][1]
+    return 1 - sum(end - begin for _, begin, end in steps) / whole if whole > 0 else 0.0
+
+
+def drawn(actors: Sequence[Actor]) -> list[Actor]:
+    """At most MOST_ROWS, by kind and number; of a kind that has many, evenly spread ones."""
+    ordered = sorted(actors, key=lambda a: (ORDER.index(a.kind), a.index))
+    kinds = [[a for a in ordered if a.kind == kind] for kind in ORDER]
+    if len(ordered) <= MOST_ROWS:
+        return ordered
+    room = max(2, (MOST_ROWS - 1) // max(1, sum(bool(kind) for kind in kinds[1:])))
+    return [
+        kind[round(k * (len(kind) - 1) / (room - 1))] if len(kind) > room else kind[k]
+        for kind in kinds
+        for k in range(min(room, len(kind)))
+    ]
+
+
+def chart(recorded: Recorded, steps: Sequence[tuple[int, float, float]]) -> str:
+    """One Gantt chart: a row for each actor, idle where it is empty, the share it worked in at its end."""
+    actors, windows = drawn(list(recorded.spans)), [(begin, end) for _, begin, end in steps]
+    low, high = windows[0][0], windows[-1][1]
+    axis = Axis(low, high, LABELS, WIDTH - SHARES)
+    bottom = TOP + ROW * len(actors)
+    parts = []
+    for number, actor in enumerate(actors):
+        top = TOP + ROW * number + (ROW - BAR) / 2
+        text = f'y="{top + BAR / 2 + 4:.1f}"'
+        parts.append(f'<text class="tick y" x="{LABELS - 10:.0f}" {text}>{escape(actor.name)}</text>')
+        if actor != DRIVER:
+            size = f'width="{axis.end - LABELS:.1f}" height="{BAR:.0f}"'
+            parts.append(f'<rect class="idle" x="{LABELS:.1f}" y="{top:.1f}" {size}/>')
+        parts += _bars(recorded.spans[actor], axis, top)
+        if actor.kind in WORK:
+            seconds = by_kind(recorded.spans[actor], windows).get(WORK[actor.kind], 0.0)
+            share = percent(seconds / sum(end - begin for begin, end in windows))
+            color = LOOKS[WORK[actor.kind]]
+            parts.append(f'<text class="end" fill="var({color})" x="{axis.end + 9:.0f}" {text}>{share}</text>')
+    parts.append(_steps(steps, axis, bottom))
+    span = high - low
+    for tick in nice_ticks(0.0, span, 8):
+        at = axis(low + tick)
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 18:.0f}">{tick_text(tick)} s</text>')
+    parts.append(f'<text class="tick" text-anchor="start" x="{axis.end + 9:.0f}" y="14">worked</text>')
+    label = f"What every actor did in steps {steps[0][0]} to {steps[-1][0]}"
+    size = f'viewBox="0 0 {WIDTH:.0f} {bottom + 24:.0f}"'
+    return f'<svg {size} role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _steps(steps: Sequence[tuple[int, float, float]], axis: Axis, bottom: float) -> str:
+    """Lines where steps begin and end, their numbers above; what lies between two of them is paled."""
+    parts, top = [], TOP - 4
+    for (_, _, end), (_, begin, _) in pairwise(steps):
+        width = axis(begin) - axis(end)
+        if width > 1:
+            size = f'width="{width:.1f}" height="{bottom - top:.1f}"'
+            about = f"<title>between two steps, {begin - end:.2f} s</title>"
+            parts.append(f'<rect class="pause" x="{axis(end):.1f}" y="{top:.0f}" {size}>{about}</rect>')
+    edges: list[float] = []
+    for step, begin, end in steps:
+        left, right = axis(begin), axis(end)
+        edges += [at for at in (left, right) if not edges or at - edges[-1] > 2]
+        name = f"step {step}" if right - left > 60 else str(step) if right - left > 18 else ""
+        parts.append(f'<text class="tick" x="{(left + right) / 2:.1f}" y="14">{name}</text>')
+    parts += [f'<line class="step" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.0f}" y2="{bottom:.1f}"/>' for x in edges]
+    return "".join(parts)
+
+
+def _bars(spans: Sequence[Span], axis: Axis, top: float) -> list[str]:
+    """Bars of work, thin lines of waiting."""
+    per_pixel = (axis.high - axis.low) / (axis.end - axis.start)
+    by_look: dict[str, list[Interval]] = {}
+    for span in spans:
+        if span.end > axis.low and span.begin < axis.high:
+            by_look.setdefault(span.kind, []).append((max(span.begin, axis.low), min(span.end, axis.high)))
+    parts = []
+    for kind, pieces in by_look.items():
+        waits = kind.startswith(("waiting", "handing"))
+        height = 4.0 if waits else BAR
+        for begin, end in _joined(pieces, APART * per_pixel):
+            left, width = axis(begin), max(0.8, (end - begin) / per_pixel)
+            parts.append(
+                f'<rect fill="var({LOOKS.get(kind, "--faint")})" x="{left:.1f}" y="{top + (BAR - height) / 2:.1f}" '
+                f'width="{width:.1f}" height="{height:.0f}"><title>{escape(kind)}, {end - begin:.3f} s</title></rect>'
+            )
+    return parts
+
+
+def _joined(pieces: Iterable[Interval], apart: float) -> list[Interval]:
+    """In order; pieces that are closer than `apart` are one."""
+    joined: list[Interval] = []
+    for begin, end in sorted(pieces):
+        if joined and begin - joined[-1][1] <= apart:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+def legend(recorded: Recorded) -> list[tuple[str, str]]:
+    """(kinds, colour) of what actors other than the driver did."""
+    seen = {span.kind for actor, spans in recorded.spans.items() if actor != DRIVER for span in spans}
+    named: dict[str, list[str]] = {}
+    for kind in [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS)):
+        named.setdefault(LOOKS.get(kind, "--faint"), []).append(kind)
+    return [(", ".join(kinds), color) for color, kinds in named.items()]
+
+
+def busy_lines(recorded: Recorded) -> list[Line]:
+    """The share of each step in which the actors of each kind worked, their mean."""
+    lines = []
+    for kind, work in WORK.items():
+        shares = [
+            covered([(s.begin, s.end) for s in spans if s.kind == work], recorded.windows)
+            for actor, spans in recorded.spans.items()
+            if actor.kind == kind
+        ]
+        if not shares:
+            continue
+        points = [
+            (float(step), sum(one[k] for one in shares) / len(shares) / max(end - begin, 1e-9))
+            for k, (step, begin, end) in enumerate(recorded.steps)
+        ]
+        lines.append(Line(kind, points, LOOKS[work]))
+    return lines
+
+
+def ratio_line(recorded: Recorded) -> Line:
+    """Each step's time over max(sampling, learning); None where nothing was sampled or learnt."""
+    work = [
+        covered([(s.begin, s.end) for s in spans if s.kind == WORK[actor.kind]], recorded.windows)
+        for actor, spans in recorded.spans.items()
+        if actor.kind in STAGES
+    ]
+    points: list[tuple[float, float | None]] = []
+    for k, (step, begin, end) in enumerate(recorded.steps):
+        most = max((one[k] for one in work), default=0.0)
+        points.append((float(step), (end - begin) / most if most > 0 else None))
+    return Line("step", points, "--ink")
+
+
+def _table(wall: float, seconds: Mapping[Actor, Mapping[str, float]], idle: Mapping[Actor, float]) -> dict[str, Any]:
+    """Shares of the steps' time: a row for each actor that is drawn, a column for each kind of span, and idle."""
+    seen = {kind for spent in seconds.values() for kind, value in spent.items() if value > 0}
+    kinds = [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS))
+    rows = []
+    for actor in drawn(list(seconds)) if wall > 0 else []:
+        spent = [seconds[actor].get(kind) for kind in kinds] + [idle[actor]]
+        rows.append({"name": actor.name, "cells": [None if value is None else value / wall for value in spent]})
+    return {"kinds": [*kinds, "idle"], "rows": rows, "left_out": len(seconds) - len(rows)}
