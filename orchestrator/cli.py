@@ -21,10 +21,11 @@ USAGE = """usage: thinkless <command> [key=value ...]
   evaluate     measure a model in free and forced modes; run.name=<run> or model.path=<folder>
   report       write report.html of a run; run.name=<run>, the newest by default
   verify       grade answers: JSON lines with a response and its gold in, verdicts out
+  replay       run a recorded step again, sampling or learning alone; run=<run> step=<number> part=<which>
 
 thinkless <command> --help lists groups and settings; --cfg job prints the configuration that would run.
 """
-COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify")
+COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify", "replay")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,6 +70,10 @@ def run(name: str, arguments: list[str]) -> None:
         from orchestrator import evaluate
 
         evaluate.main(arguments)
+    elif name == "replay":
+        from orchestrator import replay
+
+        replay.main(arguments)
     else:
         from orchestrator.report import __main__ as report
 

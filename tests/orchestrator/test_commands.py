@@ -24,7 +24,7 @@ from conf.compose import to_yaml
 from conf.schema import Config
 from orchestrator import cli
 
-COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify"]
+COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify", "replay"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
     assert told.code == 0 and not told.err
     if name == "report":
         assert "run.name=<run>" in told.out
+    elif name == "replay":
+        assert "part=sampling|learning" in told.out and "repeat=" in told.out
     elif name == "verify":
         assert "--strict" in told.out and '"gold": "0.5"' in told.out
     else:
@@ -117,7 +119,7 @@ def test_the_configuration_that_would_run(thinkless: Callable[..., Told], runs: 
 
 def test_an_unknown_command(thinkless: Callable[..., Told]) -> None:
     assert "did you mean 'train'?" in thinkless("trian").line
-    assert "quickstart, warmup, train, evaluate, report, verify" in thinkless("--cfg").line
+    assert "quickstart, warmup, train, evaluate, report, verify, replay" in thinkless("--cfg").line
 
 
 # ---- refused at the door: nothing is started, nothing is written ----
