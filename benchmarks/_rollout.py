@@ -1,14 +1,16 @@
-"""Rollout through the Ray actor against a bare vLLM engine, and the time of a weight push.
+"""Rollout through the Ray actor against a bare vLLM engine, and what pushes among running sequences cost.
 
 Both sample the same requests (the samples must be equal token by token) with the same settings, thread count and
 niceness (Ray lowers its workers' priority), taking turns within one run, so that what else the machine does falls on
-both. The actor's time is what the driver waits for: prompts out, sampling, trajectories back. Figures, one JSON line
-each on stdout (logs go to stderr):
+both. The actor's time is what the driver waits for: prompts out, sampling, trajectories back. Lengths are very ragged:
+the end comes with a constant small chance, so they are spread like a geometric distribution, up to a cap of 512.
 
-    rollout_vs_vllm               the lower of the next two; goal 0.9
+    rollout_vs_vllm               the lower of the next two; goal 0.97
     rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, median over rounds
     rollout_tokens_per_s_<...>    of the actor, median
-    push_seconds                  learner's weights published, carried over and loaded by the actor, median
+    in_flight_loss                share of tokens/s that an engine with 256 running sequences loses when it takes new
+                                  weights every 20 steps (keep), median over rounds; goal 0.06
+    in_flight_loss_recompute      the same when keys and values are computed anew
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from conf.schema import ClusterConf, Device, LearnerConf, ModelConf, RandomModelConf, RolloutConf
+from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
 from rollout.worker import Sampling, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=128)
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=512)
 
 
 def say(text: str) -> None:
@@ -48,14 +50,14 @@ def figure(name: str, value: float, unit: str, goal: float | None = None) -> Non
 
 
 def make_model(folder: Path) -> str:
-    """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..128."""
+    """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..512."""
     from safetensors.torch import load_file, save_file
 
     from learner.prepare import random_model
 
     random_model(folder, RandomModelConf(), ModelConf(), SEED)
     weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"][1] *= 2
+    weights["model.embed_tokens.weight"][1] *= 1.5
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return str(folder)
 
@@ -175,6 +177,8 @@ def compare(requests: int, rounds: int, actor: Callable[..., Any], bare: Callabl
             raise SystemExit("the two sides sampled different tokens: they do not do the same work")
         tokens = len(answers["actor"][0])
         speed, other = tokens / answers["actor"][1], tokens / answers["bare"][1]
+        if not turn:
+            say(f"lengths of {requests} requests: {spread(answers['actor'][0], requests, turn)}")
         say(f"{requests} requests, round {turn}: {tokens} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
         if turn:
             ratios.append(speed / other)
@@ -182,17 +186,68 @@ def compare(requests: int, rounds: int, actor: Callable[..., Any], bare: Callabl
     return statistics.median(ratios), statistics.median(speeds)
 
 
+def in_flight(model: str, threads: int, rounds: int) -> None:
+    """In its own process: one engine with 256 sequences under way, with and without a push every 20 steps."""
+    from learner.model import load_policy
+    from rollout.engine import Engine, Request
+    from rollout.weights import flatten
+
+    conf = RolloutConf(threads=threads, max_num_seqs=256)
+    engine = Engine(conf, ModelConf(), model, eos=-1)  # none ends before its time
+    policy = load_policy(model, "float32")
+    named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
+    weights = flatten(named, 1, {"lm_head.weight": "model.embed_tokens.weight"})
+
+    def tokens_per_s(turn: int, push: str) -> float:
+        rng = np.random.default_rng(turn)
+        for key in range(256):
+            engine.add(key, Request([2, *rng.integers(40, 130, 20).tolist(), 3], 200, 1.0, 1.0, key + 1000 * turn))
+        begin, steps, tokens = time.perf_counter(), 0, 0
+        while engine.unfinished:
+            tokens += sum(len(sample.token_ids) for _, sample in engine.step())
+            steps += 1
+            if push and steps % 20 == 0 and engine.unfinished:
+                engine.load(weights, recompute=push == "recompute")
+        return tokens / (time.perf_counter() - begin)
+
+    lost: dict[str, list[float]] = {"keep": [], "recompute": []}
+    for turn in range(rounds + 1):
+        order = ["", "keep", "recompute"]
+        speeds = {push: tokens_per_s(turn, push) for push in (order if turn % 2 else reversed(order))}
+        say("256 sequences, tokens/s: " + ", ".join(f"{push or 'no push'} {v:,.0f}" for push, v in speeds.items()))
+        if turn:
+            for push, losses in lost.items():
+                losses.append(1 - speeds[push] / speeds[""])
+    figure("in_flight_loss", statistics.median(lost["keep"]), "share of tokens/s", 0.06)
+    figure("in_flight_loss_recompute", statistics.median(lost["recompute"]), "share of tokens/s")
+    engine.close()
+
+
+def spread(ids: list[int], requests: int, turn: int) -> str:
+    """Percentiles of the answers' lengths, from where their ends are."""
+    ends = np.flatnonzero(np.array(ids) == 1) + 1
+    lengths = np.diff(np.concatenate([[0], ends]))
+    p = {q: int(np.percentile(lengths, q)) for q in (1, 50, 90, 99)}
+    return f"median {p[50]}, 1st percentile {p[1]}, 90th {p[90]}, 99th {p[99]} (cut-off ones count into the next)"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, nargs="+", default=[64, 256], help="requests at one time (64 256)")
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds for each number of requests (7)")
-    parser.add_argument("--pushes", type=int, default=20, help="weight pushes (20)")
+    parser.add_argument("--requests", type=int, nargs="+", default=[64, 1024], help="requests at one time (64 1024)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds for each number of requests (5)")
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads of each engine (1)")
     parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
+    parser.add_argument("--in-flight", metavar="MODEL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
         bare_engine(arguments.bare, arguments.threads)
-        return
+    elif arguments.in_flight:
+        in_flight(arguments.in_flight, arguments.threads, arguments.rounds)
+    else:
+        measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> None:
     os.chdir(ROOT)  # Ray gives its workers the driver's folder to import from
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
         model = make_model(Path(folder))
@@ -201,18 +256,17 @@ def main() -> None:
             run(model, bare, arguments)
         finally:
             bare.close()
+        command = [sys.executable, __file__, "--in-flight", model, "--threads", str(arguments.threads)]
+        subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True)
 
 
 def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
-    from learner.learner import Learner
-    from learner.worker import LearnerWorker
     from orchestrator.cluster import Cluster, started
-    from orchestrator.handles import wait_all
     from rollout.mode import ControlTokens
     from rollout.sampler import Sampler
     from rollout.worker import RolloutWorker
 
-    rollout, learner_conf = RolloutConf(threads=arguments.threads, device=Device.cpu), LearnerConf()
+    rollout = RolloutConf(threads=arguments.threads, device=Device.cpu)
     control = ControlTokens(think=4, short=6, think_end=5, eos=1)
     with Cluster(ClusterConf()) as cluster:
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), model, control, SEED])
@@ -222,21 +276,9 @@ def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
         for requests in arguments.requests:
             ratio, speed = compare(requests, arguments.rounds, through_actor(sampler), bare)
             ratios.append(ratio)
-            figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.9)
+            figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.97)
             figure(f"rollout_tokens_per_s_{requests}", speed, "tokens/s")
-        figure("rollout_vs_vllm", min(ratios), "ratio of tokens/s", 0.9)
-
-        ranks = cluster.learner_ranks(
-            learner_conf, LearnerWorker, [[learner_conf, ModelConf(), model, 0, SAMPLING.temperature, 1]]
-        )
-        learner = Learner(ranks, learner_conf)
-        learner.start(None, reference=False)
-        seconds = []
-        for version in range(arguments.pushes + 1):
-            begin = time.perf_counter()
-            wait_all(sampler.load(learner.publish(version)))
-            seconds.append(time.perf_counter() - begin)
-        figure("push_seconds", statistics.median(seconds[1:]), "s")
+        figure("rollout_vs_vllm", min(ratios), "ratio of tokens/s", 0.97)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Whole steps of real training runs against their parts, which are timed inside the same run (timeline.json).
+
+step_vs_parts        run.max_staleness=0: time of the steps over the sum of sampling, grading, learning, publishing
+                     and loading in the same time; goal 1.05
+step_vs_max          run.max_staleness=1, one engine and one learner rank, each pinned to a core of its own: time of
+                     the steps over the larger of all sampling and all learning in the same time; goal 1.10
+overlap_gain         trajectories/s of the second over those of the first
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEPS, SKIPPED = 30, 5  # the first steps fill the queue
+SETTINGS = [
+    "experiment=quickstart", f"run.steps={STEPS}", "run.save_every=0", "run.check_every=0", "evaluate.every=0",
+    "evaluate.final=false", "tracker.report=false", "rollout.prompts_per_step=64", "warmup.steps=300",
+    "learner.schedule=constant", "learner.lr=1e-6",
+]  # fmt: skip
+CORES = {"ray::RolloutWorker": 0, "ray::LearnerWorker": 1}
+
+
+def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path, scratch: Path) -> None:
+    from orchestrator.busy import STAGES, WORK, by_kind
+    from orchestrator.trace import read
+
+    speeds = []
+    for staleness in (0, 1):
+        folder = train(root, scratch, staleness)
+        trace = read(folder / "timeline.json")
+        assert trace is not None, f"{folder}/timeline.json holds no steps"
+        windows = trace.windows[SKIPPED:]
+        wall = sum(end - begin for begin, end in windows)
+        seconds = {actor: by_kind(spans, windows) for actor, spans in trace.spans.items()}
+        work = {actor: spent.get(WORK.get(actor.kind, ""), 0.0) for actor, spent in seconds.items()}
+        listed = ", ".join(f"{actor.name} {1e3 * s / len(windows):.0f} ms" for actor, s in work.items() if s)
+        say(f"staleness {staleness}: {1e3 * wall / len(windows):.0f} ms a step; {listed}")
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        speeds.append(64 * 8 * len(windows) / wall)
+        if staleness == 0:
+            kinds = ("sampling", "grading", "learning", "publishing", "loading weights")
+            parts = sum(spent.get(kind, 0.0) for spent in seconds.values() for kind in kinds)
+            figure("step_vs_parts", wall / parts, "ratio", 1.05)
+        else:
+            stale = [row["staleness/max"] for row in rows if "staleness/max" in row]
+            say(f"staleness of the batches: {stale}")
+            assert max(stale) == 1
+            most = max(work[actor] for actor in work if actor.kind in STAGES)
+            figure("step_vs_max", wall / most, "ratio", 1.10)
+    figure("overlap_gain", speeds[1] / speeds[0], "ratio of trajectories/s", None)
+
+
+def train(root: Path, scratch: Path, staleness: int) -> Path:
+    name = f"staleness-{staleness}"
+    command = [sys.executable, "-m", "orchestrator.cli", "train", *SETTINGS, f"run.root={scratch}", f"run.name={name}",
+               f"run.max_staleness={staleness}", f"warmup.cache={scratch}/warmup",
+               *(["algorithm.importance=truncate"] if staleness else [])]  # fmt: skip
+    process = subprocess.Popen(command, cwd=root, stdout=sys.stderr, start_new_session=True)
+    if staleness:
+        threading.Thread(target=pin, args=(process,), daemon=True).start()
+    if process.wait():
+        sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}")
+    return scratch / name
+
+
+def pin(process: Any) -> None:
+    """Each of the two to a core of its own, from its first moment on: threads that it starts later stay there."""
+    import psutil
+
+    if len(os.sched_getaffinity(0)) < 2:
+        return
+    pinned: set[int] = set()
+    while process.poll() is None and len(pinned) < len(CORES):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            try:
+                title = child.cmdline()[0]
+                core = next((c for begin, c in CORES.items() if title.startswith(begin)), None)
+                if core is not None and child.pid not in pinned:
+                    for thread in child.threads():
+                        os.sched_setaffinity(thread.id, {core})
+                    pinned.add(child.pid)
+            except (psutil.Error, ProcessLookupError, IndexError):
+                continue  # it has just ended
+        time.sleep(0.2)
