@@ -1,7 +1,7 @@
-"""Ray started or joined, actors placed, everything taken down again.
+"""Ray started or joined, plans of placement carried out, everything taken down again.
 
 In: configuration. Out: `Handle`s of rollout workers, reward actors and learner ranks. Must not know: what the actors
-do.
+do, why they sit where they sit (`orchestrator.placement`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -24,12 +25,22 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from conf.schema import ClusterConf, Device, LearnerConf, RewardConf, RolloutConf
+from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
 from orchestrator.errors import ActorDied, RunError, WaitedTooLong
-from orchestrator.handles import Future, Handle
+from orchestrator.handles import Future, Handle, wait_all
+from orchestrator.placement import Plan, Role, Seat, plan
 from rollout.errors import BadInput
 
-Bundle = dict[str, float]
+CALLS_AT_ONCE = 64  # that a rollout worker serves, each in a thread of its own: most of them wait for its engine
+
+
+@dataclass(slots=True)
+class _Site:
+    """A placement group that is held, and the actors that sit in it so far."""
+
+    plan: Plan
+    group: PlacementGroup
+    seated: dict[Role, list[Handle]] = field(default_factory=dict)
 
 
 class Cluster:
@@ -37,7 +48,7 @@ class Cluster:
 
     def __init__(self, conf: ClusterConf):
         self.conf = conf
-        self._placed: list[tuple[PlacementGroup, list[Handle]]] = []
+        self._sites: list[_Site] = []
         self._own_token = False
 
     def __enter__(self) -> Cluster:
@@ -75,9 +86,11 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         dead = self._dead() if isinstance(error, Exception) and not isinstance(error, (BadInput, ActorDied)) else []
-        for group, handles in reversed(self._placed):
-            self._release(group, handles)
-        self._placed.clear()
+        for site in reversed(self._sites):
+            for handles in list(site.seated.values()):
+                _end(handles)
+            _free(site)
+        self._sites.clear()
         ray.shutdown()
         if self._own_token:
             _authenticate(None)
@@ -86,7 +99,7 @@ class Cluster:
 
     def _dead(self) -> list[ActorDied]:
         dead = []
-        for handle in (handle for _, handles in self._placed for handle in handles):
+        for handle in (handle for site in self._sites for handles in site.seated.values() for handle in handles):
             try:
                 handle.call("ready", timeout_s=0.5).wait()
             except ActorDied as error:
@@ -95,104 +108,146 @@ class Cluster:
                 continue
         return dead
 
-    def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[Handle]:
-        bundle = _bundle(conf.num_cpus, _gpus(conf))
-        environment = {"OMP_NUM_THREADS": str(conf.threads)}
-        return self._place(
-            "rollout worker", "rollout.workers", body, [arguments] * conf.workers, bundle, conf.timeout_s, environment
-        )
+    def reserve(self, rollout: RolloutConf, learner: LearnerConf, reward: RewardConf) -> None:
+        """Hold the places of a whole run, so that all of it is placed or nothing is; the calls below fill them.
 
-    def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[Handle]:
-        bundle = _bundle(conf.num_cpus, _gpus(conf))
-        environment = {"OMP_NUM_THREADS": str(conf.threads)}
-        return self._place("learner rank", "learner.ranks", body, arguments, bundle, conf.timeout_s, environment)
-
-    def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[Handle]:
-        return self._place(
-            "reward actor", "reward.workers", body, [arguments] * conf.workers, _bundle(conf.num_cpus, 0), 3600.0, {}
-        )
-
-    def release(self, handles: list[Handle]) -> None:
-        """End these actors (as they were placed) and free their resources."""
-        for placed in list(self._placed):
-            if placed[1] is handles:
-                self._placed.remove(placed)
-                self._release(*placed)
-
-    def _place(
-        self,
-        name: str,
-        key: str,
-        body: type,
-        arguments: list[list[Any]],
-        bundle: Bundle,
-        timeout_s: float,
-        environment: dict[str, str],
-    ) -> list[Handle]:
-        self._refuse_impossible(name, key, bundle, len(arguments))
-        group = placement_group([dict(bundle) for _ in arguments], strategy="PACK")
-        if not group.wait(self.conf.start_timeout_s):
-            remove_placement_group(group)
-            raise WaitedTooLong(
-                f"the driver waited {self.conf.start_timeout_s:g} s for a place for {len(arguments)} {name}s "
-                f"({_readable(bundle)} each): the cluster is busy; free it, or lower {key}"
-            )
-        actor_class = ray.remote(body)
-        handles = []
-        for index, args in enumerate(arguments):
-            actor = actor_class.options(
-                num_cpus=bundle["CPU"],
-                num_gpus=bundle.get("GPU", 0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-                runtime_env={"env_vars": environment} if environment else None,
-            ).remote(*args)
-            handles.append(Handle(actor, f"{name} {index}", timeout_s))
-        self._placed.append((group, handles))
-        return handles
+        Actors that nothing was reserved for get a placement group of their own. Raises BadInput when the cluster is too
+        small, WaitedTooLong when it is busy.
+        """
+        self._hold(plan(self.conf.placement, rollout, learner, reward))
 
     def refuse_too_small(self, rollout: RolloutConf, learner: LearnerConf, reward: RewardConf) -> None:
         """BadInput, before a long warm-up, when the whole run will not fit next to each other."""
-        asked = {
-            "rollout.workers": (rollout.workers, _bundle(rollout.num_cpus, _gpus(rollout))),
-            "learner.ranks": (learner.ranks, _bundle(learner.num_cpus, _gpus(learner))),
-            "reward.workers": (reward.workers, _bundle(reward.num_cpus, 0)),
+        self._refuse_impossible(plan(self.conf.placement, rollout, learner, reward))
+
+    def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[Handle]:
+        """Threaded actors: up to CALLS_AT_ONCE calls to each run side by side, in no order. With
+        cluster.placement=shared the learner ranks are placed before them."""
+        site = self._site(Role.rollout, plan(self.conf.placement, rollout=conf))
+        every = {
+            "max_concurrency": CALLS_AT_ONCE,
+            "max_restarts": conf.max_restarts,
+            "max_task_retries": conf.max_restarts,  # what a lost worker was asked for, it is asked for again
         }
+        return self._seat(site, Role.rollout, body, [arguments] * conf.workers, conf.timeout_s, conf.threads, every)
+
+    def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[Handle]:
+        site = self._site(Role.learner, plan(self.conf.placement, learner=conf))
+        return self._seat(site, Role.learner, body, arguments, conf.timeout_s, conf.threads)
+
+    def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[Handle]:
+        site = self._site(Role.reward, plan(self.conf.placement, reward=conf))
+        return self._seat(site, Role.reward, body, [arguments] * conf.workers, 3600.0)
+
+    def release(self, handles: list[Handle]) -> None:
+        """End these actors (as they were placed); their resources are free once none of their group is left."""
+        for site in list(self._sites):
+            for role in [role for role, seated in site.seated.items() if seated is handles]:
+                _end(site.seated.pop(role))
+                if not site.seated:
+                    self._sites.remove(site)
+                    _free(site)
+
+    def _site(self, role: Role, alone: Plan) -> _Site:
+        """Where seats for `role` were reserved and are free, or a new group for this role alone."""
+        for site in self._sites:
+            if role in site.plan.seats and role not in site.seated:
+                return site
+        return self._hold(alone)
+
+    def _hold(self, wanted: Plan) -> _Site:
+        self._refuse_impossible(wanted)
+        group = placement_group([dict(bundle) for bundle in wanted.bundles], strategy=wanted.strategy)
+        if not group.wait(self.conf.start_timeout_s):
+            remove_placement_group(group)
+            listed = ", ".join(
+                f"{len(seats)} {role.value}s ({_readable(seats[0])} each)" for role, seats in wanted.seats.items()
+            )
+            raise WaitedTooLong(
+                f"the driver waited {self.conf.start_timeout_s:g} s for a place for {listed}: the cluster is busy; "
+                f"free it, or lower {' or '.join(role.key for role in wanted.seats)}"
+            )
+        self._sites.append(_Site(wanted, group))
+        return self._sites[-1]
+
+    def _seat(
+        self,
+        site: _Site,
+        role: Role,
+        body: type,
+        arguments: list[list[Any]],
+        timeout_s: float,
+        threads: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> list[Handle]:
+        actor_class: Any = ray.remote(body)
+        handles = site.seated[role] = []
+        for index, (seat, args) in enumerate(zip(site.plan.seats[role], arguments, strict=True)):
+            environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+            if seat.beside:
+                environment |= self._gpus_of(site, seat)
+            actor = actor_class.options(
+                num_cpus=seat.cpus,
+                num_gpus=seat.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    site.group, placement_group_bundle_index=seat.bundle
+                ),
+                runtime_env={"env_vars": environment} if environment else None,
+                **(options or {}),
+            ).remote(*args)
+            handles.append(Handle(actor, f"{role.value} {index}", timeout_s))
+        return handles
+
+    def _gpus_of(self, site: _Site, seat: Seat) -> dict[str, str]:
+        """The environment in which a sampler sees the GPUs of the ranks beside it, which Ray counts as theirs."""
+        ranks = site.seated[Role.learner]
+        found = wait_all(
+            [ranks[r].call("__ray_call__", _own_gpus, timeout_s=self.conf.start_timeout_s) for r in seat.beside]
+        )
+        return {
+            "CUDA_VISIBLE_DEVICES": ",".join(gpu for gpus in found for gpu in gpus),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+
+    def _refuse_impossible(self, wanted: Plan) -> None:
         total = ray.cluster_resources()
         for resource in ("CPU", "GPU"):
-            parts = {key: (count, each.get(resource, 0)) for key, (count, each) in asked.items() if each.get(resource)}
-            need, have = sum(count * each for count, each in parts.values()), total.get(resource, 0)
-            if need > have + 1e-6:
+            need, have, parts = wanted.needs(resource), total.get(resource, 0), wanted.parts(resource)
+            taken = sum(site.plan.needs(resource) for site in self._sites)
+            if need > have - taken + 1e-6:
                 listed = " + ".join(f"{key}={count} of {each:g}" for key, (count, each) in parts.items())
+                already = f", {taken:g} of them taken by this run's other actors" if taken else ""
                 raise BadInput(
-                    f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}; lower one of them, "
-                    f"or its num_{resource.lower()}s"
+                    f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}{already}; lower "
+                    f"{'one of them' if len(parts) > 1 else next(iter(parts))}, or its num_{resource.lower()}s"
+                )
+            largest = max((node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]), default=0)
+            most = max((bundle.get(resource, 0) for bundle in wanted.bundles), default=0)
+            if most > largest + 1e-6:
+                raise BadInput(
+                    f"{' and '.join(parts)}: {most:g} {resource}s are wanted on one host, and the largest has "
+                    f"{largest:g}; lower num_{resource.lower()}s or rollout.tensor_parallel"
                 )
 
-    def _refuse_impossible(self, name: str, key: str, bundle: Bundle, count: int) -> None:
-        total = ray.cluster_resources()
-        taken = {
-            resource: sum(b.get(resource, 0) for group, _ in self._placed for b in group.bundle_specs)
-            for resource in bundle
-        }
-        for resource, each in bundle.items():
-            have = total.get(resource, 0)
-            if each * count > have - taken[resource] + 1e-6:
-                already = f", {taken[resource]:g} of them taken by this run's other actors" if taken[resource] else ""
-                raise BadInput(
-                    f"{key}={count}: {count} {name}s of {each:g} {resource} each do not fit, the cluster has "
-                    f"{have:g} {resource}s{already}; lower {key} or its num_{resource.lower()}s"
-                )
 
-    def _release(self, group: PlacementGroup, handles: list[Handle]) -> None:
-        closing = [handle.call("close", timeout_s=5.0) for handle in handles]
-        for future in closing:
-            with contextlib.suppress(Exception):  # it is being ended either way; its work is done or lost already
-                future.wait()
-        for handle in handles:
-            with contextlib.suppress(Exception):
-                ray.kill(handle.actor)
+def _own_gpus(_: Any) -> list[str]:
+    """Run in an actor: the ids of the GPUs that Ray gave it."""
+    return list(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+
+
+def _end(handles: list[Handle]) -> None:
+    closing = [handle.call("close", timeout_s=5.0) for handle in handles]
+    for future in closing:
+        with contextlib.suppress(Exception):  # it is being ended either way; its work is done or lost already
+            future.wait()
+    for handle in handles:
         with contextlib.suppress(Exception):
-            remove_placement_group(group)
+            ray.kill(handle.actor)
+
+
+def _free(site: _Site) -> None:
+    with contextlib.suppress(Exception):
+        remove_placement_group(site.group)
 
 
 def _install(handlers: dict[signal.Signals, Any]) -> None:
@@ -227,8 +282,6 @@ def listening_on(port: int | None) -> Iterator[None]:
 
 def started(handles: list[Handle], method: str, timeout_s: float, *args: Any) -> list[Any]:
     """Call `method` on all at once and wait: for actors that take long to come up."""
-    from orchestrator.handles import wait_all
-
     futures: list[Future] = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
     return wait_all(futures)
 
@@ -247,13 +300,5 @@ def _authenticate(token: str | None) -> None:
     AuthenticationTokenLoader.instance().reset_cache()  # and its token when it was first used
 
 
-def _gpus(conf: RolloutConf | LearnerConf) -> float:
-    return conf.num_gpus if conf.device is Device.gpu else 0.0
-
-
-def _bundle(num_cpus: float, num_gpus: float) -> Bundle:
-    return {"CPU": num_cpus, **({"GPU": num_gpus} if num_gpus else {})}
-
-
-def _readable(bundle: Bundle) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+def _readable(seat: Seat) -> str:
+    return f"{seat.cpus:g} CPU" + (f", {seat.gpus:g} GPU" if seat.gpus else "")

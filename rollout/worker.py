@@ -206,11 +206,13 @@ class RolloutWorker:
 
     def sleep(self, keep: bool) -> None:
         """Leave the GPU, see `Engine.sleep`. RuntimeError while sequences are under way."""
-        self._call(lambda: self.engine.sleep(keep))
+        with self.spans.of("leaving the GPU"):
+            self._call(lambda: self.engine.sleep(keep))
 
     def wake(self, tags: list[str] | None = None) -> None:
         """Take the GPU again, see `Engine.wake`."""
-        self._call(lambda: self.engine.wake(tags))
+        with self.spans.of("taking the GPU"):
+            self._call(lambda: self.engine.wake(tags))
 
     # ------------------------------------------------------------------ the engine's thread
 

@@ -1,0 +1,190 @@
+"""A learner rank's tensors put to rest in the host's memory, so that a sampler may have the GPU, and taken up again.
+
+In: the objects that hold the tensors. Out: the same tensors, without memory on the device while they rest. Must not
+know: what the tensors mean, who wants the device.
+
+It works on torch's untyped storages, whatever ZeRO stage made them. Views and aliases (DeepSpeed keeps many: flat
+groups, partitions, gradients) stay valid: each goes on pointing to its storage, which is emptied and filled again.
+
+    residence.rest("optimizer")   all but the policy's own weights: optimizer states, master weights, gradients,
+                                  buckets, the frozen reference. Enough to publish.
+    residence.rest("all")         everything
+    residence.wake()              as it was, bit for bit
+
+torch has no guard of its own: reading an emptied tensor ends a CPU process at once. So whoever uses the tensors calls
+`need` before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["optimizer", "all"]
+LIBRARIES = ("torch", "deepspeed", "learner", "transformers", "peft")  # whose objects are looked into
+
+
+@dataclass(slots=True, eq=False)
+class _Resting:
+    storage: torch.UntypedStorage
+    size: int  # bytes
+    home: Tensor | None  # u8[size] on the host; None: what was in it need not come back
+
+
+class Resting(RuntimeError):
+    """Something was asked of a learner whose tensors are at rest."""
+
+
+class Residence:
+    """The tensors of one rank that live on `device`.
+
+    policy: its parameters and buffers are the weights. holders: whatever else holds tensors, looked through anew at
+    each `rest`. scratch: gives tensors that hold nothing between two steps: their memory is given away, not copied.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        policy: nn.Module,
+        holders: Iterable[Any] = (),
+        scratch: Callable[[], Iterable[Any]] = tuple,
+    ):
+        self.device, self.policy, self.holders, self.scratch = device, policy, [policy, *holders], scratch
+        self._more: list[Callable[[], Any]] = []
+        self.resting: Kind | None = None
+        self._resting: dict[int, _Resting] = {}  # by the storage's address as an object
+        self._homes: dict[int, list[Tensor]] = {}  # page-locked host memory to use again, by size
+
+    def also(self, holder: Callable[[], Any]) -> None:
+        """Gives another object whose tensors rest with "optimizer" and with "all"; asked anew at each `rest`."""
+        self._more.append(holder)
+
+    def _everything(self) -> Iterator[Tensor]:
+        return _tensors([*self.holders, *(holder() for holder in self._more)])
+
+    def rest(self, kind: Kind) -> int:
+        """Put exactly these to rest; weights that rest already come back for "optimizer". Returns the bytes at rest."""
+        if kind not in ("optimizer", "all"):
+            raise ValueError(f'what rests must be "optimizer" or "all", got {kind!r}')
+        _own([tensor for tensor in self._everything() if tensor.device.type == self.device.type])
+        weights = _storages(_weights(self.policy), self.device)
+        wanted = _storages(self._everything(), self.device)
+        if kind == "optimizer":
+            for key in weights:
+                wanted.pop(key, None)
+        empty = _storages(_tensors(self.scratch()), self.device)
+        self.resting = kind  # also when what follows fails half-way: nothing may be used then
+        self._synchronize()
+        for key in [key for key in self._resting if key not in wanted and key in weights]:
+            self._take_up(key)
+        for key, storage in wanted.items():
+            if key not in self._resting and storage.nbytes():
+                self._put_down(key, storage, key not in empty)
+        self._synchronize()
+        for one in self._resting.values():
+            if one.storage.nbytes():
+                one.storage.resize_(0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self.bytes
+
+    def wake(self) -> None:
+        """Take everything up again; nothing happens when nothing rests."""
+        for key in list(self._resting):
+            self._take_up(key)
+        self._synchronize()
+        self.resting = None
+
+    def need(self, what: Literal["weights", "everything"], who: str) -> None:
+        """Raises Resting when `what` is not there."""
+        if self.resting == "all" or (self.resting == "optimizer" and what == "everything"):
+            raise Resting(
+                f"{who} needs the learner's {what} while {'all of it' if self.resting == 'all' else 'its optimizer'} "
+                "rests on the host: call wake() first"
+            )
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that rest."""
+        return sum(one.size for one in self._resting.values())
+
+    def _put_down(self, key: int, storage: torch.UntypedStorage, keep: bool) -> None:
+        size, home = storage.nbytes(), None
+        if keep:
+            spare = self._homes.get(size)
+            home = spare.pop() if spare else torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            home.copy_(_raw(storage), non_blocking=True)
+        self._resting[key] = _Resting(storage, size, home)
+
+    def _take_up(self, key: int) -> None:
+        one = self._resting.pop(key)
+        one.storage.resize_(one.size)
+        if one.home is not None:
+            _raw(one.storage).copy_(one.home, non_blocking=True)
+            if self.device.type == "cuda":
+                self._homes.setdefault(one.size, []).append(one.home)
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _own(tensors: list[Tensor]) -> None:
+    """Memory of torch's own for those that borrow it (a model's file that is mapped, on the CPU): only that can be
+    given back. Tensors that share memory go on sharing it."""
+    owned: dict[int, Tensor] = {}
+    for tensor in tensors:
+        if tensor.layout is torch.strided and not (storage := tensor.untyped_storage()).resizable():
+            if storage._cdata not in owned:
+                owned[storage._cdata] = _raw(storage).clone()
+            mine = torch.empty(0, dtype=tensor.dtype)
+            mine.set_(owned[storage._cdata].untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+            tensor.data = mine
+
+
+def _raw(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _storages(tensors: Iterable[Tensor], device: torch.device) -> dict[int, torch.UntypedStorage]:
+    found = {}
+    for tensor in tensors:
+        if tensor.device.type == device.type and tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            found[storage._cdata] = storage
+    return found
+
+
+def _weights(policy: nn.Module) -> Iterator[Tensor]:
+    for tensor in (*policy.parameters(), *policy.buffers()):
+        yield tensor.data
+        partition = getattr(tensor, "ds_tensor", None)  # this rank's part under ZeRO-3
+        if isinstance(partition, Tensor):
+            yield partition
+
+
+def _tensors(roots: Iterable[Any]) -> Iterator[Tensor]:
+    """Every tensor that can be reached through containers and the attributes of these libraries' objects."""
+    stack, seen = list(roots), {}
+    while stack:
+        one = stack.pop()
+        if id(one) in seen or isinstance(one, (str, bytes, int, float, type(None), type, Residence)):
+            continue
+        seen[id(one)] = one  # kept: the address of an object that is gone may become another's
+        if isinstance(one, Tensor):
+            yield one
+            if one.is_leaf and one.grad is not None:
+                stack.append(one.grad)
+            stack.extend(vars(one).values())
+        elif isinstance(one, dict):
+            stack.extend(one.keys())
+            stack.extend(one.values())
+        elif isinstance(one, (list, tuple, set, frozenset)) or type(one).__name__ in ("deque", "odict_values"):
+            stack.extend(one)
+        elif type(one).__module__.partition(".")[0] in LIBRARIES:
+            stack.extend(getattr(one, "__dict__", {}).values())
+            stack.extend(getattr(one, name) for name in getattr(type(one), "__slots__", ()) if hasattr(one, name))
