@@ -24,8 +24,8 @@ from reward.panel import Panel
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.sampler import Sampler
+from rollout.share import Sampled, Sampling, Share
 from rollout.stream import PromptStream
-from rollout.worker import Sampled, Sampling, Share
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
 STEPS = (1024, 4096, 16384, 65536, 262144)  # trajectories a step

@@ -38,8 +38,9 @@ from learner.learner import Learner
 from learner.worker import LearnerWorker
 from rollout.mode import ControlTokens
 from rollout.sampler import Sampler
+from rollout.share import Sampling
 from rollout.weights import Route, Weights
-from rollout.worker import RolloutWorker, Sampling
+from rollout.worker import RolloutWorker
 
 ROOT = Path(sys.path[0])
 PAGE = 4096

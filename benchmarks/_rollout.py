@@ -34,7 +34,8 @@ import numpy as np
 
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
-from rollout.worker import Sampling, derive_seed
+from rollout.share import Sampling
+from rollout.worker import derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0

@@ -23,9 +23,10 @@ from reward.judge import Judge
 from reward.panel import Panel
 from rollout.errors import BadInput
 from rollout.sampler import Sampler
+from rollout.share import Sampling
 from rollout.stream import as_prompts
 from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
-from rollout.worker import RolloutWorker, Sampling
+from rollout.worker import RolloutWorker
 
 
 def main(arguments: list[str]) -> None:

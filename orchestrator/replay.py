@@ -155,7 +155,8 @@ def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
 def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster import Cluster, started
     from rollout.sampler import Sampler
-    from rollout.worker import RolloutWorker, Sampling
+    from rollout.share import Sampling
+    from rollout.worker import RolloutWorker
 
     by_version: dict[int, list[Trajectory]] = {}
     for one in recorded.trajectories:

@@ -46,11 +46,12 @@ from reward.judge import Judge
 from reward.panel import Panel
 from rollout.engine import Engine
 from rollout.sampler import Sampler
+from rollout.share import Sampling
 from rollout.stream import PromptStream, as_prompts
 from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer
 from rollout.turns import Turns
 from rollout.weights import route
-from rollout.worker import RolloutWorker, Sampling
+from rollout.worker import RolloutWorker
 
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:

@@ -22,8 +22,8 @@ from reward.verdict import Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.sampler import Sampler
+from rollout.share import Sampling
 from rollout.trajectory import Trajectory
-from rollout.worker import Sampling
 
 CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
 WAYS: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}

@@ -33,81 +33,9 @@ from conf.schema import ModelConf, OnPush, RolloutConf
 from rollout.engine import Engine, Request, Sample
 from rollout.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
-from rollout.prompt import Prompt
+from rollout.share import MODES, Sampled, Share
 from rollout.timeline import Span, Spans
-from rollout.trajectory import Finish, Trajectory
 from rollout.weights import Offer, Weights
-
-MODES = (Mode.THINK, Mode.SHORT, None)
-FINISHES = (Finish.STOP, Finish.LENGTH, Finish.ABORT)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to sample a batch. mode: force this control token; None: the policy chooses."""
-
-    temperature: float
-    top_p: float
-    max_response_tokens: int  # control token included
-    mode: Mode | None = None
-    max_tokens_short: int | None = None  # further limits by the mode that was chosen; None: none
-    max_tokens_think: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Share:
-    """What one worker is asked for: responses `siblings[i]` = (index into prompts, sibling number)."""
-
-    batch: int  # number of the batch, unique; an older batch's sequences begin before those of a newer one
-    step: int  # seeds follow from (run seed, prompt, sibling, step)
-    min_version: int  # of the weights that may sample it
-    prompts: tuple[Prompt, ...]
-    siblings: tuple[tuple[int, int], ...]
-    sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
-    """A worker's answer to a `Share`, in columns: n responses in its order, of `lengths[i]` tokens each."""
-
-    lengths: np.ndarray  # i32[n]; 0: given up (see `RolloutWorker.abort`)
-    token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included
-    logprobs: np.ndarray  # f32[sum of lengths], nats; 0 for a forced control token
-    versions: np.ndarray  # i32[sum of lengths]
-    modes: np.ndarray  # u8[n], index into MODES
-    finishes: np.ndarray  # u8[n], index into FINISHES
-    forced: bool
-    tokens: int  # sampled ones
-    begin: float  # seconds since the epoch, when its first sequence began
-    end: float  # when its last one ended
-
-    @property
-    def seconds(self) -> float:
-        return self.end - self.begin
-
-    def trajectories(self, prompts: list[Prompt], siblings: list[int]) -> list[Trajectory | None]:
-        """One for each (prompt, sibling) of the share, in its order; None where it was given up."""
-        ends = np.cumsum(self.lengths).tolist()
-        found: list[Trajectory | None] = []
-        begin = 0
-        for i, end in enumerate(ends):
-            if end == begin:
-                found.append(None)
-                continue
-            found.append(
-                Trajectory(
-                    prompts[i],
-                    siblings[i],
-                    self.token_ids[begin:end],
-                    self.logprobs[begin:end],
-                    MODES[self.modes[i]],
-                    FINISHES[self.finishes[i]],
-                    self.versions[begin:end],
-                    self.forced,
-                )
-            )
-            begin = end
-        return found
 
 
 @dataclass(slots=True, eq=False)

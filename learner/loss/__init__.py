@@ -2,8 +2,8 @@
 
 One small file per algorithm with two functions from a response's length to its weights, `token_weights` (w) and
 `kl_weights` (v). They are computed from totals known before the first forward pass, so gradients do not depend on the
-number of ranks, the packing or the micro-batch size. A new algorithm is a file here, its name in `conf.choices.Loss` and
-its line in the table of `learner.objective`.
+number of ranks, the packing or the micro-batch size. A new algorithm is a file here, its name in `conf.choices.Loss`
+and its line in the table of `learner.objective`.
 
 | file | weights |
 |---|---|

@@ -161,7 +161,7 @@ def test_a_real_engine_and_a_real_learner(
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.engine import Request
-    from rollout.worker import Sampling, Share
+    from rollout.share import Sampling, Share
 
     learner = make_learner(tiny_model)
     turns = SharedTurns([local_handle(rollout_worker)], learner.ranks, 60.0, lambda fs: [f.wait() for f in fs])

@@ -20,8 +20,9 @@ from orchestrator.errors import RunError
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.sampler import Sampler
+from rollout.share import Sampling
 from rollout.trajectory import Trajectory
-from rollout.worker import RolloutWorker, Sampling
+from rollout.worker import RolloutWorker
 
 MakePrompts = Callable[..., list[Prompt]]
 MAX_TOKENS = 2048

@@ -18,8 +18,8 @@ from learner.worker import LearnerWorker
 from rollout.channel import Host
 from rollout.engine import Engine, Request
 from rollout.prompt import Prompt
+from rollout.share import Sampling, Share
 from rollout.weights import Door, Offer, Push, Route, Weights, flatten
-from rollout.worker import Sampling, Share
 
 MakePrompts = Callable[..., list[Prompt]]
 In = Callable[..., "Future[Any]"]

@@ -12,9 +12,9 @@ import pytest
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.sampler import Sampler
+from rollout.share import Sampled, Sampling
 from rollout.trajectory import Trajectory
 from rollout.weights import Push
-from rollout.worker import Sampled, Sampling
 
 MakePrompts = Callable[..., list[Prompt]]
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=8)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conf.schema import RolloutConf
+from rollout.share import Sampled, Sampling, Share
 from rollout.weights import flatten
-from rollout.worker import Sampled, Sampling, Share
 
 CLOSE = 1e-4  # nats: the same sums in another order
 
