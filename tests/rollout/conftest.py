@@ -1,0 +1,36 @@
+"""Makes `scripted` and `policies` importable for the tests of this folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.schema import OnPush
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Threads take turns a hundred times as often as they normally do."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="session")
+def policies(tiny_model: Path) -> Any:
+    from policies import make_policies
+
+    return make_policies(tiny_model)
+
+
+@pytest.fixture(params=list(OnPush), ids=lambda way: way.value)
+def way(request: pytest.FixtureRequest, rollout_worker: Any, monkeypatch: pytest.MonkeyPatch) -> OnPush:
+    monkeypatch.setattr(rollout_worker.conf, "on_push", request.param)
+    return request.param

@@ -1,0 +1,317 @@
+"""One rollout worker with an engine that follows a script, called by many at once: who begins when, who waits for which
+weights, who is given up, and what its callers hear when it ends.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from scripted import (
+    CONTROL,
+    PATIENCE_S,
+    RUN_SEED,
+    Notes,
+    ScriptedEngine,
+    ScriptedWeights,
+    ThreadFuture,
+    ThreadHandle,
+    answer,
+    check_left_over,
+    make_worker,
+    pauses,
+    prompt,
+)
+
+from conf.schema import ModelConf, OnPush, RolloutConf
+from rollout.errors import EngineDied
+from rollout.prompt import Prompt
+from rollout.share import Sampled, Sampling, Share
+from rollout.trajectory import Trajectory
+from rollout.worker import RolloutWorker, derive_seed
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+def ask(
+    batch: int, prompts: list[Prompt], siblings: int = 1, least: int = 0, longest: int = 30, step: int = 0
+) -> Share:
+    pairs = tuple((p, s) for p in range(len(prompts)) for s in range(siblings))
+    return Share(batch, step, least, tuple(prompts), pairs, Sampling(1.0, 1.0, longest))
+
+
+def found(share: Share, sampled: Sampled) -> list[Trajectory | None]:
+    return sampled.trajectories([share.prompts[p] for p, _ in share.siblings], [s for _, s in share.siblings])
+
+
+def long_ones(count: int, longest: int = 30, step: int = 0) -> list[Prompt]:
+    """Prompts whose answers are cut off."""
+    found = []
+    for i in range(10_000):
+        if not answer(derive_seed(RUN_SEED, prompt(i, None, "long").uid, 0, step), longest, {})[1]:
+            found.append(prompt(i, None, "long"))
+        if len(found) == count:
+            return found
+    raise AssertionError("the script writes too few long answers")
+
+
+def until(true: Any) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "stuck"
+        time.sleep(0.0005)
+
+
+@dataclass
+class Stepped:
+    """A worker whose engine makes a step only when it is told to."""
+
+    worker: RolloutWorker
+    notes: Notes
+    handle: ThreadHandle
+    asked: int = 0
+
+    def ask(self, method: str, *args: Any) -> ThreadFuture:
+        """Call, and wait until the call lies in the worker's inbox, which the engine, in a step, does not look into."""
+        until(lambda: self.notes.at_gate)
+        size = self.worker._inbox.qsize()
+        answer = self.handle.call(method, *args)
+        until(lambda: self.worker._inbox.qsize() == size + 1)
+        return answer
+
+    def start(self, share: Share) -> ThreadFuture:
+        """The same while nothing runs: afterwards the engine is in its first step."""
+        answer = self.handle.call("sample", share)
+        until(lambda: self.notes.at_gate)
+        return answer
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            until(lambda: self.notes.at_gate)
+            steps = self.notes.steps + 1
+            self.notes.gate.release()
+            until(lambda now=steps: self.notes.steps == now)
+
+    def run_on(self) -> None:
+        self.notes.gate.release(10_000)
+
+
+@pytest.fixture
+def make_stepped() -> Iterator[Any]:
+    made: list[Stepped] = []
+
+    def make(**conf: Any) -> Stepped:
+        notes = Notes(gate=threading.Semaphore(0))
+        worker = make_worker(notes, RolloutConf(**conf))
+        made.append(Stepped(worker, notes, ThreadHandle(worker)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.run_on()
+        one.worker.close()
+
+
+def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_stepped: Any) -> None:
+    """Also when what they wait for is given up in the moment that the second come."""
+    one = make_stepped(on_push=OnPush.drain)
+    sampled = one.start(ask(1, long_ones(3)))
+    first = one.ask("load", ScriptedWeights(1))
+    one.step()
+    given_up, second = one.ask("abort", 1), one.ask("load", ScriptedWeights(2))
+    one.run_on()
+    first.wait(), second.wait()
+    assert given_up.wait() == 3 and sampled.wait().lengths.tolist() == [0, 0, 0]
+    assert one.notes.loads == [(1, 0), (2, 0)] and one.worker.ready() == 2
+
+
+def test_nothing_begins_while_a_worker_drains(make_stepped: Any) -> None:
+    one = make_stepped(on_push=OnPush.drain)
+    first = one.start(ask(1, long_ones(2, 10), longest=10))
+    loaded, second = one.ask("load", ScriptedWeights(4)), one.ask("sample", ask(2, [prompt(1)]))
+    one.run_on()
+    assert loaded.wait() >= 0
+    assert set(first.wait().versions) == {0} and set(second.wait().versions) == {4}
+    assert [version for _, version in one.notes.begun] == [0, 0, 4]
+
+
+def test_weights_come_between_two_tokens(make_stepped: Any) -> None:
+    one = make_stepped()
+    sampled = one.start(ask(1, long_ones(3)))
+    one.step(2)
+    first = one.ask("load", ScriptedWeights(1))
+    one.step()  # the third, by the old weights: it had begun
+    assert first.wait() >= 0
+    one.step(4)
+    one.ask("load", ScriptedWeights(2))
+    one.ask("load", ScriptedWeights(3))
+    one.run_on()
+    versions = sampled.wait().versions.reshape(3, 30)
+    assert versions.tolist() == [[0] * 3 + [1] * 5 + [3] * 22] * 3
+
+
+def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Any) -> None:
+    """With room for two: those that run are not disturbed; within a batch in the order given, siblings together."""
+    one = make_stepped(max_num_seqs=2)
+    shares = {
+        batch: ask(batch, [prompt(i, None, f"b{batch}") for i in range(2)], 2, longest=4) for batch in (7, 3, 9, -50)
+    }
+    answers = [one.start(shares[7])] + [one.ask("sample", shares[batch]) for batch in (9, 3, -50)]
+    one.run_on()
+    for answer_ in answers:
+        answer_.wait()
+    seeds = {
+        batch: [derive_seed(RUN_SEED, share.prompts[p].uid, s, 0) for p, s in share.siblings]
+        for batch, share in shares.items()
+    }
+    expected = seeds[7][:2] + seeds[-50] + seeds[3] + seeds[7][2:] + seeds[9]
+    assert [seed for seed, _ in one.notes.begun] == expected and one.notes.most == 2
+
+
+def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped: Any) -> None:
+    one = make_stepped(max_num_seqs=1)
+    shares = [ask(3, [prompt(i, None, "same")], longest=3) for i in range(5)]
+    answers = [one.start(shares[0])] + [one.ask("sample", share) for share in shares[1:]]
+    one.run_on()
+    for answer_ in answers:
+        answer_.wait()
+    assert [seed for seed, _ in one.notes.begun] == [
+        derive_seed(RUN_SEED, share.prompts[0].uid, 0, 0) for share in shares
+    ]
+
+
+def test_a_share_waits_for_its_weights() -> None:
+    """Asked for before they come: every token is theirs. Meanwhile it holds up nobody, a newer batch neither."""
+    notes = Notes()
+    worker = make_worker(notes, RolloutConf())
+    handle = ThreadHandle(worker)
+    early = handle.call("sample", ask(1, [prompt(i) for i in range(4)], least=3))
+    others = handle.call("sample", ask(2, [prompt(i) for i in range(4)], step=1)).wait()
+    assert set(others.versions) == {0} and not early.done()
+    worker.load(ScriptedWeights(2))
+    time.sleep(0.01)
+    assert not early.done() and len(notes.begun) == 4
+    worker.load(ScriptedWeights(3))
+    assert set(early.wait().versions) == {3}
+    kinds = [span.kind for span in worker.take_spans()]
+    assert "waiting for weights" in kinds and "loading weights" in kinds and "sampling" in kinds
+    check_left_over(worker, notes)
+
+
+def test_giving_up_leaves_the_others_alone(make_stepped: Any) -> None:
+    """What is running, what waits for room, and what waits for weights; what had ended stays."""
+    one = make_stepped(max_num_seqs=4)
+    short = next(p for p in (prompt(i, None, "s") for i in range(999)) if len(found_ids(p)) == 2)
+    doomed = ask(5, [short, *long_ones(6)])
+    sampled = one.start(doomed)
+    others = one.ask("sample", ask(6, [prompt(i) for i in range(8)]))
+    never = one.ask("sample", ask(5, [prompt(99)], least=77))
+    one.step(3)
+    given_up = one.ask("abort", 5)
+    one.step()
+    assert given_up.wait() == 7
+    assert sampled.wait().lengths.tolist() == [2] + [0] * 6 and never.wait().lengths.tolist() == [0]
+    kept = found(doomed, sampled.wait())
+    assert kept[0] is not None and kept[0].token_ids.tolist() == found_ids(short) and kept[1:] == [None] * 6
+    assert [entry[0] for entry in one.worker._waiting] in ([], [6])
+    one.run_on()
+    assert (others.wait().lengths > 0).all()
+    assert one.worker.abort(5) == one.worker.abort(6) == one.worker.abort(1234) == 0
+    check_left_over(one.worker, one.notes)
+
+
+def found_ids(p: Prompt, step: int = 0, longest: int = 30) -> list[int]:
+    return answer(derive_seed(RUN_SEED, p.uid, 0, step), longest, {})[0]
+
+
+def test_a_share_without_siblings() -> None:
+    notes = Notes()
+    worker = make_worker(notes, RolloutConf())
+    share = replace(ask(1, [prompt(1)]), siblings=())
+    sampled = worker.sample(share)
+    assert len(sampled.lengths) == len(sampled.token_ids) == sampled.tokens == 0 and sampled.seconds >= 0
+    assert found(share, sampled) == []
+    check_left_over(worker, notes)
+
+
+def test_weights_that_cannot_be_loaded_are_the_loaders_affair(make_stepped: Any) -> None:
+    one = make_stepped()
+    sampled = one.start(ask(1, long_ones(2)))
+    broken = one.ask("load", ScriptedWeights(1, broken=True))
+    one.run_on()
+    with pytest.raises(ValueError, match="broken weights of version 1"):
+        broken.wait()
+    assert set(sampled.wait().versions) == {0}
+    one.worker.load(ScriptedWeights(2))
+    assert set(one.worker.sample(ask(2, [prompt(1)], least=2)).versions) == {2}
+
+
+def test_an_engine_that_cannot_start_says_so_at_once() -> None:
+    def make(*args: Any) -> Any:
+        raise ZeroDivisionError("no engine")
+
+    with pytest.raises(ZeroDivisionError, match="no engine"):
+        RolloutWorker(RolloutConf(), ModelConf(), "", CONTROL, 0, make_engine=make)
+
+
+def test_a_worker_asks_for_the_current_weights() -> None:
+    make = partial(ScriptedEngine, Notes())
+    for weights, version in ((ScriptedWeights(8), 8), (None, 0)):
+        worker = RolloutWorker(
+            RolloutConf(), ModelConf(), "", CONTROL, 0, current=lambda found=weights: found, make_engine=make
+        )
+        assert worker.ready() == version
+        worker.close()
+
+
+# ---------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("end", ["failure", "close"])
+def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
+    """Whatever they wait for, and whenever the end comes: an answer, or EngineDied; nothing else, and soon."""
+    told = Counter()
+    for seed in range(150):
+        rng = random.Random(seed)
+        notes = Notes(pause=pauses(rng), fail_at=rng.randint(1, 60) if end == "failure" else None)
+        conf = RolloutConf(max_num_seqs=rng.choice([1, 8]), on_push=rng.choice(list(OnPush)))
+        worker = make_worker(notes, conf)
+        handle = ThreadHandle(worker)
+        calls = [("sample", ask(i, [prompt(i * 9 + k) for k in range(5)], 2)) for i in range(6)]
+        calls += [("load", ScriptedWeights(i)) for i in range(1, 4)]
+        calls += [("abort", 3), ("sample", ask(9, [prompt(0)], least=99))]
+        rng.shuffle(calls)
+        try:
+            answers = []
+            for call in calls:
+                answers.append(handle.call(*call))
+                if rng.random() < 0.3:
+                    time.sleep(rng.random() * 0.002)
+            if end == "close":
+                time.sleep(rng.random() * 0.003)
+                worker.close()
+            for answer_ in answers:
+                try:
+                    answer_.wait()
+                    told["answered"] += 1
+                except EngineDied as error:
+                    told["died"] += 1
+                    words = "ZeroDivisionError: as the script says" if end == "failure" else "was closed"
+                    assert words in str(error)
+            for call in calls:
+                with pytest.raises(EngineDied):
+                    handle.call(*call).wait()
+        except BaseException as error:
+            error.add_note(f"schedule {seed}")
+            raise
+        worker._thread.join(PATIENCE_S)
+        assert not worker._thread.is_alive()
+        assert notes.closed
+    assert told["answered"] > 100 and told["died"] > 100

@@ -1,0 +1,151 @@
+"""Caps by mode, batches given up, loads that fail half-way, on real vLLM; and what we rely on inside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from policies import Policies, found, pushes, share, until
+
+from conf.schema import OnPush, RolloutConf
+from rollout.errors import EngineDied
+from rollout.mode import ControlTokens, Mode
+from rollout.prompt import Prompt
+from rollout.share import Sampling, Share
+from rollout.trajectory import Finish
+
+MakePrompts = Callable[..., list[Prompt]]
+
+
+# ---------------------------------------------------------------------- caps by mode
+
+
+@pytest.fixture(scope="module")
+def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: ControlTokens) -> Share:
+    """Some answers of each mode and of none: a random model seldom begins with a control token."""
+    worker, prompts = _shared_worker.worker, make_prompts(250, seed=3)
+    many = share(prompts, 32, Sampling(1.0, 1.0, 1))
+    by_mode: dict[Mode | None, list[tuple[int, int]]] = {mode: [] for mode in (*Mode, None)}
+    for pair, t in zip(many.siblings, found(many, worker.sample(many)), strict=True):
+        if len(by_mode[t.mode]) < 32:
+            by_mode[t.mode].append(pair)
+    assert min(map(len, by_mode.values())) > 10
+    siblings = tuple(pair for pairs in by_mode.values() for pair in pairs)
+    return replace(many, siblings=siblings, sampling=replace(many.sampling, max_response_tokens=24))
+
+
+@pytest.mark.parametrize("pushed", [False, True])
+def test_caps_by_mode(rollout_worker: Any, way: OnPush, of_each_mode: Share, policies: Policies, pushed: bool) -> None:
+    """Exact, and bit-equal to the uncapped answer up to there; other modes go on."""
+    free = found(of_each_mode, rollout_worker.sample(of_each_mode))
+    capped = replace(of_each_mode, sampling=replace(of_each_mode.sampling, max_tokens_short=5, max_tokens_think=9))
+    if pushed:
+        with pushes(rollout_worker, lambda v: policies.weights(v, 0), 3, longest_s=0.03):
+            cut = found(capped, rollout_worker.sample(capped))
+    else:
+        cut = found(capped, rollout_worker.sample(capped))
+    for one, other in zip(free, cut, strict=True):
+        length = min({Mode.SHORT: 5, Mode.THINK: 9, None: 24}[one.mode], len(one.token_ids))
+        assert len(other.token_ids) == length and other.mode is one.mode
+        assert other.finish is (one.finish if length == len(one.token_ids) else Finish.LENGTH)
+        assert np.array_equal(one.token_ids[:length], other.token_ids)
+        assert np.array_equal(one.behavior_logprobs[:length], other.behavior_logprobs)
+    assert sum(len(one.token_ids) > len(other.token_ids) for one, other in zip(free, cut, strict=True)) > 20
+    assert not rollout_worker.engine._uncapped
+
+
+def test_a_cap_on_a_forced_mode(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+    """Counted with the control token that was given; the other mode's does not count."""
+    prompts = make_prompts(20)
+    for mode, length in ((Mode.SHORT, 6), (Mode.THINK, 24)):
+        asked = share(prompts, 2, Sampling(1.0, 1.0, 24, mode, max_tokens_short=6))
+        lengths = [len(t.token_ids) for t in found(asked, rollout_worker.sample(asked)) if t.finish is Finish.LENGTH]
+        assert lengths and set(lengths) == {length}
+
+
+# ---------------------------------------------------------------------- giving up, failing, ending
+
+
+def test_giving_up_a_batch(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+    """With others under way and weights coming: the others come whole, what had ended too."""
+    doomed, kept = (
+        share(make_prompts(20), 2, Sampling(1.0, 1.0, 200), 4),
+        share(make_prompts(20), 2, Sampling(1.0, 1.0, 60), 5),
+    )
+    calm = rollout_worker.sample(doomed)
+    with pushes(rollout_worker, lambda v: policies.weights(v, 0), 4), ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(rollout_worker.sample, doomed), pool.submit(rollout_worker.sample, kept)
+        until(lambda: rollout_worker._running)
+        time.sleep(0.3)
+        lost = rollout_worker.abort(4)
+        assert lost == list(first.result().lengths).count(0) > 0
+        assert (second.result().lengths > 0).all()
+    for one, other in zip(found(doomed, calm), found(doomed, first.result()), strict=True):
+        assert other is None or np.array_equal(one.token_ids, other.token_ids)
+    assert rollout_worker.engine.unfinished == 0 and not rollout_worker.engine._requests
+
+
+def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable[..., Any], make_prompts: MakePrompts,
+                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Nothing is sampled by what has come so far; whole weights mend it, as long as nothing had to be sampled."""
+    worker = make_worker(tiny_model, RolloutConf(kv_cache_gib=0.05))
+    monkeypatch.setattr(worker.engine, "close", lambda: None)  # it would take vLLM's groups from the other engines
+    asked = share(make_prompts(8), 2, Sampling(1.0, 1.0, 12))
+    calm = worker.sample(asked)
+    (entry,) = [e for e in policies.weights(1).entries if "layers.1.mlp.down_proj" in e.name]
+    whole = policies.weights(1, 0)
+    half = replace(
+        whole, entries=tuple(e if e.name != entry.name else replace(e, name="model.no") for e in whole.entries)
+    )
+    with pytest.raises(ValueError, match="no module or parameter named 'no'"):
+        worker.load(half)
+    assert worker.ready() == 0
+    worker.load(policies.weights(2, 0))
+    again = worker.sample(asked)
+    assert np.array_equal(calm.logprobs, again.logprobs) and set(again.versions.tolist()) == {2}
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(worker.sample, share(make_prompts(8), 2, Sampling(1.0, 1.0, 1000)))
+        until(lambda: worker._running)
+        with pytest.raises(ValueError, match="no module or parameter named 'no'"):
+            worker.load(half)
+        with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
+            under_way.result()
+    with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
+        worker.sample(asked)
+    worker._thread.join()
+    worker.engine.load(policies.weights(3, 0))  # vLLM's engines in one process share their rotary embedding
+
+
+# ---------------------------------------------------------------------- what we rely on
+
+
+def test_what_we_read_in_vllm_is_there(rollout_worker: Any) -> None:
+    """Its insides that `rollout.engine` uses: an upgrade that moves them fails here, and not in a run."""
+    from rollout.engine import Request
+
+    engine = rollout_worker.engine
+    vllm = engine.engine
+    engine.add(0, Request([2, 40, 50, 3], 8, 1.0, 1.0, 0))
+    internal = engine._requests[0].internal
+    scheduler = vllm.engine_core.engine_core.scheduler
+    state = vllm.output_processor.request_states[internal]
+    assert state.detokenizer.output_token_ids == [] and scheduler.requests[internal].max_tokens == 8
+    assert scheduler.requests[internal].cache_salt == str(engine._loads)
+    assert engine.step() == [] and len(state.detokenizer.output_token_ids) == 1
+    vllm.engine_core.set_weight_version("41")
+    assert vllm.reset_prefix_cache() is False  # among running sequences, in silence
+    assert engine.step() == [] and len(state.detokenizer.output_token_ids) == 2
+    assert vllm.reset_prefix_cache(reset_running_requests=True) is True
+    assert scheduler.requests[internal].num_output_tokens == 2
+    scheduler.requests[internal].max_tokens = 3
+    ((_, sample),) = engine.step()
+    assert sample.versions.tolist() == [0, 41, 41] and not sample.stopped and not sample.aborted
+    assert internal not in scheduler.requests and internal not in vllm.output_processor.request_states
+    vllm.engine_core.set_weight_version("0")
+    assert vllm.reset_prefix_cache() is True

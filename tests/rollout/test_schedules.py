@@ -1,0 +1,227 @@
+"""Random schedules of sampler, workers and run-ahead, with engines that follow a script: whatever the moments at which
+weights come, workers are slow, batches are urgent or given up, every trajectory comes once, in its place, whole, with
+the version that sampled each token, and never staler than allowed.
+
+Seeds decide what is asked for and who is slow; threads decide the rest, so that each run sees other interleavings.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from scripted import (
+    RUN_SEED,
+    Counted,
+    Notes,
+    ScriptedWeights,
+    ThreadHandle,
+    check_left_over,
+    check_trajectory,
+    in_thread,
+    make_worker,
+    pauses,
+    prompt,
+)
+
+from conf.schema import Config, OnPush, RolloutConf, RunConf
+from orchestrator.ahead import Ahead
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.sampler import Sampler
+from rollout.share import Sampling
+from rollout.trajectory import Trajectory
+from rollout.weights import Push
+from rollout.worker import RolloutWorker, derive_seed
+
+SCHEDULES, BLOCKS = 1000, 8
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+
+@dataclass
+class Run:
+    """One random training run: the loop's order of `orchestrator.loop`, with scripted workers and no learner."""
+
+    rng: random.Random
+    conf: Config
+    sampler: Sampler
+    workers: list[RolloutWorker]
+    notes: list[Notes]
+    stream: Counted
+    seen: Counter[str] = field(default_factory=Counter)  # what the schedules are for did happen
+
+    def publish(self, version: int) -> Push:
+        """Weights that are there a little later."""
+        seconds = self.rng.choice([0.0, 0.0, 0.0005, 0.002])
+        return Push(in_thread(lambda: (time.sleep(seconds), ScriptedWeights(version))[1]))
+
+    def check(
+        self, batch: Any, trajectories: list[Trajectory], prompts: list[Prompt], siblings: int, step: int, least: int
+    ) -> None:
+        """A batch that was waited for and not given up."""
+        expected = [(p.uid, s) for p in prompts for s in range(siblings)]
+        assert [(t.prompt.uid, t.sibling) for t in trajectories] == expected
+        assert batch.stats.tokens == sum(len(t.token_ids) - t.forced for t in trajectories)
+        at = {place: worker for part, worker in self.places(batch) for place in part.places}
+        for place, t in enumerate(trajectories):
+            check_trajectory(t, step, batch.parts[0].share.sampling, self.notes[at[place]])
+            assert t.versions.min() >= least
+            self.seen["several versions"] += len(set(t.versions.tolist())) > 1
+
+    def places(self, batch: Any) -> list[tuple[Any, int]]:
+        """Parts, and the worker that each went to: the one that wrote its first seed down."""
+        found = []
+        for part in batch.parts:
+            share = part.share
+            seed = derive_seed(RUN_SEED, share.prompts[0].uid, share.siblings[0][1], share.step)
+            (worker,) = [i for i, notes in enumerate(self.notes) if seed in notes.versions]
+            found.append((part, worker))
+        return found
+
+    def go(self) -> None:
+        rng, run, group = self.rng, self.conf.run, self.conf.rollout.group_size
+        step = rng.choice([0, 0, 3])
+        run.steps += step
+        ahead, seen = Ahead(self.conf, self.stream, self.sampler, []), 0
+        pushes = self.sampler.load(self.publish(step), step)
+        for push in pushes:
+            push.wait()
+        given_up = []
+        while step < run.steps:
+            ahead.ask(step)
+            assert len(ahead._in_flight) == min(run.max_staleness + 1, run.steps - step)
+            batch = ahead.next()
+            assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
+            assert int(batch.prompts[0].uid.split("/")[1]) >= seen
+            seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
+            least = batch.parts[0].share.min_version
+            assert step - run.max_staleness <= least <= step
+            trajectories = batch.wait()
+            self.check(batch, trajectories, batch.prompts, group, step, least)
+            if rng.random() < 0.3:  # a refill, some of which is no longer needed
+                more = [self.sampler.sample(self.stream.take(1), group, step) for _ in range(rng.randint(1, 4))]
+                needed = rng.randint(1, len(more))
+                for one in more[:needed]:
+                    found = one.wait()
+                    self.check(one, found, one.prompts, group, step, step)
+                    trajectories += found
+                for one in more[needed:]:
+                    lost = one.abort()
+                    assert 0 <= lost <= group
+                    self.seen["given up"] += lost
+                given_up += more[needed:]
+            staleness = step - min(int(t.versions.min()) for t in trajectories)
+            assert 0 <= staleness == ahead.measure(trajectories, step) <= run.max_staleness
+            self.seen["stalest"] += staleness == run.max_staleness > 0
+            step += 1
+            for push in pushes:
+                assert push.wait() >= 0
+            pushes = self.sampler.load(self.publish(step), step)
+            if run.max_staleness == 0:
+                for push in pushes:
+                    push.wait()
+            if rng.random() < 0.25:
+                self.evaluate(step)
+            if rng.random() < 0.3:
+                time.sleep(rng.random() * 0.002)
+        for push in pushes:
+            push.wait()
+        assert not ahead._in_flight
+        for one in given_up:
+            for t in one.wait():  # those that ended before
+                check_trajectory(t, one.parts[0].share.step, self.sampler.sampling, self.notes[self.places(one)[0][1]])
+
+    def evaluate(self, step: int) -> None:
+        """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
+        mode = self.rng.choice([None, *Mode])
+        sampling = Sampling(0.7, 0.9, self.rng.randint(2, 40), mode, None, self.rng.choice([None, 5]))
+        asked = [[prompt(i, None, f"test {step} {k}") for i in range(self.rng.randint(1, 6))] for k in range(2)]
+        batches = [self.sampler.sample(prompts, 2, -1 - step, sampling, urgent=True) for prompts in asked]
+        for prompts, batch in zip(asked, batches, strict=True):
+            self.check(batch, batch.wait(), prompts, 2, -1 - step, step)
+
+    def finish(self) -> None:
+        for worker, notes in zip(self.workers, self.notes, strict=True):
+            check_left_over(worker, notes)
+            twice = [seed for seed, count in Counter(notes.ended).items() if count > 1]
+            assert not twice
+            self.seen["loads among running"] += sum(under_way > 0 for _, under_way in notes.loads)
+        begun = Counter(seed for notes in self.notes for seed, _ in notes.begun)
+        assert all(count == 1 for count in begun.values())
+
+
+def random_run(seed: int) -> Run:
+    rng = random.Random(seed)
+    workers = rng.randint(1, 4)
+    rollout = RolloutConf(
+        workers=workers,
+        group_size=rng.randint(1, 5),
+        prompts_per_step=rng.randint(1, 12),
+        max_num_seqs=rng.choice([1, 2, 5, 16, 64]),
+        on_push=rng.choice(list(OnPush)),
+    )
+    conf = Config(rollout=rollout, run=RunConf(steps=rng.randint(1, 6), max_staleness=rng.randint(0, 4)))
+    longest = rng.choice([2, 12, 60])
+    caps = [rng.choice([None, rng.randint(2, longest)]) for _ in range(2)]
+    sampling = Sampling(1.0, 1.0, longest, None, *caps)
+    notes = [Notes(pause=pauses(rng)) for _ in range(workers)]
+    bodies = [make_worker(each, rollout) for each in notes]
+    late = rng.choice([0.0, 0.2])
+    jitter = random.Random(seed)
+    handles = [
+        ThreadHandle(body, lambda: jitter.random() * 0.001 if jitter.random() < late else -1.0) for body in bodies
+    ]
+    sampler = Sampler(list(handles), sampling)
+    return Run(rng, conf, sampler, bodies, notes, Counted())
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_training_runs(block: int) -> None:
+    seen = Counter()
+    for seed in range(block, SCHEDULES, BLOCKS):
+        run = random_run(seed)
+        try:
+            run.go()
+            run.finish()
+            seen += run.seen
+        except BaseException as error:
+            error.add_note(f"schedule {seed}")
+            raise
+    assert min(seen[what] for what in ("stalest", "several versions", "given up", "loads among running")) > 0, seen
+
+
+def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
+    """With the same numbers, so the same seeds; then it goes on as the run that was not interrupted."""
+
+    class Asked:
+        def __init__(self) -> None:
+            self.calls: list[tuple[int, list[str]]] = []
+
+        def sample(self, prompts: list[Prompt], group_size: int, step: int) -> list[str]:
+            self.calls.append((step, [prompt.uid for prompt in prompts]))
+            return self.calls[-1][1]
+
+    for staleness in range(4):
+        for interrupted in range(6):
+            conf = Config(rollout=RolloutConf(prompts_per_step=3), run=RunConf(steps=6, max_staleness=staleness))
+            whole, stream = Asked(), Counted()
+            ahead = Ahead(conf, stream, whole, [])
+            states = []
+            for step in range(6):
+                states.append(json.loads(json.dumps(ahead.state())))
+                ahead.ask(step)
+                assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
+            resumed, stream = Asked(), Counted()
+            stream.position = states[interrupted]["prompts"]["position"]
+            ahead = Ahead(conf, stream, resumed, states[interrupted]["asked"])
+            for step in range(interrupted, 6):
+                ahead.ask(step)
+                assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
+            assert resumed.calls == whole.calls[interrupted:]
+            assert len(whole.calls) == 6  # none is asked for beyond the last step
