@@ -33,5 +33,5 @@ clean: ## remove the environment and caches; keeps runs/
 	@for p in python3 python3.11 python3.12 python3.13 python3.14 "$$PYTHON"; do \
 	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then "$$p" .ci/setup.py --clean || exit; break; fi; \
 	done
-	@rm -rf build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build .bench ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

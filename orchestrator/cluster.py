@@ -31,7 +31,8 @@ from orchestrator.handles import Future, Handle, wait_all
 from orchestrator.placement import Plan, Role, Seat, plan
 from rollout.errors import BadInput
 
-CALLS_AT_ONCE = 64  # that a rollout worker serves, each in a thread of its own: most of them wait for its engine
+SAMPLING = "sampling"  # the threads of a rollout worker that wait for its answers: however many do, others are served
+CALLS_AT_ONCE, OTHER_CALLS = 64, 16
 
 
 @dataclass(slots=True)
@@ -121,11 +122,11 @@ class Cluster:
         self._refuse_impossible(plan(self.conf.placement, rollout, learner, reward))
 
     def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[Handle]:
-        """Threaded actors: up to CALLS_AT_ONCE calls to each run side by side, in no order. With
+        """Threaded actors: up to CALLS_AT_ONCE calls of `sample`, and others, run side by side, in no order. With
         cluster.placement=shared the learner ranks are placed before them."""
         site = self._site(Role.rollout, plan(self.conf.placement, rollout=conf))
         every = {
-            "max_concurrency": CALLS_AT_ONCE,
+            "max_concurrency": OTHER_CALLS,
             "max_restarts": conf.max_restarts,
             "max_task_retries": conf.max_restarts,  # what a lost worker was asked for, it is asked for again
         }
@@ -180,7 +181,9 @@ class Cluster:
         threads: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> list[Handle]:
-        actor_class: Any = ray.remote(body)
+        threaded = role is Role.rollout
+        remote: Any = ray.remote(concurrency_groups={SAMPLING: CALLS_AT_ONCE}) if threaded else ray.remote
+        actor_class = remote(body)
         handles = site.seated[role] = []
         for index, (seat, args) in enumerate(zip(site.plan.seats[role], arguments, strict=True)):
             environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -195,7 +198,8 @@ class Cluster:
                 runtime_env={"env_vars": environment} if environment else None,
                 **(options or {}),
             ).remote(*args)
-            handles.append(Handle(actor, f"{role.value} {index}", timeout_s))
+            groups = {"sample": SAMPLING} if threaded else {}
+            handles.append(Handle(actor, f"{role.value} {index}", timeout_s, groups))
         return handles
 
     def _gpus_of(self, site: _Site, seat: Seat) -> dict[str, str]:

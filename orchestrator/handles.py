@@ -5,6 +5,7 @@ In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -56,15 +57,19 @@ def _cause_of_death(error: Exception) -> str:
 
 
 class Handle:
-    """One actor, by name. Calls to it are served in order."""
+    """One actor, by name. Calls to it are served in order; those to a threaded one (a rollout worker) in none."""
 
-    def __init__(self, actor: Any, name: str, timeout_s: float):
-        self.actor, self.name, self.timeout_s = actor, name, timeout_s
+    def __init__(self, actor: Any, name: str, timeout_s: float, groups: Mapping[str, str] | None = None):
+        """groups: of a threaded actor, method -> the concurrency group whose threads serve it."""
+        self.actor, self.name, self.timeout_s, self.groups = actor, name, timeout_s, dict(groups or {})
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future:
         """Ask for `method(*args)` there; returns at once."""
         values = [arg.ref if isinstance(arg, Future) else arg for arg in args]
-        ref = getattr(self.actor, method).remote(*values)
+        ask = getattr(self.actor, method)
+        if method in self.groups:
+            ask = ask.options(concurrency_group=self.groups[method])
+        ref = ask.remote(*values)
         return Future(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
 
 

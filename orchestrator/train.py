@@ -13,6 +13,7 @@ if __name__ == "__main__":  # a Ray job's python may be another than the project
 
 import contextlib
 import functools
+import gc
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -78,6 +79,13 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
     return folder
 
 
+def fewer_collections() -> None:
+    """A step's trajectories are many objects without cycles; looking through all of them again and again costs a third
+    of the driver's time at 262,144 a step (benchmarks/_control.py)."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+
+
 def _run(
     conf: Config,
     problems: Problems,
@@ -86,6 +94,7 @@ def _run(
     saved: tuple[Path, dict[str, Any]] | None,
     cluster: Cluster,
 ) -> None:
+    fewer_collections()
     cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
     path = _model(conf, folder, cluster)
     tokenizer = load_tokenizer(path, conf.model)

@@ -125,19 +125,18 @@ class Body:
 
         return os.environ["OMP_NUM_THREADS"]
 
-    def wait_for_release(self) -> bool:
-        """Until another call comes in beside this one."""
-        import threading
-
-        self.told = threading.Event()
-        return self.told.wait(60.0)
-
-    def release(self) -> bool:
+    def sample(self) -> bool:
+        """Until the weights are there."""
         import time
 
-        while not hasattr(self, "told"):
+        for _ in range(6000):
+            if hasattr(self, "loaded"):
+                return True
             time.sleep(0.01)
-        self.told.set()
+        return False
+
+    def load(self) -> bool:
+        self.loaded = True
         return True
 
 
@@ -191,8 +190,11 @@ def test_split_on_four_gpus(four_gpus: Any) -> None:
     assert sorted([*mine, *others]) == ["0", "1", "2", "3"] and len(mine) == 2
     assert len(judges) == 2 and worker.call("threads").wait() == "1"
 
-    waiting = worker.call("wait_for_release", timeout_s=60.0)  # calls to a rollout worker run side by side
-    assert worker.call("release", timeout_s=60.0).wait() and waiting.wait()
+    from orchestrator.cluster import CALLS_AT_ONCE
+
+    # however many calls wait in a rollout worker for weights, those that bring them come in beside them
+    waiting = [worker.call("sample", timeout_s=60.0) for _ in range(CALLS_AT_ONCE + 10)]
+    assert worker.call("load", timeout_s=60.0).wait() and all(one.wait() for one in waiting)
 
     with pytest.raises(BadInput, match=r"^learner.ranks=1 of 1 = 1 GPUs do not fit, .* has 4, 4 of them taken"):
         cluster.learner_ranks(learner(1), body, [[]])
