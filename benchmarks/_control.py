@@ -20,6 +20,7 @@ import numpy as np
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
 from learner.objective import optimizer_steps
 from learner.pack import pack
+from orchestrator.train import fewer_collections
 from reward.panel import Panel
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
@@ -90,6 +91,7 @@ def step(trajectories: int, stream: PromptStream, sampler: Sampler, panel: Panel
 
 
 def measure(figure: Any, say: Any) -> None:
+    fewer_collections()
     ids = np.arange(40, 60, dtype=np.int32)
     times: dict[int, float] = {}
     memory: dict[int, float] = {}

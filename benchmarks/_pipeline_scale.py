@@ -1,0 +1,280 @@
+"""The simulated pipeline on 4, 64 and 1,024 GPUs: assumptions, and the table they lead to.
+
+Nothing here was measured on a GPU. What is assumed, and where it comes from:
+
+- Model: DeepSeek-R1-Distill-Qwen-1.5B (28 layers, hidden 1,536, 2 key-value heads of 128, untied head: 1.78 B
+  parameters, 3.55 GB in bf16, 28,672 bytes of cache a token).
+- Recipe: 128 prompts x 8, at most 24,576 tokens, two optimizer steps a batch, KL, gradient checkpointing, 26,624
+  tokens a micro-batch (conf/experiment/thinkless_1p5b.yaml), 256 sequences an engine (conf/rollout/gpu.yaml), 4 GPUs.
+- Lengths: half of the answers think (the warmed-up policy begins near that), log-normal with median 6,500 and sigma
+  0.85: mean 8,500 within the cap, 6 % cut off. The model that always thinks takes 5,675 tokens on MATH-500 and 18,063
+  on AIME24 (Thinkless, arXiv 2505.13379, table 1), and the training problems lie between. The other half are short:
+  median 500, sigma 0.6, mean 600; what remains when thinking answers are taken out of the trained model's means is
+  430 (GSM8K: 624 at 13 %, thinking 1,919) and 480 (Minerva Algebra: 1,144 at 26 %, thinking 3,029). Half of the
+  logarithm's variance belongs to the prompt, half to the sibling. One kind of prompt: the data set names no levels.
+- Engine: H100 SXM, 3.35 TB/s and 989 TFLOP/s dense bf16 (data sheet). A step reads all weights and all caches of its
+  sequences at 70 % of that bandwidth or, if that is more, multiplies at 60 % of that peak; the host adds 4 ms and 20
+  us a sequence (scheduling is not asynchronous here: a token's version would be a guess). Prefill at 40 % of the
+  peak.
+- Learner: FLOPs by `learner.flops`, 5.5 forward passes' worth (forward, backward, checkpointing, reference, old
+  log-probs of the second half) at 40 % of the peak; the rank with the longest sequence is waited for. Each
+  micro-batch's gradients are reduced and each optimizer step's parameters gathered: 3.55 GB at 300 GB/s in a host of
+  8 GPUs, 100 GB/s between hosts, none of it hidden, and 10 us for each rank.
+- Push: NCCL broadcast at 150 GB/s in a host, 25 GB/s between hosts, the engine standing still meanwhile; object
+  store: 0.9 s to host memory, then 1.8 s (2 GB/s) for each doubling of the hosts that hold a copy, engines going on.
+  Both: 0.4 s to load.
+- Reward: 15 ms an answer, two grading processes a GPU.
+- Driver: one process, parts in a row. Per trajectory: a parameter, 20,000/s (46 tokens each). Measured when the table
+  is made, on this CPU: further time per token (columns to trajectories, weights, packing), balancing over ranks (per
+  sequence and rank), spreading (per prompt and worker). Per token 59 bytes through Ray (12 in, 12 to the reward
+  actors, 35 to the learner) at 2 GB/s.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
+from learner.flops import Shape
+
+SHAPE = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)
+PARAMETERS, WEIGHTS_GB, READ_GB = 1.78e9, 3.55, 3.09  # a step does not read the embeddings
+CACHE_BYTES = 2 * SHAPE.layers * SHAPE.kv_heads * SHAPE.head_dim * 2
+BANDWIDTH, PEAK = 3.35e12, 989e12
+GROUP, CAP, MAX_NUM_SEQS, MAX_TOKENS, PROMPT = 8, 24576, 256, 26624, 150
+PASSES, HOST, FREE_CACHE_GB = 5.5, 8, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Seconds of the driver's process."""
+
+    trajectory_s: float  # without what its tokens cost
+    token_s: float
+    balance_s: float  # per sequence and rank
+    spread_s: float  # per prompt and worker
+    transfer_s: float = 59 / 2e9  # per token
+
+
+def measured_driver(per_s: float) -> Driver:
+    """per_s: trajectories of 46 tokens a second."""
+    from conf.schema import AlgorithmConf
+    from learner.objective import optimizer_steps
+    from learner.pack import balanced, pack
+    from reward.group import Group
+    from reward.verdict import Outcome, Verdict
+    from rollout.prompt import Prompt
+    from rollout.worker import Sampled
+
+    def control_plane(length: int, groups: int) -> float:
+        n, ids = groups * GROUP, np.arange(PROMPT, dtype=np.int32)
+        prompts = [Prompt(str(i), "", ids, "1", "bench") for i in range(groups)]
+        total = n * length
+        columns = (np.zeros(total, np.int32), np.zeros(total, np.float32), np.zeros(total, np.int32))
+        kinds = (np.zeros(n, np.uint8), np.zeros(n, np.uint8))
+        verdict, rewards = Verdict(Outcome.CORRECT, "1", 0.0), np.arange(GROUP, dtype=np.float32)
+        begin = time.process_time()
+        sampled = Sampled(np.full(n, length, np.int32), *columns, *kinds, False, total, 0.0, 0.0)
+        rows = [p for p in prompts for _ in range(GROUP)]
+        found = [t for t in sampled.trajectories(rows, list(range(GROUP)) * groups) if t is not None]
+        judged = [
+            Group(p, tuple(found[i * GROUP : (i + 1) * GROUP]), (verdict,) * GROUP, rewards, 0)
+            for i, p in enumerate(prompts)
+        ]
+        for sequences, totals in optimizer_steps(judged, AlgorithmConf(), CAP):
+            pack(sequences, totals, MAX_TOKENS, 1)
+        return (time.process_time() - begin) / n
+
+    long, short = (min(control_plane(length, 16) for _ in range(3)) for length in (8192, 46))
+    token_s = max(long - short, 0.0) / (8192 - 46)
+    lengths = np.random.default_rng(0).integers(100, 20000, 2048).tolist()
+    begin = time.process_time()
+    balanced(lengths, 128)
+    balance_s = (time.process_time() - begin) / (2048 * 128)
+    loads = list(range(512))
+    begin = time.process_time()
+    for _ in range(200):
+        min(range(len(loads)), key=loads.__getitem__)
+    spread_s = (time.process_time() - begin) / (200 * 512)
+    return Driver(max(1 / per_s - 46 * token_s, 0.0), token_s, balance_s, spread_s)
+
+
+def batches(prompts: int, seed: int) -> Iterator[Batch]:
+    rng = np.random.default_rng(seed)
+    while True:
+        z = math.sqrt(0.5) * (rng.standard_normal((prompts, 1)) + rng.standard_normal((prompts, GROUP)))
+        thinks = rng.random((prompts, GROUP)) < 0.5
+        lengths = np.where(thinks, 6500 * np.exp(0.85 * z), 500 * np.exp(0.6 * z))
+        whole = np.clip(lengths, 2, CAP).astype(np.int64)
+        yield Batch(np.zeros(prompts, int), np.full(prompts, PROMPT), whole, np.ones(prompts, bool))
+
+
+def engine_costs(load_s: float) -> EngineCosts:
+    def step(n: int) -> float:
+        return 4e-3 + 20e-6 * n + max(READ_GB * 1e9 / (0.7 * BANDWIDTH), n * 2 * PARAMETERS / (0.6 * PEAK))
+
+    return EngineCosts(
+        tuple(step(n) for n in range(MAX_NUM_SEQS + 1)),
+        context_s=CACHE_BYTES / (0.7 * BANDWIDTH),
+        prefill_s=2 * PARAMETERS / (0.4 * PEAK),
+        load_s=load_s,
+    )
+
+
+def learner_seconds(ranks: int) -> Callable[[Batch], float]:
+    link_s = WEIGHTS_GB / (300 if ranks <= HOST else 100) + 10e-6 * ranks if ranks > 1 else 0.0
+
+    def seconds(batch: Batch) -> float:
+        prompts, responses = batch.sequences()
+        total = 0.0
+        for part in np.array_split(np.arange(len(prompts)), 2):
+            tokens, mine = prompts[part] + responses[part], responses[part]
+            flops = np.array([float(SHAPE.cost(*one)) for one in zip(tokens.tolist(), mine.tolist())])
+            rows = max(1, math.ceil(tokens.sum() / ranks / MAX_TOKENS))
+            total += PASSES * max(flops.sum() / ranks, flops.max()) / (0.4 * PEAK) + (rows + 1) * link_s
+        return total
+
+    return seconds
+
+
+def costs(samplers: int, ranks: int, transport: str, driver: Driver) -> Costs:
+    hosts = -(-(samplers + ranks) // HOST)
+    if transport == "nccl":
+        transfer, load = 0.0, 0.4 + WEIGHTS_GB / (150 if hosts == 1 else 25)
+    else:
+        transfer, load = 0.9 + 1.8 * math.ceil(math.log2(hosts)), 0.4
+    processes = 2 * (samplers + ranks)
+
+    def share(of: float) -> Callable[[Batch], float]:
+        return lambda batch: of * (driver.trajectory_s * batch.lengths.size)
+
+    return Costs(
+        engine=engine_costs(load),
+        learner=learner_seconds(ranks),
+        ask=lambda batch: share(0.1)(batch) + driver.spread_s * len(batch.prompts) * samplers,
+        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 59) * batch.tokens,
+        reward=lambda batch: 0.015 * math.ceil(batch.lengths.size / processes),
+        pack=lambda batch: (
+            share(0.5)(batch)
+            + (driver.token_s * 2 / 3 + driver.transfer_s * 47 / 59) * batch.tokens
+            + driver.balance_s * batch.lengths.size * ranks
+        ),
+        tail=share(0.1),
+        call_s=0.005,
+        publish_s=0.0 if transport == "nccl" else 0.9,
+        transfer_s=transfer,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    gpus: int
+    samplers: int
+    prompts: int
+    staleness: int
+    transport: str
+    seconds: float
+    sampling: float  # share of the samplers' time
+    learning: float
+    driver: float
+    push: float
+    cache_gb: float  # most of one engine
+    staleness_seen: int
+    tokens: float  # response tokens a step
+    limit: str
+
+
+def run(gpus: int, samplers: int, prompts: int, staleness: int, driver: Driver, transport: str = "nccl") -> Row:
+    skip = 2 * staleness + 1
+    steps = skip + (2 if prompts > 10000 else 4) + staleness
+    ranks = gpus - samplers
+    model = costs(samplers, ranks, transport, driver)
+    found = Pipeline(model, samplers, staleness, float(CAP)).simulate(batches(prompts, 1), steps)[
+        skip : steps - staleness
+    ]
+    seconds = mean(found, "seconds")
+    parts = {
+        name: mean(found, name) / seconds for name in ("rollout", "reward", "learner", "push", "driver", "learning")
+    }
+    sampling = mean(found, "sampled") / samplers / seconds
+    return Row(
+        gpus, samplers, prompts, staleness, transport, seconds, sampling, parts["learning"], parts["driver"],
+        parts["push"], max(step.context for step in found) * CACHE_BYTES / 1e9, max(step.staleness for step in found),
+        mean(found, "tokens"), limit(parts, sampling),
+    )  # fmt: skip
+
+
+def mean(steps: list[Step], name: str) -> float:
+    return float(np.mean([getattr(step, name) for step in steps]))
+
+
+def limit(parts: dict[str, float], sampling: float) -> str:
+    """What a step would have to be quicker at to become shorter."""
+    if parts["rollout"] > 0.1:  # the loop waits for answers
+        return "sampling" if sampling > 0.8 else "the longest answers"
+    return max(("learner", parts["learning"]), ("driver", parts["driver"]), ("reward", parts["reward"]),
+               key=lambda one: one[1])[0]  # fmt: skip
+
+
+def best_split(gpus: int, prompts: int, driver: Driver) -> int:
+    """Samplers, in eighths of the GPUs (at least one of each kind), with the shortest step at staleness 1."""
+    unit = max(1, gpus // 8)
+    tried = [run(gpus, samplers, prompts, 1, driver) for samplers in range(unit, gpus, unit)]
+    return min(tried, key=lambda row: row.seconds).samplers
+
+
+def driver_work(row: Row, driver: Driver) -> str:
+    """The driver's seconds of one step, by what they are spent on."""
+    answers, ranks = row.prompts * GROUP, row.gpus - row.samplers
+    parts = {
+        "trajectories": driver.trajectory_s * answers,
+        "tokens": driver.token_s * row.tokens,
+        f"{59e-9 * row.tokens:.0f} GB through Ray": driver.transfer_s * row.tokens,
+        "balancing over ranks": driver.balance_s * answers * ranks,
+        "spreading": driver.spread_s * row.prompts * row.samplers,
+    }
+    return f"{row.gpus:,} GPUs, {answers:,} answers: " + ", ".join(f"{s:.1f} s {name}" for name, s in parts.items())
+
+
+def table(per_s: float, say: Callable[[str], None]) -> str:
+    """Markdown."""
+    driver = measured_driver(per_s)
+    ratio = best_split(64, 2048, driver) / 64
+    lines = [
+        "| GPUs (samplers + ranks) | answers a step | s, staleness 0 | s, staleness 1 | gain | s, staleness 4 | "
+        "samplers busy | learner busy | driver | tokens/s and GPU | limit (staleness 1) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    rows, pushes = [], []
+    for gpus, prompts in ((4, 128), (64, 2048), (1024, 32768), (64, 128), (1024, 128), (1024, 2048)):
+        samplers = best_split(gpus, prompts, driver) if gpus == 4 else round(ratio * gpus)
+        zero, one, four = (run(gpus, samplers, prompts, staleness, driver) for staleness in (0, 1, 4))
+        rows += [zero, one, four]
+        lines.append(
+            f"| {gpus:,} ({samplers:,} + {gpus - samplers:,}) | {prompts * GROUP:,} | {zero.seconds:.0f} | "
+            f"{one.seconds:.0f} | {zero.seconds / one.seconds:.2f} | {four.seconds:.0f} | {one.sampling:.0%} | "
+            f"{one.learning:.0%} | {one.driver:.0%} | {one.tokens / one.seconds / gpus:,.0f} | {one.limit} |"
+        )
+        say(f"simulated {gpus:,} GPUs, {prompts * GROUP:,} answers a step")
+        if prompts <= 2048:
+            others = [run(gpus, samplers, prompts, staleness, driver, "object_store") for staleness in (0, 1)]
+            pushes.append(
+                f"{gpus:,} GPUs, {prompts * GROUP:,} answers: {zero.seconds:.1f} and {others[0].seconds:.1f} s at "
+                f"staleness 0, {one.seconds:.1f} and {others[1].seconds:.1f} s at 1"
+            )
+    most = max(rows, key=lambda row: row.driver * row.seconds)
+    lines += [
+        "",
+        "Steps with NCCL and with the object store: " + "; ".join(pushes) + ".",
+        f"Driver: {per_s:,.0f} trajectories/s; measured here {1e9 * driver.token_s:.0f} ns a token, "
+        f"{1e9 * driver.balance_s:.0f} ns to balance a sequence for each rank, {1e9 * driver.spread_s:.0f} ns to "
+        f"spread a prompt for each worker. {driver_work(most, driver)}.",
+        f"Most cache in one engine: {max(row.cache_gb for row in rows):.0f} GB (of about {FREE_CACHE_GB}; above it "
+        "vLLM would put sequences back, which is not simulated).",
+    ]
+    return "\n".join(lines)

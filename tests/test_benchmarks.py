@@ -1,0 +1,126 @@
+"""The pure parts of benchmarks/trl.py: known lengths, the pinned environment's list, the arithmetic of its ratio."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import _chain
+from benchmarks._trl_environment import LOCK, Failed
+from benchmarks._trl_side import reward
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def trl() -> Any:
+    before = list(sys.path)
+    spec = importlib.util.spec_from_file_location("benchmark_trl", ROOT / "benchmarks" / "trl.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+def quantile(lengths: np.ndarray, share: float) -> int:
+    return int(np.searchsorted(lengths.cumsum(), share))
+
+
+def test_lengths_are_log_normal() -> None:
+    """Quantiles of the chain against those of the law it stands for: exp(log 30 + sigma z), 99 % below 400."""
+    lengths = _chain.log_normal(30, 400).lengths(8000)
+    sigma = math.log(400 / 30) / 2.3263
+    assert lengths.sum() == pytest.approx(1, abs=1e-6)
+    for share, z in ((0.05, -1.6449), (0.25, -0.6745), (0.5, 0.0), (0.75, 0.6745), (0.95, 1.6449), (0.99, 2.3263)):
+        wanted = 30 * math.exp(sigma * z)
+        assert abs(quantile(lengths, share) - wanted) < 1 + 0.15 * wanted, share
+
+
+def test_mild_lengths_have_their_mean_and_deviation() -> None:
+    lengths = _chain.mild(46).lengths(1000)
+    at = np.arange(1001)
+    mean = (lengths * at).sum()
+    assert mean == pytest.approx(46, rel=1e-6)
+    assert 10 < math.sqrt((lengths * (at - mean) ** 2).sum()) < 14
+
+
+@pytest.mark.parametrize("chain", [_chain.log_normal(30, 400), _chain.mild(46), _chain.endless()])
+def test_walks_follow_the_chain(chain: _chain.Chain) -> None:
+    """Lengths of sampled walks against `lengths`, which does not look at the tokens' laws; an endless chain never
+    ends."""
+    law = chain.next_probabilities(264)
+    assert np.allclose(law.sum(1)[law.sum(1) > 0], 1)
+    walks = _chain.walks(law, 400, 1200, np.random.default_rng(0))
+    if not chain.ends:
+        assert not (walks == _chain.END).any()
+        return
+    found = []
+    for row in walks:
+        ends = np.flatnonzero(row == _chain.END)
+        found += np.diff(ends[ends < 700]).tolist()[:4]  # a walk's tokens, and the beginning that is not one
+    mean = (np.minimum(np.arange(3001), 600) * chain.lengths(3000)).sum()
+    assert np.mean(np.minimum(np.array(found) - 1, 600)) == pytest.approx(mean, rel=0.15)
+
+
+def test_a_law_that_no_chain_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="p99 must be above"):
+        _chain.log_normal(30, 60)
+
+
+def test_prompts_are_distinct_and_of_their_length() -> None:
+    prompts = _chain.make_prompts(500, 16, seed=0)
+    assert len(set(prompts)) == 500 and {len(text) for text in prompts} == {14}
+    assert prompts == _chain.make_prompts(500, 16, seed=0)
+
+
+def test_ratio_is_the_median_of_rounds_and_sides_swap(trl: Any) -> None:
+    order: list[str] = []
+    theirs, ours = iter([2.0, 4.0, 2.0]), iter([1.0, 1.0, 4.0])
+
+    def side(name: str, seconds: Any) -> Any:
+        order.append(name)
+        return trl.Turn(1, next(seconds), {"mean": 46.0})
+
+    ratio, mine, other = trl.compare(lambda: side("trl", theirs), lambda: side("ours", ours), 3)
+    assert (ratio, mine, other) == (2.0, 256.0, 128.0)  # ratios 2, 4, 0.5
+    assert order == ["trl", "ours", "ours", "trl", "trl", "ours"]
+
+
+def test_unequal_work_is_refused(trl: Any) -> None:
+    with pytest.raises(Failed, match="do not do the same work"):
+        trl.compare(lambda: trl.Turn(1, 1.0, {"mean": 46.0}), lambda: trl.Turn(1, 1.0, {"mean": 30.0}), 1)
+
+
+def test_only_steady_steps_are_counted(trl: Any) -> None:
+    """Two warm-up steps and the last one, in which nothing is sampled, are left out."""
+    tokens = {f"tokens/{name}": 46.0 for name in ("mean", "p50", "p95", "max")}
+    times = [10.0, 15.0, 16.0, 17.0, 18.0, 18.1]
+    turn = trl.steady([{"time": time, **tokens} for time in times], 2)
+    assert (turn.steps, turn.seconds) == (3, 3.0)
+    assert turn.speed == 256.0
+
+
+def test_the_pinned_list_shares_versions_with_the_projects() -> None:
+    """Both sides run the same torch and transformers; TRL itself is the only package that the project does not pin."""
+
+    def pins(path: Path) -> dict[str, str]:
+        lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+        return dict(line.split("==", 1) for line in lines if line)
+
+    theirs, ours = pins(LOCK), pins(ROOT / "requirements-cpu.lock")
+    assert theirs.pop("trl").startswith("1.16.")
+    assert {"torch", "transformers", "accelerate", "datasets"} <= theirs.keys()
+    assert {name: version for name, version in theirs.items() if ours.get(name) != version} == {}
+
+
+def test_reward_differs_within_a_group() -> None:
+    assert reward("", "ABcd", "1", None) == 0.5
+    assert reward("", "", "1", None) == 0.0
