@@ -299,12 +299,15 @@ def test_the_spread_is_the_samplers() -> None:
 
 def test_an_engines_costs_are_found_from_its_turns_in_spite_of_stalls() -> None:
     rng = np.random.default_rng(0)
-    wanted = EngineCosts(tuple(0.004 + 1e-4 * n + 5e-5 * max(n - 32, 0) for n in range(257)), begin_s=2e-4, end_s=3e-4)
+    wanted = EngineCosts(
+        tuple(0.004 + 1e-4 * n + 5e-5 * max(n - 32, 0) for n in range(257)), first_s=1e-3, begin_s=2e-4, end_s=3e-4
+    )
     turns = []
     for _ in range(3000):
         running = int(rng.integers(1, 257))
         begun, ended = int(rng.integers(0, 9)), int(rng.integers(0, 9))
-        turns.append((running, begun, ended, wanted.step_s[running] + begun * wanted.begin_s + ended * wanted.end_s))
+        beginning = wanted.first_s * bool(begun) + begun * wanted.begin_s
+        turns.append((running, begun, ended, wanted.step_s[running] + beginning + ended * wanted.end_s))
     found = fitted(turns, 256)
     assert found.step_s[1:] == pytest.approx(wanted.step_s[1:], rel=0.01)
     assert (found.first_s, found.begin_s, found.end_s) == pytest.approx((1e-3, 2e-4, 3e-4), rel=0.01)
