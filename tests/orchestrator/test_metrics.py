@@ -13,6 +13,7 @@ import pytest
 from learner.report import StepReport
 from orchestrator.busy import figures
 from orchestrator.metrics import Timings, describe, judged, summarize
+from orchestrator.refill import Filled
 from orchestrator.tracker import GAUGES
 from reward.group import Group
 from reward.verdict import Outcome, Verdict
@@ -34,7 +35,7 @@ def trajectory(where: Prompt, sibling: int, tokens: int, mode: Mode | None, fini
         behavior_logprobs=np.zeros(tokens, np.float32),
         mode=mode,
         finish=finish,
-        versions=(version, version),
+        versions=np.full(tokens, version, np.int32),
     )
 
 
@@ -95,14 +96,20 @@ def test_a_mode_that_nobody_chose_has_no_figures() -> None:
 def test_nothing_at_all_has_no_figures() -> None:
     record = describe([])
     assert record["reward/mean"] is None and record["tokens/mean"] is None and record["tokens/max"] is None
-    assert summarize([], None, Timings(), 0)["groups/dropped_share"] is None
+    assert summarize(whole([]), None, Timings(), 0)["groups/dropped_share"] is None
 
 
 def timed() -> Timings:
     timings = Timings(parts={"rollout": 2.0, "reward": 0.5, "learner": 3.0, "push": 0.1})
-    batch = PendingBatch([], 0, BatchStats(tokens=500, seconds=4.0, waited=2.0))
-    timings.finish(5.75, batch)
+    sampler: Any = None
+    timings.sampled(PendingBatch(sampler, 1, [], 8, [], BatchStats(tokens=500, seconds=4.0, waited=2.0)))
+    timings.step = 5.75
     return timings
+
+
+def whole(groups: list[Group]) -> Filled:
+    """A batch without a refill."""
+    return Filled(groups, groups)
 
 
 def report(**values: float) -> StepReport:
@@ -112,9 +119,11 @@ def report(**values: float) -> StepReport:
 def test_a_step_by_hand() -> None:
     alike = group("2", [(5, SHORT, RIGHT, 1.0)] * 4, version=2)
     groups = [group("2", EASY, version=4), alike, group("9", HARD, version=3)]
-    found = summarize(groups, report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01), timed(), 4)
+    found = summarize(
+        whole(groups), report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01), timed(), 2
+    )
     assert found["groups/dropped_share"] == pytest.approx(1 / 3)
-    assert found["staleness/max"] == 2  # weights 4, the oldest trajectory sampled with 2
+    assert found["staleness/max"] == 2 and found["versions/mixed"] == 0
     assert found["no_op"] == 0 and found["loss/total"] == -0.25 and found["loss/control"] == -0.2
     assert found["loss/response"] == -0.06 and found["loss/kl"] == 0.01 and found["lr"] == 1e-4
     assert found["learner/tokens_per_s"] == 300 and found["rollout/tokens_per_s"] == 125
@@ -131,19 +140,19 @@ def test_what_the_clips_and_the_sampler_did() -> None:
         **{name: name.replace("_", "/", 1) for name in ("importance_mean", "importance_max", "importance_capped")},
     }
     given = {name: 1000.0 + i for i, name in enumerate(keys)}
-    found = summarize([group("2", EASY)], report(**given), timed(), 4)
+    found = summarize(whole([group("2", EASY)]), report(**given), timed(), 2)
     assert {name: found[key] for name, key in keys.items()} == given
 
 
 def test_a_step_without_an_update() -> None:
-    found = summarize([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)], None, timed(), 4)
+    found = summarize(whole([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)]), None, timed(), 2)
     assert found["no_op"] == 1 and found["groups/dropped_share"] == 1
     assert not [key for key in found if key.startswith("loss/")] and "grad_norm" not in found
 
 
 def test_verdicts_that_were_none_leave_and_are_counted() -> None:
     """A check that timed out is no wrong answer: its sibling is not in the group; the group counts it."""
-    found = summarize([group("2", EASY, unjudged=2), group("9", HARD, unjudged=1)], None, timed(), 4)
+    found = summarize(whole([group("2", EASY, unjudged=2), group("9", HARD, unjudged=1)]), None, timed(), 2)
     assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
 
 
@@ -151,7 +160,7 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
     hits = [Verdict(RIGHT, "1", 0.0, cached=True), Verdict(WRONG, "2", 0.0)]
     two = group("2", [(4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0)])
     groups = [group("2", EASY, unjudged=2), group("9", HARD, unjudged=1), replace(two, verdicts=tuple(hits))]
-    found = summarize(groups, None, timed(), 4)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
+    found = summarize(whole(groups), None, timed(), 2)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
     shares = {key: value for key, value in found.items() if key.startswith(("outcome/", "reward/"))}
     assert shares == pytest.approx(
         {
@@ -179,5 +188,5 @@ def test_the_clock_of_a_part() -> None:
 
 
 def test_every_gauge_has_its_figure() -> None:
-    found = summarize([group("2", EASY)], report(loss=1.0), timed(), 4)
+    found = summarize(whole([group("2", EASY)]), report(loss=1.0), timed(), 2)
     assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}

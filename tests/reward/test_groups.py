@@ -18,7 +18,9 @@ def prompt(uid: str) -> Prompt:
 
 
 def trajectory(of: Prompt, sibling: int, mode: Mode | None = Mode.SHORT) -> Trajectory:
-    return Trajectory(of, sibling, np.zeros(3, np.int32), np.zeros(3, np.float32), mode, Finish.STOP, (0, 0))
+    return Trajectory(
+        of, sibling, np.zeros(3, np.int32), np.zeros(3, np.float32), mode, Finish.STOP, np.zeros(3, np.int32)
+    )
 
 
 def verdict(outcome: Outcome, reward: float | None = None) -> Verdict:
@@ -71,7 +73,8 @@ def test_nothing_gives_nothing_and_lengths_must_agree() -> None:
 
 def test_a_long_response_keeps_its_outcome_and_loses_its_reward() -> None:
     one = prompt("one")
-    long = Trajectory(one, 1, np.zeros(4, np.int32), np.zeros(4, np.float32), Mode.SHORT, Finish.STOP, (0, 0))
+    zeros = np.zeros(4, np.int32)
+    long = Trajectory(one, 1, zeros, np.zeros(4, np.float32), Mode.SHORT, Finish.STOP, zeros)
     conf = RewardConf(max_tokens_short=3, cut_off=-0.5)  # `trajectory` has three tokens
     (group,) = group_trajectories([trajectory(one, 0), long], [verdict(Outcome.CORRECT)] * 2, conf)
     assert group.rewards.tolist() == [1.0, -0.5] and group.informative

@@ -106,7 +106,8 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
     def trajectory(mode: Mode | None, text: str, finish: Finish = Finish.STOP) -> Trajectory:
         first = [control.id_of(mode)] if mode else []
         ids = [*first, *encode_response(tokenizer, text), *([control.eos] if finish is Finish.STOP else [])]
-        return Trajectory(prompt(), 0, np.array(ids, np.int32), np.zeros(len(ids), np.float32), mode, finish, (0, 0))
+        zeros = np.zeros(len(ids), np.float32)
+        return Trajectory(prompt(), 0, np.array(ids, np.int32), zeros, mode, finish, zeros.astype(np.int32))
 
     given = [
         trajectory(Mode.SHORT, r"\boxed{5}"),
