@@ -16,6 +16,7 @@ the end comes with a constant small chance, so they are spread like a geometric 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -34,8 +35,7 @@ import numpy as np
 
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
-from rollout.share import Sampling
-from rollout.worker import derive_seed
+from rollout.share import Sampling, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
@@ -194,22 +194,28 @@ def in_flight(model: str, threads: int, rounds: int) -> None:
     from rollout.weights import flatten
 
     conf = RolloutConf(threads=threads, max_num_seqs=256)
-    engine = Engine(conf, ModelConf(), model, eos=-1)  # none ends before its time
+    engine = Engine(conf, ModelConf(), model, eos=1)
     policy = load_policy(model, "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
     weights = flatten(named, 1, {"lm_head.weight": "model.embed_tokens.weight"})
 
     def tokens_per_s(turn: int, push: str) -> float:
-        rng = np.random.default_rng(turn)
-        for key in range(256):
-            engine.add(key, Request([2, *rng.integers(40, 130, 20).tolist(), 3], 200, 1.0, 1.0, key + 1000 * turn))
-        begin, steps, tokens = time.perf_counter(), 0, 0
-        while engine.unfinished:
-            tokens += sum(len(sample.token_ids) for _, sample in engine.step())
-            steps += 1
-            if push and steps % 20 == 0 and engine.unfinished:
+        rng, keys = np.random.default_rng(turn), itertools.count(10000 * turn)
+
+        def fill() -> None:  # as sequences end, others begin: 256 run all the time
+            while engine.unfinished < 256:
+                key = next(keys)
+                engine.add(key, Request([2, *rng.integers(40, 130, 20).tolist(), 3], 200, 1.0, 1.0, key))
+
+        begin = time.perf_counter()
+        for steps in range(1, 201):
+            fill()
+            engine.step()
+            if push and steps % 20 == 0:
                 engine.load(weights, recompute=push == "recompute")
-        return tokens / (time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        engine.abort(list(engine._requests))
+        return 256 * 200 / seconds
 
     lost: dict[str, list[float]] = {"keep": [], "recompute": []}
     for turn in range(rounds + 1):

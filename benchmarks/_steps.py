@@ -23,7 +23,7 @@ STEPS, SKIPPED = 30, 5  # the first steps fill the queue
 SETTINGS = [
     "experiment=quickstart", f"run.steps={STEPS}", "run.save_every=0", "run.check_every=0", "evaluate.every=0",
     "evaluate.final=false", "tracker.report=false", "rollout.prompts_per_step=64", "warmup.steps=300",
-    "learner.schedule=constant", "learner.lr=1e-6",
+    "learner.schedule=constant", "learner.lr=1e-6", "rollout.slowdown=1.25",
 ]  # fmt: skip
 CORES = {"ray::RolloutWorker": 0, "ray::LearnerWorker": 1}
 
@@ -32,9 +32,9 @@ def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path,
     from orchestrator.busy import STAGES, WORK, by_kind
     from orchestrator.trace import read
 
-    speeds = []
-    for staleness in (0, 1):
-        folder = train(root, scratch, staleness)
+    speeds, ratios = [], {}
+    for staleness, kind, more in ((0, "", []), (1, "even", []), (1, "sampling", ["algorithm.kl=0"])):
+        folder = train(root, scratch, staleness, f"staleness-{staleness}{kind}", more)
         trace = read(folder / "timeline.json")
         assert trace is not None, f"{folder}/timeline.json holds no steps"
         windows = trace.windows[SKIPPED:]
@@ -42,7 +42,7 @@ def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path,
         seconds = {actor: by_kind(spans, windows) for actor, spans in trace.spans.items()}
         work = {actor: spent.get(WORK.get(actor.kind, ""), 0.0) for actor, spent in seconds.items()}
         listed = ", ".join(f"{actor.name} {1e3 * s / len(windows):.0f} ms" for actor, s in work.items() if s)
-        say(f"staleness {staleness}: {1e3 * wall / len(windows):.0f} ms a step; {listed}")
+        say(f"staleness {staleness} {kind}: {1e3 * wall / len(windows):.0f} ms a step; {listed}")
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         speeds.append(64 * 8 * len(windows) / wall)
         if staleness == 0:
@@ -54,15 +54,16 @@ def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path,
             say(f"staleness of the batches: {stale}")
             assert max(stale) == 1
             most = max(work[actor] for actor in work if actor.kind in STAGES)
-            figure("step_vs_max", wall / most, "ratio", 1.10)
+            ratios[kind] = wall / most
+            figure(f"step_vs_max_{kind}", wall / most, "ratio", 1.10)
+    figure("step_vs_max", max(ratios.values()), "ratio", 1.10)
     figure("overlap_gain", speeds[1] / speeds[0], "ratio of trajectories/s", None)
 
 
-def train(root: Path, scratch: Path, staleness: int) -> Path:
-    name = f"staleness-{staleness}"
+def train(root: Path, scratch: Path, staleness: int, name: str, more: list[str]) -> Path:
     command = [sys.executable, "-m", "orchestrator.cli", "train", *SETTINGS, f"run.root={scratch}", f"run.name={name}",
                f"run.max_staleness={staleness}", f"warmup.cache={scratch}/warmup",
-               *(["algorithm.importance=truncate"] if staleness else [])]  # fmt: skip
+               *more, *(["algorithm.importance=truncate"] if staleness else [])]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=sys.stderr, start_new_session=True)
     if staleness:
         threading.Thread(target=pin, args=(process,), daemon=True).start()

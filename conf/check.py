@@ -71,6 +71,10 @@ def check(conf: Config, command: str = "train") -> None:
         f"run.max_staleness={conf.run.max_staleness} learns from answers of older weights: add "
         "algorithm.importance=truncate (the decoupled objective), or algorithm.old=sampler",
     )
+    need(
+        rollout.slowdown is None or rollout.slowdown >= 1,
+        f"rollout.slowdown must be at least 1, got {rollout.slowdown}",
+    )
     refill = rollout.refill
     need(refill.rounds >= 0, f"rollout.refill.rounds must not be negative, got {refill.rounds}")
     need(refill.factor >= 1, f"rollout.refill.factor must be at least 1, got {refill.factor}")

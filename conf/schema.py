@@ -151,6 +151,7 @@ class RolloutConf:
     max_tokens_short: int | None = None  # a further limit on short responses, in training; null: none
     max_tokens_think: int | None = None  # the same for thinking ones
     on_push: OnPush = OnPush.keep  # run.max_staleness above 0: what becomes of sequences under way
+    slowdown: float | None = None  # times that a newer batch may slow an older one's engine steps; null: no bound
     refill: RefillConf = field(default_factory=RefillConf)
     max_model_len: int = 2048
     max_num_seqs: int = 256

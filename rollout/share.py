@@ -6,6 +6,7 @@ answers travel as a few arrays. Must not know: engines, workers.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,3 +85,9 @@ class Sampled:
             )
             begin = end
         return found
+
+
+def derive_seed(run_seed: int, uid: str, sibling: int, step: int) -> int:
+    """63 bits from (run seed, prompt, sibling, step), the same in every process."""
+    digest = hashlib.blake2b(f"{run_seed}/{uid}/{sibling}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

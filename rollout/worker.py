@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
-import hashlib
 import itertools
 import os
 import queue
@@ -33,7 +32,8 @@ from conf.schema import ModelConf, OnPush, RolloutConf
 from rollout.engine import Engine, Request, Sample
 from rollout.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
-from rollout.share import MODES, Sampled, Share
+from rollout.pace import Pace
+from rollout.share import MODES, Sampled, Share, derive_seed
 from rollout.timeline import Span, Spans
 from rollout.weights import Offer, Weights
 
@@ -81,6 +81,7 @@ class RolloutWorker:
         self._running: dict[int, tuple[_UnderWay, int]] = {}  # engine's key -> share, place in it
         self._shares: dict[_UnderWay, None] = {}  # unfinished, oldest first
         self._postponed: list[_Call] = []  # for when nothing runs
+        self._pace = Pace()
         self._closing = False
         self._death: BaseException | None = None
         started: Future[None] = Future()
@@ -179,10 +180,13 @@ class RolloutWorker:
     def _turn(self) -> None:
         """Serve the inbox, begin what may begin, and let the engine sample one token for each sequence under way."""
         self._serve()
-        self._begin()
+        begun = self._begin()
         if self._running:
             with self.spans.of("sampling"):
+                begin, sequences = time.monotonic(), len(self._running)
                 done = self.engine.step()
+            if not begun:
+                self._pace.note(sequences, time.monotonic() - begin)
             for key, sample in done:
                 self._end(key, sample)
 
@@ -223,11 +227,16 @@ class RolloutWorker:
         """Shares that have sequences to begin and whose weights are there, oldest batch first."""
         return [one for _, _, one in self._waiting if one.share.min_version <= self.engine.version]
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
+        """Begin what there is room for; returns how many sequences."""
         room = 0 if self._postponed else self.conf.max_num_seqs - len(self._running)
         if room <= 0 or not self._waiting:
-            return
+            return 0
+        before = len(self._running)
         for one in self._may_begin():
+            room = min(room, self._room_beside_older(one))
+            if room <= 0:
+                break
             if one.begin is None:
                 one.begin = time.time()
             for place in range(one.begun, min(one.begun + room, len(one.requests))):
@@ -238,6 +247,14 @@ class RolloutWorker:
             if not room:
                 break
         self._waiting = [entry for entry in self._waiting if entry[2].begun < len(entry[2].requests)]
+        return len(self._running) - before
+
+    def _room_beside_older(self, one: _UnderWay) -> int:
+        """Sequences of this share that may begin without slowing older batches too much (`rollout.slowdown`)."""
+        most, slowdown = float(self.conf.max_num_seqs), self.conf.slowdown
+        if slowdown is None or not (older := sum(o.share.batch < one.share.batch for o, _ in self._running.values())):
+            return int(most)
+        return int(max(0, min(most, self._pace.beside(older, slowdown) - len(self._running))))
 
     def _end(self, key: int, sample: Sample) -> None:
         one, place = self._running.pop(key)
@@ -272,8 +289,6 @@ class RolloutWorker:
                 _set_error(self._inbox.get_nowait().answer, self._death)
         for one in list(self._shares):
             _set_error(one.answer, self._death)
-
-    # ------------------------------------------------------------------ shares in and out
 
     def _requests(self, share: Share) -> list[Request]:
         sampling = share.sampling
@@ -333,9 +348,3 @@ class RolloutWorker:
 def _set_error(answer: Future[Any], error: BaseException) -> None:
     with contextlib.suppress(InvalidStateError):  # it has its answer
         answer.set_exception(error)
-
-
-def derive_seed(run_seed: int, uid: str, sibling: int, step: int) -> int:
-    """63 bits from (run seed, prompt, sibling, step), the same in every process."""
-    digest = hashlib.blake2b(f"{run_seed}/{uid}/{sibling}/{step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -21,10 +21,10 @@ from learner.worker import LearnerWorker
 from reward.groups import group_trajectories
 from reward.judge import Judge
 from rollout.engine import Engine, Request
+from rollout.share import derive_seed
 from rollout.stream import PromptStream
 from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
 from rollout.trajectory import Finish, Trajectory
-from rollout.worker import derive_seed
 
 
 def trajectory(prompt, sibling, sample, control):

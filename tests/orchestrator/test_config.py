@@ -272,6 +272,7 @@ REFUSED = [
     ("run.steps=-1", "run.steps", "negative"),
     ("run.max_staleness=-1", "run.max_staleness", "negative"),
     ("run.max_staleness=1", "run.max_staleness=1", "algorithm.importance=truncate"),
+    ("rollout.slowdown=0.5", "rollout.slowdown", "at least 1"),
     ("rollout.refill.rounds=-1", "rollout.refill.rounds", "negative"),
     ("rollout.refill.factor=0.5", "rollout.refill.factor", "at least 1"),
     ("rollout.max_tokens_short=1", "rollout.max_tokens_short", "above 1"),

@@ -11,9 +11,8 @@ import pytest
 
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.share import Sampled, Sampling, Share
+from rollout.share import Sampled, Sampling, Share, derive_seed
 from rollout.trajectory import Finish, Trajectory
-from rollout.worker import derive_seed
 
 MakePrompts = Callable[..., list[Prompt]]
 FREE = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=16)
