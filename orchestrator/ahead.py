@@ -53,7 +53,8 @@ class Ahead:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: the stream, and where the batches in flight began. JSON-able."""
-        return {"prompts": self.prompts.state(), "asked": [one.cursor for one in self._in_flight]}
+        asked = [*(one.cursor for one in self._in_flight), *self._again]  # a resumed run may ask for fewer ahead
+        return {"prompts": self.prompts.state(), "asked": asked}
 
     def measure(self, trajectories: list[Trajectory], step: int) -> int:
         """Updates done since the oldest token's weights. Raises RunError above the bound: that is a fault of ours."""
