@@ -171,13 +171,7 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
         )
     refuse_damage(asked.folder, lambda name: name.startswith(f"{MODELS}/"))
     rollout = conf.rollout
-    sampling = Sampling(
-        rollout.temperature,
-        rollout.top_p,
-        rollout.max_response_tokens,
-        max_tokens_short=rollout.max_tokens_short,
-        max_tokens_think=rollout.max_tokens_think,
-    )
+    sampling = Sampling.training(rollout)
     outcome = Outcome(seconds=[0.0] * asked.repeat)
     pairs: list[tuple[Trajectory, Trajectory | None]] = []
     with Cluster(conf.cluster) as cluster:

@@ -20,24 +20,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.busy import DRIVER, Actor, Interval, Record, by_kind, figures, headline
 from orchestrator.errors import ActorDied
 from orchestrator.trace import Trace
+from rollout.sampler import Future, Handle
 from rollout.timeline import Span, Spans
 
 ROUNDS = 3  # of asking an actor for its clock
 LAST_S = 2.0  # that the last spans are waited for when a run ends
-
-
-class Answer(Protocol):
-    def wait(self) -> Any: ...
-    def done(self) -> bool: ...
-
-
-class Handle(Protocol):
-    def call(self, method: str, *args: Any) -> Any: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +38,7 @@ class _Row:
 
     handle: Handle
     ahead_s: float  # its clock against the driver's
-    answer: Answer | None = None  # asked for and not read yet
+    answer: Future | None = None  # asked for and not read yet
     asked: float = 0.0  # when
     known_until: float = 0.0
     spans: list[Span] = field(default_factory=list)  # since the last window that is complete

@@ -126,14 +126,7 @@ def _run(
     shape = read_shape(path, conf.model.revision)
     learner = Learner(ranks, learner_conf, shape, wait_all, route(conf), post, turns)
     panel = Panel(actors, conf.reward)
-    sampling = Sampling(
-        rollout.temperature,
-        rollout.top_p,
-        rollout.max_response_tokens,
-        max_tokens_short=rollout.max_tokens_short,
-        max_tokens_think=rollout.max_tokens_think,
-    )
-    sampler = Sampler(workers, sampling, turns)
+    sampler = Sampler(workers, Sampling.training(rollout), turns)
     _start(conf, workers, ranks, actors, learner, turns)
 
     step, best, asked = 0, None, []
@@ -141,7 +134,11 @@ def _run(
         checkpoint, state = saved
         learner.load(str(checkpoint))
         stream.restore(state["prompts"])
-        step, best, asked = state["step"], state["best"], state["asked"]
+        step, best, asked = (
+            state["step"],
+            state["best"],
+            state.get("asked", []),
+        )  # older checkpoints: none beside "prompts"
     else:  # a run that was stopped before its first checkpoint begins anew
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json"):
             (folder / name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conf.schema import RolloutConf
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
@@ -29,6 +30,12 @@ class Sampling:
     mode: Mode | None = None
     max_tokens_short: int | None = None  # further limits by the mode that was chosen; None: none
     max_tokens_think: int | None = None
+
+    @classmethod
+    def training(cls, conf: RolloutConf) -> Sampling:
+        """As training samples."""
+        caps = conf.max_tokens_short, conf.max_tokens_think
+        return cls(conf.temperature, conf.top_p, conf.max_response_tokens, None, *caps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
