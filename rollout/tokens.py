@@ -73,7 +73,7 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
 
     Raises BadInput: folder missing or without tokenizer files, hub unreachable, no chat template, unknown spare token.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
     from transformers.utils.hub import cached_file
 
     name, local = str(path), Path(path).expanduser()
@@ -89,7 +89,9 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
             # AutoTokenizer replaces the splitting of tokenizer.json by its own for some model types (Qwen2 among them)
             at = {"revision": revision} if revision else {}
             written = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **at)
-            kind: Any = AutoTokenizer if conf.trust_remote_code or not written else PreTrainedTokenizerFast
+            kind: Any = PreTrainedTokenizerFast
+            if conf.trust_remote_code or not written:
+                from transformers import AutoTokenizer as kind  # imports torch: seconds
             return kind.from_pretrained(
                 source, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False, **at
             )
