@@ -1,11 +1,12 @@
 """Causal attention over packed sequences, registered with transformers under the name `packed`.
 
 In: queries, keys and values of one row that holds several sequences, and the row's `Layout`. Out: the attention's
-output, with nothing leaking between sequences. On a GPU that is flash attention over the sequences' boundaries
-(`torch.nn.attention.varlen`); elsewhere sequences of similar length are padded into one causal sdpa call, so that the
-cost is that of per-sequence attention without its many small calls. Under sequence parallelism a rank holds a part of
-the row's tokens; the layout's `exchange` gives it all tokens of a part of the heads, and takes that back. Must not
-know: models, losses, process groups.
+output, with nothing leaking between sequences. A prompt that siblings share is in the row's states once, and each of
+them attends to it. On a GPU that is flash attention over the sequences' boundaries (`torch.nn.attention.varlen`);
+elsewhere sequences of similar length are padded into one causal sdpa call, so that the cost is that of per-sequence
+attention without its many small calls. Under sequence parallelism a rank holds a part of the row's tokens; the layout's
+`exchange` gives it all tokens of a part of the heads, and takes that back. Must not know: models, losses, process
+groups.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +32,7 @@ class Layout:
 
     lengths: tokens of each sequence, in row order. Built once for a micro-batch and used by every layer. part, parts:
     this rank holds tokens [start, stop) of the row, one of `parts` equal ones, and `exchange` swaps tokens for heads.
+    Where siblings share a prompt, [start, stop) counts the tokens that are computed.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Layout:
         part: int = 0,
         parts: int = 1,
         exchange: Exchange | None = None,
+        origins: np.ndarray | None = None,
     ):
+        """origins: see `learner.siblings`; None, and always under sequence parallelism: every token is computed."""
         if sum(lengths) % parts:
             raise ValueError(f"a row of {sum(lengths)} tokens cannot be divided over {parts} ranks: pad it")
         self.lengths, self.part, self.parts, self.exchange = lengths, part, parts, exchange
@@ -48,14 +53,26 @@ class Layout:
         starts = [0]
         for length in lengths:
             starts.append(starts[-1] + length)
-        self.total = starts[-1]
-        self.buckets: list[tuple[Tensor, Tensor]] = []  # gather index i64[B, L], validity bool[B, L]
+        self.computed: Tensor | None = None  # i64[n], which of the N tokens; None: all
+        self.place: Tensor | None = None  # i64[N], each token's among those
+        own = torch.ones(starts[-1], dtype=torch.bool)  # not computed for an earlier sibling
+        at = torch.arange(starts[-1])
+        if origins is not None and (origins != at.numpy()).any():
+            if parts > 1:
+                raise ValueError("siblings share no prompt under sequence parallelism")
+            shared = torch.as_tensor(origins)
+            own = shared == at
+            at = (own.cumsum(0) - 1)[shared]
+            self.computed, self.place = own.nonzero()[:, 0].to(device), at.to(device)
+            self.stop = int(own.sum())
+        self.buckets: list[tuple[Tensor, Tensor]] = []  # i64[B, L] among the computed; bool[B, L]: its output is used
         for members in buckets(lengths):
             width = lengths[members[-1]]
             first = torch.tensor([starts[i] for i in members])[:, None]
             size = torch.tensor([lengths[i] for i in members])[:, None]
             column = torch.arange(width)[None, :]
-            self.buckets.append(((first + column.minimum(size - 1)).to(device), (column < size).to(device)))
+            index, valid = first + column.minimum(size - 1), column < size
+            self.buckets.append((at[index].to(device), (valid & own[index]).to(device)))
         self.longest = max(lengths)
         self.boundaries = torch.tensor(starts, dtype=torch.int32, device=device)  # i32[sequences + 1]
 
@@ -117,11 +134,13 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: f
     from torch.nn.attention.varlen import varlen_attn
 
     ends, longest = layout.boundaries, layout.longest
+    if layout.place is not None:
+        query, key, value = query[layout.place], key[layout.place], value[layout.place]
     out: Tensor = varlen_attn(
         query, key, value, ends, ends, longest, longest,
         scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
-    return out
+    return out if layout.computed is None else out[layout.computed]
 
 
 def register() -> None:

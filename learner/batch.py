@@ -43,6 +43,12 @@ class MicroBatch:
     advantages: np.ndarray  # f32[N]
     behavior_logprobs: np.ndarray  # f32[N]
 
+    def sequences(self) -> list[tuple[int, int]]:
+        """(tokens, response tokens) of each."""
+        starts = np.cumsum([0, *self.lengths[:-1]], dtype=np.intp)
+        responses = np.add.reduceat(self.response, starts, dtype=np.int64)
+        return list(zip(self.lengths, responses.tolist(), strict=True))
+
     def arrays(self) -> tuple[np.ndarray, ...]:
         """All [N] arrays."""
         return tuple(value for name in self.__slots__ if isinstance(value := getattr(self, name), np.ndarray))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from learner.batch import TrainBatch
 from learner.flops import Shape, tokens_only, work
-from learner.pack import packing, sequences_of
+from learner.pack import packing
+from learner.siblings import repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,25 @@ def effort(
     scored: Sequence[int] = (),
     checkpointing: bool = False,
     peak: float | None = None,
+    shared: bool = True,
 ) -> Effort:
     """Of an update over `batches` that took `seconds` on `ranks` devices.
 
     scored: passes without gradient over each of the batches (reference, old log-probs), none when empty; peak: FLOP/s
-    of one device.
+    of one device; shared: siblings in a row share their prompt.
     """
     packed = packing(batches, max_tokens, shape.cost if shape else tokens_only)
     tokens = sum(batch.tokens for batch in batches)
     speed = model = hardware = None
     if shape:
         done = [
-            work(shape, (one for rank in batch.ranks for mb in rank for one in sequences_of(mb)), passes, checkpointing)
+            work(
+                shape,
+                (one for rank in batch.ranks for mb in rank for one in mb.sequences()),
+                passes,
+                checkpointing,
+                sum(repeated(mb) for rank in batch.ranks for mb in rank) if shared else 0,
+            )
             for batch, passes in zip(batches, scored or [0] * len(batches), strict=True)
         ]
         model, hardware = (sum(flops) / seconds / ranks for flops in zip(*((w.model, w.hardware) for w in done)))

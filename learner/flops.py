@@ -107,12 +107,17 @@ class Work:
     hardware: int  # with what is computed twice
 
 
-def work(shape: Shape, sequences: Iterable[tuple[int, int]], scored: int = 0, checkpointing: bool = False) -> Work:
+def work(
+    shape: Shape, sequences: Iterable[tuple[int, int]], scored: int = 0, checkpointing: bool = False, repeated: int = 0
+) -> Work:
     """Forward and backward over `sequences` (tokens, response tokens), after `scored` passes without gradient.
 
-    checkpointing: of every layer (`learner.gradient_checkpointing`).
+    checkpointing: of every layer (`learner.gradient_checkpointing`); repeated: how many of the tokens are in a prompt
+    that was computed for an earlier sibling (`learner.siblings`).
     """
-    layers = again = head = 0
+    layers, again, head = -shape.linear(repeated), 0, 0
+    if checkpointing:
+        again = shape.last(repeated) - shape.linear(repeated)
     for tokens, responses in sequences:
         layers += shape.linear(tokens) + shape.attention(tokens)
         again += shape.linear(tokens) + shape.attention(tokens) - shape.last(tokens) if checkpointing else 0

@@ -106,6 +106,7 @@ class Learner:
                 [int(algorithm.kl > 0) + int(k > 0 and again) for k in range(len(batches))],
                 self.conf.gradient_checkpointing,
                 reports[0].peak,
+                shared=self.conf.sequence_parallel == 1,
             ),
         )
 

@@ -49,10 +49,14 @@ class Policy(nn.Module):
         temperature: float,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
-        here = slice(layout.start, layout.stop)  # this rank's n of the N tokens; all, but for sequence parallelism
+        here: slice | Tensor = slice(layout.start, layout.stop)  # this rank's n of the N tokens: all, but for sequence
+        if layout.computed is not None:  # parallelism; and each shared prompt once
+            here = layout.computed
         states = self.body(
             input_ids=token_ids[None, here], position_ids=position_ids[None, here], use_cache=False, layout=layout
         ).last_hidden_state[0]  # [n, H]
+        if layout.place is not None:
+            states = states.index_select(0, layout.place)  # [N, H]
         if self.watch is not None and states.requires_grad:
             states.register_hook(self.watch)
         return self.head(states, token_ids, response, temperature, chunk, layout.start)

@@ -15,6 +15,7 @@ import numpy as np
 from learner.batch import MicroBatch, Sequence, TrainBatch
 from learner.flops import Cost, tokens_only
 from learner.loss import Totals
+from learner.siblings import order
 
 PADDING = 1.3  # of the sequences that attention pads together, the longest is at most this times the shortest
 
@@ -37,8 +38,7 @@ def pack(
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
     costs = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
-    longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    places = {i: place for place, i in enumerate(longest_first)}
+    places = {i: place for place, i in enumerate(order(sequences))}
     shares = [sorted(share, key=places.__getitem__) for share in balanced(costs, num_ranks)]
     filled = [_fill([sequences[i] for i in share], max_tokens) for share in shares]
     count = max(map(len, filled))
@@ -96,7 +96,7 @@ def packing(batches: Iterable[TrainBatch], max_tokens: int, cost: Cost = tokens_
     for batch in batches:
         spent = []
         for rank in batch.ranks:
-            spent.append(sum(cost(*one) for mb in rank for one in sequences_of(mb)))
+            spent.append(sum(cost(*one) for mb in rank for one in mb.sequences()))
             for mb in rank:
                 cells += sum(len(bucket) * mb.lengths[bucket[-1]] for bucket in buckets(mb.lengths))
                 tokens += sum(mb.lengths)
@@ -108,15 +108,8 @@ def packing(batches: Iterable[TrainBatch], max_tokens: int, cost: Cost = tokens_
     return Packing(1 - tokens / cells, tokens / (rows * max_tokens), worst / total)
 
 
-def sequences_of(mb: MicroBatch) -> list[tuple[int, int]]:
-    """(tokens, response tokens) of each sequence."""
-    starts = np.cumsum([0, *mb.lengths[:-1]], dtype=np.intp)
-    responses = np.add.reduceat(mb.response, starts, dtype=np.int64)
-    return list(zip(mb.lengths, responses.tolist(), strict=True))
-
-
 def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
-    """First-fit decreasing (share is sorted, longest first): each into the first row with room, in O(log rows)."""
+    """First fit: each sequence, in order, into the first row with room, in O(log rows)."""
     leaves = 1 << max(len(share) - 1, 0).bit_length()  # a row per sequence at most
     room = [max_tokens] * (2 * leaves)  # a tournament: room[i] is the larger of room[2i], room[2i + 1]
     rows: list[list[Sequence]] = []

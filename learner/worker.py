@@ -34,6 +34,7 @@ from learner.report import StepReport, bad_steps
 from learner.residence import Kind
 from learner.schedule import learning_rate
 from learner.shard import shard
+from learner.siblings import origins
 from learner.sums import Sums
 from learner.watch import Watch
 from rollout.timeline import Span, Spans, spent
@@ -265,7 +266,8 @@ class LearnerWorker:
     def _score(self, policy: Any, mb: MicroBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         token_ids, position_ids, response = self._tensors(mb.token_ids, mb.position_ids, mb.response)
         exchange = self.engine.exchange if self.parts > 1 else None
-        layout = Layout(list(mb.lengths), self.engine.device, self.part, self.parts, exchange)
+        shared = origins(mb) if self.parts == 1 else None
+        layout = Layout(list(mb.lengths), self.engine.device, self.part, self.parts, exchange, shared)
         return policy(
             token_ids, position_ids, response, layout, temperature or self.temperature, self.conf.logprob_chunk
         )

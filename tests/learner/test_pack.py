@@ -14,7 +14,7 @@ from learner.attention import Layout
 from learner.batch import MicroBatch, Sequence, TrainBatch
 from learner.flops import Cost, Shape, tokens_only
 from learner.loss import Totals
-from learner.pack import balanced, buckets, pack, packing, sequences_of
+from learner.pack import balanced, buckets, pack, packing
 
 TOTALS = Totals(7, 100, 107)
 QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)
@@ -106,7 +106,7 @@ def test_idle_rows_weigh_nothing(sequences: list[Sequence], max_tokens: int, ran
 
 
 def spent(batch: TrainBatch, cost: Cost) -> list[int]:
-    return [sum(cost(*one) for mb in rank if not idle(mb) for one in sequences_of(mb)) for rank in batch.ranks]
+    return [sum(cost(*one) for mb in rank if not idle(mb) for one in mb.sequences()) for rank in batch.ranks]
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,0 +1,48 @@
+"""A prompt is computed once for all its siblings that lie in one row.
+
+In: sequences, or a packed row of them. Out: an order that brings siblings together, and for each token of a row the one
+whose hidden states it shares. A token's hidden states follow from the tokens before it, so that equal prompts have
+equal ones: the layers see them once, attention of every sibling looks at them, and gradients of all siblings add up
+there. Must not know: models, attention.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learner.batch import MicroBatch, Sequence
+
+WORTH = 0.05  # share of all tokens that prompts repeat, above which siblings are packed side by side
+
+
+def order(sequences: list[Sequence]) -> list[int]:
+    """Indices in the order of packing: longest first (rows fill best, and attention pads least); where prompts repeat
+    enough, siblings side by side, those first that hold the longest sequence."""
+    longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    groups: dict[bytes, list[int]] = {}
+    for i in longest_first:
+        groups.setdefault(_prompt(sequences[i].token_ids, sequences[i].prompt_tokens), []).append(i)
+    repeated = sum((len(group) - 1) * sequences[group[0]].prompt_tokens for group in groups.values())
+    if repeated <= WORTH * sum(map(len, sequences)):
+        return longest_first
+    return [i for group in groups.values() for i in group]
+
+
+def origins(mb: MicroBatch) -> np.ndarray:
+    """i64[N]: whose hidden states each token shares: its own, or those of the first sibling's same token."""
+    found, seen, start = np.arange(len(mb.token_ids)), dict[bytes, int](), 0
+    for length, responses in mb.sequences():
+        size = length - responses
+        first = seen.setdefault(_prompt(mb.token_ids[start:], size), start)
+        found[start : start + size] = np.arange(first, first + size)
+        start += length
+    return found
+
+
+def repeated(mb: MicroBatch) -> int:
+    """Tokens of a row that are not computed."""
+    return int(np.count_nonzero(origins(mb) != np.arange(len(mb.token_ids))))
+
+
+def _prompt(token_ids: np.ndarray, size: int) -> bytes:
+    return token_ids[:size].tobytes()
