@@ -180,15 +180,16 @@ class RolloutWorker:
     def _turn(self) -> None:
         """Serve the inbox, begin what may begin, and let the engine sample one token for each sequence under way."""
         self._serve()
-        begun = self._begin()
-        if self._running:
-            with self.spans.of("sampling"):
-                begin, sequences = time.monotonic(), len(self._running)
-                done = self.engine.step()
-            if not begun:
-                self._pace.note(sequences, time.monotonic() - begin)
-            for key, sample in done:
-                self._end(key, sample)
+        if not self._running and not self._may_begin():
+            return
+        with self.spans.of("sampling"):
+            begun = self._begin()
+            begin, sequences = time.monotonic(), len(self._running)
+            done = self.engine.step()
+        if not begun:
+            self._pace.note(sequences, time.monotonic() - begin)
+        for key, sample in done:
+            self._end(key, sample)
 
     def _serve(self) -> None:
         """Do all calls in the inbox; wait for one when there is nothing to sample."""
@@ -237,8 +238,7 @@ class RolloutWorker:
             room = min(room, self._room_beside_older(one))
             if room <= 0:
                 break
-            if one.begin is None:
-                one.begin = time.time()
+            one.begin = one.begin or time.time()
             for place in range(one.begun, min(one.begun + room, len(one.requests))):
                 key = next(self._keys)
                 self.engine.add(key, one.requests[place])
