@@ -22,10 +22,10 @@ from learner.objective import optimizer_steps
 from learner.pack import pack
 from orchestrator.train import fewer_collections
 from reward.panel import Panel
-from reward.verdict import Outcome, Verdict
+from reward.verdict import Judged, Outcome, Verdict
 from rollout.mode import Mode
 from rollout.sampler import Sampler
-from rollout.share import Sampled, Sampling, Share
+from rollout.share import MODES, Sampled, Sampling, Share
 from rollout.stream import PromptStream
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
@@ -78,13 +78,15 @@ class ScriptedJudge:
     wrong = Verdict(Outcome.WRONG, "2", 0.0)
 
     def call(self, method: str, *args: Any) -> Ready:
-        return Ready([self.right if t.mode is Mode.THINK else self.wrong for t in args[0]])
+        sampled, prompts, first = args
+        modes = sampled.wait().modes[first : first + len(prompts)].tolist()
+        return Ready(Judged([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))
 
 
 def step(trajectories: int, stream: PromptStream, sampler: Sampler, panel: Panel, number: int) -> int:
     """One step without a learner; returns the number of micro-batches."""
     batch = sampler.sample(stream.take(trajectories // GROUP), GROUP, number)
-    groups = panel.score(batch.wait())
+    groups = panel.score(panel.ask(batch))
     steps = optimizer_steps(groups, AlgorithmConf(), TOKENS)
     packed = [pack(sequences, totals, MAX_TOKENS, 1) for sequences, totals in steps]
     return sum(len(rank) for one in packed for rank in one.ranks)

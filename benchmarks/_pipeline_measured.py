@@ -54,8 +54,8 @@ class Library:
 def sample(folder: Path) -> dict[str, Any]:
     """One engine of the run in this process: {"turns": [(running, begun, ended, seconds)], "library": columns}."""
     from conf.compose import from_file
+    from reward.groups import group_trajectories
     from reward.judge import Judge
-    from reward.panel import Panel
     from rollout.engine import Engine, Request, Sample
     from rollout.share import Sampling, Share
     from rollout.stream import PromptStream
@@ -106,7 +106,8 @@ def sample(folder: Path) -> dict[str, Any]:
         worker.sample(Share(number, number, 0, tuple(stream.take(count)), alone, sampling))
     worker.close()
     with Judge(conf.reward, path, control, conf.model) as judge:
-        groups = Panel([_Local(judge)], conf.reward).score([t for t in trajectories if t is not None])
+        answers = [t for t in trajectories if t is not None]
+        groups = group_trajectories(answers, judge.judge(answers), conf.reward)
     levels = sorted({str(group.prompt.level) for group in groups})
     whole = [group for group in groups if len(group.trajectories) == SIBLINGS]
     library = {
@@ -116,27 +117,6 @@ def sample(folder: Path) -> dict[str, Any]:
         "rewards": [group.rewards.tolist() for group in whole],
     }
     return {"turns": turns, "library": library, "max_num_seqs": rollout.max_num_seqs}
-
-
-class _Local:
-    """A handle on a body in this process."""
-
-    def __init__(self, body: Any):
-        self.body = body
-
-    def call(self, method: str, *args: Any) -> Any:
-        return _Answer(getattr(self.body, method)(*args))
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    value: Any
-
-    def wait(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return True
 
 
 def fitted(turns: list[tuple[int, int, int, float]], max_num_seqs: int) -> EngineCosts:

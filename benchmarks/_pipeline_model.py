@@ -291,7 +291,7 @@ class Pipeline:
         spread = Spread(self.workers, self.unknown)
         in_flight: deque[tuple[Batch, list[tuple[int, _Share]]]] = deque()
         found: list[Step] = []
-        now, asked, sampled, learner_free = 0.0, 0, 0.0, 0.0
+        now, asked, sampled, learner_free, judge_free = 0.0, 0, 0.0, 0.0, 0.0
         for step in range(steps):
             begin = now
             while len(in_flight) <= min(self.max_staleness, steps - step - 1):
@@ -312,7 +312,8 @@ class Pipeline:
                 now = max(now, share.end + costs.call_s) + gather * len(share.lengths) / batch.lengths.size
             spread.learn(batch)
             rollout, before = now - before, now
-            now += costs.reward(batch)
+            judge_free = max(judge_free, max(share.end for _, share in shares) + costs.call_s) + costs.reward(batch)
+            now = max(now, judge_free + costs.call_s)
             reward, before = now - before, now
             now = max(now + costs.pack(batch), learner_free)
             learning = costs.learner(batch)

@@ -1,7 +1,7 @@
 """Batches asked for ahead: at most `run.max_staleness` beyond the one that is learnt from next.
 
-In: prompts, a sampler. Out: batches in the order in which they were asked for, each whole. Must not know: rewards, the
-learner.
+In: prompts, a sampler, the reward panel, which grades each batch once it is sampled. Out: batches in the order in which
+they were asked for, each whole. Must not know: what rewards are, the learner.
 
 Why the bound holds: a batch that is asked for when `step` updates are done is sampled by version `step` or newer (the
 sampler's `min_version`), and it is consumed after at most `max_staleness` further updates, because no more batches than
@@ -16,22 +16,25 @@ from typing import Any
 
 from conf.schema import Config
 from orchestrator.errors import RunError
-from rollout.sampler import PendingBatch, Sampler
+from reward.panel import Panel, PendingVerdicts
+from rollout.sampler import Sampler
 from rollout.stream import PromptStream
 from rollout.trajectory import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    batch: PendingBatch
+    verdicts: PendingVerdicts
     cursor: dict[str, Any]  # of the stream, before its prompts were taken
 
 
 class Ahead:
     """asked: the cursors of batches that were in flight when a checkpoint was saved; they are asked for again first."""
 
-    def __init__(self, conf: Config, prompts: PromptStream, sampler: Sampler, asked: list[dict[str, Any]]):
-        self.conf, self.prompts, self.sampler = conf, prompts, sampler
+    def __init__(
+        self, conf: Config, prompts: PromptStream, sampler: Sampler, panel: Panel, asked: list[dict[str, Any]]
+    ):
+        self.conf, self.prompts, self.sampler, self.panel = conf, prompts, sampler, panel
         self._again = deque(asked)
         self._in_flight: deque[_InFlight] = deque()
 
@@ -45,11 +48,11 @@ class Ahead:
             else:
                 cursor, prompts = self.prompts.state(), self.prompts.take(rollout.prompts_per_step)
             batch = self.sampler.sample(prompts, rollout.group_size, step + len(self._in_flight))
-            self._in_flight.append(_InFlight(batch, cursor))
+            self._in_flight.append(_InFlight(self.panel.ask(batch), cursor))
 
-    def next(self) -> PendingBatch:
-        """The oldest batch, no longer in the queue."""
-        return self._in_flight.popleft().batch
+    def next(self) -> PendingVerdicts:
+        """Of the oldest batch, no longer in the queue."""
+        return self._in_flight.popleft().verdicts
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: the stream, and where the batches in flight began. JSON-able."""

@@ -31,8 +31,11 @@ from orchestrator.handles import Future, Handle, wait_all
 from orchestrator.placement import Plan, Role, Seat, plan
 from rollout.errors import BadInput
 
-SAMPLING = "sampling"  # the threads of a rollout worker that wait for its answers: however many do, others are served
 CALLS_AT_ONCE, OTHER_CALLS = 64, 16
+# Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
+# worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
+# they grade is sampled, however early they were asked for.
+THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("judge_share", 1)}
 
 
 @dataclass(slots=True)
@@ -138,7 +141,7 @@ class Cluster:
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[Handle]:
         site = self._site(Role.reward, plan(self.conf.placement, reward=conf))
-        return self._seat(site, Role.reward, body, [arguments] * conf.workers, 3600.0)
+        return self._seat(site, Role.reward, body, [arguments] * conf.workers, 3600.0, options={"max_concurrency": 1})
 
     def release(self, handles: list[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""
@@ -181,8 +184,8 @@ class Cluster:
         threads: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> list[Handle]:
-        threaded = role is Role.rollout
-        remote: Any = ray.remote(concurrency_groups={SAMPLING: CALLS_AT_ONCE}) if threaded else ray.remote
+        method, threads_of_it = THREADS.get(role, ("", 0))
+        remote: Any = ray.remote(concurrency_groups={method: threads_of_it}) if method else ray.remote
         actor_class = remote(body)
         handles = site.seated[role] = []
         for index, (seat, args) in enumerate(zip(site.plan.seats[role], arguments, strict=True)):
@@ -198,8 +201,7 @@ class Cluster:
                 runtime_env={"env_vars": environment} if environment else None,
                 **(options or {}),
             ).remote(*args)
-            groups = {"sample": SAMPLING} if threaded else {}
-            handles.append(Handle(actor, f"{role.value} {index}", timeout_s, groups))
+            handles.append(Handle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
         return handles
 
     def _gpus_of(self, site: _Site, seat: Seat) -> dict[str, str]:

@@ -5,7 +5,7 @@ In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -57,18 +57,18 @@ def _cause_of_death(error: Exception) -> str:
 
 
 class Handle:
-    """One actor, by name. Calls to it are served in order; those to a threaded one (a rollout worker) in none."""
+    """One actor, by name. Calls to it are served in order; those of a threaded one's own methods in none."""
 
-    def __init__(self, actor: Any, name: str, timeout_s: float, groups: Mapping[str, str] | None = None):
-        """groups: of a threaded actor, method -> the concurrency group whose threads serve it."""
-        self.actor, self.name, self.timeout_s, self.groups = actor, name, timeout_s, dict(groups or {})
+    def __init__(self, actor: Any, name: str, timeout_s: float, own: Collection[str] = ()):
+        """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name."""
+        self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future:
         """Ask for `method(*args)` there; returns at once."""
         values = [arg.ref if isinstance(arg, Future) else arg for arg in args]
         ask = getattr(self.actor, method)
-        if method in self.groups:
-            ask = ask.options(concurrency_group=self.groups[method])
+        if method in self.own:
+            ask = ask.options(concurrency_group=method)
         ref = ask.remote(*values)
         return Future(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
 

@@ -5,7 +5,7 @@ DeepSpeed.
 
 Who waits for whom: this loop waits for the oldest batch of trajectories, then for its verdicts, then for the learner.
 Meanwhile the samplers work on the batches that were asked for ahead (`orchestrator.ahead`: at most
-`run.max_staleness`), and take new weights between two of their steps.
+`run.max_staleness`), and take new weights between two of their steps; reward actors grade what is sampled.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def train(
     asked: where the batches began that were in flight when the checkpoint was saved.
     """
     run, rollout = conf.run, conf.rollout
-    ahead, refill = Ahead(conf, prompts, sampler, asked), Refill(rollout, prompts, sampler, panel)
+    ahead, refill = Ahead(conf, prompts, sampler, panel, asked), Refill(rollout, prompts, sampler, panel)
     pushes = sampler.load(learner.publish(step), step)
     wait_all(pushes)
     agreement.check(step)
@@ -60,12 +60,13 @@ def train(
     while step < run.steps:
         begin, timings = time.monotonic(), Timings(timeline.driver)
         ahead.ask(step)
-        batch = ahead.next()
+        verdicts = ahead.next()
         with timings.of("rollout"):
-            trajectories = batch.wait()  # y_1..y_G ~ mu(.|x)
-        timings.sampled(batch)
+            trajectories = verdicts.batch.wait()  # y_1..y_G ~ mu(.|x)
+        timings.sampled(verdicts.batch)
         with timings.of("reward"):
-            groups = panel.score(trajectories)  # r_i = R(x, y_i)
+            groups = panel.score(verdicts)  # r_i = R(x, y_i)
+        timings.graded(verdicts)
         filled = refill.fill(groups, step, timings)
         staleness = ahead.measure([t for group in filled.learnt for t in group.trajectories], step)
         with timings.of("learner"):

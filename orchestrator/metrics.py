@@ -16,6 +16,7 @@ import numpy as np
 
 from learner.report import StepReport
 from reward.group import Group
+from reward.panel import PendingVerdicts
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.sampler import PendingBatch
@@ -45,6 +46,7 @@ class Timings:
     step: float = 0.0
     sampling: float = 0.0  # from a batch's first sequence to its last, of the slowest worker; batches overlap
     tokens: int = 0  # response tokens
+    grading: float = 0.0  # of the slowest reward actor; it may have done so before the step began
 
     @contextlib.contextmanager
     def of(self, part: str) -> Iterator[None]:
@@ -52,6 +54,10 @@ class Timings:
         with self.driver.of(WAITS.get(part, part)):
             yield
         self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - begin
+
+    def graded(self, verdicts: PendingVerdicts) -> None:
+        """Count verdicts that were waited for."""
+        self.grading += verdicts.seconds
 
     def sampled(self, batch: PendingBatch) -> None:
         """Count a batch that was waited for."""
@@ -116,7 +122,7 @@ def summarize(filled: Filled, report: StepReport | None, timings: Timings, stale
     pairs = judged(groups)
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
-    record |= outcomes(groups, timings.parts.get("reward"))
+    record |= outcomes(groups, timings.grading)
     record["staleness/max"] = staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
     record["refill/rounds"] = filled.rounds

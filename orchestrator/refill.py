@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from conf.schema import RolloutConf
 from orchestrator.metrics import Timings
 from reward.group import Group
-from reward.panel import Panel
-from rollout.sampler import PendingBatch, Sampler
+from reward.panel import Panel, PendingVerdicts
+from rollout.sampler import Sampler
 from rollout.stream import PromptStream
 
 PIECES = 16  # that a round is asked for in, when what is not needed of it is to be given up
@@ -54,22 +54,24 @@ class Refill:
             prompts = self.prompts.take(count)
             size = math.ceil(count / PIECES) if conf.abort else count
             shares = [prompts[i : i + size] for i in range(0, count, size)]
-            batches = [self.sampler.sample(share, self.conf.group_size, step) for share in shares]
-            for index, batch in enumerate(batches):
-                judged += self._judge(batch, timings)
+            batches = [self.panel.ask(self.sampler.sample(share, self.conf.group_size, step)) for share in shares]
+            for index, verdicts in enumerate(batches):
+                judged += self._judge(verdicts, timings)
                 if conf.abort and _informative(judged) >= wanted:
-                    given_up += sum(later.abort() for later in batches[index + 1 :])
+                    given_up += sum(later.batch.abort() for later in batches[index + 1 :])
                     break
             rounds, asked = rounds + 1, asked + count
         learnt = [group for group in judged if group.informative]
         return Filled(learnt, judged, rounds, asked, len(judged) - len(learnt), given_up)
 
-    def _judge(self, batch: PendingBatch, timings: Timings) -> list[Group]:
+    def _judge(self, verdicts: PendingVerdicts, timings: Timings) -> list[Group]:
         with timings.of("rollout"):
-            trajectories = batch.wait()
-        timings.sampled(batch)
+            verdicts.batch.wait()
+        timings.sampled(verdicts.batch)
         with timings.of("reward"):
-            return self.panel.score(trajectories)
+            groups = self.panel.score(verdicts)
+        timings.graded(verdicts)
+        return groups
 
 
 def _informative(groups: list[Group]) -> int:

@@ -42,11 +42,10 @@ def measure(
 ) -> list[Scored]:
     """`samples` judged responses to each prompt; those whose check timed out or crashed are left out."""
     parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
-    pending = [sampler.sample(part, samples, seed, sampling, urgent=True) for part in parts]
+    pending = [panel.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
     scored: list[Scored] = []
-    for batch in pending:
-        trajectories = batch.wait()
-        verdicts = panel.judge(trajectories)
+    for asked in pending:
+        trajectories, verdicts = asked.batch.wait(), asked.wait()
         scored += [
             (t, v, reward_of(panel.conf, v, t.mode, len(t.token_ids)))
             for t, v in zip(trajectories, verdicts, strict=True)

@@ -1,7 +1,7 @@
 """The reward actor's body: responses -> verdicts, whatever the responses hold.
 
-In: responses (text, mode, finish, prompt) as a batch, trajectories to decode, or texts one at a time (`begin`,
-`settle`). Out: one `Verdict` each, in order, and `Statistics` of them all. Must not know: Ray, groups.
+In: what a rollout worker sampled, trajectories, responses (text, mode, finish, prompt) as a batch, or texts one at a
+time (`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of them all. Must not know: Ray, groups.
 
 Extraction, plain numbers and equal strings are settled in this process (microseconds); each different (gold, answer)
 pair beyond that is checked once in a killable process (`reward.pool`), started when the first such pair comes, with
@@ -25,9 +25,10 @@ from reward.equivalence import Gold, quick_matches
 from reward.grade import find_answer
 from reward.pool import Pool, Reply, Status
 from reward.statistics import Statistics, Tally
-from reward.verdict import Outcome, Verdict
+from reward.verdict import Judged, Outcome, Verdict
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
+from rollout.share import Sampled
 from rollout.timeline import Span, Spans, spent
 from rollout.trajectory import Finish, Trajectory
 
@@ -116,6 +117,13 @@ class Judge:
         return self.spans.take()
 
     @spent("grading")
+    def judge_share(self, sampled: Sampled, prompts: Sequence[Prompt], first: int) -> Judged:
+        """Of a rollout worker's responses, `first` and those after it: one to each of `prompts`."""
+        begin = time.monotonic()
+        found = sampled.trajectories(prompts, range(len(prompts)), first)
+        verdicts = iter(self.judge([one for one in found if one is not None]))
+        return Judged([None if one is None else next(verdicts) for one in found], time.monotonic() - begin)
+
     def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
         """Verdicts of trajectories, aligned with them."""
         texts = self.texts(trajectories)

@@ -31,3 +31,11 @@ class Verdict:
     @property
     def correct(self) -> bool:
         return self.outcome is Outcome.CORRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A reward actor's answer: verdicts in the order of the responses, None where one was given up."""
+
+    verdicts: list[Verdict | None]
+    seconds: float  # that grading took

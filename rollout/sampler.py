@@ -80,9 +80,15 @@ class PendingBatch:
     group_size: int
     parts: list[Part]
     stats: BatchStats | None = None
+    sampled: list[Trajectory] | None = None  # once waited for
 
     def wait(self) -> list[Trajectory]:
         """All that was asked for, but what was given up (`abort`)."""
+        if self.sampled is None:
+            self.sampled = self._wait()
+        return self.sampled
+
+    def _wait(self) -> list[Trajectory]:
         begin, tokens, slowest = time.monotonic(), 0, 0.0
         trajectories: list[Trajectory | None] = [None] * (len(self.prompts) * self.group_size)
         for part in self.parts:

@@ -7,6 +7,7 @@ answers travel as a few arrays. Must not know: engines, workers.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,19 +70,21 @@ class Sampled:
     def seconds(self) -> float:
         return self.end - self.begin
 
-    def trajectories(self, prompts: list[Prompt], siblings: list[int]) -> list[Trajectory | None]:
-        """One for each (prompt, sibling) of the share, in its order; None where it was given up."""
+    def trajectories(
+        self, prompts: Sequence[Prompt], siblings: Sequence[int], first: int = 0
+    ) -> list[Trajectory | None]:
+        """One for each (prompt, sibling) of the share from its response `first` on; None where it was given up."""
         ends = np.cumsum(self.lengths).tolist()
         found: list[Trajectory | None] = []
-        begin = 0
-        for i, end in enumerate(ends):
+        begin = ends[first - 1] if first else 0
+        for i, end in enumerate(ends[first : first + len(prompts)], first):
             if end == begin:
                 found.append(None)
                 continue
             found.append(
                 Trajectory(
-                    prompts[i],
-                    siblings[i],
+                    prompts[i - first],
+                    siblings[i - first],
                     self.token_ids[begin:end],
                     self.logprobs[begin:end],
                     MODES[self.modes[i]],

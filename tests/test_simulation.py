@@ -165,7 +165,7 @@ def test_staleness_0_is_the_sum_of_its_parts() -> None:
     )  # fmt: skip
     steps = Pipeline(costs, 1, 0, 20.0).simulate(same(batch), 4)
     push = 1.5 + 2.0 + 0.5 + 0.03125
-    whole = 0.125 + (0.03125 + 20 * 0.25 + 0.03125) + 0.25 + 0.75 + 0.375 + 3.0 + push + 0.0625
+    whole = 0.125 + (0.03125 + 20 * 0.25 + 0.03125) + (0.75 + 0.03125) + 0.375 + 3.0 + push + 0.0625
     assert [step.seconds for step in steps] == pytest.approx([whole] * 4)
     assert [step.push for step in steps] == pytest.approx([push] * 4)
     assert all(step.sampled == 20 * 0.25 and step.learning == 3.0 and step.staleness == 0 for step in steps)

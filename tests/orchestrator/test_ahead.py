@@ -13,10 +13,13 @@ from rollout.stream import PromptStream
 
 
 class Asked:
-    """Stands for the sampler: a batch is its prompts."""
+    """Stands for sampler and panel: a batch is its prompts, and so are its verdicts."""
 
     def sample(self, prompts: list[Prompt], group_size: int, step: int) -> list[str]:
         return [prompt.uid for prompt in prompts]
+
+    def ask(self, batch: list[str]) -> list[str]:
+        return batch
 
 
 def made(max_staleness: int, asked: list[dict[str, Any]], prompts: dict[str, Any] | None = None) -> Ahead:
@@ -24,8 +27,8 @@ def made(max_staleness: int, asked: list[dict[str, Any]], prompts: dict[str, Any
     if prompts:
         stream.restore(prompts)
     conf = Config(run=RunConf(steps=20, max_staleness=max_staleness), rollout=RolloutConf(prompts_per_step=2))
-    sampler: Any = Asked()
-    return Ahead(conf, stream, sampler, asked)
+    everybody: Any = Asked()
+    return Ahead(conf, stream, everybody, everybody, asked)
 
 
 def test_resumed_with_fewer_ahead_no_batch_is_lost_also_not_at_the_next_checkpoint() -> None:

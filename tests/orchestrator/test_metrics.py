@@ -103,7 +103,7 @@ def timed() -> Timings:
     timings = Timings(parts={"rollout": 2.0, "reward": 0.5, "learner": 3.0, "push": 0.1})
     sampler: Any = None
     timings.sampled(PendingBatch(sampler, 1, [], 8, [], BatchStats(tokens=500, seconds=4.0, waited=2.0)))
-    timings.step = 5.75
+    timings.step, timings.grading = 5.75, 0.5
     return timings
 
 

@@ -69,10 +69,20 @@ class Asked:
         return self.batches[-1]
 
 
+@dataclass
+class Verdicts:
+    batch: Batch
+    seconds: float = 0.25
+
+
 class Judged:
     """Stands for the panel: only thinking is right."""
 
-    def score(self, trajectories: list[Trajectory]) -> list[Group]:
+    def ask(self, batch: Batch) -> Verdicts:
+        return Verdicts(batch)
+
+    def score(self, asked: Verdicts) -> list[Group]:
+        trajectories = asked.batch.wait()
         verdicts = [Verdict(Outcome.CORRECT if t.mode is Mode.THINK else Outcome.WRONG, "", 0.0) for t in trajectories]
         return group_trajectories(trajectories, verdicts, RewardConf())
 
@@ -82,7 +92,7 @@ def fill(every: int, **refill: Any) -> tuple[Any, Asked, PromptStream]:
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
     sampler: Any = Asked(every)
     panel: Any = Judged()
-    groups = panel.score([t for p in stream.take(WANTED) for t in answers(p, every)])
+    groups = panel.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, every)], sampler)))
     return Refill(conf, stream, sampler, panel).fill(groups, 7, Timings()), sampler, stream
 
 
@@ -138,6 +148,9 @@ def test_seconds_and_tokens_of_the_rounds_count() -> None:
     panel: Any = Judged()
     timings = Timings(sampling=1.0, tokens=5)
     Refill(conf, stream, sampler, panel).fill(
-        panel.score([t for p in stream.take(WANTED) for t in answers(p, 2)]), 0, timings
+        panel.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, 2)], sampler))), 0, timings
     )
-    assert (timings.sampling, timings.tokens) == (1.5, 15) and set(timings.parts) == {"rollout", "reward"}
+    assert (timings.sampling, timings.tokens, timings.grading) == (1.5, 15, 0.25) and set(timings.parts) == {
+        "rollout",
+        "reward",
+    }

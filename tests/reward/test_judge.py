@@ -16,6 +16,7 @@ from reward.verdict import Outcome, Verdict
 from rollout.errors import BadInput
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.share import FINISHES, MODES, Sampled
 from rollout.trajectory import Finish, Trajectory
 
 
@@ -120,7 +121,28 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
     with Judge(RewardConf(), str(tmp_path), control) as judge:
         assert judge.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
         names = [verdict.outcome.name for verdict in judge.judge(given)]
+        share = sampled([*given[:2], None, *given[2:]])
+        judged = [judge.judge_share(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
     assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
+    found = [None if one is None else one.outcome.name for part in judged for one in part.verdicts]
+    assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
+
+
+def sampled(trajectories: list[Trajectory | None]) -> Sampled:
+    """As a rollout worker gives them; None: given up."""
+    there = [one for one in trajectories if one is not None]
+    return Sampled(
+        lengths=np.array([0 if one is None else len(one.token_ids) for one in trajectories], np.int32),
+        token_ids=np.concatenate([one.token_ids for one in there]),
+        logprobs=np.concatenate([one.behavior_logprobs for one in there]),
+        versions=np.concatenate([one.versions for one in there]),
+        modes=np.array([2 if one is None else MODES.index(one.mode) for one in trajectories], np.uint8),
+        finishes=np.array([2 if one is None else FINISHES.index(one.finish) for one in trajectories], np.uint8),
+        forced=False,
+        tokens=sum(len(one.token_ids) for one in there),
+        begin=0.0,
+        end=1.0,
+    )
 
 
 # ------------------------------------------------------------------ a function of one's own
