@@ -23,7 +23,22 @@ from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
 from rollout.weights import Weights
 
+RUNS = {"train": "a", "replay": "a", "job": "a", "on_policy": "b", "faults": "b", "turns": "b"}  # in orchestrator/
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quickstart's tokenizer
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How the two processes of `make test` share the tests: those of a file stay together, for its fixtures, and so do
+    all of a half of those that train with the whole system, for their warm-up."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return RUNS.get(file.removeprefix("tests/orchestrator/test_").removesuffix(".py"), file)
+
+    return Scheduling(config, log)
 
 
 class LocalFuture:
@@ -102,8 +117,8 @@ def make_learner() -> Callable[..., Any]:
 def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
     """`make_worker(folder, conf)`: a `RolloutWorker` with an engine of its own, in this process.
 
-    The first takes ten seconds, the next a fraction of one. All are closed at the end of the session and not before:
-    vLLM's groups are the process's, and the first engine to close takes them from the others.
+    The first takes ten seconds, the next a fraction of one. None is closed before the end of the session: vLLM's
+    groups are the process's, and the first engine to close takes them from the others.
     """
     from rollout.worker import RolloutWorker
 
@@ -115,7 +130,8 @@ def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
 
     yield make
     for worker in made:
-        worker.close()
+        if worker.conf.tensor_parallel > 1:  # the others end with this process, and sooner
+            worker.close()
 
 
 @pytest.fixture(scope="session")

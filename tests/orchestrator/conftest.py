@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,20 @@ def task(warm_up: Watched) -> list[str]:
 def tiny(task: list[str]) -> list[str]:
     """The same for a run of which only the course matters: a step takes a fraction of a second."""
     return [*task, *TINY]
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    steps: int
+    arguments: list[str]  # of `thinkless train`, but for its name
+    run: Path  # its finished folder
+
+
+@pytest.fixture(scope="session")
+def on_policy(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> OnPolicy:
+    """A run on two samplers, strictly on-policy, that other ways to the same steps are compared with."""
+    folder = tmp_path_factory.mktemp("on-policy")
+    arguments = [*tiny, "rollout.prompts_per_step=12", "rollout.workers=2", "rollout.num_cpus=0.2"]
+    arguments += ["run.steps=6", "run.max_staleness=0"]
+    succeeded(thinkless("train", *arguments, "run.name=ours", folder=folder))
+    return OnPolicy(6, arguments, folder / "runs" / "ours")

@@ -137,15 +137,17 @@ class Watched:
         return there
 
     def _shared_left(self) -> list[str]:
-        new = {path.name for path in SHARED_MEMORY.iterdir()} - self.shared_before
-        if not new:
-            return []
-        held = set()  # by others who use this machine
-        for process in psutil.process_iter():
+        new = {}  # inode -> path
+        for path in SHARED_MEMORY.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.name not in self.shared_before:
+                    new[path.stat().st_ino] = str(path)
+        for process in psutil.process_iter() if new else ():
             with contextlib.suppress(OSError):
-                maps = Path(f"/proc/{process.pid}/maps").read_text()
-                held |= {name for name in new if f"{SHARED_MEMORY}/{name}\n" in maps}
-        return [f"{SHARED_MEMORY}/{name}" for name in sorted(new - held)]
+                for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+                    if f"{SHARED_MEMORY}/" in line:  # by any name: semaphores get theirs after they are mapped
+                        new.pop(int(line.split()[4]), None)  # held by others who use this machine
+        return sorted(new.values())
 
     def _watch(self) -> None:
         while not self._stop.wait(0.3):

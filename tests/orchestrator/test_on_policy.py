@@ -6,20 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from launched import succeeded, thinkless
 
 REFERENCE = Path(__file__).with_name("reference_loop.py")
 
 
-def test_no_staleness_is_the_plain_loop_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
+def test_no_staleness_is_the_plain_loop_bit_for_bit(on_policy: Any, tmp_path: Path) -> None:
     """Losses and final weights, through two Ray samplers on one side and a twenty-line loop on the other."""
     from safetensors.numpy import load_file
 
-    ours = ["run.steps=4", "run.max_staleness=0", "run.name=ours", "rollout.workers=2", "rollout.num_cpus=0.2"]
-    succeeded(thinkless("train", *tiny, "rollout.prompts_per_step=12", *ours, folder=tmp_path))
-    run = tmp_path / "runs" / "ours"
+    run = on_policy.run
     plain = subprocess.run(
         [sys.executable, str(REFERENCE), str(run), str(tmp_path / "plain")],
         cwd=Path(__file__).parents[2],
@@ -32,7 +30,7 @@ def test_no_staleness_is_the_plain_loop_bit_for_bit(tiny: list[str], tmp_path: P
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "seconds/step" in row]
     told = [line.split() for line in plain.stdout.splitlines() if line[:1].isdigit()]
-    assert len(told) == 4
+    assert len(told) == on_policy.steps
     assert [float(row["loss/total"]).hex() for row in rows] == [loss for _, loss, _ in told]
     assert [round(row["tokens/mean"] * 48) for row in rows] == [int(tokens) for _, _, tokens in told]
     assert all(row["staleness/max"] == 0 and row["no_op"] == 0 for row in rows)
