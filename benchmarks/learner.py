@@ -66,6 +66,7 @@ from learner.flops import Shape, device_peak, tokens_only
 from learner.memory import GIB, PeakMemory, reset_resident_peak, resident, resident_peak
 from learner.objective import optimizer_steps
 from learner.pack import pack, packing
+from learner.siblings import origins
 from rollout.mode import Mode
 
 TRL_NEEDS = "pip install --no-deps 'trl==1.16.*' accelerate"
@@ -189,7 +190,7 @@ class Bare:
         from learner.attention import Layout
 
         ids, places, response = map(torch.from_numpy, (mb.token_ids, mb.position_ids, mb.response))
-        layout = Layout(list(mb.lengths))
+        layout = Layout(list(mb.lengths), origins=None if self.plain else origins(mb))
         if not self.plain:
             return self.policy(ids, places, response, layout, 1.0, self.conf.logprob_chunk)[0]
         states = self.policy.body(

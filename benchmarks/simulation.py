@@ -120,9 +120,9 @@ def mean(runs: list[list[Step]], name: str) -> float:
 
 
 def learnt(batch: Batch) -> float:
-    """Tokens that the learner sees."""
+    """Tokens that the learner computes: prompts once for their siblings."""
     prompts, responses = batch.sequences()
-    return float(prompts.sum() + responses.sum())
+    return float(prompts.sum() / batch.lengths.shape[1] + responses.sum())
 
 
 def calibrated(engine: EngineCosts, library: Library, small: Parts, large: Parts) -> Costs:

@@ -117,10 +117,10 @@ def packed_attention(
 
 
 def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """[N, heads, D] each -> [N, heads, D]: one causal sdpa call for all sequences of similar length."""
+    """[n, heads, D] each, of the computed tokens -> the same: one causal sdpa call for sequences of similar length."""
     parts, places = [], []
     for index, valid in layout.buckets:
-        q, k, v = (states[index].transpose(1, 2) for states in (query, key, value))  # [B, heads, L, D]
+        q, k, v = (_gathered(states, index) for states in (query, key, value))  # [B, heads, L, D]
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
@@ -129,8 +129,13 @@ def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling
     return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(parts))
 
 
+def _gathered(states: Tensor, index: Tensor) -> Tensor:
+    """[n, heads, D], i64[B, L] -> [B, heads, L, D]. By index_select, whose gradient adds in a fixed order."""
+    return states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+
+
 def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """[N, heads, D] each -> [N, heads, D]: flash attention over the sequences' boundaries, causal within each."""
+    """[n, heads, D] each, of the computed tokens -> the same: flash attention over boundaries, causal within each."""
     from torch.nn.attention.varlen import varlen_attn
 
     ends, longest = layout.boundaries, layout.longest

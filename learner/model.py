@@ -29,7 +29,9 @@ class Policy(nn.Module):
         self.tied = causal_lm.get_input_embeddings().weight is self.head.weight
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
-        self.watch: Callable[[Tensor], None] | None = None  # is given each gradient of the last hidden states [n, H]
+        self.watch: Callable[[Tensor], None] | None = (
+            None  # is given each gradient of the last hidden states [n or N, H]
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -49,9 +51,8 @@ class Policy(nn.Module):
         temperature: float,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
-        here: slice | Tensor = slice(layout.start, layout.stop)  # this rank's n of the N tokens: all, but for sequence
-        if layout.computed is not None:  # parallelism; and each shared prompt once
-            here = layout.computed
+        # this rank's n of the N tokens: all, but for sequence parallelism, and each shared prompt once
+        here = slice(layout.start, layout.stop) if layout.computed is None else layout.computed
         states = self.body(
             input_ids=token_ids[None, here], position_ids=position_ids[None, here], use_cache=False, layout=layout
         ).last_hidden_state[0]  # [n, H]

@@ -38,9 +38,8 @@ def pack(
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
     costs = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
-    places = {i: place for place, i in enumerate(order(sequences))}
-    shares = [sorted(share, key=places.__getitem__) for share in balanced(costs, num_ranks)]
-    filled = [_fill([sequences[i] for i in share], max_tokens) for share in shares]
+    shares = [[sequences[i] for i in sorted(share)] for share in balanced(costs, num_ranks)]
+    filled = [_fill([share[i] for i in order(share)], max_tokens) for share in shares]
     count = max(map(len, filled))
     idle = _idle(sequences[0])
     ranks = [tuple(map(_micro_batch, rows)) + (idle,) * (count - len(rows)) for rows in filled]

@@ -12,12 +12,12 @@ import numpy as np
 
 from learner.batch import MicroBatch, Sequence
 
-WORTH = 0.05  # share of all tokens that prompts repeat, above which siblings are packed side by side
+WORTH = 0.05  # share of the tokens that prompts repeat, above which they are shared, and siblings packed side by side
 
 
 def order(sequences: list[Sequence]) -> list[int]:
-    """Indices in the order of packing: longest first (rows fill best, and attention pads least); where prompts repeat
-    enough, siblings side by side, those first that hold the longest sequence."""
+    """Indices of a rank's sequences in the order of packing: longest first (rows fill best, and attention pads least);
+    where prompts repeat enough, siblings side by side, those first that hold the longest sequence."""
     longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     groups: dict[bytes, list[int]] = {}
     for i in longest_first:
@@ -28,20 +28,23 @@ def order(sequences: list[Sequence]) -> list[int]:
     return [i for group in groups.values() for i in group]
 
 
-def origins(mb: MicroBatch) -> np.ndarray:
-    """i64[N]: whose hidden states each token shares: its own, or those of the first sibling's same token."""
+def origins(mb: MicroBatch) -> np.ndarray | None:
+    """i64[N]: whose hidden states each token shares: its own, or those of the first sibling's same token. None where
+    prompts repeat too little to be worth the gathering."""
     found, seen, start = np.arange(len(mb.token_ids)), dict[bytes, int](), 0
     for length, responses in mb.sequences():
         size = length - responses
         first = seen.setdefault(_prompt(mb.token_ids[start:], size), start)
         found[start : start + size] = np.arange(first, first + size)
         start += length
-    return found
+    shared = np.count_nonzero(found != np.arange(len(found)))
+    return found if shared > WORTH * len(found) else None
 
 
 def repeated(mb: MicroBatch) -> int:
     """Tokens of a row that are not computed."""
-    return int(np.count_nonzero(origins(mb) != np.arange(len(mb.token_ids))))
+    found = origins(mb)
+    return 0 if found is None else int(np.count_nonzero(found != np.arange(len(found))))
 
 
 def _prompt(token_ids: np.ndarray, size: int) -> bytes:

@@ -141,7 +141,9 @@ class Cluster:
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[Handle]:
         site = self._site(Role.reward, plan(self.conf.placement, reward=conf))
-        return self._seat(site, Role.reward, body, [arguments] * conf.workers, 3600.0, options={"max_concurrency": 1})
+        return self._seat(
+            site, Role.reward, body, [arguments] * conf.workers, 3600.0, options={"allow_out_of_order_execution": True}
+        )
 
     def release(self, handles: list[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""

@@ -57,7 +57,7 @@ def _cause_of_death(error: Exception) -> str:
 
 
 class Handle:
-    """One actor, by name. Calls to it are served in order; those of a threaded one's own methods in none."""
+    """One actor, by name. Calls to it are served in order; those to a threaded one in none."""
 
     def __init__(self, actor: Any, name: str, timeout_s: float, own: Collection[str] = ()):
         """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name."""

@@ -54,11 +54,11 @@ class Refill:
             prompts = self.prompts.take(count)
             size = math.ceil(count / PIECES) if conf.abort else count
             shares = [prompts[i : i + size] for i in range(0, count, size)]
-            batches = [self.panel.ask(self.sampler.sample(share, self.conf.group_size, step)) for share in shares]
-            for index, verdicts in enumerate(batches):
-                judged += self._judge(verdicts, timings)
+            batches = [self.sampler.sample(share, self.conf.group_size, step) for share in shares]
+            for index, batch in enumerate(batches):
+                judged += self._judge(self.panel.ask(batch), timings)  # what is given up nobody grades
                 if conf.abort and _informative(judged) >= wanted:
-                    given_up += sum(later.batch.abort() for later in batches[index + 1 :])
+                    given_up += sum(later.abort() for later in batches[index + 1 :])
                     break
             rounds, asked = rounds + 1, asked + count
         learnt = [group for group in judged if group.informative]

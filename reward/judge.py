@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.schema import ModelConf, RewardConf
 from reward.cell import Call
@@ -28,9 +28,11 @@ from reward.statistics import Statistics, Tally
 from reward.verdict import Judged, Outcome, Verdict
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.share import Sampled
 from rollout.timeline import Span, Spans, spent
 from rollout.trajectory import Finish, Trajectory
+
+if TYPE_CHECKING:
+    from rollout.share import Sampled  # numpy
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +232,8 @@ class Judge:
 
     def _settled(self, pending: Pending) -> Verdict:
         while pending.verdict is None:
-            self.settle()
+            if not self.settle() and pending.verdict is None:
+                raise RuntimeError("the judge was closed while a check was under way")
         return pending.verdict
 
     def _remember(self, key: Key, outcome: Outcome) -> None:

@@ -29,7 +29,7 @@ CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quicksta
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How the two processes of `make test` share the tests: those of a file stay together, for its fixtures, and so do
+    """How the processes of `make test` share the tests: those of a file stay together, for its fixtures, and so do
     all of a half of those that train with the whole system, for their warm-up."""
     from xdist.scheduler import LoadScopeScheduling
 

@@ -124,6 +124,9 @@ class Body:
         time.sleep(seconds)
         return seconds
 
+    def judge_share(self, value: float) -> float:
+        return value
+
     def fail(self, kind: str) -> None:
         from rollout.errors import BadInput
 
@@ -167,6 +170,16 @@ def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., 
     behind = stuck.call("ready", timeout_s=0.2)  # served in order: waits for the sleeping call
     with pytest.raises(WaitedTooLong, match=r"reward actor 0 \(ready\)"):
         wait_all([behind])
+
+
+def test_what_is_there_is_graded_before_what_was_asked_for_earlier(place: Callable[..., Any]) -> None:
+    """Else a validation would wait for the batches that are still being sampled."""
+    sampler, judge = place(), place()
+    share = sampler.call("sleep", 4.0)
+    early, late = judge.call("judge_share", share), judge.call("judge_share", 1.0)
+    assert late.wait() == 1.0 and not share.done() and not early.done()
+    assert judge.call("ready").wait() == 1 and not share.done()
+    assert early.wait() == 4.0
 
 
 def test_the_first_failure_is_heard_at_once(place: Callable[..., Any]) -> None:

@@ -31,6 +31,7 @@ from scripted import (
 
 from conf.schema import Config, OnPush, RolloutConf, RunConf
 from orchestrator.ahead import Ahead
+from reward.panel import Panel, PendingVerdicts
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.sampler import Sampler
@@ -88,7 +89,9 @@ class Run:
         rng, run, group = self.rng, self.conf.run, self.conf.rollout.group_size
         step = rng.choice([0, 0, 3])
         run.steps += step
-        ahead, seen = Ahead(self.conf, self.stream, self.sampler, []), 0
+        panel = Panel([], self.conf.reward)  # nobody grades
+        panel.ask = lambda batch: PendingVerdicts(batch, [])  # type: ignore[method-assign]
+        ahead, seen = Ahead(self.conf, self.stream, self.sampler, panel, []), 0
         pushes = self.sampler.load(self.publish(step), step)
         for push in pushes:
             push.wait()
@@ -96,13 +99,13 @@ class Run:
         while step < run.steps:
             ahead.ask(step)
             assert len(ahead._in_flight) == min(run.max_staleness + 1, run.steps - step)
-            batch = ahead.next()
+            batch = ahead.next().batch
             assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
             assert int(batch.prompts[0].uid.split("/")[1]) >= seen
             seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
             least = batch.parts[0].share.min_version
             assert step - run.max_staleness <= least <= step
-            trajectories = batch.wait()
+            trajectories = [*batch.wait()]
             self.check(batch, trajectories, batch.prompts, group, step, least)
             if rng.random() < 0.3:  # a refill, some of which is no longer needed
                 more = [self.sampler.sample(self.stream.take(1), group, step) for _ in range(rng.randint(1, 4))]
@@ -207,11 +210,14 @@ def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
             self.calls.append((step, [prompt.uid for prompt in prompts]))
             return self.calls[-1][1]
 
+        def ask(self, batch: list[str]) -> list[str]:  # the panel, too
+            return batch
+
     for staleness in range(4):
         for interrupted in range(6):
             conf = Config(rollout=RolloutConf(prompts_per_step=3), run=RunConf(steps=6, max_staleness=staleness))
             whole, stream = Asked(), Counted()
-            ahead = Ahead(conf, stream, whole, [])
+            ahead = Ahead(conf, stream, whole, whole, [])
             states = []
             for step in range(6):
                 states.append(json.loads(json.dumps(ahead.state())))
@@ -219,7 +225,7 @@ def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
                 assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
             resumed, stream = Asked(), Counted()
             stream.position = states[interrupted]["prompts"]["position"]
-            ahead = Ahead(conf, stream, resumed, states[interrupted]["asked"])
+            ahead = Ahead(conf, stream, resumed, resumed, states[interrupted]["asked"])
             for step in range(interrupted, 6):
                 ahead.ask(step)
                 assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
