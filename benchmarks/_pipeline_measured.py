@@ -138,12 +138,12 @@ def fitted(turns: list[tuple[int, int, int, float]], max_num_seqs: int) -> Engin
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Seconds of a run's steps, its first ones left out: step and sampling are means, the others medians."""
+    """Seconds of a run's steps, its first ones left out: step, sampling and reward are means, the others medians."""
 
     step: float  # from one step's end to the next one's
     sampling: float  # that the engine sampled, a step
     rollout: float
-    reward: float
+    reward: float  # that the reward actor graded
     learner: float
     push: float
     ask: float  # what else is inside a step
@@ -165,13 +165,14 @@ def parts_of(folder: Path, skip: int) -> Parts:
     if trace is None:
         raise SystemExit(f"{folder / 'timeline.json'} holds no step")
     spans = trace.spans[Actor("rollout")]
+    graded = by_kind(trace.spans[Actor("reward")], trace.windows[skip:]).get("grading", 0.0)
     loads = [span.end - span.begin for span in spans if span.kind == "loading weights"][skip:]
-    rollout, reward, learner, push = (float(np.median(part)) for part in known)
+    rollout, _, learner, push = (float(np.median(part)) for part in known)
     return Parts(
         step=float(ends[-1] - ends[skip - 1]) / len(whole),
         sampling=by_kind(spans, trace.windows[skip:])["sampling"] / len(whole),
         rollout=rollout,
-        reward=reward,
+        reward=graded / len(whole),
         learner=learner,
         push=push,
         ask=float(np.median(whole - sum(known))),

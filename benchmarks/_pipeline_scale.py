@@ -26,8 +26,8 @@ Nothing here was measured on a GPU. What is assumed, and where it comes from:
 - Reward: 15 ms an answer, two grading processes a GPU.
 - Driver: one process, parts in a row. Per trajectory: a parameter, 20,000/s (46 tokens each). Measured when the table
   is made, on this CPU: further time per token (columns to trajectories, weights, packing), balancing over ranks (per
-  sequence and rank), spreading (per prompt and worker). Per token 59 bytes through Ray (12 in, 12 to the reward
-  actors, 35 to the learner) at 2 GB/s.
+  sequence and rank), spreading (per prompt and worker). Per token 47 bytes through Ray (12 in, 35 to the learner) at
+  2 GB/s.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Driver:
     token_s: float
     balance_s: float  # per sequence and rank
     spread_s: float  # per prompt and worker
-    transfer_s: float = 59 / 2e9  # per token
+    transfer_s: float = 47 / 2e9  # per token
 
 
 def measured_driver(per_s: float) -> Driver:
@@ -157,11 +157,11 @@ def costs(samplers: int, ranks: int, transport: str, driver: Driver) -> Costs:
         engine=engine_costs(load),
         learner=learner_seconds(ranks),
         ask=lambda batch: share(0.1)(batch) + driver.spread_s * len(batch.prompts) * samplers,
-        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 59) * batch.tokens,
+        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 47) * batch.tokens,
         reward=lambda batch: 0.015 * math.ceil(batch.lengths.size / processes),
         pack=lambda batch: (
             share(0.5)(batch)
-            + (driver.token_s * 2 / 3 + driver.transfer_s * 47 / 59) * batch.tokens
+            + (driver.token_s * 2 / 3 + driver.transfer_s * 35 / 47) * batch.tokens
             + driver.balance_s * batch.lengths.size * ranks
         ),
         tail=share(0.1),
