@@ -24,7 +24,7 @@ lint: setup ## ruff and mypy
 	@echo "ruff check" && $(BIN)/ruff check . && echo "ruff format" && $(BIN)/ruff format --check . && echo "mypy" && $(BIN)/mypy
 
 test: lint ## lint, types and tests
-	@$(BIN)/python -m pytest -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench: setup ## every benchmark, one JSON line per figure
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
