@@ -29,9 +29,7 @@ class Policy(nn.Module):
         self.tied = causal_lm.get_input_embeddings().weight is self.head.weight
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
-        self.watch: Callable[[Tensor], None] | None = (
-            None  # is given each gradient of the last hidden states [n or N, H]
-        )
+        self.watch: Callable[[Tensor], None] | None = None  # given each gradient of the last hidden states, [N or n, H]
 
     @property
     def vocabulary(self) -> int:

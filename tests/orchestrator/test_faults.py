@@ -75,21 +75,21 @@ def test_interrupted_in_training(interrupted: tuple[Watched, Path]) -> None:
 # ---- an actor is killed ----
 
 
-def killed(folder: Path, title: str, which: int) -> tuple[Watched, int]:
-    """Resume the run, kill -9 one of its actors in the middle; the command and the step that it went on from."""
+def killed(folder: Path) -> tuple[Watched, int]:
+    """Resume the run, kill -9 its second learner rank in the middle; the command and the step that it went on from."""
     before = checkpoints(folder)[-1]
     begin = int(before.removeprefix("step_"))
     run = Watched(["train", f"resume={folder}"], folder.parent)
     run.until(lambda: f"going on from step {begin}" in run.out, "it goes on")
     run.until(lambda: max(steps(folder), default=0) >= begin + 4, "some steps")
-    os.kill(run.titled(title)[which], signal.SIGKILL)
+    os.kill(run.titled("ray::LearnerWorker")[1], signal.SIGKILL)
     return run.wait(SOON), begin
 
 
 def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path]) -> None:
     """Not what the others said when the connection to it was lost."""
     _, folder = interrupted
-    run, begin = killed(folder, "ray::LearnerWorker", 1)
+    run, begin = killed(folder)
     line = told_in_one_line(run)
     assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
     assert f"thinkless train resume={folder}" in line and len(line) < 600
