@@ -51,23 +51,43 @@ def balanced(costs: list[int], parts: int) -> list[list[int]]:
 
     Each item begins as `parts` sums, all zero but one. The two partial divisions whose sums lie furthest apart are
     joined, the one's largest with the other's smallest, until one division is left. Its sums never lie further apart
-    than the largest cost.
+    than the largest cost. Time and memory grow with items x parts.
     """
+    count = len(costs)
     if parts == 1:
-        return [list(range(len(costs)))]
-    heap = []  # (-gap, age, sums with their indices, largest first)
-    for age, i in enumerate(sorted(range(len(costs)), key=lambda i: -costs[i])):
-        heap.append((-costs[i], age, [(costs[i], [i]), *((0, []) for _ in range(parts - 1))]))
-    heapq.heapify(heap)
-    age = len(heap)
+        return [list(range(count))]
+    items = sorted(range(count), key=lambda i: -costs[i])
+    heap = [(-float(costs[i]), age) for age, i in enumerate(items)]  # (-gap, division), the larger costs first
+    made: dict[int, np.ndarray] = {}  # division -> its sums f64[parts], negative, so that ascending is largest first
+    joins: list[tuple[int, int, np.ndarray]] = []  # division count + k: of which two, and how its parts were sorted
+
+    def sums(division: int) -> np.ndarray:
+        if division >= count:
+            return made.pop(division)
+        alone = np.zeros(parts)
+        alone[0] = -costs[items[division]]
+        return alone
+
     while len(heap) > 1:
-        _, _, one = heapq.heappop(heap)
-        _, _, other = heapq.heappop(heap)
-        joined = [(a + b, left + right) for (a, left), (b, right) in zip(one, reversed(other), strict=True)]
-        joined.sort(key=lambda part: -part[0])
-        heapq.heappush(heap, (joined[-1][0] - joined[0][0], age, joined))
-        age += 1
-    return [part for _, part in heap[0][2]]
+        (_, one), (_, other) = heapq.heappop(heap), heapq.heappop(heap)
+        both = sums(one) + sums(other)[::-1]
+        order = both.argsort(kind="stable")
+        division, both = count + len(joins), both[order]
+        made[division] = both
+        joins.append((one, other, order.astype(np.uint16 if parts < 2**16 else np.intp)))
+        heapq.heappush(heap, (float(both[0] - both[-1]), division))
+    lists = {heap[0][1]: np.arange(parts)}  # division -> in which list each of its parts is: back from the last one
+    found: list[list[int]] = [[] for _ in range(parts)]
+    while lists:
+        division, mine = lists.popitem()
+        if division < count:
+            found[mine[0]].append(items[division])
+            continue
+        one, other, order = joins[division - count]
+        back = np.empty_like(order)
+        back[order] = mine
+        lists[one], lists[other] = back, back[::-1]
+    return found
 
 
 def buckets(lengths: list[int] | tuple[int, ...]) -> list[list[int]]:
