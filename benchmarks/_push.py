@@ -18,7 +18,6 @@ line each on stdout (what led to them on stderr):
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._figures import figure, say
 from conf.schema import ClusterConf, Dtype, LearnerConf, ModelConf, RandomModelConf, RolloutConf, Transport
 from learner.learner import Learner
 from learner.worker import LearnerWorker
@@ -46,14 +46,6 @@ ROOT = Path(sys.path[0])
 PAGE = 4096
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=16)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 def large_model(folder: Path) -> str:

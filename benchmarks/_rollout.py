@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._figures import figure, say
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
 from rollout.share import Sampling, derive_seed
@@ -40,14 +41,6 @@ from rollout.share import Sampling, derive_seed
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=512)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 def make_model(folder: Path) -> str:

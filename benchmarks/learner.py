@@ -50,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._figures import figure, say
 from conf.schema import (
     AlgorithmConf,
     ArithmeticConf,
@@ -74,15 +75,6 @@ QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=896
 GRPO = AlgorithmConf(loss=Loss.grpo, form=Form.paper, kl=0.0, optimizer_steps=1)
 VOCAB = 151_936
 LONGEST = 24_576
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    rounded = float(f"{value:.4g}")
-    print(json.dumps({"figure": name, "value": rounded, "unit": unit, "goal": goal}), flush=True)
 
 
 # ---------------------------------------------------------------------- trajectories and models

@@ -13,26 +13,19 @@ Figures are JSON lines on stdout, logs go to stderr. Nothing else should run on 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-sys.path[0] = str(ROOT)  # this folder last: `learner` is the room, not the benchmark beside this file
-sys.path.append(str(HERE))
+sys.path.append(sys.path.pop(0))  # this folder last: `learner` is the room, not the benchmark beside this file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._figures import figure, say
+
+HERE, ROOT = Path(sys.path[-1]), Path(sys.path[0])
 
 PARTS = ("control", "rollout", "push", "steps")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 def main() -> None:

@@ -32,12 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._figures import figure, say
 from benchmarks._pipeline_measured import Library, Parts, fitted, line, parts_of, sample
 from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
 from benchmarks._pipeline_scale import table
 
 ROOT = Path(sys.path[0])
-STEPS, SKIP, SEEDS = 12, 3, 5  # of each run; not counted; simulations that a prediction is the mean of
+STEPS, SKIP, SEEDS = 32, 4, 5  # of each run; not counted; simulations that a prediction is the mean of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,6 @@ SAME = (
     f"run.steps={STEPS} run.save_every=0 run.check_every=0 evaluate.every=0 evaluate.final=false tracker.report=false "
     "tracker.progress=false tracker.console=false warmup.steps=600 learner.lr=1e-12 algorithm.importance=truncate"
 ).split()
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 def train(setting: Setting, root: Path, cache: Path) -> Path:

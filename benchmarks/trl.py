@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import _chain
 from benchmarks._chain import Chain
+from benchmarks._figures import figure, say
 from benchmarks._trl_environment import CACHE, Failed, holding, trl_python
 
 ROOT = Path(sys.path[0])
@@ -90,14 +91,6 @@ class Turn:
     def __str__(self) -> str:
         lengths = ", ".join(f"{name} {value:.0f}" for name, value in self.lengths.items())
         return f"{self.speed:.1f} trajectories/s ({self.seconds / self.steps:.2f} s a step; tokens: {lengths})"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------- model, data

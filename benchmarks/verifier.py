@@ -37,6 +37,8 @@ from typing import Any
 sys.path.pop(0)  # this folder: `rollout` is the room, not this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks._figures import figure, say
+
 ROOT = Path(sys.path[0])
 COMMAND = [str(Path(sys.executable).parent / "thinkless"), "verify"]
 PIECES = [
@@ -115,14 +117,6 @@ PIECES = [
     ),
     *("__import__('os')", ".__class__", "eval(", "</think>", "<think>", "\\boxed{", "\x00", "９", "9^{9^{9", "\n"),
 ]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    print(json.dumps({"figure": name, "value": round(value, 4), "unit": unit, "goal": goal}), flush=True)
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:
