@@ -19,7 +19,9 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from conf.schema import Transport
 from rollout import wire
@@ -53,7 +55,8 @@ class Joining(WeightTransferInitInfo):
 
 @dataclass
 class Update(WeightTransferUpdateInfo):
-    """One of: all weights; what lies in learner ranks' buffers; an announcement of a broadcast."""
+    """One of: all weights; what lies in learner ranks' buffers; an announcement of a broadcast; nothing, at the end:
+    was it all?"""
 
     weights: Weights | None = None
     chunks: tuple[wire.Chunk, ...] = ()
@@ -88,6 +91,9 @@ class Port(WeightTransferEngine[Joining, Update]):
             )
 
     def start_weight_update(self) -> None:
+        for layer in self.model.modules():  # what is left of a push that ended half-way
+            info = get_layerwise_info(layer)
+            info.load_numel, info.loaded_weights = 0, []
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -100,12 +106,14 @@ class Port(WeightTransferEngine[Joining, Update]):
             self.model.load_weights(update_info.weights.tensors())
         elif update_info.manifest is not None:
             self._take_broadcast(update_info, update_info.manifest)
-        else:
+        elif update_info.chunks:
             mine = wire.device_name(self.device)
             chunks = [chunk for chunk in update_info.chunks if mine in chunk.handles]
             inbox = self.inbox if chunks else self.host  # `Weights` for several processes lie in a memory file
             (chunk,) = chunks or update_info.chunks
             self.model.load_weights(with_aliases(inbox.take(chunk), update_info.aliases or {}))
+        elif lacking := incomplete(self.model):
+            raise ValueError(f"the weights that came are not the whole model's: only {'; '.join(lacking)}")
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -122,6 +130,20 @@ class Port(WeightTransferEngine[Joining, Update]):
 
         with wire.bounded(update.timeout_s, self.group.destroy, update.message):
             wire.receive(self.group, manifest, update.bucket, self.device, load)
+
+
+def incomplete(model: Any) -> list[str]:
+    """What has not come, told before a reload is finalized. vLLM itself would say nothing: a layer for which nothing
+    came keeps its old weights, and one that lacks a part (a joint projection without keys) gets what memory held.
+    """
+    found = []
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        wanted = sum(getattr(p, "weight_loader_numel", p.numel()) for p in layer.parameters(recurse=False))
+        padded = isinstance(layer, VocabParallelEmbedding) and info.load_numel  # its further rows are nobody's
+        if info.can_load() and info.load_numel < wanted and not padded:
+            found.append(f"{info.load_numel:,} of {wanted:,} elements of {name}")
+    return found
 
 
 def with_aliases(named: Iterable[tuple[str, Tensor]], aliases: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
@@ -146,15 +168,16 @@ class Receiver:
         self._call("init_weight_transfer_engine", {})
 
     def load(self, offer: Weights | Offer) -> None:
-        """Replace all weights. Raises TimeoutError or ConnectionError that name both sides when they do not come: the
-        old ones are still whole if nothing came, and the engine is of no more use if only a part did."""
+        """Replace all weights. Raises TimeoutError or ConnectionError that name both sides when they do not come,
+        ValueError when they are not all of the model's. The old ones are still whole if nothing came; if only a part
+        did, the engine is of no use before the next whole push."""
         if isinstance(offer, Weights):
             self._call("start_weight_update")
             if self.processes == 1:
                 self._call("update_weights", {"weights": offer})
             else:
                 self._spread(offer)
-            self._call("finish_weight_update")
+            self._finish()
         elif offer.route.transport is Transport.nccl:
             self._from_broadcast(offer)
         else:
@@ -190,7 +213,7 @@ class Receiver:
                 for line in lines:
                     line.send("taken")
                 messages = [line.receive(what) for line in lines]
-            self._call("finish_weight_update")
+            self._finish()
         finally:
             for line in lines:
                 line.close()
@@ -212,7 +235,7 @@ class Receiver:
             )
             self._call("start_weight_update")
             self._call("update_weights", {**content, "timeout_s": seconds, "message": message})
-            self._call("finish_weight_update")
+            self._finish()
             line.send("taken")
         except BaseException:
             self._group = None  # what is left of it serves no further push
@@ -223,6 +246,10 @@ class Receiver:
     def _visit(self, offer: Offer, doors: list[Any]) -> list[Line]:
         more = {"group": self._group, "processes": self.processes}
         return [visit(door, offer.receiver, offer.version, offer.route.timeout_s, **more) for door in doors]
+
+    def _finish(self) -> None:
+        self._call("update_weights", {})  # raises unless all has come; vLLM takes errors here, and not while finishing
+        self._call("finish_weight_update")
 
     def _call(self, method: str, *args: Any) -> Any:
         self.whole = self.whole and method != "start_weight_update"

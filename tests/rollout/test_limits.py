@@ -122,6 +122,34 @@ def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable
     worker.engine.load(policies.weights(3, 0))  # vLLM's engines in one process share their rotary embedding
 
 
+PARTS = [
+    "1.self_attn.k_proj.weight",
+    "1.self_attn.q_proj.bias",
+    "0.mlp.up_proj",
+    "2.mlp.down_proj",
+    "model.norm",
+    "lm_head",
+]
+
+
+def test_weights_that_lack_a_part(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+    """Named, also where vLLM joins several into one matrix; and nothing of a part that came stays when all come."""
+    asked = share(make_prompts(8), 2, Sampling(1.0, 1.0, 12))
+    rollout_worker.load(policies.weights(1, 1))
+    calm = rollout_worker.sample(asked)
+    for part, where in zip(PARTS, ("qkv_proj", "qkv_proj", "gate_up_proj", "down_proj", "model.norm", "lm_head")):
+        for variant, lacks in ((0, True), (1, False)):
+            weights = policies.weights(2, variant)
+            entries = tuple(entry for entry in weights.entries if part not in entry.name)
+            assert len(entries) == len(weights.entries) - 1
+            if lacks:
+                with pytest.raises(ValueError, match=rf"not the whole model's: only [\d,]+ of [\d,]+ .*{where}$"):
+                    rollout_worker.load(replace(weights, entries=entries))
+            else:
+                rollout_worker.load(weights)
+        assert np.array_equal(rollout_worker.sample(asked).logprobs, calm.logprobs), part
+
+
 # ---------------------------------------------------------------------- what we rely on
 
 
