@@ -38,7 +38,7 @@ def pack(
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
     costs = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
-    shares = [[sequences[i] for i in sorted(share)] for share in balanced(costs, num_ranks)]
+    shares = [[sequences[i] for i in share] for share in balanced(costs, num_ranks)]
     filled = [_fill([share[i] for i in order(share)], max_tokens) for share in shares]
     count = max(map(len, filled))
     idle = _idle(sequences[0])
@@ -47,7 +47,7 @@ def pack(
 
 
 def balanced(costs: list[int], parts: int) -> list[list[int]]:
-    """Indices of `costs` in `parts` lists of nearly equal sums: the largest differencing method of Karmarkar and Karp.
+    """Indices of `costs`, ascending, in `parts` lists of nearly equal sums: largest differencing (Karmarkar and Karp).
 
     Each item begins as `parts` sums, all zero but one. The two partial divisions whose sums lie furthest apart are
     joined, the one's largest with the other's smallest, until one division is left. Its sums never lie further apart
@@ -87,7 +87,7 @@ def balanced(costs: list[int], parts: int) -> list[list[int]]:
         back = np.empty_like(order)
         back[order] = mine
         lists[one], lists[other] = back, back[::-1]
-    return found
+    return [sorted(part) for part in found]
 
 
 def buckets(lengths: list[int] | tuple[int, ...]) -> list[list[int]]:

@@ -140,6 +140,26 @@ def made(lengths: list[int], prompt: int = 50) -> list[Sequence]:
     ]
 
 
+def differencing(costs: list[int], parts: int) -> list[list[int]]:
+    """Largest differencing as the paper words it (Karmarkar and Karp 1982), on tuples of whole numbers."""
+    divisions = [
+        [(costs[i], [i])] + [(0, [])] * (parts - 1) for i in sorted(range(len(costs)), key=lambda i: -costs[i])
+    ]
+    while len(divisions) > 1:
+        divisions.sort(key=lambda division: division[-1][0] - division[0][0])  # stable: of equal gaps the oldest
+        one, other, *divisions = divisions
+        joined = [(a + b, left + right) for (a, left), (b, right) in zip(one, reversed(other), strict=True)]
+        divisions.append(sorted(joined, key=lambda part: -part[0]))
+    return [sorted(part) for _, part in divisions[0]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.integers(1, 4), st.integers(1, 10**14)), min_size=1, max_size=40), st.integers(2, 9))
+def test_balance_is_largest_differencing(costs: list[int], parts: int) -> None:
+    """The arrays with joins followed back give the divisions that plain tuples give, ties included."""
+    assert balanced(costs, parts) == differencing(costs, parts)
+
+
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 @pytest.mark.parametrize("place", [0, 100, 400])
 def test_one_long_answer_among_short_ones(ranks: int, place: int) -> None:
