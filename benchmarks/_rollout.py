@@ -1,12 +1,13 @@
 """Rollout through the Ray actor against a bare vLLM engine, and what pushes among running sequences cost.
 
 Both sample the same requests (the samples must be equal token by token) with the same settings, thread count and
-niceness (Ray lowers its workers' priority), taking turns within one run, so that what else the machine does falls on
-both. The actor's time is what the driver waits for: prompts out, sampling, trajectories back. Lengths are very ragged:
-the end comes with a constant small chance, so they are spread like a geometric distribution, up to a cap of 512.
+niceness (Ray lowers its workers' priority), side by side on a core each, which they swap every round, so that what else
+the machine does falls on both. The actor's time is what the driver waits for: prompts out, sampling, trajectories back.
+Lengths are very ragged: the end comes with a constant small chance, so they are spread like a geometric distribution,
+up to a cap of 512.
 
     rollout_vs_vllm               the lower of the next two; goal 0.97
-    rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, median over rounds
+    rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, median over pairs of rounds
     rollout_tokens_per_s_<...>    of the actor, median
     in_flight_loss                share of tokens/s that an engine with 256 running sequences loses when it takes new
                                   weights every 20 steps (keep), median over rounds; goal 0.06
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,23 +163,36 @@ def through_actor(sampler: Any) -> Callable[[int, int], tuple[list[int], float]]
     return call
 
 
-def compare(requests: int, rounds: int, actor: Callable[..., Any], bare: Callable[..., Any]) -> tuple[float, float]:
-    """(median ratio, median tokens/s of the actor). The two swap places every round; the first round is warm-up."""
+def compare(
+    requests: int, rounds: int, actor: Callable[..., Any], bare: Callable[..., Any], pids: tuple[int, int]
+) -> tuple[float, float]:
+    """(median ratio, median tokens/s of the actor). Both sides work at the same time, on a core each, so that
+    what else the machine does falls on both; they swap cores every round, and a ratio is the mean over two rounds. The
+    first round is warm-up."""
     ratios, speeds = [], []
-    for turn in range(rounds + 1):
-        order = [("actor", actor), ("bare", bare)]
-        answers = {name: side(requests, turn) for name, side in (order if turn % 2 else reversed(order))}
-        if answers["actor"][0] != answers["bare"][0]:
-            raise SystemExit("the two sides sampled different tokens: they do not do the same work")
-        tokens = len(answers["actor"][0])
-        speed, other = tokens / answers["actor"][1], tokens / answers["bare"][1]
-        if not turn:
-            say(f"lengths of {requests} requests: {spread(answers['actor'][0], requests, turn)}")
-        say(f"{requests} requests, round {turn}: {tokens} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
-        if turn:
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(2 * rounds + 1):
+            for pid, core in zip(pids, (turn % 2, 1 - turn % 2)):
+                pin(pid, core)
+            (ids, mine), (others, theirs) = pool.map(lambda side: side(requests, turn), (actor, bare))  # noqa: B023
+            if ids != others:
+                raise SystemExit("the two sides sampled different tokens: they do not do the same work")
+            if not turn:
+                say(f"lengths of {requests} requests: {spread(ids, requests, turn)}")
+            speed, other = len(ids) / mine, len(ids) / theirs
+            say(f"{requests} requests, round {turn}: {len(ids)} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
             ratios.append(speed / other)
             speeds.append(speed)
-    return statistics.median(ratios), statistics.median(speeds)
+    pairs = [statistics.geometric_mean(ratios[i : i + 2]) for i in range(1, len(ratios), 2)]
+    return statistics.median(pairs), statistics.median(speeds[1:])
+
+
+def pin(pid: int, core: int) -> None:
+    """All threads of a process to one core, where there are two."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {cores[core]})
 
 
 def in_flight(model: str, threads: int, rounds: int) -> None:
@@ -234,7 +249,7 @@ def spread(ids: list[int], requests: int, turn: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, nargs="+", default=[64, 1024], help="requests at one time (64 1024)")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds for each number of requests (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted pairs of rounds for each number of requests (5)")
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads of each engine (1)")
     parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("--in-flight", metavar="MODEL", help=argparse.SUPPRESS)
@@ -272,9 +287,10 @@ def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), model, control, SEED])
         started(workers, "ready", rollout.start_timeout_s)
         sampler = Sampler(workers, SAMPLING)
+        pid = workers[0].call("__ray_call__", lambda _: os.getpid()).wait()
         ratios = []
         for requests in arguments.requests:
-            ratio, speed = compare(requests, arguments.rounds, through_actor(sampler), bare)
+            ratio, speed = compare(requests, arguments.rounds, through_actor(sampler), bare, (pid, bare.process.pid))
             ratios.append(ratio)
             figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.97)
             figure(f"rollout_tokens_per_s_{requests}", speed, "tokens/s")

@@ -6,6 +6,7 @@ models.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Protocol
 
@@ -55,24 +56,30 @@ def weighted_sequences(groups: list[Group], conf: AlgorithmConf) -> tuple[list[S
     lengths = [len(t.token_ids) for group in groups for t in group.trajectories]
     asked = len(lengths) + sum(group.unjudged for group in groups)
     totals = Totals(asked, max(1, sum(lengths) - len(lengths)), max(1, sum(lengths)))
+    algorithm = ALGORITHMS[conf.loss]
+
+    @functools.cache
+    def weights(length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shared by all trajectories of this length, which nobody writes to."""
+        return algorithm.token_weights(length, totals, conf), algorithm.kl_weights(length, totals, conf)
+
     sequences = []
     for group in groups:
         if not group.informative:
             continue
-        for trajectory, advantage in zip(group.trajectories, advantages(group), strict=True):
+        for trajectory, advantage in zip(group.trajectories, advantages(group).tolist(), strict=True):
             if conf.mask_cut_off and trajectory.finish is not Finish.STOP:
                 continue
-            sequences.append(_sequence(trajectory, float(advantage), totals, conf))
+            sequences.append(_sequence(trajectory, advantage, *weights(len(trajectory.token_ids))))
     return sequences, totals
 
 
-def _sequence(trajectory: Trajectory, advantage: float, totals: Totals, conf: AlgorithmConf) -> Sequence:
-    length, algorithm = len(trajectory.token_ids), ALGORITHMS[conf.loss]
+def _sequence(trajectory: Trajectory, advantage: float, weights: np.ndarray, kl_weights: np.ndarray) -> Sequence:
     return Sequence(
         token_ids=np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids], dtype=np.int32),
         prompt_tokens=len(trajectory.prompt.token_ids),
-        weights=algorithm.token_weights(length, totals, conf),
-        kl_weights=algorithm.kl_weights(length, totals, conf),
+        weights=weights,
+        kl_weights=kl_weights,
         advantage=advantage,
         behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32, copy=False),
         mode=MODE_INDEX[trajectory.mode],

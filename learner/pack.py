@@ -29,21 +29,21 @@ def pack(
     weight zero. A sequence longer than the budget raises ValueError: its log-probs would not fit where the others do.
     The result depends on nothing but the arguments.
     """
-    for sequence in sequences:
-        if len(sequence) > max_tokens:
-            raise ValueError(
-                f"a sequence of {len(sequence)} tokens exceeds learner.max_tokens={max_tokens}: raise it, or lower "
-                "rollout.max_response_tokens or data.max_prompt_tokens"
-            )
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
-    costs = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
+    lengths = [len(sequence) for sequence in sequences]
+    if max(lengths) > max_tokens:
+        raise ValueError(
+            f"a sequence of {max(lengths)} tokens exceeds learner.max_tokens={max_tokens}: raise it, or lower "
+            "rollout.max_response_tokens or data.max_prompt_tokens"
+        )
+    costs = [cost(length, length - s.prompt_tokens) for length, s in zip(lengths, sequences, strict=True)]
     shares = [[sequences[i] for i in share] for share in balanced(costs, num_ranks)]
     filled = [_fill([share[i] for i in order(share)], max_tokens) for share in shares]
     count = max(map(len, filled))
     idle = _idle(sequences[0])
     ranks = [tuple(map(_micro_batch, rows)) + (idle,) * (count - len(rows)) for rows in filled]
-    return TrainBatch(tuple(ranks), totals, len(sequences), sum(map(len, sequences)))
+    return TrainBatch(tuple(ranks), totals, len(sequences), sum(lengths))
 
 
 def balanced(costs: list[int], parts: int) -> list[list[int]]:
@@ -129,7 +129,8 @@ def packing(batches: Iterable[TrainBatch], max_tokens: int, cost: Cost = tokens_
 
 def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
     """First fit: each sequence, in order, into the first row with room, in O(log rows)."""
-    leaves = 1 << max(len(share) - 1, 0).bit_length()  # a row per sequence at most
+    most = min(len(share), 2 * sum(map(len, share)) // max_tokens + 1)  # rows: all but one are more than half full
+    leaves = 1 << max(most - 1, 0).bit_length()
     room = [max_tokens] * (2 * leaves)  # a tournament: room[i] is the larger of room[2i], room[2i + 1]
     rows: list[list[Sequence]] = []
     for sequence in share:

@@ -25,12 +25,11 @@ def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 
         if mode is None:
             raise ValueError("a response without a mode cannot be CORRECT")
         return conf.correct_short if mode is Mode.SHORT else conf.correct_think
-    return {
-        Outcome.WRONG: conf.wrong,
-        Outcome.CUT_OFF: conf.cut_off,
-        Outcome.NO_ANSWER: conf.no_answer,
-        Outcome.NO_MODE: conf.no_mode,
-    }[outcome]
+    if outcome is Outcome.WRONG:
+        return conf.wrong
+    if outcome is Outcome.CUT_OFF:
+        return conf.cut_off
+    return conf.no_answer if outcome is Outcome.NO_ANSWER else conf.no_mode
 
 
 def _too_long(conf: RewardConf, mode: Mode, tokens: int) -> bool:
