@@ -7,8 +7,10 @@ missing. Must not know: training.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from conf.schema import ModelConf, RandomModelConf
 from rollout.errors import BadInput
@@ -25,9 +27,7 @@ def random_model(folder: Path, shape: RandomModelConf, conf: ModelConf, seed: in
     """Write a randomly initialised Qwen2-shaped model with the character-level tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     build_character_tokenizer(folder, conf)
     tokenizer = load_tokenizer(folder, conf)
     check_alignment(tokenizer, conf)
@@ -48,7 +48,7 @@ def random_model(folder: Path, shape: RandomModelConf, conf: ModelConf, seed: in
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
+        _save(Qwen2ForCausalLM(config), folder)
     return str(folder)
 
 
@@ -91,6 +91,15 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
             weight = embedding.weight
             weight[fresh] = weight[: min(before, rows)].float().mean(0).to(weight.dtype)
     causal_lm.config.use_cache = True
-    causal_lm.save_pretrained(folder)
+    _save(causal_lm, folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def _save(causal_lm: Any, folder: Path) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    # saving imports DeepSpeed, which tells on stdout that this process sees no GPU: the driver needs none
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "accelerator to CPU" not in record.getMessage())
+    causal_lm.save_pretrained(folder)
