@@ -12,8 +12,9 @@ forces them) on the same prompts of 16 tokens: 32 prompts x 8 answers a step, on
 reference model, AdamW with the same settings, the same reward. Steps before the first counted one are warm-up.
 TRL runs in its own pinned environment (benchmarks/trl.lock, made in .bench/trl the first time) with gradient
 checkpointing off, and as many threads as it is fastest with, measured here before the first round (ragged: all of them,
-since a step takes a minute). Ours is `thinkless train` with one batch asked for ahead, one thread in the engine and one
-in the learner, read from metrics.jsonl; its last step, during which nothing is sampled, is not counted.
+since a step takes a minute). Ours is `thinkless train` with one batch asked for ahead, one thread in an engine and one
+in the learner, as many rollout workers as it is fastest with, measured likewise, read from metrics.jsonl; its last
+step, during which nothing is sampled, is not counted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ PROMPTS, GROUP, PROMPT_TOKENS = 32, 8, 16
 TRAJECTORIES = PROMPTS * GROUP
 LR, KL = 1e-6, 0.001
 MICRO_BATCH_TOKENS = 2048  # ours
-THREADS = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:4]  # of TRL, tried
+THREADS = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:4]  # of TRL, and rollout workers of ours, tried
 QUIET = 0.7  # load average, above which a note is made
 WORKLOAD_TOLERANCE = 0.15  # between the two sides' mean lengths
 
@@ -159,7 +161,15 @@ class TRL:
         ended(self.process)
 
 
-def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides: list[str]) -> Turn:
+def fastest_workers(ours: Callable[[int], Turn]) -> int:
+    """Of as many rollout workers as there may be threads, a run each."""
+    turns = {workers: ours(workers) for workers in THREADS}
+    for workers, turn in turns.items():
+        say(f"  ours with {workers} rollout worker(s): {turn}")
+    return max(turns, key=lambda workers: turns[workers].speed)
+
+
+def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides: list[str], workers: int) -> Turn:
     """`thinkless train` from its start, as a person starts it."""
     data, log = scratch / "prompts.jsonl", scratch / "thinkless.log"
     data.write_text("".join(json.dumps({"problem": text, "answer": "1"}) + "\n" for text in prompts))
@@ -169,8 +179,8 @@ def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides:
         "run.steps": case.our_warmup + case.our_steps + 1, "run.save_every": 0, "run.check_every": 0,
         "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
         "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
-        "rollout.max_model_len": case.cap + 32, "reward.function": "benchmarks._trl_side:reward",
-        "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
+        "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,
+        "reward.function": "benchmarks._trl_side:reward", "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
         "learner.lr": LR, "learner.max_tokens": MICRO_BATCH_TOKENS, "evaluate.every": 0, "evaluate.final": "false",
         "validation.size": 0, "tracker.report": "false", "tracker.console": "false",
     }  # fmt: skip
@@ -266,11 +276,9 @@ def run(case: Case, rounds: int, python: Path, overrides: list[str]) -> None:
         trl = TRL(case, model, prompts, python, scratch / "trl.log")
         try:
             threads = trl.fastest_threads() if case.trl_steps > 1 else max(THREADS)
-            ratio, mine, theirs = compare(
-                lambda: trl(case.trl_steps, threads),
-                lambda: train(case, model, prompts, scratch, overrides),
-                rounds,
-            )
+            ours = partial(train, case, model, prompts, scratch, overrides)
+            workers = fastest_workers(ours)
+            ratio, mine, theirs = compare(lambda: trl(case.trl_steps, threads), lambda: ours(workers), rounds)
         finally:
             trl.close()
     figure(case.figure.replace("e2e_vs_trl", "e2e_trajectories_per_s"), mine, "trajectories/s")

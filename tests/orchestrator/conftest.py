@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # launched, for the tests
 
-from launched import RUNNING, Watched, succeeded, thinkless
+from launched import RUNNING, succeeded, thinkless
 
 # After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
 TASK = [
@@ -37,17 +39,31 @@ def nothing_runs_on() -> Iterator[None]:
     RUNNING[:] = [run for run in RUNNING if run.outlives_tests]
 
 
-@pytest.fixture(scope="session")
-def warm_up(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """`thinkless warmup`, done once; its cache serves every run here."""
-    folder = tmp_path_factory.mktemp("warm-up")
-    return succeeded(thinkless("warmup", *TASK, f"warmup.cache={folder}/cache", folder=folder, watch_memory=True))
+@dataclass(frozen=True)
+class WarmUp:
+    cache: Path
+    peak_gib: float  # of memory
 
 
 @pytest.fixture(scope="session")
-def task(warm_up: Watched) -> list[str]:
+def warm_up(tmp_path_factory: pytest.TempPathFactory) -> WarmUp:
+    """`thinkless warmup`, done once; its cache serves every run here, those of the other test process as well."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "warm-up"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the other waits
+        peak = folder / "peak_gib"
+        if not peak.is_file():
+            run = thinkless("warmup", *TASK, f"warmup.cache={folder}/cache", folder=folder, watch_memory=True)
+            peak.write_text(repr(succeeded(run).peak_gib))
+    return WarmUp(folder / "cache", float(peak.read_text()))
+
+
+@pytest.fixture(scope="session")
+def task(warm_up: WarmUp) -> list[str]:
     """Overrides of a run that begins with the finished warm-up."""
-    return [*TASK, f"warmup.cache={warm_up.folder}/cache"]
+    return [*TASK, f"warmup.cache={warm_up.cache}"]
 
 
 @pytest.fixture(scope="session")
