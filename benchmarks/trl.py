@@ -180,7 +180,8 @@ def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides:
         "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
         "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
         "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,
-        "reward.function": "benchmarks._trl_side:reward", "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
+        "reward.function": "benchmarks._trl_side:reward",
+        "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
         "learner.lr": LR, "learner.max_tokens": MICRO_BATCH_TOKENS, "evaluate.every": 0, "evaluate.final": "false",
         "validation.size": 0, "tracker.report": "false", "tracker.console": "false",
     }  # fmt: skip
