@@ -7,8 +7,8 @@ Lengths are very ragged: the end comes with a constant small chance, so they are
 up to a cap of 512.
 
     rollout_vs_vllm               the lower of the next two; goal 0.97
-    rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, median over pairs of rounds
-    rollout_tokens_per_s_<...>    of the actor, median
+    rollout_vs_vllm_<requests>    tokens/s of the actor over that of vllm.LLM.generate, of all rounds together
+    rollout_tokens_per_s_<...>    of the actor
     in_flight_loss                share of tokens/s that an engine with 256 running sequences loses when it takes new
                                   weights every 20 steps (keep), median over rounds; goal 0.06
     in_flight_loss_recompute      the same when keys and values are computed anew
@@ -166,10 +166,9 @@ def through_actor(sampler: Any) -> Callable[[int, int], tuple[list[int], float]]
 def compare(
     requests: int, rounds: int, actor: Callable[..., Any], bare: Callable[..., Any], pids: tuple[int, int]
 ) -> tuple[float, float]:
-    """(median ratio, median tokens/s of the actor). Both sides work at the same time, on a core each, so that
-    what else the machine does falls on both; they swap cores every round, and a ratio is the mean over two rounds. The
-    first round is warm-up."""
-    ratios, speeds = [], []
+    """(ratio of the tokens/s of all rounds, those of the actor). Both sides work at the same time, a core each, so that
+    what else the machine does falls on both; they swap cores every round. The first round is warm-up."""
+    tokens, spent = 0, {"actor": 0.0, "bare": 0.0}
     with ThreadPoolExecutor(2) as pool:
         for turn in range(2 * rounds + 1):
             for pid, core in zip(pids, (turn % 2, 1 - turn % 2)):
@@ -181,10 +180,9 @@ def compare(
                 say(f"lengths of {requests} requests: {spread(ids, requests, turn)}")
             speed, other = len(ids) / mine, len(ids) / theirs
             say(f"{requests} requests, round {turn}: {len(ids)} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
-            ratios.append(speed / other)
-            speeds.append(speed)
-    pairs = [statistics.geometric_mean(ratios[i : i + 2]) for i in range(1, len(ratios), 2)]
-    return statistics.median(pairs), statistics.median(speeds[1:])
+            if turn:
+                tokens, spent["actor"], spent["bare"] = tokens + len(ids), spent["actor"] + mine, spent["bare"] + theirs
+    return spent["bare"] / spent["actor"], tokens / spent["actor"]
 
 
 def pin(pid: int, core: int) -> None:
