@@ -482,7 +482,7 @@ def install(env):
                 pip(env, log, *common, "--no-build-isolation", "--use-pep517", "-r", LOCK)
             with Stage("byte code", log):
                 # some packages hold templates: no check; models are imported one at a time, if ever
-                seldom = "/tests?/|/transformers/models/"
+                seldom = "/site-packages/(.+/tests?|transformers/models)/"
                 run([python, "-m", "compileall", "-q", "-j", "0", "-x", seldom, site], log)
         name_vllm(site)
         with Stage("thinkless", log):
