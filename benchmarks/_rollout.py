@@ -168,7 +168,7 @@ def compare(
 ) -> tuple[float, float]:
     """(ratio of the tokens/s of all rounds, those of the actor). Both sides work at the same time, a core each, so that
     what else the machine does falls on both; they swap cores every round. The first round is warm-up."""
-    tokens, spent = 0, {"actor": 0.0, "bare": 0.0}
+    tokens, actor_s, bare_s = 0, 0.0, 0.0
     with ThreadPoolExecutor(2) as pool:
         for turn in range(2 * rounds + 1):
             for pid, core in zip(pids, (turn % 2, 1 - turn % 2)):
@@ -181,8 +181,8 @@ def compare(
             speed, other = len(ids) / mine, len(ids) / theirs
             say(f"{requests} requests, round {turn}: {len(ids)} tokens, actor {speed:,.0f}/s, bare vLLM {other:,.0f}/s")
             if turn:
-                tokens, spent["actor"], spent["bare"] = tokens + len(ids), spent["actor"] + mine, spent["bare"] + theirs
-    return spent["bare"] / spent["actor"], tokens / spent["actor"]
+                tokens, actor_s, bare_s = tokens + len(ids), actor_s + mine, bare_s + theirs
+    return bare_s / actor_s, tokens / actor_s
 
 
 def pin(pid: int, core: int) -> None:
