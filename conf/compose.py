@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.check import BadConfig, check
 from conf.schema import Config
+from conf.shell import command_line
 
 FOLDER = str(Path(__file__).parent)
 
@@ -51,7 +52,7 @@ def from_file(path: Path, overrides: list[str]) -> Config:
                 f"override {override!r} cannot be applied to a saved run: write single keys, {key}.<key>=value"
             )
         if "=" not in override or override[0] in "+~" or key not in all_keys():
-            raise BadConfig(f"override {override!r} cannot be applied to a saved run{nearest(key)}; write key=value")
+            raise BadConfig(f"write key=value; override {override!r} cannot be applied to a saved run{nearest(key)}")
     try:
         return typed(OmegaConf.merge(config, OmegaConf.from_dotlist(overrides)))
     except OmegaConfBaseException as error:
@@ -107,7 +108,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
     class Told(type(get_args_parser())):  # type: ignore[misc]
         def error(self, message: str) -> NoReturn:
-            raise BadConfig(f"{message} (thinkless train --help lists groups and settings)")
+            raise BadConfig(f"{message}; all groups and settings: {command_line('train', '--help')}")
 
     parser = get_args_parser()
     parser.__class__ = Told
@@ -152,7 +153,7 @@ def nearest(key: str) -> str:
     if not guess:
         last = {k.rpartition(".")[2]: k for k in reversed(known)}
         guess = [last[m] for m in difflib.get_close_matches(tail, last, 1, 0.7)]
-    return f"; did you mean {guess[0]!r}?" if guess else " (thinkless train --help lists all keys)"
+    return f"; did you mean {guess[0]!r}?" if guess else f"; all keys: {command_line('train', '--help')}"
 
 
 def options(group: str) -> list[str]:

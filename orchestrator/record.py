@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from conf.schema import Config
+from conf.shell import command_line
 from learner.report import StepReport
 from orchestrator.errors import RunError
 from orchestrator.metrics import Record
@@ -166,9 +167,10 @@ class Recorder:
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             free = shutil.disk_usage(self.folder.parent).free / 2**20
+            again = command_line("train", f"resume={self.folder.parent}")
             raise RunError(
                 f"cannot record step {step} in {self.folder} ({reason}; {free:.0f} MiB free): free some space, or "
-                f"leave run.record={sorted(self.steps)} out, then go on with resume={self.folder.parent}"
+                f"give run.record=[] in place of run.record={sorted(self.steps)}, then go on: {again}"
             ) from error
 
 

@@ -292,7 +292,7 @@ def _asked(arguments: list[str]) -> tuple[Asked, list[str]]:
     run = run_folders.find(given["run"], overrides) if "run" in given else run_folders.newest(overrides)
     there = recorded_steps(run)
     if not there:
-        raise BadInput(f"{run} has no recorded step: thinkless train run.record=[2,10] ... records steps 2 and 10")
+        raise BadInput(f"{run} has no recorded step: a run with run.record=[2,10] records steps 2 and 10")
     known = ", ".join(map(str, there))
     if not given.get("step", "").isdecimal() or int(given["step"]) not in there:
         raise BadInput(f"step={given.get('step', '')} is not recorded in {run}; recorded steps: {known}")

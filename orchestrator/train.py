@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config, Placement
+from conf.shell import command_line
 from learner.flops import read_shape
 from learner.learner import Learner
 from learner.prepare import prepared_model
@@ -63,7 +64,8 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
     store = Store(folder, conf.run.keep_checkpoints)
     saved = store.latest() if resume else None
     if resume and saved and saved[1]["step"] >= conf.run.steps:
-        raise RunError(f"{folder} has finished its {conf.run.steps} steps: give run.steps=<more> to go on")
+        more = command_line("train", f"resume={folder}", f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}")
+        raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {more}")
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     try:
         with Cluster(conf.cluster) as cluster:
@@ -71,10 +73,9 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
     except BaseException as error:
         if not resume and not (folder / "metrics.jsonl").exists():  # nothing was learnt: leave no empty run behind
             shutil.rmtree(folder, ignore_errors=True)
-        elif store.steps():
-            error.add_note(
-                f"the last checkpoint is of step {store.steps()[-1]}: thinkless train resume={folder} goes on"
-            )
+        elif store.steps() and "resume=" not in str(error):  # unless its own line says how to go on
+            again = command_line("train", f"resume={folder}")
+            error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")
         raise
     return folder
 

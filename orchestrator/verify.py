@@ -21,6 +21,7 @@ from io import FileIO
 from typing import Any, NoReturn
 
 from conf.schema import RewardConf
+from conf.shell import command_line
 from orchestrator.cases import Unreadable, error_line, read_case, verdict_line
 from orchestrator.errors import RunError
 from reward.judge import Judge, Pending
@@ -250,7 +251,7 @@ def _options(arguments: list[str]) -> Any:
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise BadInput(f"{message} (see thinkless verify --help)")
+            raise BadInput(f"{message}; all options: {command_line('verify', '--help')}")
 
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("files", nargs="*")

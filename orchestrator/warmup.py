@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 import shutil
 import time
 from collections import deque
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config, LearnerConf, LoraConf, WarmupConf
+from conf.shell import command_line
 from learner.flops import read_shape, tokens_only
 from learner.learner import Learner
 from learner.prepare import prepared_model, random_model
@@ -144,9 +147,16 @@ def _record(asked: tuple[int, Any, LearnerConf], steps: int, log: Any, bar: prog
         log.write(json.dumps({"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": seconds}) + "\n")
 
 
-def command(conf: Config) -> None:
+def command(conf: Config, arguments: list[str]) -> None:
+    """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
+    assert conf.warmup is not None
     with Cluster(conf.cluster) as cluster:
-        print(f"the warmed-up model is in {warm_up(conf, cluster)}: train it with model.path=<that folder>")
+        warmed = warm_up(conf, cluster)
+    print(f"the warmed-up model is in {warmed}")
+    if conf.warmup.path is not None and conf.data.path is None:
+        print("to train it, give `train` the same arguments and data.path=<problems>")
+    else:
+        print(f"to train it: cd {shlex.quote(os.getcwd())} && {command_line('train', *arguments)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ class Told:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Stand in an empty folder; signal handlers, search path and environment are put back."""
+    """Stand in an empty folder, whose path a shell would split; signal handlers, search path and environment are put
+    back."""
+    tmp_path /= "it's  mine; here"
+    tmp_path.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -144,6 +148,8 @@ def refused_at_the_door(told: Told, *said: str) -> None:
         ("evaluate", "run.name=<run>, or model.path=<folder>"),
         ("evaluate run.name=nothing", "there is no run there"),
         ("report", "thinkless quickstart"),
+        ("train --nonsense", "thinkless train --help"),
+        ("train experiment=quickstart zzz.qqq=1", "thinkless train --help"),
         ("report run.name=nothing", "there is no run there"),
         ("report nothing", "run.name=<run>"),
         ("train resume=nothing", "there is no run there"),
@@ -208,22 +214,34 @@ def finished_run(folder: Path, steps: int) -> None:
     (folder / "config.yaml").write_text(to_yaml(conf))
 
 
+def pasted(line: str) -> list[str]:
+    """What a shell that stands elsewhere makes of the command at the end of `line`: the arguments of this program."""
+    text = line.rpartition(": ")[2]
+    script = f"printf '%s\\0' {text}"
+    words = subprocess.run(["bash", "-c", script], cwd="/", capture_output=True, check=True).stdout
+    first, *arguments = [word.decode() for word in words.split(b"\0")[:-1]]
+    assert first == "thinkless" or (Path(first).is_absolute() and os.access(first, os.X_OK)), line
+    return arguments
+
+
 def test_a_second_run_of_the_same_name(
     thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]
 ) -> None:
     finished_run(here / "runs" / "mine", steps=3)
     told = thinkless("train", "experiment=quickstart", "run.name=mine")
-    assert "thinkless train resume=mine" in told.line and "another run.name" in told.line
+    assert "another run.name" in told.line and pasted(told.line) == ["train", f"resume={here / 'runs' / 'mine'}"]
     assert runs() == ["mine"] and len(list((here / "runs" / "mine").iterdir())) == 2
 
 
 def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]) -> None:
     finished_run(here / "runs" / "mine", steps=3)
     for name in ("mine", "runs/mine", str(here / "runs" / "mine")):
-        assert "run.steps=<more>" in thinkless("train", f"resume={name}").line
+        line = thinkless("train", f"resume={name}").line
+        assert pasted(line) == ["train", f"resume={here / 'runs' / 'mine'}", "run.steps=4"]
     assert "'run.steps'" in thinkless("train", "resume=mine", "run.stesp=9").line
     assert "runs there: mine" in thinkless("train", "resume=yours").line
-    assert "holds no final model" in thinkless("evaluate", "run.name=mine").line
+    line = thinkless("evaluate", "run.name=mine").line
+    assert "holds no final model" in line and pasted(line) == ["train", f"resume={here / 'runs' / 'mine'}"]
     assert runs() == ["mine"]
 
 

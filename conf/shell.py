@@ -1,0 +1,50 @@
+"""Commands in messages: what a person copies from a line of ours runs in their shell, from any folder.
+
+In: what this program would be given. Out: text for a POSIX shell. Must not know: other rooms; standard library only.
+Put a command on a line of its own or at the very end of a line, after a colon and a space.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def command_line(*arguments: object) -> str:
+    """`thinkless` with these arguments, quoted. Example: command_line("train", "resume=/my runs/a") ->
+    "thinkless train 'resume=/my runs/a'" """
+    return shlex.join([*program("thinkless"), *map(str, arguments)])
+
+
+def program(name: str) -> list[str]:
+    """How to start a console script of this environment from any folder: by its name where the person's shell finds
+    this very file, else by its path; `thinkless`, where it was never installed, as a module of this source tree."""
+    script = Path(sys.executable).with_name(name)
+    if script.is_file():
+        found = shutil.which(name, path=_path_at_start())
+        return [name] if found and os.path.samefile(found, script) else [str(script)]
+    if name != "thinkless":
+        return [name]
+    return ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", "orchestrator.cli"]
+
+
+def setting(key: str, value: object) -> str:
+    """`key=value` that Hydra reads back as this text. Example: setting("model.path", "/a b") -> "model.path='/a b'" """
+    text = str(value)
+    if re.fullmatch(r"/[\w./@%+-]*", text):
+        return f"{key}={text}"
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{key}='{quoted}'"  # Hydra halves backslashes before a quote, and no others
+
+
+def _path_at_start() -> str:
+    """PATH as it was when this process was started: the environment's start-up file puts its own folder first."""
+    try:
+        environment = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return ""
+    return next((os.fsdecode(e[5:]) for e in environment.split(b"\0") if e.startswith(b"PATH=")), "")

@@ -1,0 +1,85 @@
+"""Commands in messages, through a real shell that stands in another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from conf.shell import command_line, program, setting
+
+ODD = [
+    "/a b/c",
+    "it's",
+    "a\\'b",
+    "ends in \\",
+    "x,y",
+    "[1]",
+    "a=b",
+    "null",
+    "{a}",
+    "(x)",
+    "a\\b",
+    "~/x",
+    "",
+    "1e5",
+    '"q"',
+    "ß#",
+]
+
+
+def shell(text: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", text], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def elsewhere(python: str, **environment: str) -> str:
+    """What a process started so prints as the command for its help."""
+    code = "from conf.shell import command_line; print(command_line('--help'))"
+    done = subprocess.run(
+        [python, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_arguments_come_through_a_shell_and_through_hydra(value: str) -> None:
+    text = command_line(setting("model.path", value)).removeprefix(command_line())
+    done = shell(f"printf '%s\\0'{text}", Path("/"))
+    (argument,) = done.stdout.split("\0")[:-1]
+    override = OverridesParser.create().parse_override(argument)
+    assert override.key_or_group == "model.path" and override.value() == value
+
+
+def test_a_command_runs_where_the_shell_knows_nothing_of_it(tmp_path: Path) -> None:
+    """Nothing of ours on PATH: the absolute path, although the environment puts itself on PATH in this process."""
+    text = elsewhere(sys.executable, PATH="/usr/bin:/bin")
+    assert Path(text.split()[0]).is_absolute()
+    done = shell(text, tmp_path, PATH="/usr/bin:/bin")
+    assert done.returncode == 0 and "usage: thinkless" in done.stdout, done.stderr
+
+
+def test_its_name_suffices_where_the_shell_finds_ours_and_no_other(tmp_path: Path) -> None:
+    mine = str(Path(sys.executable).parent)
+    assert elsewhere(sys.executable, PATH=f"{mine}:/usr/bin:/bin") == "thinkless --help"
+    other = tmp_path / "thinkless"
+    other.write_text("#!/bin/sh\nexit 3\n")
+    other.chmod(0o755)
+    text = elsewhere(sys.executable, PATH=f"{tmp_path}:{mine}:/usr/bin:/bin")
+    assert shell(text, Path("/"), PATH=f"{tmp_path}:{mine}:/usr/bin:/bin").returncode == 0
+
+
+def test_a_source_tree_that_was_never_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter without our console script beside it; the packages it needs are found by PYTHONPATH."""
+    python = tmp_path / "an environment" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert program("thinkless")[:2] == ["env", f"PYTHONPATH={Path(__file__).parents[2]}"]
+    done = shell(command_line("--help"), tmp_path)
+    assert done.returncode == 0 and "usage: thinkless" in done.stdout, done.stderr
