@@ -230,14 +230,15 @@ def check(conf: Config, command: str = "train") -> None:
     if command == "warmup":
         need(
             conf.warmup is not None,
-            "no warm-up is configured: choose experiment=quickstart, or give warmup.path=<pairs>",
+            "no warm-up is configured: give warmup.path=<pairs>, or choose experiment=quickstart",
         )
         need(
             conf.model.path is not None or conf.model.random is not None,
             "nothing to warm up: give model.path=<Hugging Face folder or hub id>, or choose model=tiny",
         )
     if conf.warmup is not None:
-        positive(warmup__batch_size=conf.warmup.batch_size, warmup__lr=conf.warmup.lr)
+        lr = conf.warmup.lr
+        positive(warmup__batch_size=conf.warmup.batch_size, warmup__lr=1 if lr is None else lr)
         need(
             conf.warmup.path is not None or conf.warmup.steps > 0,
             f"warmup.steps must be above 0 for generated questions, got {conf.warmup.steps}",

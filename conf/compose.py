@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,14 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.check import BadConfig, check
-from conf.schema import Config
+from conf.schema import Config, WarmupConf
 from conf.shell import command_line
 
 FOLDER = str(Path(__file__).parent)
 
 
 def register() -> None:
-    ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="schema", node=Config(warmup=WarmupConf()))  # so that warmup.path=... is a key
 
 
 def typed(config: Any) -> Config:
@@ -39,7 +39,21 @@ def typed(config: Any) -> Config:
     except OmegaConfBaseException as error:
         raise BadConfig(one_line(error)) from error
     assert isinstance(found, Config)
-    return found
+    return replace(found, warmup=configured(found.warmup))
+
+
+def configured(warmup: WarmupConf | None) -> WarmupConf | None:
+    """`warmup`, or None where no warm-up takes place. Raises BadConfig for settings of one that does not."""
+    if warmup is None or warmup.path is not None or warmup.steps != 0:
+        return warmup
+    none = WarmupConf()
+    for setting in fields(WarmupConf):
+        if (value := getattr(warmup, setting.name)) != getattr(none, setting.name):
+            raise BadConfig(
+                f"warmup.{setting.name}={value} without a warm-up (warmup.path is null, warmup.steps is 0): give "
+                "warmup.path=<pairs>, or warmup.steps for pairs of generated arithmetic; warmup=none is none at all"
+            )
+    return None
 
 
 def from_file(path: Path, overrides: list[str]) -> Config:

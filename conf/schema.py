@@ -234,7 +234,8 @@ class LearnerConf:
 
 @dataclass
 class WarmupConf:
-    """Supervised fine-tuning on paired long and short answers (Thinkless stage 1)."""
+    """Supervised fine-tuning on paired long and short answers (Thinkless stage 1). It takes place where `path` is
+    given, or where `steps` is above 0 (pairs of generated arithmetic)."""
 
     path: str | None = None  # .jsonl/.json/.parquet or hub data set with the columns below; null: generated arithmetic
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, think, short} or None to skip
@@ -242,10 +243,10 @@ class WarmupConf:
     think_column: str = "think"  # text after the think token: reasoning, </think>, answer
     short_column: str = "short"
     max_tokens: int = 2048  # longer examples are dropped and counted
-    steps: int = 0  # optimizer steps; 0 with path: one epoch
+    steps: int = 0  # optimizer steps; 0: with path one epoch, without path no warm-up
     batch_size: int = 32  # questions per step, each in both modes
     short_weight: float = 1.0  # weight of a short answer's tokens after the control token, against 1 for all others
-    lr: float = 3e-3
+    lr: float | None = None  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
     schedule: Schedule = Schedule.linear
     warmup_steps: int = 30
     min_lr_ratio: float = 0.1
@@ -300,7 +301,7 @@ class Config:
     reward: RewardConf = field(default_factory=RewardConf)
     algorithm: AlgorithmConf = field(default_factory=AlgorithmConf)
     learner: LearnerConf = field(default_factory=LearnerConf)
-    warmup: WarmupConf | None = None
+    warmup: WarmupConf | None = None  # null: none takes place (`conf.compose` makes it so where none is configured)
     evaluate: EvaluateConf = field(default_factory=EvaluateConf)
     cluster: ClusterConf = field(default_factory=ClusterConf)
     tracker: TrackerConf = field(default_factory=TrackerConf)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from conf.schema import Config
 from rollout import arithmetic
+from rollout.errors import BadInput
 from rollout.problems import Problem, load_problems, split_validation, validation_data
 
 
@@ -21,6 +22,19 @@ class Problems:
     evaluation: list[Problem]
     data_hash: str
     notes: tuple[str, ...]
+
+
+def refuse_foreign_warmup(conf: Config) -> None:
+    """BadInput for a warm-up on generated arithmetic before training on a data set: the model would not even try it.
+
+    Problems of one's own need pairs of one's own (an experiment's `warmup=arithmetic` goes with its generated task), or
+    a model that answers them in both modes already.
+    """
+    if conf.data.path is not None and conf.warmup is not None and conf.warmup.path is None:
+        raise BadInput(
+            f"data.path={conf.data.path}: the warm-up would teach generated arithmetic, not these problems: give "
+            "warmup.path=<pairs> (problem, think, short), or warmup=none model.path=<a warmed-up model>"
+        )
 
 
 def load_all_problems(conf: Config) -> Problems:

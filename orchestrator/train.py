@@ -35,7 +35,7 @@ from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import Handle, wait_all
 from orchestrator.loop import train
-from orchestrator.problems import Problems, load_all_problems
+from orchestrator.problems import Problems, load_all_problems, refuse_foreign_warmup
 from orchestrator.record import Recorder
 from orchestrator.report import write_report
 from orchestrator.summary import doubts, summarize_evaluation
@@ -59,6 +59,8 @@ from rollout.worker import RolloutWorker
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
     """Run (or go on with `resume`, a run folder). Returns the run folder."""
     problems = load_all_problems(conf)
+    if resume is None:
+        refuse_foreign_warmup(conf)
     refuse_unreadable(conf)
     folder = resume or run_folders.create(conf, prefix)
     store = Store(folder, conf.run.keep_checkpoints)

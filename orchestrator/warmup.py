@@ -29,10 +29,12 @@ from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.console import progress
 from orchestrator.errors import RunError
 from orchestrator.handles import wait_all
+from orchestrator.problems import refuse_foreign_warmup
 from rollout.pairs import Pairs, load_pairs
 from rollout.tokens import load_tokenizer
 
 RECIPE = 1  # raise when the same configuration comes to mean another result
+LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
 AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
 
 
@@ -72,10 +74,11 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def learner_conf(conf: LearnerConf, warmup: WarmupConf) -> LearnerConf:
+def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> LearnerConf:
+    """The learner's settings in the warm-up of a given model, or of random weights."""
     return replace(
         conf,
-        lr=warmup.lr,
+        lr=warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM,
         schedule=warmup.schedule,
         warmup_steps=warmup.warmup_steps,
         decay_start=0.0,
@@ -103,7 +106,7 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
         conf.learner.ranks // conf.learner.sequence_parallel,
         shape.cost if shape else tokens_only,
     )
-    settings = learner_conf(conf.learner, warmup)
+    settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
     arguments = [[settings, conf.model, base, rank, 1.0, curriculum.steps] for rank in range(settings.ranks)]
     handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
     learner = Learner(handles, settings, shape, wait_all)
@@ -150,6 +153,7 @@ def _record(asked: tuple[int, Any, LearnerConf], steps: int, log: Any, bar: prog
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     assert conf.warmup is not None
+    refuse_foreign_warmup(conf)
     with Cluster(conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     print(f"the warmed-up model is in {warmed}")

@@ -23,6 +23,7 @@ from rollout.function import load_function
 from rollout.reading import hub_rows, is_hub_name, read_rows
 
 MAX_UNUSABLE = 0.05  # share of a file's rows
+ADAPTERS = {"openai/gsm8k": "rollout.pairs:gsm8k_pair"}  # of hub data sets, where warmup.adapter is null
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,12 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     if conf.path is None:
         arithmetic.check(conf.arithmetic)
         return Pairs(conf, model.think_end_token, None)
-    if is_hub_name(conf.path):
-        rows, *_ = hub_rows(DataConf(path=conf.path))
+    path = conf.path
+    conf = replace(conf, adapter=conf.adapter or ADAPTERS.get(path))
+    if is_hub_name(path):
+        rows, *_ = hub_rows(DataConf(path=path))
     else:
-        rows = read_rows(conf.path, "warmup.path")
+        rows = read_rows(path, "warmup.path")
     if conf.adapter:
         rows = _adapted(conf, rows)
         conf = replace(conf, problem_column="problem", think_column="think", short_column="short")

@@ -188,6 +188,15 @@ def test_a_named_column_that_is_not_there(thinkless: Callable[..., Told], here: 
     refused_at_the_door(told, "'answr'", "nearest: answer")
 
 
+@pytest.mark.parametrize("command", ["train", "warmup"])
+def test_an_arithmetic_warm_up_is_not_for_problems_of_ones_own(
+    thinkless: Callable[..., Told], here: Path, command: str
+) -> None:
+    problems(here / "data.jsonl", *[{"question": str(i), "answer": "2"} for i in range(9)])
+    told = thinkless(command, "experiment=quickstart", "data.path=data.jsonl", "validation.size=2")
+    refused_at_the_door(told, "data.path=data.jsonl", "generated arithmetic", "warmup.path=<pairs>", "model.path=")
+
+
 def test_a_missing_model_folder(thinkless: Callable[..., Told]) -> None:
     told = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=./model")
     refused_at_the_door(told, "model.path=./model", "Hugging Face")

@@ -377,6 +377,43 @@ def test_a_warm_up_needs_to_be_configured() -> None:
     check(Config(model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1)), "warmup")
 
 
+@pytest.mark.parametrize("chosen", [[], *([f"experiment={name}"] for name in EXPERIMENTS)])
+@pytest.mark.parametrize("command", ["train", "warmup"])
+def test_pairs_of_ones_own_need_their_path_alone(chosen: list[str], command: str) -> None:
+    (conf,) = composed(*chosen, "model.path=my/model", "warmup.path=pairs.jsonl", command=command)
+    assert conf.warmup is not None and conf.warmup.path == "pairs.jsonl" and conf.warmup.adapter is None
+
+
+def test_a_warm_up_takes_place_where_it_has_pairs() -> None:
+    assert composed("experiment=thinkless_1p5b")[0].warmup is None
+    assert composed("experiment=quickstart", "warmup=none", "model.path=my/model")[0].warmup is None
+    generated = composed("model=tiny", "warmup.steps=10")[0].warmup
+    assert generated is not None and (generated.path, generated.steps) == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["experiment=thinkless_1p5b", "warmup.lr=0.5"], "warmup.lr=0.5"),
+        (["experiment=thinkless_1p5b", "+warmup.lr=7"], "warmup.lr=7"),
+        (["experiment=quickstart", "warmup=none", "model.path=my/model", "warmup.seed=3"], "warmup.seed=3"),
+    ],
+)
+def test_settings_of_a_warm_up_that_does_not_take_place(arguments: list[str], named: str) -> None:
+    said = refusal(*arguments)
+    assert named in said and "warmup.path=<pairs>" in said and "\n" not in said
+
+
+def test_a_saved_run_without_a_warm_up(tmp_path: Path) -> None:
+    path = tmp_path / "saved.yaml"
+    path.write_text(to_yaml(Config(model=ModelConf(path="my/model"))))
+    assert "warmup: null" in path.read_text() and from_file(path, []).warmup is None
+    given = from_file(path, ["warmup.path=pairs.jsonl"]).warmup
+    assert given is not None and given.path == "pairs.jsonl"
+    with pytest.raises(BadConfig, match=r"warmup.lr=1.0 without a warm-up"):
+        from_file(path, ["warmup.lr=1"])
+
+
 def test_every_check_has_its_case() -> None:
     """A new cross-field check wants a line in REFUSED: as many messages there as `need` and `positive` can give."""
     tree = ast.parse(Path(compose.FOLDER, "check.py").read_text())

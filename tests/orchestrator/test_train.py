@@ -435,8 +435,10 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.skipif(not (SHARED / "data/gsm8k/train.jsonl").is_file(), reason="../shared/data/gsm8k is not here")
-def test_real_gsm8k_problems_go_through_the_same_pipeline(task: list[str], tmp_path: Path) -> None:
+def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path: Path) -> None:
     """All of them within the context; the tiny model answers them poorly, and nothing breaks."""
+    [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
+    task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
     arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=3", "run.check_every=1"]
     fewer = ["rollout.prompts_per_step=8", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
     done = succeeded(thinkless("train", *task, *arguments, *fewer, folder=tmp_path))
