@@ -9,8 +9,8 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,8 +18,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.check import BadConfig, check
+from conf.check import check
+from conf.errors import BadConfig
 from conf.schema import Config, WarmupConf
+from conf.settings import all_keys
 from conf.shell import command_line
 
 FOLDER = str(Path(__file__).parent)
@@ -65,7 +67,7 @@ def from_file(path: Path, overrides: list[str]) -> Config:
             raise BadConfig(
                 f"override {override!r} cannot be applied to a saved run: write single keys, {key}.<key>=value"
             )
-        if "=" not in override or override[0] in "+~" or key not in all_keys():
+        if "=" not in override or override[0] in "+~" or key not in known_keys():
             raise BadConfig(f"write key=value; override {override!r} cannot be applied to a saved run{nearest(key)}")
     try:
         return typed(OmegaConf.merge(config, OmegaConf.from_dotlist(overrides)))
@@ -161,7 +163,7 @@ def one_line(error: BaseException) -> str:
 
 
 def nearest(key: str) -> str:
-    known = all_keys()
+    known = known_keys()
     tail = key.rpartition(".")[2]
     guess = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == tail]
     if not guess:
@@ -174,24 +176,10 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (Path(FOLDER) / group).glob("*.yaml"))
 
 
-def all_keys() -> list[str]:
-    def walk(kind: Any, prefix: str) -> Iterator[str]:
-        hints = {f.name: f.type for f in fields(kind)}
-        for name in hints:
-            yield prefix + name
-            inner = _dataclass_of(str(hints[name]))
-            if inner is not None:
-                yield from walk(inner, f"{prefix}{name}.")
-
-    return [*walk(Config, ""), *groups()]
+def known_keys() -> list[str]:
+    """What may stand before a "=": settings, sections and groups."""
+    return [*all_keys(), *groups()]
 
 
 def groups() -> list[str]:
     return [path.name for path in Path(FOLDER).iterdir() if path.is_dir() and not path.name.startswith("_")]
-
-
-def _dataclass_of(annotation: str) -> Any:
-    import conf.schema as schema
-
-    kind = getattr(schema, annotation.split(" |")[0], None)
-    return kind if is_dataclass(kind) else None

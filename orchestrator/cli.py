@@ -107,7 +107,7 @@ def _train(name: str, arguments: list[str]) -> None:
 
 def guarded(body: Callable[[], None]) -> int:
     """Run `body`; every failure that a user can mend is one line on standard error."""
-    from conf.check import BadConfig
+    from conf.errors import BadConfig
     from orchestrator.errors import RunError
     from rollout.errors import BadInput
 

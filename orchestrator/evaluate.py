@@ -32,6 +32,7 @@ from rollout.worker import RolloutWorker
 
 def main(arguments: list[str]) -> None:
     """With run.name=<run>: that run's configuration and final model, further overrides on top. Else: Hydra as usual."""
+    from conf.check import check
     from conf.compose import from_file, run_command
 
     name = next((a.partition("=")[2] for a in arguments if a.startswith("run.name=")), None)
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> None:
         return
     folder = run_folders.find(name, arguments)
     conf = from_file(folder / "config.yaml", [a for a in arguments if not a.startswith("run.name=")])
+    check(conf, "evaluate")
     if not (folder / "model" / "config.json").is_file():
         raise BadInput(
             f"{folder} holds no final model: give model.path=<folder>, or finish the run: "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conf.check import check_arithmetic
 from conf.schema import Config
 from rollout import arithmetic
 from rollout.errors import BadInput
@@ -41,7 +42,7 @@ def load_all_problems(conf: Config) -> Problems:
     """Training, validation and evaluation problems; raises BadInput before anything is started."""
     data, validation, evaluate = conf.data, conf.validation, conf.evaluate
     if data.path is None:
-        arithmetic.check(data.arithmetic)
+        check_arithmetic(data.arithmetic)
         seed = evaluate.seed
         held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
         fresh = [

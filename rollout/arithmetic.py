@@ -21,10 +21,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
 from itertools import accumulate
 
+from conf.check import check_arithmetic
 from conf.schema import ArithmeticConf
-from rollout.errors import BadInput
 from rollout.problems import Problem
 
 SOURCE = "arithmetic"
@@ -82,30 +83,12 @@ def problem_at(seed: int, index: int, conf: ArithmeticConf, purpose: str = "trai
 
 def problems_of_level(seed: int, level: int, count: int, conf: ArithmeticConf) -> list[Problem]:
     """`count` evaluation questions of one level, independent of every `problem_at` stream (see the note on overlap)."""
-    check(conf, level)
+    check_arithmetic(replace(conf, levels=[level], weights=[1.0]))
     problems = []
     for index in range(count):
         text, steps = question(level, conf, random.Random(f"{SOURCE}/level {level}/{seed}/{index}"))
         problems.append(_problem(f"level {level}/{seed}/{index}", text, steps, level))
     return problems
-
-
-def check(conf: ArithmeticConf, *levels: int) -> None:
-    """BadInput when `conf` cannot make questions (of its own levels and of `levels`)."""
-    if len(conf.levels) != len(conf.weights) or len(set(conf.levels)) != len(conf.levels) or not conf.levels:
-        raise BadInput(
-            f"arithmetic.levels={list(conf.levels)} must be different, with one weight each; "
-            f"got weights={list(conf.weights)}"
-        )
-    if min(conf.weights) < 0 or not sum(conf.weights) > 0:
-        raise BadInput(f"arithmetic.weights={list(conf.weights)} must not be negative, and not all 0")
-    if not 1 <= conf.max_digit <= 9:
-        raise BadInput(f"arithmetic.max_digit={conf.max_digit} must be 1 to 9")
-    for level in (*conf.levels, *levels):
-        if level < 2:
-            raise BadInput(f"arithmetic.levels={list(conf.levels)}: a level must be at least 2 terms, got {level}")
-        if 2 * level - 1 > conf.width:
-            raise BadInput(f"arithmetic.width={conf.width} must be at least {2 * level - 1} to hold level {level}")
 
 
 def conf_hash(conf: ArithmeticConf) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
+from conf.check import check_arithmetic
 from conf.schema import DataConf, ModelConf, WarmupConf
 from rollout import arithmetic
 from rollout.errors import BadInput
@@ -88,7 +89,7 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """
     model = model or ModelConf()
     if conf.path is None:
-        arithmetic.check(conf.arithmetic)
+        check_arithmetic(conf.arithmetic)
         return Pairs(conf, model.think_end_token, None)
     path = conf.path
     conf = replace(conf, adapter=conf.adapter or ADAPTERS.get(path))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.check import check_arithmetic
 from conf.schema import DataConf
 from rollout import arithmetic
 from rollout.errors import BadInput
@@ -43,7 +44,7 @@ class PromptStream:
         self.position = 0  # draws so far, dropped ones included
         self.counts = {"taken": 0, "too_long": 0}
         if problems is None:
-            arithmetic.check(conf.arithmetic)
+            check_arithmetic(conf.arithmetic)
             data = arithmetic.conf_hash(conf.arithmetic)
         elif not self._rows:
             raise BadInput(

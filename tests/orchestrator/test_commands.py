@@ -141,8 +141,8 @@ def refused_at_the_door(told: Told, *said: str) -> None:
     [
         ("train experiment=quikstart", "experiment=quickstart"),
         ("train", "experiment=quickstart"),
-        ("train experiment=quickstart rollout.group_size=1", "at least 2, got 1"),
-        ("train experiment=quickstart learner.ranks=0", "above 0, got 0"),
+        ("train experiment=quickstart rollout.group_size=1", "in [2, 1e5], got 1"),
+        ("train experiment=quickstart learner.ranks=0", "learner.ranks"),
         ("quickstart rollout.wokers=2", "'rollout.workers'"),
         ("warmup", "warmup.path=<pairs>"),
         ("evaluate", "run.name=<run>, or model.path=<folder>"),

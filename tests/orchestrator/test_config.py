@@ -17,8 +17,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from conf import compose
-from conf.check import BadConfig, check
-from conf.compose import all_keys, from_file, options, run_command, to_yaml
+from conf.check import check
+from conf.compose import from_file, options, run_command, to_yaml
+from conf.errors import BadConfig
+from conf.ranges import RANGES, Range, refuse_outside
 from conf.schema import (
     Config,
     Device,
@@ -35,6 +37,7 @@ from conf.schema import (
     Schedule,
     WarmupConf,
 )
+from conf.settings import all_keys, settings
 from orchestrator.placement import plan
 
 EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper", "thinkless_1p5b_shared"]
@@ -247,69 +250,102 @@ def from_text(text: str) -> Config:
 
 # ---- combinations that cannot be ----
 
+# Each is refused in one line that names the key, its range and the value.
+OUTSIDE = [
+    ("rollout.group_size=1", "in [2, "),
+    ("rollout.prompts_per_step=0", "in [1, "),
+    ("rollout.workers=-2", "in [1, "),
+    ("rollout.temperature=.inf", "in [0.01, 2]"),
+    ("rollout.temperature=0.001", "in [0.01, 2]"),
+    ("rollout.top_p=1.5", "in (0, 1]"),
+    ("rollout.top_p=0", "in (0, 1]"),
+    ("rollout.max_num_seqs=-1", "in [1, "),
+    ("rollout.max_response_tokens=1", "in [2, "),
+    ("rollout.max_tokens_short=1", "in [2, 1e8] or null"),
+    ("rollout.gpu_memory_utilization=1.01", "in (0, 1]"),
+    ("rollout.slowdown=0.5", "in [1, 1e6] or null"),
+    ("rollout.refill.rounds=-1", "in [0, "),
+    ("rollout.refill.factor=.nan", "in [1, "),
+    ("rollout.timeout_s=0", "in [0.1, "),
+    ("rollout.start_timeout_s=1e-200", "in [0.1, "),
+    ("rollout.num_cpus=-.inf", "in [0, "),
+    ("reward.wrong=-.inf", "in [-1e6, 1e6]"),
+    ("reward.no_mode=.nan", "in [-1e6, 1e6]"),
+    ("reward.memory_mib=-5", "in [0, "),
+    ("reward.processes=0", "in [1, "),
+    ("reward.max_tokens_think=-5", "or null, got -5"),
+    ("algorithm.clip=1", "in (0, 1)"),
+    ("algorithm.dual_clip=1", "in (1, "),
+    ("algorithm.max_log_ratio=100", "in (0, 80]"),
+    ("algorithm.length_constant=0", "in [1, 1e8] or null"),
+    ("algorithm.optimizer_steps=0", "in [1, "),
+    ("algorithm.alpha=-1", "in [0, "),
+    ("algorithm.kl=-1", "in [0, "),
+    ("learner.lr=1", "in (0, 1)"),
+    ("learner.lr=.inf", "in (0, 1)"),
+    ("learner.betas=[0.9]", "2 numbers in [0, 1)"),
+    ("learner.betas=[0.9,1]", "2 numbers in [0, 1)"),
+    ("learner.betas=[0.9,0.99,0.999]", "2 numbers in [0, 1)"),
+    ("learner.betas=[.nan,.nan]", "2 numbers in [0, 1)"),
+    ("learner.weight_decay=-0.1", "in [0, "),
+    ("learner.decay_start=.nan", "in [0, 1]"),
+    ("learner.min_lr_ratio=2", "in [0, 1]"),
+    ("learner.max_grad_norm=-1", "in [0, "),
+    ("learner.zero_stage=4", "in [0, 3]"),
+    ("learner.ranks=0", "in [1, "),
+    ("learner.max_bad_steps=0", "in [1, "),
+    ("warmup.betas=[]", "2 numbers in [0, 1)"),
+    ("warmup.batch_size=0", "in [1, "),
+    ("warmup.arithmetic.levels=[1,3]", "whole numbers in [2, "),
+    ("warmup.lr=0", "in (0, 1)"),
+    ("model.lora.rank=-1", "in [0, "),
+    ("model.lora.alpha=0", "in (0, "),
+    ("model.random.layers=0", "in [1, "),
+    ("model.random.init_std=.inf", "in (0, "),
+    ("data.num_shards=0", "in [1, "),
+    ("data.max_unusable=1.2", "in [0, 1]"),
+    ("data.arithmetic.width=5000000", "in [1, 1000]"),
+    ("data.arithmetic.weights=[0.5,-0.5,0.5,0.5]", "a list of numbers in [0, "),
+    ("data.arithmetic.max_digit=10", "in [1, 9]"),
+    ("validation.samples=0", "in [1, "),
+    ("validation.size=-1", "in [0, "),
+    ("evaluate.samples=0", "in [1, "),
+    ("evaluate.questions=20000000", "in [1, "),
+    ("evaluate.top_p=-0.5", "in (0, 1]"),
+    ("evaluate.max_response_tokens=1", "in [2, "),
+    ("run.steps=-1", "in [0, "),
+    ("run.seed=-7", "in [0, 4294967295]"),
+    ("run.max_staleness=-1", "in [0, "),
+    ("run.save_every=-3", "in [0, "),
+    ("run.record=[[4]]", "a list of whole numbers in [1, "),
+    ("run.record=[0,2]", "a list of whole numbers in [1, "),
+    ("run.check_max_abs=0", "or null"),
+    ("cluster.port=65536", "in [1, 65535] or null"),
+    ("cluster.metrics_port=0", "in [1, 65535] or null"),
+    ("cluster.object_store_gib=0.01", "in [0.08, "),
+    ("cluster.turn_timeout_s=.inf", "in [0.1, "),
+]
+
 REFUSED = [
-    ("rollout.group_size=1", "rollout.group_size", "at least 2"),
-    ("learner.ranks=0", "learner.ranks", "above 0"),
-    ("rollout.workers=0", "rollout.workers", "above 0"),
-    ("reward.workers=0", "reward.workers", "above 0"),
-    ("reward.processes=0", "reward.processes", "above 0"),
-    ("rollout.prompts_per_step=0", "rollout.prompts_per_step", "above 0"),
-    ("rollout.temperature=0", "rollout.temperature", "above 0"),
-    ("rollout.threads=0", "rollout.threads", "above 0"),
-    ("learner.threads=0", "learner.threads", "above 0"),
-    ("learner.lr=0", "learner.lr", "above 0"),
-    ("learner.max_tokens=0", "learner.max_tokens", "above 0"),
-    ("learner.logprob_chunk=0", "learner.logprob_chunk", "above 0"),
-    ("learner.max_bad_steps=0", "learner.max_bad_steps", "above 0"),
-    ("algorithm.optimizer_steps=0", "algorithm.optimizer_steps", "above 0"),
-    ("data.max_prompt_tokens=0", "data.max_prompt_tokens", "above 0"),
-    ("evaluate.temperature=0", "evaluate.temperature", "above 0"),
-    ("reward.timeout_s=0", "reward.timeout_s", "above 0"),
-    ("reward.max_tokens_short=0", "reward.max_tokens_short", "above 0"),
-    ("reward.max_tokens_think=-5", "reward.max_tokens_think", "above 0, got -5"),
-    ("rollout.timeout_s=0", "rollout.timeout_s", "above 0"),
-    ("learner.timeout_s=0", "learner.timeout_s", "above 0"),
-    ("run.steps=-1", "run.steps", "negative"),
-    ("run.max_staleness=-1", "run.max_staleness", "negative"),
     ("run.max_staleness=1", "run.max_staleness=1", "algorithm.importance=truncate"),
-    ("rollout.slowdown=0.5", "rollout.slowdown", "at least 1"),
-    ("rollout.refill.rounds=-1", "rollout.refill.rounds", "negative"),
-    ("rollout.refill.factor=0.5", "rollout.refill.factor", "at least 1"),
-    ("rollout.max_tokens_short=1", "rollout.max_tokens_short", "above 1"),
     ("rollout.max_tokens_think=129", "rollout.max_tokens_think", "rollout.max_response_tokens=128"),
-    ("rollout.max_response_tokens=1", "rollout.max_response_tokens", "at least 2"),
     ("rollout.prompts_per_step=1", "algorithm.optimizer_steps=2", "rollout.prompts_per_step"),
     ("rollout.max_response_tokens=4000", "rollout.max_model_len=2048", "= 5280"),
     ("learner.max_tokens=1000", "learner.max_tokens=1000", "1408"),
     ("evaluate.max_response_tokens=2000", "evaluate.max_response_tokens=2000", "2048"),
-    ("learner.zero_stage=4", "learner.zero_stage", "got 4"),
     ("model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
     ("learner.offload_parameters=true", "learner.offload_parameters", "zero_stage=3"),
     ("learner.offload_optimizer=true", "learner.offload_optimizer", "got 0"),
-    ("model.lora.rank=-1", "model.lora.rank", "got -1"),
-    ("model.lora.rank=8 model.lora.alpha=0", "model.lora.alpha", "above 0"),
     ("model.lora.rank=8 model.lora.dropout=0.1", "model.lora.dropout", "got 0.1"),
     ("model.lora.rank=8 model.lora.targets=[]", "model.lora.targets", "all-linear"),
     ("model.lora.rank=8 model.lora.targets=q_proj", "model.lora.targets", "[q_proj,v_proj], got q_proj"),
     ("model.lora.rank=8 model.lora.targets=[3]", "model.lora.targets", "got [3]"),
     ("model.lora.rank=8 model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
-    ("learner.betas=[0.9]", "learner.betas", "two numbers"),
-    ("algorithm.clip=1", "algorithm.clip", "between 0 and 1"),
     ("algorithm.clip_high=0.1", "algorithm.clip_high", "at least algorithm.clip=0.2, got 0.1"),
-    ("algorithm.dual_clip=1", "algorithm.dual_clip", "above 1"),
-    ("algorithm.importance_cap=0", "algorithm.importance_cap", "above 0"),
-    ("algorithm.max_log_ratio=0", "algorithm.max_log_ratio", "above 0"),
-    ("algorithm.loss=dr_grpo algorithm.length_constant=0", "algorithm.length_constant", "above 0"),
     ("algorithm.length_constant=512", "algorithm.length_constant", "algorithm=dr_grpo"),
     ("algorithm.importance=truncate algorithm.old=sampler", "algorithm.importance=truncate", "algorithm.old=learner"),
-    ("algorithm.alpha=-1", "algorithm.alpha", "negative"),
-    ("algorithm.kl=-1", "algorithm.kl", "negative"),
     ("rollout.device=gpu rollout.num_gpus=0", "rollout.num_gpus", "above 0"),
     ("learner.device=gpu learner.num_gpus=0", "learner.num_gpus", "above 0"),
-    ("rollout.tensor_parallel=0", "rollout.tensor_parallel", "above 0"),
-    ("cluster.turn_timeout_s=0", "cluster.turn_timeout_s", "above 0"),
-    ("cluster.push_timeout_s=0", "cluster.push_timeout_s", "above 0"),
-    ("learner.publish_bucket_mib=0", "learner.publish_bucket_mib", "above 0"),
     ("cluster.transport=nccl", "cluster.transport=nccl", "object_store"),
     ("cluster.transport=ipc rollout.device=gpu", "learner.device=cpu", "object_store"),
     (
@@ -317,7 +353,6 @@ REFUSED = [
         "rollout.workers=1",
         "learner.ranks=2",
     ),
-    ("rollout.max_restarts=-1", "rollout.max_restarts", "negative"),
     ("rollout.device=gpu rollout.num_gpus=2", "got 2", "rollout.tensor_parallel=<GPUs>"),
     ("rollout.device=gpu rollout.num_gpus=0.5 rollout.tensor_parallel=2", "rollout.num_gpus", "0.5 with 2"),
     ("learner.device=gpu learner.num_gpus=0.5 learner.ranks=2", "learner.num_gpus", "a GPU for each rank"),
@@ -332,8 +367,13 @@ REFUSED = [
     ("cluster.placement=shared rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=split"),
     ("warmup=null", "nothing to train", "model.path"),
     ("model.random=null", "nothing to train", "model.path"),
-    ("warmup.batch_size=0", "warmup.batch_size", "above 0"),
-    ("warmup.lr=0", "warmup.lr", "above 0"),
+    ("model.random.hidden_size=30", "model.random.hidden_size=30", "twice model.random.heads=2"),
+    ("model.random.heads=8 model.random.kv_heads=3", "model.random.heads=8", "model.random.kv_heads=3"),
+    ("data.shard=2 data.num_shards=2", "data.shard=2", "data.num_shards=2"),
+    ("data.arithmetic.levels=[2,2,3,4]", "data.arithmetic.levels=[2, 2, 3, 4]", "must be different"),
+    ("data.arithmetic.weights=[0,0,0,0]", "data.arithmetic.weights", "must not all be 0"),
+    ("warmup.arithmetic.levels=[2,3,7,20]", "warmup.arithmetic.width=15", "at least 39 to hold level 20"),
+    ("rollout.max_num_seqs=100000", "rollout.max_num_seqs=100000", "rollout.max_num_batched_tokens=65536"),
     ("warmup.steps=0", "warmup.steps", "got 0"),
     ("warmup.max_tokens=9000", "warmup.max_tokens=9000", "learner.max_tokens=8192"),
 ]
@@ -366,8 +406,58 @@ def test_impossible_combinations_are_refused(quickstart: Config, arguments: str,
     assert said in message and why in message and "\n" not in message
 
 
-def test_they_are_checked_at_the_door() -> None:
-    assert "rollout.group_size" in refusal("experiment=quickstart", "rollout.group_size=1")
+@pytest.mark.parametrize(("argument", "said"), OUTSIDE, ids=[argument for argument, _ in OUTSIDE])
+def test_a_number_outside_its_range(quickstart: Config, argument: str, said: str) -> None:
+    key, _, text = argument.partition("=")
+    with pytest.raises(BadConfig) as refused:
+        check(changed(quickstart, argument), "train")
+    assert str(refused.value).startswith(f"{key} must be ") and "\n" not in str(refused.value)
+    assert said in str(refused.value) and str(refused.value).endswith(f", got {yaml.safe_load(text)}")
+
+
+def test_every_numeric_setting_has_a_range() -> None:
+    """And every range belongs to a setting whose default lies within it."""
+    assert set(RANGES) == {key for key, setting in settings().items() if setting.numeric}
+    for key, setting in settings().items():
+        if setting.numeric and setting.default is not None:
+            refuse_outside(key, setting.default)
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_no_numeric_setting_takes_what_is_no_number(key: str) -> None:
+    """Bounds belong to a range or not, and nothing infinite, undefined or of another type does."""
+    setting, bounds = settings()[key], Range.read(RANGES[key])
+    wrong: list[Any] = [float("nan"), float("inf"), float("-inf"), True, "1", [[1]], 10**400, -(10**400)]
+    wrong += [] if bounds.with_low else [bounds.low]
+    wrong += [] if bounds.with_high else [bounds.high]
+    wrong += [] if setting.optional else [None]
+    for value in wrong:
+        with pytest.raises(BadConfig, match=re.escape(key)):
+            refuse_outside(key, [value] * (bounds.count or 1) if setting.many else value)
+    right = [*([bounds.low] if bounds.with_low else []), *([bounds.high] if bounds.with_high else [])]
+    for value in [*right, *([None] if setting.optional else [])]:
+        refuse_outside(key, [value] * (bounds.count or 1) if setting.many else value)
+
+
+@pytest.mark.parametrize("key", [key for key, one in settings().items() if one.kind is str and not one.many])
+def test_no_text_is_empty(quickstart: Config, key: str) -> None:
+    with pytest.raises(BadConfig, match=f"^{re.escape(key)} must not be empty"):
+        check(changed(quickstart, f"{key}=''"), "train")
+
+
+def test_top_p_is_for_evaluation_alone(quickstart: Config) -> None:
+    with pytest.raises(BadConfig, match=r"rollout\.top_p must be 1 in training, got 0\.9: .*cut-off distribution"):
+        check(changed(quickstart, "rollout.top_p=0.9"), "train")
+    check(changed(quickstart, "rollout.top_p=0.9"), "evaluate")
+    check(changed(quickstart, "evaluate.top_p=0.9"), "train")
+
+
+def test_they_are_checked_at_the_door(elsewhere: Path) -> None:
+    """In overrides, and in a saved run's configuration."""
+    said = "rollout.group_size must be in [2, 1e5], got 1"
+    assert said in refusal("experiment=quickstart", "rollout.group_size=1")
+    assert "run.record" in refusal("experiment=quickstart", "run.record=[[1]]")
+    assert "cluster.port" in refusal("experiment=quickstart", f"cluster.port={10**21}")
 
 
 def test_a_warm_up_needs_to_be_configured() -> None:
@@ -415,13 +505,12 @@ def test_a_saved_run_without_a_warm_up(tmp_path: Path) -> None:
 
 
 def test_every_check_has_its_case() -> None:
-    """A new cross-field check wants a line in REFUSED: as many messages there as `need` and `positive` can give."""
+    """A new cross-field check wants a line in REFUSED: as many messages there as `need` can give."""
     tree = ast.parse(Path(compose.FOLDER, "check.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    needs = sum(call.func.id == "need" for call in calls if isinstance(call.func, ast.Name)) - 1  # inside `positive`
-    above = sum(len(call.keywords) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "positive")
-    tested = len(REFUSED) - 1 + 2  # "nothing to train" stands there twice; two are tested above
-    assert needs + above <= tested
+    needs = sum(call.func.id == "need" for call in calls if isinstance(call.func, ast.Name))
+    tested = len(REFUSED) - 1 + 3  # "nothing to train" stands there twice; three are tested above
+    assert needs <= tested
 
 
 # ---- flags ----
@@ -463,7 +552,7 @@ def test_the_configuration_is_printed_instead_of_run(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_saved_configuration_reads_back_equal(name: str, elsewhere: Path) -> None:
-    (conf,) = composed(f"experiment={name}", "run.name=saved", "data.arithmetic.levels=[2,7]")
+    (conf,) = composed(f"experiment={name}", "run.name=saved", "data.arithmetic.levels=[2,3,7,5]")
     (elsewhere / "saved.yaml").write_text(to_yaml(conf))
     assert from_file(elsewhere / "saved.yaml", []) == conf
 

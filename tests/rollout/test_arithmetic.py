@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.check import check_arithmetic
+from conf.errors import BadConfig
 from conf.schema import ArithmeticConf
-from rollout import arithmetic
 from rollout.arithmetic import problem_at, problems_of_level, question, short_answer, think_answer
-from rollout.errors import BadInput
 
 CONF = ArithmeticConf()
 
@@ -75,13 +75,16 @@ def test_level_2_has_36_questions() -> None:
         (ArithmeticConf(levels=[2, 3], weights=[1.0]), "one weight each"),
         (ArithmeticConf(levels=[2, 2], weights=[1.0, 1.0]), "must be different"),
         (ArithmeticConf(levels=[], weights=[]), "one weight each"),
-        (ArithmeticConf(levels=[2, 3], weights=[0.0, 0.0]), "not all 0"),
-        (ArithmeticConf(levels=[2, 3], weights=[2.0, -1.0]), "not be negative"),
-        (ArithmeticConf(max_digit=0), "max_digit=0 must be 1 to 9"),
-        (ArithmeticConf(levels=[1], weights=[1.0]), "at least 2 terms, got 1"),
+        (ArithmeticConf(levels=[2, 3], weights=[0.0, 0.0]), "must not all be 0"),
+        (
+            ArithmeticConf(levels=[2, 3], weights=[2.0, -1.0]),
+            r"weights must be .* in \[0, 1e6\], got \[2.0, -1.0\]",
+        ),
+        (ArithmeticConf(max_digit=0), r"max_digit must be in \[1, 9\], got 0"),
+        (ArithmeticConf(levels=[1], weights=[1.0]), r"whole numbers in \[2, 500\], got \[1\]"),
         (ArithmeticConf(levels=[10], weights=[1.0]), "width=15 must be at least 19 to hold level 10"),
     ],
 )
 def test_impossible_settings(conf: ArithmeticConf, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        arithmetic.check(conf)
+    with pytest.raises(BadConfig, match=message):
+        check_arithmetic(conf)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, ModelConf, WarmupConf
 from rollout.arithmetic import problem_at
 from rollout.errors import BadInput
@@ -112,7 +113,7 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text("")
     with pytest.raises(BadInput, match=r"warmup.path=.*empty"):
         load_pairs(WarmupConf(path=str(tmp_path / "empty.json")))
-    with pytest.raises(BadInput, match=r"arithmetic.width=2"):
+    with pytest.raises(BadConfig, match=r"arithmetic.width=2"):
         load_pairs(WarmupConf(arithmetic=ArithmeticConf(width=2)))
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, DataConf
 from rollout.errors import BadInput
 from rollout.problems import Problem
@@ -169,7 +170,7 @@ def test_bad_shards(change: dict[str, int], message: str) -> None:
 
 
 def test_impossible_generated_task_is_refused_at_once() -> None:
-    with pytest.raises(BadInput, match=r"arithmetic.width=3"):
+    with pytest.raises(BadConfig, match=r"arithmetic.width=3"):
         stream(None, replace(CONF, arithmetic=ArithmeticConf(width=3)))
 
 
