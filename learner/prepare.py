@@ -20,6 +20,7 @@ from rollout.tokens import (
     check_alignment,
     control_tokens,
     load_tokenizer,
+    save_tokenizer,
 )
 
 
@@ -92,7 +93,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
             weight[fresh] = weight[: min(before, rows)].float().mean(0).to(weight.dtype)
     causal_lm.config.use_cache = True
     _save(causal_lm, folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, conf)
     return str(folder)
 
 

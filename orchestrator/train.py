@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, Placement
+from conf.schema import Config, ModelConf, Placement
 from conf.shell import command_line
 from learner.flops import read_shape
 from learner.learner import Learner
@@ -50,7 +50,7 @@ from rollout.engine import Engine
 from rollout.sampler import Sampler
 from rollout.share import Sampling
 from rollout.stream import PromptStream, as_prompts
-from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer
+from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
 from rollout.turns import Turns
 from rollout.weights import route
 from rollout.worker import RolloutWorker
@@ -162,7 +162,7 @@ def _run(
         if not saved:
             for doubt in doubts(evaluator.run("warmup")):
                 tracker.note(doubt)
-        export = functools.partial(export_model, learner, tokenizer)
+        export = functools.partial(export_model, learner, tokenizer, conf.model)
         conf_eval = conf.evaluate
         samples = Sampling(
             conf_eval.temperature, conf_eval.top_p, conf_eval.max_response_tokens or rollout.max_response_tokens
@@ -233,11 +233,11 @@ def _start(
     wait_all(engines)
 
 
-def export_model(learner: Learner, tokenizer: Any, target: Path) -> None:
+def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path) -> None:
     """A Hugging Face folder (weights, config, tokenizer) that transformers and `vllm serve` load."""
     target.mkdir(parents=True, exist_ok=True)
     learner.export(str(target))
-    tokenizer.save_pretrained(target)
+    save_tokenizer(tokenizer, target, conf)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from orchestrator.errors import RunError
 from orchestrator.handles import wait_all
 from orchestrator.problems import refuse_foreign_warmup
 from rollout.pairs import Pairs, load_pairs
-from rollout.tokens import load_tokenizer
+from rollout.tokens import load_tokenizer, save_tokenizer
 
 RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
@@ -123,7 +123,7 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
         while asked:
             _record(asked.popleft(), curriculum.steps, log, bar, begin)
     learner.export(str(target))
-    tokenizer.save_pretrained(target)
+    save_tokenizer(tokenizer, target, conf.model)
     shutil.rmtree(target / "base", ignore_errors=True)
     facts = {
         "parameters": parameters,

@@ -11,6 +11,7 @@ Must not know: models, batches, rewards. `tokenizer` is any transformers PreTrai
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tempfile
@@ -165,10 +166,35 @@ def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
 
     A think token that the template itself opens the answer with (R1: `<think>` and a line end) is removed.
     """
-    messages = [{"role": "user", "content": problem}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    opened = "|".join(map(re.escape, dict.fromkeys((conf.think_token, "<think>"))))
+    text = _templated(tokenizer, problem)
+    opened = "|".join(map(re.escape, _openers(conf)))
     return re.sub(rf"({opened})\s*\Z", "", text)
+
+
+def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
+    """Write the tokenizer with a chat template that ends where `prompt_text` does: whoever serves the model asks by
+    that template, and one that opens the answer with a think token would leave no mode to choose."""
+    template = tokenizer.chat_template
+    if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != _templated(tokenizer, "?"):
+        cut = "".join(
+            f"{{% elif text.rstrip().endswith({name!r}) %}}{{{{ text.rstrip()[:-{len(name)}] }}}}"
+            for name in _openers(conf)
+        )
+        tokenizer = copy.copy(tokenizer)  # the caller's keeps the template that it came with
+        tokenizer.chat_template = (
+            f"{{% set text +%}}{template}{{%+ endset %}}{{% if not add_generation_prompt %}}{{{{ text }}}}{cut}"
+            "{% else %}{{ text }}{% endif %}"
+        )
+    tokenizer.save_pretrained(folder)
+
+
+def _openers(conf: ModelConf) -> list[str]:
+    return list(dict.fromkeys((conf.think_token, "<think>")))
+
+
+def _templated(tokenizer: Any, problem: str) -> str:
+    messages = [{"role": "user", "content": problem}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def generation_prompt(tokenizer: Any, problem: str, conf: ModelConf) -> np.ndarray:

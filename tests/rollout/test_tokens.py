@@ -24,6 +24,7 @@ from rollout.tokens import (
     generation_prompt,
     load_tokenizer,
     prompt_text,
+    save_tokenizer,
     training_example,
 )
 
@@ -246,3 +247,20 @@ def test_tokenizer_without_end_of_sequence(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(_save(Tokenizer(models.BPE({"a": 0}, [])), tmp_path, "x"), CONF)
     with pytest.raises(BadInput, match="end-of-sequence"):
         add_control_tokens(tokenizer, CONF)
+
+
+@pytest.mark.parametrize("ending", ["<|Assistant|><think>\\n", "<|Assistant|>\\n\\n<think>", "<|Assistant|>\\n"])
+@pytest.mark.parametrize("space", ["", "\n", "  "])
+def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, ending: str, space: str) -> None:
+    """A server renders the saved template: it ends where training let the mode be sampled, and changes nothing else."""
+    template = space + R1.replace("<|Assistant|><think>\n", ending) + space
+    folder = _byte_level(tmp_path, template, ["<think>", "</think>", "<short>"], bos=True)
+    given = load_tokenizer(folder, CONF)
+    save_tokenizer(given, tmp_path / "saved", CONF)
+    saved = load_tokenizer(tmp_path / "saved", CONF)
+    messages = [{"role": "user", "content": "What is <think>?"}]
+    asked = saved.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert asked == prompt_text(given, "What is <think>?", CONF) == prompt_text(saved, "What is <think>?", CONF)
+    assert not asked.rstrip().endswith("<think>") and given.chat_template == template
+    talk = [*messages, {"role": "assistant", "content": "<think>"}]
+    assert saved.apply_chat_template(talk, tokenize=False) == given.apply_chat_template(talk, tokenize=False)
