@@ -200,7 +200,7 @@ def in_flight(model: str, threads: int, rounds: int) -> None:
     from rollout.weights import flatten
 
     conf = RolloutConf(threads=threads, max_num_seqs=256)
-    engine = Engine(conf, ModelConf(), model, eos=1)
+    engine = Engine(conf, ModelConf(), model, ends=[1])
     policy = load_policy(model, "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
     weights = flatten(named, 1, {"lm_head.weight": "model.embed_tokens.weight"})

@@ -21,6 +21,7 @@ from rollout.tokens import (
     control_tokens,
     load_tokenizer,
     save_tokenizer,
+    vocabulary_size,
 )
 
 
@@ -64,7 +65,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     renamed = conf.short_token_from is not None and (
         conf.short_token not in load_tokenizer(conf.path, replace(conf, short_token_from=None)).get_vocab()
     )  # False for a model that went through here before: its short token has been trained
-    before = len(tokenizer)
+    before = vocabulary_size(tokenizer)
     _, new = add_control_tokens(tokenizer, conf)
     check_alignment(tokenizer, conf)
     if not new and not renamed and conf.chat_template is None:
@@ -82,8 +83,8 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     policy = load_policy(conf.path, conf.dtype.value, conf.trust_remote_code, revision=conf.revision)
     causal_lm = policy.causal_lm
     rows = causal_lm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        causal_lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if vocabulary_size(tokenizer) > rows:
+        causal_lm.resize_token_embeddings(vocabulary_size(tokenizer), mean_resizing=False)
     fresh = list(new)
     if renamed:  # a spare token's row was never trained
         fresh.append(control_tokens(tokenizer, conf).short)

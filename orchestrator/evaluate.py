@@ -57,7 +57,7 @@ def command(conf: Config, target: Path | None = None) -> None:
     refuse_unreadable(conf)
     path = conf.model.path
     tokenizer = load_tokenizer(path, conf.model)
-    control = control_tokens(tokenizer, conf.model)
+    control = control_tokens(tokenizer, conf.model, path)
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
     prompts, too_long = as_prompts(problems.evaluation, encode, conf.data.max_prompt_tokens)
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens

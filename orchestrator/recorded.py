@@ -172,7 +172,7 @@ def read(folder: Path) -> RecordedStep:
     report = _load(folder / "report.json")
     return RecordedStep(
         **{name: facts[name] for name in ABOUT_STEP},
-        control=ControlTokens(**facts["control"]),
+        control=ControlTokens(**{**facts["control"], "other_ends": tuple(facts["control"].get("other_ends", ()))}),
         trajectories=tuple(trajectories),
         groups=groups,
         learnt=tuple(line["learnt"] for line in lines),

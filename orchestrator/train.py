@@ -101,7 +101,7 @@ def _run(
     cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
     path = _model(conf, folder, cluster)
     tokenizer = load_tokenizer(path, conf.model)
-    control = control_tokens(tokenizer, conf.model)
+    control = control_tokens(tokenizer, conf.model, path)
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
     stream = PromptStream(problems.training, encode, conf.data, conf.run.seed)
     limit = conf.data.max_prompt_tokens
@@ -152,7 +152,7 @@ def _run(
         conf.tracker,
         conf.run.steps,
         step,
-        lambda token_ids: decode_response(tokenizer, token_ids),
+        lambda token_ids: decode_response(tokenizer, token_ids, control.ends),
         conf.run.samples_per_step,
     )
     try:

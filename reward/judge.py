@@ -134,13 +134,13 @@ class Judge:
         )
 
     def texts(self, trajectories: Sequence[Trajectory]) -> list[str]:
-        """What was written after the control token (all of it where there is none), without end of sequence."""
-        if self.tokenizer is None:
+        """What was written after the control token (all of it where there is none), without its end token."""
+        if self.tokenizer is None or self.control is None:
             raise ValueError("this judge has no tokenizer: give tokenizer_path and control, or use grade_batch")
         from rollout.tokens import decode_response
 
         return [
-            decode_response(self.tokenizer, one.token_ids if one.mode is None else one.token_ids[1:])
+            decode_response(self.tokenizer, one.token_ids if one.mode is None else one.token_ids[1:], self.control.ends)
             for one in trajectories
         ]
 

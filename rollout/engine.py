@@ -39,22 +39,22 @@ class Sample:
     token_ids: np.ndarray  # i32[T]
     logprobs: np.ndarray  # f32[T], nats, after temperature
     versions: np.ndarray  # i32[T], of the weights that sampled each id
-    stopped: bool  # end-of-sequence was sampled (and is the last id)
+    stopped: bool  # an end token was sampled (and is the last id)
     aborted: bool
 
 
 class Engine:
     """One vLLM engine with the weights of `path`, then of the last `load`."""
 
-    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, eos: int, sleeps: bool = False):
-        """sleeps: `sleep` gives a GPU's memory away (a CPU's engine keeps it)."""
+    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, ends: Sequence[int], sleeps: bool = False):
+        """ends: ids that end a response; sleeps: `sleep` gives a GPU's memory away (a CPU's engine keeps it)."""
         _prepare_environment(conf)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         from rollout.port import PORT, Receiver
 
-        self.conf, self.eos = conf, eos
+        self.conf, self.ends = conf, list(ends)
         self.version = 0
         self._sleeps = sleeps and conf.device is Device.gpu
         self._asleep: set[str] = set()  # of MEMORY
@@ -239,7 +239,7 @@ class Engine:
             top_p=request.top_p,
             seed=request.seed,
             max_tokens=request.max_tokens,
-            stop_token_ids=[self.eos],
+            stop_token_ids=self.ends,
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,

@@ -23,7 +23,13 @@ class ControlTokens:
     think: int
     short: int
     think_end: int
-    eos: int
+    eos: int  # the tokenizer's own end of sequence, which a warm-up teaches
+    other_ends: tuple[int, ...] = ()  # that end a response as well (`rollout.ends`)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every id that ends a response, the tokenizer's own first."""
+        return (self.eos, *self.other_ends)
 
     def mode_of(self, first_id: int) -> Mode | None:
         """The mode announced by the first sampled id; None when it is no control token."""

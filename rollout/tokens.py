@@ -6,7 +6,7 @@ each control token is exactly one id, and a training text tokenizes as it is sam
     ids(prompt_text + "<think>" + text) == generation_prompt + [think] + encode_response(text)
 
 with prompt_text the chat template up to where the control token is sampled (`check_alignment` asserts it at start).
-Must not know: models, batches, rewards. `tokenizer` is any transformers PreTrainedTokenizerBase.
+Must not know: models' weights, batches, rewards. `tokenizer` is any transformers PreTrainedTokenizerBase.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from conf.schema import ModelConf
+from rollout.ends import end_tokens
 from rollout.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 
@@ -125,20 +126,57 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
 def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, tuple[int, ...]]:
     """(control tokens, ids that are new): adds to `tokenizer`, in place, those that it lacks.
 
-    New ids may lie within the model's padded embedding or beyond it: resize when needed, and initialise their rows.
-    Raises BadInput as `control_tokens`.
+    No id of another token is taken. New ids may lie within the model's padded embedding or beyond it: resize to
+    `vocabulary_size` when needed, and initialise their rows. Raises BadInput as `control_tokens`.
     """
     from transformers import AddedToken
 
-    before = len(tokenizer)
-    for name in (conf.think_token, conf.think_end_token, conf.short_token):
-        if name.strip() and tokenizer.encode(name, add_special_tokens=False) != [tokenizer.get_vocab().get(name)]:
-            tokenizer.add_tokens([AddedToken(name, normalized=False, special=False)])
-    return control_tokens(tokenizer, conf), tuple(range(before, len(tokenizer)))
+    before = tokenizer.get_vocab()
+    names = [
+        name
+        for name in (conf.think_token, conf.think_end_token, conf.short_token)
+        if name.strip() and tokenizer.encode(name, add_special_tokens=False) != [before.get(name)]
+    ]
+    missing = [name for name in names if name not in before]
+    if missing and vocabulary_size(tokenizer) > len(before):
+        _reserve_ids(tokenizer, missing)
+    if names:
+        tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
+    added, taken = {tokenizer.get_vocab()[name] for name in missing}, set(before.values())
+    if added & taken:
+        raise BadInput(
+            f"the tokenizer gives {', '.join(missing)} ids that belong to other tokens ({sorted(added & taken)}): "
+            "use spare tokens of it instead (model.short_token_from, model.think_token, model.think_end_token)"
+        )
+    return control_tokens(tokenizer, conf), tuple(sorted(added))
 
 
-def control_tokens(tokenizer: Any, conf: ModelConf) -> ControlTokens:
-    """The control tokens' ids. BadInput: one is not exactly one id, two coincide, or there is no end of sequence."""
+def vocabulary_size(tokenizer: Any) -> int:
+    """The highest id and 1: the rows that an embedding needs. (`len` counts tokens, fewer where ids are unused.)"""
+    return int(max(tokenizer.get_vocab().values(), default=-1)) + 1
+
+
+def _reserve_ids(tokenizer: Any, names: list[str]) -> None:
+    """Give new tokens the ids above all others, where the files of the tokenizer allow it.
+
+    `add_tokens` counts tokens: where ids are unused, it would give ids that belong to others, bytes among them. But a
+    token that the model's own vocabulary lists keeps the id that it has there.
+    """
+    from tokenizers import Tokenizer
+
+    if not getattr(tokenizer, "is_fast", False):
+        return
+    state, first = json.loads(tokenizer.backend_tokenizer.to_str()), vocabulary_size(tokenizer)
+    if isinstance(state["model"].get("vocab"), dict):
+        state["model"]["vocab"] |= {name: first + nth for nth, name in enumerate(names)}
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
+def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = None) -> ControlTokens:
+    """The control tokens' ids. BadInput: one is not exactly one id, two coincide, or there is no end of sequence.
+
+    path: of the model, whose files may name further end tokens (`rollout.ends`); None: only the tokenizer's own.
+    """
     if tokenizer.eos_token_id is None:
         raise BadInput("the tokenizer names no end-of-sequence token: set eos_token in its tokenizer_config.json")
     ids: dict[str, int] = {}
@@ -153,11 +191,13 @@ def control_tokens(tokenizer: Any, conf: ModelConf) -> ControlTokens:
         ids[name] = pieces[0]
     if len({*ids.values(), tokenizer.eos_token_id}) < 4:
         raise BadInput(f"control tokens must differ from each other and from the end of sequence: {ids}")
+    others = () if path is None else end_tokens(tokenizer, path, conf)
     return ControlTokens(
         think=ids[conf.think_token],
         short=ids[conf.short_token],
         think_end=ids[conf.think_end_token],
         eos=tokenizer.eos_token_id,
+        other_ends=tuple(sorted({*others} - {tokenizer.eos_token_id, *ids.values()})),
     )
 
 
@@ -228,10 +268,13 @@ def training_example(
     return generation_prompt(tokenizer, problem, conf), response.astype(np.int32)
 
 
-def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:
-    """Text of sampled ids: control tokens kept, a final end of sequence dropped, spaces as they are."""
+def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray, ends: Sequence[int] = ()) -> str:
+    """Text of sampled ids: control tokens kept, a final end token dropped, spaces as they are.
+
+    ends: `ControlTokens.ends`; the tokenizer's own end of sequence always counts as one.
+    """
     plain = [int(i) for i in ids]
-    if plain and plain[-1] == tokenizer.eos_token_id:
+    if plain and (plain[-1] == tokenizer.eos_token_id or plain[-1] in ends):
         plain.pop()
     return str(tokenizer.decode(plain, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Finish(Enum):
-    STOP = "stop"  # end-of-sequence was sampled (and is the last id)
+    STOP = "stop"  # an end token was sampled (and is the last id)
     LENGTH = "length"  # cut off at max_response_tokens
     ABORT = "abort"
 
@@ -31,7 +31,7 @@ class Trajectory:
 
     prompt: Prompt
     sibling: int  # 0..G-1
-    token_ids: np.ndarray  # i32[T], control token first, end-of-sequence included when sampled
+    token_ids: np.ndarray  # i32[T], control token first, end token included when sampled
     behavior_logprobs: np.ndarray  # f32[T], nats, after temperature; 0 for a forced control token
     mode: Mode | None  # of token_ids[0]; None: it is no control token
     finish: Finish

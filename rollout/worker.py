@@ -89,7 +89,7 @@ class RolloutWorker:
             target=self._run,
             name="engine",
             daemon=True,
-            args=(started, functools.partial(make_engine, conf, model, path, control.eos), current),
+            args=(started, functools.partial(make_engine, conf, model, path, control.ends), current),
         )
         self._thread.start()
         started.result()

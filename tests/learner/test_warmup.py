@@ -157,6 +157,26 @@ def test_missing_control_tokens_are_added(tmp_path: Path, tied: bool, rows: int)
     assert prepared_model(replace(conf, path=made), tmp_path / "never") == made and not (tmp_path / "never").exists()
 
 
+def test_unused_ids_get_no_new_meaning(tmp_path: Path) -> None:
+    """A tokenizer with fewer tokens than its highest id: new rows above all others, which stay as they are."""
+    spoken = ModelConf(think_token="<a>", think_end_token="</a>", short_token="<b>")
+    path = foreign_model(tmp_path / "old", True, 266, spoken)
+    file = tmp_path / "old" / "tokenizer.json"
+    state = json.loads(file.read_text())
+    letters = sorted(state["model"]["vocab"], key=state["model"]["vocab"].get)[-2:]
+    for letter in letters:
+        state["model"]["vocab"][letter] += 2
+    file.write_text(json.dumps(state))
+    made = prepared_model(ModelConf(path=path), tmp_path / "new")
+    tokenizer = load_tokenizer(made, ModelConf())
+    control = control_tokens(tokenizer, ModelConf())
+    assert sorted([control.think, control.think_end, control.short]) == [266, 267, 268]
+    assert tokenizer.convert_tokens_to_ids(letters) == [264, 265]
+    old, new = embeddings(path)[0], embeddings(made)[0]
+    assert new.shape[0] == 269 and torch.equal(new[:266], old)
+    torch.testing.assert_close(new[266:], old.mean(0).expand(3, -1))
+
+
 def test_nothing_missing_nothing_written(models: dict[str, str], tmp_path: Path) -> None:
     assert prepared_model(ModelConf(path=models["untied"]), tmp_path / "never") == models["untied"]
     assert not (tmp_path / "never").exists()

@@ -41,7 +41,7 @@ def main(run: Path, target: Path) -> None:
     prompts = PromptStream(
         None, functools.partial(generation_prompt, tokenizer, conf=conf.model), conf.data, conf.run.seed
     )
-    engine = Engine(conf.rollout, conf.model, path, control.eos)
+    engine = Engine(conf.rollout, conf.model, path, control.ends)
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
     learner.start(*learner.address(None), conf.algorithm.kl > 0)

@@ -90,8 +90,8 @@ class ScriptedEngine:
     """The interface of `rollout.engine.Engine` that a worker uses. It insists on its rules: one thread, no more
     sequences than `max_num_seqs`, no load among running ones when they are to drain."""
 
-    def __init__(self, notes: Notes, conf: RolloutConf, model: ModelConf, path: str, eos: int):
-        assert eos == CONTROL.eos
+    def __init__(self, notes: Notes, conf: RolloutConf, model: ModelConf, path: str, ends: tuple[int, ...]):
+        assert tuple(ends) == CONTROL.ends
         self.notes, self.conf, self.version = notes, conf, 0
         self._owner = threading.get_ident()
         self._under_way: dict[int, _UnderWay] = {}

@@ -87,6 +87,20 @@ def test_end_of_sequence_is_the_last_id(engine: Engine, control: ControlTokens) 
         assert control.eos not in sample.token_ids[:-1]
 
 
+def test_every_end_token_ends_a_response(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is not the tokenizer's own: the sample is what it was, up to and with the first of them."""
+    asked = requests(100, tokens=64)
+    before = engine.generate(asked)
+    ends = [*engine.ends, 50, 90]
+    monkeypatch.setattr(engine, "ends", ends)
+    after = engine.generate(asked)
+    assert {int(s.token_ids[-1]) for s in after if s.stopped} == {*ends}
+    for long, short in zip(before, after, strict=True):
+        at = np.flatnonzero(np.isin(long.token_ids, ends))
+        assert short.token_ids.tolist() == long.token_ids[: at[0] + 1 if len(at) else None].tolist()
+        assert short.stopped == bool(len(at)) and not short.aborted
+
+
 def test_nothing_asked_nothing_given(engine: Engine) -> None:
     assert engine.generate([]) == []
 
@@ -158,4 +172,4 @@ def test_long_prompts(engine: Engine) -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot load the model"):
-        Engine(RolloutConf(), ModelConf(), str(tmp_path), eos=1)
+        Engine(RolloutConf(), ModelConf(), str(tmp_path), ends=[1])

@@ -26,6 +26,7 @@ from rollout.tokens import (
     prompt_text,
     save_tokenizer,
     training_example,
+    vocabulary_size,
 )
 
 CONF = ModelConf()
@@ -264,3 +265,90 @@ def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, ending: str, s
     assert not asked.rstrip().endswith("<think>") and given.chat_template == template
     talk = [*messages, {"role": "assistant", "content": "<think>"}]
     assert saved.apply_chat_template(talk, tokenize=False) == given.apply_chat_template(talk, tokenize=False)
+
+
+# ---- ids that are unused ----
+
+
+def _with_unused_ids(folder: Path, unused: int) -> str:
+    """Every byte has an id, the last ones above the number of tokens, because `unused` ids stand for nothing."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<|eos|>": 0, **{letter: 1 + unused + nth for nth, letter in enumerate(alphabet)}}
+    tokenizer = Tokenizer(models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|eos|>"])
+    return _save(tokenizer, folder, "{{ messages[0].content }}:", eos_token="<|eos|>")
+
+
+@pytest.mark.parametrize("unused", [1, 2, 3, 40])
+def test_a_control_token_takes_no_id_of_another_token(unused: int, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(_with_unused_ids(tmp_path / "old", unused), CONF)
+    before, text = tokenizer.get_vocab(), "".join(map(chr, range(1, 700)))
+    assert vocabulary_size(tokenizer) == 257 + unused and decode_response(tokenizer, tokenizer.encode(text)) == text
+    control, new = add_control_tokens(tokenizer, CONF)
+    assert new == tuple(range(257 + unused, 260 + unused))
+    assert {control.think, control.think_end, control.short} == {*new}
+    tokenizer.save_pretrained(tmp_path / "new")
+    for one in (tokenizer, load_tokenizer(tmp_path / "new", CONF)):
+        assert one.get_vocab() == {**before, "<think>": new[0], "</think>": new[1], "<short>": new[2]}
+        assert control_tokens(one, CONF) == control and vocabulary_size(one) == 260 + unused
+        assert decode_response(one, one.encode(text)) == text
+        check_alignment(one, CONF)
+
+
+# ---- ends of a response ----
+
+TURNS = (
+    "{%- for m in messages %}{{ '<|User|>' if m.role == 'user' else '<|Assistant|>' }}{{ m.content }}"
+    "{{ '\n' if m.role == 'user' else ' <|im_end|>\n' }}{%- endfor %}"
+)
+
+
+def _model_files(folder: Path, template: str, **files: Any) -> str:
+    path = _byte_level(folder, template, ["<think>", "</think>", "<short>"], bos=False)
+    for name, eos in files.items():
+        (folder / f"{name}.json").write_text(json.dumps({"eos_token_id": eos}))
+    return path
+
+
+def test_every_end_token_that_the_model_s_files_name_ends_a_response(tmp_path: Path) -> None:
+    path = _model_files(tmp_path, QWEN.replace("<|im_end|>", ""), generation_config=None)
+    tokenizer = load_tokenizer(path, CONF)
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|eos|>", "<|begin|>", "<|User|>", "<think>")}
+    assert control_tokens(tokenizer, CONF, path).ends == (ids["<|eos|>"],)
+    for name, eos, others in (
+        ("generation_config", [ids["<|eos|>"], ids["<|User|>"]], ["<|User|>"]),
+        ("config", ids["<|begin|>"], ["<|begin|>", "<|User|>"]),  # beside the other
+        ("generation_config", [ids["<|eos|>"], ids["<think>"]], ["<|begin|>"]),  # a control token ends nothing
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"eos_token_id": eos}))
+        control = control_tokens(tokenizer, CONF, path)
+        assert control.eos == ids["<|eos|>"] and set(control.other_ends) == {ids[one] for one in others}
+    assert control_tokens(tokenizer, CONF).ends == (ids["<|eos|>"],)  # without the model's files
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"config\.json is no JSON object"):
+        control_tokens(tokenizer, CONF, path)
+
+
+def test_the_template_s_end_of_a_turn_ends_a_response(tmp_path: Path) -> None:
+    """A base model whose end of sequence is another token than the one its chat template closes turns with."""
+    tokenizer = load_tokenizer(_model_files(tmp_path / "turns", TURNS), CONF)
+    control = control_tokens(tokenizer, CONF, tmp_path / "turns")
+    assert control.other_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    for nth, template in enumerate((R1, "{{ messages[0].content }}", "{{ raise_exception('one turn') }}")):
+        path = _model_files(tmp_path / str(nth), template)
+        assert control_tokens(load_tokenizer(path, CONF), CONF, path).other_ends == ()
+
+
+def test_no_end_token_stands_in_a_response_s_text(tmp_path: Path) -> None:
+    path = _model_files(tmp_path, TURNS)
+    tokenizer = load_tokenizer(path, CONF)
+    control = control_tokens(tokenizer, CONF, path)
+    for end in control.ends:
+        ids = [control.short, *encode_response(tokenizer, "\\boxed{5}"), end]
+        assert decode_response(tokenizer, ids, control.ends) == "<short>\\boxed{5}"
+        twice = decode_response(tokenizer, [*ids, *ids], control.ends)
+        assert twice.count(tokenizer.decode([end])) == 1  # only the last is dropped
