@@ -23,9 +23,9 @@ def check(conf: Config, command: str = "train") -> None:
     _rollout(conf, command)
     _algorithm(conf)
     _learner(conf)
-    _warmup(conf)
     _evaluate(conf)
     _gpus(conf)
+    _warmup(conf)
     _shared(conf)
     _transport(conf)
     _enough(conf, command)
@@ -187,6 +187,16 @@ def _warmup(conf: Config) -> None:
     need(
         warmup.max_tokens <= conf.learner.max_tokens,
         f"warmup.max_tokens={warmup.max_tokens} must not exceed learner.max_tokens={conf.learner.max_tokens}",
+    )
+    learner = conf.learner
+    ranks = learner.ranks if warmup.ranks is None else warmup.ranks
+    need(
+        ranks % learner.sequence_parallel == 0,
+        f"warmup.ranks={ranks} must be a multiple of learner.sequence_parallel={learner.sequence_parallel}",
+    )
+    need(
+        ranks == 1 or learner.device is Device.cpu or learner.num_gpus == 1,
+        f"warmup.ranks={ranks} needs learner.num_gpus=1, got {learner.num_gpus:g}: NCCL wants a GPU for each rank",
     )
 
 

@@ -117,6 +117,7 @@ RANGES = {
     "warmup.max_tokens": "[1, 1e8]",
     "warmup.steps": "[0, 1e8]",
     "warmup.batch_size": "[1, 1e6]",
+    "warmup.ranks": "[1, 1e5]",
     "warmup.short_weight": "[0, 1e6]",
     "warmup.lr": "(0, 1)",
     "warmup.warmup_steps": "[0, 1e8]",

@@ -245,6 +245,7 @@ class WarmupConf:
     max_tokens: int = 2048  # longer examples are dropped and counted
     steps: int = 0  # optimizer steps; 0: with path one epoch, without path no warm-up
     batch_size: int = 32  # questions per step, each in both modes
+    ranks: int | None = None  # learner ranks that warm up; null: learner.ranks
     short_weight: float = 1.0  # weight of a short answer's tokens after the control token, against 1 for all others
     lr: float | None = None  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
     schedule: Schedule = Schedule.linear

@@ -19,7 +19,7 @@ from learner.loss import Totals, sft
 from learner.pack import pack
 from rollout.mode import Mode
 from rollout.pairs import Pairs
-from rollout.tokens import training_example
+from rollout.tokens import control_tokens, generation_prompt, training_response
 
 Example = tuple[Mode, np.ndarray, np.ndarray]  # mode, prompt i32[P], response i32[T]
 
@@ -39,6 +39,7 @@ class Curriculum:
     ):
         self.pairs, self.tokenizer, self.conf, self.model = pairs, tokenizer, conf, model
         self.max_tokens, self.ranks, self.cost = max_tokens, ranks, cost
+        self.control = control_tokens(tokenizer, model)
         self.too_long = 0  # examples dropped so far
         self._examples: Callable[[int], list[Example]] = lru_cache(maxsize=pairs.size or 1)(self._tokenize)
 
@@ -58,8 +59,9 @@ class Curriculum:
 
     def _tokenize(self, index: int) -> list[Example]:
         pair, kept = self.pairs.at(index), []
+        prompt = generation_prompt(self.tokenizer, pair.problem, self.model)
         for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
-            prompt, response = training_example(self.tokenizer, pair.problem, mode, text, self.model)
+            response = training_response(self.tokenizer, self.control, mode, text, self.model)
             if len(prompt) + len(response) > self.conf.max_tokens:
                 self.too_long += 1
             else:

@@ -69,7 +69,8 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
     assert conf.warmup is not None
     what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
-    what["warmup"].pop("cache")
+    for name in ("cache", "ranks"):
+        what["warmup"].pop(name)
     what["model"].pop("lora")
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -78,6 +79,7 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     """The learner's settings in the warm-up of a given model, or of random weights."""
     return replace(
         conf,
+        ranks=conf.ranks if warmup.ranks is None else warmup.ranks,
         lr=warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM,
         schedule=warmup.schedule,
         warmup_steps=warmup.warmup_steps,
@@ -97,16 +99,16 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
         base = prepared_model(conf.model, target / "base")
     tokenizer = load_tokenizer(base, conf.model)
     shape = read_shape(base, conf.model.revision)
+    settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
     curriculum = Curriculum(
         pairs,
         tokenizer,
         warmup,
         conf.model,
         conf.learner.max_tokens,
-        conf.learner.ranks // conf.learner.sequence_parallel,
+        settings.ranks // settings.sequence_parallel,
         shape.cost if shape else tokens_only,
     )
-    settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
     arguments = [[settings, conf.model, base, rank, 1.0, curriculum.steps] for rank in range(settings.ranks)]
     handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
     learner = Learner(handles, settings, shape, wait_all)

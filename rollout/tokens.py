@@ -261,11 +261,15 @@ def encode_response(tokenizer: Any, text: str, conf: ModelConf | None = None) ->
 def training_example(
     tokenizer: Any, problem: str, mode: Mode, text: str, conf: ModelConf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(prompt i32[P], response i32[T]): control token first, then `text`, end of sequence last."""
+    """(prompt i32[P], response i32[T]), as `generation_prompt` and `training_response` give them."""
     control = control_tokens(tokenizer, conf)
+    return generation_prompt(tokenizer, problem, conf), training_response(tokenizer, control, mode, text, conf)
+
+
+def training_response(tokenizer: Any, control: ControlTokens, mode: Mode, text: str, conf: ModelConf) -> np.ndarray:
+    """i32[T]: control token first, then `text`, end of sequence last."""
     body = encode_response(tokenizer, text, conf)
-    response = np.concatenate(([control.id_of(mode)], body, [control.eos]))
-    return generation_prompt(tokenizer, problem, conf), response.astype(np.int32)
+    return np.concatenate(([control.id_of(mode)], body, [control.eos])).astype(np.int32)
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray, ends: Sequence[int] = ()) -> str:

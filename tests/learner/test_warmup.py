@@ -17,10 +17,11 @@ import pytest
 import torch
 from learner_ranks import Ranks
 
-from conf.schema import ArithmeticConf, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
+from conf.schema import ArithmeticConf, Config, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
 from learner.batch import TrainBatch
 from learner.prepare import prepared_model, random_model
 from learner.sft import Curriculum
+from orchestrator.warmup import fingerprint, learner_conf
 from rollout.mode import Mode
 from rollout.pairs import load_pairs
 from rollout.tokens import build_character_tokenizer, control_tokens, load_tokenizer, training_example
@@ -217,3 +218,12 @@ def test_golden_run(groups_of_ranks: dict[int, Ranks], tmp_path: Path) -> None:
     assert first == f"seed {seed}"
     assert losses == pytest.approx([float(line) for line in rest if line], rel=1e-4)
     assert losses[-1] < losses[0] - 1.0  # and it learns
+
+
+def test_a_warm_up_has_ranks_of_its_own(models: dict[str, str]) -> None:
+    """`warmup.ranks`, else the learner's; the finished warm-up is found again whatever their number."""
+    alone, four = replace(CONF, ranks=None), replace(CONF, ranks=4)
+    assert learner_conf(LearnerConf(ranks=2), alone, given_model=False).ranks == 2
+    assert learner_conf(LearnerConf(ranks=2), four, given_model=False).ranks == 4
+    pairs = load_pairs(CONF, MODEL)
+    assert fingerprint(Config(warmup=alone), pairs) == fingerprint(Config(warmup=four), pairs)

@@ -355,6 +355,7 @@ REFUSED = [
     ),
     ("rollout.device=gpu rollout.num_gpus=2", "got 2", "rollout.tensor_parallel=<GPUs>"),
     ("rollout.device=gpu rollout.num_gpus=0.5 rollout.tensor_parallel=2", "rollout.num_gpus", "0.5 with 2"),
+    ("warmup.ranks=3 learner.ranks=2 learner.sequence_parallel=2", "warmup.ranks=3", "multiple"),
     ("learner.device=gpu learner.num_gpus=0.5 learner.ranks=2", "learner.num_gpus", "a GPU for each rank"),
     ("cluster.placement=shared learner.ranks=2", "rollout.workers=1", "learner.ranks=2"),
     ("cluster.placement=shared learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),
