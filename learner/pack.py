@@ -15,15 +15,23 @@ import numpy as np
 from learner.batch import MicroBatch, Sequence, TrainBatch
 from learner.flops import Cost, tokens_only
 from learner.loss import Totals
-from learner.siblings import order
+from learner.siblings import by_prompt, order
 
 PADDING = 1.3  # of the sequences that attention pads together, the longest is at most this times the shortest
 
 
 def pack(
-    sequences: list[Sequence], totals: Totals, max_tokens: int, num_ranks: int, cost: Cost = tokens_only
+    sequences: list[Sequence],
+    totals: Totals,
+    max_tokens: int,
+    num_ranks: int,
+    cost: Cost = tokens_only,
+    siblings_together: bool = False,
 ) -> TrainBatch:
     """Balance `sequences` over ranks by `cost`, then fill micro-batches of at most `max_tokens` tokens.
+
+    siblings_together: sequences with one prompt go to one rank, which computes the prompt once; the balance is then
+    over prompts, so that this is for few siblings and many prompts.
 
     Every rank gets the same number of micro-batches (collective calls must match); a rank without tokens gets one of
     weight zero. A sequence longer than the budget raises ValueError: its log-probs would not fit where the others do.
@@ -38,7 +46,9 @@ def pack(
             "rollout.max_response_tokens or data.max_prompt_tokens"
         )
     costs = [cost(length, length - s.prompt_tokens) for length, s in zip(lengths, sequences, strict=True)]
-    shares = [[sequences[i] for i in share] for share in balanced(costs, num_ranks)]
+    units = by_prompt(sequences) if siblings_together else [[i] for i in range(len(sequences))]
+    divided = balanced([sum(costs[i] for i in unit) for unit in units], num_ranks)
+    shares = [[sequences[i] for u in share for i in units[u]] for share in divided]
     filled = [_fill([share[i] for i in order(share)], max_tokens) for share in shares]
     count = max(map(len, filled))
     idle = _idle(sequences[0])

@@ -55,7 +55,7 @@ class Curriculum:
             first = step * self.conf.batch_size
             examples = [e for i in range(first, first + self.conf.batch_size) for e in self._examples(i)]
             totals, weighted = weigh(examples, self.conf.short_weight)
-            yield pack(weighted, totals, self.max_tokens, self.ranks, self.cost)
+            yield pack(weighted, totals, self.max_tokens, self.ranks, self.cost, siblings_together=True)
 
     def _tokenize(self, index: int) -> list[Example]:
         pair, kept = self.pairs.at(index), []

@@ -19,13 +19,19 @@ def order(sequences: list[Sequence]) -> list[int]:
     """Indices of a rank's sequences in the order of packing: longest first (rows fill best, and attention pads least);
     where prompts repeat enough, siblings side by side, those first that hold the longest sequence."""
     longest_first = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    groups: dict[bytes, list[int]] = {}
-    for i in longest_first:
-        groups.setdefault(_prompt(sequences[i].token_ids, sequences[i].prompt_tokens), []).append(i)
-    repeated = sum((len(group) - 1) * sequences[group[0]].prompt_tokens for group in groups.values())
+    groups = [[longest_first[i] for i in group] for group in by_prompt([sequences[i] for i in longest_first])]
+    repeated = sum((len(group) - 1) * sequences[group[0]].prompt_tokens for group in groups)
     if repeated <= WORTH * sum(map(len, sequences)):
         return longest_first
-    return [i for group in groups.values() for i in group]
+    return [i for group in groups for i in group]
+
+
+def by_prompt(sequences: list[Sequence]) -> list[list[int]]:
+    """Indices of the sequences of each prompt, prompts in the order of their first."""
+    groups: dict[bytes, list[int]] = {}
+    for i, one in enumerate(sequences):
+        groups.setdefault(_prompt(one.token_ids, one.prompt_tokens), []).append(i)
+    return list(groups.values())
 
 
 def origins(mb: MicroBatch) -> np.ndarray | None:

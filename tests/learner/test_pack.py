@@ -234,3 +234,28 @@ def test_budget_is_kept_to_the_token(sequences: list[Sequence], ranks: int) -> N
     assert pack(sequences, TOTALS, longest, ranks).tokens == sum(map(len, sequences))
     with pytest.raises(ValueError, match=rf"{longest} tokens exceeds learner.max_tokens={longest - 1}"):
         pack(sequences, TOTALS, longest - 1, ranks)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(2, 9), st.integers(1, 4)), min_size=1, max_size=20), st.integers(1, 4))
+def test_siblings_stay_together(prompts: list[tuple[int, int]], ranks: int) -> None:
+    """Each prompt on one rank with all of its sequences, and ranks no further apart than the costliest prompt."""
+    sequences = [
+        Sequence(np.array([*[p] * size, *range(1, s + 2)]), size, z := np.ones(s + 1, np.float32), z, 0.0, z, -1)
+        for p, (size, siblings) in enumerate(prompts)
+        for s in range(siblings)
+    ]
+    batch = pack(sequences, TOTALS, 10_000, ranks, tokens_only, siblings_together=True)
+    seen: dict[int, set[int]] = {}
+    loads, count = [0] * ranks, 0
+    for rank, mbs in enumerate(batch.ranks):
+        for mb in mbs:
+            if mb.weights.any():
+                loads[rank] += sum(mb.lengths)
+                count += len(mb.lengths)
+                for part in parts(mb):
+                    seen.setdefault(int(mb.token_ids[part.start]), set()).add(rank)
+    assert count == len(sequences) and set(seen) == set(range(len(prompts)))
+    assert all(len(ranks_of) == 1 for ranks_of in seen.values())
+    each = [sum(size + s + 1 for s in range(siblings)) for size, siblings in prompts]
+    assert max(loads) - min(loads) <= max(each)

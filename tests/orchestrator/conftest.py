@@ -24,6 +24,7 @@ TASK = [
     "warmup.arithmetic.weights=[0.3,0.7]",
     "warmup.short_weight=1",
     "warmup.steps=500",
+    "rollout.workers=1",
 ]
 TINY = ["rollout.prompts_per_step=4", "rollout.group_size=4", "evaluate.every=0", "evaluate.final=false"]
 TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.check_every=1"]
