@@ -82,3 +82,10 @@ class Transport(Enum):
     object_store = "object_store"  # through Ray's shared memory: one copy for each host, read there by all its workers
     ipc = "ipc"  # from the memory of the device that both use, a bucket at a time: CUDA IPC; on a CPU, a memory file
     nccl = "nccl"  # broadcast from learner rank 0's GPU to the samplers' GPUs
+
+
+class SystemTurn(Enum):
+    """What becomes of a chat's system turn, where data come as chats."""
+
+    drop = "drop"
+    prepend = "prepend"  # put before the question, with an empty line between

@@ -20,6 +20,7 @@ from conf.choices import (
     OnPush,
     Placement,
     Schedule,
+    SystemTurn,
     Transport,
 )
 
@@ -94,15 +95,19 @@ class ArithmeticConf:
 
 @dataclass
 class DataConf:
-    path: str | None = None  # local .jsonl/.json/.parquet or a hub data set's name; null: generated arithmetic
+    path: Any = None  # file, folder, glob, address (s3://...), hub data set, or a list of them; null: arithmetic
     revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/reading.py
     subset: str | None = None  # hub data set's configuration name; null: the pinned one
-    split: str | None = None  # hub data set's split; null: the pinned one
+    split: str | None = None  # of a hub data set or a folder with several; null: the pinned one, the only one
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, answer, level?, uid?} or None to skip
-    problem_column: str | None = None  # null: first present of problem, question, prompt
-    answer_column: str | None = None  # null: first present of answer, final_answer, solution
+    problem_column: str | None = None  # "column" or "column.field"; null: the usual names (rollout/layouts.py)
+    answer_column: str | None = None  # null: the usual names, answer first
     level_column: str | None = None  # null: level, difficulty when present
+    system_turn: SystemTurn | None = None  # drop or prepend, for chats that have one; null: such rows are unusable
     all_answers: bool = False  # a list of answers: all must be given (true) or any may match (false)
+    unusable_answers: list[str] = field(  # texts that stand for a missing answer, in capitals or not
+        default_factory=lambda: ["nan", "none", "null", "n/a", "<na>", "[]", "?", "-"]
+    )
     max_unusable: float = 0.05  # share of rows that may be unusable before the data set is refused
     max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
     shuffle: bool = True
@@ -115,7 +120,7 @@ class DataConf:
 class ValidationConf:
     """Held-out problems. path null: fresh generated questions, or `size` rows held out of data.path."""
 
-    path: str | None = None
+    path: Any = None  # as data.path
     revision: str | None = None
     subset: str | None = None
     split: str | None = None
@@ -237,7 +242,10 @@ class WarmupConf:
     """Supervised fine-tuning on paired long and short answers (Thinkless stage 1). It takes place where `path` is
     given, or where `steps` is above 0 (pairs of generated arithmetic)."""
 
-    path: str | None = None  # .jsonl/.json/.parquet or hub data set with the columns below; null: generated arithmetic
+    path: Any = None  # as data.path, with the columns below; null: generated arithmetic
+    revision: str | None = None
+    subset: str | None = None
+    split: str | None = None
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, think, short} or None to skip
     problem_column: str = "problem"
     think_column: str = "think"  # text after the think token: reasoning, </think>, answer

@@ -55,7 +55,7 @@ def load_all_problems(conf: Config) -> Problems:
     notes = [loaded.summary()]
     training = list(loaded.problems)
     if validation.path is not None:
-        other = load_problems(validation_data(validation, data))
+        other = load_problems(validation_data(validation, data), "validation")
         notes.append(other.summary())
         held_out = list(other.problems)
         evaluation = held_out[: evaluate.questions]

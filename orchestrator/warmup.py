@@ -69,7 +69,7 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
     assert conf.warmup is not None
     what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
-    for name in ("cache", "ranks"):
+    for name in ("cache", "ranks", "revision", "subset", "split"):  # what the last three choose is in the pairs' hash
         what["warmup"].pop(name)
     what["model"].pop("lora")
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]

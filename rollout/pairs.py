@@ -12,17 +12,20 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from typing import Any
 
 from conf.check import check_arithmetic
-from conf.schema import DataConf, ModelConf, WarmupConf
+from conf.schema import ModelConf, WarmupConf
 from rollout import arithmetic
+from rollout.addresses import nearest
 from rollout.errors import BadInput
+from rollout.files import Row, listed
 from rollout.function import load_function
-from rollout.reading import hub_rows, is_hub_name, read_rows
+from rollout.layouts import field as field_of
+from rollout.reading import Part, read_parts
 
+PAIR = ("problem", "think", "short")
 MAX_UNUSABLE = 0.05  # share of a file's rows
 ADAPTERS = {"openai/gsm8k": "rollout.pairs:gsm8k_pair"}  # of hub data sets, where warmup.adapter is null
 
@@ -85,59 +88,60 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
 
     An answer that repeats its control token at the start loses it. Rows with an empty text, or whose long answer never
     closes its thinking or gives nothing after it, are skipped and counted.
-    Raises BadInput: as `rollout.reading.read_rows`; column lacking; more than 5 % of the rows unusable.
+    Raises BadInput: as `rollout.reading.read_parts`; column lacking; more than 5 % of the rows unusable.
     """
     model = model or ModelConf()
     if conf.path is None:
         check_arithmetic(conf.arithmetic)
         return Pairs(conf, model.think_end_token, None)
-    path = conf.path
-    conf = replace(conf, adapter=conf.adapter or ADAPTERS.get(path))
-    if is_hub_name(path):
-        rows, *_ = hub_rows(DataConf(path=path))
-    else:
-        rows = read_rows(path, "warmup.path")
-    if conf.adapter:
-        rows = _adapted(conf, rows)
-        conf = replace(conf, problem_column="problem", think_column="think", short_column="short")
-    present = list(dict.fromkeys(name for row in rows for name in row))
-    for key in ("problem_column", "think_column", "short_column"):
-        if (name := getattr(conf, key)) not in present:
-            near = get_close_matches(name, present, n=1)
-            raise BadInput(
-                f"warmup.path={conf.path} has no column {name!r} (warmup.{key}); its columns are {', '.join(present)}"
-                + (f"; nearest: {near[0]}" if near else "")
-            )
     pairs: list[Pair] = []
     unusable: Counter[str] = Counter()
-    for row in rows:
-        pair, fault = _pair(row, conf, model)
-        if pair:
-            pairs.append(pair)
-        else:
-            unusable[fault] += 1
-    if sum(unusable.values()) > MAX_UNUSABLE * len(rows):
+    for part in read_parts(conf, "warmup"):
+        adapter = conf.adapter or ADAPTERS.get(part.source)
+        names = PAIR if adapter else (conf.problem_column, conf.think_column, conf.short_column)
+        for row in _adapted(adapter, part) if adapter else _with_columns(conf, part):
+            pair, fault = _pair(row, names, model)
+            if pair:
+                pairs.append(pair)
+            else:
+                unusable[fault] += 1
+    rows = len(pairs) + sum(unusable.values())
+    if not rows:
+        raise BadInput(f"warmup.path={conf.path}: the file is empty; it must hold at least one row")
+    if sum(unusable.values()) > MAX_UNUSABLE * rows:
         parts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items())
         raise BadInput(
-            f"warmup.path={conf.path}: {sum(unusable.values())} of {len(rows)} rows not usable ({parts}), "
+            f"warmup.path={conf.path}: {sum(unusable.values())} of {rows} rows not usable ({parts}), "
             f"more than {MAX_UNUSABLE:.0%}; mend the file"
         )
     return Pairs(conf, model.think_end_token, tuple(pairs), dict(unusable))
 
 
-def _adapted(conf: WarmupConf, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    adapter, found = load_function(str(conf.adapter), "warmup.adapter"), []
-    for index, row in enumerate(rows):
+def _with_columns(conf: WarmupConf, part: Part) -> Iterator[Row]:
+    if not (present := part.rows.columns()):  # no row
+        return iter(())
+    for key in ("problem_column", "think_column", "short_column"):
+        if (name := getattr(conf, key)) not in present:
+            raise BadInput(
+                f"warmup.path: {part.source} has no column {name!r} (warmup.{key}); its columns are {listed(present)}"
+                f"{nearest(name, present)}"
+            )
+    return part.rows.read([conf.problem_column, conf.think_column, conf.short_column])
+
+
+def _adapted(name: str, part: Part) -> Iterator[Row]:
+    adapter, skipped = load_function(name, "warmup.adapter"), True
+    for index, row in enumerate(part.rows.read(None)):
         try:
             pair = adapter(dict(row))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            raise BadInput(f"warmup.adapter={conf.adapter} failed on row {index} of {conf.path} ({what})") from error
+            raise BadInput(f"warmup.adapter={name} failed on row {index} of {part.source} ({what})") from error
         if pair is not None:
-            found.append(pair)
-    if not found:
-        raise BadInput(f"warmup.adapter={conf.adapter} skipped every row of {conf.path}")
-    return found
+            skipped = False
+            yield pair
+    if skipped:
+        raise BadInput(f"warmup.adapter={name} skipped every row of {part.source}")
 
 
 def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
@@ -152,10 +156,10 @@ def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
     return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed}
 
 
-def _pair(row: Mapping[str, Any], conf: WarmupConf, model: ModelConf) -> tuple[Pair | None, str]:
+def _pair(row: Row, names: Sequence[str], model: ModelConf) -> tuple[Pair | None, str]:
     """(pair, "") or (None, why not)"""
-    texts = [row.get(name) for name in (conf.problem_column, conf.think_column, conf.short_column)]
-    for name, text in zip(("problem", "think", "short"), texts, strict=True):
+    texts = [field_of(row, name) for name in names]
+    for name, text in zip(PAIR, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             return None, f"{name} is not text" if text and not isinstance(text, str) else f"{name} is null or empty"
         if any("\ud800" <= c <= "\udfff" for c in text):

@@ -1,25 +1,30 @@
-"""Rows of a local file or a pinned hub data set.
+"""The rows that a configuration's `path` means: local files, folders, addresses, or a pinned hub data set.
 
-In: a path or a name. Out: rows as dicts, as their publisher wrote them; anything a person can mend is `BadInput`.
-Must not know: what the columns mean.
+In: a section of the configuration (`data`, `validation`, `warmup`) with its name. Out: `Part`s with rows as dicts, as
+their publisher wrote them; anything a person can mend is `BadInput`. Must not know: what the columns mean.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Protocol
 
-from conf.schema import DataConf
+from rollout.addresses import Found, absolute, exists, is_address, locate
 from rollout.errors import BadInput
+from rollout.files import SUFFIXES, Rows, first_line, listed, rows_of, stem_of, table
 
-Row = Mapping[str, Any]
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+class Source(Protocol):
+    """What every section with a `path` has."""
+
+    path: Any
+    revision: str | None
+    subset: str | None
+    split: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,139 +51,118 @@ HUB_SETS: dict[str, HubSet] = {
 }
 
 
-# ---- reading files ----
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file, or one split of a data set."""
+
+    rows: Rows
+    source: str  # "folder/stem" of a file, the hub's name of a data set
+    stem: str  # of its problems' uids; differs between the parts of a run
+    pinned: HubSet | None = None
 
 
-def read_rows(path: str | Path, key: str) -> list[Row]:
-    """All rows of a .jsonl, .json (list of objects, object of lists, or lines) or .parquet file; never empty.
+def read_parts(conf: Source, key: str) -> list[Part]:
+    """What `conf.path` means: one path, or several in a list, in the order given.
 
-    `key` is the configuration key that named the file, for the messages of BadInput.
+    A path is, in this order: an address (s3://, file://, ...); what lies on the disk (a file, a folder); a glob; a hub
+    data set's name. Rows are read when they are gone through, and raise BadInput as well. `key` is the section's name.
     """
-    path = Path(path).expanduser()
-    where = f"{key}={path}"
-    if path.is_dir():
-        raise BadInput(f"{where} is a folder: name one {'/'.join(SUFFIXES)} file in it")
-    if path.suffix not in SUFFIXES:
-        raise BadInput(f"{where}: unknown kind of file {path.suffix!r}; must be one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        there = path.parent.iterdir() if path.parent.is_dir() else ()
-        raise BadInput(f"{where}: no such file{nearest(path.name, [p.name for p in there])}")
-    try:
-        rows = _parquet(path) if path.suffix == ".parquet" else _json(path, where)
-    except OSError as error:
-        raise BadInput(f"{where}: cannot be read ({error})") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{where}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
-    if not rows:
-        raise BadInput(f"{where}: the file is empty; it must hold at least one row")
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise BadInput(f"{where}: row {index} is a {type(row).__name__}; each row must be an object with columns")
-    return rows
-
-
-def _parquet(path: Path) -> list[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise BadInput(f"{path}: not a parquet file ({first_line(error)})") from error
-
-
-def _json(path: Path, where: str) -> list[Any]:
-    text = path.read_text(encoding="utf-8-sig")
-    if not text.strip():
-        return []
-    if path.suffix == ".jsonl":
-        return _json_lines(text, where)
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # the first value is complete: one object a line
-            return _json_lines(text, where)
-        raise _not_json(where, error.lineno, error) from error
-    if isinstance(whole, list):
-        return whole
-    if isinstance(whole, dict) and whole and all(isinstance(column, list) for column in whole.values()):
-        columns: list[list[Any]] = list(whole.values())
-        if len(columns) == 1 and all(isinstance(row, dict) for row in columns[0]):
-            return columns[0]  # {"data": [{...}, ...]}
-        if len({len(column) for column in columns}) > 1:
-            sizes = listed(f"{name}: {len(column)}" for name, column in whole.items())
-            raise BadInput(f"{where}: its columns differ in length ({sizes}); mend the file")
-        return [dict(zip(whole, values, strict=True)) for values in zip(*columns, strict=True)]
-    raise BadInput(f"{where}: holds a {type(whole).__name__}; must be a list of objects or an object of lists")
-
-
-def _json_lines(text: str, where: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand inside a string
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise _not_json(where, number, error) from error
-    return rows
-
-
-def _not_json(where: str, line: int, error: json.JSONDecodeError) -> BadInput:
-    return BadInput(f"{where}, line {line}: not JSON ({error.msg}, column {error.colno}); mend or remove that line")
-
-
-# ---- reading the hub ----
+    if not conf.path:
+        raise BadInput(f"{key}.path is not set: give a {'/'.join(SUFFIXES)} file or a hub data set's name")
+    paths = list(conf.path) if isinstance(conf.path, list | tuple) else [conf.path]
+    for path in paths:
+        if not isinstance(path, str) or not path:
+            raise BadInput(f"{key}.path must be a path or a list of paths, got {path!r} ({type(path).__name__})")
+    parts: list[Part] = []
+    seen: set[str] = set()
+    for path in paths:
+        if is_hub_name(path):
+            parts.append(_hub(conf, path, key))
+            continue
+        for found in locate(path, f"{key}.path", conf.split, conf.subset):
+            if found.name in seen:
+                raise BadInput(f"{key}.path names {found.name} twice")
+            seen.add(found.name)
+            parts.append(_saved(conf, found, key) if found.saved else _file(found, f"{key}.path={found.name}"))
+    if len({part.stem for part in parts}) < len(parts):  # folders of one name at two places
+        count = Counter(part.stem for part in parts)
+        parts = [
+            Part(p.rows, p.source, f"{p.stem}@{i}" if count[p.stem] > 1 else p.stem, p.pinned)
+            for i, p in enumerate(parts)
+        ]
+    return parts
 
 
 def is_hub_name(path: str) -> bool:
-    """An existing file, a file-like name and an absolute or dotted path are local; "owner/name" is the hub's."""
-    if path in HUB_SETS:
-        return not Path(path).exists()
-    return (
-        bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path))
-        and not re.search(r"\.[A-Za-z]\w*$", path)
-        and not Path(path).exists()
+    """What lies on the disk, a file-like name and an absolute or dotted path are local; "owner/name" is the hub's."""
+    if exists(path):
+        return False
+    return path in HUB_SETS or bool(
+        re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) and not re.search(r"\.[A-Za-z]\w*$", path)
     )
 
 
-def hub_rows(conf: DataConf) -> tuple[list[Row], str, str]:
-    """(rows, source, uid stem)"""
-    name, pinned = str(conf.path), HUB_SETS.get(str(conf.path))
+def _file(found: Found, where: str) -> Part:
+    name = PurePosixPath(found.name.partition("://")[2] if is_address(found.name) else found.name)
+    source = f"{name.parent.name}/{stem_of(name.name)}"
+    return Part(rows_of(found.local, where), source, source)
+
+
+# ---- the `datasets` library: saved folders and the hub ----
+
+
+def _saved(conf: Source, found: Found, key: str) -> Part:
+    """A folder that `datasets.save_to_disk` wrote: one table, or several named splits."""
+    import datasets
+
+    where = f"{key}.path={found.name}"
+    try:
+        saved = datasets.load_from_disk(str(found.local))
+    except Exception as error:  # files and metadata, each with kinds of their own: all end here, with the cause
+        raise BadInput(
+            f"{where}: cannot be read as a saved data set ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    if isinstance(saved, dict):
+        split = conf.split or (next(iter(saved)) if len(saved) == 1 else None)
+        if split not in saved:
+            raise BadInput(f"{where} has the splits {listed(saved)}: choose one with {key}.split")
+        saved = saved[split]
+    name = PurePosixPath(found.name)
+    source = f"{name.parent.name}/{name.name}"
+    return Part(_dataset(saved), source, f"{source}/{conf.split}" if conf.split else source)
+
+
+def _hub(conf: Source, name: str, key: str) -> Part:
+    pinned = HUB_SETS.get(name)
     revision = conf.revision or (pinned.revision if pinned else None)
     split = conf.split or (pinned.split if pinned else "train")
     subset = conf.subset or (pinned.subset if pinned else None)
+    looked = f"no such file or folder ({absolute(name)})"
     if not revision:
         raise BadInput(
-            f"data.path={name}: no such file, and as a hub data set it has no pinned revision: "
-            f"give data.revision=<commit>, or one of {', '.join(HUB_SETS)}"
+            f"{key}.path={name}: {looked}, and as a hub data set it has no pinned revision: "
+            f"give {key}.revision=<commit>, or one of {', '.join(HUB_SETS)}"
         )
     import datasets
 
     try:
-        table = datasets.load_dataset(name, subset, split=split, revision=revision)
-        rows: list[Row] = [dict(row) for row in table]
+        loaded = datasets.load_dataset(name, subset, split=split, revision=revision)
     except Exception as error:  # network, hub and builder each raise their own kinds: all end here, with the cause
         raise BadInput(
-            f"data.path={name}: the hub data set (revision {revision}, split {split}) could not be loaded "
-            f"({type(error).__name__}: {first_line(error)}); where the hub is out of reach, "
-            "download the data elsewhere and give data.path=<local .jsonl/.json/.parquet file>"
+            f"{key}.path={name}: {looked}, and the hub data set (revision {revision}, split {split}) could not be "
+            f"loaded ({type(error).__name__}: {first_line(error)}); where the hub is out of reach, "
+            f"download the data elsewhere and give {key}.path=<local {'/'.join(SUFFIXES)} file>"
         ) from error
-    if not rows:
-        raise BadInput(f"data.path={name}: split {split} of the hub data set is empty; give another data.split")
-    return rows, name, f"{name}/{split}"
+    if not len(loaded):
+        raise BadInput(f"{key}.path={name}: split {split} of the hub data set is empty; give another {key}.split")
+    return Part(_dataset(loaded), name, f"{name}/{split}", pinned)
 
 
-# ---- words for messages ----
+def _dataset(loaded: Any) -> Rows:
+    """Rows of a `datasets.Dataset`, as arrow holds them."""
 
+    def batches(names: Sequence[str] | None) -> Iterator[Any]:
+        chosen = loaded if names is None else loaded.select_columns(list(names))
+        yield from chosen.with_format("arrow").iter(1000)
 
-def listed(names: Iterable[str]) -> str:
-    return ", ".join(map(str, names))
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, list(names), n=1)
-    return f"; nearest: {near[0]}" if near else ""
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:200]
+    return table(loaded.features.arrow_schema, batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from conf.choices import SystemTurn
 from conf.schema import DataConf, ValidationConf
 from rollout.errors import BadInput
 from rollout.problems import (
@@ -127,6 +129,24 @@ def test_lists_in_parquet(tmp_path: Path) -> None:
         ([1.0, None], "1"),
         ("reason\n#### 1,010", "1010"),
         ("a #### b #### 3, 4", "3, 4"),
+        ('["3", "4"]', ("3", "4")),
+        ("['3', '4']", ("3", "4")),
+        ("['3' '4'\n '5']", ("3", "4", "5")),
+        (' ["7"] ', "7"),
+        ('["3", 4, "3"]', ("3", "4")),
+        (r'["\\frac{1}{2}", "0.5"]', (r"\frac{1}{2}", "0.5")),
+        (r'["\frac{1}{2}", "\theta"]', (r"\frac{1}{2}", r"\theta")),
+        (r"['\\sqrt{2}']", r"\sqrt{2}"),
+        (["9.6\n", '["1"]'], ("9.6", '["1"]')),
+        ("[1, 2]", "[1, 2]"),
+        ("[3]", "[3]"),
+        ("[0, 1)", "[0, 1)"),
+        ("[[1, 2], [3, 4]]", "[[1, 2], [3, 4]]"),
+        ('["3", "4"', '["3", "4"'),
+        ('["a"] or ["b"]', '["a"] or ["b"]'),
+        (r"\text{None}", r"\text{None}"),
+        ("-1", "-1"),
+        ("none of them", "none of them"),
     ],
 )
 def test_answers(tmp_path: Path, given: Any, read: Any) -> None:
@@ -145,6 +165,13 @@ def test_answers(tmp_path: Path, given: Any, read: Any) -> None:
         ({"value": 1}, "answer is a dict, not text"),
         (float("nan"), "answer is not a finite number"),
         ("\ud800", "answer holds half a surrogate pair"),
+        ("NaN", "answer is nan"),
+        ("None", "answer is none"),
+        (" n/a\n", "answer is n/a"),
+        ("so there is #### N/A", "answer is n/a"),
+        (["null", "?"], "answer is an empty list"),
+        ('["-"]', "answer is an empty list"),
+        ("[]", "answer is []"),
     ],
 )
 def test_unusable_answers(tmp_path: Path, given: Any, reason: str) -> None:
@@ -152,8 +179,14 @@ def test_unusable_answers(tmp_path: Path, given: Any, reason: str) -> None:
     loaded = load_problems(DataConf(path=path))
     assert loaded.unusable == {reason: 1} and len(loaded.problems) == 20
     assert loaded.problems[0].uid.endswith("/1")  # rows keep their numbers
-    with pytest.raises(BadInput, match=rf"max_unusable=0.04, 1 of 21 rows not usable \({reason}: 1\)"):
+    with pytest.raises(BadInput, match=rf"max_unusable=0.04, 1 of 21 rows not usable \({re.escape(reason)}: 1\)"):
         load_problems(DataConf(path=path, max_unusable=0.04))
+
+
+def test_the_list_of_unusable_answers_is_a_setting(tmp_path: Path) -> None:
+    assert _answers(tmp_path, "None", "?", unusable_answers=[]) == ["None", "?"]
+    assert _answers(tmp_path, "None", "TBD", unusable_answers=["tbd"], max_unusable=0.5) == ["None"]
+    assert _answers(tmp_path, ["1", "N/A"], '["N/A", "2"]') == ["1", "2"]
 
 
 def test_all_answers_of_a_list_or_any(tmp_path: Path) -> None:
@@ -174,6 +207,116 @@ def test_solution_serves_where_there_is_no_answer(tmp_path: Path) -> None:
     assert loaded.unusable == {"solution has no \\boxed{} answer": 1}
     both = _json(tmp_path, [{"problem": "p", "solution": "long", "answer": "3"}])
     assert load_problems(DataConf(path=both)).problems[0].answer == "3"
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        ("42", "42"),
+        (r"$\frac{1}{2}$", r"$\frac{1}{2}$"),
+        ("thus\n#### 7", "7"),
+        (r"so \boxed{3}", "3"),
+        ("(0,1]", "(0,1]"),
+    ],
+)
+def test_a_solution_that_is_an_answer(tmp_path: Path, solution: str, answer: str) -> None:
+    rows = [{"prompt": "p", "solution": solution}]
+    assert load_problems(DataConf(path=_json(tmp_path, rows))).problems[0].answer == answer
+
+
+@pytest.mark.parametrize("solution", ["It is 42", "$1$ and $2$", "$x$\n$y$", "?"])
+def test_a_solution_without_an_answer(tmp_path: Path, solution: str) -> None:
+    with pytest.raises(BadInput, match="solution has no"):
+        load_problems(DataConf(path=_json(tmp_path, [{"prompt": "p", "solution": solution}])))
+
+
+USER = {"role": "user", "content": "1+1?"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "data_source": "x",
+            "prompt": [USER],
+            "reward_model": {"style": "rule", "ground_truth": "2"},
+            "extra_info": {},
+        },
+        {"prompt": [USER], "solution": r"$\boxed{2}$"},
+        {"prompt": "1+1?", "ground_truth": 2},
+        {"prompt": [USER], "completion": [{"role": "assistant", "content": r"It is \boxed{2}."}]},
+        {"input": "1+1?", "label": "2"},
+        {"messages": [USER], "answer": "2"},
+        {"messages": [USER, {"role": "assistant", "content": r"1+1=\boxed{2}"}]},
+        {"messages": [USER, {"role": "assistant", "content": "1+1=2\n#### 2"}], "level": None},
+        {"messages": [USER, {"role": "assistant", "content": "3?"}], "answer": 2.0},
+        {"conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": r"\boxed{2}"}]},
+        {
+            "prompt": [{"role": "user", "content": [{"type": "text", "text": "1+1"}, {"type": "text", "text": "?"}]}],
+            "answer": 2,
+        },
+        {"prompt": [{"role": "system", "content": " "}, USER], "answer": "2"},
+    ],
+)
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_layouts_of_others(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / f"set.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps([row]))
+    elif row.get("extra_info") != {}:  # parquet has no empty struct
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**row, "extra_info": {"index": 3}}]), path)
+    found = load_problems(DataConf(path=str(path))).problems[0]
+    assert (found.problem, found.answer) == ("1+1?", "2")
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([SYSTEM, USER], "problem has a system turn: choose data.system_turn=drop, or prepend"),
+        ([USER, USER], "problem has several user turns, not one question"),
+        ([USER, {"role": "assistant", "content": "Let me think"}], "problem has the turns user assistant"),
+        ([{"role": "assistant", "content": "Hi"}, USER], "problem has the turns assistant user"),
+        ([USER, {"role": "tool", "content": "2"}], "problem has the turns user tool"),
+        ([{"role": "system", "content": ""}], "problem has the turns system"),
+        ([{"role": "user", "content": [{"type": "image", "image": "a.png"}]}], "problem has a turn that is not text"),
+        ([{"content": "1+1?"}], "problem is a list, not text"),
+        ([], "problem is a list, not text"),
+    ],
+)
+def test_chats_that_are_not_one_question(tmp_path: Path, turns: list[Any], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        load_problems(DataConf(path=_json(tmp_path, [{"prompt": turns, "answer": "2"}])))
+
+
+def test_a_system_turn_is_a_choice(tmp_path: Path) -> None:
+    path = _json(tmp_path, [{"prompt": [SYSTEM, USER], "answer": "2"}])
+    for choice, problem in ((SystemTurn.drop, "1+1?"), (SystemTurn.prepend, "Be brief.\n\n1+1?")):
+        assert load_problems(DataConf(path=path, system_turn=choice)).problems[0].problem == problem
+
+
+def test_ambiguous_layouts_are_one_line(tmp_path: Path) -> None:
+    alpaca = _json(tmp_path, [{"instruction": "Add.", "input": "1+1", "output": "2"}], "alpaca.json")
+    with pytest.raises(BadInput, match=r"no column named problem or question.*instruction, input, output"):
+        load_problems(DataConf(path=alpaca))
+    verl = _json(tmp_path, [{"prompt": [USER], "reward_model": {"style": "model"}}], "verl.json")
+    with pytest.raises(BadInput, match=r"no column named answer.*prompt, reward_model, reward_model.style"):
+        load_problems(DataConf(path=verl))
+
+
+def test_a_field_of_a_column(tmp_path: Path) -> None:
+    rows = [{"q": {"en": "1+1?", "fr": "un et un?"}, "gold.value": "2"}, {"q": None, "gold.value": "3"}]
+    conf = DataConf(path=_json(tmp_path, rows), problem_column="q.fr", answer_column="gold.value", max_unusable=0.5)
+    loaded = load_problems(conf)
+    assert (loaded.problems[0].problem, loaded.problems[0].answer) == ("un et un?", "2")
+    assert loaded.unusable == {"problem is null": 1}
 
 
 def test_unusable_problems(tmp_path: Path) -> None:
@@ -213,8 +356,17 @@ def test_columns_of_ones_own(tmp_path: Path) -> None:
         ("a.json", '{"problem": ["a", "b"], "answer": ["1"]}', "columns differ in length"),
         ("a.json", '[{"text": "a", "answer": "1"}]', "no column named problem or question or prompt.*text, answer"),
         ("a.json", '[{"problem": "a", "gold": "1"}]', "no column named answer.*name one with data.answer_column"),
-        ("a.csv", "problem,answer", "unknown kind of file '.csv'"),
-        ("a.parquet", "not parquet", "not a parquet file"),
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", "problem,answer\n", "the file is empty"),
+        ("a.csv", 'problem,answer\np,"1', "line 2: not CSV"),
+        ("a.csv", "problem,answer\np,1,2\n", "line 2: 3 values for 2 columns"),
+        ("a.csv", "answer,answer\n1,2\n", "'answer' stands there twice"),
+        ("a.arrow", "not arrow", "not a file of kind .arrow"),
+        ("a.xlsx", "PK", "unknown kind of file '.xlsx'"),
+        ("a.jsonl.gz", "not gzip", "cannot be read"),
+        ("a.jsonl", "[" * 100_000, "line 1: JSON nested too deeply"),
+        ("a.json", "[" * 100_000, "JSON nested too deeply"),
+        ("a.parquet", "not parquet", "not a file of kind .parquet"),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -225,14 +377,15 @@ def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> Non
 
 def test_bad_paths(tmp_path: Path) -> None:
     path = _json(tmp_path, [{"problem": "a", "answer": "1", "solution": "x"}], "train.json")
-    with pytest.raises(BadInput, match=r"no such file; nearest: train.json"):
+    with pytest.raises(BadInput, match=r"no such file or folder; nearest: train.json"):
         load_problems(DataConf(path=str(tmp_path / "trian.json")))
     with pytest.raises(BadInput, match="no such file"):
         load_problems(DataConf(path="nowhere/train.jsonl"))
-    with pytest.raises(BadInput, match=r"unknown kind of file '.csv'"):
-        load_problems(DataConf(path="nowhere/train.csv"))
-    with pytest.raises(BadInput, match="is a folder"):
-        load_problems(DataConf(path=str(tmp_path)))
+    with pytest.raises(BadInput, match=r"unknown kind of file '.txt'"):
+        load_problems(DataConf(path="nowhere/train.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="is a folder without"):
+        load_problems(DataConf(path=str(tmp_path / "empty")))
     with pytest.raises(BadInput, match=r"data.path is not set"):
         load_problems(DataConf())
     with pytest.raises(BadInput, match=r"no column 'anwser' \(data.answer_column\).*nearest: answer"):
@@ -257,9 +410,9 @@ def test_hub_sets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = []
 
-    def fake(name: str, subset: str | None, *, split: str, revision: str) -> list[dict[str, Any]]:
+    def fake(name: str, subset: str | None, *, split: str, revision: str) -> datasets.Dataset:
         asked.append((name, subset, split, revision))
-        return [{"question": "1+1?", "problem": "1+1?", "answer": "#### 2", "level": 3}]
+        return datasets.Dataset.from_list([{"question": "1+1?", "problem": "1+1?", "answer": "#### 2", "level": 3}])
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
     for name, pinned in HUB_SETS.items():
@@ -283,7 +436,7 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match=r"openai/gsm8k.*ConnectionError: Couldn't reach.*data.path=<local") as caught:
         load_problems(DataConf(path="openai/gsm8k"))
     assert "\n" not in str(caught.value)
-    with pytest.raises(BadInput, match=r"data.path=data/train: no such file.*give data.revision=<commit>"):
+    with pytest.raises(BadInput, match=r"data.path=data/train: no such file.*/data/train.*give data.revision=<commit>"):
         load_problems(DataConf(path="data/train"))
 
 
