@@ -86,10 +86,12 @@ def _train(name: str, arguments: list[str]) -> None:
     from conf.compose import run_command
     from conf.schema import Config
     from orchestrator import train
+    from orchestrator.results import result_lines, serving_lines
 
     def show(folder: Path) -> None:
-        lines = train.result_lines(folder)
-        print("\n".join(["result:", *lines, f"run folder: {folder}"] if lines else [f"run folder: {folder}"]))
+        figures = result_lines(folder)
+        lines = [*serving_lines(folder), *(["result:", *figures] if figures else []), f"run folder: {folder}"]
+        print("\n".join(lines))
 
     resume = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), None)
     if resume and resume != "null":

@@ -1,4 +1,5 @@
-"""What a person watches: one line per step above a progress bar; plain lines without control codes when nobody watches.
+"""What a person watches: an aligned line per step above a progress bar on a terminal; elsewhere (log files, Ray's
+dashboard, CI) a line of key=value per step, which survives collapsed spaces, and no control codes.
 
 In: a step's figures (the objects of metrics.jsonl). Out: lines on stderr.
 Must not know: files, Ray, where the figures come from.
@@ -18,14 +19,29 @@ from tqdm import tqdm
 
 COLUMNS = (  # heading, its second line, key in the record, format, factor, width
     ("reward", "", "reward/mean", "{:+.3f}", 1, 8),
-    ("right", "all", "accuracy/all", "{:.0f} %", 100, 7),
-    ("right", "think", "accuracy/think", "{:.0f} %", 100, 7),
-    ("right", "short", "accuracy/short", "{:.0f} %", 100, 7),
+    ("accuracy", "", "accuracy/all", "{:.0f} %", 100, 10),
+    ("acc.", "think", "accuracy/think", "{:.0f} %", 100, 7),
+    ("acc.", "short", "accuracy/short", "{:.0f} %", 100, 7),
     ("thinks", "", "think_rate/all", "{:.0f} %", 100, 8),
     ("tokens", "/answer", "tokens/mean", "{:,.1f}", 1, 9),
     ("rollout", "tokens/s", "rollout/tokens_per_s", "{:,.0f}", 1, 10),
     ("learner", "tokens/s", "learner/tokens_per_s", "{:,.0f}", 1, 10),
     ("time", "/step", "seconds/step", "{:.1f} s", 1, 8),
+)
+PLAIN = (  # the same off a terminal: name, key in the record, format
+    ("reward", "reward/mean", "{:+.3f}"),
+    ("accuracy", "accuracy/all", "{:.3f}"),
+    ("accuracy_think", "accuracy/think", "{:.3f}"),
+    ("accuracy_short", "accuracy/short", "{:.3f}"),
+    ("think_rate", "think_rate/all", "{:.3f}"),
+    ("tokens", "tokens/mean", "{:.1f}"),
+    ("rollout_tokens_per_s", "rollout/tokens_per_s", "{:.0f}"),
+    ("learner_tokens_per_s", "learner/tokens_per_s", "{:.0f}"),
+    ("step_s", "seconds/step", "{:.1f}"),
+    ("validation_reward", "validation/reward", "{:+.3f}"),
+    ("validation_accuracy", "validation/accuracy", "{:.3f}"),
+    ("validation_think_rate", "validation/think_rate", "{:.3f}"),
+    ("validation_tokens", "validation/tokens", "{:.1f}"),
 )
 STEP_WIDTH, LEFT_WIDTH = 10, 8
 HEADING_EVERY = 25  # lines
@@ -57,6 +73,15 @@ def step_line(record: Mapping[str, Any], total_steps: int, left_s: float | None)
     """One step, aligned under `heading`; a dash where a figure is missing."""
     cells = (_cell(record.get(key), form, factor) for _, _, key, form, factor, _ in COLUMNS)
     return _aligned((f"{record.get('step', '–')}/{total_steps}", *cells, duration(left_s)))
+
+
+def plain_line(record: Mapping[str, Any], total_steps: int, left_s: float | None) -> str:
+    """The figures that are there, step or validation. Example: "step=12/120 reward=+0.310 accuracy=0.870 left=1:15"."""
+    words = [f"step={record.get('step', '–')}/{total_steps}"]
+    words += [
+        f"{name}={form.format(record[key])}" for name, key, form in PLAIN if isinstance(record.get(key), (int, float))
+    ]
+    return " ".join([*words, f"left={duration(left_s)}"] if left_s is not None else words)
 
 
 def validation_line(record: Mapping[str, Any]) -> str | None:
@@ -99,7 +124,8 @@ class Console:
         self._ends: deque[float] = deque(maxlen=PACE_OVER + 1)  # when the last steps ended
         self._lines = 0
         self._bar: tqdm[Any] | None = None
-        if enabled and progress and is_terminal(self._file):
+        self._table = is_terminal(self._file)
+        if enabled and progress and self._table:
             form = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps, {elapsed} gone{postfix}"
             self._bar = tqdm(
                 total=total_steps,
@@ -112,9 +138,15 @@ class Console:
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step."""
-        if any(key != "step" and key != "time" and not key.startswith("validation/") for key in record):
+        trained = any(key != "step" and key != "time" and not key.startswith("validation/") for key in record)
+        left = None
+        if trained:
             self._ends.append(self._clock())
             left = self._left(record)
+        if not self._table:
+            self.note(plain_line(record, self.total_steps, left))
+            return
+        if trained:
             if self._lines % HEADING_EVERY == 0:
                 self.note(heading())
             self._lines += 1

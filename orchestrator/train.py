@@ -14,9 +14,8 @@ if __name__ == "__main__":  # a Ray job's python may be another than the project
 import contextlib
 import functools
 import gc
-import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,11 @@ from orchestrator.loop import train
 from orchestrator.problems import Problems, load_all_problems, refuse_foreign_warmup
 from orchestrator.record import Recorder
 from orchestrator.report import write_report
-from orchestrator.summary import doubts, summarize_evaluation
+from orchestrator.summary import doubts, has_goals
 from orchestrator.timeline import Timeline
 from orchestrator.tracker import Tracker
 from orchestrator.turns import SharedTurns
-from orchestrator.validate import Validator, evaluate_modes
+from orchestrator.validate import Evaluator, Validator
 from orchestrator.warmup import warm_up
 from reward.judge import Judge
 from reward.panel import Panel
@@ -158,9 +157,9 @@ def _run(
     try:
         for note in problems.notes:
             tracker.note(note)
-        evaluator = _Evaluator(conf, folder, sampler, panel, evaluation)
+        evaluator = Evaluator(conf, folder, sampler, panel, evaluation, tracker)
         if not saved:
-            for doubt in doubts(evaluator.run("warmup")):
+            for doubt in doubts(evaluator.run("warmup"), has_goals(asdict(conf))):
                 tracker.note(doubt)
         export = functools.partial(export_model, learner, tokenizer, conf.model)
         conf_eval = conf.evaluate
@@ -203,6 +202,7 @@ def _close(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> 
     if worked := timeline.close():
         tracker.note(worked)
     tracker.close()
+    run_folders.ended(folder)
     if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
         print(f"report: {write_report(folder)}", flush=True)
 
@@ -238,61 +238,6 @@ def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path
     target.mkdir(parents=True, exist_ok=True)
     learner.export(str(target))
     save_tokenizer(tokenizer, target, conf)
-
-
-@dataclass(slots=True)
-class _Evaluator:
-    """The before/after table: each model measured in free and in both forced modes, into evaluation.json."""
-
-    conf: Config
-    folder: Path
-    sampler: Sampler
-    panel: Panel
-    prompts: list[Any]
-
-    def run(self, model: str) -> dict[str, Any]:
-        """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""
-        conf = self.conf
-        if not conf.evaluate.final or not self.prompts:
-            return {}
-        path = self.folder / "evaluation.json"
-        found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
-        length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
-        measured = evaluate_modes(
-            f"evaluation of the {model} model", self.sampler, self.panel, self.prompts, conf.evaluate, length,
-            conf.tracker.console,
-        )  # fmt: skip
-        levels = sorted({p.level or "all" for p in self.prompts}, key=lambda name: (len(name), name))
-        mix = conf.data.arithmetic
-        given = dict(zip(map(str, mix.levels), mix.weights, strict=True)) if conf.data.path is None else {}
-        counts = {level: sum((p.level or "all") == level for p in self.prompts) for level in levels}
-        found |= {
-            "levels": levels,
-            "weights": {level: given.get(level, counts[level] / len(self.prompts)) for level in levels},
-            "questions_per_level": conf.evaluate.questions,
-            "temperature": conf.evaluate.temperature,
-            "rewards": {
-                "correct_short": conf.reward.correct_short,
-                "correct_think": conf.reward.correct_think,
-                "wrong": conf.reward.wrong,
-            },
-        }
-        found["models"][model] = measured
-        path.write_text(json.dumps(found, indent=1))
-        return measured
-
-
-def result_lines(folder: Path) -> list[str]:
-    """The final figures with their goals, for the console; empty when the run made no final evaluation."""
-    path = folder / "evaluation.json"
-    if not path.is_file():
-        return []
-    evaluation = json.loads(path.read_text())
-    if "final" not in evaluation["models"]:
-        return []
-    checks = summarize_evaluation(evaluation)["checks"]
-    marks = {True: "met    ", False: "NOT met", None: "not measured"}
-    return [f"  {marks[c['met']]}  {c['name']}: {c['text']} (goal: {c['goal']})" for c in checks]
 
 
 def resumed(name: str, overrides: list[str]) -> tuple[Config, Path]:

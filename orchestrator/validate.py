@@ -5,30 +5,30 @@ In: sampler, reward panel, prompts. Out: figures. Must not know: the learner's i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.schema import EvaluateConf
+from conf.schema import Config, EvaluateConf
 from orchestrator.console import progress
 from orchestrator.errors import RunError
 from orchestrator.metrics import Record, describe
-from orchestrator.tracker import Tracker
+from orchestrator.tracker import Scored, Tracker
 from reward.panel import Panel
 from reward.scheme import reward_of
-from reward.verdict import Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.reading import HUB_SETS
 from rollout.sampler import Sampler
 from rollout.share import Sampling
-from rollout.trajectory import Trajectory
 
 CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
 WAYS: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
-
-Scored = tuple[Trajectory, Verdict, float]
 
 
 def measure(
@@ -84,6 +84,8 @@ class Validator:
             return None
         self.done = step
         scored = measure(self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling)
+        if step == 0:
+            self.tracker.before(scored)
         found = describe(scored)
         keep = ("reward/mean", "accuracy/all", "think_rate/all", "tokens/mean")
         names = ("reward", "accuracy", "think_rate", "tokens")
@@ -116,29 +118,111 @@ def evaluate_modes(
     conf: EvaluateConf,
     max_response_tokens: int,
     console: bool = True,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """{free|think|short: {level: {n, accuracy, reward, think_rate, tokens}}}; prompts without a level count as
-    "all"."""
+    keep: Callable[[list[Scored]], None] = lambda scored: None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, tokens}}}.
+
+    n: judged answers; unjudged: those left out because their check timed out or crashed; the others None where n is 0.
+    Prompts without a level count as "all". `keep` is given the judged answers of the free choice.
+    """
     total = len(prompts) * conf.samples * len(WAYS)
     result = {}
     with progress(total, label, enabled=console) as bar:
         for way, mode in WAYS.items():
             sampling = Sampling(conf.temperature, conf.top_p, max_response_tokens, mode)
             scored = measure(sampler, panel, prompts, conf.samples, conf.seed, sampling, bar.advance)
-            levels = {t.prompt.level or "all" for t, _, _ in scored}
+            if mode is None:
+                keep(scored)
             result[way] = {
-                level: _figures([s for s in scored if (s[0].prompt.level or "all") == level])
-                for level in sorted(levels)
+                level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples)
+                for level, count in questions(prompts).items()
             }
     return result
 
 
-def _figures(scored: list[Scored]) -> dict[str, Any]:
+def _figures(scored: list[Scored], asked: int) -> dict[str, Any]:
     found = describe(scored)
     return {
         "n": len(scored),
+        "problems": len({t.prompt.uid for t, _, _ in scored}),
+        "unjudged": asked - len(scored),
         "accuracy": found["accuracy/all"],
         "reward": found["reward/mean"],
         "think_rate": found["think_rate/all"],
         "tokens": found["tokens/mean"],
     }
+
+
+def level_of(prompt: Prompt) -> str:
+    return prompt.level or "all"
+
+
+def questions(prompts: list[Prompt]) -> dict[str, int]:
+    """Level -> prompts of it, in order of difficulty."""
+    counts = Counter(map(level_of, prompts))
+    return {level: counts[level] for level in sorted(counts, key=lambda name: (len(name), name))}
+
+
+def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
+    """On what, and how, `evaluate_modes` measures: stands beside its figures, so that they can be compared.
+
+    weights: each level's share of the mix: of training for generated questions, of these prompts otherwise.
+    """
+    data, generated, counts = conf.data, conf.data.path is None, questions(prompts)
+    mix = dict(zip(map(str, data.arithmetic.levels), data.arithmetic.weights, strict=True)) if generated else counts
+    total = sum(mix.get(level, 0) for level in counts) or 1
+    source = conf.validation if conf.validation.path is not None else data
+    pinned = HUB_SETS.get(source.path or "")
+    named = {key: getattr(source, key) or getattr(pinned, key, None) for key in ("revision", "subset", "split")}
+    content = hashlib.sha256(json.dumps([[p.uid, p.problem, p.answer] for p in prompts]).encode()).hexdigest()
+    return {
+        "data": {"name": prompts[0].source if prompts else None, "path": source.path}
+        | {key: value for key, value in named.items() if value is not None}
+        | {"held_out": not generated and source is data, "sha256": content},
+        "levels": [*counts],
+        "weights": {level: mix.get(level, 0) / total for level in counts},
+        "questions": counts,
+        "questions_per_level": conf.evaluate.questions if generated else None,
+        "limit": conf.evaluate.questions,
+        "samples": conf.evaluate.samples,
+        "temperature": conf.evaluate.temperature,
+        "top_p": conf.evaluate.top_p,
+        "max_response_tokens": conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens,
+        "seed": conf.evaluate.seed,
+        "rewards": {"function": conf.reward.function}
+        if conf.reward.function is not None
+        else {name: getattr(conf.reward, name) for name in ("correct_short", "correct_think", "wrong")},
+    }
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """The before/after table: each model measured in free and in both forced modes, into evaluation.json."""
+
+    conf: Config
+    folder: Path
+    sampler: Sampler
+    panel: Panel
+    prompts: list[Prompt]
+    tracker: Tracker
+
+    def run(self, model: str) -> dict[str, Any]:
+        """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""
+        conf = self.conf
+        if not conf.evaluate.final or not self.prompts:
+            return {}
+        path = self.folder / "evaluation.json"
+        found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
+        found |= protocol(conf, self.prompts)
+        found["models"][model] = evaluate_modes(
+            f"evaluation of the {model} model",
+            self.sampler,
+            self.panel,
+            self.prompts,
+            conf.evaluate,
+            found["max_response_tokens"],
+            conf.tracker.console,
+            self.tracker.before if model == "warmup" else lambda scored: None,
+        )
+        path.write_text(json.dumps(found, indent=1))
+        return dict(found["models"][model])

@@ -19,7 +19,8 @@ from markupsafe import Markup
 from orchestrator.report import gantt
 from orchestrator.report.plots import Dot, Line, line_plot, number, percent, scatter_plot, stacked_plot
 from orchestrator.report.read import Record, Run, read_run
-from orchestrator.summary import summarize_evaluation, wilson
+from orchestrator.serving import ask_command, serve_command
+from orchestrator.summary import has_goals, interval, summarize_evaluation
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
 RECENT = 10  # steps whose mean is "lately"
@@ -39,11 +40,16 @@ HEALTH: tuple[tuple[str, tuple[tuple[str, str], ...], str], ...] = (  # title, (
     ("Sampler/learner |Δ log-prob|", (("max", "mismatch/max_abs"), ("mean", "mismatch/mean_abs")), "log"),
     ("Sampler/learner KL, nats", (("KL", "mismatch/kl"),), ""),
     ("Importance weight", (("max", "importance/max"), ("mean", "importance/mean")), "log"),
-    ("Answer length p50, p95, max", (("p50", "tokens/p50"), ("p95", "tokens/p95"), ("max", "tokens/max")), ""),
+    ("Answer length, tokens", (("p50", "tokens/p50"), ("p95", "tokens/p95"), ("max", "tokens/max")), ""),
     ("Truncated answers", (("truncated", "truncated"),), "share"),
     ("Groups without a gradient", (("dropped", "groups/dropped_share"),), "share"),
     ("Answers without a verdict", (("unjudged", "unjudged"),), ""),
     ("Learning rate", (("lr", "lr"),), ""),
+    (
+        "Memory, GiB",
+        (("all processes", "memory/host_gib"), ("learner", "learner/memory_gib/learn")),
+        "",
+    ),
 )
 
 
@@ -70,22 +76,28 @@ def render(run: Run) -> str:
     )
     environment.filters["tight"] = lambda text: re.sub(r"(?<=[≤≥]) | (?=%|points)", "\u00a0", text)
     environment.filters |= {"percent": _or_dash(exact_percent), "number": _or_dash(number), "signed": _or_dash(signed)}
-    summary = summarize_evaluation(run.evaluation) if run.evaluation.get("models") else None
+    goals = has_goals(run.config)
+    summary = summarize_evaluation(run.evaluation, goals) if run.evaluation.get("models") else None
     return environment.get_template("page.html.jinja").render(
         run=run,
         ramp={scheme: ramp(stops, len(drawn_levels(run))) for scheme, stops in LEVEL_RAMP.items()},
         facts=facts(run),
-        verdict=verdict(run, summary),
+        verdict=verdict(run, summary, goals),
+        warnings=warnings(run),
         tiles=tiles(run, summary),
         learning=learning(run),
         summary=summary,
-        measured=measured(run.evaluation),
+        goals=goals,
+        measured=measured(run),
         scatter=Markup(modes_scatter(summary)) if summary else "",
         before_after=before_after(run, summary) if summary else None,
         machinery=machinery(run),
         timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
         health=health(run),
-        samples=[sample_view(run, sample) for sample in pick_samples(run.samples, run.levels)],
+        before=[sample_view(run, sample) for sample in pick_samples(run.before, run.levels, 4)],
+        samples=[sample_view(run, sample) for sample in pick_samples(after(run.samples), run.levels)],
+        circumstances=circumstances(run),
+        serving=serving(run),
         packages=sorted((run.provenance.get("packages") or {}).items()),
         provenance=[(key, value) for key, value in run.provenance.items() if key != "packages"],
     )
@@ -94,7 +106,7 @@ def render(run: Run) -> str:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def verdict(run: Run, summary: Record | None) -> str:
+def verdict(run: Run, summary: Record | None, goals: bool) -> str:
     """The run in one sentence."""
     if not run.steps:
         return "No step has been recorded yet."
@@ -124,21 +136,62 @@ def verdict(run: Run, summary: Record | None) -> str:
             )
             worth = "where thinking pays" if mode == "think" else "where a short answer does"
             choices.append(f"on {exact_percent(sum(rates))} of the questions {worth}")
-    thinks = f"it thinks {' and '.join(choices)}" if choices else f"it thinks on {exact_percent(summary['think_rate'])}"
-    right = f"is right on {exact_percent(summary['accuracy'])} of the mix"
+    thinks = (
+        f"it thinks {' and '.join(choices)}"
+        if choices
+        else f"it thinks on {exact_percent(summary['think_rate'])} of the questions"
+    )
+    right = f"is right on {exact_percent(summary['accuracy'])} of {'the mix' if len(summary['levels']) > 1 else 'them'}"
     ratio = summary["tokens_vs_always_think"]
     cost = "" if ratio is None else f" with {exact_percent(ratio)} of always-think’s tokens"
-    if missed or met < len(summary["checks"]):
+    if not goals:
+        opening = f"After {run.last_step} steps"
+    elif missed or met < len(summary["checks"]):
         opening = f"{met} of {len(summary['checks'])} goals met"
     else:
         opening = "The model learnt when to think"
     return f"{opening}: {thinks}, and {right}{cost}{'; missed: ' + ', '.join(missed) if missed else ''}."
 
 
-def measured(evaluation: Mapping[str, Any]) -> str:
+def warnings(run: Run) -> list[str]:
+    """What the figures below do not show, and whoever reads them must know."""
+    found = []
+    affected = [record for record in run.steps if record.get("unjudged")]
+    if affected:
+        lost = sum(int(record["unjudged"]) for record in affected)
+        asked = sum(map(_asked, affected))
+        share = f" ({exact_percent(lost / asked)} of those steps’)" if asked else ""
+        kinds = {"raised": "the reward function raised", "timed_out": "the check timed out", "crashed": "it crashed"}
+        counts = {kind: sum(record.get(f"unjudged/{kind}") or 0 for record in run.steps) for kind in kinds}
+        why = "; ".join(f"{words}: {counts[kind]:,}" for kind, words in kinds.items() if counts[kind])
+        found.append(
+            f"In {len(affected)} of {len(run.steps)} steps, {lost:,} answers{share} have no verdict"
+            f"{f': {why}' if why else ''}. They are left out of training and of every figure here."
+        )
+    return found
+
+
+def _asked(record: Mapping[str, Any]) -> float:
+    """Answers of a step: those without a verdict are what the shares of the others lack."""
+    judged = sum(value for key, value in record.items() if key.startswith("outcome/") and value is not None)
+    unjudged = record.get("unjudged") or 0
+    return unjudged / (1 - judged) if unjudged and judged < 1 else 0.0
+
+
+def measured(run: Run) -> str:
     """How the evaluation was made."""
-    size, rewards = evaluation.get("questions_per_level"), evaluation.get("rewards")
-    out = f"Measured on {f'{size} fresh questions per level' if size else 'held-out questions'}"
+    evaluation = run.evaluation
+    counts, rewards = evaluation.get("questions"), evaluation.get("rewards")
+    per_level = evaluation.get("questions_per_level") if run.setting("data.path") is None else None
+    if per_level:
+        on = f"{per_level} fresh questions per level"
+    elif isinstance(counts, dict):
+        on = f"{sum(counts.values()):,} held-out problems in all"
+    else:
+        on = "held-out problems"
+    out = f"Measured on {on}"
+    if (evaluation.get("samples") or 1) > 1:
+        out += f", {evaluation['samples']} answers to each,"
     if evaluation.get("temperature") is not None:
         out += f" at temperature {evaluation['temperature']:g}"
     out += ", with the mode left to the model and with either mode forced."
@@ -147,7 +200,9 @@ def measured(evaluation: Mapping[str, Any]) -> str:
         ("correct_think", "a right one with thinking"),
         ("wrong", "a wrong one"),
     )
-    if isinstance(rewards, dict) and all(rewards.get(key) is not None for key, _ in kinds):
+    if function := run.setting("reward.function"):
+        out += f" Rewards: those that {function} gives."
+    elif isinstance(rewards, dict) and all(rewards.get(key) is not None for key, _ in kinds):
         parts = [f"{rewards[key]:g} for {name}".replace("-", "−") for key, name in kinds]
         out += f" Rewards: {', '.join(parts)}."
     return out
@@ -157,8 +212,10 @@ def facts(run: Run) -> list[str]:
     """The small print under the title."""
     total = run.setting("run.steps")
     out = [f"{run.last_step} of {total} steps" + ("" if run.finished else ", unfinished") if total else ""]
-    if len(times := [record["time"] for record in run.steps if record.get("time") is not None]) > 1:
-        out.append(f"{spell(times[-1] - times[0])} of training")
+    wall, times = run.wall_seconds, [record["time"] for record in run.steps if record.get("time") is not None]
+    if len(times) > 1:
+        within = f"{spell(wall)} in all, " if wall else ""
+        out.append(f"{within}{spell(times[-1] - times[0])} of {'it ' if wall else ''}training")
     loss = run.setting("algorithm.loss")
     out.append({"degrpo": "DeGRPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO"}.get(loss, str(loss)) if loss else "")
     out.append(
@@ -168,6 +225,48 @@ def facts(run: Run) -> list[str]:
         out.append(f"commit {str(commit)[:10]}{', modified' if run.provenance.get('dirty') else ''}")
     out.append(f"seed {run.provenance['seed']}" if run.provenance.get("seed") is not None else "")
     return [fact for fact in out if fact]
+
+
+def circumstances(run: Run) -> list[tuple[str, str]]:
+    """Command, time, machine and memory, as far as they were recorded."""
+    provenance, times = run.provenance, [r["time"] for r in run.steps if r.get("time") is not None]
+    found = [("command", str(provenance.get("command") or "")), ("given in", str(provenance.get("folder") or ""))]
+    found.append(("started", str(provenance.get("started") or "").replace("T", " ")))
+    sessions = provenance.get("sessions")
+    if isinstance(sessions, list) and len(sessions) > 1:
+        found.append(("resumed", ", ".join(str(s.get("started")).replace("T", " ") for s in sessions[1:])))
+    if run.wall_seconds:
+        steps = (
+            f", of which {spell(times[-1] - times[0])} between the first step and the last" if len(times) > 1 else ""
+        )
+        found.append(("wall time", f"{spell(run.wall_seconds)}{steps}"))
+    machine = provenance.get("hardware")
+    if isinstance(machine, dict):
+        gpus = machine.get("gpus") or []
+        found.append(
+            (
+                "driver’s host",
+                f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB of memory, "
+                + ("; ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) or "no GPU"),
+            )
+        )
+    host = max((r["memory/host_gib"] for r in run.steps if r.get("memory/host_gib") is not None), default=None)
+    learner = max(
+        (v for r in run.steps for k, v in r.items() if k.startswith("learner/memory_gib/") and v), default=None
+    )
+    peaks = [f"{number(host)} GiB, all processes together"] if host else []
+    peaks += [f"{number(learner)} GiB, a learner rank"] if learner else []
+    found.append(("peak memory", "; ".join(peaks)))
+    return [(name, value) for name, value in found if value]
+
+
+def serving(run: Run) -> Record | None:
+    """Commands to serve the final model; None when there is none."""
+    model = run.folder / "model"
+    if not (model / "config.json").is_file():
+        return None
+    problem = next((str(sample.get("problem")) for sample in run.samples), "What is 7 + 2?")
+    return {"serve": serve_command(model, run.config), "ask": ask_command(model, run.config, problem)}
 
 
 def spell(seconds: float) -> str:
@@ -214,28 +313,28 @@ def tiles(run: Run, summary: Record | None) -> list[Record]:
             "label": "Regret",
             "value": regret["text"],
             "met": regret["met"],
-            "goal": f"goal {regret['goal']}",
+            "goal": regret["goal"] and f"goal {regret['goal']}",
             "note": "reward lost against the better forced mode",
         },
         {
             "label": "Accuracy",
             "value": accuracy["text"],
             "met": accuracy["met"],
-            "goal": f"goal {accuracy['goal']}",
+            "goal": accuracy["goal"] and f"goal {accuracy['goal']}",
             "note": "" if difference["value"] is None else f"{difference['text']} against always-think",
         },
         {
             "label": "Tokens vs always-think",
             "value": saving["text"],
             "met": saving["met"],
-            "goal": f"goal {saving['goal']}",
+            "goal": saving["goal"] and f"goal {saving['goal']}",
             "note": "" if None in cost else f"{number(cost[0])} against {number(cost[1])} an answer",
         },
         {
             "label": "Think rate",
             "value": _or_dash(exact_percent)(summary["think_rate"]),
             "met": None if None in rates else rates == {True},
-            "goal": f"goal {low['goal']} where short pays, {high['goal']} where thinking does",
+            "goal": low["goal"] and f"goal {low['goal']} where short pays, {high['goal']} where thinking does",
             "note": f"{low['text']} and {high['text']} at worst",
         },
     ]
@@ -391,15 +490,20 @@ def health(run: Run) -> list[Record]:
     """Small multiples; the last value stands under each title."""
 
     def small(
-        title: str, records: list[Record], keys: Iterable[tuple[str, str]], kind: str, end: float
+        title: str, records: list[Record], keys: Sequence[tuple[str, str]], kind: str, end: float
     ) -> list[Record]:
         form = percent if kind == "share" else number
         lines = [
             Line(n, series(records, key), c) for (n, key), c in zip(keys, ("--ink", "--a", "--faint"), strict=False)
         ]
         svg = line_plot(lines, f"{title} over steps", x_end=end, form=form, log=kind == "log", small=True)
+        lines = [line for line in lines if any(value is not None for _, value in line.points)]
         last = [next((v for _, v in reversed(line.points) if v is not None), None) for line in lines]
-        return figure(title, " · ".join(_or_dash(form)(value) for value in last), svg)
+        values = [_or_dash(form)(value) for value in last]
+        if len(lines) < 2 and len(keys) < 2:
+            return figure(title, "".join(values), svg)
+        legend = [(line.name, line.color, value) for line, value in zip(lines, values, strict=True)]
+        return [shown | {"legend": legend} for shown in figure(title, "", svg)]
 
     out = [small(title, run.steps, keys, kind, run.last_step) for title, keys, kind in HEALTH]
     if any(record.get("staleness/max") for record in run.steps):
@@ -417,7 +521,7 @@ def modes_scatter(summary: Mapping[str, Any]) -> str:
         for way, mix in ways.items():
             if mix["accuracy"] is None or mix["tokens"] is None:
                 continue
-            low, high = wilson(mix["accuracy"], mix["n"]) if mix["n"] else (mix["accuracy"], mix["accuracy"])
+            low, high = interval(mix) or (mix["accuracy"], mix["accuracy"])
             hollow = model != "final" and "final" in summary["mix"]  # named by its filled fellow
             name, label = f"{MODELS.get(model, model).lower()}, {WAYS[way]}", "" if hollow else WAYS[way]
             dots.append(Dot(name, label, mix["tokens"], mix["accuracy"], low, high, colors[way], hollow))
@@ -442,10 +546,14 @@ def before_after(run: Run, summary: Mapping[str, Any]) -> Record:
 
 
 def _cell(figures: Mapping[str, Any]) -> Record:
-    accuracy, n = figures.get("accuracy"), figures.get("n")
-    interval = wilson(accuracy, n) if accuracy is not None and n else None
-    text = "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
+    spread = interval(figures)
+    text = "" if spread is None else f"{100 * spread[0]:.1f}–{100 * spread[1]:.1f}"
     return {key: figures.get(key) for key in ("accuracy", "tokens", "think_rate", "reward")} | {"interval": text}
+
+
+def after(samples: Sequence[Record]) -> list[Record]:
+    """All but those of the model that training began with."""
+    return [sample for sample in samples if sample.get("step") != 0]
 
 
 def pick_samples(samples: Sequence[Record], levels: Sequence[str], count: int = 6) -> list[Record]:

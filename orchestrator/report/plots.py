@@ -113,7 +113,7 @@ def line_plot(
     x_axis = _x_axis(lines, x_end, 42 if small else 46, width - right)
     values = [value for line in lines for _, value in line.points if value is not None and (value > 0 or not log)]
     y_axis = _y_axis(values, y, log, height - 24, 10)
-    parts = [_frame(x_axis, y_axis, tick_text if form is number else form, small)]
+    parts = [_frame(x_axis, y_axis, tick_text if form is number else form, small, "step")]
     ends: list[tuple[float, float, str, str]] = []
     for line in lines:
         smooth = line if markers or len(line.points) < RAW_FROM else _smoothed(line)
@@ -144,7 +144,7 @@ def stacked_plot(
     tops = np.cumsum(np.asarray(rows), axis=0)
     x_axis = _x_axis(lines, x_end, 46, width - 14 - 7.2 * max(len(line.name) for line in lines))
     y_axis = _y_axis([0.0, float(np.percentile(tops[-1], 99)) * 1.05], None, False, height - 24, 10)
-    parts, ends, floor = [_frame(x_axis, y_axis, tick_text, False)], [], np.zeros(len(steps))
+    parts, ends, floor = [_frame(x_axis, y_axis, tick_text, False, "step")], [], np.zeros(len(steps))
     clip = y_axis.high  # one slow first step must not flatten the rest
     for line, top in zip(lines, tops, strict=True):
         there = [f"{x_axis(x):.1f},{y_axis(min(v, clip)):.1f}" for x, v in zip(steps, top, strict=True)]
@@ -258,8 +258,8 @@ def _path(points: Sequence[tuple[float, Value]], x_axis: Axis, y_axis: Axis) -> 
     return "".join(out)
 
 
-def _frame(x_axis: Axis, y_axis: Axis, form: Callable[[float], str], small: bool) -> str:
-    """Hairlines and numbers of both axes."""
+def _frame(x_axis: Axis, y_axis: Axis, form: Callable[[float], str], small: bool, x_title: str = "") -> str:
+    """Hairlines and numbers of both axes; x_title stands left of the numbers that it names."""
     parts = []
     for tick in y_axis.ticks(2 if small else 4):
         at = y_axis(tick)
@@ -273,6 +273,8 @@ def _frame(x_axis: Axis, y_axis: Axis, form: Callable[[float], str], small: bool
         if tick != round(tick):  # there is no step 2.5
             continue
         parts.append(f'<text class="tick" x="{x_axis(tick):.1f}" y="{base:.1f}">{tick_text(tick)}</text>')
+    if x_title:
+        parts.append(f'<text class="tick y" x="{x_axis.start - 10:.0f}" y="{base:.1f}">{escape(x_title)}</text>')
     return "".join(parts)
 
 

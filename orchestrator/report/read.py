@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
+    folder: Path
     name: str
     config: Record
     config_text: str
@@ -33,7 +35,7 @@ class Run:
     warmup: list[Record]
     evaluation: Record
     samples: list[Record]
-    grpo: list[Record]  # plain GRPO recorded on the same task; empty where it does not apply
+    grpo: list[Record]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
 
     def setting(self, key: str, default: Any = None) -> Any:
@@ -46,6 +48,26 @@ class Run:
     @property
     def last_step(self) -> int:
         return int(self.steps[-1]["step"]) if self.steps else 0
+
+    @property
+    def before(self) -> list[Record]:
+        """Answers of the model that training began with."""
+        return [sample for sample in self.samples if sample.get("step") == 0]
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """From the start of each session to its end, or to its last record when it was cut."""
+        sessions = self.provenance.get("sessions")
+        if not isinstance(sessions, list) or not sessions:
+            sessions = [self.provenance]
+        known = [session for session in sessions if isinstance(session, dict)]
+        begins = [begin for session in known if (begin := _moment(session.get("started"))) is not None]
+        times = [record["time"] for record in self.steps if record.get("time") is not None]
+        total = 0.0
+        for session, begin, following in zip(known, begins, [*begins[1:], math.inf], strict=False):
+            last = max((time for time in times if begin <= time < following), default=begin)
+            total += max(0.0, (_moment(session.get("ended")) or last) - begin)
+        return total or None
 
     @property
     def finished(self) -> bool:
@@ -68,6 +90,7 @@ def read_run(folder: Path) -> Run:
     except yaml.YAMLError:
         config = None
     run = Run(
+        folder=folder.absolute(),
         name=folder.resolve().name,
         config=config if isinstance(config, dict) else {},
         config_text=config_text,
@@ -79,12 +102,27 @@ def read_run(folder: Path) -> Run:
         grpo=merged(records(RECORDED_GRPO)),
         timeline=read_trace(folder / "timeline.json"),
     )
-    same_task = "data" in run.config and run.setting("data.path") is None and run.setting("algorithm.loss") == "degrpo"
-    levels = {str(level) for level in run.setting("data.arithmetic.levels", [])}
-    recorded = {key.rpartition("/")[2] for record in run.grpo for key in record if "/level/" in key}
-    if not same_task or (levels and levels != recorded):
+    try:
+        settings = yaml.safe_load(_text(RECORDED_GRPO.with_suffix(".yaml")))
+    except yaml.YAMLError:
+        settings = None
+    if run.setting("algorithm.loss") != "degrpo" or not isinstance(settings, dict) or not same(settings, run.config):
         run.grpo.clear()
     return run
+
+
+def same(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration has these settings; those that it lacks did not exist when it was written."""
+    for key, value in settings.items():
+        if key not in config:
+            continue
+        found = config[key]
+        if isinstance(value, dict) and isinstance(found, dict):
+            if not same(value, found):
+                return False
+        elif value != found:
+            return False
+    return True
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -116,6 +154,14 @@ def by_level(level: str) -> tuple[int, float, str]:
         return 0, float(level), level
     except ValueError:
         return 1, 0.0, level
+
+
+def _moment(stamp: Any) -> float | None:
+    """Seconds since the epoch of "2026-11-28T14:02:11+0000"."""
+    try:
+        return datetime.strptime(str(stamp), "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return None
 
 
 def _finite(value: Any) -> Any:

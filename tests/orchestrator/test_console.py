@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from orchestrator.console import Console, Counter, duration, heading, progress, step_line
+from orchestrator.console import COLUMNS, Console, Counter, duration, heading, plain_line, progress, step_line
 
 RECORD = {
     "step": 12,
@@ -49,8 +49,24 @@ def test_duration(seconds: float | None, text: str) -> None:
 def test_a_step_is_one_aligned_line() -> None:
     line = step_line(RECORD, 120, 75.2)
     assert " ".join(line.split()) == "12/120 +0.412 94 % 98 % – 52 % 41.2 1,234 23,456 3.2 s 1:15"
-    assert len(line) <= 100 and all(len(row) <= len(line) for row in heading().splitlines())
+    assert len(line) <= 110 and all(len(row) <= len(line) for row in heading().splitlines())
     assert step_line({}, 120, None).split() == ["–/120"] + ["–"] * 10
+
+
+def test_every_column_has_a_name_of_its_own() -> None:
+    names = [f"{column[0]} {column[1]}" for column in COLUMNS]
+    assert len(set(names)) == len(names) and "right" not in heading()
+    assert "accuracy" in heading() and all(column[0] in heading() and column[1] in heading() for column in COLUMNS)
+
+
+def test_plain_figures_keep_their_names(clock) -> None:
+    """No column to count, no spaces to lose; a figure that is missing is left out."""
+    line = plain_line(RECORD, 120, 75.2)
+    assert line == (
+        "step=12/120 reward=+0.412 accuracy=0.940 accuracy_think=0.980 think_rate=0.520 tokens=41.2 "
+        "rollout_tokens_per_s=1234 learner_tokens_per_s=23456 step_s=3.2 left=1:15"
+    )
+    assert plain_line({}, 120, None) == "step=–/120"
 
 
 def test_plain_lines_have_no_control_codes(clock) -> None:
@@ -64,11 +80,10 @@ def test_plain_lines_have_no_control_codes(clock) -> None:
     console.close()
     console.close()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "warm-up: from the cache" and lines[1:3] == heading().splitlines()
-    assert len(lines) == 7
-    assert lines[3].endswith("0:26")  # 8 steps of 3.21 s: the pace is not known yet
-    assert lines[5].endswith("0:12")  # 6 steps at 2 s
-    assert lines[6] == "validation at step 14: 93.1 % right, 33.0 tokens/answer"
+    assert lines[0] == "warm-up: from the cache" and len(lines) == 5
+    assert lines[1].startswith("step=12/20 reward=") and lines[1].endswith("left=0:26")  # 8 of 3.21 s: no pace yet
+    assert lines[3].endswith("left=0:12")  # 6 steps at 2 s
+    assert lines[4] == "step=14/20 validation_accuracy=0.931 validation_tokens=33.0"
     assert not set(out.getvalue()) & {"\r", "\x1b"}
 
 
@@ -78,6 +93,7 @@ def test_terminal_has_a_bar_below_the_lines() -> None:
     console.step(RECORD)
     console.close()
     assert "\r" in out.getvalue() and "12/20 steps" in out.getvalue() and "+0.412" in out.getvalue()
+    assert heading() in out.getvalue() and step_line(RECORD, 20, 8 * 3.21) in out.getvalue()
     bare = Terminal()
     console = Console(20, progress=False, file=bare)
     console.step(RECORD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
+from conf.compose import run_command, to_yaml
+from conf.schema import Config
 from orchestrator.report import plots, read, write_report
 from orchestrator.report.page import pick_samples
 from orchestrator.report.plots import Dot, Line, line_plot, nice_ticks, scatter_plot, stacked_plot
@@ -231,15 +235,30 @@ def test_whatever_the_model_writes_is_escaped(folder: Path) -> None:
     assert evil in "".join(page.words) and html.escape(evil) not in "".join(page.words)
 
 
-def test_recorded_grpo_is_drawn_only_on_the_same_task(folder: Path) -> None:
+def test_recorded_grpo_is_drawn_only_beside_the_same_settings(folder: Path) -> None:
     assert "plain GRPO" not in report(folder).text
+    settings = "run:\n  steps: 40\ndata:\n  path: null\nlearner:\n  lr: 0.0002\nrollout:\n  refill:\n    rounds: 0\n"
+    read.RECORDED_GRPO.with_suffix(".yaml").write_text(settings)
     recorded = [{"step": k, "think_rate/all": 0.5, "think_rate/level/2": 0.4, "tokens/mean": 20} for k in range(60)]
     write_lines(read.RECORDED_GRPO, recorded)
     page = report(folder)
     assert "Think rate by level, plain GRPO" in page.text and ("stroke-dasharray", "5 4") in page.attributes
-    for data in ("path: gsm8k.jsonl", "path: null\n  arithmetic:\n    levels: [2, 4]"):
-        (folder / "config.yaml").write_text(f"run:\n  steps: 40\ndata:\n  {data}\nalgorithm:\n  loss: degrpo\n")
-        assert "plain GRPO" not in report(folder).text
+    same = settings + "algorithm:\n  loss: degrpo\n"
+    (folder / "config.yaml").write_text(same)
+    assert "plain GRPO" in report(folder).text
+    for now, other in (("path: null", "path: own.jsonl"), ("0.0002", "0.0001"), ("rounds: 0", "rounds: 2"),
+                       ("steps: 40", "steps: 80"), ("degrpo", "dr_grpo")):  # fmt: skip
+        assert now in same
+        (folder / "config.yaml").write_text(same.replace(now, other))
+        assert "plain GRPO" not in report(folder).text, other
+
+
+def test_the_recorded_settings_are_the_quickstarts() -> None:
+    """After a change of the quickstart, record plain GRPO again: the report would not draw it."""
+    conf: list[Config] = []
+    run_command("train", conf.append, ["experiment=quickstart", "run.seed=5"])
+    recorded = Path(read.__file__).with_name("grpo_quickstart.yaml").read_text()
+    assert read.same(yaml.safe_load(recorded), yaml.safe_load(to_yaml(conf[0])))
 
 
 def test_missed_goals_are_named(folder: Path) -> None:
@@ -346,3 +365,90 @@ def test_scatter_of_equal_points() -> None:
     ElementTree.fromstring(scatter_plot(dots, "x", "tokens"))
     ElementTree.fromstring(scatter_plot([Dot("a", "a", 0.0, 0.0, 0.0, 0.1, "--ink")], "x", "tokens"))
     assert scatter_plot([], "x", "tokens") == ""
+
+
+def test_answers_before_training_stand_apart(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 0 and "Answers before training" in report(folder).text
+    lines[0] |= {"response": "<think>it was wrong then", "outcome": "wrong"}
+    write_lines(folder / "samples.jsonl", lines)
+    before, _, later = report(folder).text.partition("Answers before training")[2].partition("Sample answers")
+    assert "it was wrong then" in before and "it was wrong then" not in later
+    write_lines(folder / "samples.jsonl", lines[1:])
+    assert "Answers before training" not in report(folder).text
+
+
+def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
+    assert "no verdict" not in report(folder).text
+    lines = [record(k) for k in range(1, 41)]
+    lines[7] |= {"unjudged": 16, "outcome/correct": 0.5, "outcome/wrong": 0.25, "unjudged/timed_out": 16}
+    write_lines(folder / "metrics.jsonl", lines)
+    text = report(folder).text
+    assert "In 1 of 40 steps, 16 answers (25.0 % of those steps’) have no verdict: the check timed out: 16." in text
+
+
+def test_how_it_was_run(folder: Path) -> None:
+    provenance = {
+        "command": "/opt/env/bin/thinkless train 'run.root=/my runs'",
+        "started": "2026-11-28T14:00:00+0000",
+        "hardware": {
+            "cpu": "Some CPU @ 2.5GHz",
+            "cores": 2,
+            "memory_gib": 23.5,
+            "gpus": ["One, 80 GiB", "One, 80 GiB"],
+        },
+    }
+    sessions = [
+        {"started": "2026-11-28T14:00:00+0000", "ended": "2026-11-28T14:05:00+0000"},
+        {"started": "2026-11-28T15:00:00+0000", "ended": "2026-11-28T15:03:00+0000"},
+    ]
+    (folder / "provenance.json").write_text(json.dumps(provenance | {"sessions": sessions}))
+    lines = [record(k) | {"memory/host_gib": 3.0 + k / 40, "learner/memory_gib/learn": 0.5} for k in range(1, 41)]
+    write_lines(folder / "metrics.jsonl", lines)
+    text = report(folder).text
+    assert "8 min in all, 117 s of it training" in text and "resumed2026-11-28 15:00:00" in text
+    assert provenance["command"] in text
+    assert "Some CPU @ 2.5GHz, 2 cores, 23.5 GiB of memory, 2 × One, 80 GiB" in text
+    assert "4.00 GiB, all processes together; 0.500 GiB, a learner rank" in text
+
+
+def test_a_session_that_was_cut_ends_with_its_last_record(folder: Path) -> None:
+    begin = datetime.fromtimestamp(1000.0, UTC).strftime("%Y-%m-%dT%H:%M:%S%z")
+    for provenance in ({"started": begin}, {"started": begin, "sessions": [{"started": begin}]}):
+        (folder / "provenance.json").write_text(json.dumps(provenance))
+        assert read_run(folder).wall_seconds == pytest.approx(120.0)
+    (folder / "provenance.json").write_text("{}")
+    assert read_run(folder).wall_seconds is None
+
+
+def test_how_to_serve_it(folder: Path) -> None:
+    assert "vllm serve" not in report(folder).text  # there is no model
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    page = report(folder)
+    assert f"serve {folder / 'model'} --served-model-name quickstart-001" in page.text
+    assert '"content": "1+1"' in page.text
+
+
+def test_other_data_has_figures_without_goals(folder: Path) -> None:
+    (folder / "config.yaml").write_text(
+        "run:\n  steps: 40\ndata:\n  path: own.jsonl\nreward:\n  function: own:score\nalgorithm:\n  loss: degrpo\n"
+    )
+    found = evaluation() | {"questions_per_level": 60, "questions": {"2": 40, "9": 20}, "temperature": 0.6}
+    (folder / "evaluation.json").write_text(json.dumps(found | {"rewards": {"correct_short": 1}}))
+    text = report(folder).text
+    assert "goal" not in text.lower() and "met" not in text.split() and "After 40 steps: it thinks" in text
+    assert "Measured on 60 held-out problems in all at temperature 0.6" in text
+    assert "Rewards: those that own:score gives." in text and "a right short answer." not in text
+
+
+def test_each_axis_is_named_and_lines_that_are_not_labelled_have_a_legend(folder: Path) -> None:
+    lines = [record(k) | {"mismatch/mean_abs": 1e-7} for k in range(1, 41)]
+    write_lines(folder / "metrics.jsonl", lines)
+    text = write_report(folder).read_text()
+    plots_ = re.findall(r"<svg [^>]*data-plot.*?</svg>", text, re.S)
+    assert len(plots_) > 10 and all(">step</text>" in svg for svg in plots_)
+    health = text[text.index("<h2>Health</h2>") :]
+    legend = re.search(r"Sampler/learner \|Δ log-prob\|</h3><p class=\"note legend\">(.*?)</p>", health)
+    assert legend and "</i>max 1e-05" in legend[1] and "</i>mean 1e-07" in legend[1]
+    assert not any(">max<" in svg for svg in plots_)  # small plots name no line at its end

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from orchestrator.summary import doubts, summarize_evaluation, wilson
+from conf.schema import Config
+from orchestrator.summary import doubts, has_goals, interval, summarize_evaluation, wilson
 
 
 def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
@@ -122,3 +124,41 @@ def test_doubts_name_the_levels_that_thinking_does_not_solve() -> None:
     (doubt,) = doubts(measured)
     assert doubt.startswith("level 7: thinking is right on 40%") and "warmup.steps" in doubt
     assert doubts({}) == []
+    (doubt,) = doubts({"think": {"all": {"accuracy": 0.01}, "5": {"accuracy": 0.4}}}, goals=False)
+    assert doubt.startswith("thinking is right on 1%") and "warmup.path" in doubt and "warmup.steps" not in doubt
+
+
+def test_goals_belong_to_the_quickstart_alone() -> None:
+    conf = Config()
+    assert has_goals(asdict(conf)) and has_goals({"data": {"path": None}})  # an old, short one: defaults
+    others = [
+        replace(conf, data=replace(conf.data, path="own.jsonl")),
+        replace(conf, data=replace(conf.data, arithmetic=replace(conf.data.arithmetic, levels=[2, 4, 6, 8]))),
+        replace(conf, model=replace(conf.model, path="/models/own")),
+        replace(conf, reward=replace(conf.reward, function="own:score")),
+        replace(conf, reward=replace(conf.reward, correct_think=0.8)),
+        replace(conf, evaluate=replace(conf.evaluate, temperature=0.6)),
+    ]
+    assert not any(has_goals(asdict(other)) for other in others) and not has_goals({})
+
+
+def test_without_goals_nothing_is_met_or_missed() -> None:
+    summary = summarize_evaluation(EVALUATION, goals=False)
+    assert met(summary) == [None] * 8 and {check["goal"] for check in summary["checks"]} == {""}
+    assert summary["checks"][0]["value"] == summarize_evaluation(EVALUATION)["regret"]
+
+
+def test_a_model_that_is_never_right_loses_nothing_and_meets_nothing() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    for way in ("free", "think", "short"):
+        for level in ("2", "9"):
+            evaluation["models"]["final"][way][level] |= {"accuracy": 0.0, "reward": -1.0}
+    summary = summarize_evaluation(evaluation)
+    assert summary["regret"] is None and summary["tokens_vs_best_mode"] is None
+    assert summary["checks"][0]["met"] is None and summary["checks"][0]["text"] == "–"
+
+
+def test_intervals_are_over_problems_not_over_answers() -> None:
+    assert interval({"accuracy": 0.5, "n": 40, "problems": 10}) == wilson(0.5, 10)
+    assert interval({"accuracy": 0.5, "n": 40}) == wilson(0.5, 40)  # as older runs wrote it
+    assert interval({"accuracy": None, "n": 0, "problems": 0}) is None

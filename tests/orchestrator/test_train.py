@@ -176,6 +176,20 @@ def test_configuration_and_provenance(trained: Trained) -> None:
     assert {"git_commit", "dirty", "packages", "seed", "data_hash", "python", "started", "command"} <= set(found)
     assert {"torch", "vllm", "ray", "deepspeed", "transformers"} <= set(found["packages"])
     assert "train experiment=quickstart" in found["command"] and len(found["data_hash"]) == 64
+    assert found["hardware"]["cores"] >= 1 and found["hardware"]["memory_gib"] > 1
+    (session,) = found["sessions"]
+    assert session["started"] == found["started"] < session["ended"]
+
+
+def test_it_shows_answers_before_training_and_the_memory_it_took(trained: Trained) -> None:
+    lines = map(json.loads, (trained.folder / "samples.jsonl").read_text().splitlines())
+    before = [one for one in lines if one["step"] == 0]
+    assert {(one["level"], one["mode"]) for one in before} == {(n, mode) for n in "24" for mode in ("think", "short")}
+    used = [row["memory/host_gib"] for row in trained.rows() if "memory/host_gib" in row]
+    assert used and all(0.5 < gib < 64 for gib in used)
+
+
+def test_its_warm_up(trained: Trained) -> None:
     warm_up = [json.loads(line) for line in (trained.folder / "warmup.jsonl").read_text().splitlines()]
     assert warm_up[-1]["step"] == 500 and warm_up[-1]["loss"] < 0.5 * warm_up[0]["loss"]
 
@@ -244,7 +258,12 @@ def test_what_a_person_sees(trained: Trained) -> None:
     done = trained.done
     assert "result:" in done.out and f"run folder: {trained.folder}" in done.out
     assert all(f" {step}/{STEPS} " in done.err for step in range(1, STEPS + 1))
-    assert "validation at step 0:" in done.err and "Traceback" not in done.err and "Error" not in done.err
+    assert (
+        "step=0/" in done.err
+        and "validation_accuracy=" in done.err
+        and "Traceback" not in done.err
+        and "Error" not in done.err
+    )
 
 
 def test_the_model_is_a_hugging_face_folder(trained: Trained) -> None:
@@ -368,7 +387,7 @@ def test_a_resumed_run_goes_on_with_the_next_prompts(resumed: Trained) -> None:
     state = resumed.json(f"checkpoints/step_{STEPS + 2:06d}/state.json")
     assert state["step"] == STEPS + 2 and state["prompts"]["position"] == 24 * (STEPS + 2)
     assert (resumed.folder / "model" / "config.json").is_file()
-    assert len(resumed.json("provenance.json")["resumed"]) == 1
+    assert len(resumed.json("provenance.json")["sessions"]) == 2
 
 
 # ---- the other ways to run ----

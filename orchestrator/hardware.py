@@ -1,0 +1,58 @@
+"""What a run has to work with on this host, and how much memory it takes.
+
+In: nothing. Out: plain facts. Must not know: Ray, runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def hardware() -> dict[str, Any]:
+    """{"cpu": model, "cores": usable ones, "memory_gib": total, "gpus": ["NVIDIA H100 80GB HBM3, 79.6 GiB", ...]}."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    return {
+        "cpu": " ".join(model.group(1).split()) if model else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": _gpus(),
+    }
+
+
+def _gpus() -> list[str]:
+    """Name and memory of each; none where NVIDIA's tool is missing or does not answer."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return []
+    rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line] if done.returncode == 0 else []
+    return [f"{name.strip()}, {float(mib) / 1024:.1f} GiB" for name, _, mib in rows]
+
+
+def memory_used_gib() -> float | None:
+    """Memory of this process and all that descend from it, GiB; pages that several share count once (Pss).
+
+    None on a cluster that was joined: its actors are no descendants.
+    """
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    total, raylet = 0, False
+    for process in family:
+        with contextlib.suppress(OSError, psutil.Error):  # it has just ended
+            raylet = raylet or process.name() == "raylet"
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total += sum(int(kib) for kib in re.findall(r"^Pss:\s+(\d+) kB", rollup, re.M))
+    return round(total / 2**20, 3) if raylet else None

@@ -1,0 +1,56 @@
+"""How to serve a run's model: the commands that a person pastes to start vLLM and to ask it something.
+
+In: a run folder and its configuration as plain objects (config.yaml). Out: text. Must not know: vLLM.
+
+vLLM's own defaults do not fit a small machine: its CPU backend claims 92 % of a NUMA node's memory, however little is
+free, casts a float32 model to bfloat16, and compiles for half a minute. A chat completion uses the model's chat
+template, which ends where the mode is chosen, so the answer's first token is the control token; tokenizers that call
+theirs special would hide it without `skip_special_tokens`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conf.shell import program
+
+HOST, PORT = "127.0.0.1", 8000
+
+
+def serve_command(model: Path, config: Mapping[str, Any]) -> str:
+    """`vllm serve` of `model` with the context length, the number format and, on a CPU, the cache of its run."""
+    rollout, dtype = config.get("rollout") or {}, (config.get("model") or {}).get("dtype")
+    words = [*program("vllm"), "serve", str(model), "--served-model-name", served_name(model), "--host", HOST]
+    if length := rollout.get("max_model_len"):
+        words += ["--max-model-len", str(length)]
+    if dtype:
+        words += ["--dtype", str(dtype)]
+    if rollout.get("device", "cpu") == "cpu":
+        words += ["--kv-cache-memory-bytes", f"{math.ceil(rollout.get('kv_cache_gib') or 1)}G", "--enforce-eager"]
+    return shlex.join(words)
+
+
+def ask_command(model: Path, config: Mapping[str, Any], problem: str) -> str:
+    """`curl` for one sampled answer, its control token shown."""
+    rollout = config.get("rollout") or {}
+    request = {
+        "model": served_name(model),
+        "messages": [{"role": "user", "content": problem}],
+        "max_tokens": rollout.get("max_response_tokens") or 128,
+        "temperature": rollout.get("temperature", 1.0),
+        "top_p": rollout.get("top_p", 1.0),
+        "skip_special_tokens": False,
+    }
+    address = f"http://{HOST}:{PORT}/v1/chat/completions"
+    body = json.dumps(request, ensure_ascii=False)
+    return shlex.join(["curl", "-s", address, "-H", "Content-Type: application/json", "-d", body])
+
+
+def served_name(model: Path) -> str:
+    """The run's name: what requests call the model by."""
+    return model.absolute().parent.name

@@ -1,0 +1,155 @@
+"""What a run says at its end, and `evaluate` of a model: figures, data, settings; commands that a shell takes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.compose import to_yaml
+from conf.schema import Config, DataConf, EvaluateConf, RewardConf
+from orchestrator.evaluate import _whole, free_name, heading, overall, table
+from orchestrator.results import result_lines, serving_lines
+from orchestrator.serving import ask_command, serve_command
+from orchestrator.validate import protocol
+from rollout.prompt import Prompt
+
+
+def cell(accuracy: float | None, problems: int, unjudged: int = 0) -> dict[str, Any]:
+    figures = {"accuracy": accuracy, "reward": accuracy, "think_rate": 0.5, "tokens": 20.0}
+    return figures | {"n": 2 * problems - unjudged, "problems": problems, "unjudged": unjudged}
+
+
+def prompts(**levels: int) -> list[Prompt]:
+    return [
+        Prompt(f"{level}/{i}", f"{level} {i}?", None, str(i), "own/problems", None if level == "none" else level)  # type: ignore[arg-type]
+        for level, count in levels.items()
+        for i in range(count)
+    ]
+
+
+def measured(conf: Config, **cells: dict[str, Any]) -> dict[str, Any]:
+    found = protocol(conf, prompts(**{level: figures["problems"] for level, figures in cells.items()}))
+    found |= {"model": "/models/mine", "too_long": 3, "ways": dict.fromkeys(("free", "think", "short"), cells)}
+    return found | {"overall": overall(found)}
+
+
+OWN = Config(data=DataConf(path="problems.jsonl", revision="abc"), evaluate=EvaluateConf(temperature=0.6, samples=2))
+
+
+def test_the_table_ends_with_all_levels_together() -> None:
+    found = measured(OWN, easy=cell(0.9, 30), hard=cell(0.1, 10, unjudged=2))
+    assert found["overall"]["free"]["accuracy"] == pytest.approx((0.9 * 30 + 0.1 * 10) / 40)  # problems count alike
+    assert found["overall"]["free"]["problems"] == 40 and found["overall"]["free"]["n"] == 78
+    low, high = found["overall"]["free"]["interval"]
+    assert low < 0.7 < high and (high - low) == pytest.approx(0.27, abs=0.03)  # 40 problems, not 78 answers
+    lines = table(found).splitlines()
+    assert [line.split()[:3] for line in lines[-6:-3]] == [["all", way, "40"] for way in ("free", "think", "short")]
+    assert len([line for line in lines if line.split()[0] == "hard"]) == 3
+    assert "6 answers are left out" in lines[-1] and "over problems" in lines[-2]
+
+
+def test_generated_levels_are_weighed_as_in_training() -> None:
+    found = measured(Config(), **{"2": cell(1.0, 8), "3": cell(1.0, 8), "7": cell(0.0, 8), "8": cell(0.0, 8)})
+    assert found["overall"]["free"]["accuracy"] == pytest.approx(0.8)
+    assert "2: 25 %, 3: 55 %, 7: 10 %, 8: 10 %" in table(found)
+
+
+def test_data_without_levels_has_one_row_for_each_mode() -> None:
+    lines = table(measured(OWN, none=cell(None, 5, unjudged=10))).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["all"] * 3 and "–" in lines[1]
+
+
+def test_what_was_measured_is_said() -> None:
+    data, sampling = heading(measured(OWN, none=cell(0.5, 5)))[1:]
+    assert "own/problems (path problems.jsonl, revision abc): 5 problems, held out of it" in data
+    assert "3 more were left out" in data and "evaluate.questions" not in data
+    assert sampling == "sampling: temperature 0.6, top_p 1, 2 to a problem, at most 128 tokens, seed 1234"
+    other = measured(Config(data=DataConf(path="openai/gsm8k")), none=cell(0.5, 5))
+    assert "subset main, split train, revision 740312add" in heading(other)[1]  # the pinned one
+
+
+def test_the_first_of_many_problems_are_called_so() -> None:
+    conf = replace(OWN, evaluate=replace(OWN.evaluate, questions=8))
+    assert (
+        "5 problems, held out of it (no more than evaluate.questions=8)"
+        in heading(measured(conf, none=cell(0.5, 5)))[1]
+    )
+
+
+def test_data_that_is_only_measured_is_measured_whole() -> None:
+    """No part of it is held out of the other; a validation set that was named stays."""
+    whole = _whole(OWN)
+    assert (whole.validation.path, whole.validation.revision) == ("problems.jsonl", "abc")
+    assert "held out" not in heading(measured(whole, none=cell(0.5, 5)))[1]
+    named = replace(OWN, validation=replace(OWN.validation, path="other.jsonl"))
+    assert _whole(named) == named and _whole(Config()) == Config()
+
+
+def test_the_same_problems_have_the_same_hash_and_others_another() -> None:
+    one, same, other = (protocol(OWN, prompts(none=n))["data"]["sha256"] for n in (5, 5, 6))
+    assert one == same != other
+
+
+def test_no_measurement_is_written_over(tmp_path: Path) -> None:
+    names = set()
+    for data in ("own/problems", "own/problems", "other"):
+        path = free_name(tmp_path, data)
+        path.write_text("{}")
+        names.add(path.name)
+    assert len(names) == 3 and all(name.startswith("evaluate-") and name.endswith(".json") for name in names)
+
+
+# ---- the end of a run ----
+
+
+def finished(folder: Path, conf: Config, evaluation: dict[str, Any]) -> Path:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "config.yaml").write_text(to_yaml(conf))
+    (folder / "samples.jsonl").write_text(json.dumps({"step": 0, "problem": "it's 1+1?"}) + "\n")
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def evaluated(conf: Config, accuracy: float) -> dict[str, Any]:
+    ways = {way: {"all": cell(accuracy, 16)} for way in ("free", "think", "short")}
+    return protocol(conf, prompts(none=16)) | {"models": {"warmup": ways, "final": ways}}
+
+
+def test_own_data_has_figures_and_no_goals(tmp_path: Path) -> None:
+    text = "\n".join(result_lines(finished(tmp_path / "run", OWN, evaluated(OWN, 0.0625))))
+    assert "goal" not in text and "met" not in text and "regret" in text
+    assert "after it, free choice: 6.2 % right (95 %: 1.1 to 28.3 %), 20.0 tokens an answer" in text
+
+
+def test_the_quickstart_has_goals(tmp_path: Path) -> None:
+    lines = result_lines(finished(tmp_path / "run", Config(), evaluated(Config(), 0.0)))
+    assert len(lines) == 8 and lines[0].split(":")[0].startswith("  not measured  regret")
+    assert "  NOT met  accuracy over the mix: 0.0 % (goal: ≥ 93 %)" in lines
+
+
+def test_rewards_are_those_that_were_used() -> None:
+    own = Config(reward=RewardConf(function="mine:score"))
+    assert protocol(own, prompts(none=1))["rewards"] == {"function": "mine:score"}
+    assert protocol(Config(), [])["rewards"]["correct_think"] == 0.5
+
+
+def test_a_model_is_served_by_commands_that_a_shell_takes(tmp_path: Path) -> None:
+    run = finished(tmp_path / "my runs" / "one", Config(), evaluated(Config(), 0.5))
+    serve, ask = (shlex.split(line) for line in serving_lines(run)[1::2])
+    assert serve[1:3] == ["serve", str(run / "model")] and Path(serve[0]).name == "vllm"
+    flags = dict(zip(serve[3:-1:2], serve[4:-1:2], strict=True))
+    assert flags["--served-model-name"] == "one" and flags["--dtype"] == "float32"
+    assert flags["--max-model-len"] == "2048" and flags["--kv-cache-memory-bytes"] == "1G"
+    assert serve[-1] == "--enforce-eager"
+    request = json.loads(ask[ask.index("-d") + 1])
+    assert request["messages"] == [{"role": "user", "content": "it's 1+1?"}] and request["model"] == "one"
+    assert request["skip_special_tokens"] is False and request["max_tokens"] == 128
+    on_gpu = serve_command(run / "model", {"rollout": {"device": "gpu", "max_model_len": 9}, "model": {}})
+    assert "--enforce-eager" not in on_gpu and "--kv-cache" not in on_gpu and "--max-model-len 9" in on_gpu
+    assert "curl" in ask_command(run / "model", {}, "1?") and not serving_lines(tmp_path)
