@@ -126,7 +126,8 @@ def free_name(folder: Path, data: str) -> Path:
 def heading(found: Mapping[str, Any]) -> list[str]:
     """What was measured, and how."""
     data, asked = found["data"], sum(found["questions"].values())
-    at = ", ".join(f"{key} {data[key]}" for key in ("path", "subset", "split", "revision") if data.get(key))
+    named = {"path": ", ".join(map(str, data["path"]))} if isinstance(data["path"], list) else {}
+    at = ", ".join(f"{k} {v}" for k in ("path", "subset", "split", "revision") if (v := (data | named).get(k)))
     held = ", held out of it" if data["held_out"] else ""
     if found["questions_per_level"] is None and asked + found["too_long"] == found["limit"]:
         held += f" (no more than evaluate.questions={found['limit']})"

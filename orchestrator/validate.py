@@ -172,11 +172,12 @@ def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
     mix = dict(zip(map(str, data.arithmetic.levels), data.arithmetic.weights, strict=True)) if generated else counts
     total = sum(mix.get(level, 0) for level in counts) or 1
     source = conf.validation if conf.validation.path is not None else data
-    pinned = HUB_SETS.get(source.path or "")
+    pinned = HUB_SETS.get(source.path) if isinstance(source.path, str) else None
+    first, *others = dict.fromkeys(p.source for p in prompts) or [None]
     named = {key: getattr(source, key) or getattr(pinned, key, None) for key in ("revision", "subset", "split")}
     content = hashlib.sha256(json.dumps([[p.uid, p.problem, p.answer] for p in prompts]).encode()).hexdigest()
     return {
-        "data": {"name": prompts[0].source if prompts else None, "path": source.path}
+        "data": {"name": f"{first} and {len(others)} more" if others else first, "path": source.path}
         | {key: value for key, value in named.items() if value is not None}
         | {"held_out": not generated and source is data, "sha256": content},
         "levels": [*counts],

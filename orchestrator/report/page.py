@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -496,8 +497,10 @@ def health(run: Run) -> list[Record]:
         lines = [
             Line(n, series(records, key), c) for (n, key), c in zip(keys, ("--ink", "--a", "--faint"), strict=False)
         ]
-        svg = line_plot(lines, f"{title} over steps", x_end=end, form=form, log=kind == "log", small=True)
+        if any(key == "memory/host_gib" for _, key in keys):  # looked at now and then: no gaps between
+            lines = [replace(line, points=[p for p in line.points if p[1] is not None]) for line in lines]
         lines = [line for line in lines if any(value is not None for _, value in line.points)]
+        svg = line_plot(lines, f"{title} over steps", x_end=end, form=form, log=kind == "log", small=True)
         last = [next((v for _, v in reversed(line.points) if v is not None), None) for line in lines]
         values = [_or_dash(form)(value) for value in last]
         if len(lines) < 2 and len(keys) < 2:

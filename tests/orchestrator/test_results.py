@@ -73,6 +73,13 @@ def test_what_was_measured_is_said() -> None:
     assert "subset main, split train, revision 740312add" in heading(other)[1]  # the pinned one
 
 
+def test_several_files_are_all_named() -> None:
+    conf = replace(OWN, data=DataConf(path=["a.jsonl", "b.jsonl"]))
+    asked = [replace(prompt, source=f"own/{prompt.uid[0]}") for prompt in prompts(a=1, b=1)]
+    found = protocol(conf, asked) | {"model": "m", "too_long": 0}
+    assert "data: own/a and 1 more (path a.jsonl, b.jsonl): 2 problems" in heading(found)[1]
+
+
 def test_the_first_of_many_problems_are_called_so() -> None:
     conf = replace(OWN, evaluate=replace(OWN.evaluate, questions=8))
     assert (
