@@ -12,14 +12,15 @@ What does what: own spelling, grammar and evaluation for every answer (`reward.m
 
 Rules, where peers disagree:
 - Equal values are equal in any form: 22/1700 = 11/850, 10^4 = 10000. When one side is written as a decimal, relative
-  tolerance 1e-6, never absolute (1.4142135623730951 = sqrt 2; 2.23 is not 2.232; 3.14 is not pi). Else exactly.
+  tolerance 1e-6, never absolute (1.4142135623730951 = sqrt 2; 2.23 is not 2.232; 3.14 is not pi), and none against a
+  whole number (`reward.maths.tolerance`). Else exactly.
 - x% equals x/100 and x. Units, money signs and "degrees" that only one side writes do not count; two known units must
-  agree (5 km is 5000 m, not 5 m). 5 million is not 5.
+  agree (5 km is 5000 m, not 5 m). What is no unit (`reward.maths.unit_words`) counts: "5 (or 6)", 5 million is not 5.
 - Comma lists and sets are unordered, and a list's repeated members count; tuples, ratios (up to scale) and interval
   brackets are ordered; a set is not a tuple. A list, as "1 or 2" is, never equals a single gold.
 - x = 5 equals 5, and a + b = 5 does, but 2x = 5 does not; named values compare by name; a chain of equal values equals
-  its last; an approximation (A ~ 3.01) stands for A. A solved inequality equals its interval.
-- 1,234 is a number, or a pair when the gold is one; 1,22 may be 1.22; 4 2 is neither.
+  its last; an approximation (A ~ 3.01) stands for A. A solved inequality equals its interval, not one in another name.
+- 1,234 is a number, or a pair when the gold is one; 12 345 is one; 1,22 may be 1.22; 4 2 is neither.
 - Text compares without case, spaces and punctuation. An empty gold matches nothing.
 """
 
@@ -32,7 +33,8 @@ from functools import lru_cache
 
 from reward.maths.grammar import MAX_CHARS, Node, Unreadable, parse
 from reward.maths.meaning import meant, some
-from reward.maths.spelling import tidy
+from reward.maths.spelling import denies, tidy, without_unit
+from reward.maths.tolerance import close
 from reward.maths.units import split
 from reward.maths.words import same_text, squash
 
@@ -42,8 +44,7 @@ Gold = str | tuple[str, ...]
 
 _PLAIN = re.compile(r"([+-]?)(?:\\?\$)?(?:(\d{1,3}(?:,\d{3})+|\d+)(\.\d*)?|(\.\d+))(?:/(\d+))?")
 _FRAC = re.compile(r"([+-]?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
-_MAX_PLAIN = 400  # characters
-TOLERANCE = Fraction(1, 10**6)
+_MAX_PLAIN = 4_100  # characters, within what Python converts
 
 
 def plain_number(text: str) -> tuple[Fraction, bool] | None:
@@ -83,7 +84,7 @@ def quick(gold: str, answer: str) -> bool | None:
     if a is None or b is None:
         return None
     if a[1] or b[1]:
-        return abs(a[0] - b[0]) <= TOLERANCE * min(abs(a[0]), abs(b[0]))
+        return close(a[0], b[0])
     return a[0] == b[0]
 
 
@@ -116,8 +117,10 @@ def equivalent(gold: str, answer: str) -> bool:
         return decided
     if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS:
         return squash(gold) == squash(answer)
-    if same_text(gold, answer):
-        return True
+    if (same := same_text(gold, answer)) is not None:
+        return same
+    if (name := _name(gold)) and (named := _name(answer)) and name != named:
+        return False
     factor = Fraction(1)
     unit, other = split(gold), split(answer)
     if unit and other:
@@ -127,6 +130,8 @@ def equivalent(gold: str, answer: str) -> bool:
             return False
         else:
             gold, answer, factor = unit[0], other[0], unit[1][1] / other[1][1]
+    elif unit is None:
+        gold = without_unit(gold)
     return _same_meaning(gold, answer, factor)
 
 
@@ -159,11 +164,20 @@ def warm() -> None:
     equivalent("\\sqrt{2}", "2^{1/2}+0")
 
 
+_NAME = re.compile(r"[\s$]*([a-zA-Z])\s*=(?:[^=a-zA-Z\\]|\\[a-zA-Z]{2,}|\\[^a-zA-Z])*$")
+
+
+def _name(text: str) -> str | None:
+    """x of "x = 5", whose other side has no letter; the same in either case."""
+    match = _NAME.match(text)
+    return match[1].casefold() if match else None
+
+
 @lru_cache(maxsize=256)
 def readings(text: str) -> tuple[Node, ...]:
     """The trees that a text may stand for: 1,234 is a number or a pair, 1,22 a pair or 1.22."""
     short = tidy(text)
-    if re.fullmatch(r"-?(?:0,\d+|\d+,\d{2}|\d+,\d{4,})", short):
+    if re.fullmatch(r"-?(?:0,\d+|\d+,\d{2}|\d{1,2},\d{4,})", short):
         return tuple(
             _read(short.replace(",", ".")) + ([] if re.search(r",0\d", short) else _read(short, thousands=False))
         )
@@ -183,4 +197,4 @@ def _read(text: str, thousands: bool = True) -> list[Node]:
         return [meant(parse(text, thousands))]
     except Unreadable:
         label = _LABEL.match(text)  # m\angle ABC = 60
-        return _read(text[label.end() :].strip(), thousands) if label else []
+        return _read(text[label.end() :].strip(), thousands) if label and not denies(label[0]) else []

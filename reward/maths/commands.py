@@ -122,7 +122,9 @@ class Commands(Cursor):
             if self.accept("["):
                 order = self.sum()
                 self.expect("]")
-            return ("pow", self.argument() if name == "sqrt" else self.power(), ("div", ONE, order))
+            node = ("pow", self.argument() if name == "sqrt" else self.power(), ("div", ONE, order))
+            self.nothing_left()
+            return node
         if name in FUNCTIONS:
             return self.function(name)
         if name in _BIG:
@@ -141,11 +143,17 @@ class Commands(Cursor):
             return self.symbol(name + "_" + self.subscript())
         return self.symbol("\\" + name)
 
+    def nothing_left(self) -> None:
+        r"""\frac131 and \sqrt71 are no number: TeX takes one digit each, and nobody means a product with the rest."""
+        if self.rest == self.at:
+            raise Unreadable("digits behind an argument of one digit")
+
     def fraction(self) -> Node:
         r"""\frac{a}{b}; \frac{d}{dx} takes what follows."""
         start = self.at
         above = self.argument()
         below = self.argument()
+        self.nothing_left()
         if above == ("sym", "d") and below[0] == "mul" and below[1] == ("sym", "d") and below[2][0] == "sym":
             if not self.starts_factor():
                 self.at = start

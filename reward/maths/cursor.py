@@ -31,6 +31,7 @@ class Cursor:
         self.at = 0
         self.depth = 0
         self.bars = 0  # open |
+        self.rest = -1  # where the digits stand that an argument of one digit left over
         self.bound: set[str] = set()  # names that a sum or limit runs over
 
     def peek(self) -> Token:

@@ -48,7 +48,8 @@ def equal(a: Node, b: Node) -> bool:
     if kinds == {"seq"}:
         return a[1:3] == b[1:3] and _in_order(a[3], b[3])
     if kinds == {"ratio"}:
-        return _in_order(a[1], b[1]) or _same_ratio(a[1], b[1])
+        parts = _by_name(a, b)
+        return _in_order(a[1], parts) or _same_ratio(a[1], parts)
     if kinds == {"residue"}:
         return equal(a[2], b[2]) and equal(("fn", "mod", a[1], a[2]), ("fn", "mod", b[1], b[2]))
     if kinds == {"setop"}:
@@ -105,12 +106,21 @@ def _as_reals(a: Node, b: Node) -> bool | None:
     """As sets of real numbers; None where one of them is none. Two pairs stay pairs."""
     if a[0] == b[0] == "rel" and a[1][1::2] == b[1][1::2] == ("=",):
         return None
+    if (one := _variable(a)) and (two := _variable(b)) and one != two:
+        return False
     try:
-        one = reals.pieces(a, solve=True)
-        two = reals.pieces(b) if one is not None else None
-        return None if one is None or two is None else reals.equal(one, two, decimal(a, b))
+        first = reals.pieces(a, solve=True)
+        second = reals.pieces(b) if first is not None else None
+        return None if first is None or second is None else reals.equal(first, second, decimal(a, b))
     except Undefined:
         return None
+
+
+def _variable(node: Node) -> str | None:
+    """The variable that inequalities are about, where there is one: x of "x < 1 or x > 3", and of "|x| < 2"."""
+    relations = [node] if node[0] == "rel" else node[1] if node[0] in ("or", "list", "set") else []
+    found = set().union(*(names(one) for one in relations if one[0] == "rel")) - {"mathbb_R"}
+    return found.pop() if len(found) == 1 else None
 
 
 def _operands(node: Node, op: str) -> tuple[Node, ...]:
@@ -165,6 +175,15 @@ def _same_ratio(a: Sequence[Node], b: Sequence[Node]) -> bool:
         return False
 
 
+def _by_name(a: Node, b: Node) -> tuple[Node, ...]:
+    """The parts of b, in the order of a's names where both name the same: b : a = 4 : 3 is a : b = 3 : 4."""
+    parts: tuple[Node, ...] = b[1]
+    if len(a) < 3 or len(b) < 3 or len(set(a[2])) < len(a[2]) or set(a[2]) != set(b[2]):
+        return parts
+    named = dict(zip(b[2], parts, strict=True))
+    return tuple(named[name] for name in a[2])
+
+
 def _clock(parts: Sequence[Node]) -> bool:
     return all(part[0] == "num" for part in parts) and parts[0][1] <= 24 and 10 <= parts[1][1] < 60
 
@@ -189,7 +208,10 @@ def _same_named(a: Node, b: Node) -> bool:
 
 def _roots(node: Node) -> bool:
     """x_1 = 2, x_2 = 3: one unknown with several values."""
-    return len({name.partition("_")[0] for name, _ in node[1]}) == 1
+    return (
+        not any(name.startswith("\\") for name, _ in node[1])
+        and len({name.partition("_")[0] for name, _ in node[1]}) == 1
+    )
 
 
 # ------------------------------------------------------------------ relations

@@ -235,7 +235,7 @@ class _Parser(Commands):
         return degrees
 
     def radix(self) -> int:
-        radix = self.argument()
+        radix = number(self.take()[1]) if self.peek()[0] == "num" else self.argument()
         if radix[0] != "num" or radix[1].denominator != 1 or not 2 <= radix[1] <= 36:
             raise Unreadable("base must be 2..36")
         return int(radix[1])
@@ -254,6 +254,7 @@ class _Parser(Commands):
             return self.group()
         if kind == "num" and value[:2].isdigit() and len(value) > 1:
             self.tokens[self.at] = ("num", value[1:])
+            self.rest = self.at
             return number(value[0])
         return self.atom()
 

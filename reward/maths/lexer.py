@@ -41,6 +41,7 @@ _OPS = {"**": "^", "==": "="}
 _UNSUPPORTED = {
     "oint", "partial", "nabla", "ldots", "dots", "cdots", "forall", "implies", "exists", "subset", "subseteq",
     "subsetneq", "supset", "supseteq", "supsetneq", "notin", "prec", "succ", "mapsto", "iff",
+    "not", "nexists", "ncong", "nless", "ngtr", "neg",
 }  # fmt: skip
 _WORDS = {"pi", "theta", "infty", "and", "or", "mod", "alpha", "beta", "gamma", "sqrt", "cbrt", "binom", "lambda"}
 _NO_WORDS = {

@@ -130,14 +130,16 @@ def meant(node: Node) -> Node:
 def _relation(parts: list[Any]) -> Node:
     while "≈" in parts and len(parts) > 1:
         at = parts.index("≈")
+        if not _roughly(parts[at - 1], parts[at + 1]):
+            return ("rel", tuple(parts))
         parts = parts[at + 1 :] if is_name(parts[at - 1]) and at == 1 else parts[:at]
     if len(parts) == 1:
         return meant(parts[0])
     ops = set(parts[1::2])
     if ops == {"∈"} and len(parts) == 3 and is_name(parts[0]):
         inner = meant(parts[2])
-        if inner[0] == "sym":
-            return ("rel", tuple(parts))
+        if inner[0] == "sym" or (parts[0][0] == "sym" and _of_reals(inner)):
+            return ("rel", (*parts[:2], inner))  # which variable it is counts: t >= 2 is not x >= 2
         return ("set", inner[1]) if inner[0] in ("list", "or") else inner
     if ops == {"≡"} and len(parts) == 3 and is_name(parts[0]):
         right = parts[2]
@@ -148,6 +150,8 @@ def _relation(parts: list[Any]) -> Node:
         return ("rel", tuple(parts))
     if len(parts) == 3 and (pairs := _pairs(parts[0], parts[2])):
         return ("named", pairs)
+    if len(parts) == 3 and (ratio := _named_ratio(parts[0], parts[2])):
+        return ratio
     if is_name(parts[-1]) and not is_name(parts[0]) and not names(parts[0]):
         parts.reverse()
     while len(parts) > 3 and is_name(parts[0]):
@@ -155,6 +159,13 @@ def _relation(parts: list[Any]) -> Node:
     if len(parts) == 3 and is_name(parts[0]) and not _is_equation(parts):
         return meant(parts[2])
     return ("rel", tuple(parts))
+
+
+def _of_reals(node: Node) -> bool:
+    """Whether a tree is an interval, or a union of such."""
+    from reward.maths.reals import pieces
+
+    return node[0] in ("seq", "setop") and pieces(node) is not None
 
 
 def _is_equation(parts: list[Any]) -> bool:
@@ -170,6 +181,29 @@ def _pairs(left: Node, right: Node) -> tuple[tuple[str, Node], ...] | None:
     if any(item[0] != "sym" for item in left[3]) or len(set(left[3])) < len(left[3]):
         return None
     return tuple((name[1], meant(value)) for name, value in zip(left[3], right[3], strict=True))
+
+
+def _roughly(exact: Node, rounded: Node) -> bool:
+    """Whether A ~ B may be said of two numbers: 70/9 ~ 7.78, and ~ 8; of names it may always."""
+    from reward.maths.value import Undefined, evaluate, real
+
+    if names(exact) or names(rounded):
+        return True
+    try:
+        a, b = evaluate(exact, {}), evaluate(rounded, {})
+        if isinstance(a, list) or isinstance(b, list) or not (real(a) and real(b)):
+            return True
+        off = abs(float(a.real) - float(b.real))
+        return off <= 0.01 * abs(float(a.real)) or (rounded[0] == "num" and off <= 0.5)
+    except (Undefined, OverflowError):
+        return True
+
+
+def _named_ratio(left: Node, right: Node) -> Node | None:
+    """a : b = 3 : 4 as a ratio that knows its names."""
+    if not left[0] == right[0] == "ratio" or len(left[1]) != len(right[1]) or not all(map(is_name, left[1])):
+        return None
+    return ("ratio", tuple(meant(item) for item in right[1]), tuple(map(str, left[1])))
 
 
 def _list(node: Node) -> Node:

@@ -13,7 +13,8 @@ from typing import Any
 
 from reward.maths.grammar import Node
 from reward.maths.meaning import children, constants, names, some
-from reward.maths.value import Undefined, evaluate, ratio, real, same
+from reward.maths.residues import same_residues
+from reward.maths.value import TooLarge, Undefined, evaluate, ratio, real, same
 
 _INTEGERS = set("nkmNjlr")  # names that usually stand for whole numbers
 
@@ -55,6 +56,8 @@ def constant_ratio(a: Node, b: Node) -> Any:
 
 
 def same_value(a: Node, b: Node) -> bool:
+    if a[0] == b[0] == "pct":
+        return _at_points(a[1], b[1])
     for one, other in ((a, b), (b, a)):
         if one[0] == "pct" and other[0] != "pct":
             return _at_points(one[1], other) or _at_points(one, other)
@@ -91,14 +94,20 @@ def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
     imaginary = any("i" in constants(node) for node in (a, b))
     several = len(symbols) > 1 and not any("abs" in _functions(node) for node in (a, b))
     compared = unreal = 0
+    exact = True
     for point in _points(symbols, whole):
         values = []
         for node in (a, b):
             try:
                 values.append(evaluate(node, point))
+            except TooLarge:
+                values.append(...)
             except Undefined:
                 values.append(None)
         x, y = values
+        if x is ... and y is ... and not symbols:
+            return same_residues(a, b) is True
+        x, y = (None if value is ... else value for value in (x, y))
         if x is None and y is None:
             continue
         if x is None or y is None:
@@ -112,7 +121,10 @@ def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
             continue  # outside the reals
         if not same(x, y, loose):
             return False
-        if not symbols:
-            return True
+        exact = exact and isinstance(x, Fraction) and isinstance(y, Fraction)
         compared += 1
+        if not symbols:
+            break
+    if compared and not exact and same_residues(a, b) is False:
+        return False  # alike in their first 40 digits only
     return compared > 0 or unreal > 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from reward.maths.lexer import FUNCTIONS
 from reward.maths.symbols import SUBSCRIPT, SUPERSCRIPT, shown
+from reward.maths.unit_words import is_unit
 
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NUMBERS = (
@@ -21,16 +22,21 @@ _NUMBERS = (
 _NAMES = {name: str(value) for value, name in enumerate(_NUMBERS)}
 _BASES = {name: str(value) for value, name in enumerate(_NUMBERS[2:17], 2)}
 _FUNCTIONS = FUNCTIONS | {"arcsinh", "arccosh", "arctanh", "lcm", "gcd", "sgn", "cotan", "tg", "ctg", "cosec", "asin"}
-_UNITS = (
-    "mm|cm|dm|km|nm|ft|in|yd|mi|kg|mg|lb|lbs|oz|ml|mL|hr|hrs|min|mins|sec|secs|mph|kph|rpm|Hz|cents?|USD|"
-    "sq|units?|m/s|km/h|cm/s"
+# that need no \\text, as 2x and 5 m are products
+_SHORT_UNITS = frozenset(
+    ("mm", "cm", "dm", "km", "nm", "ft", "in", "yd", "mi", "kg", "mg", "lb", "oz", "ml", "mL", "hr", "Hz", "sq", "cu")
+    + ("fl", "US", "m/s", "km/h", "cm/s", "kW", "Pa", "mW")
 )
+_NO_UNITS = _FUNCTIONS | {"and", "mod", "choose", "sqrt", "for", "when"}
 _WORD = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|operatorname\*?)"
 _UNIT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|hbox|mathrm|rm)"
 _SCALE = "(hundred|thousand|million|billion|trillion)"
-# what may follow a number without being its unit
-_NO_UNIT = (
-    r"and\b|or\b|mod\b|choose\b|log\b|ln\b|sin\b|cos\b|tan\b|sqrt\b|pi\b|to\b|if\b|for\b|when\b|in\b\s*[\[({]|i\b|e\b"
+_PERCENT = r"(?:per\s?cents?|percentages?(?:\s+points?)?|pct\.?)"
+_PLUS_MINUS = r"(?:plus\s*(?:or|-|/)\s*minus|positive\s+(?:or|and)\s+negative)"
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d)|[²³])?"
+_UNIT_GROUP = rf"{_UNIT}\s*\{{[^{{}}]*\}}{_POWER}"
+_DENIES = re.compile(
+    r"\b(?:not|no|never|isn't|except|but|wrong|false|unlike|other than|without|maybe|perhaps|guess|either|possibly)\b"
 )
 
 
@@ -41,6 +47,61 @@ _INSIDE = r"\s*[^\[\](),]+,\s*[^\[\](),]+"  # of an interval
 def _text(inner: str) -> str:
     """A pattern for the words in \\text{...} and the like."""
     return _WORD + r"\s*\{\s*" + inner + r"\s*\}"
+
+
+def _units(match: re.Match[str]) -> str:
+    """What is left of \\text{...} groups behind a number once its unit is gone: nothing, or what was no unit."""
+    one = re.search(r"(?<![\d.,/])1$", match.string[max(0, match.start() - 8) : match.start()]) is not None
+    whole, end = match["units"], 0
+    for group in _GROUP.finditer(whole):
+        said = _INNER.sub(r" \1 ", whole[: group.end()])
+        if re.match(r"\s*[ap]\.?\s?m\b", said, re.IGNORECASE) or not is_unit(said, one):
+            break
+        end = group.end()
+    return " " + whole[end:] if end else match[0]
+
+
+def _plain_units(match: re.Match[str]) -> str:
+    one = match[0][0] == "1" and not re.search(r"[\d.,/]$", match.string[: match.start()])
+    said = match["units"].strip()
+    first = re.split(r"[\s.^]", said, maxsplit=1)[0]
+    known = (len(first) > 2 or first in _SHORT_UNITS) and first not in _NO_UNITS
+    return match[0][0] if known and is_unit(said, one) else match[0]
+
+
+_TRUSTED = re.compile(rf"(?<=[\d}})])(?:\s*{_UNIT}\s*\{{([^{{}}]*)\}}|\s+\(([a-zA-Z][^()]*)\))[\s.$]*$")
+
+
+def without_unit(gold: str) -> str:
+    """A gold answer without the words or the parentheses behind its number: "9 (apples)" is "9"."""
+    match = _TRUSTED.search(gold)
+    if match is None:
+        return gold
+    unit = is_unit(match[1], trusted=True) if match[2] is None else _noted(match[2], trusted=True)
+    return gold[: match.start()] if unit else gold
+
+
+def _noted(words: str, trusted: bool = False) -> bool:
+    """Whether words in parentheses are a unit: 9 (apples); 3 (xy) is a product."""
+    return is_unit(words) if len(words) < 4 else is_unit(words, trusted=trusted)
+
+
+def _introduction(match: re.Match[str]) -> str:
+    """\\text{The answer is } goes, \\text{The answer is not: } stays."""
+    return match[0] if denies(match[0]) else ""
+
+
+def denies(words: str) -> bool:
+    """Whether words in front of an answer take it back, as "not equal to" does."""
+    return _DENIES.search(words.casefold()) is not None
+
+
+def _named_ratio(match: re.Match[str]) -> str:
+    """boys : girls = 3 : 4, each name one symbol."""
+    names = [re.sub("[^a-zA-Z]", "", _INNER.sub(r"\1", name)) for name in match[1].split(":")]
+    if not all(names) or any(name in _FUNCTIONS for name in names):
+        return match[0]
+    return " : ".join(name if len(name) == 1 else f"\\named{name} " for name in names) + " = "
 
 
 def _groups(match: re.Match[str]) -> str:
@@ -85,10 +146,15 @@ _RULES: list[tuple[str, Any]] = [
     (r"\{([-+,.:])\}", r"\1"),
     # 1\,234\,567: thin spaces group digits in threes, or they separate
     (r"(?<![\d.])\d{1,3}(?:\s?\\[,;:!]\s?\d{3})+(?!\d)", _groups),
+    (rf"(?:{_text(_PLUS_MINUS)}|\b{_PLUS_MINUS}(?=\s*[\d\\$])|\+\s?/\s?-|(?:^|(?<==))\s*\+-(?=\s*\d))", r"\\pm "),
     # ---- ratios, spaces, fractions
     (r"\\colon(?![a-zA-Z])|" + _text(":"), ":"),
     (r"(?<=\d)\s*(?:" + _text("to") + r"|(?<=\s)to(?=\s))\s*(?=\d)", ":"),
     (r"\\(?:[,;: >]|q?quad(?![a-zA-Z])|(?:display|text|script)style(?![a-zA-Z])|(?:no)?limits(?![a-zA-Z]))|~", " "),
+    # 12 345 678: so do spaces
+    (r"(?<![\w.,}\])\\/^])(?<!\d[\s/])[1-9]\d{0,2}(?:\s\d{3})+(?![\d/])(?!\s*(?:\d|/|\\frac))", _groups),
+    (rf"^((?:\s*+{_WORD}\s*\{{[^{{}}\d:]*+\}}\s*+|[a-zA-Z\s]++)(?::(?:\s*+{_WORD}\s*\{{[^{{}}\d:]*+\}}\s*+|[a-zA-Z\s]++))++)=(?=\s*\\?[\w(])",
+     _named_ratio),
     (r"\\(?:[dtc]frac)(?![a-zA-Z])", r"\\frac"),
     (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
     # ---- degrees and per cent
@@ -96,7 +162,7 @@ _RULES: list[tuple[str, Any]] = [
     (r"(?<=\d)\s*\^\s*\{?\s*(?:\\circ|°)\s*\}?\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),
     (r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\}|\{\s*°\s*\}|°)|\\degree(?![a-zA-Z])|(?<=\d)\s*degrees?\b", "°"),
     (_text("degrees?"), "°"),
-    (_text("(?:percent|per cent)") + r"|\\%|(?<=[\d}])\s*(?:percent|per cent)\b", "%"),
+    (rf"{_text(_PERCENT)}|\\%|(?<=[\d}}])\s*{_PERCENT}(?![a-z])", "%"),
     (_text(r",?\s*(and|or)\s*,?"), r" \1 "),
     # ---- words that are mathematics
     (_text(r"[aA]ll\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+(?:numbers?\s*)?x)?"), r"\\mathbb{R}"),
@@ -122,7 +188,7 @@ _RULES: list[tuple[str, Any]] = [
     (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times "),
     # ---- letters
     (r"\\mathrm\s*\{\s*(d|e|i)\s*\}", r" \1 "),
-    (r"\\math(?:bf|rm)\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+    (r"(?<![\d}])(?<![\d}]\s)\\math(?:bf|rm)\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
     (r"\\mathcal\s*\{\s*([A-Z])\s*\}", r" \1"),
     # unit vectors, and names of angles and figures, are one symbol each
     (r"\\(?:mathbf|hat|vec|boldsymbol|bm|overrightarrow)\s*\{\s*(?:\\mathbf\s*\{\s*|\\)?([ijk])(?:math)?\s*\}(?:\s*\})?",
@@ -135,31 +201,85 @@ _RULES: list[tuple[str, Any]] = [
     (r"\\(?:boldsymbol|bm|mathbf|mathit|pmb|underline|underbar|ensuremath|emph)(?=\s*\{)", ""),  # bold is no meaning
     (r"(_\s*(?:\{\s*\d+\s*\}|\d))\s*\\mathrm\s*\{\s*([A-Z][a-z]?)\s*\}", r"\1 \2"),  # H_2O
     # ---- words that are none
-    # words behind a number are its unit: 17\text{ miles}, 865 \mbox{ inches}^2
-    (
-        r"(?:(?<=[\d})°%!])|(?<=\\pi))\s*" + _UNIT + r"\s*\{(?!\s*(?:[ap]\.?\s?m\b|if\b|for\b|when\b))[^{}]*\}"
-        r"(?:\s*\^\s*(?:\{\s*-?\d+\s*\}|\d))?"
-        r"(?:\s*[/·]\s*" + _WORD + r"\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\s*-?\d+\s*\}|\d))?)?",
-        " ",
-    ),
+    # words behind a number are its unit, if they may be: 17\text{ miles}, 865 \mbox{ inches}^2
+    (rf"(?:(?<=[\d}})°%!])|(?<=\\pi))\s*(?P<units>{_UNIT_GROUP}(?:\s*(?:[/·*]|\\cdot(?![a-z]))?\s*{_UNIT_GROUP})*)",
+     _units),
+    (r"(?<=\d)" + _text("!"), ""),  # an exclamation mark, and no factorial
     (_text(r"([a-zA-Z]+)"), lambda m: f"\\{m[1]} " if m[1] in _FUNCTIONS else m[0]),
     # what an answer is introduced by: \text{Area} = 36, \text{The answer is } 36
-    (r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", ""),
-    (r"^\s*" + _WORD + r"\s*\{[^{}\d]{3,}\}(?:_\{?\w+\}?)?\s*(?:=|:|\\approx(?![a-z]))", ""),
-    (r"^\s*(?:[a-zA-Z]{3,}\s+)*[a-zA-Z]{4,}\s*[=:](?!=)\s*(?=\S)", ""),
-    (_WORD + r"\s*\{\s*(?:if|for|when|where|otherwise|else)\s*(?:\}|(?=[^{}]*\}))", r" \\text{"),
+    (r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", _introduction),
+    (r"^\s*" + _WORD + r"\s*\{[^{}\d]{3,}\}(?:_\{?\w+\}?)?\s*(?:=|:|\\approx(?![a-z]))", _introduction),
+    (r"^\s*(?:[a-zA-Z]{3,}\s+)*[a-zA-Z]{4,}\s*[=:](?!=)\s*(?=\S)", _introduction),
+    (_WORD + r"\s*\{\s*(?:if|for|when|where|otherwise|else)\s*(?:\}(?=\s*[^\s.$])|(?=[^{}]*[^{}\s][^{}]*\}))",
+     r" \\text{"),
     (_WORD + r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r" \1 "),
     (r"\\text\s*\{", " "),
-    (
-        r"(?<=[\d})%°])(?:\s*(?:" + _UNITS + r")|\s+(?!" + _NO_UNIT + r")[a-zA-Z]{3,})(?:\s+[a-zA-Z]{2,})*"
-        r"(?:\s*/\s*[a-zA-Z]+)?(?:\s*\^\s*(?:\{\s*\d+\s*\}|\d))?\s*\.?\s*$",
-        "",
-    ),
+    (r"[\d})%°]\s*(?P<units>[a-zA-Z][^\d(){}\[\],;:=<>+|\\]*(?:\^\s*(?:\{\s*-?\d+\s*\}|-?\d))?\s*\.?)\s*$",
+     _plain_units),
+    (r"(?<=[\d})])\s+\((?P<units>[a-zA-Z][a-zA-Z.\s/]*)\)\s*\.?\s*$", lambda m: "" if _noted(m["units"]) else m[0]),
+    (r"\\not(?![a-zA-Z])\s*=", r"\\neq "),
 ]  # fmt: skip
-_COMPILED: list[tuple[re.Pattern[str], Any]] = [(re.compile(pattern), to) for pattern, to in _RULES]
+_GROUP = re.compile(_UNIT_GROUP)
+_INNER = re.compile(_WORD + r"\s*\{([^{}]*)\}")
+
+
+def needed(pattern: str) -> str:
+    r"""A character that every match of a pattern holds, "" where none is found: it saves most rules their search.
+
+    Example: of r"(?<=x)\\frac" it is the backslash. Groups and alternatives are not looked into.
+    """
+    found = ""
+    at = 0
+    while at < len(pattern):
+        literal = ""
+        if pattern[at] == "|":
+            return ""
+        if pattern[at] in "([":
+            at = _end_of(pattern, at)
+        elif pattern[at] == "\\":
+            literal = "" if pattern[at + 1].isalnum() else pattern[at + 1]
+            at += 2
+        else:
+            literal = "" if pattern[at] in ".^$ " else pattern[at]
+            at += 1
+        if at < len(pattern) and pattern[at] in "*?+{":  # how often: perhaps never
+            literal = literal if pattern[at] == "+" else ""
+            at = pattern.index("}", at) + 1 if pattern[at] == "{" else at + 1
+            at += pattern[at : at + 1] in ("?", "+")
+        found = literal if literal and (not found or literal == "\\") else found
+    return found
+
+
+def _end_of(pattern: str, at: int) -> int:
+    """The end of a group or of a class of characters that begins there."""
+    depth = 0
+    while True:
+        char = pattern[at]
+        if char == "\\":
+            at += 1
+        elif char == "[":
+            at += 1 + (pattern[at + 1] == "^")
+            at += pattern[at] == "]"
+            while pattern[at] != "]":
+                at += 1 + (pattern[at] == "\\")
+        elif char in "()":
+            depth += 1 if char == "(" else -1
+        at += 1
+        if depth == 0:
+            return at
+
+
+_COMPILED: list[tuple[str, re.Pattern[str], Any]] = [
+    (needed(pattern), re.compile(pattern), to) for pattern, to in _RULES
+]
 _ALIGNED = re.compile(r"\\(?:begin|end)\s*\{\s*(?:split|aligned|align\*?|gathered|gather\*?)\s*\}")
 _LEADING = re.compile(r"^\s*(?:=|:|\\(?:approx|implies|Rightarrow|therefore)(?![a-z])|\*\*)")
 _NAMED = re.compile(r"\s*(?:\\[a-z]+\s*\{)?\s*([a-zA-Z]+)\s*\}?\s*\.?\s*")
+
+
+def rules() -> list[tuple[str, re.Pattern[str], Any]]:
+    """(a character that the pattern needs, pattern, what becomes of a match), in the order in which they apply."""
+    return list(_COMPILED)
 
 
 def tidy(text: str) -> str:
@@ -170,9 +290,13 @@ def tidy(text: str) -> str:
     text = shown(text)
     if "align" in text or "{split}" in text or "{gather" in text:  # one statement a line
         text = _ALIGNED.sub("", text).replace("&", "").replace("\\\\", ", ")
-    for pattern, to in _COMPILED:
-        text = pattern.sub(to, text)
+    for need, pattern, to in _COMPILED:
+        if need in text:
+            text = pattern.sub(to, text)
     text = _LEADING.sub("", text)
     if "j" in text and re.fullmatch(r"[-+.\d\s]*j", text):  # 3-4j
         text = text.replace("j", "i")
-    return re.sub(r"\s+", " ", text).strip().rstrip(".,;:\\").strip()
+    text = re.sub(r"\s+", " ", text).strip()
+    if text.endswith(("...", "dots")) and not re.search(r"\.\d+\s*(?:\.{3}|\\[lc]?dots)$", text):
+        return text  # 5, ... goes on
+    return text.rstrip(".,;:\\").strip()

@@ -57,15 +57,21 @@ _TAIL = re.compile(r"(?<=[\d})])\s*(?P<unit>[a-zA-Z][a-zA-Z\s/^*·\-\d{}]{0,60})
 _PART = re.compile(
     r"(/|\bper\b)?\s*(?:[*·]\s*)?(square|cubic)?\s*([a-zA-Z]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?|(squared|cubed))?\s*"
 )
-_SIGN = re.compile(r"(?:%|(?:°|\\degree|\bdegrees?|\^\s*\{?\s*(?:\\circ|°)\s*\}?)|\bradians?|\brad)[\s$}]*$")
+_PERCENT = r"\bper\s?cents?\b|\bpercentages?(?:\s+points?)?\b|\bpct\b"
+_BRACKETED = re.compile(r"(?<=[\d})])\s+\(([a-zA-Z][a-zA-Z/^\d ]{0,30})\)\s*$")
+_SIGN = re.compile(
+    rf"(?:%|{_PERCENT}|" r"(?:°|\\degree|\bdegrees?|\^\s*\{?\s*(?:\\circ|°)\s*\}?)|\bradians?|\brad)[\s$}]*$"
+)
 _POWERS = {"square": 2, "squared": 2, "cubic": 3, "cubed": 3, None: 1}
 
 
 def split(text: str) -> tuple[str, Unit] | None:
     """("5", kilometre) of "5 \\text{ km}"; None where there is no unit, or none that is known."""
     text = text.strip().rstrip(".")
+    if match := _BRACKETED.search(text):  # 5 (km)
+        text = f"{text[: match.start()]} {match[1]}" if parse(match[1]) else text
     if match := _SIGN.search(plain := _TEXT.sub(r" \1 ", text)):
-        kind = "percent" if "%" in match[0] else "radian" if "rad" in match[0] else "degree"
+        kind = "radian" if "rad" in match[0] else "percent" if re.match(f"%|{_PERCENT}", match[0]) else "degree"
         return plain[: match.start()] if kind == "radian" else text, (((kind, 1),), Fraction(1))
     found = _money(text)
     if found:

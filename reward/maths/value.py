@@ -19,6 +19,7 @@ from mpmath import mp
 
 from reward.maths.grammar import Node
 from reward.maths.matrices import Shape, combine, det, transpose
+from reward.maths.tolerance import close
 
 DIGITS = 60
 MAX_BITS = 20_000  # of an exact numerator or denominator; beyond: floats
@@ -164,7 +165,7 @@ def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 
 def same(a: Number, b: Number, decimal: bool) -> bool:
-    """decimal: relative tolerance 1e-6, because one side was written as a decimal; else exactly (to 40 digits)."""
+    """decimal: with the tolerance of `tolerance`, as one side was written as a decimal; else exactly (to 40 digits)."""
     if isinstance(a, list) or isinstance(b, list):
         return (
             isinstance(a, list)
@@ -173,7 +174,8 @@ def same(a: Number, b: Number, decimal: bool) -> bool:
             and all(same(x, y, decimal) for r, q in zip(a, b, strict=True) for x, y in zip(r, q, strict=True))
         )
     if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return abs(a - b) <= Fraction(1, 10**6) * min(abs(a), abs(b)) if decimal else a == b
+        return close(a, b) if decimal else a == b
+    decimal = decimal and not any(isinstance(x, Fraction) and x.denominator == 1 for x in (a, b))
     a, b = _float(a), _float(b)
     if a == b:
         return True

@@ -11,15 +11,27 @@ import re
 from reward.maths.symbols import shown
 
 _WRAPPED = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|mathrm|mathbf|mathit|boxed|operatorname\*?)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|emph|underline|boxed|operatorname\*?)\s*\{([^{}]*)\}"
 )
 _TYPOGRAPHY = re.compile(
     r"\\left(?![a-z])|\\right(?![a-z])|\\(?:display|text)style(?![a-z])|\\[,;:! ]|\\[()\[\]](?!\w)|[$~]|\{([,:.])\}"
 )
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?([ap])\.?m\.?", re.IGNORECASE)
 _CLOCK_24 = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
-_CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOSEN = re.compile(r"\(([A-Z])\).*|([A-Z])[.):].*", re.DOTALL)
+_CHOICE = re.compile(r"[(\[]?([A-Z])[)\]]?")
+_CHOSEN = re.compile(
+    r"(?:(?:the\s+)?(?:correct\s+|right\s+|final\s+|best\s+)?(?:option|choice|answer|letter)\s*(?:is\b)?\s*:?\s*)?"
+    r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):](?!\s*[=<>])|([A-Z])$)\s*(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+# behind the letter of a choice stands its text, and no second thought
+_NO_CHOICE_TEXT = re.compile(
+    r"\s*(?:[=<>≠/&,;+?-]|\\(?:neq?|text\s*\{\s*or)|(?:or|and|nor|not|but|is|isn't|versus|vs|maybe|perhaps|probably|possibly"
+    r"|wrong|incorrect|unsure|\(?(?:i\s+)?(?:think|guess|suppose|believe))\b(?!\s+(?:enough|possible|all|at)\b))"
+    r"|\s*[A-Z]\W*$|.*[(\[][A-Z][)\]]|.*(?:\b(?:or|and)|[,;/&])\s*(?:\w+\s+){0,3}[A-Z]\b(?!')[^a-z]*$",
+    re.DOTALL,
+)
+_RUN = re.compile(r"[A-Za-z]+")
 _ENDINGS = ".,;:"
 _DOTS = re.compile(r"\\[lc]?dots(?![a-z])|…")
 _PRIMES = re.compile(r"\^\s*\{\s*(?:\\prime\s*)+\}|\^\s*\\prime(?![a-z])")
@@ -35,32 +47,57 @@ def squash(text: str) -> str:
     text = re.sub(r"\s+", "", _TYPOGRAPHY.sub(r"\1", _WRAPPED.sub(r"\1", _WRAPPED.sub(r"\1", text))))
     if not re.search(r"[\\^_]", text) and text.count("{") == text.count("}"):
         text = re.sub(r"[{}]", "", text)
-    return _BRACED_NAME.sub(r"\1\2", text).rstrip(_ENDINGS)
+    text = _BRACED_NAME.sub(r"\1\2", text)
+    return text if text.endswith("...") else text.rstrip(_ENDINGS)  # 5, ... goes on
 
 
-def same_text(gold: str, answer: str) -> bool:
-    """Equal but for typography; words also but for case, spaces and punctuation."""
+def same_text(gold: str, answer: str) -> bool | None:
+    """Equal but for typography; words also but for case, spaces and punctuation. None: not, but maths may find them so.
+
+    Against the letter of a choice, or a short word, only the same letters in the same order count.
+    """
     a, b = squash(gold), squash(answer)
     if not a:
         return False
     if a == b:
         return True
     if choice := _CHOICE.fullmatch(a):
-        chosen = _CHOICE.fullmatch(b.upper() if "(" in b else b) or _CHOSEN.fullmatch(_plain(answer))
-        return chosen is not None and choice[1] in chosen.groups()
+        return choice[1] == _chosen(answer, b)
+    if len(a) == len(b) <= 3 and (_is_word(gold, a) or _is_word(answer, b)):
+        return a.casefold() == b.casefold()
     when, then = _clock(a), _clock(b)
     if when and then and (when[0] or then[0]):
-        return when[1] == then[1]
+        return True if when[1] == then[1] else None
     if not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}", a) or "\\" in a or "\\" in b:
-        return False
+        return None
     a, b = a.casefold(), b.casefold()
     if a == b or (a.count("=") == 1 and a.split("=") == b.split("=")[::-1]):
         return True
     if not (_LETTERS.fullmatch(a) and _LETTERS.fullmatch(b)):
-        return False
+        return None
     if _listed(gold) is not None and _listed(gold) == _listed(answer):
         return True
-    return _NO_LETTERS.sub("", a) == _NO_LETTERS.sub("", b)
+    return True if _NO_LETTERS.sub("", a) == _NO_LETTERS.sub("", b) else None
+
+
+def _chosen(answer: str, squashed: str) -> str | None:
+    """The letter that an answer chooses: B of "(B)", "B.", "option B", "B) 12 cm", "(B) Paris"; None of "(A) = B"."""
+    if match := _CHOICE.fullmatch(squashed.upper() if "(" in squashed else squashed):
+        return match[1]
+    match = _CHOSEN.fullmatch(_plain(answer).rstrip(_ENDINGS))
+    if match is None:
+        return None
+    letter = next(group for group in match.groups() if group)
+    return letter if letter.isupper() and not _NO_CHOICE_TEXT.match(match[5]) else None
+
+
+def _is_word(text: str, letters: str) -> bool:
+    """Letters whose order counts: AB, \\text{ba}, cat; a product of variables (xy, abc, mgh) is none."""
+    if not _RUN.fullmatch(letters) or len(letters) == 1:
+        return False
+    if letters.isupper() or "\\text" in text:
+        return True
+    return len(letters) > 2 and re.search("[aeiouAEIOU]", letters) is not None and list(letters) != sorted(letters)
 
 
 def _listed(text: str) -> list[str] | None:

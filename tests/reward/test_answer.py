@@ -33,6 +33,12 @@ from rollout.mode import Mode
         (r"\boxed{4} but \boxed{never closes", "4"),
         (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}"),
         (r"\boxed{a \} b}", r"a \} b"),
+        (r"There are \boxed{4} red tiles and \boxed{9} blue tiles", "4, 9"),
+        (r"\boxed{4} for m, and \boxed{9} for n", "4, 9"),
+        (r"\boxed{4} is too small and \boxed{9}", "9"),  # words that count nothing join nothing
+        (r"\boxed{4}<|im_end|>" "\n" r"<|im_start|>user: what of \boxed{9}?", "4"),
+        (r"Not <s>\boxed{4}</s> but \boxed{9}", "9"),  # struck out
+        (r"\boxed{4}</s>\boxed{9}", "4"),
     ],
 )
 def test_the_last_complete_box_is_the_answer(text: str, answer: str) -> None:
@@ -89,6 +95,23 @@ def test_the_end_of_thinking_may_have_another_name() -> None:
 )
 def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:
     assert extract(text, None, strict=False).answer == answer.strip()
+
+
+@pytest.mark.parametrize("marker", ["<end_of_turn>", "<|im_end|>", "</s>", "<|eot_id|>", "<|endoftext|>", "<eos>"])
+def test_the_turn_ends_at_its_marker(marker: str) -> None:
+    for text in ("The answer is 8", "#### 8", "8", "<think>9</think>so it is 8."):
+        assert extract(text + marker, None, strict=False).answer == "8"
+        assert extract(f"{text}{marker}\n17 + 2 = 19", None, strict=False).answer == "8"
+
+
+def test_the_first_answer_counts_where_a_text_runs_on_with_another_question() -> None:
+    for text in (
+        "2 + 6 = 8\n#### 8\n\nMia has 3 pens.\n#### 3",
+        "The answer is 8.\n\nQ: Mia has 3 pens. How many?\nA: The answer is 3.",
+        r"So \boxed{8}." "\n\nProblem 2: " r"Mia has \boxed{3}",
+    ):
+        assert extract(text, None, strict=False).answer == "8"
+    assert extract("#### 1. Set-up\nMia has 3.\n#### 8", None, strict=False).answer == "8"
 
 
 def test_nothing_is_found_in_nothing() -> None:

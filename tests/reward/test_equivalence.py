@@ -254,6 +254,63 @@ def test_hostile_answers_are_refused_in_time(text: str) -> None:
     assert time.perf_counter() - start < 5
 
 
+LONG = {
+    "number": "".join(str(k * k % 9 + 1) for k in range(5000)),
+    "polynomial": "+".join(f"{k % 7 + 2}x^{{{k}}}" for k in range(1200, 0, -1)),
+    "list": ", ".join(str(k * 3) for k in range(900)),
+    "matrix": r"\begin{pmatrix}"
+    + r"\\".join("&".join(str(j * k) for j in range(20)) for k in range(60))
+    + r"\end{pmatrix}",
+    "brackets": "(" * 400 + "x" + ")" * 400,
+    "words": r"\text{" + "because of that, " * 200 + "}",
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
+def test_equal_text_is_always_equal(text: str) -> None:
+    for response in (rf"\boxed{{{text}}}", rf"Hence $\boxed{{ {text} }}$.", f"The answer is ${text}$.", f"#### {text}"):
+        assert correct(response, text)
+    assert not correct(
+        rf"\boxed{{{text.replace('8', '9', 1).replace('because', 'cause', 1).replace('(', '', 1)}}}", text
+    )
+    assert not correct(rf"\boxed{{{text[: len(text) // 2].replace('{', '')}}}", text)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        (r"5^{9000}", r"5 \cdot 5^{8999}"),
+        (r"2^{3^{4^5}}", r"8^{3^{4^5-1}}"),
+        (r"9^{9^9}", r"3^{2\cdot 9^9}"),
+        (r"4000!", r"4000 \cdot 3999!"),
+        (r"\frac{7^{9001}-1}{6}", r"\frac{1-7^{9001}}{1-7}"),
+        (r"6^{30000}x", r"36^{15000}x"),
+    ],
+)
+def test_exact_values_too_large_to_be_written_out(gold: str, answer: str) -> None:
+    assert equivalent(gold, answer)
+    for off in ("+1", "-1", "+2", r"+10^{30}"):
+        assert not equivalent(gold, answer + off)
+        assert not equivalent(gold + off, answer)
+
+
+@pytest.mark.parametrize("whole", ["8", "3628800", "99999999", r"2^{40}"])
+def test_a_whole_number_wants_exactness_of_a_decimal(whole: str) -> None:
+    value = {"8": 8, "3628800": 3628800, "99999999": 99999999}.get(whole, 2**40)
+    assert equivalent(whole, f"{value}.0")
+    for answer in (f"{value + 1}.0", f"{value - 1}.0", f"{value}.4", f"{value}.000001", f"{value - 1}.9999999"):
+        assert not equivalent(whole, answer)
+    assert not equivalent(f"({whole}, 1)", f"({value}.3, 1)")
+    assert not equivalent(f"[0, {whole}]", f"[0, {value}.3]")
+
+
+def test_two_decimals_may_not_differ_in_a_digit_that_both_write() -> None:
+    assert not equivalent("45678.91", "45678.92")
+    assert not equivalent(r"\frac{9000001}{2}", "4500000.6")
+    assert equivalent("45678.91", "45678.912")
+    assert equivalent("0.1", "0.10000000000000001")
+
+
 def test_what_was_asked_for_may_stand_in_front_of_the_answer_not_of_the_gold() -> None:
     assert equivalent("5", "a+b=5")
     assert not equivalent("a+b=5", "5")

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from reward.answer import boxed, extract, unboxed
+from reward.answer import boxed, extract
 from reward.equivalence import equivalent, quick, readings
 from reward.maths.grammar import MAX_CHARS
 from reward.maths.spelling import tidy
 from reward.maths.units import split
 from reward.maths.words import same_text
+from reward.prose import unboxed
 from rollout.mode import Mode
 
 PIECES = st.sampled_from(

@@ -1,0 +1,106 @@
+"""Spelling and the words behind numbers: what is dropped from an answer before it is read, and what never is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from reward.equivalence import equivalent
+from reward.maths.spelling import needed, rules, tidy
+from reward.maths.symbols import shown
+from reward.maths.unit_words import is_unit
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "character"),
+    [
+        (r"\\frac", "\\"),
+        (r"(?<=\d)\{,\}(?=\d)", "{"),
+        (r"a{0,3}=", "="),
+        (r"\d{2,4}", ""),
+        (r"x*y?", ""),
+        (r"\\text|\$", ""),
+        (r"(\\text|\$)", ""),
+        (r"[\]_]+_", "_"),
+        (r"√\s*(\d+)", "√"),
+    ],
+)
+def test_what_every_match_of_a_pattern_holds(pattern: str, character: str) -> None:
+    assert needed(pattern) == character
+
+
+def test_a_rule_that_is_skipped_would_not_have_matched() -> None:
+    texts = set()
+    for path in CASES:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            case = json.loads(line)
+            texts.update(shown(text) for text in (case["gold"], case["response"]))
+    assert len(texts) > 4000
+    for need, pattern, _ in rules():
+        for text in texts:
+            assert need in text or pattern.search(text) is None, (need, pattern.pattern, text)
+
+
+UNITS = [
+    *(
+        "km",
+        "miles per hour",
+        "m/s^2",
+        "sq. ft.",
+        "cubic inches",
+        "kg·m^2/s^2",
+        "dollars an hour",
+        "US dollars",
+        "厘米",
+    ),
+    *("blue tiles", "slices of pie", "years old", "sheep", "tickets in all", "tile(s)", "(metres)", "of the rope"),
+]
+NO_UNITS = [
+    *("not", "is wrong", "or seven", "(or 7)", "maybe", "I think", "at least", "dozen", "squared", "more than 3", "7"),
+    *(
+        "tiles or boxes",
+        "hopefully",
+        "doubtful",
+        "tiles?",
+        "tiles, boxes",
+        "thirds",
+        "if lucky",
+        "和7",
+        "不对",
+        "times 7",
+    ),
+]
+
+
+@pytest.mark.parametrize("words", UNITS)
+def test_units_behind_a_number_drop(words: str) -> None:
+    assert is_unit(words)
+    assert equivalent("31", rf"31\text{{ {words}}}")
+    assert not equivalent("31", rf"32\text{{ {words}}}")
+
+
+@pytest.mark.parametrize("words", NO_UNITS)
+def test_words_that_change_a_number_stay(words: str) -> None:
+    assert not is_unit(words)
+    for text in (rf"31\text{{ {words}}}", rf"31\mbox{{{words}}}", f"31 {words}"):
+        assert not equivalent("31", text)
+
+
+def test_one_thing_may_be_singular_and_a_gold_may_say_anything_else() -> None:
+    assert equivalent("1", r"1\text{ tile}")
+    assert not equivalent("21", r"21\text{ tile}")
+    assert equivalent(r"21\text{ tile}", "21")
+    assert equivalent("21 (tiles)", "21")
+    assert not equivalent("21 (or 22)", "21")
+    assert not equivalent("21 (mod 25)", "21")
+
+
+def test_no_rule_needs_what_another_removes() -> None:
+    assert tidy(r"12\text{ m}/\text{s}^{2}") == "12"
+    assert tidy(r"3\text{ cm} \text{ or } 4\text{ cm}") == "3 or 4"
+    assert re.fullmatch(r"8\s*or\s*9", tidy(r"8\text{ or }9"))
