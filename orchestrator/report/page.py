@@ -24,6 +24,7 @@ from orchestrator.serving import ask_command, serve_command
 from orchestrator.summary import has_goals, interval, summarize_evaluation
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
+MAX_CAUSES = 3  # of answers without a verdict, that are shown
 RECENT = 10  # steps whose mean is "lately"
 CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
 LEVEL_RAMP = {  # easy to hard
@@ -169,6 +170,11 @@ def warnings(run: Run) -> list[str]:
             f"In {len(affected)} of {len(run.steps)} steps, {lost:,} answers{share} have no verdict"
             f"{f': {why}' if why else ''}. They are left out of training and of every figure here."
         )
+    causes = {(line.get("outcome"), line.get("where") or str(line.get("error")).partition(":")[0]): line
+              for line in reversed(run.unjudged)}  # fmt: skip
+    for line in list(causes.values())[::-1][:MAX_CAUSES]:
+        where = f" ({line['where']})" if line.get("where") else ""
+        found.append(f"First at {line.get('during')}: {line.get('error')}{where}")
     return found
 
 

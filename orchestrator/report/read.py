@@ -1,7 +1,8 @@
 """A run folder's files as one `Run`: complete, torn or still being written.
 
 In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, evaluation.json,
-timeline.json; all but the first step's figures may be missing). Out: `Run`. Must not know: how anything is drawn.
+timeline.json, unjudged.jsonl; all but the first step's figures may be missing). Out: `Run`. Must not know: how anything
+is drawn.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Run:
     samples: list[Record]
     grpo: list[Record]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
+    unjudged: list[Record] = field(default_factory=list)  # the first answers without a verdict, with their cause
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Example: setting("run.steps")."""
@@ -101,6 +103,7 @@ def read_run(folder: Path) -> Run:
         samples=list(records(folder / "samples.jsonl")),
         grpo=merged(records(RECORDED_GRPO)),
         timeline=read_trace(folder / "timeline.json"),
+        unjudged=list(records(folder / "unjudged.jsonl")),
     )
     try:
         settings = yaml.safe_load(_text(RECORDED_GRPO.with_suffix(".yaml")))

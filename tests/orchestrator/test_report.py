@@ -385,6 +385,15 @@ def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
     write_lines(folder / "metrics.jsonl", lines)
     text = report(folder).text
     assert "In 1 of 40 steps, 16 answers (25.0 % of those steps’) have no verdict: the check timed out: 16." in text
+    failures = [
+        {"step": 8, "during": "step 8", "outcome": "raised", "error": "KeyError: 'a'", "where": "own.py:7"},
+        {"step": 9, "during": "step 9", "outcome": "raised", "error": "KeyError: 'b'", "where": "own.py:7"},
+        {"step": 9, "during": "step 9", "outcome": "timed_out", "error": "no answer in 5 s", "where": None},
+    ]
+    write_lines(folder / "unjudged.jsonl", failures)
+    text = report(folder).text
+    first, second = "First at step 8: KeyError: 'a' (own.py:7)", "First at step 9: no answer in 5 s"
+    assert text.index(first) < text.index(second) and "'b'" not in text
 
 
 def test_how_it_was_run(folder: Path) -> None:
