@@ -14,17 +14,20 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.check import check
-from conf.errors import BadConfig
+from conf.errors import BadConfig, brief
+from conf.groups import FOLDER, groups, options
+from conf.overrides import read_overrides
 from conf.schema import Config, WarmupConf
-from conf.settings import all_keys
+from conf.settings import all_keys, sections, settings
 from conf.shell import command_line
-
-FOLDER = str(Path(__file__).parent)
 
 
 def register() -> None:
@@ -38,7 +41,7 @@ def typed(config: Any) -> Config:
         found = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(Config), plain)
         )  # refuses what +key=value added
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
     assert isinstance(found, Config)
     return replace(found, warmup=configured(found.warmup))
@@ -58,21 +61,69 @@ def configured(warmup: WarmupConf | None) -> WarmupConf | None:
     return None
 
 
-def from_file(path: Path, overrides: list[str]) -> Config:
-    """A run's saved configuration with overrides (`key=value`) on top."""
-    config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+def from_file(path: Path, arguments: list[str]) -> Config:
+    """A run's saved configuration with overrides (key=value) on top. Raises BadConfig."""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
         if key in groups() and value != "null":
             raise BadConfig(
-                f"override {override!r} cannot be applied to a saved run: write single keys, {key}.<key>=value"
+                f"override {argument!r} cannot be applied to a saved run: write single keys, {key}.<key>=value"
             )
-        if "=" not in override or override[0] in "+~" or key not in known_keys():
-            raise BadConfig(f"write key=value; override {override!r} cannot be applied to a saved run{nearest(key)}")
+        if not equals or key not in all_keys():
+            name = key.lstrip("+~")
+            hint = f"; did you mean {name!r}?" if name in all_keys() else nearest(name)
+            raise BadConfig(f"write key=value; override {argument!r} cannot be applied to a saved run{hint}")
     try:
-        return typed(OmegaConf.merge(config, OmegaConf.from_dotlist(overrides)))
+        config = OmegaConf.merge(OmegaConf.structured(Config), _saved(path))
     except OmegaConfBaseException as error:
+        raise BadConfig(f"{path}: {one_line(error)}") from error
+    try:
+        return typed(OmegaConf.merge(config, _tree(read_overrides(arguments))))
+    except (OmegaConfBaseException, HydraException, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
+
+
+def _tree(overrides: list[Override]) -> dict[str, Any]:
+    """{"run": {"steps": 3}} of run.steps=3."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        *sections, name = override.key_or_group.split(".")
+        place = tree
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[name] = override.value()
+    return tree
+
+
+def _saved(path: Path) -> Any:
+    """A YAML file's settings; a setting that is text keeps its characters, quoted there or not."""
+
+    seen = set()
+
+    def keep(node: yaml.Node, key: str) -> None:
+        if id(node) in seen:  # an alias
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                keep(value, f"{key}.{name.value}" if key else str(name.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                keep(item, key)
+        elif key in settings() and settings()[key].textual and node.tag != "tag:yaml.org,2002:null":
+            node.tag = "tag:yaml.org,2002:str"
+
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise BadConfig(f"{path} holds no configuration: it must be key: value, by sections")
+        keep(root, "")
+        return OmegaConf.create(loader.construct_document(root))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise BadConfig(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def to_yaml(conf: Config) -> str:
@@ -86,7 +137,6 @@ def run_command(command: str, body: Callable[[Config], None], arguments: list[st
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from hydra.types import RunMode
 
     register()
@@ -106,16 +156,30 @@ def run_command(command: str, body: Callable[[Config], None], arguments: list[st
         except BaseException as error:  # raised again below: Hydra would add lines of its own
             failed.append(error)
 
-    flags, overrides = split(arguments)  # argparse wants flags before the overrides
-    argv, sys.argv = sys.argv, [f"thinkless {command}", *flags, *overrides]
+    flags, given = split(arguments)
+    overrides = [one.input_line or "" for one in read_overrides(given, multirun="-m" in flags or "--multirun" in flags)]
+    argv, sys.argv = sys.argv, [f"thinkless {command}", *flags, *overrides]  # argparse wants flags first
     try:
-        hydra.main(version_base="1.3", config_path=FOLDER, config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        hydra.main(version_base="1.3", config_path=str(FOLDER), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
     finally:
         sys.argv = argv
     if failed:
         raise failed[0]
+
+
+def composed(arguments: list[str]) -> Config:
+    """The configuration of these overrides, not checked for whether it can run. Raises BadConfig."""
+    from hydra import compose, initialize_config_dir
+
+    register()
+    overrides = [one.input_line or "" for one in read_overrides(arguments)]
+    try:
+        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+            return typed(compose("config", overrides))
+    except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
+        raise error if isinstance(error, BadConfig) else BadConfig(one_line(error)) from error
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -151,15 +215,12 @@ def one_line(error: BaseException) -> str:
         full = re.search(r"full_key: (\S+)", text)
         key = full.group(1) if full else found.group(1)
         return f"unknown key {key!r}{nearest(key)}"
-    if found := re.search(r"Error parsing override '([^']*)'|LexerNoViableAltException: (.*)", text):
-        what = found.group(1) or found.group(2)
-        return f"cannot read {what!r}: write key=value or group=option, special characters between quotes"
-    if found := re.search(r"Ambiguous value for argument '([^']*)'", text):
-        key, _, value = found.group(1).partition("=")
-        return f"{key}={value} is ambiguous: write {key}=[{value}] for a list, or add --multirun for one run each"
+    if found := re.search(r"Merge error: (\w+) is not a subclass of (\w+)", text):
+        key = next(section.key for section in sections() if section.kind == found[2])
+        return f"{key} has settings of its own: write {key}.<key>=value, not one {found[1]} for all of them"
     first = str(cause).strip().splitlines()[0]
     key_line = re.search(r"full_key: (\S+)", text)
-    return f"{key_line.group(1)}: {first}" if key_line and key_line.group(1) not in first else first
+    return brief(f"{key_line.group(1)}: {first}" if key_line and key_line.group(1) not in first else first)
 
 
 def nearest(key: str) -> str:
@@ -172,14 +233,6 @@ def nearest(key: str) -> str:
     return f"; did you mean {guess[0]!r}?" if guess else f"; all keys: {command_line('train', '--help')}"
 
 
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(FOLDER) / group).glob("*.yaml"))
-
-
 def known_keys() -> list[str]:
     """What may stand before a "=": settings, sections and groups."""
     return [*all_keys(), *groups()]
-
-
-def groups() -> list[str]:
-    return [path.name for path in Path(FOLDER).iterdir() if path.is_dir() and not path.name.startswith("_")]

@@ -194,7 +194,7 @@ def described(setting: Setting) -> str:
     if not setting.many:
         return f"in {bounds.text}{' or null' if setting.optional else ''}"
     number = "a list of numbers" if bounds.count is None else f"{bounds.count} numbers"
-    return f"{number if setting.kind is float else number.replace('numbers', 'whole numbers')} in {bounds.text}"
+    return f"{number if setting.kind is float else number.replace('numbers', 'integers')} in {bounds.text}"
 
 
 def refuse_all_outside(conf: Config) -> None:
@@ -205,7 +205,7 @@ def refuse_all_outside(conf: Config) -> None:
             continue
         if setting.numeric:
             refuse_outside(key, value)
-        elif setting.kind is str and not setting.many and value == "":
+        elif setting.textual and value == "":
             raise BadConfig(f"{key} must not be empty{' (null: none)' if setting.optional else ''}, got ''")
 
 

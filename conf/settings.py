@@ -36,6 +36,11 @@ class Setting:
     def numeric(self) -> bool:
         return self.kind in (int, float)
 
+    @property
+    def textual(self) -> bool:
+        """Text, or a list of texts: it keeps the characters that are typed."""
+        return self.kind in (str, object)
+
     def of(self, conf: schema.Config) -> Any:
         """Its value in `conf`; ABSENT when its section is null."""
         value: Any = conf
@@ -51,6 +56,7 @@ class Section:
     """A dataclass of the schema: its settings share the prefix `key`."""
 
     key: str  # "" for the settings beside the sections
+    kind: str  # the dataclass's name
     meaning: str  # first paragraph of its docstring
     settings: tuple[Setting, ...]
 
@@ -79,7 +85,7 @@ def sections() -> tuple[Section, ...]:
         described = kind.__doc__ or ""
         if described.startswith(f"{kind.__name__}("):  # made up by @dataclass
             described = ""
-        found.insert(place, Section(prefix, " ".join(described.split("\n\n")[0].split()), tuple(own)))
+        found.insert(place, Section(prefix, kind.__name__, " ".join(described.split("\n\n")[0].split()), tuple(own)))
 
     walk(schema.Config, "")
     return tuple(found)

@@ -6,12 +6,12 @@ In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usa
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +27,29 @@ USAGE = """usage: thinkless <command> [key=value ...]
 
 thinkless <command> --help lists groups and settings; --cfg job prints the configuration that would run.
 """
+CONFIGURED = {  # commands that take the whole configuration: what their --help says first
+    "quickstart": """usage: thinkless quickstart [key=value ...]
+
+The whole idea on this machine: a tiny model is warmed up on generated arithmetic, learns when to think, and is
+evaluated. The same as thinkless train experiment=quickstart.
+""",
+    "warmup": """usage: thinkless warmup model.path=<folder or hub id> warmup.path=<pairs> [key=value ...]
+
+Supervised fine-tuning on paired long and short answers, so that a model answers in both modes. train does it by itself
+where a warm-up is configured, and takes a finished one from warmup.cache.
+""",
+    "train": """usage: thinkless train experiment=<preset> [key=value ...]
+       thinkless train model.path=<folder or hub id> data.path=<problems> warmup.path=<pairs> [key=value ...]
+       thinkless train resume=<run> [key=value ...]
+
+Reinforcement learning: the model learns when to think. A run goes on from its last checkpoint with resume=<run>.
+""",
+    "evaluate": """usage: thinkless evaluate run.name=<run> [key=value ...]
+       thinkless evaluate model.path=<folder or hub id> data.path=<problems> [key=value ...]
+
+Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own settings.
+""",
+}
 COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify", "replay")
 
 
@@ -52,63 +75,131 @@ def module_main(name: str) -> None:
 
 
 def run(name: str, arguments: list[str]) -> None:
-    """Run one command with Hydra overrides (`verify`: with options of its own)."""
-    if name == "verify":  # before anything heavy is imported: it begins at once
+    """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds."""
+    if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
+        sys.path.insert(0, os.getcwd())
+    if name == "verify":
         from orchestrator import verify
 
         verify.main(arguments)
-        return
-    from conf.compose import run_command
-
-    if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
-        sys.path.insert(0, os.getcwd())
-    if name in ("train", "quickstart"):
-        _train(name, arguments)
-    elif name == "warmup":
-        from orchestrator import warmup
-
-        run_command("warmup", functools.partial(warmup.command, arguments=arguments), arguments)
-    elif name == "evaluate":
-        from orchestrator import evaluate
-
-        evaluate.main(arguments)
     elif name == "replay":
         from orchestrator import replay
 
         replay.main(arguments)
-    else:
+    elif name == "report":
         from orchestrator.report import __main__ as report
 
         report.main(arguments)
+    elif any(argument in ("-h", "--help") for argument in arguments):
+        print(_help(name, arguments), end="")
+    elif name == "warmup":
+        _warmup(arguments)
+    elif name == "evaluate":
+        _evaluate(arguments)
+    else:
+        _train(name, arguments)
+
+
+def _help(name: str, arguments: list[str]) -> str:
+    """Words choose settings by their names; overrides are taken into the values that are shown."""
+    from conf.help import configuration_help
+
+    words = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
+    overrides = ["experiment=quickstart"] if name == "quickstart" else []
+    overrides += [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    values = None
+    if overrides:
+        from conf.compose import composed
+
+        values = composed(overrides)
+    settings = configuration_help(words, values)
+    return settings if words else f"{CONFIGURED[name]}\n{settings}"
 
 
 def _train(name: str, arguments: list[str]) -> None:
-    from conf.compose import run_command
+    from conf.check import check
+    from conf.compose import from_file, run_command
     from conf.schema import Config
-    from orchestrator import train
-    from orchestrator.results import result_lines, serving_lines
+    from orchestrator import folder as run_folders
 
-    def show(folder: Path) -> None:
+    def body(conf: Config, resume: Path | None = None) -> None:
+        from orchestrator import train
+        from orchestrator.results import result_lines, serving_lines
+
+        folder = train.command(conf, name, resume)
         figures = result_lines(folder)
         lines = [*serving_lines(folder), *(["result:", *figures] if figures else []), f"run folder: {folder}"]
         print("\n".join(lines))
 
-    resume = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), None)
-    if resume and resume != "null":
-        conf, folder = train.resumed(resume, [a for a in arguments if not a.startswith("resume=")])
-        show(train.command(conf, resume=folder))
-        return
-    if name == "quickstart":
-        arguments = ["experiment=quickstart", *arguments]
+    resume, overrides = _taken("resume", arguments)
+    if resume not in (None, "null"):
+        folder = run_folders.find(resume, overrides)
+        conf = replace(from_file(folder / "config.yaml", overrides), resume=str(folder))
+        check(conf, "train")
+        body(conf, folder)
+    else:
+        run_command("train", body, ["experiment=quickstart", *arguments] if name == "quickstart" else arguments)
+
+
+def _warmup(arguments: list[str]) -> None:
+    from conf.compose import run_command
+    from conf.schema import Config
 
     def body(conf: Config) -> None:
-        show(train.command(conf, prefix=name))
+        from orchestrator import warmup
 
-    run_command("train", body, arguments)
+        warmup.command(conf, arguments)
+
+    run_command("warmup", body, arguments)
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """With run.name=<run>: that run's configuration and final model, further overrides on top."""
+    from conf.check import check
+    from conf.compose import from_file, run_command
+    from conf.schema import Config
+    from conf.shell import command_line
+    from orchestrator import folder as run_folders
+    from rollout.errors import BadInput
+
+    def body(conf: Config, target: Path | None = None) -> None:
+        from orchestrator import evaluate
+
+        foreign = target is None or any(one.startswith("data.path=") for one in overrides)
+        evaluate.command(evaluate.whole(conf) if foreign else conf, target)
+
+    name, overrides = _taken("run.name", arguments)
+    if name is None:
+        run_command("evaluate", body, arguments)
+        return
+    folder = run_folders.find(name, overrides)
+    conf = from_file(folder / "config.yaml", overrides)
+    check(conf, "evaluate")
+    if not (folder / "model" / "config.json").is_file():
+        raise BadInput(
+            f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
+            + command_line("train", f"resume={folder}")
+        )
+    body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+
+
+def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The last value that `arguments` give to `key`, quotes around it taken off, and the arguments that remain."""
+    given = [argument for argument in arguments if argument.startswith(f"{key}=")]
+    rest = [argument for argument in arguments if argument not in given]
+    if not given:
+        return None, rest
+    text = given[-1].partition("=")[2]
+    if text.startswith(("'", '"')):
+        from conf.overrides import read_overrides
+
+        text = str(read_overrides(given[-1:])[0].value())
+    return text, rest
 
 
 def guarded(body: Callable[[], None]) -> int:
-    """Run `body`; every failure that a user can mend is one line on standard error."""
+    """Run `body`; every failure that a user can mend is one line on standard error. Any other is a fault of this
+    program: its traceback, and a line that says so."""
     from conf.errors import BadConfig
     from orchestrator.errors import RunError
     from rollout.errors import BadInput
@@ -127,6 +218,9 @@ def guarded(body: Callable[[], None]) -> int:
     except OSError as error:
         _tell(f"{type(error).__name__}: {error}", error)
         return 1
+    except Exception as error:
+        _tell_fault(error)
+        return 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -144,6 +238,23 @@ def _tell(message: str, error: BaseException) -> None:
         traceback.print_exception(error)
     line = re.sub(r"\s*\n\s*", " ", message.strip())  # paths keep their spaces
     print(f"thinkless: {'; '.join([line, *notes])}", file=sys.stderr, flush=True)
+
+
+def _tell_fault(error: Exception) -> None:
+    import traceback
+
+    root = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(root) and ".venv" not in frame.filename]
+    place = f"{Path(ours[-1].filename).relative_to(root)}:{ours[-1].lineno}" if ours else "outside of it"
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    traceback.print_exception(error)
+    print(
+        f"thinkless: this is a fault of Thinkless itself, at {place}: {said}. Please open an issue of the project "
+        "with the lines above and the command",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@ evaluate-<data>-<time>.json. Must not know: learners.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the settings are checked before anything heavy is imported
+    from orchestrator.cli import module_main
+
+    module_main("evaluate")
+
 import functools
 import json
 import os
@@ -17,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
-from conf.shell import command_line
-from orchestrator import folder as run_folders
 from orchestrator.cluster import Cluster, started
 from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
@@ -35,29 +38,7 @@ from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
 from rollout.worker import RolloutWorker
 
 
-def main(arguments: list[str]) -> None:
-    """With run.name=<run>: that run's configuration and final model, further overrides on top. Else: Hydra as usual."""
-    from conf.check import check
-    from conf.compose import from_file, run_command
-
-    name = next((a.partition("=")[2] for a in arguments if a.startswith("run.name=")), None)
-    if name is None:
-        run_command("evaluate", lambda conf: command(_whole(conf)), arguments)
-        return
-    folder = run_folders.find(name, arguments)
-    conf = from_file(folder / "config.yaml", [a for a in arguments if not a.startswith("run.name=")])
-    check(conf, "evaluate")
-    if any(a.startswith("data.path=") for a in arguments):
-        conf = _whole(conf)
-    if not (folder / "model" / "config.json").is_file():
-        raise BadInput(
-            f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
-            + command_line("train", f"resume={folder}")
-        )
-    command(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
-
-
-def _whole(conf: Config) -> Config:
+def whole(conf: Config) -> Config:
     """Data that nothing is trained on is measured as it stands: nothing need be held out of it."""
     data = conf.data
     if data.path is None or conf.validation.path is not None:
@@ -170,9 +151,3 @@ def table(found: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
-
-
-if __name__ == "__main__":
-    from orchestrator.cli import module_main
-
-    module_main("evaluate")

@@ -6,16 +6,19 @@ Must not know: what a step does (orchestrator.loop).
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # a Ray job's python may be another than the project's: checked before anything is imported
+if __name__ == "__main__":
     from orchestrator.interpreter import ensure_interpreter
 
-    ensure_interpreter("orchestrator.train")
+    ensure_interpreter("orchestrator.train")  # a Ray job's python may be another than the project's
+    from orchestrator.cli import module_main
+
+    module_main("train")  # the settings are checked before anything heavy is imported
 
 import contextlib
 import functools
 import gc
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -238,21 +241,3 @@ def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path
     target.mkdir(parents=True, exist_ok=True)
     learner.export(str(target))
     save_tokenizer(tokenizer, target, conf)
-
-
-def resumed(name: str, overrides: list[str]) -> tuple[Config, Path]:
-    """The configuration of run `name` with overrides on top, and its folder."""
-    from conf.check import check
-    from conf.compose import from_file
-
-    folder = run_folders.find(name, overrides)
-    conf = from_file(folder / "config.yaml", overrides)
-    conf = replace(conf, resume=str(folder))
-    check(conf, "train")
-    return conf, folder
-
-
-if __name__ == "__main__":
-    from orchestrator.cli import module_main
-
-    module_main("train")

@@ -6,6 +6,11 @@ rollouts.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the settings are checked before anything heavy is imported
+    from orchestrator.cli import module_main
+
+    module_main("warmup")
+
 import hashlib
 import json
 import os
@@ -163,9 +168,3 @@ def command(conf: Config, arguments: list[str]) -> None:
         print("to train it, give `train` the same arguments and data.path=<problems>")
     else:
         print(f"to train it: cd {shlex.quote(os.getcwd())} && {command_line('train', *arguments)}")
-
-
-if __name__ == "__main__":
-    from orchestrator.cli import module_main
-
-    module_main("warmup")

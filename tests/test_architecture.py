@@ -21,13 +21,15 @@ DOORS = {
     "deepspeed": {"learner/engine.py"},
     "peft": {"learner/lora.py"},
     "ray": {"orchestrator/cluster.py", "orchestrator/handles.py", "orchestrator/board.py", "orchestrator/tracker.py"},
-    "hydra": {"conf/compose.py", "orchestrator/cli.py"},
+    "hydra": {"conf/compose.py", "conf/overrides.py"},
     "omegaconf": {"conf/compose.py"},
 }
 
 LIGHT = [
     "conf.schema",
     "conf.check",
+    "conf.help",
+    "orchestrator.cli",
     "rollout.function",
     "rollout.mode",
     "rollout.prompt",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -22,9 +24,14 @@ import psutil
 import pytest
 
 from conf.compose import to_yaml
+from conf.groups import description, groups, options
+from conf.ranges import described
 from conf.schema import Config
+from conf.settings import settings
 from orchestrator import cli
 
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets")
 COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify", "replay"]
 
 
@@ -113,7 +120,80 @@ def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
     elif name == "verify":
         assert "--strict" in told.out and '"gold": "0.5"' in told.out
     else:
-        assert "experiment: one_gpu, quickstart" in told.out and "group_size: 8" in told.out
+        assert f"usage: thinkless {name} " in told.out and "experiment=thinkless_1p5b" in told.out
+        size = 32 if name == "quickstart" else 16  # its own preset's
+        assert f"  rollout.prompts_per_step={size} " in told.out and "  rollout.group_size=8 " in told.out
+
+
+def test_help_has_every_setting_with_meaning_and_range(thinkless: Callable[..., Told]) -> None:
+    """From one source each: a comment of the schema, its type, the table of ranges."""
+    out = " ".join(thinkless("train", "--help").out.split())
+    for key, setting in settings().items():
+        assert setting.meaning, f"{key} has no comment in conf/schema.py"
+        assert f" {key}=" in out and setting.meaning in out
+        assert not setting.numeric or described(setting) in out
+        for choice in setting.kind if isinstance(setting.kind, type) and issubclass(setting.kind, Enum) else ():
+            assert choice.value in out
+    for group in groups():
+        for option in options(group):
+            assert f" {group}={option} " in out and description(group, option) in out
+
+
+def test_help_for_a_word_and_for_overrides(thinkless: Callable[..., Told]) -> None:
+    out = thinkless("train", "--help", "refill", "experiment").out
+    keys = re.findall(r"^  ([\w.]+)=", out, re.M)
+    assert set(keys) == {"experiment", "rollout.refill.rounds", "rollout.refill.factor", "rollout.refill.abort"}
+    assert "rollout.group_size=64 " in thinkless("train", "rollout.group_size=64", "--help", "group").out
+    assert "rollout.max_response_tokens=24576" in thinkless("train", "--help", "experiment=thinkless_1p5b").out
+    assert "nosuchword" in thinkless("train", "--help", "nosuchword").line
+    assert "'rollout.workers'" in thinkless("train", "--help", "rollout.wokers=2").line
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100, 250])
+def test_help_fits_the_terminal(thinkless: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    settings_ = thinkless("train", "--help", "a", "e", "o").out.splitlines()
+    assert len(settings_) > 150
+    long = [line for line in settings_ if len(line) > min(columns, 120) and len(line.split()) > 1]
+    assert not [line for line in long if not re.match(r"  [\w.]+=\S+$|.* in [\[(]\S+ \S+[\])]", line)], long
+
+
+def test_what_is_heavy_waits_until_the_settings_are_checked() -> None:
+    """Help and mistakes are answered before torch, Ray and the like are imported: seconds, tens of them on a slow disk.
+    In a fresh process, one case after the other, so that the first offender is named."""
+    modules = ["quickstart", "warmup", "train", "evaluate"]
+    cases = [[name, "--help"] for name in COMMANDS]
+    cases += [[name, "experiment=quickstart", "rollout.wokers=2"] for name in modules]
+    cases += [["train", "experiment=quickstart", "learner.lr=3"], ["train", "resume=nothing"]]
+    cases += [["evaluate", "run.name=nothing"], ["train"], ["replay", "run=nothing"], ["report", "run.name=nothing"]]
+    script = (
+        "import runpy, sys\n"
+        "from orchestrator import cli\n"
+        f"modules = [('orchestrator.' + name, ['--help']) for name in {modules!r}]\n"
+        f"for name, case in [('orchestrator.cli', case) for case in {cases!r}] + modules:\n"
+        "    sys.argv = [name, *case]\n"
+        "    sys.modules.pop(name, None)\n"
+        "    try:\n"
+        "        runpy.run_module(name, run_name='__main__')\n"
+        "        sys.exit(f'{name} {case} has not ended')\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code in (0, 1), (name, case, end.code)\n"
+        f"    loaded = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n"
+        "    assert not loaded, f'{name} {case} loads {loaded}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_fault_of_ours_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise KeyError("absent\nkey")
+
+    assert cli.guarded(body) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1].startswith("thinkless: this is a fault of Thinkless itself")
+    place = f"tests/orchestrator/test_commands.py:{body.__code__.co_firstlineno + 1}"
+    assert place in lines[-1] and "KeyError" in lines[-1] and "open an issue" in lines[-1]
 
 
 def test_the_configuration_that_would_run(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
@@ -155,7 +235,7 @@ def refused_at_the_door(told: Told, *said: str) -> None:
         ("train resume=nothing", "there is no run there"),
         ("train experiment=quickstart run.name=../up", "run.name='../up'"),
         ("train experiment=quickstart data.arithmetic.levels=[2]", "one weight each"),
-        ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "nothing.jsonl: no such file"),
+        ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "nothing.jsonl): no such file"),
     ],
 )
 def test_mistakes_on_the_command_line(thinkless: Callable[..., Told], arguments: str, said: str) -> None:

@@ -296,7 +296,7 @@ OUTSIDE = [
     ("learner.max_bad_steps=0", "in [1, "),
     ("warmup.betas=[]", "2 numbers in [0, 1)"),
     ("warmup.batch_size=0", "in [1, "),
-    ("warmup.arithmetic.levels=[1,3]", "whole numbers in [2, "),
+    ("warmup.arithmetic.levels=[1,3]", "integers in [2, "),
     ("warmup.lr=0", "in (0, 1)"),
     ("model.lora.rank=-1", "in [0, "),
     ("model.lora.alpha=0", "in (0, "),
@@ -317,8 +317,8 @@ OUTSIDE = [
     ("run.seed=-7", "in [0, 4294967295]"),
     ("run.max_staleness=-1", "in [0, "),
     ("run.save_every=-3", "in [0, "),
-    ("run.record=[[4]]", "a list of whole numbers in [1, "),
-    ("run.record=[0,2]", "a list of whole numbers in [1, "),
+    ("run.record=[[4]]", "a list of integers in [1, "),
+    ("run.record=[0,2]", "a list of integers in [1, "),
     ("run.check_max_abs=0", "or null"),
     ("cluster.port=65536", "in [1, 65535] or null"),
     ("cluster.metrics_port=0", "in [1, 65535] or null"),
@@ -382,7 +382,8 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def quickstart() -> Config:
-    return composed("experiment=quickstart")[0]
+    """With one sampler beside its one learner rank."""
+    return composed("experiment=quickstart", "rollout.workers=1")[0]
 
 
 def changed(conf: Config, *overrides: str) -> Config:

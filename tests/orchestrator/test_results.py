@@ -12,7 +12,7 @@ import pytest
 
 from conf.compose import to_yaml
 from conf.schema import Config, DataConf, EvaluateConf, RewardConf
-from orchestrator.evaluate import _whole, free_name, heading, overall, table
+from orchestrator.evaluate import free_name, heading, overall, table, whole
 from orchestrator.results import result_lines, serving_lines
 from orchestrator.serving import ask_command, serve_command
 from orchestrator.validate import protocol
@@ -90,11 +90,11 @@ def test_the_first_of_many_problems_are_called_so() -> None:
 
 def test_data_that_is_only_measured_is_measured_whole() -> None:
     """No part of it is held out of the other; a validation set that was named stays."""
-    whole = _whole(OWN)
-    assert (whole.validation.path, whole.validation.revision) == ("problems.jsonl", "abc")
-    assert "held out" not in heading(measured(whole, none=cell(0.5, 5)))[1]
+    alone = whole(OWN)
+    assert (alone.validation.path, alone.validation.revision) == ("problems.jsonl", "abc")
+    assert "held out" not in heading(measured(alone, none=cell(0.5, 5)))[1]
     named = replace(OWN, validation=replace(OWN.validation, path="other.jsonl"))
-    assert _whole(named) == named and _whole(Config()) == Config()
+    assert whole(named) == named and whole(Config()) == Config()
 
 
 def test_the_same_problems_have_the_same_hash_and_others_another() -> None:

@@ -1,0 +1,125 @@
+"""Overrides as they are typed: key=value, where a setting that is text keeps its characters.
+
+In: arguments. Out: Hydra's `Override` for each. Must not know: which configuration they change.
+
+Hydra reads 2024_11_28 as the integer 20241128 and 6e45678 as infinity. The rule here, for every setting whose type in
+the schema is text: what stands behind the first = is the text itself, except that
+- null is none, and [a,b] a list where the setting takes one (the same rule holds for its items),
+- what begins with a quote ends with it, and the quotes are taken off (so that "null" is a text, too),
+- ${key} is the value of another setting,
+- with --multirun a comma divides the values of the runs; without it, it is refused.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from conf.errors import BadConfig, brief
+from conf.groups import groups, options
+from conf.settings import Setting, settings
+
+QUOTES = ("'", '"')
+
+
+def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
+    """Raises BadConfig for one that cannot be read, or has several values without `multirun`."""
+    parser = OverridesParser.create()
+    return [_read(parser, argument, multirun) for argument in arguments]
+
+
+def pasted(key: str, text: str) -> str:
+    """`key=text` as it is typed in a shell, whatever `text` holds. Example: 'data.path="a,b.jsonl"'"""
+    return shlex.quote(f"{key}={_quoted(text)}")
+
+
+def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
+    key, equals, text = argument.partition("=")
+    setting = settings().get(key.lstrip("+~"))
+    kept = setting is not None and setting.textual
+    try:
+        found = parser.parse_override(argument)
+        value = found.value()
+    except (HydraException, ValueError) as error:
+        rewritten = argument
+        if setting is not None and kept and text and not text.startswith(QUOTES) and "${" not in text:
+            rewritten = f"{key}={_quoted(text)}"
+            if setting.kind is not str and text[0] + text[-1] == "[]":
+                rewritten = f"{key}=[{','.join(map(_item, _parts(text[1:-1])))}]"
+        if rewritten == argument:
+            raise BadConfig(brief(_unreadable(argument, key if equals else "", text))) from error
+        return _read(parser, rewritten, multirun)
+    if key in groups() and isinstance(value, list | dict):
+        raise BadConfig(brief(f"{argument}: choose one of {key}={', '.join(options(key))}"))
+    if found.is_sweep_override():
+        if not multirun:
+            raise BadConfig(brief(_ambiguous(key, text, setting)))
+        if kept and isinstance(value, ChoiceSweep) and value.simple_form:
+            return parser.parse_override(f"{key}={_kept_each(text, value.list)}")
+    elif kept and isinstance(value, list):
+        return parser.parse_override(f"{key}=[{_kept_each(text.strip()[1:-1], value)}]")
+    elif kept and isinstance(value, bool | int | float):
+        return parser.parse_override(f"{key}={_quoted(text)}")
+    return found
+
+
+def _kept_each(text: str, values: list[Any]) -> str:
+    """`text`, comma-separated, with quotes around what Hydra made numbers or truth values of."""
+    parts = _parts(text)
+    if len(parts) != len(values):
+        return text
+    return ",".join(
+        _quoted(part) if isinstance(value, bool | int | float) else part for part, value in zip(parts, values)
+    )
+
+
+def _item(text: str) -> str:
+    return text if text.startswith(QUOTES) or text == "null" else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _parts(text: str) -> list[str]:
+    """`text` at its commas, but for those within quotes or brackets."""
+    parts, depth, quote, escaped = [""], 0, "", False
+    for character in text:
+        if quote:
+            quote = "" if character == quote and not escaped else quote
+        elif character in QUOTES:
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and not depth and not escaped:
+            parts.append("")
+            continue
+        escaped = character == "\\" and not escaped
+        parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _unreadable(argument: str, key: str, text: str) -> str:
+    if not key:
+        return f"cannot read {argument!r}: write key=value or group=option"
+    setting = settings().get(key.lstrip("+~"))
+    if setting is None or setting.textual:
+        return (
+            f"cannot read {argument!r}: special characters stand between quotes, for the shell too: {pasted(key, text)}"
+        )
+    return f"cannot read {argument!r}: {text!r} is no value of {key}"
+
+
+def _ambiguous(key: str, text: str, setting: Setting | None) -> str:
+    said = f"{key}={text} has several values: add --multirun for one run each"
+    if setting is not None and setting.many:
+        return f"{said}; as a list: {shlex.quote(f'{key}=[{text}]')}"
+    if setting is not None and setting.textual:
+        return f"{said}; as one text: {pasted(key, text)}"
+    return said

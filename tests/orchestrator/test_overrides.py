@@ -1,0 +1,160 @@
+"""What is typed is what is meant: text keeps its characters, and what cannot be read says how to type it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.compose import from_file, run_command, to_yaml
+from conf.errors import BadConfig
+from conf.overrides import pasted, read_overrides
+from conf.schema import Config
+
+LIKE_SOMETHING_ELSE = [
+    "2025_01_31", "3e8", "7e99999", "0042", "12_345", "0x1F", "0b11", "1.50", ".5", "+3", "-0", "inf", "nan", "true",
+    "False", "yes", "off", "1:30", "2025-01-31", "None", "a=b", "what?", "(draft)", "a b", "k:v", "#1", "50%", "it's",
+    "[ab]*.jsonl", "é", "*", "&x", "!y", "|", "~", "@z",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    return tmp_path
+
+
+def composed(*arguments: str) -> list[Config]:
+    found: list[Config] = []
+    run_command("train", found.append, ["experiment=quickstart", *arguments])
+    return found
+
+
+@pytest.mark.parametrize("text", LIKE_SOMETHING_ELSE)
+def test_text_keeps_its_characters(text: str, elsewhere: Path) -> None:
+    """In overrides, in the YAML of a run, read back from it, and in overrides of a saved run."""
+    (conf,) = composed(f"run.name={text}", f"model.revision={text}", f"model.lora.targets=[{pasted_value(text)},q]")
+    assert (conf.run.name, conf.model.revision, conf.model.lora.targets) == (text, text, [text, "q"])
+    saved = elsewhere / "config.yaml"
+    saved.write_text(to_yaml(conf))
+    assert from_file(saved, []) == conf
+    other = from_file(saved, [f"model.think_token={text}"])
+    assert other.model.think_token == text and other.run.name == text
+
+
+def pasted_value(text: str) -> str:
+    """As an item of a list: between quotes where Hydra needs them."""
+    return text if re.fullmatch(r"[\w.]+", text, re.A) else f'"{text}"'
+
+
+def test_text_written_by_hand_into_a_run_needs_no_quotes(elsewhere: Path) -> None:
+    saved = elsewhere / "config.yaml"
+    saved.write_text("run: {name: 2025_01_31, steps: 1_0}\nmodel: {revision: 7e99999, path: null, think_token: yes}\n")
+    conf = from_file(saved, [])
+    assert (conf.run.name, conf.model.revision, conf.model.think_token) == ("2025_01_31", "7e99999", "yes")
+    assert conf.run.steps == 10 and conf.model.path is None
+
+
+def test_null_and_quotes_and_other_settings() -> None:
+    (conf,) = composed("run.name=null", "model.revision='null'", 'model.short_token="<s>"', "data.subset=${run.root}")
+    assert (conf.run.name, conf.model.revision, conf.model.short_token, conf.data.subset) == (
+        None,
+        "null",
+        "<s>",
+        "runs",
+    )
+
+
+def test_every_run_of_a_multirun_has_its_text() -> None:
+    members = composed("model.revision=0042,12_345,'a,b',3e8", "--multirun", "run.root=many")
+    assert [conf.model.revision for conf in members] == ["0042", "12_345", "a,b", "3e8"]
+    members = composed("model.revision=2025_01_31", "run.name=007", "run.seed=1,2", "-m", "run.root=many")
+    assert [(conf.model.revision, conf.run.name) for conf in members] == [
+        ("2025_01_31", "007-0"),
+        ("2025_01_31", "007-1"),
+    ]
+
+
+def test_a_number_is_a_number() -> None:
+    (conf,) = composed("run.steps=1_000", "learner.lr=3e-4", "learner.betas=[0.8,0.9]", "run.record=[]")
+    assert (conf.run.steps, conf.learner.lr, conf.learner.betas) == (1000, 3e-4, [0.8, 0.9])
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_a_pasted_override_is_read_as_it_was(text: str) -> None:
+    (word,) = shlex.split(pasted("model.path", text))
+    (override,) = read_overrides([word])
+    assert override.value() == text
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "run.name=one,two",
+        "run.name='half",
+        'run.name="half" more',
+        "run.name='it' $HOME `ls` \\ \"x\"",
+        "model.path='a",
+    ],
+)
+def test_what_cannot_be_read_says_how_to_type_it(argument: str) -> None:
+    """The end of the message, given to a real shell, is a word that holds exactly this text."""
+    with pytest.raises(BadConfig) as refused:
+        composed(argument)
+    key, _, text = argument.partition("=")
+    message = str(refused.value)
+    assert argument in message or repr(argument) in message
+    command = "printf %s " + message[message.rindex(": ") + 2 :]
+    word = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    (override,) = read_overrides([word])
+    assert (override.key_or_group, override.value()) == (key, text)
+
+
+def test_a_list_says_how_to_type_it() -> None:
+    with pytest.raises(BadConfig, match=r"as a list: 'learner\.betas=\[0\.8,0\.9\]'$"):
+        composed("learner.betas=0.8,0.9")
+
+
+# ---- a run's config.yaml that was changed ----
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"run: {stesp: 3}\n", "'run.steps'"),
+        (b"rnu: {steps: 3}\n", "'run'"),
+        (b"warmup: {lrr: 3}\n", "warmup.lrr"),
+        (b"run: [1]\n", "run"),
+        (b"run: 7\n", "run"),
+        (b"run: {steps: many}\n", "run.steps"),
+        (b"run: {steps: [3]}\n", "run.steps"),
+        (b"learner: {schedule: step}\n", "[constant, linear, cosine]"),
+        (b"run: {steps: 3\n", "cannot be read"),
+        (b"run:\n\tsteps: 3\n", "cannot be read"),
+        (b"a: &a [*a]\n", ""),
+        (b"", "holds no configuration"),
+        (b"- 1\n", "holds no configuration"),
+        (b"just text\n", "holds no configuration"),
+        (b"run: {name: \xff}\n", "cannot be read"),
+        (b"run: !!python/object:os.system {}\n", "cannot be read"),
+        (b"run: {seed: 1e9999}\n", "run.seed"),
+    ],
+)
+def test_a_damaged_configuration_is_one_line_with_its_file(content: bytes, said: str, elsewhere: Path) -> None:
+    saved = elsewhere / "config.yaml"
+    saved.write_bytes(content)
+    with pytest.raises(BadConfig) as refused:
+        from_file(saved, [])
+    message = str(refused.value)
+    assert said in message and str(saved) in message and "\n" not in message
+
+
+def test_a_missing_configuration(elsewhere: Path) -> None:
+    with pytest.raises(BadConfig, match=r"nothing\.yaml cannot be read"):
+        from_file(elsewhere / "nothing.yaml", [])
