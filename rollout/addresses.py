@@ -75,7 +75,9 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
             names = (
                 [PurePosixPath(name).name for name in system.ls(parent, detail=False)] if system.isdir(parent) else []
             )
-            raise BadInput(f"{where}: no such file or folder{nearest(PurePosixPath(root).name, names)}")
+            looked = "" if full == path else f" (looked for {full})"
+            hint = nearest(PurePosixPath(root).name, names)
+            raise BadInput(f"{key}={path}: no such file or folder{looked}{hint}")
         for name in found:
             _refuse_kind(name, where)
         scheme = full.partition("://")[0] + "://" if is_address(full) else ""

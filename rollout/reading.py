@@ -137,7 +137,7 @@ def _hub(conf: Source, name: str, key: str) -> Part:
     revision = conf.revision or (pinned.revision if pinned else None)
     split = conf.split or (pinned.split if pinned else "train")
     subset = conf.subset or (pinned.subset if pinned else None)
-    looked = f"no such file or folder ({absolute(name)})"
+    looked = f"no such file or folder (looked for {absolute(name)})"
     if not revision:
         raise BadInput(
             f"{key}.path={name}: {looked}, and as a hub data set it has no pinned revision: "
