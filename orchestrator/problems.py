@@ -6,12 +6,16 @@ In: configuration. Out: `Problems`, read and checked before anything is started.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from conf.check import check_arithmetic
 from conf.schema import Config
 from rollout import arithmetic
+from rollout.addresses import is_address
 from rollout.errors import BadInput
 from rollout.problems import Problem, load_problems, split_validation, validation_data
+
+LARGE = 100e6  # bytes: about five seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,16 @@ def refuse_foreign_warmup(conf: Config) -> None:
         )
 
 
+def announce(path: str | list[str]) -> None:
+    """A line for what takes more than a moment: large files, and what comes over the network."""
+    for one in [path] if isinstance(path, str) else path:
+        local = Path(str(one)).expanduser()
+        if is_address(str(one)):
+            print(f"fetching {one}", flush=True)
+        elif local.is_file() and local.stat().st_size > LARGE:
+            print(f"reading {one} ({local.stat().st_size / 1e6:.0f} MB)", flush=True)
+
+
 def load_all_problems(conf: Config) -> Problems:
     """Training, validation and evaluation problems; raises BadInput before anything is started."""
     data, validation, evaluate = conf.data, conf.validation, conf.evaluate
@@ -51,10 +65,12 @@ def load_all_problems(conf: Config) -> Problems:
             for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
         ]
         return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
+    announce(data.path)
     loaded = load_problems(data)
     notes = [loaded.summary()]
     training = list(loaded.problems)
     if validation.path is not None:
+        announce(validation.path)
         other = load_problems(validation_data(validation, data), "validation")
         notes.append(other.summary())
         held_out = list(other.problems)

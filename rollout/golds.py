@@ -22,6 +22,14 @@ class Unusable(Exception):
     """Why one row cannot be used. Raised while a row is read, caught and counted in `rollout.problems` only."""
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def half_a_pair(text: str) -> bool:
+    """Whether `text` holds half a surrogate pair: no UTF-8 can be made of it."""
+    return _SURROGATES.search(text) is not None
+
+
 def text_of(value: Any, what: str) -> str:
     """`value` as text without space around it."""
     if value is None:
@@ -30,7 +38,7 @@ def text_of(value: Any, what: str) -> str:
         raise Unusable(f"{what} is a {type(value).__name__}, not text")
     if not (text := value.strip()):
         raise Unusable(f"{what} is empty")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if half_a_pair(text):
         raise Unusable(f"{what} holds half a surrogate pair")
     return text
 

@@ -22,6 +22,7 @@ from rollout.addresses import nearest
 from rollout.errors import BadInput
 from rollout.files import Row, listed
 from rollout.function import load_function
+from rollout.golds import half_a_pair
 from rollout.layouts import field as field_of
 from rollout.reading import Part, read_parts
 
@@ -162,7 +163,7 @@ def _pair(row: Row, names: Sequence[str], model: ModelConf) -> tuple[Pair | None
     for name, text in zip(PAIR, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             return None, f"{name} is not text" if text and not isinstance(text, str) else f"{name} is null or empty"
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if half_a_pair(text):
             return None, f"{name} holds half a surrogate pair"
     problem, think, short = (str(text) for text in texts)
     think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
