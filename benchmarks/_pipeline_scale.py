@@ -83,7 +83,7 @@ def measured_driver(per_s: float) -> Driver:
         rows = [p for p in prompts for _ in range(GROUP)]
         found = [t for t in sampled.trajectories(rows, list(range(GROUP)) * groups) if t is not None]
         judged = [
-            Group(p, tuple(found[i * GROUP : (i + 1) * GROUP]), (verdict,) * GROUP, rewards, 0)
+            Group(p, tuple(found[i * GROUP : (i + 1) * GROUP]), (verdict,) * GROUP, rewards)
             for i, p in enumerate(prompts)
         ]
         for sequences, totals in optimizer_steps(judged, AlgorithmConf(), CAP):

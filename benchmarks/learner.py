@@ -95,7 +95,7 @@ def make_group(prompt: np.ndarray, responses: list[np.ndarray], rng: np.random.G
     rewards = rng.choice([1.0, 0.5, -1.0], len(given)).astype(np.float32)
     rewards[:2] = 1.0, -1.0
     verdicts = tuple(Verdict(Outcome.CORRECT if r > 0 else Outcome.WRONG, None, 0.0) for r in rewards)
-    return Group(asked, given, verdicts, rewards, 0)
+    return Group(asked, given, verdicts, rewards)
 
 
 def quickstart_groups(tokenizer: Any, prompts: int = 32) -> list[Any]:

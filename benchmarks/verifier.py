@@ -268,7 +268,7 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
     figure("verifier_mutations_lost", sent - sum(outcomes.values()), "answers", 0)
     figure("verifier_mutations_per_s", count / took, "answers/s")
     figure("verifier_mutations_timed_out", outcomes[Outcome.TIMED_OUT], "answers")
-    figure("verifier_mutations_crashed", outcomes[Outcome.CRASHED], "answers", 0)
+    figure("verifier_mutations_crashed", outcomes[Outcome.CRASHED] + outcomes[Outcome.RAISED], "answers", 0)
     figure("verifier_pool_memory_growth", memory[-1] / memory[0], "ratio", 1.2)
 
 

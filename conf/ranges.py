@@ -83,6 +83,8 @@ RANGES = {
     "reward.cut_off": "[-1e6, 1e6]",
     "reward.no_answer": "[-1e6, 1e6]",
     "reward.no_mode": "[-1e6, 1e6]",
+    "reward.format_error": "[-1e6, 1e6]",
+    "reward.max_unjudged": "[0, 1]",
     "reward.max_tokens_short": "[1, 1e8]",
     "reward.max_tokens_think": "[1, 1e8]",
     "algorithm.alpha": "[0, 1e6]",

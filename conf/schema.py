@@ -187,6 +187,7 @@ class RewardConf:
     timeout_s: float = 5.0  # hard limit of one check; the process is killed
     memory_mib: int = 2048  # address-space limit of a grading process
     strict: bool = True  # training: \boxed{} only; false: lenient extraction
+    max_unjudged: float = 0.1  # share of a step's answers without a verdict; above it 3 steps in a row end the run
     function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, scheme, caps
     correct_short: float = 1.0  # reward of a right answer in short mode
     correct_think: float = 0.5  # 1 - gamma
@@ -194,6 +195,7 @@ class RewardConf:
     cut_off: float = -1.0  # of a response that reached its limit
     no_answer: float = -1.0  # of a response without a final answer
     no_mode: float = -1.0  # of a response without a control token first
+    format_error: float = -1.0  # of one with a think token in its answer (anywhere in a short one; docs/method.md)
     max_tokens_short: int | None = None  # a longer short response gets cut_off's reward, right or wrong; null: no cap
     max_tokens_think: int | None = None  # the same for thinking ones; response tokens, control token included
 

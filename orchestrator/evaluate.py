@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.problems import load_all_problems
 from orchestrator.summary import interval, over_the_mix
+from orchestrator.unjudged import Unjudged
 from orchestrator.validate import evaluate_modes, protocol
 from reward.judge import Judge
 from reward.panel import Panel
@@ -70,9 +72,13 @@ def command(conf: Config, target: Path | None = None) -> None:
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
         sampler = Sampler(workers, Sampling(conf.evaluate.temperature, conf.evaluate.top_p, length))
+        unjudged = Unjudged(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
         measured = evaluate_modes(
-            "evaluation", sampler, Panel(actors, conf.reward), prompts, conf.evaluate, length, conf.tracker.console
-        )
+            "evaluation", sampler, Panel(actors, conf.reward), prompts, conf.evaluate, length, unjudged, 0,
+            conf.tracker.console,
+        )  # fmt: skip
+    if unjudged.first and not any(cell["n"] for cells in measured.values() for cell in cells.values()):
+        raise RunError(f"no answer has a verdict, so there is nothing to report: {unjudged.first}")
     found = {"model": path, "too_long": too_long, **protocol(conf, prompts), "ways": measured}
     found["overall"] = overall(found)
     beside = target or Path(path).expanduser()
@@ -145,7 +151,7 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"all: levels by their share ({mix})")
     lines.append("95 %: Wilson interval of the accuracy over problems")
     if unjudged := sum(figures["unjudged"] for figures in found["overall"].values()):
-        lines.append(f"{unjudged} answers are left out: their check timed out or crashed")
+        lines.append(f"{unjudged} answers are left out: they have no verdict")
     return "\n".join(lines)
 
 

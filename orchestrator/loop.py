@@ -26,6 +26,7 @@ from orchestrator.record import Recorder
 from orchestrator.refill import Refill
 from orchestrator.timeline import Timeline
 from orchestrator.tracker import Tracker
+from orchestrator.unjudged import Unjudged
 from orchestrator.validate import Validator
 from reward.panel import Panel
 from rollout.sampler import Sampler
@@ -40,6 +41,7 @@ def train(
     learner: Learner,
     store: Store,
     tracker: Tracker,
+    unjudged: Unjudged,
     validator: Validator,
     agreement: Agreement,
     recorder: Recorder,
@@ -90,6 +92,7 @@ def train(
         recorder.record(step, trajectories, filled, report, figures)
         tracker.show(step, filled.judged)
         tracker.bad_steps(step, report, conf.learner.max_bad_steps)
+        unjudged.check(step, filled.judged)
         if run.check_every and step % run.check_every == 0:
             agreement.check(step)
         validator.validate(step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -80,6 +81,7 @@ def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]]) -> Record:
         "think_rate/all": mean(t.mode is Mode.THINK for t, _, _ in pairs),
         "no_mode": mean(t.mode is None for t, _, _ in pairs),
         "truncated": mean(t.finish is not Finish.STOP for t, _, _ in pairs),
+        "think_in_short": mean(v.think_token for t, v, _ in pairs if t.mode is Mode.SHORT),
         "tokens/mean": mean(tokens),
     }
     for mode in Mode:
@@ -99,15 +101,18 @@ def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
 
 
 def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
-    """Shares of all answers by outcome, those without a verdict (`unjudged`) included; seconds: that judging took."""
+    """Shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds: that judging
+    took."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
-    unjudged = sum(group.unjudged for group in groups)
-    asked = len(verdicts) + unjudged
-    record: Record = {"unjudged": unjudged}
+    failed = [verdict for group in groups for verdict in group.failed]
+    asked = len(verdicts) + len(failed)
+    counts = Counter(verdict.outcome for verdict in (*verdicts, *failed))
+    record: Record = {"unjudged": len(failed)}
     for outcome in Outcome:
         if outcome.judged:
-            there = sum(verdict.outcome is outcome for verdict in verdicts)
-            record[f"outcome/{outcome.value}"] = there / asked if asked else None
+            record[f"outcome/{outcome.value}"] = counts[outcome] / asked if asked else None
+        else:
+            record[f"unjudged/{outcome.value}"] = counts[outcome]
     record["reward/cached"] = mean(verdict.cached for verdict in verdicts)
     record["reward/answers_per_s"] = asked / seconds if seconds else None
     return record

@@ -6,7 +6,7 @@ In: a `RecordedStep`. Out: a folder, and the step again. Must not know: when a s
     config.yaml          the configuration of the step
     prompts.jsonl        uid, problem, gold answer, source, level
     trajectories.jsonl   prompt (line), sibling, mode, finish, forced
-    groups.jsonl         prompt (line), trajectories (lines), verdicts, unjudged, learnt
+    groups.jsonl         prompt (line), trajectories (lines), verdicts, failed (without a verdict), learnt
     arrays.npz           prompt_ids, token_ids, versions i32, logprobs, rewards f32, row after row; their lengths
     report.json          the learner's StepReport, null when there was nothing to learn
     metrics.json         the step's record, as in metrics.jsonl
@@ -35,13 +35,13 @@ from learner.effort import Effort
 from learner.offender import Offender
 from learner.report import StepReport
 from reward.group import Group
-from reward.verdict import Outcome, Verdict
+from reward.verdict import Failure, Outcome, Verdict
 from rollout.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
-FOLDER, FORMAT = "recorded", 1
+FOLDER, FORMAT = "recorded", 2
 FACTS, CONFIG, STATE, MODELS = "record.json", "config.yaml", "state", "models"
 ABOUT_PROMPT = ("uid", "problem", "answer", "source", "level", "all_answers")
 ABOUT_STEP = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
@@ -107,7 +107,7 @@ def write(folder: Path, recorded: RecordedStep) -> None:
                 "prompt": line_of[g.prompt.uid],
                 "trajectories": [place_of[t.prompt.uid, t.sibling] for t in g.trajectories],
                 "verdicts": [asdict(v) for v in g.verdicts],
-                "unjudged": g.unjudged,
+                "failed": [asdict(v) for v in g.failed],
                 "learnt": learnt,
             }
             for g, learnt in zip(recorded.groups, recorded.learnt, strict=True)
@@ -163,9 +163,9 @@ def read(folder: Path) -> RecordedStep:
         Group(
             prompts[line["prompt"]],
             tuple(trajectories[place] for place in line["trajectories"]),
-            tuple(Verdict(**{**verdict, "outcome": Outcome(verdict["outcome"])}) for verdict in line["verdicts"]),
+            tuple(map(_verdict, line["verdicts"])),
             of_group,
-            line["unjudged"],
+            tuple(map(_verdict, line["failed"])),
         )
         for line, of_group in zip(lines, rewards, strict=True)
     )
@@ -205,6 +205,11 @@ def surroundings() -> dict[str, str]:
             found[name] = metadata.version(name)
     cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {**found, "cpu": cpu.group(1).strip() if cpu else platform.machine()}
+
+
+def _verdict(line: dict[str, Any]) -> Verdict:
+    failure = None if line["failure"] is None else Failure(**line["failure"])
+    return Verdict(**{**line, "outcome": Outcome(line["outcome"]), "failure": failure})
 
 
 def _report(line: dict[str, Any]) -> StepReport:

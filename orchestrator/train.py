@@ -44,6 +44,8 @@ from orchestrator.summary import doubts, has_goals
 from orchestrator.timeline import Timeline
 from orchestrator.tracker import Tracker
 from orchestrator.turns import SharedTurns
+from orchestrator.unjudged import FILE as UNJUDGED
+from orchestrator.unjudged import Unjudged
 from orchestrator.validate import Evaluator, Validator
 from orchestrator.warmup import warm_up
 from reward.judge import Judge
@@ -145,7 +147,7 @@ def _run(
             state.get("asked", []),
         )  # older checkpoints: none beside "prompts"
     else:  # a run that was stopped before its first checkpoint begins anew
-        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json"):
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED):
             (folder / name).unlink(missing_ok=True)
     timeline = Timeline(folder / "timeline.json", {"rollout": workers, "reward": actors, "learner": ranks})
 
@@ -160,7 +162,8 @@ def _run(
     try:
         for note in problems.notes:
             tracker.note(note)
-        evaluator = Evaluator(conf, folder, sampler, panel, evaluation, tracker)
+        unjudged = Unjudged(conf.reward, tracker.note, folder / UNJUDGED, step, conf.run.steps)
+        evaluator = Evaluator(conf, folder, sampler, panel, evaluation, tracker, unjudged)
         if not saved:
             for doubt in doubts(evaluator.run("warmup"), has_goals(asdict(conf))):
                 tracker.note(doubt)
@@ -177,6 +180,7 @@ def _run(
             sampler,
             panel,
             tracker,
+            unjudged,
             export,
             folder,
             best,
@@ -188,8 +192,9 @@ def _run(
         recorder = Recorder(folder, conf, learner, export, control, path)
         recorder.begin(step)
         step = train(
-            conf, stream, sampler, panel, learner, store, tracker, validator, agreement, recorder, timeline, step, asked
-        )
+            conf, stream, sampler, panel, learner, store, tracker, unjudged, validator, agreement, recorder, timeline,
+            step, asked,
+        )  # fmt: skip
         export(folder / "model")
         evaluator.run("final")
         if stream.counts["too_long"]:

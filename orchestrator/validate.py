@@ -19,8 +19,10 @@ from orchestrator.console import progress
 from orchestrator.errors import RunError
 from orchestrator.metrics import Record, describe
 from orchestrator.tracker import Scored, Tracker
+from orchestrator.unjudged import Unjudged
 from reward.panel import Panel
 from reward.scheme import reward_of
+from reward.verdict import Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.reading import HUB_SETS
@@ -39,11 +41,12 @@ def measure(
     seed: int,
     sampling: Sampling,
     advance: Callable[[int], None] = lambda n: None,
-) -> list[Scored]:
-    """`samples` judged responses to each prompt; those whose check timed out or crashed are left out."""
+) -> tuple[list[Scored], list[Verdict]]:
+    """`samples` responses to each prompt: those with a verdict, and what became of the others."""
     parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
     pending = [panel.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
     scored: list[Scored] = []
+    failed: list[Verdict] = []
     for asked in pending:
         trajectories, verdicts = asked.batch.wait(), asked.wait()
         scored += [
@@ -51,8 +54,9 @@ def measure(
             for t, v in zip(trajectories, verdicts, strict=True)
             if v.outcome.judged
         ]
+        failed += [verdict for verdict in verdicts if not verdict.outcome.judged]
         advance(len(trajectories))
-    return scored
+    return scored, failed
 
 
 class Validator:
@@ -67,6 +71,7 @@ class Validator:
         sampler: Sampler,
         panel: Panel,
         tracker: Tracker,
+        unjudged: Unjudged,
         export: Callable[[Path], None],
         folder: Path,
         best: dict[str, Any] | None = None,
@@ -75,6 +80,7 @@ class Validator:
         """best, done: of a resumed run, the best validation so far and the last step that was validated."""
         self.conf, self.prompts, self.samples, self.sampling = conf, prompts, samples, sampling
         self.sampler, self.panel, self.tracker, self.export, self.folder = sampler, panel, tracker, export, folder
+        self.unjudged = unjudged
         self.best: dict[str, Any] = best or {"step": -1, "reward": float("-inf")}
         self.done = done
 
@@ -83,7 +89,7 @@ class Validator:
         if not self.conf.every or step % self.conf.every or not self.prompts or step <= self.done:
             return None
         self.done = step
-        scored = measure(self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling)
+        scored, failed = measure(self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling)
         if step == 0:
             self.tracker.before(scored)
         found = describe(scored)
@@ -91,7 +97,9 @@ class Validator:
         names = ("reward", "accuracy", "think_rate", "tokens")
         record: Record = {f"validation/{name}": found[key] for key, name in zip(keep, names, strict=True)}
         record |= {f"validation/{key}": value for key, value in found.items() if "/level/" in key}
+        record["validation/unjudged"] = len(failed)
         self.tracker.log(step, record)
+        self.unjudged.tell(f"validation at step {step}", step, failed, len(scored) + len(failed))
         if found["no_mode"] == 1.0:
             raise RunError(
                 f"none of {len(scored)} validation answers at step {step} begins with a control token, so there is "
@@ -117,26 +125,32 @@ def evaluate_modes(
     prompts: list[Prompt],
     conf: EvaluateConf,
     max_response_tokens: int,
+    unjudged: Unjudged,
+    step: int,
     console: bool = True,
     keep: Callable[[list[Scored]], None] = lambda scored: None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, tokens}}}.
 
-    n: judged answers; unjudged: those left out because their check timed out or crashed; the others None where n is 0.
-    Prompts without a level count as "all". `keep` is given the judged answers of the free choice.
+    n: answers with a verdict, which the figures are over (None where there are none); unjudged: the others. Prompts
+    without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of the free
+    choice.
     """
     total = len(prompts) * conf.samples * len(WAYS)
     result = {}
+    failed: dict[str, list[Verdict]] = {}
     with progress(total, label, enabled=console) as bar:
         for way, mode in WAYS.items():
             sampling = Sampling(conf.temperature, conf.top_p, max_response_tokens, mode)
-            scored = measure(sampler, panel, prompts, conf.samples, conf.seed, sampling, bar.advance)
+            scored, failed[way] = measure(sampler, panel, prompts, conf.samples, conf.seed, sampling, bar.advance)
             if mode is None:
                 keep(scored)
             result[way] = {
                 level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples)
                 for level, count in questions(prompts).items()
             }
+    for way, verdicts in failed.items():
+        unjudged.tell(f"{label}, {way}", step, verdicts, len(prompts) * conf.samples)
     return result
 
 
@@ -206,6 +220,7 @@ class Evaluator:
     panel: Panel
     prompts: list[Prompt]
     tracker: Tracker
+    unjudged: Unjudged
 
     def run(self, model: str) -> dict[str, Any]:
         """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""
@@ -222,6 +237,8 @@ class Evaluator:
             self.prompts,
             conf.evaluate,
             found["max_response_tokens"],
+            self.unjudged,
+            0 if model == "warmup" else conf.run.steps,
             conf.tracker.console,
             self.tracker.before if model == "warmup" else lambda scored: None,
         )

@@ -46,7 +46,8 @@ Writes one per line, in the same order, each as soon as it is there:
 
   {"id": "a1", "outcome": "correct", "correct": true, "extracted": "1/2", "seconds": 2.1e-05}
 
-  outcome       correct, wrong, no_answer, cut_off (thinking never ends), timed_out or crashed (no verdict)
+  outcome       correct, wrong, no_answer, cut_off (thinking never ends), format_error (a think token in the answer,
+                with --strict); no verdict: timed_out, crashed or raised
   extracted     the final answer that was found, or null
 
 A line that cannot be read gives {"line": 7, "error": ...} and exit status 1 at the end. Empty lines are left out.

@@ -13,7 +13,7 @@ from rollout.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The siblings of one prompt that got a verdict (those TIMED_OUT or CRASHED have left; see `unjudged`).
+    """The siblings of one prompt that got a verdict; those RAISED, TIMED_OUT or CRASHED have left, see `failed`.
 
     Example: rewards [1, -1, 0.5] have advantages [0.833, -1.167, 0.333] and are informative.
     """
@@ -22,7 +22,12 @@ class Group:
     trajectories: tuple[Trajectory, ...]  # [G']
     verdicts: tuple[Verdict, ...]  # [G'], aligned with trajectories
     rewards: np.ndarray  # f32[G']
-    unjudged: int = 0  # siblings that left because their check timed out or crashed
+    failed: tuple[Verdict, ...] = ()  # of the siblings that left, each with its `Failure`
+
+    @property
+    def unjudged(self) -> int:
+        """Siblings without a verdict."""
+        return len(self.failed)
 
     @property
     def informative(self) -> bool:

@@ -1,7 +1,7 @@
 """Trajectories with verdicts -> groups.
 
 In: trajectories and their verdicts, aligned. Out: one `Group` per prompt uid, in order of first appearance, siblings in
-the order given. A sibling whose check timed out or crashed leaves, counted in `unjudged`; a group that loses all its
+the order given. A sibling whose check raised, timed out or crashed leaves (`Group.failed`); a group that loses all its
 siblings stays, empty and uninformative, so that the number of groups and of trajectories asked for remain countable.
 Must not know: texts, how verdicts came about, advantages.
 """
@@ -38,7 +38,7 @@ def group_trajectories(
                 rewards=np.array(
                     [reward_of(conf, verdict, one.mode, len(one.token_ids)) for one, verdict in judged], np.float32
                 ),
-                unjudged=len(pairs) - len(judged),
+                failed=tuple(verdict for _, verdict in pairs if not verdict.outcome.judged),
             )
         )
     return groups

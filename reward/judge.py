@@ -6,7 +6,8 @@ time (`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of
 Extraction, plain numbers and equal strings are settled in this process (microseconds); each different (gold, answer)
 pair beyond that is checked once in a killable process (`reward.pool`), started when the first such pair comes, with
 its own time limit. An answer whose check overran is TIMED_OUT (and remembered: siblings repeat answers), one whose
-process died twice, or whose check or reward function raised, is CRASHED; neither is ever WRONG.
+process died twice is CRASHED, one whose check or reward function raised is RAISED; none of them is ever WRONG, and each
+says why in its `Failure`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from conf.schema import ModelConf, RewardConf
 from reward.cell import Call
 from reward.equivalence import Gold, quick_matches
-from reward.grade import find_answer
+from reward.grade import THINK, find_answer, think_token_in_ids, think_token_in_text
 from reward.pool import Pool, Reply, Status
 from reward.statistics import Statistics, Tally
-from reward.verdict import Judged, Outcome, Verdict
+from reward.verdict import Failure, Judged, Outcome, Verdict
+from rollout.function import one_line
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.timeline import Span, Spans, spent
@@ -42,8 +44,10 @@ Key = tuple[Gold, str, bool]  # gold, answer, all_answers: the arguments of `mat
 _MAX_CACHE = 100_000  # pairs
 _MAX_CACHE_CHARS = 100_000_000  # in all pairs together
 _LOGGED = 3  # of the same kind of failure in a batch
+_TRIED = 4  # calls of a function that never came back, before the others of a batch are given up
 _SLOW_S = 1.0  # a check that takes longer is told, once per batch; or longer than
 _SLOW_SHARE = 0.5  # of its limit
+_NO_VERDICT = {Status.RAISED: Outcome.RAISED, Status.TIMED_OUT: Outcome.TIMED_OUT, Status.DIED: Outcome.CRASHED}
 
 
 @dataclass(slots=True, eq=False)
@@ -73,19 +77,25 @@ class Judge:
         self.needs_mode = needs_mode
         self.control = control
         self.tokenizer: Any = None
-        self.think_end = "</think>"
+        self.think_names = THINK
         if tokenizer_path is not None and control is not None:
             from rollout.tokens import load_tokenizer
 
             self.tokenizer = load_tokenizer(tokenizer_path, model or ModelConf())
-            self.think_end = str(self.tokenizer.decode([control.think_end], skip_special_tokens=False))
+            opening, closing = (
+                str(self.tokenizer.decode([one], skip_special_tokens=False))
+                for one in (control.think, control.think_end)
+            )
+            self.think_names = (opening, closing)
         self.spans = Spans()
         self._tally = Tally()
-        self._cache: dict[Key, Outcome] = {}
+        self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
         self._cache_chars = 0
         self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # under way: by the pool's ticket,
         self._tickets: dict[Key, int] = {}  # and the ticket by the pair
         self._busy_since = 0.0  # when the first of those under way began
+        self._came_back = False  # a call of the reward function has ended, well or by an exception
+        self._places: set[str | None] = set()  # of exceptions whose traceback was given
         warm: Call = ("reward.custom:check", (conf.function,)) if conf.function else ("reward.equivalence:warm", ())
         self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
         if conf.function:
@@ -129,8 +139,10 @@ class Judge:
     def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
         """Verdicts of trajectories, aligned with them."""
         texts = self.texts(trajectories)
+        assert self.control is not None
         return self.grade_batch(
-            [(text, one.mode, one.finish, one.prompt) for text, one in zip(texts, trajectories, strict=True)]
+            [(text, one.mode, one.finish, one.prompt) for text, one in zip(texts, trajectories, strict=True)],
+            [think_token_in_ids(one.token_ids, one.mode, self.control) for one in trajectories],
         )
 
     def texts(self, trajectories: Sequence[Trajectory]) -> list[str]:
@@ -144,14 +156,16 @@ class Judge:
             for one in trajectories
         ]
 
-    def grade_batch(self, responses: Sequence[Response]) -> list[Verdict]:
-        """Verdicts, aligned with the responses."""
+    def grade_batch(self, responses: Sequence[Response], think_tokens: Sequence[bool] | None = None) -> list[Verdict]:
+        """Verdicts, aligned with the responses. think_tokens: whose ids have a think token in the answer; None: the
+        texts alone say that."""
+        known = think_tokens if think_tokens is not None else [False] * len(responses)
         if self.conf.function:
-            verdicts = self._by_function(responses)
+            verdicts = self._by_function(responses, known)
         else:
             begun = [
-                self.begin(text, mode, finish, prompt.answer, prompt.all_answers)
-                for text, mode, finish, prompt in responses
+                self.begin(text, mode, finish, prompt.answer, prompt.all_answers, think_token)
+                for (text, mode, finish, prompt), think_token in zip(responses, known, strict=True)
             ]
             verdicts = [one if isinstance(one, Verdict) else self._settled(one) for one in begun]
         self._tell_slow(verdicts, responses)
@@ -169,25 +183,39 @@ class Judge:
         return len(self._checks)
 
     def begin(
-        self, text: str, mode: Mode | None, finish: Finish, gold: Gold, all_answers: bool = False
+        self,
+        text: str,
+        mode: Mode | None,
+        finish: Finish,
+        gold: Gold,
+        all_answers: bool = False,
+        think_token: bool = False,
     ) -> Verdict | Pending:
-        """The verdict where it takes microseconds; else the check is under way, and `settle` will see its end."""
+        """The verdict where it takes microseconds; else the check is under way, and `settle` will see its end.
+
+        think_token: its ids have one in the answer (its text is looked at anyway).
+        """
         start = time.perf_counter()
-        answer, cached = None, False
+        answer, cached, failure = None, False, None
         try:
-            outcome, answer = find_answer(text, mode, finish, self.conf.strict, self.think_end, self.needs_mode)
+            think_token = think_token or think_token_in_text(text, mode, self.think_names)
+            outcome, answer = find_answer(
+                text, mode, finish, self.conf.strict, self.think_names[1], self.needs_mode, think_token
+            )
             if outcome is None and answer is not None:
-                outcome = self._cache.get((gold, answer, all_answers))
-                cached = outcome is not None
-                if outcome is None and (decided := quick_matches(gold, answer, all_answers)) is not None:
+                if known := self._cache.get((gold, answer, all_answers)):
+                    (outcome, failure), cached = known, True
+                elif (decided := quick_matches(gold, answer, all_answers)) is not None:
                     outcome = Outcome.CORRECT if decided else Outcome.WRONG
         except Exception as error:  # costs this answer, not the batch
-            log.warning("check CRASHED (%s: %s): response of %d characters", type(error).__name__, error, len(text))
-            outcome = Outcome.CRASHED
+            outcome = Outcome.RAISED
+            failure = Failure(one_line(error), about=f"a response of {len(text)} characters, gold {_cut(gold)}")
+            log.warning("check RAISED (%s): %s", failure.error, failure.about)
         if outcome is None:
             assert answer is not None
             return self._check((gold, answer, all_answers), start)
-        verdict = Verdict(outcome, answer, time.perf_counter() - start, cached=cached)
+        seconds = time.perf_counter() - start
+        verdict = Verdict(outcome, answer, seconds, cached=cached, think_token=think_token, failure=failure)
         self._tally.add(verdict, gold)
         if not self._checks:
             self._tally.busy(verdict.seconds)
@@ -207,12 +235,12 @@ class Judge:
         for ticket, reply in ended:
             key, places = self._checks.pop(ticket)
             del self._tickets[key]
-            outcome = self._outcome(key, reply)
-            if outcome is not Outcome.CRASHED:
-                self._remember(key, outcome)
+            outcome, failure = self._concluded(key, reply)
+            if outcome.judged or outcome is Outcome.TIMED_OUT:
+                self._remember(key, outcome, failure)
             for nth, place in enumerate(places):
                 seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
-                place.verdict = Verdict(outcome, key[1], seconds, cached=nth > 0)
+                place.verdict = Verdict(outcome, key[1], seconds, cached=nth > 0, failure=failure)
                 self._tally.add(place.verdict, key[0])
         if ended and not self._checks:
             self._tally.busy(time.perf_counter() - self._busy_since)
@@ -236,20 +264,28 @@ class Judge:
                 raise RuntimeError("the judge was closed while a check was under way")
         return pending.verdict
 
-    def _remember(self, key: Key, outcome: Outcome) -> None:
+    def _remember(self, key: Key, outcome: Outcome, failure: Failure | None) -> None:
         self._cache_chars += len(key[1]) + (len(key[0]) if isinstance(key[0], str) else sum(map(len, key[0])))
         if len(self._cache) >= _MAX_CACHE or self._cache_chars > _MAX_CACHE_CHARS:
             self._cache.clear()
             self._cache_chars = 0
-        self._cache[key] = outcome
+        self._cache[key] = outcome, failure
 
-    def _outcome(self, key: Key, reply: Reply) -> Outcome:
+    def _concluded(self, key: Key, reply: Reply) -> tuple[Outcome, Failure | None]:
         if reply.status is Status.DONE:
-            return Outcome.CORRECT if reply.value else Outcome.WRONG
-        outcome = Outcome.TIMED_OUT if reply.status is Status.TIMED_OUT else Outcome.CRASHED
-        reason = f"no end after {self.conf.timeout_s:g} s" if outcome is Outcome.TIMED_OUT else reply.value
-        log.warning("check %s (%s): answer %.200r against gold %.200r", outcome.name, reason, key[1], key[0])
-        return outcome
+            return (Outcome.CORRECT if reply.value else Outcome.WRONG), None
+        failure = self._failure(reply, f"answer {_cut(key[1])}, gold {_cut(key[0])}")
+        log.warning("check %s (%s): %s", _NO_VERDICT[reply.status].name, failure.error, failure.about)
+        return _NO_VERDICT[reply.status], failure
+
+    def _failure(self, reply: Reply, about: str) -> Failure:
+        if isinstance(reply.value, Failure):
+            first = reply.value.where not in self._places
+            self._places.add(reply.value.where)
+            return replace(reply.value, about=about, traceback=reply.value.traceback if first else None)
+        if reply.status is Status.TIMED_OUT:
+            return Failure(f"no end after {self.conf.timeout_s:g} s", about=about)
+        return Failure(f"{reply.value}, twice" if reply.status is Status.DIED else str(reply.value), about=about)
 
     def _tell_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:
         limit = min(_SLOW_S, _SLOW_SHARE * self.conf.timeout_s)
@@ -264,7 +300,18 @@ class Judge:
 
     # ------------------------------------------------------------------ a person's own function
 
-    def _by_function(self, responses: Sequence[Response]) -> list[Verdict]:
+    def _run(self, calls: list[Call]) -> list[Reply]:
+        """Replies, in order. Where no call has ever come back, a few are tried first, and the others are given up when
+        those do not come back either: a batch of a thousand would take hours to say the same."""
+        tried: list[Reply] = []
+        if not self._came_back:
+            tried = self.pool.run(calls[: max(_TRIED, self.conf.processes)])
+            self._came_back = any(reply.status in (Status.DONE, Status.RAISED) for reply in tried)
+            if tried and not self._came_back:
+                return tried + [replace(tried[-1], seconds=0.0)] * (len(calls) - len(tried))
+        return tried + self.pool.run(calls[len(tried) :])
+
+    def _by_function(self, responses: Sequence[Response], known: Sequence[bool]) -> list[Verdict]:
         start = time.perf_counter()
         calls: list[Call] = [
             (
@@ -275,20 +322,25 @@ class Judge:
         ]
         verdicts = []
         failures: Counter[str] = Counter()
-        for reply, (_, _, _, prompt) in zip(self.pool.run(calls), responses, strict=True):
-            if reply.status is Status.DONE:
+        for reply, (text, mode, _, prompt), there in zip(self._run(calls), responses, known, strict=True):
+            think_token = there or think_token_in_text(text, mode, self.think_names)
+            if reply.status is Status.DONE and not isinstance(reply.value, Failure):
                 outcome = Outcome.CORRECT if reply.value > 0 else Outcome.WRONG
-                verdicts.append(Verdict(outcome, None, reply.seconds, reply.value))
+                verdicts.append(Verdict(outcome, None, reply.seconds, reply.value, think_token=think_token))
                 continue
-            outcome = Outcome.TIMED_OUT if reply.status is Status.TIMED_OUT else Outcome.CRASHED
-            reason = reply.value or f"no end after {self.conf.timeout_s:g} s"
-            failures[reason] += 1
-            if failures[reason] <= _LOGGED:
-                log.warning("%s %s on %s: %s", self.conf.function, outcome.name, prompt.uid, reason)
-            verdicts.append(Verdict(outcome, None, reply.seconds))
+            failure = self._failure(reply, f"problem {prompt.uid}")
+            outcome = Outcome.RAISED if reply.status is Status.DONE else _NO_VERDICT[reply.status]
+            failures[failure.error] += 1
+            if failures[failure.error] <= _LOGGED:
+                log.warning("%s %s on %s: %s", self.conf.function, outcome.name, failure.about, failure.error)
+            verdicts.append(Verdict(outcome, None, reply.seconds, think_token=think_token, failure=failure))
         for verdict, (_, _, _, prompt) in zip(verdicts, responses, strict=True):
             self._tally.add(verdict, prompt.answer)
         self._tally.busy(time.perf_counter() - start)
         if len(failures) and sum(failures.values()) == len(responses):
             log.error("%s failed on all %d responses of a batch", self.conf.function, len(responses))
         return verdicts
+
+
+def _cut(text: Gold) -> str:
+    return repr((text if isinstance(text, str) else ", ".join(text))[:200])

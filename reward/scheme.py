@@ -15,10 +15,12 @@ from rollout.mode import Mode
 def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 0) -> float:
     """tokens: of the response, control token included.
 
-    Raises ValueError for TIMED_OUT and CRASHED: they are no verdicts and have no reward.
+    Raises ValueError for RAISED, TIMED_OUT and CRASHED: they are no verdicts and have no reward.
     """
     if not outcome.judged:
         raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
+    if outcome is Outcome.FORMAT_ERROR:
+        return conf.format_error
     if mode is not None and _too_long(conf, mode, tokens):
         return conf.cut_off
     if outcome is Outcome.CORRECT:

@@ -40,4 +40,8 @@ def load_function(spec: str, key: str) -> Callable[..., Any]:
 
 def one_line(error: BaseException) -> str:
     """Example: "ValueError: what str(error) says, on one line"."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    try:
+        text = str(error)
+    except Exception as another:  # somebody's own __str__
+        text = f"(its text raised {type(another).__name__})"
+    return f"{type(error).__name__}: {' '.join(text.split())[:500]}"

@@ -169,4 +169,6 @@ def _pair(row: Row, names: Sequence[str], model: ModelConf) -> tuple[Pair | None
     think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
     if not think.partition(model.think_end_token)[2].strip():
         return None, f"think has no answer after {model.think_end_token}"
+    if any(token in short for token in (model.think_token, model.think_end_token)):
+        return None, "short holds a think token"  # reward.format_error in training
     return Pair(problem.strip(), think, short), ""

@@ -44,6 +44,7 @@ HEALTH: tuple[tuple[str, tuple[tuple[str, str], ...], str], ...] = (  # title, (
     ("Importance weight", (("max", "importance/max"), ("mean", "importance/mean")), "log"),
     ("Answer length, tokens", (("p50", "tokens/p50"), ("p95", "tokens/p95"), ("max", "tokens/max")), ""),
     ("Truncated answers", (("truncated", "truncated"),), "share"),
+    ("Short answers that hold a think token", (("think_in_short", "think_in_short"),), "share"),
     ("Groups without a gradient", (("dropped", "groups/dropped_share"),), "share"),
     ("Answers without a verdict", (("unjudged", "unjudged"),), ""),
     ("Learning rate", (("lr", "lr"),), ""),
@@ -174,7 +175,8 @@ def warnings(run: Run) -> list[str]:
               for line in reversed(run.unjudged)}  # fmt: skip
     for line in list(causes.values())[::-1][:MAX_CAUSES]:
         where = f" ({line['where']})" if line.get("where") else ""
-        found.append(f"First at {line.get('during')}: {line.get('error')}{where}")
+        about = f", on {line['about']}" if line.get("about") else ""
+        found.append(f"First at {line.get('during')}: {line.get('error')}{where}{about}")
     return found
 
 

@@ -48,7 +48,8 @@ def make_group(
         for i, length in enumerate(lengths)
     )
     verdicts = tuple(Verdict(Outcome.CORRECT if r > 0 else Outcome.WRONG, None, 0.0) for r in rewards)
-    return Group(prompt, trajectories, verdicts, np.array(rewards, np.float32), unjudged)
+    failed = (Verdict(Outcome.TIMED_OUT, None, 0.0),) * unjudged
+    return Group(prompt, trajectories, verdicts, np.array(rewards, np.float32), failed)
 
 
 def some_groups(seed: int, prompts: int = 4, siblings: int = 4, longest: int = 24) -> list[Group]:

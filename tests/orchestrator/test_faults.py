@@ -97,6 +97,40 @@ def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path]) -> None:
     assert int(checkpoints(folder)[-1].removeprefix("step_")) >= begin + 3
 
 
+# ---- a reward function that fails ----
+
+FAULTY = """
+def score(problem, response, answer, mode):
+    return answer.missing
+"""
+
+
+def test_a_reward_function_that_fails_is_told_and_ends_the_run(tiny: list[str], tmp_path: Path) -> None:
+    """First in the evaluation of what training starts from, which then shows no accuracy; training ends soon."""
+    (tmp_path / "my_scores.py").write_text(FAULTY)
+    few = ["evaluate.final=true", "evaluate.questions=2", "evaluate.every=1", "validation.size=4", "run.save_every=1"]
+    run = Watched(["train", *tiny, FOREVER, *few, "run.name=mine", "reward.function=my_scores:score"], tmp_path).wait()
+    line, folder = told_in_one_line(run), tmp_path / "runs" / "mine"
+    cause = f"reward.function=my_scores:score: AttributeError: 'str' object has no attribute 'missing' ({tmp_path}"
+    assert run.returncode == 1 and f"{cause}/my_scores.py:3)" in line
+    assert line.startswith(
+        "thinkless: step 3: no verdict on any of 16 answers (16 raised), more than reward.max_unjudged"
+    )
+    assert "for 3 steps in a row" in line and "the last checkpoint is of step 2" in line
+    for when in ("evaluation of the warmup model, free", "validation at step 0", "step 1", "step 3"):
+        assert run.err.count(f"\n{when}: no verdict on any of ") == 1, run.err[-3000:]
+    assert run.err.count(f"  {cause}") == 1
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "seconds/step" in row]
+    assert [(row["unjudged"], row["unjudged/raised"], row["accuracy/all"]) for row in trained] == [(16, 16, None)] * 3
+    assert [row["validation/unjudged"] for row in rows if "validation/unjudged" in row] == [4] * 3
+    levels = json.loads((folder / "evaluation.json").read_text())["models"]["warmup"]["free"]
+    assert {(one["n"], one["unjudged"], one["accuracy"]) for one in levels.values()} == {(0, 2, None)}
+    assert "my_scores.py:3), on problem arithmetic/" in (folder / "report.html").read_text()
+    first, *_ = map(json.loads, (folder / "unjudged.jsonl").read_text().splitlines())
+    assert first["during"].startswith("evaluation") and "answer.missing" in first["traceback"]
+
+
 # ---- waiting, for real actors ----
 
 

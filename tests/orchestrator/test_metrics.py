@@ -58,6 +58,7 @@ def group(
 
 THINK, SHORT, RIGHT, WRONG = Mode.THINK, Mode.SHORT, Outcome.CORRECT, Outcome.WRONG
 EASY = [(10, THINK, RIGHT, 0.5), (4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0), (6, SHORT, RIGHT, 1.0)]
+GONE = tuple(Verdict(kind, None, 0.0) for kind in (Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.TIMED_OUT))
 HARD = [(40, THINK, RIGHT, 0.5), (100, THINK, Outcome.CUT_OFF, -1.0), (2, None, Outcome.NO_MODE, -1.0)]
 
 
@@ -71,6 +72,7 @@ def test_figures_by_hand() -> None:
             "accuracy/short": 2 / 3,
             "think_rate/all": 3 / 7,
             "no_mode": 1 / 7,
+            "think_in_short": 0,
             "truncated": 1 / 7,
             "tokens/mean": 166 / 7,
             "tokens/think": 150 / 3,
@@ -84,6 +86,15 @@ def test_figures_by_hand() -> None:
             "accuracy/level/9": 1 / 3,
         }
     )
+
+
+def test_short_answers_that_think_are_counted() -> None:
+    """Of the short ones alone, whatever became of them."""
+    easy = group("2", EASY)
+    thinks = [replace(verdict, think_token=nth in (0, 2)) for nth, verdict in enumerate(easy.verdicts)]
+    record = describe(judged([replace(easy, verdicts=tuple(thinks)), group("9", HARD)]))
+    assert record["think_in_short"] == pytest.approx(1 / 3)
+    assert describe(judged([group("9", HARD)]))["think_in_short"] is None
 
 
 def test_a_mode_that_nobody_chose_has_no_figures() -> None:
@@ -152,14 +163,16 @@ def test_a_step_without_an_update() -> None:
 
 def test_verdicts_that_were_none_leave_and_are_counted() -> None:
     """A check that timed out is no wrong answer: its sibling is not in the group; the group counts it."""
-    found = summarize(whole([group("2", EASY, unjudged=2), group("9", HARD, unjudged=1)]), None, timed(), 2)
+    found = summarize(whole([group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:])]), None, timed(), 2)
+    kinds = {key: value for key, value in found.items() if key.startswith("unjudged/")}
+    assert kinds == {"unjudged/raised": 0, "unjudged/timed_out": 2, "unjudged/crashed": 1}
     assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
 
 
 def test_shares_by_outcome_are_of_all_answers() -> None:
     hits = [Verdict(RIGHT, "1", 0.0, cached=True), Verdict(WRONG, "2", 0.0)]
     two = group("2", [(4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0)])
-    groups = [group("2", EASY, unjudged=2), group("9", HARD, unjudged=1), replace(two, verdicts=tuple(hits))]
+    groups = [group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:]), replace(two, verdicts=tuple(hits))]
     found = summarize(whole(groups), None, timed(), 2)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
     shares = {key: value for key, value in found.items() if key.startswith(("outcome/", "reward/"))}
     assert shares == pytest.approx(
@@ -170,6 +183,7 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
             "outcome/cut_off": 1 / 12,
             "outcome/no_answer": 0,
             "outcome/no_mode": 1 / 12,
+            "outcome/format_error": 0,
             "reward/cached": 1 / 9,
             "reward/answers_per_s": 24,
         }

@@ -30,7 +30,7 @@ from orchestrator.record import Recorder
 from orchestrator.recorded import RecordedStep, read, recorded_steps, refuse_damage, write
 from orchestrator.refill import Filled
 from reward.group import Group
-from reward.verdict import Outcome, Verdict
+from reward.verdict import Failure, Outcome, Verdict
 from rollout.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
@@ -99,9 +99,11 @@ def steps(draw: st.DrawFn) -> RecordedStep:
             Verdict(draw(st.sampled_from(Outcome)), draw(st.none() | TEXT), draw(REAL), draw(st.none() | REAL))
             for _ in judged
         )
-        groups.append(
-            Group(prompt, tuple(judged), verdicts, array(len(judged), np.float32), len(siblings) - len(judged))
+        failure = Failure(draw(TEXT), draw(st.none() | TEXT), draw(st.none() | TEXT), draw(TEXT))
+        failed = (Verdict(Outcome.RAISED, None, draw(REAL), think_token=draw(st.booleans()), failure=failure),) * (
+            len(siblings) - len(judged)
         )
+        groups.append(Group(prompt, tuple(judged), verdicts, array(len(judged), np.float32), failed))
     offender = Offender(3, 0, "gradient", array(4, np.int32), -1, draw(REAL), draw(REAL))
     report = StepReport(
         draw(st.integers(0, 9)), 1, 7, draw(REAL), draw(REAL), offenders=(offender,) * draw(st.integers(0, 2)),
@@ -155,7 +157,13 @@ def trajectory(sibling: int = 0, uid: str = "p/0", version: int = 0, first: int 
 def batch(version: int) -> tuple[list[Trajectory], Filled]:
     trajectories = [trajectory(sibling, version=version) for sibling in range(3)]
     verdicts = (Verdict(Outcome.CORRECT, "2", 0.5), Verdict(Outcome.WRONG, None, 0.25))
-    group = Group(trajectories[0].prompt, (*trajectories[:2],), verdicts, np.array([1, -1], np.float32), 1)
+    group = Group(
+        trajectories[0].prompt,
+        (*trajectories[:2],),
+        verdicts,
+        np.array([1, -1], np.float32),
+        (Verdict(Outcome.CRASHED, None, 0.0),),
+    )
     return trajectories, Filled([group], [group])
 
 

@@ -388,11 +388,18 @@ def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
     failures = [
         {"step": 8, "during": "step 8", "outcome": "raised", "error": "KeyError: 'a'", "where": "own.py:7"},
         {"step": 9, "during": "step 9", "outcome": "raised", "error": "KeyError: 'b'", "where": "own.py:7"},
-        {"step": 9, "during": "step 9", "outcome": "timed_out", "error": "no answer in 5 s", "where": None},
+        {
+            "step": 9,
+            "during": "step 9",
+            "outcome": "timed_out",
+            "error": "no answer in 5 s",
+            "where": None,
+            "about": "x",
+        },
     ]
     write_lines(folder / "unjudged.jsonl", failures)
     text = report(folder).text
-    first, second = "First at step 8: KeyError: 'a' (own.py:7)", "First at step 9: no answer in 5 s"
+    first, second = "First at step 8: KeyError: 'a' (own.py:7)", "First at step 9: no answer in 5 s, on x"
     assert text.index(first) < text.index(second) and "'b'" not in text
 
 

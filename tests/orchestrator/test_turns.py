@@ -181,7 +181,7 @@ def test_a_real_engine_and_a_real_learner(
             mine = tuple(trajectories[4 * p : 4 * p + 4])
             rewards = np.array([1.0, -1.0, 0.5, -1.0], np.float32)
             verdicts = tuple(Verdict(Outcome.CORRECT if r > 0 else Outcome.WRONG, None, 0.0) for r in rewards)
-            groups.append(Group(prompts[p], mine, verdicts, rewards, 0))
+            groups.append(Group(prompts[p], mine, verdicts, rewards))
         steps = optimizer_steps(groups, AlgorithmConf(optimizer_steps=1), 12)
         return [pack(sequences, totals, 8192, 1) for sequences, totals in steps]
 

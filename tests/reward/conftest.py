@@ -24,6 +24,11 @@ OWN = """
     def lock(): return lambda: None
     def leave(): raise SystemExit(3)
 
+    class Unspeakable(Exception):
+        def __str__(self): return 1 / 0
+
+    def helper(answer): return {}[answer]
+
     def own(problem, response, answer, mode):
         if response == "raise": raise RuntimeError("broken\\nin two lines")
         if response == "nan": return float("nan")
@@ -31,6 +36,13 @@ OWN = """
         if response == "none": return None
         if response == "hang": return len(str(9 ** 9 ** 9 ** 9))
         if response == "die": die()
+        if response == "leave": raise SystemExit(3)
+        if response == "exit": os._exit(0)
+        if response == "hoard": hoard()
+        if response == "library": return int("five")
+        if response == "helper": return helper(answer)
+        if response == "print": print("a line of a person's own")
+        if response == "unspeakable": raise Unspeakable
         return len(response) / 4 if mode == "think" else -0.5
 """
 

@@ -1,12 +1,15 @@
-"""The order of the rules: no mode, cut off, no answer, then mathematics."""
+"""The order of the rules: no mode, format error, cut off, no answer, then mathematics."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from reward.grade import correct, grade
+from reward.grade import correct, find_answer, grade, think_token_in_ids, think_token_in_text
 from reward.verdict import Outcome
-from rollout.mode import Mode
+from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
 
 
@@ -48,3 +51,52 @@ def test_plain_text_needs_no_mode() -> None:
     assert not correct(r"<think>\boxed{5}", "5")
     assert not correct("", "5")
     assert not correct(r"\boxed{}", "")
+
+
+# ---- a think token in the answer ----
+
+FORMATS = [  # text behind the control token, mode, whether a think token stands in the answer
+    ("so 2+3</think>\\boxed{5}", Mode.SHORT, True),
+    ("<think>so 2+3</think>\\boxed{5}", Mode.SHORT, True),
+    ("\\boxed{5}</think>", Mode.SHORT, True),
+    ("\\boxed{5}<think>", Mode.SHORT, True),
+    ("\\boxed{5}", Mode.SHORT, False),
+    ("<short>\\boxed{5}", Mode.SHORT, False),
+    ("I think \\boxed{5}", Mode.SHORT, False),
+    ("</think>\\boxed{5}", Mode.THINK, False),  # thinking may be empty: it earns no more than thinking does
+    ("<think>a<short>b<think></think>\\boxed{5}", Mode.THINK, False),  # inside it anything may stand
+    ("a</think><short>\\boxed{5}", Mode.THINK, False),  # a second control token chooses nothing
+    ("a</think>\\boxed{4}<think>b</think>\\boxed{5}", Mode.THINK, True),
+    ("a</think>\\boxed{5}</think>", Mode.THINK, True),
+    ("a<think>\\boxed{5}", Mode.THINK, False),  # never closed: cut off
+    ("<think>\\boxed{5}</think>", None, False),
+]
+
+
+@pytest.mark.parametrize(("text", "mode", "there"), FORMATS)
+def test_a_think_token_in_the_answer_is_a_format_error(text: str, mode: Mode | None, there: bool) -> None:
+    assert think_token_in_text(text, mode) is there
+    for finish in Finish:
+        outcome, answer = grade(text, mode, finish, "5", all_answers=False, strict=True)
+        assert (outcome is Outcome.FORMAT_ERROR) is there and not (there and answer)
+    renamed = text.replace("<think>", "[R]").replace("</think>", "[/R]")
+    assert think_token_in_text(renamed, mode, ("[R]", "[/R]")) is there
+
+
+@pytest.mark.parametrize(("text", "mode", "there"), FORMATS)
+def test_think_tokens_are_known_by_their_ids(text: str, mode: Mode | None, there: bool) -> None:
+    control = ControlTokens(think=4, think_end=5, short=6, eos=1)
+    spelt = text.replace("<think>", "\x04").replace("</think>", "\x05").replace("<short>", "\x06")
+    first = 9 if mode is None else control.id_of(mode)
+    ids = np.array([first, *(ord(letter) if letter in "\x04\x05\x06" else 100 for letter in spelt), 1], np.int32)
+    assert think_token_in_ids(ids, mode, control) is there
+    assert not think_token_in_ids(ids[:1], mode, control)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_format_counts_wherever_a_mode_does(strict: bool) -> None:
+    """In training whatever else is accepted; `thinkless verify`, which needs no mode, in its strict form only."""
+    asked: tuple[Any, ...] = ("a</think>\\boxed{5}", Mode.SHORT, Finish.STOP, strict, "</think>")
+    assert find_answer(*asked, needs_mode=True, think_token=True) == (Outcome.FORMAT_ERROR, None)
+    found = find_answer(*asked, needs_mode=False, think_token=True)
+    assert found == ((Outcome.FORMAT_ERROR, None) if strict else (None, "5"))

@@ -41,12 +41,12 @@ def test_siblings_meet_in_order_of_first_appearance() -> None:
 def test_what_was_not_judged_leaves_and_is_counted() -> None:
     one = prompt("one")
     given = [trajectory(one, sibling) for sibling in range(4)]
-    outcomes = [Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.CRASHED, Outcome.WRONG]
+    outcomes = [Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.RAISED, Outcome.WRONG]
     (group,) = group_trajectories(given, [verdict(outcome) for outcome in outcomes], RewardConf())
     assert [one.sibling for one in group.trajectories] == [1, 3]
     assert [one.outcome for one in group.verdicts] == [Outcome.CORRECT, Outcome.WRONG]
     assert group.rewards.tolist() == [1.0, -1.0]
-    assert group.unjudged == 2
+    assert [one.outcome for one in group.failed] == [Outcome.TIMED_OUT, Outcome.RAISED] and group.unjudged == 2
 
 
 def test_a_group_without_verdicts_stays_empty() -> None:

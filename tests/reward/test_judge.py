@@ -128,6 +128,42 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
     assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
 
 
+def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None:
+    """By ids, spelt out in other tokens, and where a function of one's own decides: there it is only counted."""
+    from rollout.tokens import build_character_tokenizer, control_tokens, encode_response, load_tokenizer
+
+    build_character_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, ModelConf())
+    control = control_tokens(tokenizer, ModelConf())
+    spelt = [8 + byte for byte in b"</think>"]
+
+    def trajectory(mode: Mode, *parts: str | list[int]) -> Trajectory:
+        pieces = [encode_response(tokenizer, part).tolist() if isinstance(part, str) else part for part in parts]
+        ids = np.array([control.id_of(mode), *(i for piece in pieces for i in piece), control.eos], np.int32)
+        zeros = np.zeros(len(ids), np.float32)
+        return Trajectory(prompt(), 0, ids, zeros, mode, Finish.STOP, zeros.astype(np.int32))
+
+    given = [
+        trajectory(Mode.SHORT, "2+3=5</think>\\boxed{5}"),
+        trajectory(Mode.SHORT, "<think>2+3=5</think>\\boxed{5}"),
+        trajectory(Mode.SHORT, "2+3=5", spelt, "\\boxed{5}"),
+        trajectory(Mode.SHORT, "\\boxed{5}"),
+        trajectory(Mode.THINK, "2+3=5", spelt, "\\boxed{5}"),
+        trajectory(Mode.THINK, "2+3=5</think>", spelt, "\\boxed{5}"),
+        trajectory(Mode.THINK, "</think>\\boxed{5}"),
+    ]
+    there = [True, True, True, False, False, True, False]
+    with Judge(RewardConf(), str(tmp_path), control) as judge:
+        verdicts = judge.judge(given)
+    names = ["FORMAT_ERROR" if one else "CORRECT" for one in there]
+    assert [verdict.outcome.name for verdict in verdicts] == names
+    assert [verdict.think_token for verdict in verdicts] == there
+    with Judge(RewardConf(function="math:gcd"), str(tmp_path), control) as judge:
+        by_function = judge.judge(given)
+    assert [verdict.think_token for verdict in by_function] == there
+    assert {verdict.outcome for verdict in by_function} == {Outcome.RAISED}
+
+
 def sampled(trajectories: list[Trajectory | None]) -> Sampled:
     """As a rollout worker gives them; None: given up."""
     there = [one for one in trajectories if one is not None]
@@ -155,12 +191,80 @@ def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
         verdicts = judge.grade_batch(
             [*batch, ("x", Mode.SHORT, Finish.LENGTH, prompt()), ("x", None, Finish.STOP, prompt())]
         )
-    names = ["CORRECT", *["CRASHED"] * 4, "TIMED_OUT", "CRASHED", "CORRECT", "WRONG", "WRONG"]
+    names = ["CORRECT", *["RAISED"] * 4, "TIMED_OUT", "CRASHED", "CORRECT", "WRONG", "WRONG"]
     assert [verdict.outcome.name for verdict in verdicts] == names
     assert [verdict.reward for verdict in verdicts] == [1.0, *[None] * 6, 2.0, -0.5, -0.5]
     assert "RuntimeError: broken in two lines" in caplog.text
     assert "must return a float, got str" in caplog.text
     assert "must return a finite float, got nan" in caplog.text
+
+
+def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> None:
+    """Type, message, file and line of its own innermost frame; the traceback once for each place."""
+    texts = ["raise", "helper", "library", "none", "raise", "leave", "unspeakable", "hang", "exit", "hoard", "print"]
+    batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
+    with Judge(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as judge:
+        verdicts = judge.grade_batch(batch)
+    found = dict(zip([*texts[:4], "again", *texts[5:]], (verdict.failure for verdict in verdicts), strict=True))
+    lines = (tmp_path / f"{own}.py").read_text().splitlines()
+
+    def line_of(text: str) -> str:
+        return f"{tmp_path / own}.py:{next(n for n, line in enumerate(lines, 1) if text in line)}"
+
+    expected = {
+        "raise": ("RuntimeError: broken in two lines", 'if response == "raise"'),
+        "helper": ("KeyError: '5'", "def helper"),
+        "library": ("ValueError: invalid literal for int() with base 10: 'five'", "int("),
+        "none": (f"TypeError: {own}:own must return a float, got NoneType", "def own("),
+        "again": ("RuntimeError: broken in two lines", 'if response == "raise"'),
+        "leave": ("SystemExit: 3", 'if response == "leave"'),
+        "unspeakable": ("Unspeakable: (its text raised ZeroDivisionError)", 'if response == "unspeakable"'),
+        "hoard": ("MemoryError: ", "def hoard"),
+    }
+    for name, (error, line) in expected.items():
+        failure = found[name]
+        assert failure is not None and (failure.error, failure.where) == (error, line_of(line)), name
+        assert failure.about == f"problem {'raise' if name == 'again' else name}"
+        assert (failure.traceback is None) is (name == "again")
+    assert "{}[answer]" in found["helper"].traceback and "custom.py" not in found["helper"].traceback
+    assert found["hang"].error == "no end after 1 s" and found["exit"].error == "process ended: 0, twice"
+    assert found["print"] is None and verdicts[-1].reward == 1.25
+
+
+@pytest.mark.parametrize(("text", "outcome"), [("hang", Outcome.TIMED_OUT), ("exit", Outcome.CRASHED)])
+def test_a_function_that_never_comes_back_costs_no_hours(
+    own: str, text: str, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch says so after a few calls; once one has come back, every answer gets its own."""
+    batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
+    with Judge(RewardConf(function=f"{own}:own", timeout_s=0.5)) as judge:
+        run, called = judge.pool.run, []
+        monkeypatch.setattr(judge.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
+        verdicts = judge.grade_batch(batch)
+        assert called == [4]
+        assert {verdict.outcome for verdict in verdicts} == {outcome} and len(verdicts) == 300
+        assert [verdict.failure.about for verdict in verdicts] == [f"problem {n}" for n in range(300)]
+        good = ("x", Mode.SHORT, Finish.STOP, prompt())
+        assert [one.outcome for one in judge.grade_batch([good, *batch[:1], good])] == [
+            Outcome.WRONG, outcome, Outcome.WRONG,
+        ]  # fmt: skip
+        assert judge.grade_batch([*batch[:5], good])[5].outcome is Outcome.WRONG
+
+
+def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {"a b": ("power", (9,)), "c d": ("die", ()), "e f": ("leave", ())}
+    with Judge(RewardConf(timeout_s=0.7)) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(
+            judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][1]][0]}", calls[call[1][1]][1]))
+        )
+        batch = [short(answer, "long " * 90) for answer in calls]
+        first, again = judge.grade_batch(batch), judge.grade_batch(batch[:1])
+    assert [one.outcome for one in first] == [Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.RAISED]
+    assert [one.failure.error for one in first] == ["no end after 0.7 s", "process ended: -9, twice", "SystemExit: 3"]
+    for verdict, answer in zip(first, calls, strict=True):
+        assert verdict.failure.about == f"answer {answer!r}, gold {('long ' * 90)[:200]!r}"
+    assert again[0].cached and again[0].failure == first[0].failure
 
 
 @pytest.mark.parametrize(
@@ -217,7 +321,7 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
     with Judge(RewardConf()) as judge:
         batch = [(text, Mode.SHORT, Finish.STOP, prompt()) for text in ("fine", "bad", "fine")]
         found = [verdict.outcome for verdict in judge.grade_batch(batch)]
-    assert found == [Outcome.CORRECT, Outcome.CRASHED, Outcome.CORRECT]
+    assert found == [Outcome.CORRECT, Outcome.RAISED, Outcome.CORRECT]
 
 
 # ------------------------------------------------------------------ what it counts
