@@ -32,6 +32,7 @@ from learner.worker import LearnerWorker
 from orchestrator import folder
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.console import progress
+from orchestrator.door import refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import wait_all
 from orchestrator.problems import refuse_foreign_warmup
@@ -161,6 +162,7 @@ def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     assert conf.warmup is not None
     refuse_foreign_warmup(conf)
+    refuse_unreadable(conf)
     with Cluster(conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     print(f"the warmed-up model is in {warmed}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,27 @@ def test_generated_pairs_are_for_generated_questions_only() -> None:
     for path in ("mine.jsonl", ["mine.jsonl", "others.jsonl"]):
         with pytest.raises(BadInput, match=r"mine.jsonl.*generated arithmetic.*warmup.path=<pairs>.*model.path="):
             refuse_foreign_warmup(Config(data=DataConf(path=path), warmup=generated, model=ModelConf(path="model")))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"warmup": WarmupConf(path="piars.jsonl")}, r"warmup.path=piars.jsonl: no such file"),
+        ({"warmup": WarmupConf(steps=1), "model": ModelConf(path="./modle")}, r"modle"),
+        ({"data": DataConf(path="mine.jsonl"), "warmup": WarmupConf(steps=1)}, r"generated arithmetic"),
+    ],
+)
+def test_a_warm_up_is_refused_before_anything_starts(
+    change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import warmup
+
+    def started(*_: Any) -> None:
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr(warmup, "Cluster", started)
+    with pytest.raises(BadInput, match=said):
+        warmup.command(replace(Config(), **change), [])
 
 
 def test_what_takes_long_to_read_is_said(
