@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from conf.overrides import read_overrides
 from conf.shell import command_line, program, setting
 
 ODD = [
@@ -54,6 +55,7 @@ def test_arguments_come_through_a_shell_and_through_hydra(value: str) -> None:
     (argument,) = done.stdout.split("\0")[:-1]
     override = OverridesParser.create().parse_override(argument)
     assert override.key_or_group == "model.path" and override.value() == value
+    assert read_overrides([argument])[0].value() == value  # a saved run's settings are not read by Hydra alone
 
 
 def test_a_command_runs_where_the_shell_knows_nothing_of_it(tmp_path: Path) -> None:
