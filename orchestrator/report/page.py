@@ -164,13 +164,15 @@ def warnings(run: Run) -> list[str]:
         lost = sum(int(record["unjudged"]) for record in affected)
         asked = sum(map(_asked, affected))
         share = f" ({exact_percent(lost / asked)} of those steps’)" if asked else ""
-        kinds = {"raised": "the reward function raised", "timed_out": "the check timed out", "crashed": "it crashed"}
+        kinds = {"raised": "an exception was raised", "timed_out": "the check timed out", "crashed": "it crashed"}
         counts = {kind: sum(record.get(f"unjudged/{kind}") or 0 for record in run.steps) for kind in kinds}
         why = "; ".join(f"{words}: {counts[kind]:,}" for kind, words in kinds.items() if counts[kind])
         found.append(
             f"In {len(affected)} of {len(run.steps)} steps, {lost:,} answers{share} have no verdict"
             f"{f': {why}' if why else ''}. They are left out of training and of every figure here."
         )
+    elif run.unjudged:
+        found.append("Answers to a validation or an evaluation have no verdict; they are left out of its figures.")
     causes = {(line.get("outcome"), line.get("where") or str(line.get("error")).partition(":")[0]): line
               for line in reversed(run.unjudged)}  # fmt: skip
     for line in list(causes.values())[::-1][:MAX_CAUSES]:

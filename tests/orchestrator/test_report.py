@@ -401,6 +401,9 @@ def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
     text = report(folder).text
     first, second = "First at step 8: KeyError: 'a' (own.py:7)", "First at step 9: no answer in 5 s, on x"
     assert text.index(first) < text.index(second) and "'b'" not in text
+    write_lines(folder / "metrics.jsonl", [record(k) for k in range(1, 41)])
+    text = report(folder).text
+    assert "Answers to a validation or an evaluation have no verdict" in text and first in text
 
 
 def test_how_it_was_run(folder: Path) -> None:
