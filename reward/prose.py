@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 
 from reward.maths.unit_words import is_unit
 
@@ -54,6 +55,7 @@ _NUMBER = re.compile(
     r"(?:\s?%|\s(?:per\s?cent|percent(?:age)?|hundred|thousand|million|billion|trillion)\b)?|(?<![\dA-Za-z])\.\d+%?)"
 )
 _ATTACHED = re.compile(r"[A-Za-z][A-Za-z\d_]*")
+_COUNTED_OFF = re.compile(r"\b(?:week|day|step|part|case|question|problem|year|month|hour|round)\s$", re.IGNORECASE)
 _ORDINAL = ("st", "nd", "rd", "th")
 _MONEY = re.compile(r"[$€£¥₹]\s?(?:\d[\d,]*(?:\.\d+)?)|(?:\d[\d,.]*\d|\d)\s?[$€£¥₹]")
 _OR = re.compile(r"\s*,?\s*\bor\s+(?:[a-z]\s*=\s*)?[$*]*")
@@ -64,6 +66,7 @@ _JOINT = re.compile(
     rf"(?P<word>\b(?:and|or)\b{_MAYBE})?[\s$*€£]*(?P<name>[a-zA-Z]\s*=\s*)?[$*(]*"
 )
 _ALSO_FORMULA = re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$|\\[(\[])")
+_BETWEEN = re.compile(r"\b(?:between|from)\s+[$*]*$")
 _RATIO_WORDS = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)\s+to\s+(\d+(?:\.\d+)?)(?![\w])")
 _CALCULATED = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's marks: 6*7 = <<6*7=42>>42
 _VERB = re.compile(r"\b(?:is|are|equals)\s+(?=[-+$\\\d(\[])")
@@ -137,6 +140,8 @@ def _numbers(sentence: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, text) of the numbers of a sentence; digits in words and "3D" are none, "2x" is a value."""
     for match in _NUMBER.finditer(sentence):
         text, end = match[0], match.end()
+        if ":" in text and _COUNTED_OFF.search(sentence, max(0, match.start() - 12), match.start()):
+            text = text.rpartition(":")[2].strip()
         attached = _ATTACHED.match(sentence, end)
         if attached and attached[0] not in _ORDINAL and not is_unit(attached[0]):
             if len(attached[0]) > 2 or attached[0].isupper():
@@ -158,7 +163,7 @@ def _series(sentence: str, numbers: list[tuple[int, int, str]], said: bool) -> s
     behind = sentence[numbers[-1][1] :].strip(" .,;:!?*$)")
     if behind and not is_unit(behind):
         return None
-    parts, words, named = [numbers[-1][2]], set(), False
+    parts, words, named, first = [numbers[-1][2]], set(), False, numbers[-1][0]
     for before, after in zip(reversed(numbers[:-1]), reversed(numbers[1:]), strict=True):
         joint = _JOINT.fullmatch(sentence, before[1], after[0])
         if joint is None or not (joint["comma"] or joint["word"]):
@@ -168,13 +173,24 @@ def _series(sentence: str, numbers: list[tuple[int, int, str]], said: bool) -> s
         words.add((joint["word"] or ",").split()[0])
         named = named or joint["name"] is not None
         parts.insert(0, before[2])
-    if len(parts) < 2:
+        first = before[0]
+    if len(parts) < 2 or _BETWEEN.search(sentence, 0, first):
         return None
+    equals = _last(_EQUALS, sentence)
+    if equals and not any(abs(equals.end() - number[0]) < 3 for number in numbers if number[0] >= first):
+        return None  # 6 + 7 = 13 bills of $50 and $100
+    if len({_plain_value(part) for part in parts}) == 1:
+        return parts[-1]  # 180 rings, or 180 years
     if "or" in words:
         return " or ".join(parts)
     if len(parts) > 2 or "and" in words or said or (named and _one_name(sentence)):
         return ", ".join(parts)
     return None
+
+
+def _plain_value(text: str) -> Fraction | str:
+    plain = text.replace(",", "").replace(" ", "")
+    return Fraction(plain) if re.fullmatch(r"-?\d{1,30}(?:/[1-9]\d{0,30})?", plain) else text
 
 
 def _one_name(sentence: str) -> bool:

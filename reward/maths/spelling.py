@@ -69,7 +69,7 @@ def _plain_units(match: re.Match[str]) -> str:
     return match[0][0] if known and is_unit(said, one) else match[0]
 
 
-_TRUSTED = re.compile(rf"(?<=[\d}})])(?:\s*{_UNIT}\s*\{{([^{{}}]*)\}}|\s+\(([a-zA-Z][^()]*)\))[\s.$]*$")
+_TRUSTED = re.compile(rf"(?<=[\d}})])(?<!_\{{\d\}})(?:\s*{_UNIT}\s*\{{([^{{}}]*)\}}|\s+\(([a-zA-Z][^()]*)\))[\s.$]*$")
 
 
 def without_unit(gold: str) -> str:

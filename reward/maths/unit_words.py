@@ -131,7 +131,7 @@ def is_unit(text: str, one: bool = False, trusted: bool = False) -> bool:
         return False
     if lower == ["times"]:
         return True
-    if trusted:
+    if trusted and all(len(word) > 1 or m for word, m in zip(words, measures, strict=True)):
         return not _REFUSED_EVEN_OF_GOLDS.intersection(lower)
     return _counted(lower, one)
 
@@ -144,6 +144,8 @@ def _measure(word: str) -> bool:
 
 def _counted(words: list[str], one: bool) -> bool:
     """Whether the phrase's noun, the last word before "of", "per" and the like, is a plural."""
+    if all(word in _BEHIND for word in words):
+        return True
     while len(words) > 1 and words[-1] in _BEHIND:
         words = words[:-2] if words[-2] == "in" and len(words) > 2 else words[:-1]
     if len(words) > 2 and words[-2:] == ["in", "all"]:

@@ -17,6 +17,7 @@ _TYPOGRAPHY = re.compile(
     r"\\left(?![a-z])|\\right(?![a-z])|\\(?:display|text)style(?![a-z])|\\[,;:! ]|\\[()\[\]](?!\w)|[$~]|\{([,:.])\}"
 )
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?([ap])\.?m\.?", re.IGNORECASE)
+_ON_THE_HOUR = re.compile(r"0?(\d{1,2}):00(?:[ap]\.?m\.?)?", re.IGNORECASE)
 _CLOCK_24 = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _CHOICE = re.compile(r"[(\[]?([A-Z])[)\]]?")
 _CHOSEN = re.compile(
@@ -31,6 +32,8 @@ _NO_CHOICE_TEXT = re.compile(
     r"|\s*[A-Z]\W*$|.*[(\[][A-Z][)\]]|.*(?:\b(?:or|and)|[,;/&])\s*(?:\w+\s+){0,3}[A-Z]\b(?!')[^a-z]*$",
     re.DOTALL,
 )
+_NUMBERS = re.compile(r"\\math(?:bf|bb|rm|cal)\s*\{\s*[A-Z]\s*\}|^\W*[K-Z]\W*$")  # R, and no choice
+_CAPITAL = re.compile(r"(?<![a-zA-Z\\])[A-Z](?![a-zA-Z{])|[a-z][A-Z](?![a-zA-Z])")
 _RUN = re.compile(r"[A-Za-z]+")
 _ENDINGS = ".,;:"
 _DOTS = re.compile(r"\\[lc]?dots(?![a-z])|…")
@@ -42,6 +45,9 @@ _NO_LETTERS = re.compile(r"[().,'\"\-–]")
 
 def squash(text: str) -> str:
     """Without typography. Braces stay where they may carry meaning."""
+    text = text.strip()
+    if text.startswith("\\(") and text.endswith("\\)"):
+        text = text[2:-2]
     text = _DOTS.sub("...", _PRIMES.sub(lambda m: "'" * m[0].count("prime"), shown(text)))
     text = re.sub(r"(?<=\d)(?:\s|\\[,;: ])+(?=\d)", "_", text)
     text = re.sub(r"\s+", "", _TYPOGRAPHY.sub(r"\1", _WRAPPED.sub(r"\1", _WRAPPED.sub(r"\1", text))))
@@ -61,10 +67,15 @@ def same_text(gold: str, answer: str) -> bool | None:
         return False
     if a == b:
         return True
-    if choice := _CHOICE.fullmatch(a):
-        return choice[1] == _chosen(answer, b)
+    if (choice := _CHOICE.fullmatch(a)) and not _NUMBERS.search(gold):
+        chosen = _chosen(answer, b)
+        return chosen is not None and choice[1] == chosen[0]
+    if _same_choice(_chosen(gold, a), _chosen(answer, b)):
+        return True
     if len(a) == len(b) <= 3 and (_is_word(gold, a) or _is_word(answer, b)):
         return a.casefold() == b.casefold()
+    if (hour := _ON_THE_HOUR.fullmatch(b)) and a.isdigit():
+        return a == hour[1]  # 7:00 p.m. is 7
     when, then = _clock(a), _clock(b)
     if when and then and (when[0] or then[0]):
         return True if when[1] == then[1] else None
@@ -80,15 +91,24 @@ def same_text(gold: str, answer: str) -> bool | None:
     return True if _NO_LETTERS.sub("", a) == _NO_LETTERS.sub("", b) else None
 
 
-def _chosen(answer: str, squashed: str) -> str | None:
-    """The letter that an answer chooses: B of "(B)", "B.", "option B", "B) 12 cm", "(B) Paris"; None of "(A) = B"."""
+def _chosen(answer: str, squashed: str) -> tuple[str, str] | None:
+    """(letter, its text) that an answer chooses: "B", "(B)", "option B", "B) 12 cm", "(B) Paris"; not "(A) = B"."""
     if match := _CHOICE.fullmatch(squashed.upper() if "(" in squashed else squashed):
-        return match[1]
+        return match[1], ""
+    if not _CAPITAL.search(squashed):
+        return None
     match = _CHOSEN.fullmatch(_plain(answer).rstrip(_ENDINGS))
     if match is None:
         return None
     letter = next(group for group in match.groups() if group)
-    return letter if letter.isupper() and not _NO_CHOICE_TEXT.match(match[5]) else None
+    return (letter, match[5]) if letter.isupper() and not _NO_CHOICE_TEXT.match(match[5]) else None
+
+
+def _same_choice(gold: tuple[str, str] | None, answer: tuple[str, str] | None) -> bool:
+    """C is "(C) none of them", and so is "(C)"; "(C) 5" is not "(C) 6"."""
+    if gold is None or answer is None or gold[0] != answer[0]:
+        return False
+    return not gold[1] or not answer[1] or squash(gold[1]) == squash(answer[1])
 
 
 def _is_word(text: str, letters: str) -> bool:

@@ -91,6 +91,14 @@ def test_the_end_of_thinking_may_have_another_name() -> None:
         ("it is 1,000.99€", "1,000.99"),
         ("Therefore the answer is -3", "-3"),
         (r"The answer is 7, or rather \boxed{8}", "8"),
+        ("so it costs 140 cents, or 140 cents", "140"),  # said twice
+        ("5 + 9 = 14 notes of $20 and $50.", "14"),
+        ("14 are left, between 20 and 50", "50"),
+        ("Week 3:210 pages", "210"),
+        ("Thus 3Y/3 = 120/3 or Y = 40 minutes", "40"),
+        ("Either x = 4 or x = 9.", "4 or 9"),
+        ("The roots are 4 and 9.", "4, 9"),
+        ("In 2010, 40 people", "40"),
     ],
 )
 def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:

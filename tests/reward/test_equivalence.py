@@ -122,6 +122,10 @@ SAME = [
     (r"x=2k+1, k\in\mathbb{Z}", r"x=2n-1, n\in\mathbb{Z}"),
     (r"\mathbb{R}\setminus\{3\}", r"x\ne 3"),
     (r"(0,1)\cup(2,3)", r"0<x<1 \text{ or } 2<x<3"),
+    (r"\text{(C) none}", r"C"),
+    (r"3-4\mathrm{i}", r"-4i+3"),
+    (r"\mathrm{H}_{2}\mathrm{O}", r"\text{H}_2\text{O}"),
+    (r"\mathbf{R}", r"(-\infty, \infty)"),
 ]
 DIFFERENT = [
     (r"3", r"8=3"),
@@ -195,6 +199,14 @@ DIFFERENT = [
     (r"1.5", r"1.50001"),
     ("27,000", "27,00"),
     (r"\frac{22}{7}", r"\pi"),
+    (r"\text{(C) } 5", r"\text{(C) } 6"),
+    (r"\frac13", r"\frac132"),
+    (r"2500,75", r"2500,7520"),
+    (r"\frac{70}{9}", r"\frac{70}{9} \approx 9.3"),
+    (r"5", r"5, \ldots"),
+    (r"5", r"x \not= 5"),
+    (r"5", r"\text{anything but: } 5"),
+    (r"x=5", r"k=5"),
 ]
 HOSTILE = [
     "9^{9^{9^9}}",
@@ -309,6 +321,12 @@ def test_two_decimals_may_not_differ_in_a_digit_that_both_write() -> None:
     assert not equivalent(r"\frac{9000001}{2}", "4500000.6")
     assert equivalent("45678.91", "45678.912")
     assert equivalent("0.1", "0.10000000000000001")
+
+
+def test_a_time_on_the_hour_is_its_hour_but_an_hour_is_no_time() -> None:
+    assert equivalent("7", r"7:00 \text{ p.m.}")
+    assert not equivalent(r"7:00 \text{ p.m.}", "7")
+    assert not equivalent("7", "7:30")
 
 
 def test_what_was_asked_for_may_stand_in_front_of_the_answer_not_of_the_gold() -> None:
