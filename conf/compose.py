@@ -67,12 +67,12 @@ def from_file(path: Path, arguments: list[str]) -> Config:
         key, equals, value = argument.partition("=")
         if key in groups() and value != "null":
             raise BadConfig(
-                f"override {argument!r} cannot be applied to a saved run: write single keys, {key}.<key>=value"
+                brief(f"override {argument!r} cannot be applied to a saved run: write single keys, {key}.<key>=value")
             )
         if not equals or key not in all_keys():
             name = key.lstrip("+~")
             hint = f"; did you mean {name!r}?" if name in all_keys() else nearest(name)
-            raise BadConfig(f"write key=value; override {argument!r} cannot be applied to a saved run{hint}")
+            raise BadConfig(brief(f"write key=value; override {argument!r} cannot be applied to a saved run{hint}"))
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), _saved(path))
     except OmegaConfBaseException as error:

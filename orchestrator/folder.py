@@ -90,13 +90,13 @@ def find(name: str, overrides: list[str]) -> Path:
     raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}{there}")
 
 
-def newest(overrides: list[str]) -> Path:
-    """The run under run.root that was started last."""
+def newest(overrides: list[str], key: str = "run.name") -> Path:
+    """The run under run.root that was started last. key: by which the command is given another one."""
     conf_root = _overridden_root(overrides)
     runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise BadInput(
-            f"there is no run in {conf_root}: give run.name=<run> or run.root=<folder>, or start one: "
+            f"there is no run in {conf_root}: give {key}=<run> or run.root=<folder>, or start one: "
             + command_line("quickstart")
         )
     return runs[-1].parent

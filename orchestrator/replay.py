@@ -9,14 +9,18 @@ Each part brings up its own actors only: sampling needs no DeepSpeed, learning n
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from conf.errors import brief
 from conf.schema import Config, Device, Dtype
+from conf.settings import all_keys
 from learner.batch import TrainBatch
 from orchestrator import folder as run_folders
 from orchestrator.compare import compare_reports, compare_trajectories
@@ -289,19 +293,27 @@ def _asked(arguments: list[str]) -> tuple[Asked, list[str]]:
     """What `replay` itself takes, and the overrides. Raises BadInput for what cannot be."""
     given = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in OWN}
     overrides = [a for a in arguments if a.partition("=")[0] not in OWN]
-    run = run_folders.find(given["run"], overrides) if "run" in given else run_folders.newest(overrides)
+    for key in [a.partition("=")[0] for a in overrides]:
+        meant = "run" if key in ("run.name", "resume") else next(iter(get_close_matches(key, OWN, 1)), None)
+        if meant and (meant == "run" or key not in all_keys()):
+            raise BadInput(f"replay takes no {key}: give {meant}=<{'run' if meant == 'run' else 'value'}>")
+    run = run_folders.find(given["run"], overrides) if "run" in given else run_folders.newest(overrides, "run")
     there = recorded_steps(run)
     if not there:
         raise BadInput(f"{run} has no recorded step: a run with run.record=[2,10] records steps 2 and 10")
     known = ", ".join(map(str, there))
-    if not given.get("step", "").isdecimal() or int(given["step"]) not in there:
-        raise BadInput(f"step={given.get('step', '')} is not recorded in {run}; recorded steps: {known}")
+    step = next((number for number in there if str(number) == given.get("step")), None)
+    if step is None:
+        said = f"step={given['step']} is not recorded in {run}" if "step" in given else f"give step=<step> of {run}"
+        raise BadInput(brief(f"{said}; recorded steps: {known}"))
     if given.get("part") not in PARTS:
-        raise BadInput(f"part must be {' or '.join(PARTS)}, got {given.get('part', 'none')}")
+        asked = " or ".join(f"part={part}" for part in PARTS)
+        got = f", got part={given['part']}" if "part" in given else ""
+        raise BadInput(f"give {asked}{got}")
     repeat = given.get("repeat", "1")
-    if not repeat.isdecimal() or int(repeat) < 1:
-        raise BadInput(f"repeat must be a number of times, at least 1, got {repeat}")
-    folder = run / FOLDER / step_name(int(given["step"]))
+    if not re.fullmatch("[1-9][0-9]{0,5}", repeat):
+        raise BadInput(brief(f"repeat must be a number of times in [1, 999999], got {repeat}"))
+    folder = run / FOLDER / step_name(step)
     out = Path(given.get("out") or folder / f"replay_{given['part']}.json").expanduser()
     if not out.absolute().parent.is_dir():
         raise BadInput(f"out={out}: there is no such folder")

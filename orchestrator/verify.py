@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from io import FileIO
 from typing import Any, NoReturn
 
+from conf.ranges import refuse_outside
 from conf.schema import RewardConf
 from conf.shell import command_line
 from orchestrator.cases import Unreadable, error_line, read_case, verdict_line
@@ -265,12 +266,9 @@ def _options(arguments: list[str]) -> Any:
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction)
     options = parser.parse_intermixed_args(arguments)
     options.files = options.files or ["-"]
-    if options.processes < 1:
-        raise BadInput(f"--processes must be at least 1, got {options.processes}")
-    if not 0 < options.timeout < 1e6:
-        raise BadInput(f"--timeout must be a number of seconds above 0, got {options.timeout:g}")
-    if options.memory_mib < 0:
-        raise BadInput(f"--memory-mib must be positive, or 0 for no limit, got {options.memory_mib}")
+    refuse_outside("reward.processes", options.processes, "--processes")
+    refuse_outside("reward.timeout_s", options.timeout, "--timeout")
+    refuse_outside("reward.memory_mib", options.memory_mib, "--memory-mib")
     missing = [name for name in options.files if name != "-" and not os.path.exists(name)]
     if missing:
         raise BadInput(f"{missing[0]}: no such file")

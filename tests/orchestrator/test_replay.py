@@ -378,11 +378,15 @@ def test_mistakes_are_told_in_one_line(told: Any, tmp_path: Path) -> None:
     assert "step=3 is not recorded" in told("run=mine", "step=3", "part=learning")
     assert told("step=x", "part=learning").endswith("recorded steps: 2, 4")  # the newest run
     assert told("run=mine").endswith("recorded steps: 2, 4")
-    assert "part must be sampling or learning, got both" in told("run=mine", "step=2", "part=both")
+    assert "part=sampling or part=learning, got part=both" in told("run=mine", "step=2", "part=both")
     assert "repeat must be" in told("run=mine", "step=2", "part=learning", "repeat=0")
     assert "out=no/where.json" in told("run=mine", "step=2", "part=learning", "out=no/where.json")
     assert "'learner.ranks'" in told("run=mine", "step=2", "part=learning", "learner.rank=2")
-    assert "above 0, got 0" in told("run=mine", "step=2", "part=learning", "learner.ranks=0")
+    assert "learner.ranks must be in [1, 1e5], got 0" in told("run=mine", "step=2", "part=learning", "learner.ranks=0")
+    assert "give run=<run>" in told("run.name=mine", "step=2", "part=learning")
+    assert "give step=<value>" in told("run=mine", "stpe=2", "part=learning")
+    assert "999 is not recorded" in told("run=mine", f"step={'9' * 5000}", "part=learning")
+    assert "repeat must be" in told("run=mine", "step=2", "part=learning", f"repeat={'9' * 5000}")
     (folder / "recorded" / "step_000002" / "groups.jsonl").unlink()
     assert "damaged: groups.jsonl is missing" in told("run=mine", "step=2", "part=learning")
 

@@ -372,12 +372,13 @@ def test_nothing_in_nothing_out() -> None:
     ("arguments", "said"),
     [
         ("nothing.jsonl", "nothing.jsonl: no such file"),
-        ("--processes 0", "--processes must be at least 1, got 0"),
+        ("--processes 0", "--processes must be in [1, 1024], got 0"),
         ("--processes two", "invalid int value: 'two'"),
-        ("--timeout 0", "--timeout must be a number of seconds above 0, got 0"),
+        ("--timeout 0", "--timeout must be in [0.01, 1e5], got 0"),
         ("--timeout nan", "--timeout must be"),
+        ("--timeout 1e-300", "--timeout must be in [0.01, 1e5], got 1e-300"),
         ("--memory-mib -1", "--memory-mib"),
-        ("--tiemout 3", "unrecognized arguments: --tiemout (see thinkless verify --help)"),
+        ("--tiemout 3", "unrecognized arguments: --tiemout; all options: "),
     ],
 )
 def test_mistakes_in_options(arguments: str, said: str) -> None:
