@@ -235,7 +235,7 @@ def refused_at_the_door(told: Told, *said: str) -> None:
         ("train resume=nothing", "there is no run there"),
         ("train experiment=quickstart run.name=../up", "run.name='../up'"),
         ("train experiment=quickstart data.arithmetic.levels=[2]", "one weight each"),
-        ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "nothing.jsonl): no such file"),
+        ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "warmup.path=nothing.jsonl: no such file"),
     ],
 )
 def test_mistakes_on_the_command_line(thinkless: Callable[..., Told], arguments: str, said: str) -> None:
