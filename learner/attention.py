@@ -94,7 +94,12 @@ def packed_attention(
     Raises ValueError without a layout (a caller that bypassed `learner.model.Policy`), for another batch size than 1,
     a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
     """
-    if layout is None or query.shape[0] != 1 or query.shape[2] != layout.stop - layout.start:
+    if layout is None:
+        raise ValueError(
+            "packed attention got no Layout: the model's layers do not pass on what its forward pass was given, or the "
+            "caller bypassed learner.model.Policy"
+        )
+    if query.shape[0] != 1 or query.shape[2] != layout.stop - layout.start:
         raise ValueError(f"packed attention needs one row with its Layout, got queries of shape {tuple(query.shape)}")
     if attention_mask is not None or dropout:
         raise ValueError("packed attention takes no mask and no dropout: set the model's attention_dropout to 0")

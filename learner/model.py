@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from learner import attention
 from learner.attention import Layout
 from learner.logprob import LogProbHead
-from rollout.errors import BadInput
+from rollout.errors import BadInput, in_one_line
+from rollout.tokens import refuse_absent
 
 
 class Policy(nn.Module):
@@ -26,9 +27,11 @@ class Policy(nn.Module):
         super().__init__()
         self.body = causal_lm.base_model
         self.head = LogProbHead(causal_lm.get_output_embeddings().weight)
-        self.tied = causal_lm.get_input_embeddings().weight is self.head.weight
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
+        shared = (name for name, parameter in self.body.named_parameters() if parameter is self.head.weight)
+        name = next(shared, None)
+        self.tied_name = None if name is None else self._prefix + name  # of the embedding, where it is the head as well
         self.watch: Callable[[Tensor], None] | None = None  # given each gradient of the last hidden states, [N or n, H]
 
     @property
@@ -79,8 +82,9 @@ def load_policy(
 
     attention.register()
     logging.disable_progress_bar()
+    refuse_absent(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise BadInput(f"model.path {path}: the folder holds no config.json; give a Hugging Face model folder")
+        raise BadInput(f"model.path={path}: the folder holds no config.json; give a Hugging Face model folder")
     try:
         causal_lm = AutoModelForCausalLM.from_pretrained(
             path,
@@ -90,14 +94,41 @@ def load_policy(
             trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # safetensors, OSError, ValueError: all say what is wrong with the folder
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if isinstance(error, KeyError) and error.args == (attention.NAME,):  # a table of its own classes
+            raise BadInput(
+                f"model.path={path}: this model cannot be trained here: its attention layers in transformers take no "
+                "packed rows (they do not go through AttentionInterface); docs/learner.md lists what can be trained"
+            ) from error
         raise BadInput(
-            f"model.path {path}: cannot be loaded ({type(error).__name__}: {first_line}); "
+            f"model.path={path}: cannot be loaded ({in_one_line(error)}); "
             "is the folder complete, and is it a causal language model?"
         ) from error
+    _make_saveable(causal_lm)
     if checkpointing:
         causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for module in causal_lm.modules():  # layers that can recompute do so in training mode only; what is in them,
             module.training = getattr(module, "gradient_checkpointing", False)  # dropout, stays in evaluation mode
     causal_lm.config.use_cache = False
     return Policy(causal_lm)
+
+
+def _make_saveable(causal_lm: Any) -> None:
+    """transformers loads a generation_config.json that it refuses to save at the end of a run: one with a temperature
+    or top_p, but without do_sample (Llama-2, Vicuna). Sampling is what that means, so this is added. From any other
+    that it would refuse only the token ids are kept."""
+    given = causal_lm.generation_config
+    if given is None or _saveable(given):
+        return
+    if given.do_sample is None:
+        given.do_sample = True
+    if not _saveable(given):
+        ids = {name: getattr(given, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        causal_lm.generation_config = type(given)(**ids)
+
+
+def _saveable(generation_config: Any) -> bool:
+    try:
+        generation_config.validate(strict=True)
+    except ValueError:
+        return False
+    return True

@@ -41,8 +41,8 @@ class Publisher:
         self.rank, self.ranks, self.engine, self.adapters = rank, ranks, engine, adapters
         self.gathered = engine.conf.zero_stage == 3
         self.bucket = max(int(engine.conf.publish_bucket_mib * MIB), 1)
-        embedding = engine.policy.public_name("body.embed_tokens.weight")
-        self.aliases = {"lm_head.weight": embedding} if engine.policy.tied else {}
+        tied = engine.policy.tied_name
+        self.aliases = {} if tied is None else {"lm_head.weight": tied}
         self._manifest: wire.Manifest | None = None
         self._stage: Stage | None = None
         self._route: Route | None = None

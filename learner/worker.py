@@ -6,9 +6,6 @@ data. All methods but `publish` and `logprobs` are collective: every rank is cal
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import re
 import socket
 import time
 from collections.abc import Callable
@@ -28,7 +25,9 @@ from learner.flops import device_peak
 from learner.loss.surrogate import policy_losses
 from learner.memory import PeakMemory
 from learner.model import Policy, load_policy
+from learner.parity import refuse_different
 from learner.publish import Publisher
+from learner.ranks import agree, digest, named_wait
 from learner.reference import frozen, on_device
 from learner.report import StepReport, bad_steps
 from learner.residence import Kind
@@ -41,40 +40,23 @@ from rollout.timeline import Span, Spans, spent
 from rollout.weights import Door, Route, Weights
 
 
-def digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A collective call that ended in a time-out or a lost neighbour says which rank waited in which call."""
-
-    @functools.wraps(method)
-    def call(self: LearnerWorker, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        except RuntimeError as error:
-            text = str(error)
-            if not re.search(r"[Tt]imed? ?out|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe", text):
-                raise
-            raise TimeoutError(
-                f"learner rank {self.rank} of {self.conf.ranks} waited for another rank in `{method.__name__}`, which "
-                f"did not answer within learner.timeout_s={self.conf.timeout_s:g} s, or died "
-                f"({text.splitlines()[0][:200]})"
-            ) from error
-
-    return call
-
-
 class LearnerWorker:
     def __init__(
-        self, conf: LearnerConf, model: ModelConf, path: str, rank: int, temperature: float, total_updates: int
+        self,
+        conf: LearnerConf,
+        model: ModelConf,
+        path: str,
+        rank: int,
+        temperature: float,
+        total_updates: int,
+        longest: int = 0,
     ):
         """path: Hugging Face folder; temperature: of the rollouts; total_updates: optimizer steps of the whole
-        schedule."""
+        schedule; longest: tokens of the longest sequence to come (see `learner.parity`)."""
         if conf.device is Device.cpu:
             torch.set_num_threads(conf.threads)
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
-        self.temperature, self.total_updates = temperature, total_updates
+        self.temperature, self.total_updates, self.longest = temperature, total_updates, longest
         self.part, self.parts = rank % conf.sequence_parallel, conf.sequence_parallel  # of each micro-batch's row
         self.spans = Spans()
         self.updates = 0  # optimizer steps applied or skipped
@@ -117,7 +99,10 @@ class LearnerWorker:
 
     @named_wait
     def start(self, address: str, port: int, reference: bool) -> int:
-        """Join the group, load the model (and the frozen reference). Returns the number of parameters."""
+        """Join the group, load the model (and the frozen reference). Returns the number of parameters.
+
+        Raises BadInput when the model cannot be loaded, or is none whose log-probs the learner computes rightly.
+        """
         join_process_group(self.rank, self.conf.ranks, address, port, self.conf.device, self.conf.timeout_s)
         model, conf = self.model, self.conf
         policy = load_policy(
@@ -125,7 +110,8 @@ class LearnerWorker:
         )
         parameters = sum(p.numel() for p in policy.parameters())
         shapes = [(name, tuple(p.shape)) for name, p in policy.named_parameters()]
-        self._agree("the model's weights", parameters, policy.vocabulary, digest(repr(shapes)))
+        agree(conf, "the model's weights", parameters, policy.vocabulary, digest(repr(shapes)))
+        refuse_different(policy, self.path, self.longest, conf.device)  # whole, before adapters and ZeRO
         if model.lora.rank:
             lora.attach(policy.causal_lm, model.lora)
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
@@ -158,7 +144,7 @@ class LearnerWorker:
         first."""
         begin, memory = time.monotonic(), PeakMemory(self.engine.device)
         counts = [len(step) for step in steps]
-        self._agree("the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
+        agree(self.conf, "the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
         sums = Sums(algorithm, steps if self.part == 0 else [])
         steps = [self._own(step) for step in steps]
         watch = Watch(self.rank, self.conf.ranks)
@@ -243,21 +229,6 @@ class LearnerWorker:
 
     def _lr(self) -> float:
         return learning_rate(self.conf, self.updates, self.total_updates)
-
-    def _agree(self, what: str, *numbers: int) -> None:
-        """All ranks alike raise ValueError unless they were given the same numbers (the one collective call that
-        cannot hang on a disagreement: its shape is fixed)."""
-        if self.conf.ranks == 1:
-            return
-        mine = torch.tensor(numbers, dtype=torch.int64, device="cpu" if self.conf.device is Device.cpu else "cuda")
-        every = [torch.empty_like(mine) for _ in range(self.conf.ranks)]
-        torch.distributed.all_gather(every, mine)
-        others = [rank for rank, theirs in enumerate(every) if theirs.tolist() != every[0].tolist()]
-        if others:
-            raise ValueError(
-                f"learner ranks disagree on {what}: rank 0 has {every[0].tolist()}, rank {others[0]} has "
-                f"{every[others[0]].tolist()}"
-            )
 
     def _own(self, batch: tuple[MicroBatch, ...]) -> tuple[MicroBatch, ...]:
         """This rank's part of each micro-batch."""

@@ -59,7 +59,9 @@ class Agreement:
                 f"after the push of step {step} sampler and learner disagree on the log-probs of {len(gaps)} tokens: "
                 f"largest difference {figures['max_abs']:.2e} nats (run.check_max_abs: {self.max_abs:g}), "
                 f"mean {figures['mean_abs']:.2e} (run.check_mean_abs: {self.mean_abs:g}), KL {figures['kl']:.2e}: "
-                "the weights did not arrive whole, or the two compute differently (dtype, temperature)"
+                "the learner computed this model as transformers does when it loaded it (learner/parity.py), so the "
+                "fault is on the sampler's side: the weights did not arrive whole, or vLLM computes them differently "
+                "(dtype, temperature)"
             )
         return figures
 

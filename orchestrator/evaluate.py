@@ -24,7 +24,7 @@ from typing import Any
 
 from conf.schema import Config
 from orchestrator.cluster import Cluster, started
-from orchestrator.door import refuse_unreadable
+from orchestrator.door import located, refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.problems import load_all_problems
 from orchestrator.summary import interval, over_the_mix
@@ -54,8 +54,10 @@ def command(conf: Config, target: Path | None = None) -> None:
     if conf.model.path is None:
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
     problems = load_all_problems(conf)
-    refuse_unreadable(conf)
+    refuse_unreadable(conf, "evaluate")
+    conf = located(conf)
     path = conf.model.path
+    assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model, path)
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)

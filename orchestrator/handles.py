@@ -5,6 +5,7 @@ In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -46,9 +47,21 @@ class Future:
 
 
 def _complaint(what: str, error: Exception) -> Exception:
-    """What an actor said that failed while it came up stands in the last line of Ray's story, after its kind."""
-    kind, _, text = str(error).strip().splitlines()[-1].strip().partition(": ")
-    return BadInput(text) if kind.endswith(BadInput.__name__) else RunError(f"{what}: cannot start ({kind}: {text})")
+    """What an actor raised that failed while it came up: Ray tells it as text, a traceback with the error at its end.
+
+    The error's message may have several lines, indented ones among them (pydantic's): it is all that follows the last
+    line of the form `module.Kind: message` behind the last stack frame.
+    """
+    lines = str(error).strip().splitlines()
+    frames = [at for at, line in enumerate(lines) if re.match(r'\s+File ".+", line \d+', line)]
+    behind = range(frames[-1] + 1 if frames else 0, len(lines))
+    start = next((at for at in behind if re.match(r"[A-Za-z_][\w.]*(: |$)", lines[at])), len(lines) - 1)
+    kind, _, text = lines[start].partition(": ")
+    text = " ".join(" ".join([text, *lines[start + 1 :]]).split())
+    kind = kind.rpartition(".")[2]
+    if kind == BadInput.__name__:
+        return BadInput(text)
+    return RunError(f"{what}: cannot start ({': '.join(filter(None, [kind, text]))})")
 
 
 def _cause_of_death(error: Exception) -> str:

@@ -33,7 +33,7 @@ from orchestrator.agreement import Agreement
 from orchestrator.board import Board
 from orchestrator.checkpoint import Store
 from orchestrator.cluster import Cluster, listening_on, started
-from orchestrator.door import refuse_unreadable
+from orchestrator.door import located, refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import Handle, wait_all
 from orchestrator.loop import train
@@ -65,7 +65,8 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
     problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)
-    refuse_unreadable(conf)
+    refuse_unreadable(conf, "train", resume)
+    conf = located(conf)
     folder = resume or run_folders.create(conf, prefix)
     store = Store(folder, conf.run.keep_checkpoints)
     saved = store.latest() if resume else None
@@ -116,10 +117,11 @@ def _run(
     rollout, learner_conf = conf.rollout, conf.learner
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     cluster.reserve(rollout, learner_conf, conf.reward)
+    longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
     ranks = cluster.learner_ranks(
         learner_conf,
         LearnerWorker,
-        [[learner_conf, conf.model, path, r, rollout.temperature, updates] for r in range(learner_conf.ranks)],
+        [[learner_conf, conf.model, path, r, rollout.temperature, updates, longest] for r in range(learner_conf.ranks)],
     )
     shared = conf.cluster.placement is Placement.shared
     engine = functools.partial(Engine, sleeps=shared)

@@ -32,7 +32,7 @@ from learner.worker import LearnerWorker
 from orchestrator import folder
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.console import progress
-from orchestrator.door import refuse_unreadable
+from orchestrator.door import located, refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import wait_all
 from orchestrator.problems import refuse_foreign_warmup
@@ -115,7 +115,9 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
         settings.ranks // settings.sequence_parallel,
         shape.cost if shape else tokens_only,
     )
-    arguments = [[settings, conf.model, base, rank, 1.0, curriculum.steps] for rank in range(settings.ranks)]
+    arguments = [
+        [settings, conf.model, base, rank, 1.0, curriculum.steps, warmup.max_tokens] for rank in range(settings.ranks)
+    ]
     handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
     learner = Learner(handles, settings, shape, wait_all)
     started(handles, "ready", settings.start_timeout_s)
@@ -162,7 +164,8 @@ def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     assert conf.warmup is not None
     refuse_foreign_warmup(conf)
-    refuse_unreadable(conf)
+    refuse_unreadable(conf, "warmup")
+    conf = located(conf)
     with Cluster(conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     print(f"the warmed-up model is in {warmed}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 
 from conf.schema import ModelConf
 from rollout.ends import end_tokens
-from rollout.errors import BadInput
+from rollout.errors import BadInput, in_one_line
 from rollout.mode import ControlTokens, Mode
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
@@ -70,6 +71,17 @@ def build_character_tokenizer(folder: str | Path, conf: ModelConf | None = None)
     ).save_pretrained(str(folder))
 
 
+def refuse_absent(path: str) -> None:
+    """BadInput for a model.path that is neither a folder on this host nor a hub id (name or owner/name)."""
+    local = Path(path).expanduser()
+    if not local.is_dir() and (local.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path)):
+        what = f"{local.absolute()} is a file" if local.exists() else f"there is no folder {local.absolute()}"
+        raise BadInput(
+            f"model.path={path}: {what} on host {socket.gethostname()}; give a Hugging Face model folder that every "
+            "host of the cluster sees, or a hub id (owner/name)"
+        )
+
+
 def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
     """The tokenizer of a model folder or hub id, with `conf.chat_template` and `conf.short_token_from` applied.
 
@@ -79,12 +91,11 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
     from transformers.utils.hub import cached_file
 
     name, local = str(path), Path(path).expanduser()
+    refuse_absent(name)
     if local.is_dir():
         if not any((local / file).is_file() for file in TOKENIZER_FILES):
             raise BadInput(f"model.path={name}: no tokenizer in this folder (none of {', '.join(TOKENIZER_FILES)})")
         name = str(local)
-    elif local.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise BadInput(f"model.path={name}: no such folder; give a Hugging Face model folder or a hub id (owner/name)")
 
     def load(source: str, revision: str | None) -> Any:
         try:
@@ -98,11 +109,12 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
                 source, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False, **at
             )
         except Exception as error:  # files, hub, remote code: each raises its own kinds; all end here, with the cause
-            reason = (str(error).strip() or "no message").splitlines()[0][:200]
-            hint = "the folder may be damaged" if local.is_dir() else "no such folder, and the hub did not give it"
-            raise BadInput(
-                f"model.path={source}: its tokenizer does not load, {hint} ({type(error).__name__}: {reason})"
-            ) from error
+            hint = (
+                "its tokenizer does not load, the folder may be damaged"
+                if Path(source).is_dir()
+                else f"there is no folder {local.absolute()}, and the hub did not give a model of this name"
+            )
+            raise BadInput(f"model.path={source}: {hint} ({in_one_line(error, 300)})") from error
 
     tokenizer = load(name, None if local.is_dir() else conf.revision)
     if conf.chat_template:

@@ -279,5 +279,5 @@ def test_unusable_model_folders_are_refused(models: dict[str, str], tmp_path: Pa
     (folders["headless"] / "model.safetensors").unlink()
     (folders["other"] / "config.json").write_text(json.dumps({"model_type": "vit"}))
     for folder in folders.values():
-        with pytest.raises(BadInput, match=f"model.path {folder}"):
+        with pytest.raises(BadInput, match=f"model.path={folder}"):
             load_policy(str(folder), "float32")

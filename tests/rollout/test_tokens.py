@@ -218,8 +218,11 @@ def test_control_token_that_eats_spaces_is_refused(folders: dict[str, str]) -> N
 
 
 def test_bad_folders(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match="no such folder; give a Hugging Face model folder or a hub id"):
+    with pytest.raises(BadInput, match=f"there is no folder {tmp_path}/absent on host .*Hugging Face .*or a hub id"):
         load_tokenizer(tmp_path / "absent", CONF)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=f"{tmp_path}/file is a file"):
+        load_tokenizer(tmp_path / "file", CONF)
     with pytest.raises(BadInput, match="no tokenizer in this folder"):
         load_tokenizer(tmp_path, CONF)
     source = Path(folders["character"])
@@ -238,8 +241,10 @@ def test_bad_folders(folders: dict[str, str], tmp_path: Path, monkeypatch: pytes
         raise OSError("We couldn't connect to 'https://huggingface.co'")
 
     monkeypatch.setattr("transformers.utils.hub.cached_file", out_of_reach)
-    with pytest.raises(BadInput, match="owner/name: its tokenizer does not load, no such folder, and the hub did not"):
-        load_tokenizer("owner/name", CONF)
+    monkeypatch.chdir(tmp_path)
+    for name in ("owner/name", "runs/model", "name"):  # each could be either: the folder is told first, then the hub
+        with pytest.raises(BadInput, match=f"no folder {tmp_path}/{name}, and the hub did not .*couldn't connect"):
+            load_tokenizer(name, CONF)
 
 
 def test_tokenizer_without_end_of_sequence(tmp_path: Path) -> None:

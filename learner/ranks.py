@@ -1,0 +1,56 @@
+"""What one learner rank does about the others: agree on numbers, and say so when one does not answer.
+
+In: a rank's configuration, numbers. Out: nothing, or an error on every rank alike. Must not know: models, DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from conf.schema import Device, LearnerConf
+
+
+def digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A collective call that ended in a time-out or a lost neighbour says which rank waited in which call."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except RuntimeError as error:
+            text = str(error)
+            if not re.search(r"[Tt]imed? ?out|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe", text):
+                raise
+            raise TimeoutError(
+                f"learner rank {self.rank} of {self.conf.ranks} waited for another rank in `{method.__name__}`, which "
+                f"did not answer within learner.timeout_s={self.conf.timeout_s:g} s, or died "
+                f"({text.splitlines()[0][:200]})"
+            ) from error
+
+    return call
+
+
+def agree(conf: LearnerConf, what: str, *numbers: int) -> None:
+    """All ranks alike raise ValueError unless they were given the same numbers (the one collective call that cannot
+    hang on a disagreement: its shape is fixed)."""
+    if conf.ranks == 1:
+        return
+    mine = torch.tensor(numbers, dtype=torch.int64, device="cpu" if conf.device is Device.cpu else "cuda")
+    every = [torch.empty_like(mine) for _ in range(conf.ranks)]
+    torch.distributed.all_gather(every, mine)
+    others = [rank for rank, theirs in enumerate(every) if theirs.tolist() != every[0].tolist()]
+    if others:
+        raise ValueError(
+            f"learner ranks disagree on {what}: rank 0 has {every[0].tolist()}, rank {others[0]} has "
+            f"{every[others[0]].tolist()}"
+        )

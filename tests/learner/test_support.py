@@ -1,0 +1,128 @@
+"""What a config.json says about a model: limits as vLLM derives them, and what cannot be trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.support import context_length, read_config, sliding_window, unsupported, whole
+from rollout.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("written", "length"),
+    [
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, 16384),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 8192),
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+            },
+            32768,
+        ),
+        (
+            {
+                "max_position_embeddings": 2048,
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 500000.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 1024,
+                },
+            },
+            2048,
+        ),
+        ({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072),
+        ({"max_position_embeddings": 8192, "seq_length": 1024}, 1024),
+    ],
+    ids=["plain", "linear", "dynamic", "yarn", "llama3", "model_max_length", "the smallest"],
+)
+def test_positions_are_those_that_vllm_derives(tmp_path: Path, written: dict[str, Any], length: int) -> None:
+    """`vllm.config.model._get_and_verify_max_len` takes this length, and refuses one token more."""
+    from vllm.config.model import _get_and_verify_max_len
+    from vllm.transformers_utils.config import get_config
+    from vllm.transformers_utils.model_arch_config_convertor import ModelArchConfigConvertorBase
+
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_attention_heads": 4, **written}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = get_config(tmp_path, trust_remote_code=False)
+    arch = ModelArchConfigConvertorBase(found, found).convert()
+    more = {"tokenizer_config": None, "disable_sliding_window": False, "sliding_window": None}
+    assert context_length(config)[0] == length
+    assert _get_and_verify_max_len(found, arch, max_model_len=length, **more) == length
+    with pytest.raises(ValueError, match="greater than the derived max_model_len"):
+        _get_and_verify_max_len(found, arch, max_model_len=length + 1, **more)
+
+
+def test_positions_without_a_key() -> None:
+    assert context_length({"model_type": "bloom"}) == (math.inf, "")
+    assert context_length({"model_type": "gemma3_text", "max_position_embeddings": 99, "rope_scaling": {
+        "rope_type": "linear", "factor": 8.0}}) == (99, "max_position_embeddings")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
+        ({"model_type": "mistral", "sliding_window": None}, None),
+        ({"model_type": "qwen2", "sliding_window": 4096}, None),  # needs its switch
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, None),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True}, 4096),
+        ({"model_type": "qwen3", "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+        ({"model_type": "olmo3", "sliding_window": 64, "layer_types": ["full_attention"]}, None),
+    ],
+)
+def test_sliding_windows(config: dict[str, Any], window: int | None) -> None:
+    assert sliding_window(config) == window
+    told = unsupported(config, 5000)
+    assert bool(told) == (window is not None) and unsupported(config, window or 5000) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 8}, "mixture-of-experts"),
+        ({"model_type": "deepseek_v3", "n_routed_experts": 64}, "mixture-of-experts"),
+        ({"model_type": "granite", "logits_scaling": 16.0}, "logits_scaling=16"),
+        ({"model_type": "gemma2", "final_logit_softcapping": 30.0}, "final_logit_softcapping=30"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50"),
+        ({"model_type": "phi"}, "a bias in its output head"),
+        ({"model_type": "falcon_mamba"}, "recurrent or convolution"),
+        ({"model_type": "llama4_text", "layer_types": ["chunked_attention"]}, "chunked_attention"),
+        ({"model_type": "mpt"}, "ALiBi"),
+        ({"model_type": "falcon", "alibi": True}, "ALiBi"),
+        ({"model_type": "stablelm"}, "take no packed rows"),
+        ({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 99}, "longrope"),
+    ],
+)
+def test_what_cannot_be_trained(config: dict[str, Any], said: str) -> None:
+    assert any(said in line for line in unsupported(config, 100)), unsupported(config, 100)
+
+
+def test_what_can() -> None:
+    for config in (
+        {"model_type": "granite", "logits_scaling": 1.0, "num_experts": 0, "num_local_experts": None},
+        {"model_type": "llama", "rope_scaling": None, "alibi": False},
+        {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 100},
+    ):
+        assert unsupported(config, 100) == []
+    longrope = {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 100}
+    assert "room here for 101" in unsupported(longrope, 60, room=101)[0]  # vLLM would take the long factors
+
+
+def test_reading(tmp_path: Path) -> None:
+    assert read_config(str(tmp_path)) is None
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "outer", "text_config": {"model_type": "inner"}}))
+    assert (read_config(str(tmp_path)) or {})["model_type"] == "inner" == whole({"model_type": "inner"})["model_type"]
+    for text in ("{", "[1]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(BadInput, match=r"config\.json .*get the model again"):
+            read_config(str(tmp_path))
