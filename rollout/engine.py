@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from conf.schema import Device, ModelConf, RolloutConf
-from rollout.errors import BadInput
+from rollout.errors import BadInput, in_one_line
+from rollout.tokens import refuse_absent
 from rollout.weights import Offer, Weights
 
 MEMORY = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
@@ -91,11 +92,11 @@ class Engine:
             arguments["enable_chunked_prefill"] = False
         else:
             arguments["gpu_memory_utilization"] = conf.gpu_memory_utilization
+        refuse_absent(path)
         try:
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise BadInput(f"vLLM cannot load the model {path}: {first_line}") from error
+        except Exception as error:  # a configuration, a file, memory: each of its parts raises its own kinds
+            raise BadInput(f"vLLM cannot start with model.path={path}: {in_one_line(error)}") from error
         if conf.tensor_parallel > 1:
             self._leave_no_names()
         self.receiver = Receiver(self.engine)

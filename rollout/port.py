@@ -19,6 +19,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
@@ -26,6 +27,7 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from conf.schema import Transport
 from rollout import wire
 from rollout.channel import Line, visit
+from rollout.errors import BadInput, in_one_line
 from rollout.weights import MIB, Offer, Weights, aligned
 
 PORT = "thinkless"
@@ -91,6 +93,9 @@ class Port(WeightTransferEngine[Joining, Update]):
             )
 
     def start_weight_update(self) -> None:
+        if any(isinstance(layer, RoutedExperts) for layer in self.model.modules()):
+            # transformers keeps a layer's experts in one tensor each; vLLM counts all of it as come, and samples noise
+            raise BadInput("weights of mixture-of-experts models cannot be pushed to the sampler; see docs/learner.md")
         for layer in self.model.modules():  # what is left of a push that ended half-way
             info = get_layerwise_info(layer)
             info.load_numel, info.loaded_weights = 0, []
@@ -101,9 +106,20 @@ class Port(WeightTransferEngine[Joining, Update]):
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
+    def load(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """BadInput for a name or a shape that vLLM's model has not."""
+        try:
+            self.model.load_weights(named)
+        except (LookupError, ValueError, RuntimeError) as error:
+            what = f"the sampler's {type(self.model).__name__} cannot take the learner's weights"
+            raise BadInput(
+                f"{what} ({in_one_line(error, 300)}): vLLM has this model under other names or shapes; docs/learner.md "
+                "lists what can be trained"
+            ) from error
+
     def receive_weights(self, update_info: Update) -> None:
         if update_info.weights is not None:
-            self.model.load_weights(update_info.weights.tensors())
+            self.load(update_info.weights.tensors())
         elif update_info.manifest is not None:
             self._take_broadcast(update_info, update_info.manifest)
         elif update_info.chunks:
@@ -111,7 +127,7 @@ class Port(WeightTransferEngine[Joining, Update]):
             chunks = [chunk for chunk in update_info.chunks if mine in chunk.handles]
             inbox = self.inbox if chunks else self.host  # `Weights` for several processes lie in a memory file
             (chunk,) = chunks or update_info.chunks
-            self.model.load_weights(with_aliases(inbox.take(chunk), update_info.aliases or {}))
+            self.load(with_aliases(inbox.take(chunk), update_info.aliases or {}))
         elif lacking := incomplete(self.model):
             raise ValueError(f"the weights that came are not the whole model's: only {'; '.join(lacking)}")
 
@@ -126,7 +142,7 @@ class Port(WeightTransferEngine[Joining, Update]):
 
     def _take_broadcast(self, update: Update, manifest: wire.Manifest) -> None:
         def load(named: list[tuple[str, Tensor]]) -> None:
-            self.model.load_weights(with_aliases(named, update.aliases or {}))
+            self.load(with_aliases(named, update.aliases or {}))
 
         with wire.bounded(update.timeout_s, self.group.destroy, update.message):
             wire.receive(self.group, manifest, update.bucket, self.device, load)

@@ -171,5 +171,13 @@ def test_long_prompts(engine: Engine) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot load the model"):
+    with pytest.raises(BadInput, match=r"vLLM cannot start with model.path=.*config") as caught:
         Engine(RolloutConf(), ModelConf(), str(tmp_path), ends=[1])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BadInput, match=r"model.path=/absent/model: there is no folder /absent/model on host "):
+        Engine(RolloutConf(), ModelConf(), "/absent/model", ends=[1])
+
+
+def test_what_vllm_refuses_is_told_with_its_cause(tiny_model: Path) -> None:
+    with pytest.raises(BadInput, match=r"max_model_len \(4096\) is greater than .*max_position_embeddings=2048"):
+        Engine(RolloutConf(max_model_len=4096), ModelConf(), str(tiny_model), ends=[1])

@@ -17,6 +17,7 @@ from conf.schema import LearnerConf, ModelConf, RolloutConf, Transport
 from learner.worker import LearnerWorker
 from rollout.channel import Host
 from rollout.engine import Engine, Request
+from rollout.errors import BadInput
 from rollout.prompt import Prompt
 from rollout.share import Sampling, Share
 from rollout.weights import Door, Offer, Push, Route, Weights, flatten
@@ -126,6 +127,25 @@ def _folder(trained: Trained) -> list[tuple[str, torch.Tensor]]:
     policy = load_policy(trained.rank.path, "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
     return [*named, ("lm_head.weight", dict(named)["model.embed_tokens.weight"])]
+
+
+def test_weights_that_the_sampler_cannot_take_are_refused(
+    make_worker: Callable[..., Any], tmp_path: Path, trained: Trained
+) -> None:
+    """A mixture of experts is one tensor for transformers, many for vLLM; and another model has other names."""
+    from transformers import GPT2Config, GPT2LMHeadModel, OlmoeConfig, OlmoeForCausalLM
+
+    sizes = {"vocab_size": 264, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 64}
+    settings = RolloutConf(kv_cache_gib=0.05, max_model_len=64, max_num_seqs=2, max_num_batched_tokens=64)
+    experts = OlmoeForCausalLM(OlmoeConfig(**sizes, intermediate_size=32, num_experts=2, num_experts_per_tok=1))
+    experts.save_pretrained(tmp_path / "experts")
+    GPT2LMHeadModel(GPT2Config(n_positions=64, **sizes)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(BadInput, match="mixture-of-experts models cannot be pushed"):
+        make_worker(tmp_path / "experts", settings).load(flatten(list(experts.named_parameters()), 1))
+    with pytest.raises(
+        BadInput, match=r"GPT2LMHeadModel cannot take the learner's weights \(.+\): vLLM has this model"
+    ):
+        make_worker(tmp_path / "gpt2", settings).load(trained.weights)
 
 
 def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
