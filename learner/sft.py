@@ -50,8 +50,9 @@ class Curriculum:
             return self.conf.steps
         return -(-self.pairs.size // self.conf.batch_size)
 
-    def batches(self) -> Iterator[TrainBatch]:
-        for step in range(self.steps):
+    def batches(self, done: int = 0) -> Iterator[TrainBatch]:
+        """Those after `done` steps, to the last."""
+        for step in range(done, self.steps):
             first = step * self.conf.batch_size
             examples = [e for i in range(first, first + self.conf.batch_size) for e in self._examples(i)]
             totals, weighted = weigh(examples, self.conf.short_weight)

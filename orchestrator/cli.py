@@ -1,6 +1,6 @@
 """The `thinkless` command: one line for every mistake, clean shutdown on Ctrl-C.
 
-In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usage), 130 (interrupted) or
+In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM) or
 141 (nobody reads the output of `verify` any more).
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+
+from orchestrator import interrupt
+from orchestrator.waiting import enable, waiting
 
 USAGE = """usage: thinkless <command> [key=value ...]
 
@@ -24,6 +25,7 @@ USAGE = """usage: thinkless <command> [key=value ...]
   report       write report.html of a run; run.name=<run>, the newest by default
   verify       grade answers: JSON lines with a response and its gold in, verdicts out
   replay       run a recorded step again, sampling or learning alone; run=<run> step=<number> part=<which>
+  doctor       whether this machine can run, and what to do about it
 
 thinkless <command> --help lists groups and settings; --cfg job prints the configuration that would run.
 """
@@ -50,7 +52,8 @@ Reinforcement learning: the model learns when to think. A run goes on from its l
 Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own settings.
 """,
 }
-COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify", "replay")
+LIBRARIES = "loading the libraries"
+COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify", "replay", "doctor")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,12 +81,22 @@ def run(name: str, arguments: list[str]) -> None:
     """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds."""
     if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
         sys.path.insert(0, os.getcwd())
+    if any(argument.startswith("-") for argument in arguments):  # --help and --cfg: what was asked for alone
+        enable(False)  # until a command runs after all
+    elif name in (*CONFIGURED, "replay"):
+        print(f"{name}: reading the settings", file=sys.stderr, flush=True)
     if name == "verify":
         from orchestrator import verify
 
         verify.main(arguments)
+    elif name == "doctor":
+        from orchestrator import doctor
+
+        if not doctor.main(arguments):
+            sys.exit(1)
     elif name == "replay":
-        from orchestrator import replay
+        with waiting(LIBRARIES):
+            from orchestrator import replay
 
         replay.main(arguments)
     elif name == "report":
@@ -123,7 +136,8 @@ def _train(name: str, arguments: list[str]) -> None:
     from orchestrator import folder as run_folders
 
     def body(conf: Config, resume: Path | None = None) -> None:
-        from orchestrator import train
+        with waiting(LIBRARIES):
+            from orchestrator import train
         from orchestrator.results import result_lines, serving_lines
 
         folder = train.command(conf, name, resume)
@@ -146,7 +160,8 @@ def _warmup(arguments: list[str]) -> None:
     from conf.schema import Config
 
     def body(conf: Config) -> None:
-        from orchestrator import warmup
+        with waiting(LIBRARIES):
+            from orchestrator import warmup
 
         warmup.command(conf, arguments)
 
@@ -163,7 +178,8 @@ def _evaluate(arguments: list[str]) -> None:
     from rollout.errors import BadInput
 
     def body(conf: Config, target: Path | None = None) -> None:
-        from orchestrator import evaluate
+        with waiting(LIBRARIES):
+            from orchestrator import evaluate
 
         foreign = target is None or any(one.startswith("data.path=") for one in overrides)
         evaluate.command(evaluate.whole(conf) if foreign else conf, target)
@@ -204,14 +220,13 @@ def guarded(body: Callable[[], None]) -> int:
     from orchestrator.errors import RunError
     from rollout.errors import BadInput
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interrupt.install()
     try:
         body()
         return 0
     except KeyboardInterrupt as error:
         _tell("interrupted", error)
-        return 130
+        return interrupt.exit_code()
     except (BadConfig, BadInput, RunError, FloatingPointError) as error:
         _tell(str(error), error)
         return 1
@@ -221,13 +236,6 @@ def guarded(body: Callable[[], None]) -> int:
     except Exception as error:
         _tell_fault(error)
         return 1
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The first signal ends the run; further ones do not disturb its clean-up."""
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _tell(message: str, error: BaseException) -> None:

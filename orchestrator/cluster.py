@@ -1,4 +1,4 @@
-"""Ray started or joined, plans of placement carried out, everything taken down again.
+"""Plans of placement carried out on Ray, and everything taken down again.
 
 In: configuration. Out: `Handle`s of rollout workers, reward actors and learner ranks. Must not know: what the actors
 do, why they sit where they sit (`orchestrator.placement`).
@@ -8,14 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
-import os
-import secrets
-import signal
-import socket
-import sys
-import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -26,11 +18,13 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
-from orchestrator.errors import ActorDied, RunError, WaitedTooLong
+from orchestrator.errors import ActorDied, WaitedTooLong
 from orchestrator.handles import Future, Handle, wait_all
 from orchestrator.placement import Plan, Role, Seat, plan
+from orchestrator.ray_connection import connect, disconnect
 from rollout.errors import BadInput
 
+CLOSING_S = 5.0  # that actors have to close in order
 CALLS_AT_ONCE, OTHER_CALLS = 64, 16
 # Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
 # worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
@@ -53,37 +47,10 @@ class Cluster:
     def __init__(self, conf: ClusterConf):
         self.conf = conf
         self._sites: list[_Site] = []
-        self._own_token = False
+        self._private = False
 
     def __enter__(self) -> Cluster:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-        address = self.conf.address or os.environ.get("RAY_ADDRESS")
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            if address:
-                _refuse_silence(address)
-                # the head may have been started by another interpreter: actors run this one
-                ray.init(address=address, runtime_env={"py_executable": sys.executable}, **common)
-            else:
-                self._own_token = "RAY_AUTH_MODE" not in os.environ
-                if self._own_token:
-                    _authenticate(secrets.token_hex(16))
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=int(self.conf.object_store_gib * 2**30),
-                    _metrics_export_port=self.conf.metrics_port,
-                    **common,
-                )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            where = f"Ray at {address}" if address else "a private Ray"
-            raise RunError(f"cannot start or join {where}: {reason}; see cluster.address") from error
-        finally:
-            _install(handlers)
+        self._private = connect(self.conf)
         return self
 
     def __exit__(
@@ -95,9 +62,7 @@ class Cluster:
                 _end(handles)
             _free(site)
         self._sites.clear()
-        ray.shutdown()
-        if self._own_token:
-            _authenticate(None)
+        disconnect(self._private)
         if dead:  # what was heard first is another actor's complaint of a lost connection
             raise dead[0] from error
 
@@ -244,10 +209,8 @@ def _own_gpus(_: Any) -> list[str]:
 
 
 def _end(handles: list[Handle]) -> None:
-    closing = [handle.call("close", timeout_s=5.0) for handle in handles]
-    for future in closing:
-        with contextlib.suppress(Exception):  # it is being ended either way; its work is done or lost already
-            future.wait()
+    closing = [handle.call("close").ref for handle in handles]
+    ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)  # ended either way; the work is done or lost
     for handle in handles:
         with contextlib.suppress(Exception):
             ray.kill(handle.actor)
@@ -256,22 +219,6 @@ def _end(handles: list[Handle]) -> None:
 def _free(site: _Site) -> None:
     with contextlib.suppress(Exception):
         remove_placement_group(site.group)
-
-
-def _install(handlers: dict[signal.Signals, Any]) -> None:
-    """Ray puts a handler of its own over SIGTERM's, which prints the machine's stack before it calls ours."""
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
-
-
-def _refuse_silence(address: str) -> None:
-    """ConnectionError when nobody listens at host:port: Ray would go on trying for many minutes."""
-    host, _, port = address.rpartition(":")
-    if host and "/" not in address and port.isdigit():
-        with contextlib.closing(socket.create_connection((host, int(port)), timeout=20.0)):
-            pass
 
 
 @contextlib.contextmanager
@@ -292,20 +239,6 @@ def started(handles: list[Handle], method: str, timeout_s: float, *args: Any) ->
     """Call `method` on all at once and wait: for actors that take long to come up."""
     futures: list[Future] = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
     return wait_all(futures)
-
-
-def _authenticate(token: str | None) -> None:
-    """Give a private Ray a token of its own. Left alone, Ray (2.60) writes one to ~/.ray, and a head that is started
-    later then refuses every `ray job submit` that does not know of it."""
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    if token is None:
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-            os.environ.pop(name, None)
-    else:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
-    Config.initialize("")  # Ray read its settings when it was imported,
-    AuthenticationTokenLoader.instance().reset_cache()  # and its token when it was first used
 
 
 def _readable(seat: Seat) -> str:

@@ -7,7 +7,7 @@ Must not know: files, Ray, where the figures come from.
 
 from __future__ import annotations
 
-import os
+import statistics
 import sys
 import time
 from collections import deque
@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
+
+from orchestrator.waiting import EVERY_S, REDRAW_S, Ticker, is_terminal
 
 COLUMNS = (  # heading, its second line, key in the record, format, factor, width
     ("reward", "", "reward/mean", "{:+.3f}", 1, 8),
@@ -45,13 +47,8 @@ PLAIN = (  # the same off a terminal: name, key in the record, format
 )
 STEP_WIDTH, LEFT_WIDTH = 10, 8
 HEADING_EVERY = 25  # lines
-PACE_OVER = 20  # steps whose pace gives the time left
+PACE_OVER = 20  # steps whose median gives the time left
 PLAIN_EVERY = 0.1  # share of a plain progress between two of its lines
-
-
-def is_terminal(file: TextIO) -> bool:
-    """Whether control codes (a bar that is redrawn) make sense there."""
-    return file.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def duration(seconds: float | None) -> str:
@@ -121,7 +118,9 @@ class Console:
         self._file = file or sys.stderr
         self._enabled = enabled
         self._clock = clock
-        self._ends: deque[float] = deque(maxlen=PACE_OVER + 1)  # when the last steps ended
+        self._took: deque[float] = deque(maxlen=PACE_OVER)  # seconds of the last steps
+        self._ended: float | None = None  # when the last step did
+        self._between, self._gaps = 0.0, 0  # seconds between steps, and how often
         self._lines = 0
         self._bar: tqdm[Any] | None = None
         self._table = is_terminal(self._file)
@@ -141,7 +140,6 @@ class Console:
         trained = any(key != "step" and key != "time" and not key.startswith("validation/") for key in record)
         left = None
         if trained:
-            self._ends.append(self._clock())
             left = self._left(record)
         if not self._table:
             self.note(plain_line(record, self.total_steps, left))
@@ -173,10 +171,19 @@ class Console:
             self._bar = None
 
     def _left(self, record: Mapping[str, Any]) -> float | None:
-        """Seconds to the last step at the recent pace, validations and saves included."""
-        gone = len(self._ends) - 1
-        pace = (self._ends[-1] - self._ends[0]) / gone if gone else record.get("seconds/step")
-        return None if pace is None else pace * (self.total_steps - int(record.get("step", 0)))
+        """Seconds to the last step: a recent step's median, and all that came between steps (validations, checks,
+        checkpoints) as its average over the run so far, since it comes rarely and much at a time."""
+        now, took = self._clock(), record.get("seconds/step")
+        if took is None:
+            return None
+        if self._ended is not None:
+            took = min(took, now - self._ended)
+            self._between += now - self._ended - took
+            self._gaps += 1
+        self._took.append(took)
+        self._ended = now
+        pace = statistics.median(self._took) + (self._between / self._gaps if self._gaps else 0.0)
+        return pace * (self.total_steps - int(record.get("step", 0)))
 
 
 class Counter:
@@ -201,7 +208,8 @@ class Counter:
 
 
 class progress:
-    """A bar for a part whose length is known (warm-up, evaluation); off a terminal a line every tenth of it.
+    """A bar for a part whose length is known (warm-up, evaluation); off a terminal a line every tenth of it, and every
+    ten seconds.
 
     with progress(1800, "warm-up") as bar:
         bar.advance(1, loss=0.231)
@@ -214,24 +222,39 @@ class progress:
         enabled: bool = True,
         file: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        start: int = 0,
     ) -> None:
-        self.total, self.label, self.done = total, label, 0
+        """start: what was done before."""
+        self.total, self.label, self.start, self.done = total, label, start, start
         self._file = file or sys.stderr
         self._enabled = enabled
         self._clock = clock
-        self._start = clock()
+        self._start = self._said = clock()
         self._next = 0.0  # share from which the next plain line is due
+        self._ticker: Ticker | None = None
         self._bar: tqdm[Any] | None = None
         if enabled and is_terminal(self._file):
-            form = "{desc} {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+            form = "{desc} {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
             self._bar = tqdm(
-                total=total, desc=label, file=self._file, bar_format=form, dynamic_ncols=True, leave=False, delay=1e-9
+                total=total,
+                desc=label,
+                initial=start,
+                file=self._file,
+                bar_format=form,
+                dynamic_ncols=True,
+                leave=False,
+                delay=1e-9,
             )
 
     def __enter__(self) -> Self:
+        if self._enabled:
+            every = EVERY_S if self._bar is None else REDRAW_S
+            self._ticker = Ticker(self._still, every, every)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._ticker is not None:
+            self._ticker.stop()
         if self._bar is not None:
             self._bar.close()
         if self._enabled:
@@ -248,9 +271,20 @@ class progress:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(n)
         elif self._enabled and self.done >= self._next * self.total:
-            spent = self._clock() - self._start
-            left = spent * max(self.total - self.done, 0) / self.done if self.done else None
-            line = f"{self.label}: {self.done}/{self.total}, {duration(left)} left"
-            print(f"{line}, {shown}" if shown else line, file=self._file, flush=True)
+            self._say(shown)
             while self.done >= self._next * self.total and self._next <= 1:
                 self._next += PLAIN_EVERY
+
+    def _still(self) -> None:
+        """Called from another thread: nothing may have advanced for a while."""
+        if self._bar is not None:
+            self._bar.refresh()
+        elif self._clock() - self._said > EVERY_S / 2:
+            self._say(f"{duration(self._clock() - self._start)} gone")
+
+    def _say(self, more: str) -> None:
+        self._said = self._clock()
+        new = self.done - self.start
+        left = (self._said - self._start) * max(self.total - self.done, 0) / new if new else None
+        line = f"{self.label}: {self.done}/{self.total}, {duration(left)} left"
+        print(f"{line}, {more}" if more else line, file=self._file, flush=True)

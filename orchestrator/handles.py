@@ -13,6 +13,7 @@ import ray
 from ray import exceptions
 
 from orchestrator.errors import ActorDied, RunError, WaitedTooLong
+from orchestrator.interrupt import waiting_here
 from rollout.errors import BadInput
 
 
@@ -26,7 +27,8 @@ class Future:
     def wait(self) -> Any:
         """The value. Raises WaitedTooLong, RunError when the actor died, or the error that the call raised there."""
         try:
-            return ray.get(self.ref, timeout=self.timeout_s)
+            with waiting_here():
+                return ray.get(self.ref, timeout=self.timeout_s)
         except exceptions.GetTimeoutError as error:
             raise WaitedTooLong(f"the driver waited {self.timeout_s:g} s for {self.what}, in vain") from error
         except exceptions.RayTaskError as error:
@@ -91,7 +93,8 @@ def wait_all(futures: list[Future]) -> list[Any]:
     pending = {future.ref: future for future in futures}
     budget = max((future.timeout_s for future in futures), default=0.0)
     while pending:
-        done, _ = ray.wait(list(pending), num_returns=1, timeout=budget)
+        with waiting_here():
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=budget)
         if not done:
             names = ", ".join(future.what for future in pending.values())
             raise WaitedTooLong(f"the driver waited {budget:g} s for {names}, in vain")

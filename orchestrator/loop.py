@@ -21,6 +21,7 @@ from orchestrator.agreement import Agreement
 from orchestrator.ahead import Ahead
 from orchestrator.checkpoint import Store
 from orchestrator.handles import wait_all
+from orchestrator.interrupt import held
 from orchestrator.metrics import Timings, summarize
 from orchestrator.record import Recorder
 from orchestrator.refill import Refill
@@ -55,10 +56,16 @@ def train(
     """
     run, rollout = conf.run, conf.rollout
     ahead, refill = Ahead(conf, prompts, sampler, panel, asked), Refill(rollout, prompts, sampler, panel)
+
+    def state() -> dict[str, Any]:
+        return {**ahead.state(), "best": validator.best, "validated": validator.done}
+
+    store.note(step, state())
     pushes = sampler.load(learner.publish(step), step)
     wait_all(pushes)
     agreement.check(step)
     validator.validate(step)
+    store.note(step, state())
     while step < run.steps:
         begin, timings = time.monotonic(), Timings(timeline.driver)
         ahead.ask(step)
@@ -78,25 +85,29 @@ def train(
                 pack(sequences, totals, conf.learner.max_tokens, learner.shares, learner.cost)
                 for sequences, totals in steps
             ]
-            report = learner.update(batches, conf.algorithm)  # theta <- theta - lr * grad L(theta)
-        step += 1
-        with timings.of("push"):
-            wait_all(pushes)  # of the step before
-            pushes = sampler.load(learner.publish(step), step)  # mu <- pi_theta
-            if run.max_staleness == 0:
-                wait_all(pushes)
+        with held():  # an interruption waits until the step is whole
+            with timings.of("learner"):
+                report = learner.update(batches, conf.algorithm)  # theta <- theta - lr * grad L(theta)
+            step += 1
+            with timings.of("push"):
+                wait_all(pushes)  # of the step before
+                pushes = sampler.load(learner.publish(step), step)  # mu <- pi_theta
+                if run.max_staleness == 0:
+                    wait_all(pushes)
 
-        timings.step = time.monotonic() - begin
-        figures = summarize(filled, report, timings, staleness) | timeline.step(step, timings.step)
-        tracker.log(step, figures)
-        recorder.record(step, trajectories, filled, report, figures)
-        tracker.show(step, filled.judged)
-        tracker.bad_steps(step, report, conf.learner.max_bad_steps)
-        unjudged.check(step, filled.judged)
+            timings.step = time.monotonic() - begin
+            figures = summarize(filled, report, timings, staleness) | timeline.step(step, timings.step)
+            tracker.log(step, figures)
+            recorder.record(step, trajectories, filled, report, figures)
+            tracker.show(step, filled.judged)
+            tracker.bad_steps(step, report, conf.learner.max_bad_steps)
+            unjudged.check(step, filled.judged)
+            store.note(step, state())
         if run.check_every and step % run.check_every == 0:
             agreement.check(step)
         validator.validate(step)
+        store.note(step, state())
         if step == run.steps or (run.save_every and step % run.save_every == 0):
-            store.save(step, learner, {**ahead.state(), "best": validator.best})
+            store.save(step, learner, state())
     wait_all(pushes)
     return step

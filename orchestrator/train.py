@@ -36,10 +36,13 @@ from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.door import located, refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import Handle, wait_all
+from orchestrator.interrupt import EndedAtOnce, Interrupted, saving
+from orchestrator.lock import Taken, locked
 from orchestrator.loop import train
 from orchestrator.problems import Problems, load_all_problems, refuse_foreign_warmup
 from orchestrator.record import Recorder
 from orchestrator.report import write_report
+from orchestrator.resume import ended, refuse_changed
 from orchestrator.summary import doubts, has_goals
 from orchestrator.timeline import Timeline
 from orchestrator.tracker import Tracker
@@ -47,10 +50,12 @@ from orchestrator.turns import SharedTurns
 from orchestrator.unjudged import FILE as UNJUDGED
 from orchestrator.unjudged import Unjudged
 from orchestrator.validate import Evaluator, Validator
+from orchestrator.waiting import enable, waiting
 from orchestrator.warmup import warm_up
 from reward.judge import Judge
 from reward.panel import Panel
 from rollout.engine import Engine
+from rollout.errors import BadInput
 from rollout.sampler import Sampler
 from rollout.share import Sampling
 from rollout.stream import PromptStream, as_prompts
@@ -62,29 +67,48 @@ from rollout.worker import RolloutWorker
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
     """Run (or go on with `resume`, a run folder). Returns the run folder."""
-    problems = load_all_problems(conf)
+    enable(conf.tracker.console)
+    with waiting("reading the problems"):
+        problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)
-    refuse_unreadable(conf, "train", resume)
+    with waiting("checking the model"):
+        refuse_unreadable(conf, "train", resume)
     conf = located(conf)
     folder = resume or run_folders.create(conf, prefix)
+    try:
+        with locked(run_folders.lock(folder)):
+            _command(conf, problems, folder, resume is not None)
+    except Taken:
+        raise BadInput(f"the run {folder} {run_folders.state(folder)}: wait for its end, or end it first") from None
+    return folder
+
+
+def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> None:
     store = Store(folder, conf.run.keep_checkpoints)
     saved = store.latest() if resume else None
-    if resume and saved and saved[1]["step"] >= conf.run.steps:
-        more = command_line("train", f"resume={folder}", f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}")
-        raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {more}")
+    if saved:
+        if saved[1]["step"] >= conf.run.steps and ended(conf, folder):
+            more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
+            again = command_line("train", f"resume={folder}", more)
+            raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {again}")
+        refuse_changed(folder, conf, saved[1], problems.training)
+    if not resume:
+        run_folders.record(folder, conf, problems.data_hash)
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     try:
         with Cluster(conf.cluster) as cluster:
+            cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
+            if resume:  # only now: settings that were refused must not stay
+                run_folders.record(folder, conf, problems.data_hash)
             _run(conf, problems, folder, store, saved, cluster)
     except BaseException as error:
-        if not resume and not (folder / "metrics.jsonl").exists():  # nothing was learnt: leave no empty run behind
+        if not resume and not run_folders.learning(folder):  # nothing was learnt: leave no empty run behind
             shutil.rmtree(folder, ignore_errors=True)
-        elif store.steps() and "resume=" not in str(error):  # unless its own line says how to go on
+        elif store.steps() and not isinstance(error, Interrupted) and "resume=" not in str(error):  # else it was told
             again = command_line("train", f"resume={folder}")
             error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")
         raise
-    return folder
 
 
 def fewer_collections() -> None:
@@ -103,7 +127,6 @@ def _run(
     cluster: Cluster,
 ) -> None:
     fewer_collections()
-    cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
     path = _model(conf, folder, cluster)
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model, path)
@@ -112,7 +135,7 @@ def _run(
     limit = conf.data.max_prompt_tokens
     validation, _ = as_prompts(problems.validation, encode, limit)
     evaluation, too_long = as_prompts(problems.evaluation, encode, limit)
-    run_folders.record(folder, conf, problems.data_hash, {"model": path, "evaluation_too_long": too_long})
+    run_folders.add(folder, {"model": path, "evaluation_too_long": too_long})
 
     rollout, learner_conf = conf.rollout, conf.learner
     updates = conf.run.steps * conf.algorithm.optimizer_steps
@@ -141,7 +164,8 @@ def _run(
     step, best, asked = 0, None, []
     if saved:
         checkpoint, state = saved
-        learner.load(str(checkpoint))
+        with waiting(f"loading the checkpoint of step {state['step']}"):
+            learner.load(str(checkpoint))
         stream.restore(state["prompts"])
         step, best, asked = (
             state["step"],
@@ -186,26 +210,44 @@ def _run(
             export,
             folder,
             best,
-            step if saved else -1,
+            saved[1].get("validated", step) if saved else -1,  # older checkpoints were saved after it
         )
         agreement = Agreement(
             sampler, learner, validation or evaluation, conf.run, learner_conf.max_tokens, conf.model.dtype
         )
         recorder = Recorder(folder, conf, learner, export, control, path)
         recorder.begin(step)
-        step = train(
-            conf, stream, sampler, panel, learner, store, tracker, unjudged, validator, agreement, recorder, timeline,
-            step, asked,
-        )  # fmt: skip
-        export(folder / "model")
+        parts = (stream, sampler, panel, learner, store, tracker, unjudged, validator, agreement, recorder, timeline)
+        with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
+            try:
+                train(conf, *parts, step, asked)
+            except Interrupted:
+                _save_whole_steps(store, learner, sampler, tracker)
+                raise
+        with waiting("exporting the model"):
+            export(folder / "model")
         evaluator.run("final")
         if stream.counts["too_long"]:
             tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
+    except EndedAtOnce:
+        tracker.close()
+        raise
     except BaseException:
         with contextlib.suppress(Exception):  # what ended the run is told, not that its report failed as well
             _close(tracker, timeline, conf, folder)
         raise
     _close(tracker, timeline, conf, folder)
+
+
+def _save_whole_steps(store: Store, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
+    """After an interruption: a checkpoint of the steps that are whole. What was being sampled is given up; a resumed
+    run asks for it again."""
+    sampler.abort_all()
+    with waiting("saving the checkpoint"):
+        store.save_noted(learner)
+    if steps := store.steps():
+        again = command_line("train", f"resume={store.folder.parent}")
+        tracker.note(f"the checkpoint of step {steps[-1]} is saved; to go on from it: {again}")
 
 
 def _close(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> None:
@@ -214,7 +256,9 @@ def _close(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> 
     tracker.close()
     run_folders.ended(folder)
     if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
-        print(f"report: {write_report(folder)}", flush=True)
+        with waiting("writing the report"):
+            written = write_report(folder)
+        print(f"report: {written}", flush=True)
 
 
 def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
@@ -225,7 +269,8 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
         return str(warmed)
     if (folder / "base" / "config.json").is_file():  # a resumed run
         return str(folder / "base")
-    return prepared_model(conf.model, folder / "base")
+    with waiting("loading the tokenizer and preparing the model"):
+        return prepared_model(conf.model, folder / "base")
 
 
 def _start(
@@ -234,13 +279,17 @@ def _start(
     """Wait until everything is up: engines load while the learner forms its group, unless they share GPUs."""
     engines = [w.call("ready", timeout_s=conf.rollout.start_timeout_s) for w in workers]
     if isinstance(turns, SharedTurns):
-        wait_all(engines)
+        with waiting("loading the vLLM engines"):
+            wait_all(engines)
         turns.begin()
-    started(ranks, "ready", conf.learner.start_timeout_s)
-    with listening_on(conf.cluster.port):
+    with waiting("starting the learner ranks"):
+        started(ranks, "ready", conf.learner.start_timeout_s)
+    with waiting("loading the learner's model"), listening_on(conf.cluster.port):
         learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)
-    started(actors, "ready", conf.cluster.start_timeout_s)
-    wait_all(engines)
+    with waiting("starting the reward actors"):
+        started(actors, "ready", conf.cluster.start_timeout_s)
+    with waiting("loading the vLLM engines"):
+        wait_all(engines)
 
 
 def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path) -> None:

@@ -11,7 +11,8 @@ on all GPUs, so that no GPU ever holds both:
     learning   learner ranks awake                 samplers asleep; their weights wait on the host, or are dropped
                                                    when the learner is about to change its own
 
-What was dropped comes back with the next push, and sampling before that is refused.
+What was dropped comes back with the next push, and sampling before that is refused. A change of hands is finished
+before an interruption is raised: a checkpoint still wants the learner whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from orchestrator.errors import WaitedTooLong
 from orchestrator.handles import Handle, wait_all
+from orchestrator.interrupt import held
 from rollout.turns import Turns
 
 WaitAll = Callable[[list[Any]], list[Any]]
@@ -48,6 +50,7 @@ class SharedTurns(Turns):
         """Once the samplers have started, and before the learner does: on an empty GPU each."""
         self._ask(self.workers, "sleep", True, why="before the learner can start")
 
+    @held()
     def sampling(self) -> None:
         if self.holder is Holder.sampling:
             return
@@ -58,6 +61,7 @@ class SharedTurns(Turns):
         self._ask(self.workers, "wake", None if kept else ["kv_cache"], why="to sample")
         self.holder = Holder.sampling
 
+    @held()
     def pushing(self) -> None:
         if self.holder is not Holder.pushing:
             if self.holder is Holder.sampling:
@@ -67,6 +71,7 @@ class SharedTurns(Turns):
             self.holder = Holder.pushing
         self.stale = False
 
+    @held()
     def learning(self, changes: bool) -> None:
         if self.holder is not Holder.learning:
             self._ask(self.workers, "sleep", not changes, why="before the learner can work")

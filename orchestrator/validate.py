@@ -17,6 +17,7 @@ from typing import Any
 from conf.schema import Config, EvaluateConf
 from orchestrator.console import progress
 from orchestrator.errors import RunError
+from orchestrator.interrupt import held
 from orchestrator.metrics import Record, describe
 from orchestrator.tracker import Scored, Tracker
 from orchestrator.unjudged import Unjudged
@@ -88,8 +89,13 @@ class Validator:
         """The validation record of `step`, when one is due; already done steps are not repeated."""
         if not self.conf.every or step % self.conf.every or not self.prompts or step <= self.done:
             return None
-        self.done = step
         scored, failed = measure(self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling)
+        with held():
+            return self._take(step, scored, failed)
+
+    def _take(self, step: int, scored: list[Scored], failed: list[Verdict]) -> Record:
+        """Write the record, and export the model when it is the best so far."""
+        self.done = step
         if step == 0:
             self.tracker.before(scored)
         found = describe(scored)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from conf.ranges import refuse_outside
 from conf.schema import RewardConf
 from conf.shell import command_line
+from orchestrator import interrupt
 from orchestrator.cases import Unreadable, error_line, read_case, verdict_line
 from orchestrator.errors import RunError
 from reward.judge import Judge, Pending
@@ -74,7 +75,7 @@ Waiting = tuple[str | int, Pending]  # the id and what will be its verdict
 
 
 def main(arguments: list[str]) -> None:
-    """Ends without a word by SystemExit when nobody reads the output any more (141) and on Ctrl-C (130)."""
+    """Ends without a word by SystemExit when nobody reads the output any more (141), on Ctrl-C (130), SIGTERM (143)."""
     if "-h" in arguments or "--help" in arguments:
         print(USAGE, end="")
         return
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> None:
     except BrokenPipeError:
         sys.exit(141)  # what a shell says of a command that SIGPIPE ends
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interrupt.exit_code())
     except BadInput as error:
         raise BadInput(str(error).replace("reward.memory_mib", "--memory-mib")) from error
     if stream.unreadable:

@@ -2,6 +2,9 @@
 
 In: configuration. Out: a Hugging Face folder that answers in two modes, with warmup.jsonl beside. Must not know:
 rollouts.
+
+A warm-up that is interrupted leaves its checkpoint in a hidden folder beside; the same configuration goes on from it,
+to the same weights. Processes that want the same warm-up at the same time make it once: the others wait.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 import time
 from collections import deque
 from dataclasses import asdict, replace
@@ -27,20 +31,27 @@ from conf.shell import command_line
 from learner.flops import read_shape, tokens_only
 from learner.learner import Learner
 from learner.prepare import prepared_model, random_model
+from learner.schedule import learning_rate
 from learner.sft import Curriculum
 from learner.worker import LearnerWorker
-from orchestrator import folder
+from orchestrator.checkpoint import Store
 from orchestrator.cluster import Cluster, listening_on, started
 from orchestrator.console import progress
 from orchestrator.door import located, refuse_unreadable
 from orchestrator.errors import RunError
 from orchestrator.handles import wait_all
+from orchestrator.interrupt import held, requested, saving
+from orchestrator.lock import holder, locked_in_turn
 from orchestrator.problems import refuse_foreign_warmup
+from orchestrator.run_root import root
+from orchestrator.tracker import drop_after
+from orchestrator.waiting import enable, waiting
 from rollout.pairs import Pairs, load_pairs
 from rollout.tokens import load_tokenizer, save_tokenizer
 
 RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
+SAVE_EVERY_S = 300.0  # between two checkpoints: what a lost machine costs
 AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
 
 
@@ -49,26 +60,39 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     conf = replace(conf, model=replace(conf.model, lora=LoraConf()))  # all weights learn, the new tokens' rows too
     assert conf.warmup is not None
     pairs = load_pairs(conf.warmup, conf.model)
-    cache = (
-        Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else folder.root(conf.run.root) / "warmup"
-    )
+    cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
     if (target / "warmup.json").is_file():
-        if conf.tracker.console:
-            print(f"warm-up: taken from {target}")
+        _say(conf, f"taken from {target}")
         return target
-    partial = cache / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _fine_tune(conf, conf.warmup, cluster, pairs, partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    except OSError as error:
-        raise RunError(f"cannot write the warm-up to {cache} ({error}); free space or set warmup.cache") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = cache / f".{target.name}.lock"
+    if who := holder(lock):
+        _say(conf, f"the same warm-up is being made by {who}: waiting for it")
+    with locked_in_turn(lock, "the same warm-up"):
+        if (target / "warmup.json").is_file():  # made by whom this process waited for
+            return target
+        partial = cache / f".{target.name}.partial"
+        store = Store(partial, keep=1, to_go_on="give the same command again")
+        if not store.steps():
+            shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            _fine_tune(conf, conf.warmup, cluster, pairs, store, partial, target)
+        except OSError as error:
+            raise RunError(f"cannot write the warm-up to {cache} ({error}); free space or set warmup.cache") from error
+        except FloatingPointError:  # going on would lead there again
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            if not store.steps():
+                shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _say(conf: Config, text: str) -> None:
+    if conf.tracker.console:
+        print(f"warm-up: {text}", flush=True)
 
 
 def fingerprint(conf: Config, pairs: Pairs) -> str:
@@ -97,12 +121,16 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     )
 
 
-def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs, target: Path) -> None:
-    if conf.model.path is None:
-        assert conf.model.random is not None
-        base = random_model(target / "base", conf.model.random, conf.model, warmup.seed)
-    else:
-        base = prepared_model(conf.model, target / "base")
+def _fine_tune(
+    conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs, store: Store, partial: Path, target: Path
+) -> None:
+    """Go on from the checkpoint in `store`, or begin; `partial` becomes `target` at the end."""
+    with waiting("warm-up: preparing the model"):
+        if conf.model.path is None:
+            assert conf.model.random is not None
+            base = random_model(partial / "base", conf.model.random, conf.model, warmup.seed)
+        else:
+            base = prepared_model(conf.model, partial / "base")
     tokenizer = load_tokenizer(base, conf.model)
     shape = read_shape(base, conf.model.revision)
     settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
@@ -120,49 +148,100 @@ def _fine_tune(conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs,
     ]
     handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
     learner = Learner(handles, settings, shape, wait_all)
-    started(handles, "ready", settings.start_timeout_s)
-    with listening_on(conf.cluster.port):
+    with waiting("warm-up: learner ranks starting"):
+        started(handles, "ready", settings.start_timeout_s)
+    with waiting("warm-up: the learner loading its model"), listening_on(conf.cluster.port):
         parameters = learner.start(conf.cluster.port, reference=False)
-    begin = time.monotonic()
-    with (target / "warmup.jsonl").open("w") as log, progress(curriculum.steps, "warm-up", conf.tracker.console) as bar:
-        asked: deque[Any] = deque()
-        for step, batch in enumerate(curriculum.batches(), start=1):
-            asked.append((step, learner.fine_tune(batch), learner.conf))
-            if len(asked) >= AHEAD:
-                _record(asked.popleft(), curriculum.steps, log, bar, begin)
-        while asked:
-            _record(asked.popleft(), curriculum.steps, log, bar, begin)
-    learner.export(str(target))
-    save_tokenizer(tokenizer, target, conf.model)
-    shutil.rmtree(target / "base", ignore_errors=True)
-    facts = {
-        "parameters": parameters,
-        "steps": curriculum.steps,
-        "seconds": round(time.monotonic() - begin, 1),
-        "too_long": curriculum.too_long,
-        "unusable": dict(pairs.unusable),
-    }
-    (target / "warmup.json").write_text(json.dumps(facts, indent=1))
+    done, before = _go_on(conf, store, learner, curriculum)
+    with saving("the warm-up's finished steps are being saved"), held():
+        log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
+        with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
+            asked: deque[Any] = deque()
+            step, saved = done, time.monotonic()
+            for step, batch in enumerate(curriculum.batches(done), start=done + 1):
+                asked.append((step, learner.fine_tune(batch)))
+                due = requested() or time.monotonic() - saved > SAVE_EVERY_S
+                while len(asked) >= AHEAD or (asked and (due or step == curriculum.steps)):
+                    log.take(*asked.popleft(), bar)
+                if due and step < curriculum.steps:
+                    state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
+                    store.save(step, learner, state)
+                    saved = time.monotonic()
+                    if requested():
+                        break
+        if requested() and step < curriculum.steps:
+            print(f"the warm-up's {step} of {curriculum.steps} steps are saved: the same command goes on from there",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            return  # and `saving` ends the command
+        with waiting("warm-up: exporting the model"):
+            learner.export(str(partial))
+            save_tokenizer(tokenizer, partial, conf.model)
+        shutil.rmtree(partial / "base", ignore_errors=True)
+        shutil.rmtree(store.folder, ignore_errors=True)
+        facts = {
+            "parameters": parameters,
+            "steps": curriculum.steps,
+            "seconds": log.seconds(),
+            "too_long": curriculum.too_long,
+            "unusable": dict(pairs.unusable),
+        }
+        (partial / "warmup.json").write_text(json.dumps(facts, indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
     cluster.release(handles)
 
 
-def _record(asked: tuple[int, Any, LearnerConf], steps: int, log: Any, bar: progress, begin: float) -> None:
-    from learner.schedule import learning_rate
+def _layout(conf: LearnerConf) -> dict[str, int]:
+    """What the learner must still be for its checkpoint to load."""
+    return {"zero_stage": conf.zero_stage, "ranks": conf.ranks if conf.zero_stage else 0}
 
-    step, pending, settings = asked
-    loss, tokens = pending.wait()
-    if loss != loss:
-        raise RunError(f"the warm-up's loss is not a number at step {step}: lower warmup.lr")
-    bar.advance(1, loss=loss)
-    if step % 10 == 0 or step == steps:
-        rate = learning_rate(settings, step - 1, steps)
-        seconds = round(time.monotonic() - begin, 2)
-        log.write(json.dumps({"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": seconds}) + "\n")
+
+def _go_on(conf: Config, store: Store, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
+    """Load the checkpoint of an earlier process, when there is one. Returns its finished steps and their seconds."""
+    found = store.latest()
+    if found is None:
+        return 0, 0.0
+    folder, state = found
+    if any(state[key] != value for key, value in _layout(learner.conf).items()):
+        _say(conf, "begins anew: learner.ranks or learner.zero_stage is not what its saved steps were made with")
+        shutil.rmtree(store.folder)
+        return 0, 0.0
+    learner.load(str(folder))
+    curriculum.too_long = state["too_long"]
+    _say(conf, f"goes on from step {state['step']} of {curriculum.steps}")
+    return state["step"], state["seconds"]
+
+
+class _Log:
+    """warmup.jsonl: every tenth step."""
+
+    def __init__(self, path: Path, steps: int, done: int, seconds: float, conf: LearnerConf):
+        """done, seconds: of an earlier process."""
+        self.steps, self.conf = steps, conf
+        self._begin = time.monotonic() - seconds
+        self._path = path
+        drop_after(path, done)
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._begin, 2)
+
+    def take(self, step: int, pending: Any, bar: progress) -> None:
+        """Wait for a step's answer. Raises FloatingPointError when its loss is not a number."""
+        loss, tokens = pending.wait()
+        if loss != loss:
+            raise FloatingPointError(f"the warm-up's loss is not a number at step {step}: lower warmup.lr")
+        bar.advance(1, loss=loss)
+        if step % 10 == 0 or step == self.steps:
+            rate = learning_rate(self.conf, step - 1, self.steps)
+            line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     assert conf.warmup is not None
+    enable(conf.tracker.console)
     refuse_foreign_warmup(conf)
     refuse_unreadable(conf, "warmup")
     conf = located(conf)

@@ -163,6 +163,12 @@ class Sampler:
         self.version = version
         return [*(worker.call("load", push.to(index)) for index, worker in enumerate(self.workers)), *push.sending]
 
+    def abort_all(self) -> None:
+        """Give up everything that is unfinished."""
+        asked = {part.share.batch for worker in range(len(self.workers)) for part in self._unfinished(worker)}
+        for number in asked:
+            self.abort(number)
+
     def abort(self, number: int) -> int:
         """Give up what is unfinished of a batch."""
         answers = [worker.call("abort", number) for worker in self.workers]

@@ -20,7 +20,13 @@ DOORS = {
     "sympy": {"reward/maths/symbolic.py", "reward/equivalence.py"},
     "deepspeed": {"learner/engine.py"},
     "peft": {"learner/lora.py"},
-    "ray": {"orchestrator/cluster.py", "orchestrator/handles.py", "orchestrator/board.py", "orchestrator/tracker.py"},
+    "ray": {
+        "orchestrator/ray_connection.py",
+        "orchestrator/cluster.py",
+        "orchestrator/handles.py",
+        "orchestrator/board.py",
+        "orchestrator/tracker.py",
+    },
     "hydra": {"conf/compose.py", "conf/overrides.py"},
     "omegaconf": {"conf/compose.py"},
 }
@@ -89,6 +95,11 @@ LIGHT = [
     "orchestrator.console",
     "orchestrator.errors",
     "orchestrator.agreement",
+    "orchestrator.interrupt",
+    "orchestrator.waiting",
+    "orchestrator.lock",
+    "orchestrator.rays",
+    "orchestrator.doctor",
     "orchestrator.report",
     "orchestrator.verify",
 ]

@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> None:
     name = next((a.partition("=")[2] for a in arguments if a.startswith("run.name=")), None)
     found: Path = folder.find(name, arguments) if name else folder.newest(arguments)
     print(f"report: {write_report(found)}")
+    if not folder.learning(found):
+        print(f"the run {folder.state(found)}: its figures begin with the first step")
 
 
 if __name__ == "__main__":

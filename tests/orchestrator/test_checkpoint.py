@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.checkpoint import Store
 from orchestrator.errors import RunError
+from orchestrator.interrupt import EndedAtOnce
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 
@@ -149,3 +150,34 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
     assert names(small_disk) == ["step_000001"]
     store.save(2, Writes(), STATE)  # with room again, the same run goes on
     assert store.steps() == [1, 2]
+
+
+# ---- after an interruption ----
+
+
+def test_the_last_whole_step_is_saved_once(tmp_path: Path) -> None:
+    """Not before the first one, and not again when its checkpoint is there."""
+    store = Store(tmp_path, keep=2)
+    store.note(0, STATE)
+    assert store.save_noted(Writes()) is None and store.steps() == []
+    store.note(3, STATE)
+    assert store.save_noted(Writes()) == 3
+    found = store.latest()
+    assert found is not None and found[1] == {"step": 3, **STATE}
+    refusing = Writes(lambda folder: pytest.fail("saved twice"))
+    assert store.save_noted(refusing) is None
+    store.note(3, {**STATE, "validated": 3})  # a validation has come since
+    assert store.save_noted(Writes()) == 3 and store.steps() == [3]
+
+
+def test_a_second_signal_leaves_no_half_checkpoint(tmp_path: Path) -> None:
+    def ended(folder: Path) -> None:
+        (folder / "begun").write_bytes(b"some of it")
+        raise EndedAtOnce
+
+    store = Store(tmp_path, keep=2)
+    store.save(1, Writes(), STATE)
+    store.note(2, STATE)
+    with pytest.raises(EndedAtOnce):
+        store.save_noted(Writes(ended))
+    assert names(tmp_path) == ["step_000001"]

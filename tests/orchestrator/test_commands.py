@@ -14,12 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -29,10 +31,13 @@ from conf.ranges import described
 from conf.schema import Config
 from conf.settings import settings
 from orchestrator import cli
+from orchestrator import folder as run_folders
+from orchestrator.lock import locked
+from rollout.stream import PromptStream
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets")
-COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify", "replay"]
+COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify", "replay", "doctor"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,8 @@ def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
         assert "run.name=<run>" in told.out
     elif name == "replay":
         assert "part=sampling|learning" in told.out and "repeat=" in told.out
+    elif name == "doctor":
+        assert "run.root=<folder>" in told.out
     elif name == "verify":
         assert "--strict" in told.out and '"gold": "0.5"' in told.out
     else:
@@ -203,7 +210,7 @@ def test_the_configuration_that_would_run(thinkless: Callable[..., Told], runs: 
 
 def test_an_unknown_command(thinkless: Callable[..., Told]) -> None:
     assert "did you mean 'train'?" in thinkless("trian").line
-    assert "quickstart, warmup, train, evaluate, report, verify, replay" in thinkless("--cfg").line
+    assert "quickstart, warmup, train, evaluate, report, verify, replay, doctor" in thinkless("--cfg").line
 
 
 # ---- refused at the door: nothing is started, nothing is written ----
@@ -292,15 +299,20 @@ def test_a_model_folder_without_a_tokenizer(thinkless: Callable[..., Told], here
 # ---- runs that exist ----
 
 
-def finished_run(folder: Path, steps: int) -> None:
+def finished_run(folder: Path, steps: int, zero_stage: int = 0) -> None:
     """What a run of `steps` steps leaves, as far as `resume` looks at it."""
-    from conf.schema import ModelConf, RandomModelConf, RunConf, WarmupConf
+    from conf.schema import DataConf, LearnerConf, ModelConf, RandomModelConf, RunConf, WarmupConf
 
     conf = Config(run=RunConf(steps=steps), model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1))
+    conf.learner = LearnerConf(zero_stage=zero_stage)
+    prompts = PromptStream(None, lambda text: np.zeros(1, np.int32), DataConf(), 0).state()
     state = folder / "checkpoints" / f"step_{steps:06d}" / "state.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({"step": steps, "prompts": {}, "best": None}))
+    state.write_text(json.dumps({"step": steps, "prompts": prompts, "best": None}))
     (folder / "config.yaml").write_text(to_yaml(conf))
+    (folder / "evaluation.json").write_text(json.dumps({"models": {"final": {}}}))
+    (folder / "model").mkdir()
+    (folder / "model" / "tokenizer_config.json").write_text("{}")
 
 
 def pasted(line: str) -> list[str]:
@@ -319,7 +331,7 @@ def test_a_second_run_of_the_same_name(
     finished_run(here / "runs" / "mine", steps=3)
     told = thinkless("train", "experiment=quickstart", "run.name=mine")
     assert "another run.name" in told.line and pasted(told.line) == ["train", f"resume={here / 'runs' / 'mine'}"]
-    assert runs() == ["mine"] and len(list((here / "runs" / "mine").iterdir())) == 2
+    assert runs() == ["mine"] and len(list((here / "runs" / "mine").iterdir())) == 4
 
 
 def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]) -> None:
@@ -332,6 +344,44 @@ def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, run
     line = thinkless("evaluate", "run.name=mine").line
     assert "holds no final model" in line and pasted(line) == ["train", f"resume={here / 'runs' / 'mine'}"]
     assert runs() == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("learner.zero_stage=2", "learner.zero_stage was 1 in this run and cannot become 2"),
+        ("learner.ranks=2", "go on with learner.ranks=1, or"),
+        ("model.lora.rank=8", "model.lora.rank was null in this run and cannot become 8"),
+        ("model.dtype=bfloat16", "model.dtype was float32"),
+        ("model.random.layers=4", "model.random.layers was 3"),
+        ("model.revision=main", "model.revision was null in this run"),
+        ("warmup.steps=7", "the run began with that warm-up"),
+        ("run.seed=5", "seed was 0, is 5"),
+        ("data.arithmetic.width=20", "prompts cannot go on from the saved ones: data was"),
+    ],
+)
+def test_what_a_checkpoint_holds_cannot_be_changed(
+    thinkless: Callable[..., Told], here: Path, change: str, said: str
+) -> None:
+    """Told before anything is started, not once the engines are up."""
+    finished_run(here / "runs" / "mine", steps=3, zero_stage=1)
+    before = (here / "runs" / "mine" / "config.yaml").read_bytes()
+    line = thinkless("train", "resume=mine", "run.steps=9", change).line
+    assert said in line and (here / "runs" / "mine" / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_still_runs_is_not_resumed(thinkless: Callable[..., Told], here: Path) -> None:
+    """Two processes would write to one folder. Before the first step it says why nothing is to be seen yet."""
+    folder = here / "runs" / "mine"
+    finished_run(folder, steps=3)
+    with locked(run_folders.lock(folder)):
+        line = thinkless("train", "resume=mine", "run.steps=9").line
+        assert f"{folder} is running (process {os.getpid()} on " in line and "still in its warm-up or starting" in line
+        told = thinkless("report", "run.name=mine")
+        assert (
+            told.code == 0 and "is running (process" in told.out and "its figures begin with the first step" in told.out
+        )
+    assert "has stopped before its first step" in thinkless("report", "run.name=mine").out
 
 
 def test_a_report_without_figures(thinkless: Callable[..., Told], here: Path) -> None:
@@ -386,6 +436,49 @@ def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callabl
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         line = thinkless("train", "experiment=quickstart", f"cluster.address={address}").line
     assert address in line and "cluster.address" in line and not runs()
+
+
+def test_a_folder_that_ray_cannot_use(
+    thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[], list[str]]
+) -> None:
+    """A cluster's temporary folder with a long path; one that is not there; a file where Ray's own folder would be."""
+    for name, path in (("TMPDIR", here / ("long" * 20)), ("RAY_TMPDIR", Path("/no-such-folder"))):
+        monkeypatch.setenv(name, str(path))
+        line = thinkless("train", "experiment=quickstart").line
+        assert f"{name}={path}" in line and "set RAY_TMPDIR to a short path of your own" in line
+        assert "PROBLEM" in (told := thinkless("doctor")).out and told.code == 1 and f"{name}={path}" in told.out
+    (short := Path(tempfile.mkdtemp(dir="/tmp"))).joinpath("ray").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    assert f"Ray cannot write to {short}/ray, which belongs to" in thinkless("train", "experiment=quickstart").line
+    shutil.rmtree(short)
+    assert not runs()
+
+
+def test_the_doctor_on_a_machine_that_runs_these_tests(
+    thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = thinkless("doctor", f"run.root={here / 'results'}")
+    assert told.code == 0 and "nothing prevents a run" in told.out and "PROBLEM" not in told.out
+    for part in ("torch 2.", "CPU(s)", "/dev/shm", f"run.root={here / 'results'}", "RAY_ADDRESS is not set"):
+        assert part in told.out
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", address := f"127.0.0.1:{nobody.getsockname()[1]}")
+        told = thinkless("doctor")
+    assert told.code == 1 and f"PROBLEM  RAY_ADDRESS={address}: nobody answers" in told.out
+    assert "takes run.root=<folder>, got steps=3" in thinkless("doctor", "steps=3").line
+
+
+def test_whatever_ray_says_when_it_does_not_come_up_is_one_line() -> None:
+    """Its own slow start is a plain Exception."""
+    from orchestrator.ray_connection import cannot_start
+
+    slow = Exception("The current node timed out during startup. This could happen because\nsome of the raylet failed")
+    line = str(cannot_start(None, slow))
+    assert "did not come up in time" in line and "try again" in line and "\n" not in line
+    assert "doctor" in str(cannot_start(None, OSError("No space left")))
+    line = str(cannot_start("host:6379", ConnectionError("Failed to connect\nto it")))
+    assert "cannot join Ray at host:6379 (Failed to connect to it)" in line and "RAY_ADDRESS" in line
 
 
 def test_the_data_stays_as_it_was(here: Path, thinkless: Callable[..., Told]) -> None:

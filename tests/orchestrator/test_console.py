@@ -87,6 +87,22 @@ def test_plain_lines_have_no_control_codes(clock) -> None:
     assert not set(out.getvalue()) & {"\r", "\x1b"}
 
 
+def test_the_time_left_does_not_wander(clock) -> None:
+    """Steps of 2 s, one of 20 s, a validation of 10 s every 10 steps: the estimate stays near what is left."""
+    out, total, ends, said = io.StringIO(), 60, [], []
+    console = Console(total, file=out, clock=clock)
+    for step in range(1, total + 1):
+        took = 20.0 if step == 23 else 2.0
+        clock.now += took
+        said.append(console._left({"step": step, "seconds/step": took}))
+        ends.append(clock.now)
+        clock.now += 10.0 if step % 10 == 0 else 0.0
+    for step in range(11, total - 9):  # once a validation was seen
+        left = clock.now - ends[step - 1]
+        assert 0.6 * left <= said[step - 1] <= 1.6 * left, (step, said[step - 1], left)
+        assert abs(said[step] - said[step - 1]) <= 0.3 * left
+
+
 def test_terminal_has_a_bar_below_the_lines() -> None:
     out = Terminal()
     console = Console(20, file=out)

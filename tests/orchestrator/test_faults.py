@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import Watched, told_in_one_line
+from launched import Watched, succeeded, thinkless, told_in_one_line
 
 SOON = 60.0  # seconds from a fault to the end of the command, on a machine that may be busy with other things
 FOREVER = "run.steps=100000"
@@ -36,19 +37,34 @@ def checkpoints(folder: Path) -> list[str]:
 # ---- interrupted ----
 
 
-def test_interrupted_in_the_warm_up(task: list[str], tmp_path: Path) -> None:
-    """kill: nothing was learnt yet, so nothing stays: no run, no half-written warm-up."""
-    run = Watched(["train", *task, "warmup.steps=100000", "warmup.cache=cache"], tmp_path)
-    run.until(lambda: "warm-up: " in run.err, "the warm-up began")
+def test_an_interrupted_warm_up_goes_on_to_the_same_weights(task: list[str], warm_up: Any, tmp_path: Path) -> None:
+    """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again."""
+    run = Watched(["train", *task, "warmup.cache=cache", "run.name=mine"], tmp_path)
+    run.until(lambda: "warm-up: 1/500" in run.err, "the warm-up began")
+    assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
     run.interrupt(signal.SIGTERM)
     run.wait(SOON)
-    assert run.returncode == 130 and told_in_one_line(run) == "thinkless: interrupted"
-    assert not list((tmp_path / "runs").iterdir()) and not list((tmp_path / "cache").iterdir())
+    assert run.returncode == 143 and told_in_one_line(run) == "thinkless: interrupted"
+    assert "interrupted: the warm-up's finished steps are being saved; a second Ctrl-C ends it at once" in run.err
+    assert not list((tmp_path / "runs").iterdir())
+    (kept,) = (tmp_path / "cache").glob(".*.partial/checkpoints/step_*")
+    done = int(kept.name.removeprefix("step_"))
+    assert 1 <= done < 500 and f"the warm-up's {done} of 500 steps are saved" in run.err
+
+    again = succeeded(thinkless("warmup", *task, "warmup.cache=cache", folder=tmp_path))
+    assert f"warm-up: goes on from step {done} of 500" in again.out
+    (here,), (there,) = (
+        [p.parent for p in where.glob("*/warmup.json")] for where in (tmp_path / "cache", warm_up.cache)
+    )
+    assert here.name == there.name and [path.name for path in (tmp_path / "cache").iterdir()] == [here.name]
+    assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+    logs = [[json.loads(line) for line in (f / "warmup.jsonl").read_text().splitlines()] for f in (here, there)]
+    assert [(row["step"], row["loss"]) for row in logs[0]] == [(row["step"], row["loss"]) for row in logs[1]]
 
 
 @pytest.fixture(scope="module")
 def interrupted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, Path]]:
-    """Ctrl-C in training, after the second checkpoint; some seconds later a second one, as people do."""
+    """Ctrl-C in training, after the second checkpoint."""
     where = tmp_path_factory.mktemp("interrupted")
     run = Watched(
         ["train", *tiny, FOREVER, *["run.name=mine", "run.save_every=3", "run.keep_checkpoints=2", "learner.ranks=2"]],
@@ -62,14 +78,31 @@ def interrupted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_interrupted_in_training(interrupted: tuple[Watched, Path]) -> None:
+    """The steps that are done are saved, and the report is written, before anything else ends."""
     run, folder = interrupted
-    line = told_in_one_line(run)
-    assert run.returncode == 130 and line.startswith("thinkless: interrupted")
+    assert run.returncode == 130 and told_in_one_line(run) == "thinkless: interrupted"
     last = checkpoints(folder)[-1]
-    assert f"the last checkpoint is of step {int(last.removeprefix('step_'))}" in line
-    assert f"thinkless train resume={folder}" in line
+    done = int(last.removeprefix("step_"))
+    assert done == steps(folder)[-1]
+    said = run.err.index(f"the checkpoint of step {done} is saved; to go on from it: ")
+    assert f"train resume={folder}\n" in run.err[said:]
+    assert run.err.index("a second Ctrl-C ends it at once") < said
+    assert (folder / "report.html").is_file() and f"report: {folder / 'report.html'}" in run.out
     assert 1 <= len(checkpoints(folder)) <= 2 and (folder / "checkpoints" / last / "state.json").is_file()
     assert not list(folder.glob(".*")) and not (folder / "model").exists()
+
+
+@pytest.fixture(scope="module")
+def not_interrupted(interrupted: tuple[Watched, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run from the checkpoint before the interruption, to three steps after it."""
+    _, folder = interrupted
+    copy = tmp_path_factory.mktemp("not-interrupted") / "mine"
+    shutil.copytree(folder, copy)
+    _, last = checkpoints(folder)
+    shutil.rmtree(copy / "checkpoints" / last)
+    to = int(last.removeprefix("step_")) + 3
+    succeeded(thinkless("train", f"resume={copy}", f"run.steps={to}", folder=copy.parent))
+    return copy
 
 
 # ---- an actor is killed ----
@@ -86,8 +119,8 @@ def killed(folder: Path) -> tuple[Watched, int]:
     return run.wait(SOON), begin
 
 
-def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path]) -> None:
-    """Not what the others said when the connection to it was lost."""
+def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path], not_interrupted: Path) -> None:
+    """Not what the others said when the connection to it was lost. (not_interrupted: made before this goes on.)"""
     _, folder = interrupted
     run, begin = killed(folder)
     line = told_in_one_line(run)
@@ -95,6 +128,16 @@ def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path]) -> None:
     assert f"thinkless train resume={folder}" in line and len(line) < 600
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
     assert int(checkpoints(folder)[-1].removeprefix("step_")) >= begin + 3
+
+
+def test_an_interruption_changes_nothing(interrupted: tuple[Watched, Path], not_interrupted: Path) -> None:
+    """Steps before and after it: the same losses, to the last bit."""
+    _, folder = interrupted
+    mine, other = (
+        [json.loads(line).get("loss/total") for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (folder, not_interrupted)
+    )
+    assert mine[: len(other)] == other and any(other[-3:])
 
 
 # ---- a reward function that fails ----
@@ -204,6 +247,22 @@ def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., 
     behind = stuck.call("ready", timeout_s=0.2)  # served in order: waits for the sleeping call
     with pytest.raises(WaitedTooLong, match=r"reward actor 0 \(ready\)"):
         wait_all([behind])
+
+
+def test_a_private_ray_is_in_nobodys_way(place: Callable[..., Any]) -> None:
+    """It leaves the port where a head that is started later takes its jobs, and nobody joins it by mistake."""
+    from orchestrator.rays import auto_address, rays_here, refuse_private
+    from rollout.errors import BadInput
+
+    place()
+    (mine,) = [one for one in rays_here() if one.run == str(os.getpid())]
+    assert mine.head and mine.agent_port is None
+    with pytest.raises(BadInput, match=f"is the private one of another run .process {os.getpid()}."):
+        refuse_private(mine.address)
+    try:
+        assert auto_address() != mine.address  # another Ray of this machine
+    except BadInput as error:
+        assert "auto: " in str(error) and mine.address not in str(error)
 
 
 def test_what_is_there_is_graded_before_what_was_asked_for_earlier(place: Callable[..., Any]) -> None:

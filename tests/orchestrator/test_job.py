@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from launched import Watched
 
-from orchestrator import folder, interpreter
+from orchestrator import interpreter, run_root
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -51,7 +51,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, st
     run = Watched(
         arguments,
         tmp_path_factory.mktemp("head"),
-        {"PATH": path, "HOME": str(home)},
+        {"PATH": path, "HOME": str(home), "RAY_JOB_STOP_WAIT_TIME_S": "300"},
         program=[RAY],
         outlives_tests=True,
     )
@@ -72,24 +72,42 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_job_trains(head: tuple[Watched, str], tiny: list[str], tmp_path: Path) -> None:
-    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's."""
+def test_a_job_trains_is_stopped_and_goes_on(head: tuple[Watched, str], tiny: list[str], tmp_path: Path) -> None:
+    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's.
+
+    `ray job stop` sends SIGTERM: its steps are saved, and told how to go on from, before Ray kills it.
+    """
     run, address = head
     runs = tmp_path / "runs"
-    entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=2", f"run.root={runs}", "run.name=job"]
-    entry[entry.index("evaluate.every=0")] = "evaluate.every=2"
-    job = Watched(
-        ["job", "submit", f"--address={address}", "--working-dir", str(ROOT), "--", *entry], tmp_path, program=[RAY]
-    )
-    job.wait()
-    assert job.returncode == 0, job.out[-6000:] + job.err[-3000:]
     found = runs / "job"
-    rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [0, 1, 2, 2]
+    entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=100000", f"run.root={runs}", "run.name=job"]
+    entry[entry.index("evaluate.every=0")] = "evaluate.every=2"
+    submit = ["job", "submit", f"--address={address}", "--working-dir", str(ROOT)]
+    first = Watched([*submit, "--submission-id=first", "--", *entry], tmp_path / "first", program=[RAY])
+    first.until(lambda: len(training_steps(found)) >= 2, "some steps")
+    stop = Watched(["job", "stop", f"--address={address}", "first"], tmp_path / "stop", program=[RAY])
+    assert stop.wait().returncode == 0, stop.out + stop.err
+    first.wait()
+    done = training_steps(found)
+    assert (found / "checkpoints" / f"step_{len(done):06d}" / "state.json").is_file()
+    assert f"the checkpoint of step {len(done)} is saved; to go on from it: " in first.out, first.out[-6000:]
+    assert f"train resume={found}" in first.out and f"report: {found / 'report.html'}" in first.out
+    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")  # places are free again
+
+    entry = ["python3", "-m", "orchestrator.train", f"resume={found}", f"run.steps={len(done) + 1}"]
+    again = Watched([*submit, "--", *entry], tmp_path / "again", program=[RAY]).wait()
+    assert again.returncode == 0, again.out[-6000:] + again.err[-3000:]
+    assert training_steps(found) == [*range(1, len(done) + 2)]
     names = {path.name for path in found.iterdir()}
     assert names >= {"config.yaml", "provenance.json", "samples.txt", "checkpoints", "best", "model", "report.html"}
-    assert f"run folder: {found}" in job.out
-    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")  # places are free again
+    assert f"run folder: {found}" in again.out
+    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")
+
+
+def training_steps(folder: Path) -> list[int]:
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [row["step"] for row in rows if "seconds/step" in row]
 
 
 def test_a_job_that_fails_says_why(head: tuple[Watched, str], tmp_path: Path) -> None:
@@ -110,11 +128,11 @@ def test_a_relative_root_lies_in_the_home_folder_inside_a_job(tmp_path: Path, mo
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
-    assert folder.root("runs") == tmp_path / "runs"
-    assert folder.root("~/runs") == tmp_path / "home" / "runs"
+    assert run_root.root("runs") == tmp_path / "runs"
+    assert run_root.root("~/runs") == tmp_path / "home" / "runs"
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert folder.root("runs") == tmp_path / "home" / "thinkless" / "runs"
-    assert folder.root(str(tmp_path / "abs")) == tmp_path / "abs"
+    assert run_root.root("runs") == tmp_path / "home" / "thinkless" / "runs"
+    assert run_root.root(str(tmp_path / "abs")) == tmp_path / "abs"
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

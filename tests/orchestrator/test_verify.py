@@ -440,7 +440,7 @@ def test_interrupted_while_it_waits_and_works(started: Callable[..., Command], n
         cell.suspend()
     command.tell(hard(2, 3), hard(3, 5), boxed(4, "4", "4"))
     os.killpg(command.process.pid, number)
-    assert command.end() == (130, "")
+    assert command.end() == (128 + number, "")
     assert cells and all_gone(cells) and command.stdout.read() == b""
 
 

@@ -1,0 +1,122 @@
+"""What Ctrl-C (SIGINT) and SIGTERM do, for the whole process: the first asks for an orderly end, the second ends it.
+
+In: signals; what the running command promises to save (`saving`). Out: `Interrupted`, `EndedAtOnce`. Must not know:
+what is saved.
+
+A first signal outside of `saving` raises at once. Inside, it prints the promise and raises at a wait for actors
+(`waiting_here`), never between two calls of a collective operation and never within `held`: the work that a checkpoint
+will hold is then whole. The second signal raises at once, wherever the process is; further ones are ignored, so that
+they do not disturb the clean-up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A first signal where something was promised: save it, then end."""
+
+
+class EndedAtOnce(KeyboardInterrupt):
+    """A second signal, or a first one where there is nothing to save."""
+
+
+@dataclass(slots=True)
+class _State:
+    number: int = 0  # of the first signal; 0: none yet
+    raised: bool = False
+    promise: str = ""  # what the first signal leads to; empty: it ends the command at once
+    held: int = 0
+    waiting: bool = False
+
+
+_state = _State()
+
+
+def install() -> None:
+    """From now on signals are handled here. Only from the main thread."""
+    global _state
+    _state = _State()
+    for number in SIGNALS:
+        signal.signal(number, _heard)
+
+
+def exit_code() -> int:
+    """128 + the signal's number, as shells report it: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (_state.number or signal.SIGINT)
+
+
+def requested() -> bool:
+    """Whether somebody has asked for an end."""
+    return _state.number != 0
+
+
+@contextlib.contextmanager
+def saving(promise: str) -> Iterator[None]:
+    """The first signal within is answered with `promise` and raised as `Interrupted` where it does no harm, at the
+    latest when this ends without an error."""
+    before, _state.promise = _state.promise, promise
+    try:
+        yield
+        if _pending():
+            _raise()
+    finally:
+        _state.promise = before
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """What happens within is finished before a first signal is raised. Also a decorator."""
+    _state.held += 1
+    try:
+        yield
+    finally:
+        _state.held -= 1
+
+
+@contextlib.contextmanager
+def waiting_here() -> Iterator[None]:
+    """Around a wait for actors, where a first signal may be raised."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, _state.waiting = _state.waiting, True  # before the check: a signal in between is raised by its handler
+    try:
+        if _pending() and not _state.held:
+            _raise()
+        yield
+    finally:
+        _state.waiting = before
+
+
+def _pending() -> bool:
+    return _state.number != 0 and not _state.raised
+
+
+def _raise() -> None:
+    _state.raised = True
+    raise Interrupted
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    first = not _state.number
+    if first:
+        _state.number = number
+    if first and _state.promise:
+        os.write(2, f"\ninterrupted: {_state.promise}; a second Ctrl-C ends it at once and saves nothing\n".encode())
+        if _state.waiting and not _state.held:
+            _raise()
+        return
+    for again in SIGNALS:
+        signal.signal(again, signal.SIG_IGN)
+    _state.raised = True
+    raise EndedAtOnce

@@ -1,0 +1,73 @@
+"""Signals: the first asks, and is raised where it does no harm; the second ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator import interrupt
+from orchestrator.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    interrupt.install()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    interrupt._state = interrupt._State()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_where_nothing_is_to_be_saved_the_first_ends_the_command(number: int, code: int) -> None:
+    with pytest.raises(EndedAtOnce):
+        signal.raise_signal(number)
+    assert interrupt.exit_code() == code
+    signal.raise_signal(number)  # the clean-up is not disturbed
+
+
+def test_it_is_raised_at_a_wait_and_once(capfd: pytest.CaptureFixture[str]) -> None:
+    done = []
+    with pytest.raises(Interrupted), saving("the work is being saved"):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            done.append("between two calls")
+            with held(), waiting_here():
+                done.append("a wait in what must be whole")
+            with waiting_here():
+                done.append("never")
+        except Interrupted:
+            with waiting_here():
+                done.append("a wait while saving")
+            raise
+    assert done == ["between two calls", "a wait in what must be whole", "a wait while saving"]
+    assert "interrupted: the work is being saved; a second Ctrl-C ends it at once" in capfd.readouterr().err
+
+
+def test_a_wait_under_way_ends() -> None:
+    with pytest.raises(Interrupted), saving("saved"), waiting_here():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on waiting")
+
+
+def test_work_that_never_waits_again_is_finished_first() -> None:
+    done = []
+    with pytest.raises(Interrupted), saving("saved"):
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done and interrupt.requested()
+
+
+def test_the_second_ends_it_anywhere() -> None:
+    with pytest.raises(EndedAtOnce), saving("saved"), held():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_error_meanwhile_is_told_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), saving("saved"):
+        signal.raise_signal(signal.SIGINT)
+        _ = 1 / 0
