@@ -1,16 +1,33 @@
-"""What every benchmark prints: a JSON line a figure on stdout, everything else on stderr."""
+"""What every benchmark prints: a JSON line a figure on stdout, everything else on stderr; and its --small form.
+
+A figure has the same name in the small form, but there it says only that the script still runs: it has no goal.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+
+_state = {"goals": True}
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def figure(name: str, value: float, unit: str, goal: float | None = None) -> None:
-    """goal: what the figure is to reach; None where there is none."""
-    rounded = float(f"{value:.4g}")
-    print(json.dumps({"figure": name, "value": rounded, "unit": unit, "goal": goal}), flush=True)
+def figure(name: str, value: float | None, unit: str, goal: float | str | None = None, **more: int) -> None:
+    """goal: what the figure is to reach, None where there is none; value: None where nothing was measured; more: what
+    else tells it from others of its name."""
+    rounded = None if value is None else float(f"{value:.4g}")
+    line = {"figure": name, "value": rounded, "unit": unit, "goal": goal if _state["goals"] else None, **more}
+    print(json.dumps(line), flush=True)
+
+
+def add_small(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--small", action="store_true", help="everything once, as small as can be: seconds, no goals")
+
+
+def without_goals() -> None:
+    """From now on figures have no goal."""
+    _state["goals"] = False

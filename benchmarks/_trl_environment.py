@@ -37,6 +37,13 @@ def trl_python() -> Path:
     return env / "bin" / "python"
 
 
+def trl_packages() -> Path | None:
+    """The packages of TRL's environment, None where it has not been made."""
+    if not (CACHE / "trl" / "made").is_file():
+        return None
+    return next((CACHE / "trl").glob("lib/python3*/site-packages"), None)
+
+
 def make_environment(env: Path) -> None:
     """As `make setup` makes the project's: every package pinned, without dependencies, torch's CPU build."""
     spec = importlib.util.spec_from_file_location("thinkless_setup", ROOT / ".ci" / "setup.py")
