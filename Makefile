@@ -26,7 +26,7 @@ lint: setup ## ruff and mypy
 test: lint ## lint, types and tests
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
-bench: setup ## every benchmark, one JSON line per figure
+bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
 
 clean: ## remove the environment and caches; keeps runs/

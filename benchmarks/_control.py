@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._figures import figure, say
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
 from learner.objective import optimizer_steps
 from learner.pack import pack
@@ -92,16 +93,17 @@ def step(trajectories: int, stream: PromptStream, sampler: Sampler, panel: Panel
     return sum(len(rank) for one in packed for rank in one.ranks)
 
 
-def measure(figure: Any, say: Any) -> None:
+def measure(small: bool) -> None:
     fewer_collections()
     ids = np.arange(40, 60, dtype=np.int32)
     times: dict[int, float] = {}
     memory: dict[int, float] = {}
-    for trajectories in STEPS:
+    sizes = STEPS[:2] if small else STEPS
+    for trajectories in sizes:
         stream = PromptStream(None, lambda text: ids, DataConf(arithmetic=ArithmeticConf()), 0)
         sampler = Sampler([ScriptedWorker(), ScriptedWorker()], Sampling(1.0, 1.0, 128))
         panel = Panel([ScriptedJudge(), ScriptedJudge()], RewardConf())
-        rounds = max(3, 16384 // trajectories)
+        rounds = 1 if small else max(3, 16384 // trajectories)
         seconds = []
         for number in range(rounds + 1):
             gc.collect()
@@ -118,5 +120,5 @@ def measure(figure: Any, say: Any) -> None:
             f"{memory[trajectories]:,.0f} bytes each, {1 / times[trajectories]:,.0f}/s"
         )
     figure("control_plane_per_s", 1 / times[4096], "trajectories/s", 20000)
-    figure("control_plane_growth_time", times[STEPS[-1]] / times[STEPS[0]], "ratio", 1.25)
-    figure("control_plane_growth_memory", memory[STEPS[-1]] / memory[STEPS[0]], "ratio", 1.25)
+    figure("control_plane_growth_time", times[sizes[-1]] / times[sizes[0]], "ratio", 1.25)
+    figure("control_plane_growth_memory", memory[sizes[-1]] / memory[sizes[0]], "ratio", 1.25)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from typing import Any
 
-_state = {"goals": True}
+_state: dict[str, Any] = {"goals": True, "out": None}
 
 
 def say(text: str) -> None:
@@ -21,7 +23,7 @@ def figure(name: str, value: float | None, unit: str, goal: float | str | None =
     else tells it from others of its name."""
     rounded = None if value is None else float(f"{value:.4g}")
     line = {"figure": name, "value": rounded, "unit": unit, "goal": goal if _state["goals"] else None, **more}
-    print(json.dumps(line), flush=True)
+    print(json.dumps(line), file=_state["out"], flush=True)
 
 
 def add_small(parser: argparse.ArgumentParser) -> None:
@@ -31,3 +33,10 @@ def add_small(parser: argparse.ArgumentParser) -> None:
 def without_goals() -> None:
     """From now on figures have no goal."""
     _state["goals"] = False
+
+
+def figures_only() -> None:
+    """From now on stdout has figures only; what libraries print there, this process's children included, goes to
+    stderr."""
+    _state["out"] = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)

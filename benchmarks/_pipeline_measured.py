@@ -51,8 +51,11 @@ class Library:
             yield Batch(self.kinds[rows], self.prompts[rows], np.minimum(lengths, cap), learnt)
 
 
-def sample(folder: Path) -> dict[str, Any]:
-    """One engine of the run in this process: {"turns": [(running, begun, ended, seconds)], "library": columns}."""
+def sample(folder: Path, small: bool) -> dict[str, Any]:
+    """One engine of the run in this process: {"turns": [(running, begun, ended, seconds)], "library": columns}.
+
+    small: few answers, with rewards that differ though none is right.
+    """
     from conf.compose import from_file
     from reward.groups import group_trajectories
     from reward.judge import Judge
@@ -83,7 +86,7 @@ def sample(folder: Path) -> dict[str, Any]:
             self.begun, self.since, self.going = 0, now, self.unfinished > 0
             return done
 
-    conf = from_file(folder / "config.yaml", [])
+    conf = from_file(folder / "config.yaml", ["reward.function=benchmarks._trl_side:reward"] if small else [])
     path = json.loads((folder / "provenance.json").read_text())["model"]
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model)
@@ -91,17 +94,18 @@ def sample(folder: Path) -> dict[str, Any]:
     stream = PromptStream(None, encode, conf.data, conf.run.seed + 1)
     rollout = conf.rollout
     sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_response_tokens)
-    siblings = list(itertools.product(range(PROMPTS), range(SIBLINGS)))
+    prompts_each, rounds, few = (4, 1, FEW[:6]) if small else (PROMPTS, ROUNDS, FEW)
+    siblings = list(itertools.product(range(prompts_each), range(SIBLINGS)))
     worker = RolloutWorker(rollout, conf.model, path, control, conf.run.seed + 1, make_engine=Timed)
     trajectories = []
-    for number in range(ROUNDS + 1):
-        prompts = stream.take(PROMPTS)
+    for number in range(rounds + 1):
+        prompts = stream.take(prompts_each)
         sampled = worker.sample(Share(number, number, 0, tuple(prompts), tuple(siblings), sampling))
         if not number:  # vLLM's first steps make buffers
             turns.clear()
             continue
         trajectories += sampled.trajectories([prompts[p] for p, _ in siblings], [s for _, s in siblings])
-    for number, count in enumerate(FEW, ROUNDS + 1):
+    for number, count in enumerate(few, rounds + 1):
         alone = tuple((p, 0) for p in range(count))
         worker.sample(Share(number, number, 0, tuple(stream.take(count)), alone, sampling))
     worker.close()

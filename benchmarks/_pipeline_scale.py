@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,7 @@ CACHE_BYTES = 2 * SHAPE.layers * SHAPE.kv_heads * SHAPE.head_dim * 2
 BANDWIDTH, PEAK = 3.35e12, 989e12
 GROUP, CAP, MAX_NUM_SEQS, MAX_TOKENS, PROMPT = 8, 24576, 256, 26624, 150
 PASSES, HOST, FREE_CACHE_GB = 5.5, 8, 60
+SETUPS = ((4, 128), (64, 2048), (1024, 32768), (64, 128), (1024, 128), (1024, 2048))  # GPUs, prompts a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,17 +242,17 @@ def driver_work(row: Row, driver: Driver) -> str:
     return f"{row.gpus:,} GPUs, {answers:,} answers: " + ", ".join(f"{s:.1f} s {name}" for name, s in parts.items())
 
 
-def table(per_s: float, say: Callable[[str], None]) -> str:
+def table(per_s: float, say: Callable[[str], None], setups: Sequence[tuple[int, int]]) -> str:
     """Markdown."""
     driver = measured_driver(per_s)
-    ratio = best_split(64, 2048, driver) / 64
+    ratio = best_split(64, 2048, driver) / 64 if max(setups)[0] > 4 else 0.0
     lines = [
         "| GPUs (samplers + ranks) | answers a step | s, staleness 0 | s, staleness 1 | gain | s, staleness 4 | "
         "samplers busy | learner busy | driver | tokens/s and GPU | limit (staleness 1) |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     rows, pushes = [], []
-    for gpus, prompts in ((4, 128), (64, 2048), (1024, 32768), (64, 128), (1024, 128), (1024, 2048)):
+    for gpus, prompts in setups:
         samplers = best_split(gpus, prompts, driver) if gpus == 4 else round(ratio * gpus)
         zero, one, four = (run(gpus, samplers, prompts, staleness, driver) for staleness in (0, 1, 4))
         rows += [zero, one, four]

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks._figures import figure, say
+from benchmarks._figures import add_small, figure, say, without_goals
 from conf.schema import ClusterConf, Dtype, LearnerConf, ModelConf, RandomModelConf, RolloutConf, Transport
 from learner.learner import Learner
 from learner.worker import LearnerWorker
@@ -141,21 +141,22 @@ def compared(name: str, push: Callable[[], float], other: Callable[[], float], r
     return tuple(statistics.median(column) for column in zip(*pairs[2:], strict=True))
 
 
-def large_push(rounds: int, transport: Transport = Transport.object_store) -> dict[str, float]:
-    """push_vs_memcpy, push_vs_reload and what they are made of."""
+def large_push(rounds: int, transport: Transport, small: bool) -> dict[str, float]:
+    """push_vs_memcpy, push_vs_reload and what they are made of. small: the quickstart's model, one worker, and
+    push_quickstart_ms from the same."""
     from orchestrator.cluster import Cluster, started
     from orchestrator.handles import wait_all
 
     model = ModelConf(dtype=Dtype.bfloat16)
     conf = LearnerConf(zero_stage=1)
-    rollout = RolloutConf(workers=2, kv_cache_gib=0.25, max_num_batched_tokens=4096)
+    rollout = RolloutConf(workers=1 if small else 2, kv_cache_gib=0.25, max_num_batched_tokens=4096)
     found: dict[str, float] = {}
-    route = Route(transport, 2)
+    route = Route(transport, rollout.workers)
     with (
         tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder,
-        Cluster(ClusterConf(object_store_gib=4.0)) as cluster,
+        Cluster(ClusterConf(object_store_gib=0.5 if small else 4.0)) as cluster,
     ):
-        path = large_model(Path(folder))
+        path = (small_model if small else large_model)(Path(folder))
         learner, rank = started_learner(cluster, path, model, conf, route)
         if transport is Transport.object_store:
             readers = cluster.rollout_workers(rollout, Reader, [])
@@ -179,10 +180,12 @@ def large_push(rounds: int, transport: Transport = Transport.object_store) -> di
 
         ratio, mine, base = compared("whole push", lambda: pushed(sampler, learner, 2), reload, rounds)
         found |= {"push_vs_reload": ratio, "push_whole_seconds": mine, "reload_seconds": base}
+        if small:
+            found["push_quickstart_ms"] = push_ms(sampler, learner, 1)
     return found
 
 
-def small_push(pushes: int, transport: Transport = Transport.object_store) -> float:
+def small_push(pushes: int, transport: Transport) -> float:
     """Median milliseconds of a push of the quickstart's model."""
     from orchestrator.cluster import Cluster, started
 
@@ -193,7 +196,12 @@ def small_push(pushes: int, transport: Transport = Transport.object_store) -> fl
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), path, CONTROL, 0])
         started(workers, "ready", rollout.start_timeout_s)
         sampler = Sampler(workers, SAMPLING)
-        seconds = [pushed(sampler, learner, version) for version in range(1, pushes + 4)][3:]
+        return push_ms(sampler, learner, pushes)
+
+
+def push_ms(sampler: Sampler, learner: Learner, pushes: int) -> float:
+    """Median of `pushes`, after three."""
+    seconds = [pushed(sampler, learner, version) for version in range(3, pushes + 6)][3:]
     say("quickstart, ms: " + " ".join(f"{1000 * each:.0f}" for each in seconds))
     return 1000 * statistics.median(seconds)
 
@@ -204,10 +212,15 @@ def main() -> None:
     parser.add_argument("--pushes", type=int, default=20, help="pushes of the quickstart's model (20)")
     parser.add_argument("--transport", type=Transport, default=Transport.object_store, choices=list(Transport)[1:3])
     parser.add_argument("--only", choices=["large", "quickstart"], help="one of the two models")
+    add_small(parser)
     arguments = parser.parse_args()
     os.chdir(ROOT)  # Ray gives its workers the driver's folder to import from
+    if arguments.small:
+        without_goals()
+        arguments.rounds = 1
+    found: dict[str, float] = {}
     if arguments.only != "quickstart":
-        found = large_push(arguments.rounds, arguments.transport)
+        found = large_push(arguments.rounds, arguments.transport, arguments.small)
         if "push_vs_memcpy" in found:
             figure("push_vs_memcpy", found["push_vs_memcpy"], "ratio of seconds", 2.5)
             figure("push_transport_seconds", found["push_transport_seconds"], "s")
@@ -216,7 +229,8 @@ def main() -> None:
         figure("push_whole_seconds", found["push_whole_seconds"], "s")
         figure("reload_seconds", found["reload_seconds"], "s")
     if arguments.only != "large":
-        figure("push_quickstart_ms", small_push(arguments.pushes, arguments.transport), "ms", 100.0)
+        in_ms = found.get("push_quickstart_ms") or small_push(arguments.pushes, arguments.transport)
+        figure("push_quickstart_ms", in_ms, "ms", 100.0)
 
 
 if __name__ == "__main__":

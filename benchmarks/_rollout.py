@@ -35,14 +35,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks._figures import figure, say
+from benchmarks._figures import add_small, figure, say, without_goals
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
 from rollout.share import Sampling, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=512)
+LONGEST, SHRINK = 512, 8  # response tokens; in the small form, of these and of what runs side by side
 
 
 def make_model(folder: Path) -> str:
@@ -67,7 +67,7 @@ def make_prompts(requests: int, turn: int) -> list[Prompt]:
     ]
 
 
-def bare_engine(model: str, threads: int) -> None:
+def bare_engine(model: str, threads: int, longest: int) -> None:
     """The other side, in its own process: `vllm.LLM`. Reads [requests, turn] lines, answers [token ids, seconds]."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -96,9 +96,9 @@ def bare_engine(model: str, threads: int) -> None:
                 prompts.append({"prompt_token_ids": p.token_ids.tolist()})
                 parameters.append(
                     SamplingParams(
-                        temperature=SAMPLING.temperature,
+                        temperature=1.0,
                         seed=derive_seed(SEED, p.uid, sibling, turn),
-                        max_tokens=SAMPLING.max_response_tokens,
+                        max_tokens=longest,
                         stop_token_ids=[1],
                         logprobs=0,
                         flat_logprobs=True,
@@ -115,7 +115,7 @@ def bare_engine(model: str, threads: int) -> None:
 class Bare:
     """The subprocess of `bare_engine`."""
 
-    def __init__(self, model: str, threads: int):
+    def __init__(self, model: str, threads: int, longest: int):
         environment = {
             **os.environ,
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -125,7 +125,7 @@ class Bare:
             "TORCHDYNAMO_DISABLE": "1",
             "OMP_NUM_THREADS": str(threads),
         }
-        command = [sys.executable, __file__, "--bare", model, "--threads", str(threads)]
+        command = [sys.executable, __file__, "--bare", model, "--threads", str(threads), "--longest", str(longest)]
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -193,13 +193,15 @@ def pin(pid: int, core: int) -> None:
             os.sched_setaffinity(int(task.name), {cores[core]})
 
 
-def in_flight(model: str, threads: int, rounds: int) -> None:
-    """In its own process: one engine with 256 sequences under way, with and without a push every 20 steps."""
+def in_flight(model: str, threads: int, rounds: int, shrink: int) -> None:
+    """In its own process: one engine with 256 sequences under way, with and without a push every 20 of 200 steps.
+    shrink: of the sequences and the steps."""
     from learner.model import load_policy
     from rollout.engine import Engine, Request
     from rollout.weights import flatten
 
-    conf = RolloutConf(threads=threads, max_num_seqs=256)
+    many, steps_each = 256 // shrink, 200 // shrink
+    conf = RolloutConf(threads=threads, max_num_seqs=many)
     engine = Engine(conf, ModelConf(), model, ends=[1])
     policy = load_policy(model, "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
@@ -208,26 +210,26 @@ def in_flight(model: str, threads: int, rounds: int) -> None:
     def tokens_per_s(turn: int, push: str) -> float:
         rng, keys = np.random.default_rng(turn), itertools.count(10000 * turn)
 
-        def fill() -> None:  # as sequences end, others begin: 256 run all the time
-            while engine.unfinished < 256:
+        def fill() -> None:  # as sequences end, others begin: as many run all the time
+            while engine.unfinished < many:
                 key = next(keys)
                 engine.add(key, Request([2, *rng.integers(40, 130, 20).tolist(), 3], 200, 1.0, 1.0, key))
 
         begin = time.perf_counter()
-        for steps in range(1, 201):
+        for steps in range(1, steps_each + 1):
             fill()
             engine.step()
             if push and steps % 20 == 0:
                 engine.load(weights, recompute=push == "recompute")
         seconds = time.perf_counter() - begin
         engine.abort(list(engine._requests))
-        return 256 * 200 / seconds
+        return many * steps_each / seconds
 
     lost: dict[str, list[float]] = {"keep": [], "recompute": []}
     for turn in range(rounds + 1):
         order = ["", "keep", "recompute"]
         speeds = {push: tokens_per_s(turn, push) for push in (order if turn % 2 else reversed(order))}
-        say("256 sequences, tokens/s: " + ", ".join(f"{push or 'no push'} {v:,.0f}" for push, v in speeds.items()))
+        say(f"{many} sequences, tokens/s: " + ", ".join(f"{push or 'no push'} {v:,.0f}" for push, v in speeds.items()))
         if turn:
             for push, losses in lost.items():
                 losses.append(1 - speeds[push] / speeds[""])
@@ -249,13 +251,18 @@ def main() -> None:
     parser.add_argument("--requests", type=int, nargs="+", default=[64, 1024], help="requests at one time (64 1024)")
     parser.add_argument("--rounds", type=int, default=5, help="counted pairs of rounds for each number of requests (5)")
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads of each engine (1)")
+    parser.add_argument("--longest", type=int, default=LONGEST, help=f"response tokens ({LONGEST})")
+    add_small(parser)
     parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("--in-flight", metavar="MODEL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.small:
+        without_goals()
+        arguments.rounds, arguments.longest = 1, LONGEST // SHRINK
     if arguments.bare:
-        bare_engine(arguments.bare, arguments.threads)
+        bare_engine(arguments.bare, arguments.threads, arguments.longest)
     elif arguments.in_flight:
-        in_flight(arguments.in_flight, arguments.threads, arguments.rounds)
+        in_flight(arguments.in_flight, arguments.threads, arguments.rounds, SHRINK if arguments.small else 1)
     else:
         measure(arguments)
 
@@ -264,13 +271,14 @@ def measure(arguments: argparse.Namespace) -> None:
     os.chdir(ROOT)  # Ray gives its workers the driver's folder to import from
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
         model = make_model(Path(folder))
-        bare = Bare(model, arguments.threads)
+        bare = Bare(model, arguments.threads, arguments.longest)
         try:
             run(model, bare, arguments)
         finally:
             bare.close()
         command = [sys.executable, __file__, "--in-flight", model, "--threads", str(arguments.threads)]
-        subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True)
+        command += ["--rounds", str(arguments.rounds), *(["--small"] if arguments.small else [])]
+        subprocess.run(command, check=True)
 
 
 def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
@@ -284,11 +292,12 @@ def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
     with Cluster(ClusterConf()) as cluster:
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), model, control, SEED])
         started(workers, "ready", rollout.start_timeout_s)
-        sampler = Sampler(workers, SAMPLING)
+        sampler = Sampler(workers, Sampling(temperature=1.0, top_p=1.0, max_response_tokens=arguments.longest))
         pid = workers[0].call("__ray_call__", lambda _: os.getpid()).wait()
         ratios = []
         for requests in arguments.requests:
-            ratio, speed = compare(requests, arguments.rounds, through_actor(sampler), bare, (pid, bare.process.pid))
+            asked, pids = requests // (SHRINK if arguments.small else 1), (pid, bare.process.pid)
+            ratio, speed = compare(asked, arguments.rounds, through_actor(sampler), bare, pids)
             ratios.append(ratio)
             figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.97)
             figure(f"rollout_tokens_per_s_{requests}", speed, "tokens/s")

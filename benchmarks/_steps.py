@@ -7,6 +7,8 @@ step_vs_max          run.max_staleness=1, one engine and one learner rank, each 
                      of two runs: `_sampling`, where sampling takes twice as long, and `_even`, where learning is made
                      to take about as long (checkpointing, eight optimizer steps)
 overlap_gain         trajectories/s of the second over those of the first, the same work
+
+The small form checks the settings of all three runs, and measures two short ones.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks._figures import figure, say
+from benchmarks._runs import SHORT_SKIP, check_settings, short_run
 
 STEPS, SKIPPED = 30, 5  # the first steps fill the queue
 SETTINGS = [
     "experiment=quickstart", f"run.steps={STEPS}", "run.save_every=0", "run.check_every=0", "evaluate.every=0",
     "evaluate.final=false", "tracker.report=false", "rollout.prompts_per_step=64", "warmup.steps=300",
-    "learner.schedule=constant", "learner.lr=1e-6", "rollout.slowdown=1.25",
+    "learner.schedule=constant", "learner.lr=1e-6", "rollout.slowdown=1.25", "rollout.workers=1",
+    "rollout.num_cpus=0.4",
 ]  # fmt: skip
 RUNS: dict[tuple[int, str], list[str]] = {  # staleness, name -> settings
     (0, ""): [],
@@ -35,16 +40,23 @@ RUNS: dict[tuple[int, str], list[str]] = {  # staleness, name -> settings
 CORES = {"ray::RolloutWorker": 0, "ray::LearnerWorker": 1}
 
 
-def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path, scratch: Path) -> None:
+def measure(root: Path, scratch: Path, small: bool) -> None:
+    """scratch: where runs go; in the small form, where short ones are found, too."""
     from orchestrator.busy import STAGES, WORK, by_kind
     from orchestrator.trace import read
 
     speeds, ratios = {}, {}
     for (staleness, kind), more in RUNS.items():
-        folder = train(root, scratch, staleness, f"staleness-{staleness}{kind}", more)
+        overrides = [*SETTINGS, f"run.max_staleness={staleness}", *more]
+        overrides += ["algorithm.importance=truncate"] if staleness else []
+        if small:
+            check_settings(overrides)
+            folder = short_run(staleness, scratch)
+        else:
+            folder = train(root, scratch, staleness, f"staleness-{staleness}{kind}", overrides)
         trace = read(folder / "timeline.json")
         assert trace is not None, f"{folder}/timeline.json holds no steps"
-        windows = trace.windows[SKIPPED:]
+        windows = trace.windows[SHORT_SKIP if small else SKIPPED :]
         wall = sum(end - begin for begin, end in windows)
         seconds = {actor: by_kind(spans, windows) for actor, spans in trace.spans.items()}
         work = {actor: spent.get(WORK.get(actor.kind, ""), 0.0) for actor, spent in seconds.items()}
@@ -67,10 +79,9 @@ def measure(figure: Callable[..., None], say: Callable[[str], None], root: Path,
     figure("overlap_gain", speeds["sampling"] / speeds[""], "ratio of trajectories/s", None)
 
 
-def train(root: Path, scratch: Path, staleness: int, name: str, more: list[str]) -> Path:
-    command = [sys.executable, "-m", "orchestrator.cli", "train", *SETTINGS, f"run.root={scratch}", f"run.name={name}",
-               f"run.max_staleness={staleness}", f"warmup.cache={scratch}/warmup",
-               *more, *(["algorithm.importance=truncate"] if staleness else [])]  # fmt: skip
+def train(root: Path, scratch: Path, staleness: int, name: str, overrides: list[str]) -> Path:
+    command = [sys.executable, "-m", "orchestrator.cli", "train", *overrides, f"run.root={scratch}", f"run.name={name}",
+               f"warmup.cache={scratch}/warmup"]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=sys.stderr, start_new_session=True)
     if staleness:
         threading.Thread(target=pin, args=(process,), daemon=True).start()

@@ -44,7 +44,7 @@ sys.path.pop(0)  # this folder: `learner` is the room, not this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import _learner_gpu, _learner_gradient, _learner_logprob, _learner_packing, _learner_update
-from benchmarks._figures import add_small, say, without_goals
+from benchmarks._figures import add_small, figures_only, say, without_goals
 
 GROUPS: dict[str, tuple[Callable[[bool], None], list[str]]] = {
     "packing": (_learner_packing.packed, ["pack_imbalance", "pack_imbalance_by_tokens", "pack_padding", "pack_fill"]),
@@ -94,7 +94,9 @@ def main() -> None:
     chosen = [group for group, (_, figures) in GROUPS.items() if asked & {group, *figures}]
     if arguments.small:
         without_goals()
-    if len(chosen) == 1 and not arguments.small:
+        figures_only()
+    elif len(chosen) == 1:
+        figures_only()
         return GROUPS[chosen[0]][0](False)
     run = small if arguments.small else alone
     if failed := [name for name in chosen if run(name)]:

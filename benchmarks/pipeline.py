@@ -7,6 +7,7 @@ Every figure is a ratio within one run, or says how it was taken; see the docstr
     push       benchmarks/_push.py       push_vs_memcpy, push_vs_reload, push of the quickstart's model
     control    benchmarks/_control.py    control_plane_per_s, its growth
 
+The steps' small form measures short runs, with --runs those that other benchmarks' small forms have left there.
 Figures are JSON lines on stdout, logs go to stderr. Nothing else should run on the machine.
 """
 
@@ -15,15 +16,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # this folder last: `learner` is the room, not the benchmark beside this file
+sys.path.pop(0)  # this folder: `learner` is the room, not the benchmark beside this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._figures import figure, say
-
-HERE, ROOT = Path(sys.path[-1]), Path(sys.path[0])
+from benchmarks._figures import add_small, say, without_goals
+from benchmarks._runs import ROOT, add_runs, runs_folder
 
 PARTS = ("control", "rollout", "push", "steps")
 
@@ -31,20 +30,25 @@ PARTS = ("control", "rollout", "push", "steps")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts (all)")
+    add_small(parser)
+    add_runs(parser)
     arguments = parser.parse_args()
+    if arguments.small:
+        without_goals()
     for part in arguments.only:
         say(f"--- {part}")
         if part == "control":
-            import _control
+            from benchmarks import _control
 
-            _control.measure(figure, say)
+            _control.measure(arguments.small)
         elif part == "steps":
-            import _steps
+            from benchmarks import _steps
 
-            with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
-                _steps.measure(figure, say, ROOT, Path(scratch))
+            with runs_folder(arguments.runs if arguments.small else None) as scratch:
+                _steps.measure(ROOT, scratch, arguments.small)
         else:
-            subprocess.run([sys.executable, str(HERE / f"_{part}.py")], check=True)
+            command = [sys.executable, str(Path(__file__).with_name(f"_{part}.py"))]
+            subprocess.run([*command, *(["--small"] if arguments.small else [])], check=True)
 
 
 if __name__ == "__main__":

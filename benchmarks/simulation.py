@@ -11,7 +11,8 @@ assumptions: nothing in it was measured on a GPU). Figures, one JSON line each o
     simulation_error          the largest of the next ones; goal 0.15
     simulation_error_<run>    |predicted / measured - 1| of the mean step time
 
-About five minutes on two free cores. --only check, --only table: a part of it.
+About five minutes on two free cores. --only check, --only table: a part of it. The small form checks the settings of
+all runs and lets two short ones stand for them: its predictions mean nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks._figures import figure, say
+from benchmarks._figures import add_small, figure, say, without_goals
 from benchmarks._pipeline_measured import Library, Parts, fitted, line, parts_of, sample
 from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
-from benchmarks._pipeline_scale import table
+from benchmarks._pipeline_scale import SETUPS, table
+from benchmarks._runs import ROOT, SHORT_ANSWERS, SHORT_SKIP, add_runs, check_settings, runs_folder, short_run
 
-ROOT = Path(sys.path[0])
 STEPS, SKIP, SEEDS = 32, 4, 5  # of each run; not counted; simulations that a prediction is the mean of
 
 
@@ -69,7 +70,8 @@ CHECKED = (
 )
 SAME = (
     f"run.steps={STEPS} run.save_every=0 run.check_every=0 evaluate.every=0 evaluate.final=false tracker.report=false "
-    "tracker.progress=false tracker.console=false warmup.steps=600 learner.lr=1e-12 algorithm.importance=truncate"
+    "tracker.progress=false tracker.console=false warmup.steps=600 learner.lr=1e-12 algorithm.importance=truncate "
+    "rollout.workers=1 rollout.num_cpus=0.4"
 ).split()
 
 
@@ -87,9 +89,9 @@ def train(setting: Setting, root: Path, cache: Path) -> Path:
     return folder
 
 
-def measure(folder: Path) -> tuple[list[Any], Library, int]:
+def measure(folder: Path, small: bool) -> tuple[list[Any], Library, int]:
     """`sample` in a process of its own: what it imports must not slow what follows."""
-    command = [sys.executable, __file__, "--sample", str(folder)]
+    command = [sys.executable, __file__, "--sample", str(folder), *(["--small"] if small else [])]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"sampling failed with exit code {done.returncode}")
@@ -180,12 +182,27 @@ def beside(costs: Costs, library: Library, alone: dict[Setting, Parts], together
 def check(root: Path, cache: Path) -> None:
     """Calibration and checked runs take turns, so that what else the machine does falls on both."""
     folders = {SMALL: train(SMALL, root, cache)}
-    turns, library, max_num_seqs = measure(folders[SMALL])
+    turns, library, max_num_seqs = measure(folders[SMALL], small=False)
     for setting in (CHECKED[0], CHECKED[1], BESIDE, LARGE, *CHECKED[2:]):
         folders[setting] = train(setting, root, cache)
-    report(
-        {setting: parts_of(folder, SKIP) for setting, folder in folders.items()}, fitted(turns, max_num_seqs), library
-    )
+    measured = {setting: parts_of(folder, SKIP) for setting, folder in folders.items()}
+    report(measured, fitted(turns, max_num_seqs), library)
+
+
+def check_small(root: Path) -> None:
+    """A short run's parts, in proportion to the answers of a setting, stand for those of its run."""
+
+    def parts(setting: Setting) -> Parts:
+        times = setting.prompts * setting.group / SHORT_ANSWERS
+        short = asdict(parts_of(short_run(setting.staleness, root), SHORT_SKIP))
+        return Parts(**{name: times * seconds for name, seconds in short.items()})
+
+    every = (SMALL, LARGE, BESIDE, *CHECKED)
+    for setting in every:
+        check_settings(["experiment=quickstart", *SAME, *setting.overrides()])
+    measured = {setting: parts(setting) for setting in every}
+    turns, library, max_num_seqs = measure(short_run(0, root), small=True)
+    report(measured, fitted(turns, max_num_seqs), library)
 
 
 def report(measured: dict[Setting, Parts], engine: EngineCosts, library: Library) -> None:
@@ -212,16 +229,23 @@ def main() -> None:
     parser.add_argument("--only", choices=("check", "table"), help="a part of it (both)")
     parser.add_argument("--keep", type=Path, help="keep run folders and warm-up here, and use the warm-up found here")
     parser.add_argument("--driver-per-s", type=float, default=20000.0, help="trajectories/s of the driver (20000)")
+    add_small(parser)
+    add_runs(parser)
     parser.add_argument("--sample", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.sample:
         answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         os.nice(int(os.environ.get("RAY_worker_niceness", "15")))  # noqa: SIM112  as Ray's workers
-        print(json.dumps(sample(arguments.sample)), file=answers, flush=True)
+        print(json.dumps(sample(arguments.sample, arguments.small)), file=answers, flush=True)
         return
+    if arguments.small:
+        without_goals()
     if arguments.only != "table":
-        if arguments.keep:
+        if arguments.small:
+            with runs_folder(arguments.runs) as root:
+                check_small(root)
+        elif arguments.keep:
             arguments.keep.mkdir(parents=True, exist_ok=True)
             root = Path(tempfile.mkdtemp(prefix="runs-", dir=arguments.keep)).absolute()
             check(root, root.parent / "warmup")
@@ -229,7 +253,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="thinkless-simulation-") as scratch:
                 check(Path(scratch), Path(scratch) / "warmup")
     if arguments.only != "check":
-        say(table(arguments.driver_per_s, say))
+        say(table(arguments.driver_per_s, say, SETUPS[:1] if arguments.small else SETUPS))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ checkpointing off, and as many threads as it is fastest with, measured here befo
 since a step takes a minute). Ours is `thinkless train` with one batch asked for ahead, one thread in an engine and one
 in the learner, as many rollout workers as it is fastest with, measured likewise, read from metrics.jsonl; its last
 step, during which nothing is sampled, is not counted.
+--small: TRL takes part only where its environment has been made, and samples 16 answers a step; of our side the
+settings are checked, a barely taught model is made, and one short run of the quickstart's task gives the speeds of all.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,10 +42,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import _chain
 from benchmarks._chain import Chain
-from benchmarks._figures import figure, say
-from benchmarks._trl_environment import CACHE, Failed, holding, trl_python
+from benchmarks._figures import add_small, figure, say, without_goals
+from benchmarks._runs import ROOT, SHORT_SKIP, add_runs, check_settings, runs_folder, short_run
+from benchmarks._trl_environment import CACHE, Failed, holding, trl_packages, trl_python
 
-ROOT = Path(sys.path[0])
 SIDE = ROOT / "benchmarks" / "_trl_side.py"
 PROMPTS, GROUP, PROMPT_TOKENS = 32, 8, 16
 TRAJECTORIES = PROMPTS * GROUP
@@ -50,7 +53,7 @@ LR, KL = 1e-6, 0.001
 MICRO_BATCH_TOKENS = 2048  # ours
 THREADS = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:4]  # of TRL, and rollout workers of ours, tried
 QUIET = 0.7  # load average, above which a note is made
-WORKLOAD_TOLERANCE = 0.15  # between the two sides' mean lengths
+WORKLOAD_TOLERANCE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,14 @@ def make_model(case: Case) -> Path:
 class TRL:
     """The process of `_trl_side.py`: idle but for the steps asked for."""
 
-    def __init__(self, case: Case, model: Path, prompts: list[str], python: Path, log: Path):
+    def __init__(
+        self, case: Case, model: Path, prompts: list[str], python: Path, log: Path, trajectories: int = TRAJECTORIES
+    ):
+        """trajectories: of a step."""
         from rollout.tokens import ASSISTANT, USER
 
         job = {
-            "model": str(model), "group_size": GROUP, "trajectories": TRAJECTORIES, "micro_batch": case.micro_batch,
+            "model": str(model), "group_size": GROUP, "trajectories": trajectories, "micro_batch": case.micro_batch,
             "max_tokens": case.cap, "lr": LR, "kl": KL, "threads": max(THREADS),
             "prompts": [f"{USER}{text}{ASSISTANT}" for text in prompts[:1024]],
         }  # fmt: skip
@@ -172,21 +178,10 @@ def fastest_workers(ours: Callable[[int], Turn]) -> int:
 def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides: list[str], workers: int) -> Turn:
     """`thinkless train` from its start, as a person starts it."""
     data, log = scratch / "prompts.jsonl", scratch / "thinkless.log"
-    data.write_text("".join(json.dumps({"problem": text, "answer": "1"}) + "\n" for text in prompts))
+    write_prompts(data, prompts)
     name = f"{case.name}-{len(list(scratch.iterdir()))}"
-    settings: dict[str, Any] = {
-        "model.path": model, "run.root": scratch, "run.name": name, "run.max_staleness": 1,
-        "run.steps": case.our_warmup + case.our_steps + 1, "run.save_every": 0, "run.check_every": 0,
-        "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
-        "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
-        "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,
-        "reward.function": "benchmarks._trl_side:reward",
-        "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
-        "learner.lr": LR, "learner.max_tokens": MICRO_BATCH_TOKENS, "evaluate.every": 0, "evaluate.final": "false",
-        "validation.size": 0, "tracker.report": "false", "tracker.console": "false",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "orchestrator.cli", "train"]
-    command += [f"{key}={value}" for key, value in settings.items()] + overrides
+    command = [sys.executable, "-m", "orchestrator.cli", "train", f"run.root={scratch}", f"run.name={name}"]
+    command += [*settings_of(case, model, data, workers), *overrides]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=clean_environment() | {"PYTHONPATH": str(ROOT)},
                                    stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
@@ -197,6 +192,26 @@ def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides:
     if code:
         raise Failed(f"thinkless train ended with exit code {code}: {last_line(log)}")
     return steady(read_metrics(scratch / name / "metrics.jsonl"), case.our_warmup)
+
+
+def write_prompts(path: Path, prompts: list[str]) -> None:
+    path.write_text("".join(json.dumps({"problem": text, "answer": "1"}) + "\n" for text in prompts))
+
+
+def settings_of(case: Case, model: Path, data: Path, workers: int) -> list[str]:
+    """Overrides of our side."""
+    settings: dict[str, Any] = {
+        "model.path": model, "run.max_staleness": 1,
+        "run.steps": case.our_warmup + case.our_steps + 1, "run.save_every": 0, "run.check_every": 0,
+        "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
+        "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
+        "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,
+        "reward.function": "benchmarks._trl_side:reward",
+        "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
+        "learner.lr": LR, "learner.max_tokens": MICRO_BATCH_TOKENS, "evaluate.every": 0, "evaluate.final": "false",
+        "validation.size": 0, "tracker.report": "false", "tracker.console": "false",
+    }  # fmt: skip
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -252,8 +267,11 @@ def ended(process: subprocess.Popen[Any]) -> None:
 # ------------------------------------------------------------------------------------------------------- comparison
 
 
-def compare(trl: Callable[[], Turn], ours: Callable[[], Turn], rounds: int) -> tuple[float, float, float]:
-    """Medians over rounds: (ours over TRL's, ours, TRL's), trajectories/s. They swap places every round."""
+def compare(
+    trl: Callable[[], Turn], ours: Callable[[], Turn], rounds: int, tolerance: float = WORKLOAD_TOLERANCE
+) -> tuple[float, float, float]:
+    """Medians over rounds: (ours over TRL's, ours, TRL's), trajectories/s. They swap places every round. tolerance:
+    between the two sides' mean lengths."""
     turns: list[tuple[Turn, Turn]] = []
     for number in range(rounds):
         first, second = (trl, ours) if number % 2 == 0 else (ours, trl)
@@ -263,7 +281,7 @@ def compare(trl: Callable[[], Turn], ours: Callable[[], Turn], rounds: int) -> t
             f"  round {number + 1}: {mine.speed / theirs.speed:.2f}")  # fmt: skip
         turns.append((theirs, mine))
     means = [statistics.mean(turn[side].lengths["mean"] for turn in turns) for side in (0, 1)]
-    if abs(means[1] / means[0] - 1) > WORKLOAD_TOLERANCE:
+    if abs(means[1] / means[0] - 1) > tolerance:
         raise Failed(f"mean lengths of {means[0]:.1f} and {means[1]:.1f} tokens: the sides do not do the same work")
     ratio = statistics.median(mine.speed / theirs.speed for theirs, mine in turns)
     return ratio, statistics.median(t[1].speed for t in turns), statistics.median(t[0].speed for t in turns)
@@ -282,9 +300,32 @@ def run(case: Case, rounds: int, python: Path, overrides: list[str]) -> None:
             ratio, mine, theirs = compare(lambda: trl(case.trl_steps, threads), lambda: ours(workers), rounds)
         finally:
             trl.close()
+    print_figures(case, ratio, mine, theirs)
+
+
+def print_figures(case: Case, ratio: float | None, mine: float, theirs: float | None) -> None:
     figure(case.figure.replace("e2e_vs_trl", "e2e_trajectories_per_s"), mine, "trajectories/s")
-    figure(case.figure.replace("e2e_vs_trl", "trl_trajectories_per_s"), theirs, "trajectories/s")
-    figure(case.figure, ratio, "ratio of trajectories/s", case.goal)
+    if ratio is not None and theirs is not None:
+        figure(case.figure.replace("e2e_vs_trl", "trl_trajectories_per_s"), theirs, "trajectories/s")
+        figure(case.figure, ratio, "ratio of trajectories/s", case.goal)
+
+
+def run_small(case: Case, runs: Path, overrides: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
+        scratch, prompts = Path(folder), _chain.make_prompts(64, PROMPT_TOKENS, seed=0)
+        _chain.teach(scratch / "model", case.chain(), longest=48, steps=4, say=say)
+        write_prompts(scratch / "prompts.jsonl", prompts)
+        check_settings([*settings_of(case, scratch / "model", scratch / "prompts.jsonl", 1), *overrides])
+        ours = steady(read_metrics(short_run(1, runs) / "metrics.jsonl"), SHORT_SKIP)
+        if trl_packages() is None:
+            say("TRL's environment has not been made (--setup): no figure that needs it")
+            return print_figures(case, None, ours.speed, None)
+        tiny = replace(case, cap=24, micro_batch=8)
+        trl = TRL(tiny, scratch / "model", prompts, CACHE / "trl" / "bin" / "python", scratch / "trl.log", 16)
+        try:
+            print_figures(case, *compare(lambda: trl(1, 1), lambda: ours, 1, tolerance=math.inf))
+        finally:
+            trl.close()
 
 
 def main() -> None:
@@ -292,8 +333,17 @@ def main() -> None:
     parser.add_argument("--only", choices=[case.name for case in CASES], help="one mix of lengths")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
     parser.add_argument("--setup", action="store_true", help="make TRL's environment and the models, measure nothing")
+    add_small(parser)
+    add_runs(parser)
     parser.add_argument("overrides", nargs="*", help="settings of our side, key=value")
     arguments = parser.parse_args()
+    cases = [case for case in CASES if arguments.only == case.name or (arguments.only is None and case.usual)]
+    if arguments.small:
+        without_goals()
+        with runs_folder(arguments.runs) as runs:
+            for case in cases:
+                run_small(case, runs, arguments.overrides)
+        return
     if os.getloadavg()[0] > QUIET:
         say(
             f"note: the machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each other, TRL's first "
@@ -301,12 +351,11 @@ def main() -> None:
         )
     try:
         python = trl_python()
-        for case in CASES:
-            if arguments.only == case.name or (arguments.only is None and case.usual):
-                if arguments.setup:
-                    make_model(case)
-                else:
-                    run(case, arguments.rounds, python, arguments.overrides)
+        for case in cases:
+            if arguments.setup:
+                make_model(case)
+            else:
+                run(case, arguments.rounds, python, arguments.overrides)
     except Failed as error:
         sys.exit(str(error))
 

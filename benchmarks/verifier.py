@@ -15,7 +15,7 @@ cache. Figures, one JSON line each on stdout (progress goes to stderr):
     verifier_golds_unlike_themselves, verifier_different_golds_equal     real golds (--problems), boxed; drawn pairs
 
 --cases: JSON lines with gold, response, expect (the default: ../shared/verifier/dev.jsonl where that is, else the
-project's own cases).
+project's own cases). The small form takes every tenth of them, and their golds for real ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 sys.path.pop(0)  # this folder: `rollout` is the room, not this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._figures import figure, say
+from benchmarks._figures import add_small, figure, say, without_goals
 
 ROOT = Path(sys.path[0])
 COMMAND = [str(Path(sys.executable).parent / "thinkless"), "verify"]
@@ -149,12 +149,12 @@ def grade_here(grader: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "verdicts": verdicts}
 
 
-def labelled(path: Path, cases: list[dict[str, Any]]) -> None:
-    speeds = {}
+def labelled(cases: list[dict[str, Any]]) -> None:
+    speeds: dict[str, float] = {}
     for grader, name in (("ours", "verifier"), ("math-verify", "math_verify")):
         say(f"{name}: {len(cases)} labelled cases")
-        child = [sys.executable, __file__, "--child", grader, "--cases", str(path)]
-        answer = json.loads(subprocess.run(child, check=True, stdout=subprocess.PIPE, timeout=3600).stdout)
+        child, asked = [sys.executable, __file__, "--child", grader], json.dumps(cases).encode()
+        answer = json.loads(subprocess.run(child, check=True, input=asked, stdout=subprocess.PIPE, timeout=3600).stdout)
         right = [verdict is case["expect"] for verdict, case in zip(answer["verdicts"], cases, strict=True)]
         false = sum(v and not case["expect"] for v, case in zip(answer["verdicts"], cases, strict=True))
         speeds[name] = len(cases) / answer["seconds"]
@@ -178,7 +178,7 @@ def integers(count: int = 200_000) -> None:
     figure("verifier_integers_per_s", count / (time.perf_counter() - start), "answers/s", 50_000)
 
 
-def command(cases: list[dict[str, Any]], rounds: int = 5) -> None:
+def command(cases: list[dict[str, Any]], rounds: int = 5, times: int = 20) -> None:
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -191,7 +191,7 @@ def command(cases: list[dict[str, Any]], rounds: int = 5) -> None:
             seconds.append(time.perf_counter() - start)
             process.stdin.close()
     figure("verifier_first_verdict_s", statistics.median(seconds), "s", 1.5)
-    many = [{"id": i, "response": c["response"], "gold": c["gold"]} for i, c in enumerate(cases * 20)]
+    many = [{"id": i, "response": c["response"], "gold": c["gold"]} for i, c in enumerate(cases * times)]
     text = "".join(json.dumps(one) + "\n" for one in many).encode()
     start = time.perf_counter()
     out = subprocess.run(COMMAND, input=text, stdout=subprocess.PIPE, check=True, timeout=600).stdout
@@ -297,11 +297,10 @@ def exact(text: str) -> Fraction | None:
     return Fraction(int(match[1] + match[2]), int(match[3])) if match else None
 
 
-def golds(folder: Path, pairs: int = 5_000) -> None:
+def golds(found: list[str], pairs: int = 5_000) -> None:
     from reward.equivalence import equivalent
     from reward.grade import correct
 
-    found = read_golds(folder)
     say(f"{len(found)} different golds")
     unlike = [gold for gold in found if not correct(f"\\boxed{{{gold}}}", gold)]
     say(f"unlike themselves: {unlike[:5]}")
@@ -324,18 +323,28 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, default=dev if dev.is_file() else own)
     parser.add_argument("--problems", type=Path, default=shared / "data", help="folder of problem sets with an answer")
     parser.add_argument("--mutations", type=int, default=100_000)
+    add_small(parser)
     parser.add_argument("--child", choices=["ours", "math-verify"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    cases = read_cases(options.cases)
     if options.child:
-        print(json.dumps(grade_here(options.child, cases)))
+        print(json.dumps(grade_here(options.child, json.load(sys.stdin))))
         return
-    labelled(options.cases, cases)
+    cases = read_cases(options.cases)
+    if options.small:
+        without_goals()
+        cases = cases[::10]
+        labelled(cases)
+        integers(1_000)
+        command(cases, rounds=1, times=1)
+        mutations(cases, 100, batch=20)
+        golds(sorted({case["gold"] for case in cases}), pairs=20)
+        return
+    labelled(cases)
     integers()
     command(cases)
     mutations(cases, options.mutations)
     if options.problems.is_dir():
-        golds(options.problems)
+        golds(read_golds(options.problems))
 
 
 if __name__ == "__main__":

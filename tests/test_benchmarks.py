@@ -1,9 +1,14 @@
-"""The pure parts of benchmarks/trl.py: known lengths, the pinned environment's list, the arithmetic of its ratio."""
+"""Every benchmark still runs and prints what docs/results.md names; the pure parts of benchmarks/trl.py: known lengths,
+the pinned environment's list, the arithmetic of its ratio."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,13 @@ import numpy as np
 import pytest
 
 from benchmarks import _chain
-from benchmarks._trl_environment import LOCK, Failed
+from benchmarks._trl_environment import LOCK, Failed, trl_packages
 from benchmarks._trl_side import reward
 
 ROOT = Path(__file__).parents[1]
+UNLISTED = {"quickstart": {"quickstart_minutes"}, "simulation": {"simulation_error"}}  # the tables name them in words
+SHARING = {"quickstart": "--keep", "pipeline": "--runs", "simulation": "--runs", "trl": "--runs"}  # of short runs
+SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +36,64 @@ def trl() -> Any:
     spec.loader.exec_module(module)
     sys.path[:] = before
     return module
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first small form that needs a short run leaves it for the others."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def called(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{' '.join(done.args)}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def documented(script: str) -> set[str]:
+    """The figures in the first column of the tables in docs/results.md that stand under the script's name."""
+    sections = re.split(r"^## ", (ROOT / "docs" / "results.md").read_text(), flags=re.M)
+    mine = [text for text in sections if f"benchmarks/{script}.py" in text.splitlines()[0]]
+    cells = [line.split("|")[1] for text in mine for line in text.splitlines() if line.startswith("|")]
+    return {name for cell in cells for name in re.findall(r"(?<![\w.])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![\w=.])", cell)}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_small_forms_print_every_documented_figure(script: str, runs: Path) -> None:
+    options = [SHARING[script], str(runs)] if script in SHARING else []
+    lines = [json.loads(line) for line in called(script, "--small", *options).stdout.splitlines()]
+    printed = {line["figure"] for line in lines}
+    assert printed and all(line["goal"] is None for line in lines)
+    assert {type(line["value"]) for line in lines} <= {float, type(None)} and all(line["unit"] for line in lines)
+    if script == "quickstart":
+        shares = [line["value"] for line in lines if line["figure"].startswith("quickstart_share_")]
+        assert len(shares) == 6 and min(shares) >= 0 and sum(shares) == pytest.approx(1, abs=1e-3)
+    left_out = {name for name in documented(script) if "_vs_trl" in name} if trl_packages() is None else set()
+    assert (documented(script) | UNLISTED.get(script, set())) - left_out <= printed
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_benchmarks_explain_themselves(script: str) -> None:
+    assert "--small" in called(script, "--help").stdout
+
+
+def test_names_of_figures_are_found_in_the_results() -> None:
+    assert {"update_vs_torch", "pack_fill"} <= documented("learner")
+    assert {"rollout_vs_vllm_64", "in_flight_loss"} <= documented("pipeline")
+    assert {"e2e_vs_trl_ragged"} <= documented("trl")
+
+
+# ---------------------------------------------------------------- against TRL
 
 
 def quantile(lengths: np.ndarray, share: float) -> int:
