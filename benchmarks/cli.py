@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._figures import figure, say
+from benchmarks._figures import add_small, figure, say, without_goals
 from orchestrator.cli import COMMANDS
 
 GOAL_S = 2.0
@@ -44,16 +44,18 @@ def seconds(arguments: list[str], code: int, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="everything twice, the first time uncounted; no goals")
+    add_small(parser)
     options = parser.parse_args()
-    goal = None if options.small else GOAL_S
-    options.rounds = 1 if options.small else options.rounds
+    commands, configured = list(COMMANDS), list(CONFIGURED)
+    if options.small:
+        without_goals()
+        options.rounds, commands, configured = 1, ["train"], ["train"]
     helped = [seconds(["--help"], 0, options.rounds)]
-    helped += [seconds([name, "--help"], 0, options.rounds) for name in COMMANDS]
+    helped += [seconds([name, "--help"], 0, options.rounds) for name in commands]
     mistaken = [["rollout.wokers=2"], ["experiment=quickstart", "learner.lr=2"]]
-    told = [seconds([name, *wrong], 1, options.rounds) for name in CONFIGURED for wrong in mistaken]
-    figure("cli_help_s", max(helped), "s", goal)
-    figure("cli_mistake_s", max(told), "s", goal)
+    told = [seconds([name, *wrong], 1, options.rounds) for name in configured for wrong in mistaken]
+    figure("cli_help_s", max(helped), "s", GOAL_S)
+    figure("cli_mistake_s", max(told), "s", GOAL_S)
 
 
 if __name__ == "__main__":
