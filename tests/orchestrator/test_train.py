@@ -138,6 +138,7 @@ def test_forced_modes_are_measured_as_such(trained: Trained) -> None:
 ALWAYS = {
     "step", "time", "reward/mean", "accuracy/all", "think_rate/all", "no_mode", "truncated", "tokens/mean",
     "tokens/p50", "tokens/p95", "tokens/max", "groups/dropped_share", "unjudged", "staleness/max", "no_op",
+    "unjudged/raised", "unjudged/timed_out", "unjudged/crashed", "outcome/correct", "outcome/format_error",
     "loss/total", "loss/control", "loss/response", "loss/kl", "loss/think", "loss/short", "entropy", "kl",
     "grad_norm/control", "grad_norm/response", "learner/tokens_per_s_rank", "learner/tflops", "learner/padding",
     "learner/fill", "learner/imbalance", "learner/memory_gib/score", "learner/memory_gib/learn",
