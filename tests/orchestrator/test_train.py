@@ -233,7 +233,9 @@ def test_samples_can_be_read(trained: Trained) -> None:
     assert all(f"--- step {step}, arithmetic/train/" in text for step in range(1, STEPS + 1))
     assert "<think>" in text and "<short>\\boxed{" in text and "reward" in text
     samples = [json.loads(line) for line in (trained.folder / "samples.jsonl").read_text().splitlines()]
-    assert len(samples) == 2 * STEPS and {s["mode"] for s in samples} >= {"think", "short"}
+    steps = [s for s in samples if s["step"] > 0]
+    assert len(steps) == 2 * STEPS and {s["mode"] for s in steps} >= {"think", "short"}
+    assert {s["level"] for s in samples if s["step"] == 0} == {"2", "4"}  # of the model that training begins with
     assert all(s["response"].startswith(f"<{s['mode']}>") for s in samples if s["mode"])
 
 
