@@ -145,7 +145,7 @@ def _algorithm(conf: Config) -> None:
     )
     need(
         algorithm.length_constant is None or algorithm.loss is Loss.dr_grpo,
-        f"algorithm.length_constant is Dr. GRPO's alone: choose algorithm=dr_grpo, or leave it null; "
+        f"algorithm.length_constant is Dr. GRPO's alone: choose algorithm.loss=dr_grpo, or leave it null; "
         f"got algorithm.loss={algorithm.loss.value}",
     )
     need(

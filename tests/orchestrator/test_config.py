@@ -342,7 +342,7 @@ REFUSED = [
     ("model.lora.rank=8 model.lora.targets=[3]", "model.lora.targets", "got [3]"),
     ("model.lora.rank=8 model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
     ("algorithm.clip_high=0.1", "algorithm.clip_high", "at least algorithm.clip=0.2, got 0.1"),
-    ("algorithm.length_constant=512", "algorithm.length_constant", "algorithm=dr_grpo"),
+    ("algorithm.length_constant=512", "algorithm.length_constant", "algorithm.loss=dr_grpo"),
     ("algorithm.importance=truncate algorithm.old=sampler", "algorithm.importance=truncate", "algorithm.old=learner"),
     ("rollout.device=gpu rollout.num_gpus=0", "rollout.num_gpus", "above 0"),
     ("learner.device=gpu learner.num_gpus=0", "learner.num_gpus", "above 0"),

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.check import check
 from conf.compose import from_file, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.overrides import pasted, read_overrides
 from conf.schema import Config
+from conf.settings import all_keys
 
 LIKE_SOMETHING_ELSE = [
     "2025_01_31", "3e8", "7e99999", "0042", "12_345", "0x1F", "0b11", "1.50", ".5", "+3", "-0", "inf", "nan", "true",
@@ -158,3 +160,28 @@ def test_a_damaged_configuration_is_one_line_with_its_file(content: bytes, said:
 def test_a_missing_configuration(elsewhere: Path) -> None:
     with pytest.raises(BadConfig, match=r"nothing\.yaml cannot be read"):
         from_file(elsewhere / "nothing.yaml", [])
+
+
+NASTY = [
+    "", "null", "nan", "-inf", "-1", "1e400", "9" * 400, "true", "[]", "[[1]]", "[1,null]", "{a:{b:c}}", "a=b", "a,b",
+    '"', "(x", "[", "${run.seed}", "${nothing}", "${", "range(3)", "choice(1,2)", "str(5)", "\\", "\n", "!!x", "*a",
+]  # fmt: skip
+
+
+def test_any_value_of_any_key_is_taken_or_refused_in_one_line(elsewhere: Path) -> None:
+    """Some keys with each of these values, on a saved run: a configuration that passes its checks, or BadConfig."""
+    (conf,) = composed()
+    saved = elsewhere / "config.yaml"
+    saved.write_text(to_yaml(conf))
+    taken = 0
+    keys = all_keys()[::5]
+    for index, key in enumerate(keys):
+        argument = f"{key}={NASTY[index % len(NASTY)]}"
+        try:
+            check(from_file(saved, [argument]), "train")
+            taken += 1
+        except BadConfig as error:
+            assert str(error).strip(), argument
+        except Exception as error:
+            raise AssertionError(f"{argument!r} ended in {type(error).__name__}: {error}") from error
+    assert 0 < taken < len(keys) / 2
