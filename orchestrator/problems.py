@@ -79,5 +79,7 @@ def load_all_problems(conf: Config) -> Problems:
             _, held_out = split_validation(held_out, validation.size, evaluate.seed)
     else:
         training, held_out = split_validation(training, validation.size, evaluate.seed)
+        if repeated := len(loaded.problems) - len(training) - len(held_out):
+            notes.append(f"{repeated} training problems left out: they repeat a held-out question (validation.size)")
         evaluation = held_out[: evaluate.questions]
     return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))

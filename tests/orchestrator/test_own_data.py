@@ -56,3 +56,12 @@ def test_what_takes_long_to_read_is_said(
     monkeypatch.setattr(problems, "LARGE", 10)
     load_all_problems(conf)
     assert capsys.readouterr().out == f"reading {file} (0 MB)\nfetching {file.as_uri()}\n"
+
+
+def test_training_problems_that_repeat_a_held_out_question_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text("".join(json.dumps({"problem": f"{i % 15}?", "answer": 1}) + "\n" for i in range(20)))
+    found = load_all_problems(Config(data=DataConf(path=str(file)), validation=ValidationConf(size=12)))
+    assert found.training is not None
+    left_out = 20 - 12 - len(found.training)
+    assert left_out > 0 and found.notes[1].startswith(f"{left_out} training problems left out")
