@@ -123,12 +123,12 @@ def boxed(text: str) -> str | None:
     different = list(dict.fromkeys(content for _, _, content in found if content))
     if len(different) >= _MAX_BOXES:
         return ", ".join(different[: 2 * _MAX_BOXES])
-    last = [found[-1]]
+    last = [found[-1]]  # from the end
     for before in reversed(found[:-1]):
-        if not _joined(text[before[1] : min(last[0][0], before[1] + _MAX_JOINT + 1)]):
+        if not _joined(text[before[1] : min(last[-1][0], before[1] + _MAX_JOINT + 1)]):
             break
-        last.insert(0, before)
-    return ", ".join(dict.fromkeys(content for _, _, content in last if content)) or None
+        last.append(before)
+    return ", ".join(dict.fromkeys(content for _, _, content in reversed(last) if content)) or None
 
 
 def _joined(between: str) -> bool:

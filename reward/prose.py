@@ -6,9 +6,9 @@ Rules, in this order (docs/verifier.md has them with examples):
 - `boxed{..}` without its backslash, `<answer>..</answer>`; then the first `####` line that is no heading.
 - "the answer is", "Answer:": the value that follows, with all of a list or of alternatives, without a clause behind it;
   "The answer is not 5" gives none.
-- Else the last sentence that holds an option that is picked, a formula in dollar signs or a number: the option, its
-  last formula, what stands behind its last equals sign, its last number. Numbers joined by "or", "and" or commas to
-  the sentence's end are a list; digits inside a word (H2O) are no number.
+- Else the last sentence that holds an option that is picked, a formula or a number: the option, its last formula in
+  dollar signs, the LaTeX that it ends in, what stands behind its last equals sign, its last number. Numbers joined by
+  "or", "and" or commas to the sentence's end are a list; digits inside a word (H2O) are no number.
 - An exclamation mark behind a number ends the sentence; it is a factorial only in a formula, or before other words.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from reward.maths.unit_words import is_unit
+from reward.options import LETTER, MAYBE, alternatives, last, picked
 
 _MAX_CHARS = 20_000  # of a response, searched for an answer outside boxes
 _MAX_SENTENCES_CHARS = 2_000  # searched for the last sentence with a value
@@ -35,6 +36,10 @@ _SAID = re.compile(
 )
 _NOT = re.compile(
     r"[\s*:$]*(?:(?:definitely|certainly|surely|obviously|clearly)\s+)?(?:not|never|neither)\b", re.IGNORECASE
+)
+_FILLER = re.compile(
+    r"\A(?:(?:therefore|thus|then|hence|simply|just|clearly|indeed|equal\s+to|given\s+by)\b[\s,:]*)+(?![\s$]|\\[(\[])",
+    re.IGNORECASE,
 )
 # a dollar sign that opens a formula has no space behind it, one that closes has none before it and no digit behind it
 # (or both have a space inside); so "$30.00 - $12.00 = $18.00" holds no formula
@@ -59,13 +64,20 @@ _COUNTED_OFF = re.compile(r"\b(?:week|day|step|part|case|question|problem|year|m
 _ORDINAL = ("st", "nd", "rd", "th")
 _MONEY = re.compile(r"[$€£¥₹]\s?(?:\d[\d,]*(?:\.\d+)?)|(?:\d[\d,.]*\d|\d)\s?[$€£¥₹]")
 _OR = re.compile(r"\s*,?\s*\bor\s+(?:[a-z]\s*=\s*)?[$*]*")
-_MAYBE = r"(?:\s+(?:maybe|perhaps|possibly|even))?"
 # what joins two values of a list, with what is counted behind the first: "3, 4", "x = 3 or x = -3", "5 km or 6 km"
 _JOINT = re.compile(
     r"[\s$*]*(?P<unit>[a-zA-Z][a-zA-Z ]{0,30}?)??[\s$*]*(?:(?P<comma>[,;])\s*)?"
-    rf"(?P<word>\b(?:and|or)\b{_MAYBE})?[\s$*€£]*(?P<name>[a-zA-Z]\s*=\s*)?[$*(]*"
+    rf"(?P<word>\b(?:and|or)\b{MAYBE})?[\s$*€£]*(?P<name>[a-zA-Z]\s*=\s*)?[$*(]*"
 )
-_ALSO_FORMULA = re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$|\\[(\[])")
+_ALSO_FORMULA = re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$[^$=]+\$|\\[(\[][^=]+\\[)\]])")
+_PAIR = re.compile(r"(?<![\w)])([(\[]\s*-?[\d./]+(?:\s*,\s*-?[\d./]+)+\s*[)\]])[\s.!*]*$")  # ends in (3, 4)
+_COMMANDS = re.compile(
+    r"\\[a-zA-Z]+(?:\s*\{[a-zA-Z\s]*\})?|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|arcsin|arccos|arctan|pi)\b"
+)
+_DELIMITER = re.compile(r"\$|\\[()\[\]]|[\u3040-\u9fff]|&(?!.*\\end)")
+_PROSE_WORD = re.compile(
+    r"(?<![a-zA-Z\\])(?:[A-Za-z'’]{3,}|is|be|or|of|to|in|we|so|it|by|at|as|no|an|if)(?![a-zA-Z])[\s:,]*", re.IGNORECASE
+)
 _BETWEEN = re.compile(r"\b(?:between|from)\s+[$*]*$")
 _RATIO_WORDS = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)\s+to\s+(\d+(?:\.\d+)?)(?![\w])")
 _CALCULATED = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's marks: 6*7 = <<6*7=42>>42
@@ -91,29 +103,26 @@ _ANSWERED = re.compile(
 
 def first_exercise(text: str) -> str:
     """The text up to the next question, where a base model runs on with one of its own after its answer."""
-    if ":" not in text:
-        return text
-    for match in _QUESTION.finditer(text):
-        if _ANSWERED.search(text, 0, match.start()):
-            return text[: match.start()]
-    return text
+    answered = _ANSWERED.search(text) if ":" in text else None
+    question = _QUESTION.search(text, answered.end()) if answered else None
+    return text[: question.start()] if question else text
 
 
 def unboxed(text: str) -> str | None:
     """The final answer of a text without a box."""
     text = _CALCULATED.sub("", text[-_MAX_CHARS:]).replace("−", "-").rstrip()
-    if match := _last(_BARE_BOX, text):
+    if match := last(_BARE_BOX, text):
         at = text.find("}", match.end())
         inner = _braced(text, match.end()) if at >= 0 else None
         if inner:
             return inner
-    if match := _last(_TAGGED, text):
+    if match := last(_TAGGED, text):
         return match[1]
     for match in _HASHES.finditer(text):
         if match.end() == len(text) or not _HEADER.match(match[1]):
             return _EXCLAIMED.sub(r"\\text{!}", match[1].strip("* "))
     for match in reversed(list(_SAID.finditer(text))):
-        said = text[match.end() :].lstrip("* ").split("\n\n")[0].strip()
+        said = _FILLER.sub("", text[match.end() :].lstrip("* ")).split("\n\n")[0].strip()
         if said and not _NOT.match(said):
             return _first_value(said)
     for sentence in reversed(_SENTENCES.split(text[-_MAX_SENTENCES_CHARS:])):
@@ -174,12 +183,18 @@ def _series(sentence: str, numbers: list[tuple[int, int, str]], said: bool) -> s
         named = named or joint["name"] is not None
         parts.insert(0, before[2])
         first = before[0]
+    if said and len(parts) < len(numbers):
+        return None  # other values before them: 0, \\tfrac32, 2i, -2i
+    if sentence.count("(", 0, first) + sentence.count("[", 0, first) > sentence.count(")", 0, first) + sentence.count(
+        "]", 0, first
+    ):
+        return None  # (3, 4) is a pair
     if len(parts) < 2 or _BETWEEN.search(sentence, 0, first):
         return None
-    equals = _last(_EQUALS, sentence)
+    equals = last(_EQUALS, sentence)
     if equals and not any(abs(equals.end() - number[0]) < 3 for number in numbers if number[0] >= first):
         return None  # 6 + 7 = 13 bills of $50 and $100
-    if len({_plain_value(part) for part in parts}) == 1:
+    if "or" in words and len({_plain_value(part) for part in parts}) == 1:
         return parts[-1]  # 180 rings, or 180 years
     if "or" in words:
         return " or ".join(parts)
@@ -197,44 +212,6 @@ def _one_name(sentence: str) -> bool:
     return len(set(re.findall(r"([a-zA-Z])\s*=", sentence))) == 1
 
 
-# ------------------------------------------------------------------ options
-
-_LETTER = r"[*_`\"']*\\?(?:\\(?:text|mathrm|textbf)\{)?\(?\[?(?P<letter>[A-J])(?![A-Za-z\d'’])(?!\s*[=+^])[)\]}*_`\"']*"
-_PICKED = re.compile(
-    r"\b(?:pick|picked|choose|chose|choosing|select|selected|selecting|go(?:ing)?\s+with"
-    r"|(?:option|choice|letter|pick|selection)\s*(?:is|:|must\s+be|should\s+be|would\s+be))"
-    rf"\s*:?\s*(?:(?:the\s+)?(?:option|choice|letter|answer)\s+)?{_LETTER}(?!\s+[a-z]+s\b)"
-)
-_IS_RIGHT = re.compile(
-    _LETTER + r"\s+(?:is|must be|has to be)\s+(?:the\s+)?(?:only\s+)?(?:correct|right|best|answer|true)\b"
-)
-_REFUSED = re.compile(
-    r"\b(?:not|never|if|when|suppose|rule\s+out|eliminate|cannot|wrong|incorrect|false)\b|n't\b", re.IGNORECASE
-)
-_LONE = re.compile(
-    r"(?:\W*\b(?:so|hence|thus|therefore|then|finally|option|choice|it\s+is|it's|this\s+is|is)\b)*\W*?"
-    + _LETTER + r"\W*", re.IGNORECASE
-)  # fmt: skip
-_ALSO = re.compile(rf"\s*(?:,|/|,?\s*\b(?:or|and)\b{_MAYBE})\s*(?:option\s+)?{_LETTER}")
-
-
-def _option(sentence: str) -> str | None:
-    """The letter that a sentence picks: "I would pick (C)", "option is **C**", "(C) is correct", "Hence (C)"."""
-    for pattern in (_PICKED, _IS_RIGHT):
-        match = _last(pattern, sentence)
-        if match and not _REFUSED.search(sentence, 0, match.start()):
-            return _alternatives(sentence, match)
-    match = _LONE.fullmatch(sentence)
-    return match["letter"] if match and match["letter"].isupper() else None
-
-
-def _alternatives(sentence: str, match: re.Match[str]) -> str:
-    letters = [match["letter"]]
-    while match := _ALSO.match(sentence, match.end()):  # type: ignore[assignment]
-        letters.append(match["letter"])
-    return " or ".join(letters)
-
-
 # ------------------------------------------------------------------ values
 
 
@@ -250,11 +227,11 @@ def _first_value(said: str) -> str:
             return value + ", " + _first_value(said[also.end() :])
         return value if also is None else value + r" \text{ or } " + _first_value(said[also.end() :])
     sentence = _ENDS.split(said)[0].strip("*: ")
-    if option := re.match(_LETTER + r"(?=\s*(?:$|[,;.!?(]|[-–—]\s))", sentence):
-        return _alternatives(sentence, option)
-    if match := _last(_VERB, sentence):
+    if option := re.match(LETTER + r"(?=\s*(?:$|[,;.!?]|[-–—]\s)|\s+\()", sentence):
+        return alternatives(sentence, option)
+    if match := last(_VERB, sentence):
         return _first_value(sentence[match.end() :])
-    if match := _last(_FORMULA, sentence):
+    if match := last(_FORMULA, sentence):
         return next(part for part in match.groups() if part)
     if ratio := _RATIO_WORDS.fullmatch(sentence.rstrip(" .!")):
         return f"{ratio[1]}:{ratio[2]}"
@@ -279,7 +256,7 @@ def _behind_a_value(rest: str) -> bool:
         return False
     return (
         re.match(
-            r"\s+[a-zA-Z]{2,}|\s*\*|\s*$|!|\?|\s*[,;:—–](?:\s|$)|\s+\([a-z]|\s+[-–—](?:\s+[a-z]|\s*$)|\s+[gmsJNWLVAhK]\.?$|\.",
+            r"\s+[a-zA-Z]{2,}|\s*\*|\s*$|!|\?|\s*[,;:—–](?:\s*$|\s+[a-zA-Z(])|\s+\([a-z]|\s+[-–—](?:\s+[a-z]{2,}|\s*$)|\s+[gmsJNWLVAhK]\.?$|\.",
             rest,
         )
         is not None
@@ -288,37 +265,49 @@ def _behind_a_value(rest: str) -> bool:
 
 def _last_value(sentence: str) -> str | None:
     """The option that a sentence picks, else its last formula, else its last number ("5 or 6" is both of them)."""
-    if option := _option(sentence):
+    if option := picked(sentence):
         return option
     formulas = [next(part for part in match.groups() if part) for match in _FORMULA.finditer(sentence)]
     formulas = [formula for formula in formulas if not formula.rstrip().endswith(("=", "+", "-", "*", "/"))]
     if formulas and not _WORDS.search(re.sub(r"\\[a-zA-Z]+", "", formulas[-1])):
         return formulas[-1]
+    if latex := _bare_formula(sentence):
+        return latex
+    if pair := _PAIR.search(sentence):
+        return pair[1]
     numbers = list(_numbers(sentence))
     if series := _series(sentence, numbers, said=False):
         return series
     if result := _result(sentence):
         return result
-    if "ratio" in sentence and (ratio := _last(_RATIO_WORDS, sentence)):
+    if "ratio" in sentence and (ratio := last(_RATIO_WORDS, sentence)):
         return f"{ratio[1]}:{ratio[2]}"
     if not numbers or re.search(r"\b(?:not|isn't|never)\s+\W*$", sentence[: numbers[-1][0]]):
         return None
     return numbers[-1][2]
 
 
+def _bare_formula(sentence: str) -> str | None:
+    """The LaTeX that a sentence without dollar signs ends in: "Thus we get 2\\sqrt{3}."; all of it, without words."""
+    if _DELIMITER.search(sentence) or sentence.count("\\begin") != sentence.count("\\end"):
+        return None
+    words = last(_PROSE_WORD, _COMMANDS.sub(lambda m: "\\" * len(m[0]), sentence))
+    tail = sentence[words.end() if words else 0 :].strip().lstrip("=:*,").rstrip(".!*,;").strip()
+    if tail.count("{") != tail.count("}") or not re.search(r"[a-zA-Z(\[]", tail) or not re.search(r"[-+*/\d\\]", tail):
+        return None
+    if not re.search(r"[\\^{]|(?<=\w)_\w", tail) and (words or "=" in tail):
+        return None  # plain numbers
+    left, equals, right = tail.rpartition("=")
+    equation = words is None and re.fullmatch(r"[a-zA-Z\d\s^{}()*+-]+", left) is not None
+    return right.strip() if equals and right.strip() and not equation else tail
+
+
 def _result(sentence: str) -> str | None:
     """What stands behind the last equals sign: 300 in "10*30 = 300 minutes to run 30 miles", 2x + 1 in "y = 2x + 1"."""
-    equals = _last(_EQUALS, sentence)
+    equals = last(_EQUALS, sentence)
     if equals is None:
         return None
     rest = sentence[equals.end() :].rstrip(" .*")
     number = _NUMBER.match(rest)
     formula = _PLAIN_FORMULA.fullmatch(rest) and not re.search("[a-zA-Z]{2}", rest)
     return rest if formula or number is None else number[0]
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = None
-    for found in pattern.finditer(text):  # noqa: B007
-        pass
-    return found

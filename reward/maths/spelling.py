@@ -204,7 +204,7 @@ _RULES: list[tuple[str, Any]] = [
     # words behind a number are its unit, if they may be: 17\text{ miles}, 865 \mbox{ inches}^2
     (rf"(?:(?<=[\d}})°%!])|(?<=\\pi))\s*(?P<units>{_UNIT_GROUP}(?:\s*(?:[/·*]|\\cdot(?![a-z]))?\s*{_UNIT_GROUP})*)",
      _units),
-    (r"(?<=\d)" + _text("!"), ""),  # an exclamation mark, and no factorial
+    (r"(?<=[\d})])" + _text("!"), ""),  # an exclamation mark, and no factorial
     (_text(r"([a-zA-Z]+)"), lambda m: f"\\{m[1]} " if m[1] in _FUNCTIONS else m[0]),
     # what an answer is introduced by: \text{Area} = 36, \text{The answer is } 36
     (r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", _introduction),

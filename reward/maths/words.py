@@ -21,7 +21,7 @@ _ON_THE_HOUR = re.compile(r"0?(\d{1,2}):00(?:[ap]\.?m\.?)?", re.IGNORECASE)
 _CLOCK_24 = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _CHOICE = re.compile(r"[(\[]?([A-Z])[)\]]?")
 _CHOSEN = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+|right\s+|final\s+|best\s+)?(?:option|choice|answer|letter)\s*(?:is\b)?\s*:?\s*)?"
+    r"(?:(?:the\s+)?(?:correct\s+|right\s+|final\s+|best\s+)?(?:option|choice|answer|letter)\s*(?:is\b)?\s*:?\s*|(?-i:[a-z])\s*=\s*)?"
     r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):](?!\s*[=<>])|([A-Z])$)\s*(.*)",
     re.DOTALL | re.IGNORECASE,
 )

@@ -99,6 +99,13 @@ def test_the_end_of_thinking_may_have_another_name() -> None:
         ("Either x = 4 or x = 9.", "4 or 9"),
         ("The roots are 4 and 9.", "4, 9"),
         ("In 2010, 40 people", "40"),
+        (r"Thus we get (-8, -3] \cup (0, 4].", r"(-8, -3] \cup (0, 4]"),
+        (r"The answer is therefore 4\sqrt{7}.", r"4\sqrt{7}"),
+        (r"We conclude: z^4 + 9", "z^4 + 9"),
+        (r"m = \frac{4}{9}", r"m = \frac{4}{9}"),
+        ("3z^2 + 5z - 8", "3z^2 + 5z - 8"),
+        ("The pair is (4, 9).", "(4, 9)"),
+        ("The answer is (4, -9, 1)", "(4, -9, 1)"),
     ],
 )
 def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:
@@ -141,13 +148,17 @@ def test_hostile_lengths_take_no_time() -> None:
         "\\frac{",
         " ",
         "\\",
+        "\nQuestion: ",
+        "#### 1\nQuestion: ",
+        "1 or ",
+        "(A) or ",
     ]
     start = time.perf_counter()
     for piece in pieces:
         for text in (piece * 50_000, "\\boxed{" + piece * 50_000, "answer is " + piece * 50_000):
             for strict in (True, False):
                 extract(text, Mode.SHORT, strict)
-    assert time.perf_counter() - start < 30  # 78 texts of up to half a megabyte, not quadratic
+    assert time.perf_counter() - start < 30  # 102 texts of up to half a megabyte, not quadratic
 
 
 def test_the_door_stays_light() -> None:
