@@ -105,12 +105,13 @@ def is_unit(text: str, one: bool = False, trusted: bool = False) -> bool:
 
     Examples: " miles per hour", "cm^2", "sq. units", "different ways" are; " is wrong", "(or 6)", "dozen" are not.
     """
-    text = _SPACES.sub(" ", text.replace("(s)", "s")).strip().rstrip(".")
+    text = _SPACES.sub(" ", text.replace("(s)", "s")).strip()
+    dots = len(text) - len(text := text.rstrip("."))
     if text[:1] == "(" and text[-1:] == ")":
         text = text[1:-1].strip()
     if not text:
-        return True
-    if len(text) > _MAX_CHARS:
+        return dots < 2
+    if len(text) > _MAX_CHARS or dots > 1 or text == "N/A":
         return False
     if _CHINESE.fullmatch(text):
         return not _CHINESE_REFUSED.search(text)
@@ -153,6 +154,8 @@ def _counted(words: list[str], one: bool) -> bool:
     if words[0] == "of" and len(words) > 1:  # 3/4 of the cake
         words, one = words[2 if words[1] in ("a", "an", "the") else 1 :], True
     if not words or any(word in _REFUSED or word.endswith(("ly", "n't")) for word in words if word not in ("a", "an")):
+        return False
+    if any(len(word) == 1 and word != "a" for word in words[:-1]):
         return False
     ends = [at for at, word in enumerate(words) if word in _JOINTS] or [len(words)]
     if ends[0] == 0 or words[-1] in _JOINTS:
