@@ -21,6 +21,7 @@ from orchestrator.interrupt import held
 from orchestrator.metrics import Record, describe
 from orchestrator.tracker import Scored, Tracker
 from orchestrator.unjudged import Unjudged
+from orchestrator.waiting import waiting
 from reward.panel import Panel
 from reward.scheme import reward_of
 from reward.verdict import Verdict
@@ -89,7 +90,10 @@ class Validator:
         """The validation record of `step`, when one is due; already done steps are not repeated."""
         if not self.conf.every or step % self.conf.every or not self.prompts or step <= self.done:
             return None
-        scored, failed = measure(self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling)
+        with waiting(f"validation at step {step}"):
+            scored, failed = measure(
+                self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling
+            )
         with held():
             return self._take(step, scored, failed)
 
