@@ -103,7 +103,7 @@ _ANSWERED = re.compile(
 
 def first_exercise(text: str) -> str:
     """The text up to the next question, where a base model runs on with one of its own after its answer."""
-    answered = _ANSWERED.search(text) if ":" in text else None
+    answered = _ANSWERED.search(text) if ":" in text and _QUESTION.search(text) else None
     question = _QUESTION.search(text, answered.end()) if answered else None
     return text[: question.start()] if question else text
 
