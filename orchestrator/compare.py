@@ -57,15 +57,20 @@ def compare_reports(recorded: StepReport | None, now: StepReport | None) -> dict
         learnt = {"recorded": float(recorded is not None), "now": float(now is not None)}
         return {"learnt": {**learnt, "relative": abs(learnt["recorded"] - learnt["now"])}}
     found = {}
-    for name in (f.name for f in fields(StepReport) if f.name not in NOT_COMPARED):
+    names = [f.name for f in fields(StepReport) if f.name not in NOT_COMPARED]
+    # the loss is the sum of parts that cancel: its rounding is relative to the largest of them
+    parts = [abs(getattr(recorded, name)) for name in names if name.startswith("loss")]
+    loss = max((part for part in parts if part == part), default=0.0)  # NaN without a reference, or a mode
+    for name in names:
         was, is_now = getattr(recorded, name), getattr(now, name)
-        found[name] = {"recorded": was, "now": is_now, "relative": relative(was, is_now)}
+        floor = max(loss, FLOOR) if name.startswith("loss") else FLOOR
+        found[name] = {"recorded": was, "now": is_now, "relative": relative(was, is_now, floor)}
     return found
 
 
-def relative(one: float, other: float) -> float:
+def relative(one: float, other: float, floor: float = FLOOR) -> float:
     if one == other or (one != one and other != other):
         return 0.0
     if not (np.isfinite(one) and np.isfinite(other)):
         return float("inf")
-    return abs(one - other) / max(abs(one), abs(other), FLOOR)
+    return abs(one - other) / max(abs(one), abs(other), floor)

@@ -34,6 +34,7 @@ class EndedAtOnce(KeyboardInterrupt):
 class _State:
     number: int = 0  # of the first signal; 0: none yet
     raised: bool = False
+    ended: bool = False  # the end at once was asked for
     promise: str = ""  # what the first signal leads to; empty: it ends the command at once
     held: int = 0
     waiting: bool = False
@@ -94,6 +95,11 @@ def waiting_here() -> Iterator[None]:
         if _pending() and not _state.held:
             _raise()
         yield
+    except KeyboardInterrupt as error:
+        if type(error) is not KeyboardInterrupt or not _state.raised:
+            raise
+        # a wait of Ray's that lasts a second raises one of its own in place of what the handler raised
+        raise (EndedAtOnce if _state.ended else Interrupted) from None
     finally:
         _state.waiting = before
 
@@ -118,5 +124,5 @@ def _heard(number: int, frame: FrameType | None) -> None:
         return
     for again in SIGNALS:
         signal.signal(again, signal.SIG_IGN)
-    _state.raised = True
+    _state.raised = _state.ended = True
     raise EndedAtOnce

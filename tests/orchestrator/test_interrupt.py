@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+import ray
 
+from conf.schema import ClusterConf
 from orchestrator import interrupt
+from orchestrator.cluster import Cluster
+from orchestrator.handles import Handle, wait_all
 from orchestrator.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
 
 
@@ -51,6 +58,25 @@ def test_a_wait_under_way_ends() -> None:
     with pytest.raises(Interrupted), saving("saved"), waiting_here():
         signal.raise_signal(signal.SIGINT)
         pytest.fail("went on waiting")
+
+
+def test_a_long_wait_of_ray_ends_the_same_way() -> None:
+    """Ray's own loop, after a second in it, raises a KeyboardInterrupt of its own in place of the handler's."""
+    with Cluster(ClusterConf()):
+        sleeper = Handle(ray.remote(num_cpus=0)(Sleeper).remote(), "sleeper", 600.0)
+        assert sleeper.call("sleep", 0).wait() == 0
+        for wait in (lambda future: future.wait(), lambda future: wait_all([future])):
+            interrupt.install()
+            timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+            with pytest.raises(Interrupted), saving("saved"):
+                timer.start()
+                wait(sleeper.call("sleep", 500))
+
+
+class Sleeper:
+    def sleep(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
 
 
 def test_work_that_never_waits_again_is_finished_first() -> None:
