@@ -127,7 +127,8 @@ def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path], not_interrup
     assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
     assert f"thinkless train resume={folder}" in line and len(line) < 600
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
-    assert int(checkpoints(folder)[-1].removeprefix("step_")) >= begin + 3
+    due = (begin + 3) // 3 * 3  # run.save_every=3, wherever the interruption saved
+    assert int(checkpoints(folder)[-1].removeprefix("step_")) >= due
 
 
 def test_an_interruption_changes_nothing(interrupted: tuple[Watched, Path], not_interrupted: Path) -> None:
