@@ -33,6 +33,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST_S", "EVERY_S", "REDRAW_S"):
         monkeypatch.setattr(module, name, 0.01)
     monkeypatch.setattr(module, "LONG_S", 0.0)
+    monkeypatch.setattr(module, "_enabled", True)  # a command called in this process may have silenced it
 
 
 def test_a_log_says_what_is_waited_for_again_and_again() -> None:
