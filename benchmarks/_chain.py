@@ -119,7 +119,7 @@ def teach(folder: Path, chain: Chain, longest: int, steps: int, say: Callable[[s
     import torch
     from transformers import AutoModelForCausalLM
 
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     if (folder / "done").is_file():
         return

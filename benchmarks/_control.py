@@ -19,15 +19,15 @@ import numpy as np
 
 from benchmarks._figures import figure, say
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
+from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from learner.pack import pack
 from orchestrator.train import fewer_collections
-from reward.panel import Panel
+from reward.grader import Panel
 from reward.verdict import Judged, Outcome, Verdict
+from rollout.data.stream import PromptStream
 from rollout.mode import Mode
+from rollout.request import MODES, Sampled, Sampling, Share
 from rollout.sampler import Sampler
-from rollout.share import MODES, Sampled, Sampling, Share
-from rollout.stream import PromptStream
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
 STEPS = (1024, 4096, 16384, 65536, 262144)  # trajectories a step

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks._figures import figure, say
 from benchmarks._learner_setup import GRPO, LONGEST, QWEN, as_batch, make_group, started_worker
 from conf.schema import Device, Dtype, LearnerConf
-from learner.flops import Shape, device_peak
-from learner.memory import PeakMemory
+from learner.data.flops import Shape, device_peak
+from learner.metrics.memory import PeakMemory
 
 
 def gpu(small: bool) -> None:
@@ -42,7 +42,7 @@ def utilization(shape: Shape, device: Any, tokens: int, dtype: Dtype, peak: floa
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from learner.effort import effort
+    from learner.metrics.efficiency import effort
 
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

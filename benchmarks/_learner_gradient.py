@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks._figures import figure, say
 from benchmarks._learner_setup import model_folder
 from conf.schema import AlgorithmConf, LearnerConf, RandomModelConf
+from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from learner.pack import pack
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests" / "learner"))  # for the ranks' processes, too
 

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks._figures import figure, say
 from benchmarks._learner_setup import LONGEST, QWEN
 from conf.schema import LearnerConf
-from learner.memory import reset_resident_peak, resident, resident_peak
+from learner.metrics.memory import reset_resident_peak, resident, resident_peak
 
 COUNTS = (1024, 2048, 4096, 8192, 16_384, LONGEST)  # tokens
 KINDS = ("own", "full", "tiled")
@@ -85,7 +85,7 @@ def own_logprobs(hidden: Any, weight: Any, ids: Any, advantages: Any) -> None:
     """`_ChunkedLogProbs` as the learner calls it, with its default chunk."""
     import torch
 
-    from learner.logprob import LogProbHead
+    from learner.model.logprob import LogProbHead
 
     states = torch.cat([hidden, hidden[-1:]])  # entry i of the answer speaks of token i: one token before the first
     tokens = torch.cat([ids[:1], ids])

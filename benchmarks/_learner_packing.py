@@ -12,13 +12,13 @@ import numpy as np
 
 from benchmarks._figures import figure
 from benchmarks._learner_setup import LONGEST, QWEN
-from learner.flops import tokens_only
-from learner.pack import pack, packing
+from learner.data.flops import tokens_only
+from learner.data.pack import pack, packing
 
 
 def packed(small: bool) -> None:
     """512 answers, half short, half long with a heavy tail up to 24,576 tokens, over 8 ranks."""
-    from learner.batch import Sequence
+    from learner.data.batch import Sequence
     from learner.loss import Totals
 
     found: dict[str, list[Any]] = {"": [], "_by_tokens": []}

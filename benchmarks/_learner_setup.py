@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from conf.schema import AlgorithmConf, ArithmeticConf, Dtype, Form, LearnerConf, Loss, ModelConf, RandomModelConf
-from learner.batch import TrainBatch
-from learner.flops import Shape, tokens_only
+from learner.data.batch import TrainBatch
+from learner.data.flops import Shape, tokens_only
+from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from learner.pack import pack
 from rollout.mode import Mode
 
 QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)  # Qwen2.5-1.5B
@@ -45,8 +45,8 @@ def make_group(prompt: np.ndarray, responses: list[np.ndarray], rng: np.random.G
 
 def quickstart_groups(tokenizer: Any, prompts: int = 32) -> list[Any]:
     """One step's trajectories of the quickstart: its questions, half of the siblings thinking, half short."""
-    from rollout.arithmetic import question_at, short_answer, think_answer
-    from rollout.tokens import training_example
+    from rollout.data.arithmetic import question_at, short_answer, think_answer
+    from rollout.data.tokens import training_example
 
     rng, groups = np.random.default_rng(0), []
     for index in range(prompts):
@@ -69,7 +69,7 @@ def ragged_groups(prompts: int, median: float, longest: int, prompt_tokens: tupl
 
 
 def model_folder(folder: Any, shape: RandomModelConf, seed: int = 0) -> str:
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     return random_model(folder, shape, ModelConf(), seed)
 

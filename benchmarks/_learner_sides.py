@@ -16,8 +16,8 @@ from benchmarks._figures import say
 from benchmarks._learner_setup import GRPO, LONGEST
 from benchmarks._trl_environment import trl_packages
 from conf.schema import LearnerConf, ModelConf
-from learner.batch import TrainBatch
-from learner.siblings import origins
+from learner.data.batch import TrainBatch
+from learner.data.shared_prefix import origins
 
 
 class Bare:
@@ -26,7 +26,7 @@ class Bare:
     def __init__(self, path: str, conf: LearnerConf, plain: bool):
         import torch
 
-        from learner.model import load_policy
+        from learner.model.policy import load_policy
 
         self.policy, self.conf, self.plain = load_policy(path, "float32").train(), conf, plain
         self.optimizer = torch.optim.AdamW(
@@ -52,7 +52,7 @@ class Bare:
     def _logprobs(self, mb: Any) -> Any:
         import torch
 
-        from learner.attention import Layout
+        from learner.model.attention import Layout
 
         ids, places, response = map(torch.from_numpy, (mb.token_ids, mb.position_ids, mb.response))
         layout = Layout(list(mb.lengths), origins=None if self.plain else origins(mb))
@@ -87,7 +87,7 @@ class Trl:
         from trl import GRPOConfig, GRPOTrainer
         from trl.trainer.utils import pad, split_tensor_dict
 
-        from rollout.tokens import load_tokenizer
+        from rollout.data.tokens import load_tokenizer
 
         trajectories = [t for group in groups for t in group.trajectories]
         parts = len(trajectories) // size

@@ -32,14 +32,14 @@ from benchmarks._learner_setup import (
 )
 from benchmarks._learner_sides import Bare, Ours, check_same, make_trl, weights_of
 from conf.schema import LearnerConf, ModelConf, RandomModelConf
-from learner.memory import GIB, resident
-from learner.pack import packing
+from learner.data.pack import packing
+from learner.metrics.memory import GIB, resident
 
 GOALS = {"torch": 0.9, "trl": 2.0}
 
 
 def update(small: bool) -> None:
-    from rollout.tokens import load_tokenizer
+    from rollout.data.tokens import load_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
         path = model_folder(Path(scratch) / "model", RandomModelConf())
@@ -118,13 +118,13 @@ def compare(name: str, path: str, groups: list[Any], folder: Path, rounds: int, 
 @contextlib.contextmanager
 def computed_anew() -> Iterator[None]:
     """Here every sibling's prompt is packed and computed for itself."""
-    with patch("learner.siblings.WORTH", math.inf):
+    with patch("learner.data.shared_prefix.WORTH", math.inf):
         yield
 
 
 def sharing(small: bool) -> None:
     """The quickstart's step, then prompts of 400 to 600 tokens with answers of 8 to 1,024, median 120."""
-    from rollout.tokens import load_tokenizer
+    from rollout.data.tokens import load_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
         path = model_folder(Path(scratch) / "model", RandomModelConf())
@@ -209,7 +209,7 @@ def scaling(small: bool) -> None:
 
 
 def growth(small: bool) -> None:
-    from rollout.tokens import load_tokenizer
+    from rollout.data.tokens import load_tokenizer
 
     early, late = (2, 4) if small else (20, 200)
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:

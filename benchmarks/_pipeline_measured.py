@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._pipeline_model import Batch, EngineCosts
-from orchestrator.busy import Actor, by_kind
-from orchestrator.trace import read
+from orchestrator.tracking.chrome_trace import read
+from orchestrator.tracking.utilization import Actor, by_kind
 
 SIBLINGS, PROMPTS, ROUNDS = 32, 24, 4  # of the library: 96 prompts, 768 sequences asked for at a time
 FEW = (1, 2, 4, 8, 12, 16) * 3  # sequences asked for at a time, for the step time of a batch's last ones
@@ -58,11 +58,11 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
     """
     from conf.compose import from_file
     from reward.groups import group_trajectories
-    from reward.judge import Judge
+    from reward.worker import Judge
+    from rollout.data.stream import PromptStream
+    from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
     from rollout.engine import Engine, Request, Sample
-    from rollout.share import Sampling, Share
-    from rollout.stream import PromptStream
-    from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
+    from rollout.request import Sampling, Share
     from rollout.worker import RolloutWorker
 
     turns: list[tuple[int, int, int, float]] = []

@@ -6,7 +6,7 @@ In: what each part costs (`Costs`), how many engines there are, how long answers
 It follows the code: `rollout.sampler` (groups longest expected first, each to the worker with the fewest expected
 tokens outstanding; expectations are running means by kind of prompt), `rollout.worker` (older batches begin first, at
 most `max_num_seqs` side by side, nothing begins before the weights its share was asked with, new weights between two
-engine steps: keep, recompute or drain), `orchestrator.ahead` and `orchestrator.loop` (batches consumed whole and in
+engine steps: keep, recompute or drain), `orchestrator.training.batch_queue` and `orchestrator.training.loop` (batches consumed whole and in
 order; with `max_staleness` 0 the loop waits for its pushes, otherwise for those of the step before).
 
 A step of an engine samples one token for each of n running sequences and takes

@@ -16,7 +16,7 @@ Nothing here was measured on a GPU. What is assumed, and where it comes from:
   sequences at 70 % of that bandwidth or, if that is more, multiplies at 60 % of that peak; the host adds 4 ms and 20
   us a sequence (scheduling is not asynchronous here: a token's version would be a guess). Prefill at 40 % of the
   peak.
-- Learner: FLOPs by `learner.flops`, 5.5 forward passes' worth (forward, backward, checkpointing, reference, old
+- Learner: FLOPs by `learner.data.flops`, 5.5 forward passes' worth (forward, backward, checkpointing, reference, old
   log-probs of the second half) at 40 % of the peak; the rank with the longest sequence is waited for. Each
   micro-batch's gradients are reduced and each optimizer step's parameters gathered: 3.55 GB at 300 GB/s in a host of
   8 GPUs, 100 GB/s between hosts, none of it hidden, and 10 us for each rank.
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
-from learner.flops import Shape
+from learner.data.flops import Shape
 
 SHAPE = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)
 PARAMETERS, WEIGHTS_GB, READ_GB = 1.78e9, 3.55, 3.09  # a step does not read the embeddings
@@ -65,8 +65,8 @@ class Driver:
 def measured_driver(per_s: float) -> Driver:
     """per_s: trajectories of 46 tokens a second."""
     from conf.schema import AlgorithmConf
+    from learner.data.pack import balanced, pack
     from learner.objective import optimizer_steps
-    from learner.pack import balanced, pack
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.prompt import Prompt

@@ -37,9 +37,9 @@ from conf.schema import ClusterConf, Dtype, LearnerConf, ModelConf, RandomModelC
 from learner.learner import Learner
 from learner.worker import LearnerWorker
 from rollout.mode import ControlTokens
+from rollout.request import Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampling
-from rollout.weights import Route, Weights
+from rollout.weight_sync.weights import Route, Weights
 from rollout.worker import RolloutWorker
 
 ROOT = Path(sys.path[0])
@@ -63,7 +63,7 @@ def large_model(folder: Path) -> str:
 
 def small_model(folder: Path) -> str:
     """The quickstart's."""
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     return random_model(folder, RandomModelConf(), ModelConf(), 0)
 
@@ -113,7 +113,7 @@ class Engined(RolloutWorker):
 
 
 def started_learner(cluster: Any, path: str, model: ModelConf, conf: LearnerConf, route: Route) -> tuple[Learner, Any]:
-    from orchestrator.handles import wait_all
+    from orchestrator.cluster.handles import wait_all
 
     ranks = cluster.learner_ranks(conf, Rank, [[conf, model, path, 0, 1.0, 1]])
     learner = Learner(ranks, conf, wait_all=wait_all, route=route)
@@ -123,7 +123,7 @@ def started_learner(cluster: Any, path: str, model: ModelConf, conf: LearnerConf
 
 def pushed(sampler: Sampler, learner: Learner, version: int) -> float:
     """Seconds of a whole push."""
-    from orchestrator.handles import wait_all
+    from orchestrator.cluster.handles import wait_all
 
     begin = time.perf_counter()
     wait_all(sampler.load(learner.publish(version), version))
@@ -144,8 +144,8 @@ def compared(name: str, push: Callable[[], float], other: Callable[[], float], r
 def large_push(rounds: int, transport: Transport, small: bool) -> dict[str, float]:
     """push_vs_memcpy, push_vs_reload and what they are made of. small: the quickstart's model, one worker, and
     push_quickstart_ms from the same."""
-    from orchestrator.cluster import Cluster, started
-    from orchestrator.handles import wait_all
+    from orchestrator.cluster.cluster import Cluster, started
+    from orchestrator.cluster.handles import wait_all
 
     model = ModelConf(dtype=Dtype.bfloat16)
     conf = LearnerConf(zero_stage=1)
@@ -187,7 +187,7 @@ def large_push(rounds: int, transport: Transport, small: bool) -> dict[str, floa
 
 def small_push(pushes: int, transport: Transport) -> float:
     """Median milliseconds of a push of the quickstart's model."""
-    from orchestrator.cluster import Cluster, started
+    from orchestrator.cluster.cluster import Cluster, started
 
     rollout, route = RolloutConf(), Route(transport, 1)
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder, Cluster(ClusterConf()) as cluster:

@@ -38,7 +38,7 @@ import numpy as np
 from benchmarks._figures import add_small, figure, say, without_goals
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
-from rollout.share import Sampling, derive_seed
+from rollout.request import Sampling, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
@@ -49,7 +49,7 @@ def make_model(folder: Path) -> str:
     """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..512."""
     from safetensors.torch import load_file, save_file
 
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     random_model(folder, RandomModelConf(), ModelConf(), SEED)
     weights = load_file(folder / "model.safetensors")
@@ -196,9 +196,9 @@ def pin(pid: int, core: int) -> None:
 def in_flight(model: str, threads: int, rounds: int, shrink: int) -> None:
     """In its own process: one engine with 256 sequences under way, with and without a push every 20 of 200 steps.
     shrink: of the sequences and the steps."""
-    from learner.model import load_policy
+    from learner.model.policy import load_policy
     from rollout.engine import Engine, Request
-    from rollout.weights import flatten
+    from rollout.weight_sync.weights import flatten
 
     many, steps_each = 256 // shrink, 200 // shrink
     conf = RolloutConf(threads=threads, max_num_seqs=many)
@@ -282,7 +282,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
-    from orchestrator.cluster import Cluster, started
+    from orchestrator.cluster.cluster import Cluster, started
     from rollout.mode import ControlTokens
     from rollout.sampler import Sampler
     from rollout.worker import RolloutWorker

@@ -60,7 +60,7 @@ def short_run(staleness: int, root: Path) -> Path:
     folder = root / short_name(staleness)
     if (folder / "model").is_dir():
         return folder
-    command = [sys.executable, "-m", "orchestrator.cli", "train", *SHORT, *(AHEAD if staleness else []),
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *SHORT, *(AHEAD if staleness else []),
                f"run.root={root}", f"run.name={folder.name}", f"warmup.cache={root}/short-warmup"]  # fmt: skip
     say(" ".join(command))
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)

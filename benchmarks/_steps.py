@@ -42,8 +42,8 @@ CORES = {"ray::RolloutWorker": 0, "ray::LearnerWorker": 1}
 
 def measure(root: Path, scratch: Path, small: bool) -> None:
     """scratch: where runs go; in the small form, where short ones are found, too."""
-    from orchestrator.busy import STAGES, WORK, by_kind
-    from orchestrator.trace import read
+    from orchestrator.tracking.chrome_trace import read
+    from orchestrator.tracking.utilization import STAGES, WORK, by_kind
 
     speeds, ratios = {}, {}
     for (staleness, kind), more in RUNS.items():
@@ -80,7 +80,7 @@ def measure(root: Path, scratch: Path, small: bool) -> None:
 
 
 def train(root: Path, scratch: Path, staleness: int, name: str, overrides: list[str]) -> Path:
-    command = [sys.executable, "-m", "orchestrator.cli", "train", *overrides, f"run.root={scratch}", f"run.name={name}",
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *overrides, f"run.root={scratch}", f"run.name={name}",
                f"warmup.cache={scratch}/warmup"]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=sys.stderr, start_new_session=True)
     if staleness:

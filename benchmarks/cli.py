@@ -19,7 +19,7 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._figures import add_small, figure, say, without_goals
-from orchestrator.cli import COMMANDS
+from orchestrator.commands.cli import COMMANDS
 
 GOAL_S = 2.0
 CONFIGURED = ("quickstart", "warmup", "train", "evaluate")
@@ -31,7 +31,7 @@ def seconds(arguments: list[str], code: int, rounds: int) -> float:
     for _ in range(rounds + 1):
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", *arguments], cwd=sys.path[0], capture_output=True
+            [sys.executable, "-m", "orchestrator.commands.cli", *arguments], cwd=sys.path[0], capture_output=True
         )
         measured.append(time.perf_counter() - start)
         if done.returncode != code:

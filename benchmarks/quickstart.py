@@ -58,10 +58,10 @@ def main() -> None:
 
 def run(seed: int, folder: Path, warmup: Path, overrides: list[str]) -> None:
     """A run into `folder`, from a warm-up into `warmup`, which holds none yet."""
-    from orchestrator.summary import summarize_evaluation
+    from orchestrator.tracking.summary import summarize_evaluation
 
     shared_before = shared_memory()
-    command = [sys.executable, "-m", "orchestrator.cli", "quickstart", f"run.seed={seed}", f"run.root={folder.parent}",
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "quickstart", f"run.seed={seed}", f"run.root={folder.parent}",
                f"run.name={folder.name}", f"warmup.cache={warmup}", *overrides]  # fmt: skip
     begin = time.time()
     process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, start_new_session=True)
@@ -89,7 +89,7 @@ def run(seed: int, folder: Path, warmup: Path, overrides: list[str]) -> None:
 
 def phases(folder: Path, warmup: Path, begin: float, end: float) -> dict[str, float]:
     """Seconds of each part of a run that began and ended then (seconds since the epoch); together end - begin."""
-    from orchestrator.trace import read
+    from orchestrator.tracking.chrome_trace import read
 
     trace = read(folder / "timeline.json")
     (done,) = warmup.glob("*/warmup.json")

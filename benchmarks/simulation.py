@@ -78,7 +78,7 @@ SAME = (
 def train(setting: Setting, root: Path, cache: Path) -> Path:
     """A real run; returns its folder."""
     folder, log = root / setting.name, root / f"{setting.name}.log"
-    command = [sys.executable, "-m", "orchestrator.cli", "train", "experiment=quickstart", f"run.root={root}",
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", "experiment=quickstart", f"run.root={root}",
                f"run.name={setting.name}", f"warmup.cache={cache}", *SAME, *setting.overrides()]  # fmt: skip
     begin = time.monotonic()
     with log.open("w") as file:

@@ -120,7 +120,7 @@ class TRL:
         self, case: Case, model: Path, prompts: list[str], python: Path, log: Path, trajectories: int = TRAJECTORIES
     ):
         """trajectories: of a step."""
-        from rollout.tokens import ASSISTANT, USER
+        from rollout.data.tokens import ASSISTANT, USER
 
         job = {
             "model": str(model), "group_size": GROUP, "trajectories": trajectories, "micro_batch": case.micro_batch,
@@ -180,7 +180,7 @@ def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides:
     data, log = scratch / "prompts.jsonl", scratch / "thinkless.log"
     write_prompts(data, prompts)
     name = f"{case.name}-{len(list(scratch.iterdir()))}"
-    command = [sys.executable, "-m", "orchestrator.cli", "train", f"run.root={scratch}", f"run.name={name}"]
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", f"run.root={scratch}", f"run.name={name}"]
     command += [*settings_of(case, model, data, workers), *overrides]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=clean_environment() | {"PYTHONPATH": str(ROOT)},

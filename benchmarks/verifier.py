@@ -3,7 +3,7 @@
 Both graders see the same labelled cases in the same run, each in a fresh process pinned to one core, one cold pass, no
 cache. Figures, one JSON line each on stdout (progress goes to stderr):
 
-    verifier_per_s, verifier_accuracy, verifier_false_positives     reward.grade:correct on the labelled cases
+    verifier_per_s, verifier_accuracy, verifier_false_positives     reward.grading.grade:correct on the labelled cases
     math_verify_per_s, math_verify_accuracy, ..._false_positives    math-verify (gold in $...$, its own 5 s time limit)
     verifier_vs_math_verify        ratio of the two speeds
     verifier_integers_per_s        boxed integers, extraction included
@@ -131,7 +131,7 @@ def grade_here(grader: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
     """One cold pass in this process, pinned to one core: seconds and verdicts."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if grader == "ours":
-        from reward.grade import correct
+        from reward.grading.grade import correct
     else:
         from math_verify import parse, verify
 
@@ -169,7 +169,7 @@ def labelled(cases: list[dict[str, Any]]) -> None:
 
 
 def integers(count: int = 200_000) -> None:
-    from reward.grade import correct
+    from reward.grading.grade import correct
 
     responses = [f"\\boxed{{{i * 7919 % 100_003}}}" for i in range(count)]
     start = time.perf_counter()
@@ -233,9 +233,9 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
     from tqdm import tqdm
 
     from conf.schema import RewardConf
-    from reward.answer import boxed
-    from reward.judge import Judge
+    from reward.grading.answer import boxed
     from reward.verdict import Outcome, Verdict
+    from reward.worker import Judge
     from rollout.mode import Mode
     from rollout.trajectory import Finish
 
@@ -298,8 +298,8 @@ def exact(text: str) -> Fraction | None:
 
 
 def golds(found: list[str], pairs: int = 5_000) -> None:
-    from reward.equivalence import equivalent
-    from reward.grade import correct
+    from reward.grading.equivalence import equivalent
+    from reward.grading.grade import correct
 
     say(f"{len(found)} different golds")
     unlike = [gold for gold in found if not correct(f"\\boxed{{{gold}}}", gold)]

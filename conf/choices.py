@@ -69,14 +69,14 @@ class Device(Enum):
 
 
 class Placement(Enum):
-    """Who sits on which GPU (see `orchestrator.placement`)."""
+    """Who sits on which GPU (see `orchestrator.cluster.placement`)."""
 
     split = "split"  # samplers and learner ranks have GPUs of their own
     shared = "shared"  # every GPU holds a sampler (or a tensor-parallel part of one) and a learner rank, in turns
 
 
 class Transport(Enum):
-    """How weights go from the learner to the samplers (see `rollout.weights.transport`)."""
+    """How weights go from the learner to the samplers (see `rollout.weight_sync.weights.transport`)."""
 
     auto = "auto"  # decided by the devices and the placement
     object_store = "object_store"  # through Ray's shared memory: one copy for each host, read there by all its workers

@@ -42,7 +42,7 @@ class RunConf:
     record: list[int] = field(default_factory=list)  # steps that are recorded whole, for `thinkless replay`
     check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
     check_max_abs: float | None = None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
-    check_mean_abs: float | None = None  # its mean, nats; null: by dtype (orchestrator/agreement.py)
+    check_mean_abs: float | None = None  # its mean, nats; null: by dtype (orchestrator/training/logprob_check.py)
 
 
 @dataclass
@@ -102,11 +102,11 @@ class DataConf:
     """Training problems."""
 
     path: Any = None  # file, folder, glob, address (s3://...), hub data set, or a list of them; null: arithmetic
-    revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/reading.py
+    revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/data/dataset_rows.py
     subset: str | None = None  # hub data set's configuration name; null: the pinned one
     split: str | None = None  # of a hub data set or a folder with several; null: the pinned one, the only one
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, answer, level?, uid?} or None to skip
-    problem_column: str | None = None  # "column" or "column.field"; null: the usual names (rollout/layouts.py)
+    problem_column: str | None = None  # "column" or "column.field"; null: the usual names (rollout/data/layouts.py)
     answer_column: str | None = None  # null: the usual names, answer first
     level_column: str | None = None  # null: level, difficulty when present
     system_turn: SystemTurn | None = None  # drop or prepend, for chats that have one; null: such rows are unusable

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from conf.schema import Device, Dtype, LearnerConf
-from learner.model import Policy
-from learner.residence import Kind, Residence
-from rollout.weights import MIB, buckets
+from learner.model.policy import Policy
+from learner.offload import Kind, Residence
+from rollout.weight_sync.weights import MIB, buckets
 
 
 def join_process_group(rank: int, ranks: int, address: str, port: int, device: Device, timeout_s: float) -> None:
@@ -130,7 +130,7 @@ class Engine:
         return out
 
     def rest(self, kind: Kind) -> int:
-        """Give the device's memory to others (see `learner.residence`). Returns the bytes at rest."""
+        """Give the device's memory to others (see `learner.offload`). Returns the bytes at rest."""
         if self.conf.zero_stage == 3 and self.residence.resting != "all":
             self.deepspeed.empty_partition_cache()
         return self.residence.rest(kind)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from conf.schema import AlgorithmConf, LearnerConf, Old, Transport
-from learner.batch import MicroBatch, TrainBatch
-from learner.effort import effort
-from learner.flops import Shape, tokens_only
-from learner.report import StepReport
+from learner.data.batch import MicroBatch, TrainBatch
+from learner.data.flops import Shape, tokens_only
+from learner.metrics.efficiency import effort
+from learner.metrics.report import StepReport
+from rollout.base.gpu_sharing import Turns
 from rollout.sampler import Future, Handle
-from rollout.turns import Turns
-from rollout.weights import Door, Offer, Push, Route
+from rollout.weight_sync.weights import Door, Offer, Push, Route
 
 WaitAll = Callable[[list[Any]], list[Any]]
 

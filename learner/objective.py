@@ -14,7 +14,7 @@ import numpy as np
 
 from conf.schema import AlgorithmConf, Loss
 from learner.advantage import advantages
-from learner.batch import Sequence
+from learner.data.batch import Sequence
 from learner.loss import Totals, degrpo, dr_grpo, grpo
 from reward.group import Group
 from rollout.mode import Mode

@@ -17,27 +17,27 @@ import torch
 from torch import Tensor
 
 from conf.schema import AlgorithmConf, Device, Dtype, LearnerConf, ModelConf, Old
-from learner import lora
-from learner.attention import Layout
-from learner.batch import MicroBatch
+from learner.data.batch import MicroBatch
+from learner.data.flops import device_peak
+from learner.data.shared_prefix import origins
 from learner.engine import Engine, join_process_group
-from learner.flops import device_peak
 from learner.loss.surrogate import policy_losses
-from learner.memory import PeakMemory
-from learner.model import Policy, load_policy
-from learner.parity import refuse_different
-from learner.publish import Publisher
+from learner.metrics.loss_metrics import Sums
+from learner.metrics.memory import PeakMemory
+from learner.metrics.nonfinite import Watch
+from learner.metrics.report import StepReport, bad_steps
+from learner.model import lora
+from learner.model.attention import Layout
+from learner.model.parity import refuse_different
+from learner.model.policy import Policy, load_policy
+from learner.model.reference import frozen, on_device
+from learner.model.sequence_parallel import shard
+from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
-from learner.reference import frozen, on_device
-from learner.report import StepReport, bad_steps
-from learner.residence import Kind
 from learner.schedule import learning_rate
-from learner.shard import shard
-from learner.siblings import origins
-from learner.sums import Sums
-from learner.watch import Watch
-from rollout.timeline import Span, Spans, spent
-from rollout.weights import Door, Route, Weights
+from learner.weight_sender import Publisher
+from rollout.base.spans import Span, Spans, spent
+from rollout.weight_sync.weights import Door, Route, Weights
 
 
 class LearnerWorker:
@@ -52,7 +52,7 @@ class LearnerWorker:
         longest: int = 0,
     ):
         """path: Hugging Face folder; temperature: of the rollouts; total_updates: optimizer steps of the whole
-        schedule; longest: tokens of the longest sequence to come (see `learner.parity`)."""
+        schedule; longest: tokens of the longest sequence to come (see `learner.model.parity`)."""
         if conf.device is Device.cpu:
             torch.set_num_threads(conf.threads)
         self.conf, self.model, self.path, self.rank = conf, model, path, rank

@@ -1,16 +1,16 @@
 """thinkless train: builds the parts from the configuration and runs the loop.
 
 In: configuration. Out: a run folder (metrics, samples, checkpoints, best and final model, evaluation, report).
-Must not know: what a step does (orchestrator.loop).
+Must not know: what a step does (orchestrator.training.loop).
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from orchestrator.interpreter import ensure_interpreter
+    from orchestrator.commands.interpreter import ensure_interpreter
 
     ensure_interpreter("orchestrator.train")  # a Ray job's python may be another than the project's
-    from orchestrator.cli import module_main
+    from orchestrator.commands.cli import module_main
 
     module_main("train")  # the settings are checked before anything heavy is imported
 
@@ -24,44 +24,44 @@ from typing import Any
 
 from conf.schema import Config, ModelConf, Placement
 from conf.shell import command_line
-from learner.flops import read_shape
+from learner.data.flops import read_shape
 from learner.learner import Learner
-from learner.prepare import prepared_model
+from learner.model.prepare_model import prepared_model
 from learner.worker import LearnerWorker
-from orchestrator import folder as run_folders
-from orchestrator.agreement import Agreement
-from orchestrator.board import Board
-from orchestrator.checkpoint import Store
-from orchestrator.cluster import Cluster, listening_on, started
-from orchestrator.door import located, refuse_unreadable
-from orchestrator.errors import RunError
-from orchestrator.handles import Handle, wait_all
-from orchestrator.interrupt import EndedAtOnce, Interrupted, saving
-from orchestrator.lock import Taken, locked
-from orchestrator.loop import train
-from orchestrator.problems import Problems, load_all_problems, refuse_foreign_warmup
-from orchestrator.record import Recorder
+from orchestrator.base.errors import RunError
+from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
+from orchestrator.base.lock import Taken, locked
+from orchestrator.base.waiting import enable, waiting
+from orchestrator.cluster.cluster import Cluster, listening_on, started
+from orchestrator.cluster.colocation import SharedTurns
+from orchestrator.cluster.handles import Handle, wait_all
+from orchestrator.cluster.latest_weights import Board
+from orchestrator.commands.preflight import located, refuse_unreadable
+from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
+from orchestrator.commands.warmup import warm_up
+from orchestrator.replay.recorder import Recorder
 from orchestrator.report import write_report
-from orchestrator.resume import ended, refuse_changed
-from orchestrator.summary import doubts, has_goals
-from orchestrator.timeline import Timeline
-from orchestrator.tracker import Tracker
-from orchestrator.turns import SharedTurns
-from orchestrator.unjudged import FILE as UNJUDGED
-from orchestrator.unjudged import Unjudged
-from orchestrator.validate import Evaluator, Validator
-from orchestrator.waiting import enable, waiting
-from orchestrator.warmup import warm_up
-from reward.judge import Judge
-from reward.panel import Panel
+from orchestrator.tracking.summary import doubts, has_goals
+from orchestrator.tracking.timeline import Timeline
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.training import run_dir as run_folders
+from orchestrator.training.checkpoint import Store
+from orchestrator.training.evaluation import Evaluator, Validator
+from orchestrator.training.logprob_check import Agreement
+from orchestrator.training.loop import train
+from orchestrator.training.resume import ended, refuse_changed
+from orchestrator.training.unjudged import FILE as UNJUDGED
+from orchestrator.training.unjudged import Unjudged
+from reward.grader import Panel
+from reward.worker import Judge
+from rollout.base.errors import BadInput
+from rollout.base.gpu_sharing import Turns
+from rollout.data.stream import PromptStream, as_prompts
+from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
 from rollout.engine import Engine
-from rollout.errors import BadInput
+from rollout.request import Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampling
-from rollout.stream import PromptStream, as_prompts
-from rollout.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
-from rollout.turns import Turns
-from rollout.weights import route
+from rollout.weight_sync.weights import route
 from rollout.worker import RolloutWorker
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reward.verdict import Failure
-from rollout.function import load_function, one_line
+from rollout.base.load_function import load_function, one_line
 
 _TRACEBACK_CHARS = 4000
 

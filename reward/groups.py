@@ -14,7 +14,7 @@ import numpy as np
 
 from conf.schema import RewardConf
 from reward.group import Group
-from reward.scheme import reward_of
+from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.trajectory import Trajectory
 

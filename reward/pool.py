@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from reward.cell import Call, Cell
-from rollout.errors import BadInput
+from reward.sandbox import Call, Cell
+from rollout.base.errors import BadInput
 
 
 class Status(Enum):

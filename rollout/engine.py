@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from conf.schema import Device, ModelConf, RolloutConf
-from rollout.errors import BadInput, in_one_line
-from rollout.tokens import refuse_absent
-from rollout.weights import Offer, Weights
+from rollout.base.errors import BadInput, in_one_line
+from rollout.data.tokens import refuse_absent
+from rollout.weight_sync.weights import Offer, Weights
 
 MEMORY = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
 
@@ -53,7 +53,7 @@ class Engine:
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        from rollout.port import PORT, Receiver
+        from rollout.weight_sync.vllm_receiver import PORT, Receiver
 
         self.conf, self.ends = conf, list(ends)
         self.version = 0
@@ -84,7 +84,7 @@ class Engine:
             "async_scheduling": False,  # no token may be under way when weights change: its version would be a guess
         }
         if conf.tensor_parallel > 1:  # one process for each part, children of this one
-            arguments["worker_extension_cls"] = "rollout.port.Extension"
+            arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.Extension"
         if conf.device is Device.cpu:
             arguments["kv_cache_memory_bytes"] = int(conf.kv_cache_gib * 2**30)
             # A seeded request whose prompt (or, put back for want of memory, whose prompt and answer so far) is split
@@ -158,7 +158,7 @@ class Engine:
         return [samples[key] for key in range(len(requests))]
 
     def load(self, weights: Weights | Offer, recompute: bool = False) -> None:
-        """Replace all weights (see `rollout.port`), between two steps.
+        """Replace all weights (see `rollout.weight_sync.vllm_receiver`), between two steps.
 
         Sequences under way go on from their tokens so far, each with its own random generator where it stood. Their
         keys and values stay as the old weights made them, or are computed anew by the new weights (recompute). Cached

@@ -24,7 +24,7 @@ class ControlTokens:
     short: int
     think_end: int
     eos: int  # the tokenizer's own end of sequence, which a warm-up teaches
-    other_ends: tuple[int, ...] = ()  # that end a response as well (`rollout.ends`)
+    other_ends: tuple[int, ...] = ()  # that end a response as well (`rollout.data.end_tokens`)
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Prompt: what the policy is asked. (The stream that makes prompts is in `rollout.stream`.)"""
+"""Prompt: what the policy is asked. (The stream that makes prompts is in `rollout.data.stream`.)"""
 
 from __future__ import annotations
 

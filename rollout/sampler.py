@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rollout.base.gpu_sharing import Turns
 from rollout.prompt import Prompt
-from rollout.share import Sampling, Share
+from rollout.request import Sampling, Share
 from rollout.trajectory import Trajectory
-from rollout.turns import Turns
-from rollout.weights import Push
+from rollout.weight_sync.weights import Push
 
 MEMORY = 0.9  # of the running mean of lengths, for each batch
 URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were asked for

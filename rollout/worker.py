@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 
 from conf.schema import ModelConf, OnPush, RolloutConf
+from rollout.base.errors import EngineDied
+from rollout.base.spans import Span, Spans
 from rollout.engine import Engine, Request, Sample
-from rollout.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
-from rollout.pace import Pace
-from rollout.share import MODES, Sampled, Share, derive_seed
-from rollout.timeline import Span, Spans
-from rollout.weights import Offer, Weights
+from rollout.request import MODES, Sampled, Share, derive_seed
+from rollout.step_time import Pace
+from rollout.weight_sync.weights import Offer, Weights
 
 
 @dataclass(slots=True, eq=False)

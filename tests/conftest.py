@@ -21,7 +21,7 @@ import pytest
 from conf.schema import LearnerConf, ModelConf, RandomModelConf, RolloutConf
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
-from rollout.weights import Weights
+from rollout.weight_sync.weights import Weights
 
 RUNS = {"train": "a", "replay": "a", "job": "a", "on_policy": "b", "faults": "b", "turns": "b"}  # in orchestrator/
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quickstart's tokenizer
@@ -84,14 +84,14 @@ def local_handle() -> type[LocalHandle]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart's model with random weights: tied embeddings, 264 tokens, `CONTROL` its control tokens."""
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     return Path(random_model(tmp_path_factory.mktemp("tiny"), RandomModelConf(), ModelConf(), seed=0))
 
 
 @pytest.fixture(scope="session")
 def control(tiny_model: Path) -> ControlTokens:
-    from rollout.tokens import control_tokens, load_tokenizer
+    from rollout.data.tokens import control_tokens, load_tokenizer
 
     found = control_tokens(load_tokenizer(tiny_model, ModelConf()), ModelConf())
     assert found == CONTROL
@@ -136,8 +136,8 @@ def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="session")
 def _shared_worker(tiny_model: Path, make_worker: Callable[..., Any]) -> Shared:
-    from learner.model import load_policy
-    from rollout.weights import flatten
+    from learner.model.policy import load_policy
+    from rollout.weight_sync.weights import flatten
 
     policy = load_policy(str(tiny_model), "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]

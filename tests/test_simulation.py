@@ -17,8 +17,8 @@ from benchmarks._pipeline_model import Batch, Costs, Engine, EngineCosts, Pipeli
 from conf.schema import OnPush
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.request import Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampling
 from rollout.trajectory import Finish, Trajectory
 
 

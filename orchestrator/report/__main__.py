@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator import folder
 from orchestrator.report import write_report
-from rollout.errors import BadInput
+from orchestrator.training import run_dir
+from rollout.base.errors import BadInput
 
 USAGE = """usage: thinkless report [run.name=<run>] [run.root=<folder>]
 
@@ -22,13 +22,13 @@ def main(arguments: list[str]) -> None:
     if unknown:
         raise BadInput(f"thinkless report takes run.name=<run> and run.root=<folder>, got {' '.join(unknown)}")
     name = next((a.partition("=")[2] for a in arguments if a.startswith("run.name=")), None)
-    found: Path = folder.find(name, arguments) if name else folder.newest(arguments)
+    found: Path = run_dir.find(name, arguments) if name else run_dir.newest(arguments)
     print(f"report: {write_report(found)}")
-    if not folder.learning(found):
-        print(f"the run {folder.state(found)}: its figures begin with the first step")
+    if not run_dir.learning(found):
+        print(f"the run {run_dir.state(found)}: its figures begin with the first step")
 
 
 if __name__ == "__main__":
-    from orchestrator.cli import module_main
+    from orchestrator.commands.cli import module_main
 
     module_main("report")

@@ -12,10 +12,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.busy import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
 from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, percent, tick_text
-from orchestrator.trace import Recorded
-from rollout.timeline import Span
+from orchestrator.tracking.chrome_trace import Recorded
+from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
+from rollout.base.spans import Span
 
 LOOKS = {  # kind of span -> colour; in the order of the legend
     "sampling": "--a",

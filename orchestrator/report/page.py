@@ -20,8 +20,8 @@ from markupsafe import Markup
 from orchestrator.report import gantt
 from orchestrator.report.plots import Dot, Line, line_plot, number, percent, scatter_plot, stacked_plot
 from orchestrator.report.read import Record, Run, read_run
-from orchestrator.serving import ask_command, serve_command
-from orchestrator.summary import has_goals, interval, summarize_evaluation
+from orchestrator.tracking.serving import ask_command, serve_command
+from orchestrator.tracking.summary import has_goals, interval, summarize_evaluation
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
 MAX_CAUSES = 3  # of answers without a verdict, that are shown

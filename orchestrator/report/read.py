@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.trace import Recorded
-from orchestrator.trace import read as read_trace
+from orchestrator.tracking.chrome_trace import Recorded
+from orchestrator.tracking.chrome_trace import read as read_trace
 
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 

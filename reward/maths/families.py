@@ -9,8 +9,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.grammar import Node
 from reward.maths.meaning import NO_NUMBERS, is_name, names
+from reward.maths.parse.grammar import Node
 from reward.maths.value import Undefined, difference, evaluate, ratio, same
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.grammar import Node
+from reward.maths.parse.grammar import Node
 
 STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
 NO_NUMBERS = STRUCTURES | {"rel", "matrix"}

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.grammar import Node
 from reward.maths.meaning import children, constants, names, some
+from reward.maths.parse.grammar import Node
 from reward.maths.residues import same_residues
 from reward.maths.value import TooLarge, Undefined, evaluate, ratio, real, same
 

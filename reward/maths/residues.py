@@ -12,8 +12,8 @@ import random
 from collections.abc import Mapping
 from fractions import Fraction
 
-from reward.maths.grammar import Node
 from reward.maths.meaning import some
+from reward.maths.parse.grammar import Node
 from reward.maths.value import MAX_TERMS, Undefined, evaluate, real
 
 # p - 1 has no prime factor above 61, and so no number in the chain of Euler's phi below it has one

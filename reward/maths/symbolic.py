@@ -10,9 +10,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.grammar import Node
-from reward.maths.lexer import Unreadable
 from reward.maths.meaning import children, names, some
+from reward.maths.parse.grammar import Node
+from reward.maths.parse.lexer import Unreadable
 
 CALCULUS = ("int", "lim", "diff", "sum", "prod")
 _MAX_DIGITS = 6  # of any number: no tower or factorial of a large one is ever built
@@ -43,8 +43,8 @@ def worked_out(tree: Node) -> Node | None:
 def _closed_form(tree: Node) -> Node | None:
     import sympy
 
-    from reward.maths.grammar import parse
-    from reward.maths.spelling import tidy
+    from reward.maths.parse.grammar import parse
+    from reward.maths.parse.spelling import tidy
 
     if not _small(tree) or (tree[0] in ("sum", "prod") and not names(tree) and tree[3] != ("const", "oo")):
         return None  # a finite sum of numbers is `value`'s, or too long

@@ -17,8 +17,8 @@ from typing import Any
 
 from mpmath import mp
 
-from reward.maths.grammar import Node
 from reward.maths.matrices import Shape, combine, det, transpose
+from reward.maths.parse.grammar import Node
 from reward.maths.tolerance import close
 
 DIGITS = 60

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from reward.maths.symbols import shown
+from reward.maths.parse.symbols import shown
 
 _WRAPPED = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|emph|underline|boxed|operatorname\*?)\s*\{([^{}]*)\}"

@@ -20,7 +20,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
     from conf.schema import ModelConf, RandomModelConf
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     root = tmp_path_factory.mktemp("models")
     shape = RandomModelConf(hidden_size=32, layers=2, heads=4, kv_heads=4, ffn_size=48, init_std=0.15)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from conf.schema import LearnerConf, ModelConf
-from learner.batch import TrainBatch
+from learner.data.batch import TrainBatch
 
 ANSWER_S = 180.0  # a rank that answers later hangs
 
@@ -109,7 +109,7 @@ def _start(
     total: int,
     port: int,
 ) -> int:
-    from learner.model import load_policy
+    from learner.model.policy import load_policy
     from learner.worker import LearnerWorker
 
     state.pop("worker", None)

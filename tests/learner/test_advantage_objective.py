@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConf, Form, Loss
 from learner.advantage import advantages
-from learner.batch import Sequence
+from learner.data.batch import Sequence
 from learner.objective import MODE_INDEX, optimizer_steps, weighted_sequences
 from reward.group import Group
 from rollout.trajectory import Finish

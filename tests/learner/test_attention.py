@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.attention import NAME, Layout, packed_attention, register
+from learner.model.attention import NAME, Layout, packed_attention, register
 
 LENGTHS = st.lists(st.one_of(st.just(1), st.integers(1, 40)), min_size=1, max_size=10)
 HEADS = st.sampled_from([(2, 2), (4, 2), (4, 1)])
@@ -130,7 +130,7 @@ def test_whole_model_keeps_sequences_apart(models: dict[str, str], name: str) ->
     """Through every layer: log-probs of a packed row, of the sequences alone, and of transformers' forward agree."""
     import naive
 
-    from learner.model import load_policy
+    from learner.model.policy import load_policy
 
     policy, plain = load_policy(models[name], "float64"), naive.load(models[name])
     lengths = [9, 1, 2, 30, 9, 31]

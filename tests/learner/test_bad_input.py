@@ -16,12 +16,12 @@ import pytest
 from learner_ranks import Ranks, _call
 
 from conf.schema import AlgorithmConf, LearnerConf, TrackerConf
-from learner.batch import MicroBatch, TrainBatch
+from learner.data.batch import MicroBatch, TrainBatch
+from learner.data.pack import pack
 from learner.learner import Learner
+from learner.metrics.report import StepReport
 from learner.objective import optimizer_steps
-from learner.pack import pack
-from learner.report import StepReport
-from orchestrator.tracker import Tracker
+from orchestrator.tracking.tracker import Tracker
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16, max_tokens=64)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0, alpha=0.5)
@@ -178,7 +178,7 @@ def test_a_rank_that_waits_in_vain_says_who_waited() -> None:
     import tempfile
 
     from conf.schema import ModelConf, RandomModelConf
-    from learner.prepare import random_model
+    from learner.model.prepare_model import random_model
 
     shape = RandomModelConf(hidden_size=32, layers=1, heads=4, kv_heads=2, ffn_size=48)
     path = random_model(Path(tempfile.mkdtemp()) / "model", shape, ModelConf(), 3)

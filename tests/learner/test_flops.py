@@ -11,13 +11,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from learner.attention import Layout
-from learner.batch import Sequence
-from learner.effort import effort
-from learner.flops import Shape, device_peak, peak_flops, read_shape, shape_of, tokens_only, work
+from learner.data.batch import Sequence
+from learner.data.flops import Shape, device_peak, peak_flops, read_shape, shape_of, tokens_only, work
+from learner.data.pack import buckets, pack
 from learner.loss import Totals
-from learner.model import load_policy
-from learner.pack import buckets, pack
+from learner.metrics.efficiency import effort
+from learner.model.attention import Layout
+from learner.model.policy import load_policy
 
 QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from learner_ranks import Ranks, _call
 
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
+from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from learner.pack import pack
 from reward.group import Group
 
 BOUND = 1e-5

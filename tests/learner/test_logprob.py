@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learner.logprob import LogProbHead
+from learner.model.logprob import LogProbHead
 
 N, H, V = 13, 6, 29
 

@@ -28,13 +28,13 @@ from conf.schema import (
     TrackerConf,
     WarmupConf,
 )
-from learner import lora
-from learner.batch import MicroBatch, TrainBatch
-from learner.model import load_policy
+from learner.data.batch import MicroBatch, TrainBatch
+from learner.data.pack import pack
+from learner.model import lora
+from learner.model.policy import load_policy
+from learner.model.prepare_model import prepared_model, random_model
 from learner.objective import optimizer_steps
-from learner.pack import pack
-from learner.prepare import prepared_model, random_model
-from rollout.errors import BadInput
+from rollout.base.errors import BadInput
 
 LORA = LoraConf(rank=4, alpha=6.0)
 SCALE = 1.5
@@ -218,7 +218,7 @@ def test_non_finite_gradients_change_nothing(
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_checkpointing_runs_layers_twice(models: dict[str, str], checkpointing: bool) -> None:
     """The setting is easily without effect: transformers heeds it in training mode only, and loads for evaluation."""
-    from learner.attention import Layout
+    from learner.model.attention import Layout
 
     policy, calls = load_policy(models["tied"], "float32", checkpointing=checkpointing), []
     lora.attach(policy.causal_lm, LORA)
@@ -468,7 +468,7 @@ def test_a_model_without_trained_control_tokens_is_refused(models: dict[str, str
 
 def test_a_warm_up_trains_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New tokens' rows and random models need it; its cache does not ask whether adapters follow."""
-    from orchestrator import warmup
+    from orchestrator.commands import warmup
 
     given: list[tuple[Config, Path]] = []
     monkeypatch.setattr(warmup, "_fine_tune", lambda conf, *rest: given.append((conf, rest[-1])))

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conf.schema import AlgorithmConf, Form, Importance, KLEstimator, Loss, Old
-from learner.batch import MicroBatch
+from learner.data.batch import MicroBatch
+from learner.data.pack import pack
 from learner.loss import Totals, degrpo, dr_grpo, grpo, sft
 from learner.loss.surrogate import TokenLosses, importance_weights, policy_losses
 from learner.objective import ALGORITHMS, weighted_sequences
-from learner.pack import pack
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=12)  # T_i + 1
 FORMS = st.sampled_from(Form)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from learner import memory
-from learner.memory import GIB, PeakMemory, resident, resident_peak
+from learner.metrics import memory
+from learner.metrics.memory import GIB, PeakMemory, resident, resident_peak
 
 MIB = 2**20
 

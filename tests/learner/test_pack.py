@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.attention import Layout
-from learner.batch import MicroBatch, Sequence, TrainBatch
-from learner.flops import Cost, Shape, tokens_only
+from learner.data.batch import MicroBatch, Sequence, TrainBatch
+from learner.data.flops import Cost, Shape, tokens_only
+from learner.data.pack import balanced, buckets, pack, packing
 from learner.loss import Totals
-from learner.pack import balanced, buckets, pack, packing
+from learner.model.attention import Layout
 
 TOTALS = Totals(7, 100, 107)
 QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from conf.schema import LearnerConf, ModelConf
-from learner.model import load_policy
-from learner.parity import BOUNDS, _log_probs, refuse_different
+from learner.model.parity import BOUNDS, _log_probs, refuse_different
+from learner.model.policy import load_policy
 from learner.worker import LearnerWorker
-from rollout.errors import BadInput
+from rollout.base.errors import BadInput
 
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
          "max_position_embeddings": 512}  # fmt: skip

@@ -13,10 +13,10 @@ from learner_ranks import Ranks
 from torch import nn
 
 from conf.schema import AlgorithmConf, Config, LearnerConf
-from learner.model import Policy, load_policy
+from learner.data.pack import pack
+from learner.model.policy import Policy, load_policy
+from learner.model.reference import frozen, on_device
 from learner.objective import optimizer_steps
-from learner.pack import pack
-from learner.reference import frozen, on_device
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_an_offloaded_one_is_away_for_the_scoring_only(
         copied.append(tensor.clone())
         return copied[-1]
 
-    monkeypatch.setattr("learner.reference._copy", copy)
+    monkeypatch.setattr("learner.model.reference._copy", copy)
     policy = load_policy(models[name], "float32").requires_grad_(False)
     before, want = places(policy), {n: p.clone() for n, p in policy.named_parameters()}
     for fault in (False, True):
@@ -135,7 +135,7 @@ def _look(state: dict[str, Any], folder: str) -> tuple[int, float, bool]:
 @pytest.mark.parametrize("kl", [0.0, 0.001])
 def test_a_run_loads_one_only_for_its_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator import train
-    from rollout.turns import Turns
+    from rollout.base.gpu_sharing import Turns
 
     asked: list[bool] = []
     monkeypatch.setattr(train, "started", lambda *args: None)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from learner.support import context_length, read_config, sliding_window, unsupported, whole
-from rollout.errors import BadInput
+from learner.model.support import context_length, read_config, sliding_window, unsupported, whole
+from rollout.base.errors import BadInput
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ import torch
 from learner_ranks import Ranks
 
 from conf.schema import ArithmeticConf, Config, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
-from learner.batch import TrainBatch
-from learner.prepare import prepared_model, random_model
-from learner.sft import Curriculum
-from orchestrator.warmup import fingerprint, learner_conf
+from learner.data.batch import TrainBatch
+from learner.data.sft import Curriculum
+from learner.model.prepare_model import prepared_model, random_model
+from orchestrator.commands.warmup import fingerprint, learner_conf
+from rollout.data.pairs import load_pairs
+from rollout.data.tokens import build_character_tokenizer, control_tokens, load_tokenizer, training_example
 from rollout.mode import Mode
-from rollout.pairs import load_pairs
-from rollout.tokens import build_character_tokenizer, control_tokens, load_tokenizer, training_example
 
 MODEL = ModelConf()
 CONF = WarmupConf(steps=4, batch_size=5, seed=3)

@@ -17,12 +17,12 @@ import torch
 from learner_ranks import Ranks
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, ModelConf, Schedule
-from learner.batch import MicroBatch, TrainBatch
-from learner.model import load_policy
+from learner.data.batch import MicroBatch, TrainBatch
+from learner.data.pack import pack
+from learner.model.policy import load_policy
 from learner.objective import optimizer_steps
-from learner.pack import pack
 from learner.schedule import learning_rate
-from rollout.errors import BadInput
+from rollout.base.errors import BadInput
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from conf.compose import from_file
-from learner.flops import read_shape
+from learner.data.flops import read_shape
+from learner.data.pack import pack
 from learner.learner import Learner
 from learner.objective import optimizer_steps
-from learner.pack import pack
 from learner.worker import LearnerWorker
 from reward.groups import group_trajectories
-from reward.judge import Judge
+from reward.worker import Judge
+from rollout.data.stream import PromptStream
+from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
 from rollout.engine import Engine, Request
-from rollout.share import derive_seed
-from rollout.stream import PromptStream
-from rollout.tokens import control_tokens, generation_prompt, load_tokenizer
+from rollout.request import derive_seed
 from rollout.trajectory import Finish, Trajectory
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkpoint import Store
-from orchestrator.errors import RunError
-from orchestrator.interrupt import EndedAtOnce
+from orchestrator.base.errors import RunError
+from orchestrator.base.interrupt import EndedAtOnce
+from orchestrator.training.checkpoint import Store
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 

@@ -1,6 +1,6 @@
 """The command line: help, and everything that a person can get wrong, each told in one line that says what to do.
 
-In this process, as the console script would (`orchestrator.cli.main`), so that a case costs no start; what needs actors
+In this process, as the console script would (`orchestrator.commands.cli.main`), so that a case costs no start; what needs actors
 starts a real Ray.
 """
 
@@ -30,10 +30,10 @@ from conf.groups import description, groups, options
 from conf.ranges import described
 from conf.schema import Config
 from conf.settings import settings
-from orchestrator import cli
-from orchestrator import folder as run_folders
-from orchestrator.lock import locked
-from rollout.stream import PromptStream
+from orchestrator.base.lock import locked
+from orchestrator.commands import cli
+from orchestrator.training import run_dir as run_folders
+from rollout.data.stream import PromptStream
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets")
@@ -177,7 +177,7 @@ def test_what_is_heavy_waits_until_the_settings_are_checked() -> None:
         "import runpy, sys\n"
         "from orchestrator import cli\n"
         f"modules = [('orchestrator.' + name, ['--help']) for name in {modules!r}]\n"
-        f"for name, case in [('orchestrator.cli', case) for case in {cases!r}] + modules:\n"
+        f"for name, case in [('orchestrator.commands.cli', case) for case in {cases!r}] + modules:\n"
         "    sys.argv = [name, *case]\n"
         "    sys.modules.pop(name, None)\n"
         "    try:\n"
@@ -471,7 +471,7 @@ def test_the_doctor_on_a_machine_that_runs_these_tests(
 
 def test_whatever_ray_says_when_it_does_not_come_up_is_one_line() -> None:
     """Its own slow start is a plain Exception."""
-    from orchestrator.ray_connection import cannot_start
+    from orchestrator.cluster.ray_connection import cannot_start
 
     slow = Exception("The current node timed out during startup. This could happen because\nsome of the raylet failed")
     line = str(cannot_start(None, slow))

@@ -38,7 +38,7 @@ from conf.schema import (
     WarmupConf,
 )
 from conf.settings import all_keys, settings
-from orchestrator.placement import plan
+from orchestrator.cluster.placement import plan
 
 EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper", "thinkless_1p5b_shared"]
 

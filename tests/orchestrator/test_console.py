@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from orchestrator.console import COLUMNS, Console, Counter, duration, heading, plain_line, progress, step_line
+from orchestrator.tracking.console import COLUMNS, Console, Counter, duration, heading, plain_line, progress, step_line
 
 RECORD = {
     "step": 12,

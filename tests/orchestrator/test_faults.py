@@ -182,8 +182,8 @@ class Body:
     """An actor's body that misbehaves as asked."""
 
     def __init__(self, fault: str = ""):
-        from orchestrator.errors import RunError
-        from rollout.errors import BadInput
+        from orchestrator.base.errors import RunError
+        from rollout.base.errors import BadInput
 
         if fault == "bad input":
             raise BadInput("the folder is empty; fill it")
@@ -206,7 +206,7 @@ class Body:
         return value
 
     def fail(self, kind: str) -> None:
-        from rollout.errors import BadInput
+        from rollout.base.errors import BadInput
 
         raise {"bad input": BadInput("mend it"), "disk": OSError(28, "No space left on device")}[kind]
 
@@ -218,7 +218,7 @@ class Body:
 def place() -> Iterator[Callable[..., Any]]:
     """`place(body, *arguments)`: a `Handle` of a real actor in a private Ray."""
     from conf.schema import ClusterConf, RewardConf
-    from orchestrator.cluster import Cluster
+    from orchestrator.cluster.cluster import Cluster
 
     with Cluster(ClusterConf(object_store_gib=0.1)) as cluster:
 
@@ -237,8 +237,8 @@ def _shipped() -> type:
 
 
 def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., Any]) -> None:
-    from orchestrator.errors import WaitedTooLong
-    from orchestrator.handles import wait_all
+    from orchestrator.base.errors import WaitedTooLong
+    from orchestrator.cluster.handles import wait_all
 
     stuck = place()
     assert stuck.call("ready").wait() == 1
@@ -252,8 +252,8 @@ def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., 
 
 def test_a_private_ray_is_in_nobodys_way(place: Callable[..., Any]) -> None:
     """It leaves the port where a head that is started later takes its jobs, and nobody joins it by mistake."""
-    from orchestrator.rays import auto_address, rays_here, refuse_private
-    from rollout.errors import BadInput
+    from orchestrator.cluster.local_rays import auto_address, rays_here, refuse_private
+    from rollout.base.errors import BadInput
 
     place()
     (mine,) = [one for one in rays_here() if one.run == str(os.getpid())]
@@ -278,8 +278,8 @@ def test_what_is_there_is_graded_before_what_was_asked_for_earlier(place: Callab
 
 def test_the_first_failure_is_heard_at_once(place: Callable[..., Any]) -> None:
     """Not only after the slow one before it in the list."""
-    from orchestrator.errors import ActorDied
-    from orchestrator.handles import wait_all
+    from orchestrator.base.errors import ActorDied
+    from orchestrator.cluster.handles import wait_all
 
     slow, dying = place(), place()
     waiting = [slow.call("sleep", 30.0), dying.call("die")]
@@ -288,7 +288,7 @@ def test_the_first_failure_is_heard_at_once(place: Callable[..., Any]) -> None:
 
 
 def test_an_actor_s_own_error_arrives_as_it_was(place: Callable[..., Any]) -> None:
-    from rollout.errors import BadInput
+    from rollout.base.errors import BadInput
 
     actor = place()
     with pytest.raises(BadInput) as raised:
@@ -301,8 +301,8 @@ def test_an_actor_s_own_error_arrives_as_it_was(place: Callable[..., Any]) -> No
 
 
 def test_an_actor_that_cannot_start_says_why(place: Callable[..., Any]) -> None:
-    from orchestrator.errors import RunError
-    from rollout.errors import BadInput
+    from orchestrator.base.errors import RunError
+    from rollout.base.errors import BadInput
 
     with pytest.raises(BadInput, match=r"^the folder is empty; fill it$"):
         place("bad input").call("ready").wait()

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestrator.busy import DRIVER, Actor
 from orchestrator.report import write_report
 from orchestrator.report.gantt import LABELS, MOST_ROWS, SHARES, WIDTH, chart, describe, drawn, stretches
-from orchestrator.trace import Recorded, Trace
-from rollout.timeline import Span
+from orchestrator.tracking.chrome_trace import Recorded, Trace
+from orchestrator.tracking.utilization import DRIVER, Actor
+from rollout.base.spans import Span
 
 ROLLOUT, REWARD, LEARNER = Actor("rollout"), Actor("reward"), Actor("learner")
 

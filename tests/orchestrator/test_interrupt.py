@@ -12,10 +12,10 @@ import pytest
 import ray
 
 from conf.schema import ClusterConf
-from orchestrator import interrupt
-from orchestrator.cluster import Cluster
-from orchestrator.handles import Handle, wait_all
-from orchestrator.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
+from orchestrator.base import interrupt
+from orchestrator.base.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.handles import Handle, wait_all
 
 
 @pytest.fixture(autouse=True)

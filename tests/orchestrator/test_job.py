@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from launched import Watched
 
-from orchestrator import interpreter, run_root
+from orchestrator.commands import interpreter
+from orchestrator.training import run_root
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -152,7 +153,7 @@ def test_another_python_hands_over_to_the_projects_own(tmp_path: Path) -> None:
     stand_in.write_text('#!/bin/sh\necho "ran: $@"\n')
     stand_in.chmod(0o755)
     code = "import sys; sys.path.insert(0, '.'); sys.argv = ['x', 'a=1', 'b=x y']; "
-    code += "from orchestrator.interpreter import ensure_interpreter; ensure_interpreter('orchestrator.train')"
+    code += "from orchestrator.commands.interpreter import ensure_interpreter; ensure_interpreter('orchestrator.train')"
     done = python("-c", code, THINKLESS_PYTHON=str(stand_in), HOME=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "ran: -m orchestrator.train a=1 b=x y\n"), done.stderr
 

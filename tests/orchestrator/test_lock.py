@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lock import Taken, holder, locked, locked_in_turn
+from orchestrator.base.lock import Taken, holder, locked, locked_in_turn
 
 ROOT = Path(__file__).parents[2]
-HOLD = "import sys, pathlib; from orchestrator.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
+HOLD = "import sys, pathlib; from orchestrator.base.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n"
 HOLD += "    print('held', flush=True); sys.stdin.read()"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learner.report import StepReport
-from orchestrator.busy import figures
-from orchestrator.metrics import Timings, describe, judged, summarize
-from orchestrator.refill import Filled
-from orchestrator.tracker import GAUGES
+from learner.metrics.report import StepReport
+from orchestrator.tracking.metrics import Timings, describe, judged, summarize
+from orchestrator.tracking.tracker import GAUGES
+from orchestrator.tracking.utilization import figures
+from orchestrator.training.dynamic_sampling import Filled
 from reward.group import Group
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode

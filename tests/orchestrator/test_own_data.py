@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from conf.schema import Config, DataConf, ModelConf, ValidationConf, WarmupConf
-from orchestrator import problems
-from orchestrator.problems import load_all_problems, refuse_foreign_warmup
-from rollout.errors import BadInput
+from orchestrator.commands import problems
+from orchestrator.commands.problems import load_all_problems, refuse_foreign_warmup
+from rollout.base.errors import BadInput
 
 
 def test_generated_pairs_are_for_generated_questions_only() -> None:
@@ -35,7 +35,7 @@ def test_generated_pairs_are_for_generated_questions_only() -> None:
 def test_a_warm_up_is_refused_before_anything_starts(
     change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import warmup
+    from orchestrator.commands import warmup
 
     def started(*_: Any) -> None:
         raise AssertionError("a cluster was started")

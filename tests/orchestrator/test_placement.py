@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conf.schema import Device, LearnerConf, Placement, RewardConf, RolloutConf
-from orchestrator.placement import Plan, Role, plan
+from orchestrator.cluster.placement import Plan, Role, plan
 
 SPLIT, SHARED = Placement.split, Placement.shared
 
@@ -152,7 +152,7 @@ def shipped() -> type:
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`four_gpus(placement)`: a `Cluster` on a private Ray of 16 CPUs and 4 GPUs that it is only told of."""
     from conf.schema import ClusterConf
-    from orchestrator.cluster import Cluster
+    from orchestrator.cluster.cluster import Cluster
 
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", json.dumps({"CPU": 16, "GPU": 4}))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -169,13 +169,13 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def seen(handles: list[Any]) -> list[str]:
-    from orchestrator.handles import wait_all
+    from orchestrator.cluster.handles import wait_all
 
     return [str(gpus) for gpus in wait_all([handle.call("gpus", timeout_s=60.0) for handle in handles])]
 
 
 def test_split_on_four_gpus(four_gpus: Any) -> None:
-    from rollout.errors import BadInput
+    from rollout.base.errors import BadInput
 
     cluster, body = four_gpus(SPLIT), shipped()
     warming = cluster.learner_ranks(learner(4), body, [[]] * 4)  # a warm-up takes all of them, and gives them back
@@ -190,7 +190,7 @@ def test_split_on_four_gpus(four_gpus: Any) -> None:
     assert sorted([*mine, *others]) == ["0", "1", "2", "3"] and len(mine) == 2
     assert len(judges) == 2 and worker.call("threads").wait() == "1"
 
-    from orchestrator.cluster import CALLS_AT_ONCE
+    from orchestrator.cluster.cluster import CALLS_AT_ONCE
 
     # however many calls wait in a rollout worker for weights, those that bring them come in beside them
     waiting = [worker.call("sample", timeout_s=60.0) for _ in range(CALLS_AT_ONCE + 10)]
@@ -217,7 +217,7 @@ def test_shared_on_four_gpus(four_gpus: Any) -> None:
 
 
 def test_a_cluster_that_is_too_small_is_told_before_anything_starts(four_gpus: Any) -> None:
-    from rollout.errors import BadInput
+    from rollout.base.errors import BadInput
 
     cluster = four_gpus(SPLIT)
     with pytest.raises(

@@ -20,18 +20,18 @@ from launched import Watched, succeeded, thinkless, told_in_one_line
 
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
-from learner.effort import Effort
-from learner.offender import Offender
-from learner.report import StepReport
-from orchestrator import cli
-from orchestrator.compare import compare_reports, compare_trajectories, relative
-from orchestrator.errors import RunError
-from orchestrator.record import Recorder
-from orchestrator.recorded import RecordedStep, read, recorded_steps, refuse_damage, write
-from orchestrator.refill import Filled
+from learner.metrics.efficiency import Effort
+from learner.metrics.offender import Offender
+from learner.metrics.report import StepReport
+from orchestrator.base.errors import RunError
+from orchestrator.commands import cli
+from orchestrator.replay.compare import compare_reports, compare_trajectories, relative
+from orchestrator.replay.recorder import Recorder
+from orchestrator.replay.step_format import RecordedStep, read, recorded_steps, refuse_damage, write
+from orchestrator.training.dynamic_sampling import Filled
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
-from rollout.errors import BadInput
+from rollout.base.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory

@@ -12,10 +12,10 @@ import pytest
 
 from conf.compose import to_yaml
 from conf.schema import Config, DataConf, EvaluateConf, RewardConf
-from orchestrator.evaluate import free_name, heading, overall, table, whole
-from orchestrator.results import result_lines, serving_lines
-from orchestrator.serving import ask_command, serve_command
-from orchestrator.validate import protocol
+from orchestrator.commands.evaluate import free_name, heading, overall, table, whole
+from orchestrator.tracking.results import result_lines, serving_lines
+from orchestrator.tracking.serving import ask_command, serve_command
+from orchestrator.training.evaluation import protocol
 from rollout.prompt import Prompt
 
 

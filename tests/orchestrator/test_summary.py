@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conf.schema import Config
-from orchestrator.summary import doubts, has_goals, interval, summarize_evaluation, wilson
+from orchestrator.tracking.summary import doubts, has_goals, interval, summarize_evaluation, wilson
 
 
 def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:

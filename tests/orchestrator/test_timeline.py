@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.busy import DRIVER, Actor
-from orchestrator.errors import ActorDied
-from orchestrator.timeline import LAST_S, Timeline, clock_difference
-from orchestrator.trace import Trace, read
-from rollout.timeline import Span, Spans
+from orchestrator.base.errors import ActorDied
+from orchestrator.tracking.chrome_trace import Trace, read
+from orchestrator.tracking.timeline import LAST_S, Timeline, clock_difference
+from orchestrator.tracking.utilization import DRIVER, Actor
+from rollout.base.spans import Span, Spans
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from launched import Watched, succeeded, thinkless
 
-from orchestrator.busy import Actor, by_kind, covered, figures
-from orchestrator.trace import read as read_trace
+from orchestrator.tracking.chrome_trace import read as read_trace
+from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
 
 STEPS, SAVE_EVERY, VALIDATE_EVERY = 16, 7, 8
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -273,7 +273,7 @@ def test_the_model_is_a_hugging_face_folder(trained: Trained) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from conf.compose import from_file
-    from rollout.arithmetic import problems_of_level
+    from rollout.data.arithmetic import problems_of_level
 
     tokenizer = AutoTokenizer.from_pretrained(trained.folder / "model")
     model = AutoModelForCausalLM.from_pretrained(trained.folder / "model").eval()
@@ -293,8 +293,8 @@ def test_transformers_gives_the_model_the_learners_log_probs(trained: Trained) -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from learner.attention import Layout
-    from learner.model import load_policy
+    from learner.model.attention import Layout
+    from learner.model.policy import load_policy
 
     path = str(trained.folder / "model")
     sample = json.loads((trained.folder / "samples.jsonl").read_text().splitlines()[-1])

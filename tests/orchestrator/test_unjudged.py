@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from conf.schema import RewardConf
-from orchestrator.errors import RunError
-from orchestrator.metrics import outcomes
-from orchestrator.unjudged import STEPS, Unjudged
+from orchestrator.base.errors import RunError
+from orchestrator.tracking.metrics import outcomes
+from orchestrator.training.unjudged import STEPS, Unjudged
 from reward.group import Group
 from reward.groups import group_trajectories
-from reward.judge import Judge
 from reward.verdict import Failure, Outcome, Verdict
+from reward.worker import Judge
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from launched import THINKLESS
 
-from orchestrator import verify
-from orchestrator.cases import Case, Unreadable, read_case
+from orchestrator.commands import verify
+from orchestrator.commands.verify_io import Case, Unreadable, read_case
 from rollout.mode import Mode
 
 pytestmark = pytest.mark.timeout(300)
@@ -402,7 +402,7 @@ def test_the_summary() -> None:
 def test_nothing_heavy_is_imported_for_a_plain_answer(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(json.dumps(boxed(1, "1", "2")))
     script = (
-        "import sys\nfrom orchestrator.cli import main\n"
+        "import sys\nfrom orchestrator.commands.cli import main\n"
         f"try: main(['verify', {str(tmp_path / 'one.jsonl')!r}])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = ('torch', 'ray', 'hydra', 'omegaconf', 'sympy', 'mpmath', 'numpy', 'tqdm', 'transformers', 'vllm')\n"

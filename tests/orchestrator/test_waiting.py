@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from orchestrator import waiting as module
-from orchestrator.waiting import waiting
+from orchestrator.base import waiting as module
+from orchestrator.base.waiting import waiting
 
 
 class Written(io.StringIO):

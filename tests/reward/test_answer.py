@@ -1,4 +1,4 @@
-"""Extraction: what counts as the final answer, by the rules stated in `reward.answer`."""
+"""Extraction: what counts as the final answer, by the rules stated in `reward.grading.answer`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from reward.answer import extract
+from reward.grading.answer import extract
 from reward.verdict import Outcome
 from rollout.mode import Mode
 
@@ -162,7 +162,7 @@ def test_hostile_lengths_take_no_time() -> None:
 
 
 def test_the_door_stays_light() -> None:
-    code = 'import sys, reward.answer, reward.equivalence; print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
+    code = 'import sys, reward.grading.answer, reward.grading.equivalence; print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"

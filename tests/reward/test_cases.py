@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.grade import correct
+from reward.grading.grade import correct
 
 FILES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 

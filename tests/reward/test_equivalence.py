@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reward.equivalence import equivalent, matches, plain_number, quick, quick_matches
-from reward.grade import correct
+from reward.grading.equivalence import equivalent, matches, plain_number, quick, quick_matches
+from reward.grading.grade import correct
 
 CASES = Path(__file__).parents[2].parent / "shared" / "verifier" / "dev.jsonl"
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

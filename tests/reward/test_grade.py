@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward.grade import correct, find_answer, grade, think_token_in_ids, think_token_in_text
+from reward.grading.grade import correct, find_answer, grade, think_token_in_ids, think_token_in_text
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from reward.answer import boxed, extract
-from reward.equivalence import equivalent, quick, readings
-from reward.maths.grammar import MAX_CHARS
-from reward.maths.spelling import tidy
+from reward.grading.answer import boxed, extract
+from reward.grading.equivalence import equivalent, quick, readings
+from reward.grading.prose import unboxed
+from reward.maths.parse.grammar import MAX_CHARS
+from reward.maths.parse.spelling import tidy
 from reward.maths.units import split
 from reward.maths.words import same_text
-from reward.prose import unboxed
 from rollout.mode import Mode
 
 PIECES = st.sampled_from(
@@ -240,8 +240,8 @@ def test_long_runs_of_anything_are_read_in_linear_time(run: str) -> None:
 
 AUDIT = """
 import sys, json
-from reward.equivalence import equivalent, warm
-from reward.grade import correct
+from reward.grading.equivalence import equivalent, warm
+from reward.grading.grade import correct
 warm()
 for gold, answer in (("\\\\sqrt{2}", "x"), ("[1,2]", "1<x"), ("\\\\int_0^1 x dx", "1/2"), ("5 km", "5 m")):
     equivalent(gold, answer)

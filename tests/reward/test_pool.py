@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from reward.pool import Pool, Reply, Status
-from rollout.errors import BadInput
+from rollout.base.errors import BadInput
 
 
 def gone(pid: int) -> bool:

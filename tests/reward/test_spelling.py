@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reward.equivalence import equivalent
-from reward.maths.spelling import needed, rules, tidy
-from reward.maths.symbols import shown
+from reward.grading.equivalence import equivalent
+from reward.maths.parse.spelling import needed, rules, tidy
+from reward.maths.parse.symbols import shown
 from reward.maths.unit_words import is_unit
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))

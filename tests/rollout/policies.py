@@ -17,9 +17,9 @@ import numpy as np
 
 from conf.schema import OnPush
 from rollout.prompt import Prompt
-from rollout.share import Sampled, Sampling, Share
+from rollout.request import Sampled, Sampling, Share
 from rollout.trajectory import Trajectory
-from rollout.weights import Weights, flatten
+from rollout.weight_sync.weights import Weights, flatten
 
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 VARIANTS = 4  # version v has the weights of variant v % VARIANTS; variant 0 is the tiny model itself

@@ -25,7 +25,7 @@ from conf.schema import ModelConf, OnPush, RolloutConf
 from rollout.engine import Request, Sample
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
-from rollout.share import Sampling
+from rollout.request import Sampling
 from rollout.trajectory import Finish, Trajectory
 from rollout.worker import RolloutWorker, derive_seed
 
@@ -207,7 +207,7 @@ def in_thread(run: Callable[[], Any]) -> ThreadFuture:
 
 
 class Counted:
-    """A stream of prompts 0, 1, 2, ... with the interface of `rollout.stream.PromptStream`."""
+    """A stream of prompts 0, 1, 2, ... with the interface of `rollout.data.stream.PromptStream`."""
 
     def __init__(self, levels: int = 3):
         self.position, self.levels = 0, levels

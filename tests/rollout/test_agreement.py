@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from conf.schema import AlgorithmConf, RolloutConf, RunConf
-from learner.batch import Sequence
+from learner.data.batch import Sequence
+from learner.data.pack import pack
 from learner.learner import Learner
 from learner.loss import Totals
-from learner.pack import pack
-from orchestrator.agreement import Agreement, logprob_gaps
-from orchestrator.errors import RunError
+from orchestrator.base.errors import RunError
+from orchestrator.training.logprob_check import Agreement, logprob_gaps
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.request import Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampling
 from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker
 

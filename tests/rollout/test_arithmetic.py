@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conf.check import check_arithmetic
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf
-from rollout.arithmetic import problem_at, problems_of_level, question, short_answer, think_answer
+from rollout.data.arithmetic import problem_at, problems_of_level, question, short_answer, think_answer
 
 CONF = ArithmeticConf()
 

@@ -31,9 +31,9 @@ from scripted import (
 )
 
 from conf.schema import ModelConf, OnPush, RolloutConf
-from rollout.errors import EngineDied
+from rollout.base.errors import EngineDied
 from rollout.prompt import Prompt
-from rollout.share import Sampled, Sampling, Share
+from rollout.request import Sampled, Sampling, Share
 from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker, derive_seed
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from conf.schema import ModelConf, RolloutConf
+from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request, Sample
-from rollout.errors import BadInput
 from rollout.mode import ControlTokens
 
 

@@ -16,7 +16,7 @@ from policies import BOUND, REFERENCES, Policies, found, kept_cache, pushes, sha
 
 from conf.schema import OnPush, RolloutConf
 from rollout.prompt import Prompt
-from rollout.share import Sampling
+from rollout.request import Sampling
 
 MakePrompts = Callable[..., list[Prompt]]
 

@@ -14,10 +14,10 @@ import pytest
 from policies import Policies, found, pushes, share, until
 
 from conf.schema import OnPush, RolloutConf
-from rollout.errors import EngineDied
+from rollout.base.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.share import Sampling, Share
+from rollout.request import Sampling, Share
 from rollout.trajectory import Finish
 
 MakePrompts = Callable[..., list[Prompt]]

@@ -13,10 +13,10 @@ import pytest
 
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, ModelConf, WarmupConf
-from rollout.arithmetic import problem_at
-from rollout.errors import BadInput
-from rollout.pairs import Pair, gsm8k_pair, load_pairs
-from rollout.tokens import build_character_tokenizer, load_tokenizer, training_example
+from rollout.base.errors import BadInput
+from rollout.data.arithmetic import problem_at
+from rollout.data.pairs import Pair, gsm8k_pair, load_pairs
+from rollout.data.tokens import build_character_tokenizer, load_tokenizer, training_example
 
 GOOD = {"problem": "1+1?", "think": "<think>\nhm</think>\\boxed{2}", "short": "<short>\\boxed{2}"}
 
@@ -130,10 +130,10 @@ def test_gsm8k_adapter() -> None:
 def test_adapter_reads_any_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "1+1?", "answer": "1+1=2 #### 2"}) + "\n")
-    pairs = load_pairs(WarmupConf(path=str(path), adapter="rollout.pairs:gsm8k_pair"))
+    pairs = load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))
     assert pairs.at(0) == Pair("1+1?", "1+1=2</think>\\boxed{2}", "\\boxed{2}")
     path.write_text(json.dumps({"question": "1+1?"}) + "\n")
     with pytest.raises(BadInput, match=r"failed on row 0 .*KeyError: 'answer'"):
-        load_pairs(WarmupConf(path=str(path), adapter="rollout.pairs:gsm8k_pair"))
+        load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))
     with pytest.raises(BadInput, match=r"has no function nothing"):
-        load_pairs(WarmupConf(path=str(path), adapter="rollout.pairs:nothing"))
+        load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:nothing"))

@@ -15,15 +15,15 @@ import pytest
 
 from conf.choices import SystemTurn
 from conf.schema import DataConf, ValidationConf
-from rollout.errors import BadInput
-from rollout.problems import (
+from rollout.base.errors import BadInput
+from rollout.data.dataset_rows import HUB_SETS
+from rollout.data.problems import (
     Problem,
     content_hash,
     load_problems,
     split_validation,
     validation_data,
 )
-from rollout.reading import HUB_SETS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -11,10 +11,10 @@ import pytest
 
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.request import Sampled, Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampled, Sampling
 from rollout.trajectory import Trajectory
-from rollout.weights import Push
+from rollout.weight_sync.weights import Push
 
 MakePrompts = Callable[..., list[Prompt]]
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=8)

@@ -30,14 +30,14 @@ from scripted import (
 )
 
 from conf.schema import Config, OnPush, RolloutConf, RunConf
-from orchestrator.ahead import Ahead
-from reward.panel import Panel, PendingVerdicts
+from orchestrator.training.batch_queue import Ahead
+from reward.grader import Panel, PendingVerdicts
 from rollout.mode import Mode
 from rollout.prompt import Prompt
+from rollout.request import Sampling
 from rollout.sampler import Sampler
-from rollout.share import Sampling
 from rollout.trajectory import Trajectory
-from rollout.weights import Push
+from rollout.weight_sync.weights import Push
 from rollout.worker import RolloutWorker, derive_seed
 
 SCHEDULES, BLOCKS = 1000, 8
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 @dataclass
 class Run:
-    """One random training run: the loop's order of `orchestrator.loop`, with scripted workers and no learner."""
+    """One random training run: the loop's order of `orchestrator.training.loop`, with scripted workers and no learner."""
 
     rng: random.Random
     conf: Config

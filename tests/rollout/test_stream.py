@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, DataConf
-from rollout.errors import BadInput
-from rollout.problems import Problem
+from rollout.base.errors import BadInput
+from rollout.data.problems import Problem
+from rollout.data.stream import PATIENCE, PromptStream, as_prompts
 from rollout.prompt import Prompt
-from rollout.stream import PATIENCE, PromptStream, as_prompts
 
 ROWS = [Problem(f"set/{i}", "x" * (i + 1), str(i), "set", level="1") for i in range(10)]
 CONF = DataConf()

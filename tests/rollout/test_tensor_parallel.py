@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conf.schema import RolloutConf
-from rollout.share import Sampled, Sampling, Share
-from rollout.weights import flatten
+from rollout.request import Sampled, Sampling, Share
+from rollout.weight_sync.weights import flatten
 
 CLOSE = 1e-4  # nats: the same sums in another order
 
@@ -34,7 +34,7 @@ def test_two_processes_sample_what_one_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Weights reach both, in many pieces as well as in one: half of every layer lies in each."""
-    from learner.model import load_policy
+    from learner.model.policy import load_policy
 
     prompts = make_prompts(8)
     there = {path.name for path in Path("/dev/shm").glob("vllm_dist_*")}
@@ -52,7 +52,7 @@ def test_two_processes_sample_what_one_samples(
             parameter.data += 0.02 * parameter.data.new_tensor(rng.normal(size=parameter.shape))
         named = [(policy.public_name(name), parameter.data) for name, parameter in policy.named_parameters()]
         weights = flatten(named, version, {"lm_head.weight": "model.embed_tokens.weight"})
-        monkeypatch.setattr("rollout.port.BUCKET", bucket)
+        monkeypatch.setattr("rollout.weight_sync.vllm_receiver.BUCKET", bucket)
         spread.engine.receiver._outbox = None
         rollout_worker.load(weights)
         spread.load(weights)

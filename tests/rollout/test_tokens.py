@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.schema import ModelConf
-from rollout.errors import BadInput
-from rollout.mode import ControlTokens, Mode
-from rollout.tokens import (
+from rollout.base.errors import BadInput
+from rollout.data.tokens import (
     add_control_tokens,
     build_character_tokenizer,
     check_alignment,
@@ -28,6 +27,7 @@ from rollout.tokens import (
     training_example,
     vocabulary_size,
 )
+from rollout.mode import ControlTokens, Mode
 
 CONF = ModelConf()
 CORPUS = ["What is 7+2? The answer is \\boxed{9}.", "Okay, so I need 7+2=9;9-4=5.\n\n**Answer**\n\\boxed{5}"] * 20

@@ -23,7 +23,7 @@ from conf.schema import (
     RolloutConf,
     Transport,
 )
-from rollout.weights import (
+from rollout.weight_sync.weights import (
     ALIGNMENT,
     Offer,
     Push,

@@ -11,7 +11,7 @@ import pytest
 
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.share import Sampled, Sampling, Share, derive_seed
+from rollout.request import Sampled, Sampling, Share, derive_seed
 from rollout.trajectory import Finish, Trajectory
 
 MakePrompts = Callable[..., list[Prompt]]
@@ -113,7 +113,7 @@ def test_lower_temperature_is_surer(rollout_worker: Any, make_prompts: MakePromp
 def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakePrompts) -> None:
     import torch
 
-    from rollout.weights import flatten
+    from rollout.weight_sync.weights import flatten
 
     def one() -> Trajectory:
         return group(rollout_worker, make_prompts(1), 1).trajectories[0]
@@ -136,7 +136,7 @@ def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakeProm
 
 def _named_weights(worker: Any) -> list[tuple[str, Any]]:
     """The weights of the folder that the worker was started with."""
-    from learner.model import load_policy
+    from learner.model.policy import load_policy
 
     policy = load_policy(worker.engine.engine.model_config.model, "float32")
     return [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]

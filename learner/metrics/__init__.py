@@ -1,0 +1,1 @@
+"""What an update reports of itself: sums over tokens, non-finite values, memory, efficiency."""

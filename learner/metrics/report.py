@@ -1,0 +1,58 @@
+"""What one update did, in numbers that people look for. In: sums over tokens. Out: `StepReport`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from learner.metrics.efficiency import Effort
+from learner.metrics.offender import Offender
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Means and shares are over the response tokens that were learnt from; loss parts are sums of weighted terms.
+
+    Mismatch and importance compare the learner's log-probs before the batch's first optimizer step with the sampler's.
+    With algorithm.old=sampler only the first optimizer step's tokens have the former: these figures are over them.
+    """
+
+    updates: int  # optimizer steps done since the start of training
+    skipped: int  # optimizer steps of this batch skipped for a non-finite loss or gradient
+    tokens: int  # prompts included
+    seconds: float
+    lr: float
+    bad_in_a_row: int = 0  # optimizer steps skipped without one applied in between, this update's last ones included
+    offenders: tuple[Offender, ...] = ()  # sequences of skipped optimizer steps, of all ranks
+    memory: Mapping[str, float] | None = None  # GiB at the highest, of any rank, by phase: score, learn, step
+    peak: float | None = None  # FLOP/s that a rank's device can do at most, where that is known
+    effort: Effort | None = None  # tokens and FLOPs a second, utilization, packing
+    loss: float = float("nan")
+    loss_control: float = float("nan")  # of the t = 0 tokens
+    loss_response: float = float("nan")
+    loss_kl: float = float("nan")  # coefficient included
+    loss_think: float = float("nan")  # surrogate by mode
+    loss_short: float = float("nan")
+    grad_norm: float = float("nan")  # before clipping, mean over the optimizer steps
+    grad_norm_control: float = float("nan")  # of the loss's gradient with respect to the last hidden states, at the
+    grad_norm_response: float = float("nan")  # positions that predict control tokens, and at those of other tokens
+    entropy: float = float("nan")  # nats
+    kl: float = float("nan")  # k3 to the reference, nats, whatever estimate is in the loss; NaN without a reference
+    ratio_outside: float = float("nan")  # share of tokens whose ratio (pi / old) leaves [0.9, 1.1]
+    clip_fraction: float = float("nan")  # share of tokens whose gradient a clip took away: the next three together
+    clip_high: float = float("nan")  # share: by the upper bound, advantage positive
+    clip_low: float = float("nan")  # share: by the lower bound, advantage negative
+    clip_dual: float = float("nan")  # share: by the dual clip, advantage negative
+    mismatch_kl: float = float("nan")  # k3 of sampler against learner, nats
+    mismatch_mean_abs: float = float("nan")  # |log-prob(sampler) - log-prob(learner)|, nats
+    mismatch_max_abs: float = float("nan")
+    importance_mean: float = float("nan")  # learner's / sampler's probability, before the cap; also when not applied
+    importance_max: float = float("nan")
+    importance_capped: float = float("nan")  # share of tokens above algorithm.importance_cap; also when not applied
+
+
+def bad_steps(in_a_row: int, update: int) -> str:
+    return (
+        f"{in_a_row} optimizer steps in a row had a non-finite loss or gradient (update {update}): lower learner.lr, "
+        "or look at their sequences in bad_steps.jsonl of the run folder"
+    )

@@ -1,0 +1,1 @@
+"""The policy as the learner computes it: loading, attention over packed rows, log-probs, adapters, reference."""

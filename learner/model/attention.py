@@ -1,0 +1,160 @@
+"""Causal attention over packed sequences, registered with transformers under the name `packed`.
+
+In: queries, keys and values of one row that holds several sequences, and the row's `Layout`. Out: the attention's
+output, with nothing leaking between sequences. A prompt that siblings share is in the row's states once, and each of
+them attends to it. On a GPU that is flash attention over the sequences' boundaries (`torch.nn.attention.varlen`);
+elsewhere sequences of similar length are padded into one causal sdpa call, so that the cost is that of per-sequence
+attention without its many small calls. Under sequence parallelism a rank holds a part of the row's tokens; the layout's
+`exchange` gives it all tokens of a part of the heads, and takes that back. Must not know: models, losses, process
+groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from learner.data.pack import buckets
+
+NAME = "packed"
+
+# (attention over whole rows, query, key, value), each [1, tokens of this rank, heads, D] -> output of that shape
+Exchange = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
+
+
+class Layout:
+    """Where each sequence of a packed row lies, and how rows of similar length are padded together.
+
+    lengths: tokens of each sequence, in row order. Built once for a micro-batch and used by every layer. part, parts:
+    this rank holds tokens [start, stop) of the row, one of `parts` equal ones, and `exchange` swaps tokens for heads.
+    Where siblings share a prompt, [start, stop) counts the tokens that are computed.
+    """
+
+    def __init__(
+        self,
+        lengths: list[int],
+        device: torch.device | str = "cpu",
+        part: int = 0,
+        parts: int = 1,
+        exchange: Exchange | None = None,
+        origins: np.ndarray | None = None,
+    ):
+        """origins: see `learner.data.shared_prefix`; None, and always under sequence parallelism: every token is computed."""
+        if sum(lengths) % parts:
+            raise ValueError(f"a row of {sum(lengths)} tokens cannot be divided over {parts} ranks: pad it")
+        self.lengths, self.part, self.parts, self.exchange = lengths, part, parts, exchange
+        share = sum(lengths) // parts
+        self.start, self.stop = part * share, (part + 1) * share
+        starts = [0]
+        for length in lengths:
+            starts.append(starts[-1] + length)
+        self.computed: Tensor | None = None  # i64[n], which of the N tokens; None: all
+        self.place: Tensor | None = None  # i64[N], each token's among those
+        own = torch.ones(starts[-1], dtype=torch.bool)  # not computed for an earlier sibling
+        at = torch.arange(starts[-1])
+        if origins is not None:
+            if parts > 1:
+                raise ValueError("siblings share no prompt under sequence parallelism")
+            shared = torch.as_tensor(origins)
+            own = shared == at
+            at = (own.cumsum(0) - 1)[shared]
+            self.computed, self.place = own.nonzero()[:, 0].to(device), at.to(device)
+            self.stop = int(own.sum())
+        self.buckets: list[tuple[Tensor, Tensor]] = []  # i64[B, L] among the computed; bool[B, L]: its output is used
+        for members in buckets(lengths):
+            width = lengths[members[-1]]
+            first = torch.tensor([starts[i] for i in members])[:, None]
+            size = torch.tensor([lengths[i] for i in members])[:, None]
+            column = torch.arange(width)[None, :]
+            index, valid = first + column.minimum(size - 1), column < size
+            self.buckets.append((at[index].to(device), (valid & own[index]).to(device)))
+        self.longest = max(lengths)
+        self.boundaries = torch.tensor(starts, dtype=torch.int32, device=device)  # i32[sequences + 1]
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: Layout | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query [1, heads, N, D], key/value [1, kv_heads, N, D] -> [1, N, heads, D].
+
+    Raises ValueError without a layout (a caller that bypassed `learner.model.policy.Policy`), for another batch size than 1,
+    a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
+    """
+    if layout is None:
+        raise ValueError(
+            "packed attention got no Layout: the model's layers do not pass on what its forward pass was given, or the "
+            "caller bypassed learner.model.policy.Policy"
+        )
+    if query.shape[0] != 1 or query.shape[2] != layout.stop - layout.start:
+        raise ValueError(f"packed attention needs one row with its Layout, got queries of shape {tuple(query.shape)}")
+    if attention_mask is not None or dropout:
+        raise ValueError("packed attention takes no mask and no dropout: set the model's attention_dropout to 0")
+    if sliding_window is not None and layout.longest > sliding_window:
+        raise ValueError(f"packed attention has no sliding window, and a sequence is longer than {sliding_window}")
+    rows = layout
+
+    def whole(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[1, N, heads, D] -> the same, all tokens of the row."""
+        attend = _flash if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _bucketed
+        return attend(query[0], key[0], value[0], rows, scaling)[None]
+
+    states = [one.transpose(1, 2) for one in (query, key, value)]  # [1, n, heads, D]
+    if layout.exchange is None:
+        return whole(*states), None
+    if states[1].shape[2] % layout.parts:  # too few key heads to divide: as many as there are query heads
+        times = states[0].shape[2] // states[1].shape[2]
+        states[1:] = [one.repeat_interleave(times, dim=2) for one in states[1:]]
+    return layout.exchange(whole, *states), None
+
+
+def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """[n, heads, D] each, of the computed tokens -> the same: one causal sdpa call for sequences of similar length."""
+    parts, places = [], []
+    for index, valid in layout.buckets:
+        q, k, v = (_gathered(states, index) for states in (query, key, value))  # [B, heads, L, D]
+        out = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        parts.append(out.transpose(1, 2)[valid])  # [tokens, heads, D]
+        places.append(index[valid])
+    return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(parts))
+
+
+def _gathered(states: Tensor, index: Tensor) -> Tensor:
+    """[n, heads, D], i64[B, L] -> [B, heads, L, D]. By index_select, whose gradient adds in a fixed order."""
+    return states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """[n, heads, D] each, of the computed tokens -> the same: flash attention over boundaries, causal within each."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = layout.boundaries, layout.longest
+    if layout.place is not None:
+        query, key, value = query[layout.place], key[layout.place], value[layout.place]
+    out: Tensor = varlen_attn(
+        query, key, value, ends, ends, longest, longest,
+        scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+    return out if layout.computed is None else out[layout.computed]
+
+
+def register() -> None:
+    """Make `attn_implementation="packed"` known to transformers (idempotent)."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,153 @@
+"""Which models can be trained here, as far as their config.json says; docs/learner.md has the list.
+
+In: a Hugging Face configuration as a mapping. Out: lines that name what cannot be done, and limits. Must not know:
+torch, weights, what a run asks for. `learner.model.parity` measures what this file reads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rollout.base.errors import BadInput
+
+Config = Mapping[str, Any]
+
+LENGTHS = (  # keys in which vLLM looks for the number of positions (`derive_max_model_len_and_key`, vLLM 0.32)
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}  # `factor` is in it already
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+ATTENTION = {"full_attention", "sliding_attention"}  # layer types that packed attention knows
+STATEFUL = ("mamba", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "zamba", "bamba", "nemotron_h", "lfm2",
+            "qwen3_next", "qwen3_5", "granitemoehybrid", "falcon_h1", "plamo2", "kimi_linear")  # fmt: skip
+ALIBI = {"bloom", "mpt"}
+HEAD_BIAS = {"phi", "gptj", "codegen"}
+UNPACKED = {"falcon", "gptj", "codegen", "mpt", "bloom", "stablelm", "nemotron"}  # as transformers 5.19 has them
+WINDOW_SWITCH = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}  # a window counts only with use_sliding_window
+
+
+def read_config(path: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The config.json of a model folder or hub id, its `text_config` laid over it; None when there is none.
+
+    Raises BadInput when it is not JSON. Nothing heavy is imported for a folder.
+    """
+    file: Any = Path(path).expanduser() / "config.json"
+    if not file.parent.is_dir():
+        from transformers.utils.hub import cached_file
+
+        file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    if file is None or not Path(file).is_file():
+        return None
+    try:
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model.path={path}: its config.json cannot be read ({error}); get the model again") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"model.path={path}: its config.json holds no JSON object; get the model again")
+    return whole(config)
+
+
+def whole(config: Config) -> dict[str, Any]:
+    """A configuration whose language model's part, where it has one, is not nested."""
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else dict(config)
+
+
+def context_length(config: Config) -> tuple[float, str]:
+    """(positions, the key that says so), as vLLM derives its largest max_model_len; (inf, "") where no key does."""
+    found = [(config[key], key) for key in LENGTHS if isinstance(config.get(key), int | float)]
+    length, key = min(found, default=(math.inf, ""), key=lambda one: one[0])
+    if config.get("model_max_length"):
+        length, key = config["model_max_length"], "model_max_length"
+    if "gemma3" in str(config.get("model_type", "")):
+        return length, key
+    for rope in _ropes(config):
+        factor = rope.get("factor")
+        if _rope_type(rope) not in UNSCALED and isinstance(factor, int | float):
+            return length * factor, f"{key} x the rope's factor {factor:g}"
+    return length, key
+
+
+def sliding_window(config: Config) -> int | None:
+    """Tokens of the attention window that some layer has; None for full attention everywhere."""
+    window, types = config.get("sliding_window"), config.get("layer_types")
+    switch = config.get("use_sliding_window", config.get("model_type") not in WINDOW_SWITCH)
+    slides = any("sliding" in kind for kind in types) if types else switch
+    return int(window) if isinstance(window, int) and window > 0 and slides else None
+
+
+def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
+    """What the learner would compute wrongly, or the sampler load wrongly.
+
+    longest: tokens of the longest sequence that is learnt; room: rollout.max_model_len, by which vLLM chooses
+    LongRoPE's factors; 0 where nothing samples.
+    """
+    kind = str(config.get("model_type", ""))
+    found = []
+    if any(isinstance(config.get(key), int | list) and config[key] not in (0, 1, []) for key in EXPERTS):
+        found.append("mixture-of-experts layers, whose weights cannot be pushed to the sampler")
+    for key in ("logits_scaling", "logit_scale"):
+        if isinstance(config.get(key), int | float) and config[key] != 1:
+            found.append(f"scaled logits ({key}={config[key]:g})")
+    for key, of in (("final_logit_softcapping", "logits"), ("attn_logit_softcapping", "attention scores")):
+        if config.get(key):
+            found.append(f"a soft cap on its {of} ({key}={config[key]:g})")
+    if kind in HEAD_BIAS:
+        found.append("a bias in its output head")
+    if kind == "gpt_oss":
+        found.append("attention sinks")
+    others = sorted({*(config.get("layer_types") or [])} - ATTENTION)
+    if others or kind.startswith(STATEFUL):
+        names = f" ({', '.join(others)})" if others else ""
+        found.append(f"recurrent or convolution layers{names}, through which packed sequences leak into each other")
+    if kind in ALIBI or config.get("alibi"):
+        found.append("ALiBi, which takes a packed row for one sequence")
+    if kind in UNPACKED:
+        found.append("attention layers in transformers that take no packed rows")
+    for rope in _ropes(config):
+        limit = _rope_switches_at(config, rope)
+        if limit is not None and max(longest, room) > limit:
+            found.append(
+                f"rotary embeddings ({_rope_type(rope)}) that change for a whole packed row when one of its sequences "
+                f"is longer than {limit} tokens (room here for {max(longest, room)})"
+            )
+    window = sliding_window(config)
+    if window is not None and longest > window:
+        found.append(f"an attention window of {window} tokens (sliding_window), shorter than a sequence of {longest}")
+    return list(dict.fromkeys(found))
+
+
+def _ropes(config: Config) -> list[Config]:
+    """Rotary parameters, one mapping for each kind of layer that has its own."""
+    given = config.get("rope_scaling") or config.get("rope_parameters")  # as transformers reads them
+    if not isinstance(given, Mapping):
+        return []
+    nested = [one for one in given.values() if isinstance(one, Mapping)]
+    return nested or [given]
+
+
+def _rope_type(rope: Config) -> str:
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    return "longrope" if kind == "su" else kind
+
+
+def _rope_switches_at(config: Config, rope: Config) -> int | None:
+    """The longest sequence up to which these rotary embeddings depend on nothing but a token's own position."""
+    kind = _rope_type(rope)
+    if kind not in ("longrope", "dynamic"):
+        return None
+    original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    limit = original or config.get("max_position_embeddings")
+    return int(limit) if isinstance(limit, int | float) else None

@@ -1,0 +1,229 @@
+"""One learner rank's sending side: its weights as others know them, by whichever transport.
+
+In: a rank's engine. Out: `Weights` for the object store; a door through which workers fetch them while this rank sends.
+Under ZeRO-3 weights are gathered bucket by bucket (`Engine.parameters`), under LoRA merged layer by layer; no transport
+holds a second full model on a GPU. Must not know: objectives, batches, Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conf.schema import LoraConf, Transport
+from learner.model import lora
+from rollout.weight_sync import transport
+from rollout.weight_sync.handshake import Host, Line
+from rollout.weight_sync.weights import (
+    MIB,
+    Door,
+    Entry,
+    Route,
+    Weights,
+    aligned,
+    dtype_name,
+    views,
+    with_aliases,
+)
+
+
+class Publisher:
+    """Collective under ZeRO-3: every rank calls the same methods in the same order."""
+
+    def __init__(self, rank: int, ranks: int, engine: Any, adapters: LoraConf):
+        """engine: a `learner.engine.Engine`."""
+        self.rank, self.ranks, self.engine, self.adapters = rank, ranks, engine, adapters
+        self.gathered = engine.conf.zero_stage == 3
+        self.bucket = max(int(engine.conf.publish_bucket_mib * MIB), 1)
+        tied = engine.policy.tied_name
+        self.aliases = {} if tied is None else {"lm_head.weight": tied}
+        self._manifest: transport.Manifest | None = None
+        self._stage: Stage | None = None
+        self._route: Route | None = None
+        self._host: Host | None = None
+        self._outbox: transport.Outbox | None = None
+        self._group: Any = None
+        self._members: str | None = None  # the group's name, which its members give when they come
+
+    def whole(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights as others know them: adapters merged in. Each is looked at before the next is asked for."""
+        return self._merged(self.engine.parameters())
+
+    @property
+    def manifest(self) -> transport.Manifest:
+        """Names, dtypes and shapes of `whole`, in its order; nothing is gathered for it."""
+        if self._manifest is None:
+            self._manifest = transport.Manifest.of(self._merged(self.engine.outlines()))
+        return self._manifest
+
+    def _merged(self, named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        return lora.merged(named, self.adapters) if self.adapters.rank else named
+
+    # ------------------------------------------------------------------ the object store
+
+    def weights(self, version: int) -> Weights | None:
+        """All weights, on rank 0; the other ranks help to gather them.
+
+        Where they lie in the CPU's memory as they are, no copy is made: the object store makes the only one. It does so
+        before this rank does anything else, so that no later update is seen.
+        """
+        if self.rank != 0:
+            self._help_to_gather()
+            return None
+        if not self.gathered and not self.adapters.rank and self.engine.device.type == "cpu":
+            return views(self.whole(), version, self.aliases)
+        stage = self._staged()
+        for name, tensor in self.whole():
+            stage.put(name, tensor)
+        return stage.weights(version, self.aliases)
+
+    def _help_to_gather(self) -> None:
+        if self.gathered:
+            for _ in self.whole():
+                pass
+
+    def _staged(self) -> Stage:
+        if self._stage is None:
+            total = sum(aligned(size) for size in self.manifest.sizes())
+            self._stage = Stage(min(self.bucket, total), page_locked=self.engine.device.type == "cuda")
+        self._stage.begin()
+        return self._stage
+
+    # ------------------------------------------------------------------ ipc and nccl
+
+    def open(self, route: Route, address: str) -> Door:
+        """Open this rank's door, for all pushes of the run. address: of this host."""
+        me = f"learner rank {self.rank}"
+        self._route, self._host = route, Host(me, address, transport.device_name(self.engine.device), self.rank)
+        return self._host.door
+
+    def close(self) -> None:
+        for each in (self._host, self._outbox):
+            if each is not None:
+                each.close()
+        if self._group is not None:
+            self._group.destroy()
+
+    def send(self, version: int) -> Weights | None:
+        """Send to this rank's guests, who must come for it meanwhile; returns when all have taken everything.
+
+        With `route.keep`, rank 0 returns a copy for the object store besides. Raises TimeoutError or ConnectionError
+        that name the worker.
+        """
+        assert self._route is not None and self._host is not None, "the door is not open"
+        guests = self._route.guests(self.rank, self.engine.device.type == "cuda")
+        stage = self._staged() if self._route.keep and self.rank == 0 else None
+        if not guests:
+            self._help_to_gather()
+            return None
+        with contextlib.ExitStack() as leaving:
+            lines = self._host.receive(guests, version, self._route.timeout_s)
+            for line in lines:
+                leaving.callback(line.close)
+            if self._route.transport is Transport.nccl:
+                self._broadcast(lines, version, stage)
+            else:
+                self._hand_out(lines, version, stage)
+        return stage.weights(version, self.aliases) if stage is not None else None
+
+    def _announced(self, stage: Stage | None) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in transport.checked(self.whole(), self.manifest):
+            if stage is not None:
+                stage.put(name, tensor)
+            yield name, tensor
+
+    def _hand_out(self, lines: list[Line], version: int, stage: Stage | None) -> None:
+        if self._outbox is None:
+            sizes = [aligned(size) for size in self.manifest.sizes()]
+            self._outbox = transport.Outbox(self.engine.device, max(min(self.bucket, sum(sizes)), *sizes))
+        for chunk in self._outbox.chunks(self._announced(stage)):
+            for line in lines:
+                line.send("chunk", (chunk, self.aliases))
+            for line in lines:
+                line.receive(f"to take its share of the weights of version {version}")
+        for line in lines:
+            line.send("end")
+
+    def _broadcast(self, lines: list[Line], version: int, stage: Stage | None) -> None:
+        assert self._route is not None and self._host is not None
+        seconds = self._route.timeout_s
+        peers = ", ".join(line.peer for line in lines)
+        message = (
+            f"learner rank {self.rank} waited {seconds:g} s for {peers} to take part in the broadcast of version "
+            f"{version}, in vain"
+        )
+        try:
+            if self._members is None or any(line.hello["group"] != self._members for line in lines):
+                with transport.bounded(seconds, lambda: None, message):
+                    self._form_group(lines)
+            for line in lines:
+                line.send("go", {"manifest": self.manifest, "bucket": self.bucket, "aliases": self.aliases})
+            with transport.bounded(seconds, self._group.destroy, message):
+                transport.broadcast(self._group, self._announced(stage), self.bucket)
+            for line in lines:
+                line.receive(f"to load the weights of version {version}")
+        except BaseException:
+            self._members = self._group = None  # some may be in the midst of it: the next push forms a new group
+            raise
+
+    def _form_group(self, lines: list[Line]) -> None:
+        """Of this rank and all processes of all engines. A worker that started again is in no group yet."""
+        if self._group is not None:
+            self._group.destroy()
+        assert self._route is not None and self._host is not None
+        world = 1 + sum(line.hello["processes"] for line in lines)
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        address, seconds = self._host.door.address[0], self._route.timeout_s
+        name, rank = secrets.token_hex(8), 1
+        for line in lines:
+            joining = {"address": address, "port": port, "rank": rank, "world": world, "timeout_s": seconds}
+            line.send("join", (name, joining))
+            rank += line.hello["processes"]
+        self._group = transport.join(self.engine.device, address, port, 0, world, seconds)
+        self._members = name
+
+
+class Stage:
+    """Host memory that weights are copied into; kept from one push to the next, because new pages cost more than the
+    copy. Page-locked where a GPU copies into it."""
+
+    def __init__(self, bucket: int, page_locked: bool):
+        """bucket: bytes of each buffer; a larger tensor has a buffer of its own."""
+        self.bucket, self.page_locked = bucket, page_locked
+        self.buffers: list[Tensor] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Start to fill it anew: what `weights` gave is overwritten."""
+        self.entries: list[Entry] = []
+        self.at, self.end = 0, 0  # buffer, bytes used of it
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        size = tensor.numel() * tensor.element_size()
+        if self.end and self.end + size > self.bucket:
+            self.at, self.end = self.at + 1, 0
+        if self.at == len(self.buffers):
+            room = max(size, self.bucket)
+            self.buffers.append(torch.empty(room, dtype=torch.uint8, pin_memory=self.page_locked))
+        target = self.buffers[self.at][self.end : self.end + size]
+        target.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach(), non_blocking=self.page_locked)
+        self.entries.append(Entry(name, dtype_name(tensor), tuple(tensor.shape), self.at, self.end, size))
+        self.end += aligned(size)
+
+    def weights(self, version: int, aliases: dict[str, str]) -> Weights:
+        """What was put, in this memory."""
+        if self.page_locked:
+            torch.cuda.current_stream().synchronize()
+        used = [0] * len(self.buffers)
+        for entry in self.entries:
+            used[entry.buffer] = entry.offset + entry.size
+        arrays = tuple(buffer[:end].numpy() for buffer, end in zip(self.buffers, used, strict=True))
+        return Weights(version, with_aliases(self.entries, aliases), arrays)

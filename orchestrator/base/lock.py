@@ -1,0 +1,93 @@
+"""A folder that one process at a time may write to: a lock file, which its process's death frees.
+
+In: a path. Out: the lock, held or not. Must not know: what it protects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.base.errors import WaitedTooLong
+
+LONGEST_S = 24 * 3600.0
+
+
+class Taken(Exception):
+    """Another process holds the lock; its text says which, for example "process 71 on host-3"."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` within. Raises Taken at once when another process does. The file is gone afterwards.
+
+    A file system without locks (some network mounts) protects nothing: then this process goes on unprotected.
+    """
+    file = _take(path)
+    try:
+        yield
+    finally:
+        if file is not None:
+            path.unlink(missing_ok=True)
+            os.close(file)
+
+
+@contextlib.contextmanager
+def locked_in_turn(path: Path, what: str) -> Iterator[None]:
+    """`locked`, after whoever holds it. what: names the holder in the message of WaitedTooLong."""
+    deadline = time.monotonic() + LONGEST_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(path))
+                break
+            except Taken as error:
+                if time.monotonic() > deadline:
+                    raise WaitedTooLong(f"waited {LONGEST_S:g} s for {what} ({error}) to end; see {path}") from error
+            time.sleep(0.2)
+        yield
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`: "process 71 on host-3"; None when it is free."""
+    if not path.is_file():
+        return None
+    try:
+        file = _open_locked(path)
+    except Taken as error:
+        return str(error)
+    if file is not None:
+        os.close(file)
+    return None
+
+
+def _take(path: Path) -> int | None:
+    while True:
+        file = _open_locked(path)
+        if file is None:
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                os.truncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return file
+        os.close(file)  # its holder was just letting go of it, and took the file away
+
+
+def _open_locked(path: Path) -> int | None:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        who = os.read(file, 200).decode(errors="replace")
+        os.close(file)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise Taken(who or "another process") from None
+        return None
+    return file

@@ -1,0 +1,1 @@
+"""Ray: the session, who sits where, handles of actors, the latest weights for restarted workers."""

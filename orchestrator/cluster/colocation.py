@@ -1,0 +1,89 @@
+"""Sampler and learner on the same GPUs, in turns.
+
+In: handles of both, and who is about to work. Out: the GPUs' memory given from one to the other, when the holder
+changes. Must not know: steps, batches, Ray.
+
+Who waits for whom: whoever is about to work waits here until the other has left the GPUs. Leaving comes before taking,
+on all GPUs, so that no GPU ever holds both:
+
+    sampling   learner ranks rest whole            samplers awake
+    pushing    optimizer rests, weights are there  weights awake, no cache (what a push reads and writes)
+    learning   learner ranks awake                 samplers asleep; their weights wait on the host, or are dropped
+                                                   when the learner is about to change its own
+
+What was dropped comes back with the next push, and sampling before that is refused. A change of hands is finished
+before an interruption is raised: a checkpoint still wants the learner whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+from orchestrator.base.errors import WaitedTooLong
+from orchestrator.base.interrupt import held
+from orchestrator.cluster.handles import Handle, wait_all
+from rollout.base.gpu_sharing import Turns
+
+WaitAll = Callable[[list[Any]], list[Any]]
+
+
+class Holder(Enum):
+    sampling = "sampling"
+    pushing = "pushing"
+    learning = "learning"
+
+
+class SharedTurns(Turns):
+    """Begins with both apart: samplers asleep with their weights kept, learner awake (see `begin`)."""
+
+    def __init__(
+        self, workers: Sequence[Handle], ranks: Sequence[Handle], timeout_s: float, wait_all: WaitAll = wait_all
+    ):
+        """timeout_s: for each side to leave or to take the GPUs."""
+        self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
+        self.holder = Holder.learning
+        self.stale = False  # the samplers' weights are no longer the learner's, and may be gone
+
+    def begin(self) -> None:
+        """Once the samplers have started, and before the learner does: on an empty GPU each."""
+        self._ask(self.workers, "sleep", True, why="before the learner can start")
+
+    @held()
+    def sampling(self) -> None:
+        if self.holder is Holder.sampling:
+            return
+        if self.stale:
+            raise RuntimeError("the learner's weights have changed since the last push: push them before sampling")
+        kept = self.holder is Holder.learning
+        self._ask(self.ranks, "rest", "all", why="before the samplers can sample")
+        self._ask(self.workers, "wake", None if kept else ["kv_cache"], why="to sample")
+        self.holder = Holder.sampling
+
+    @held()
+    def pushing(self) -> None:
+        if self.holder is not Holder.pushing:
+            if self.holder is Holder.sampling:
+                self._ask(self.workers, "sleep", False, why="before weights can be pushed")
+            self._ask(self.ranks, "rest", "optimizer", why="before weights can be pushed")
+            self._ask(self.workers, "wake", ["weights"], why="to take weights")
+            self.holder = Holder.pushing
+        self.stale = False
+
+    @held()
+    def learning(self, changes: bool) -> None:
+        if self.holder is not Holder.learning:
+            self._ask(self.workers, "sleep", not changes, why="before the learner can work")
+            self._ask(self.ranks, "wake", why="to learn")
+            self.holder = Holder.learning
+        self.stale = self.stale or changes
+
+    def _ask(self, whom: Sequence[Handle], method: str, *args: Any, why: str) -> None:
+        try:
+            self.wait_all([one.call(method, *args, timeout_s=self.timeout_s) for one in whom])
+        except WaitedTooLong as error:
+            raise WaitedTooLong(
+                f"{why}, {'samplers' if whom is self.workers else 'learner ranks'} had {self.timeout_s:g} s "
+                f"(cluster.turn_timeout_s) to {'leave' if method in ('sleep', 'rest') else 'take'} their GPUs: {error}"
+            ) from error

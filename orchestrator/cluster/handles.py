@@ -1,0 +1,102 @@
+"""Calls to actors, and the only `ray.get` of the project: every wait has a time-out that names who waited for whom.
+
+In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without knowing Ray.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from orchestrator.base.errors import ActorDied, RunError, WaitedTooLong
+from orchestrator.base.interrupt import waiting_here
+from rollout.base.errors import BadInput
+
+
+class Future:
+    """The answer of one call. Pass it to another `Handle.call` as an argument: the value goes there, not through
+    here."""
+
+    def __init__(self, ref: Any, what: str, timeout_s: float):
+        self.ref, self.what, self.timeout_s = ref, what, timeout_s
+
+    def wait(self) -> Any:
+        """The value. Raises WaitedTooLong, RunError when the actor died, or the error that the call raised there."""
+        try:
+            with waiting_here():
+                return ray.get(self.ref, timeout=self.timeout_s)
+        except exceptions.GetTimeoutError as error:
+            raise WaitedTooLong(f"the driver waited {self.timeout_s:g} s for {self.what}, in vain") from error
+        except exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            cause.add_note(f"in {self.what}; its traceback: {error}")
+            raise cause from None
+        except exceptions.RayActorError as error:
+            if error.actor_init_failed:
+                raise _complaint(self.what, error) from error
+            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)})") from error
+        except exceptions.ObjectLostError as error:
+            raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
+
+    def done(self) -> bool:
+        """Whether `wait` would return (or raise) at once."""
+        done, _ = ray.wait([self.ref], timeout=0, fetch_local=False)
+        return bool(done)
+
+
+def _complaint(what: str, error: Exception) -> Exception:
+    """What an actor raised that failed while it came up: Ray tells it as text, a traceback with the error at its end.
+
+    The error's message may have several lines, indented ones among them (pydantic's): it is all that follows the last
+    line of the form `module.Kind: message` behind the last stack frame.
+    """
+    lines = str(error).strip().splitlines()
+    frames = [at for at, line in enumerate(lines) if re.match(r'\s+File ".+", line \d+', line)]
+    behind = range(frames[-1] + 1 if frames else 0, len(lines))
+    start = next((at for at in behind if re.match(r"[A-Za-z_][\w.]*(: |$)", lines[at])), len(lines) - 1)
+    kind, _, text = lines[start].partition(": ")
+    text = " ".join(" ".join([text, *lines[start + 1 :]]).split())
+    kind = kind.rpartition(".")[2]
+    if kind == BadInput.__name__:
+        return BadInput(text)
+    return RunError(f"{what}: cannot start ({': '.join(filter(None, [kind, text]))})")
+
+
+def _cause_of_death(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text.partition("exit detail: ")[2].partition(" Some common causes")[0] or text[:300]
+
+
+class Handle:
+    """One actor, by name. Calls to it are served in order; those to a threaded one in none."""
+
+    def __init__(self, actor: Any, name: str, timeout_s: float, own: Collection[str] = ()):
+        """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name."""
+        self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future:
+        """Ask for `method(*args)` there; returns at once."""
+        values = [arg.ref if isinstance(arg, Future) else arg for arg in args]
+        ask = getattr(self.actor, method)
+        if method in self.own:
+            ask = ask.options(concurrency_group=method)
+        ref = ask.remote(*values)
+        return Future(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
+
+
+def wait_all(futures: list[Future]) -> list[Any]:
+    """Values in order; the first failure among them is raised as soon as it is known."""
+    pending = {future.ref: future for future in futures}
+    budget = max((future.timeout_s for future in futures), default=0.0)
+    while pending:
+        with waiting_here():
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=budget)
+        if not done:
+            names = ", ".join(future.what for future in pending.values())
+            raise WaitedTooLong(f"the driver waited {budget:g} s for {names}, in vain")
+        pending.pop(done[0]).wait()
+    return [future.wait() for future in futures]

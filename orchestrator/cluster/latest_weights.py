@@ -1,0 +1,91 @@
+"""Where the newest weights are posted, for rollout workers that start again in the middle of a run.
+
+In: every push's `Weights` in the object store. Out: `Current`, which a worker asks when it starts; the weights go from
+the object store to it, not through here. Must not know: what weights are, who trains.
+
+A worker that asks waits for no push: one that is not yet there it will be given, like all others. The board itself is
+one small actor beside the driver; it is not started again, since it would come back empty: a worker that asks then
+fails with its name, rather than go on with old weights.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.base.errors import ActorDied
+from orchestrator.cluster.handles import Future, Handle
+
+NAME = "weights board"
+
+
+class Board:
+    """The driver's side. Needs Ray (an entered `Cluster`)."""
+
+    def __init__(self, timeout_s: float = 600.0):
+        """timeout_s: how long a worker waits for the weights to come over from another host."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        name = f"{NAME} {secrets.token_hex(8)}"
+        self._actor = ray.remote(_Board).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
+        self.current = Current(name, timeout_s)
+
+    def post(self, version: int, weights: Future) -> None:
+        """The `Weights` of this version will be in the object store: `Learner(post=board.post)`."""
+        self._actor.post.remote(version, [weights.ref])
+
+
+@dataclass(frozen=True)
+class Current:
+    """A worker's side: calling it gives the newest `Weights` that are in the object store; None before the first.
+
+    It knows the board by name: with a reference to it in its arguments, Ray may be unable to start a worker again.
+    """
+
+    name: str
+    timeout_s: float
+
+    def __call__(self) -> Any:
+        try:
+            board = ray.get_actor(self.name)
+        except ValueError as error:
+            raise ActorDied(f"the {NAME} is no more, and with it the current weights") from error
+        found = Handle(board, NAME, self.timeout_s).call("newest").wait()
+        if found is None:
+            return None
+        version, ref = found
+        return Future(ref, f"the weights of version {version} on the {NAME}", self.timeout_s).wait()
+
+
+class _Board:
+    """Holds references: to the newest weights that are there, and to those that are being pushed."""
+
+    def __init__(self) -> None:
+        self._posted: list[tuple[int, Any]] = []  # oldest first
+        self._lock = threading.Lock()
+
+    def post(self, version: int, refs: list[Any]) -> None:
+        with self._lock:
+            self._posted.append((version, refs[0]))
+        threading.Thread(target=self._settle, args=(refs[0],), daemon=True).start()
+
+    def newest(self) -> tuple[int, Any] | None:
+        with self._lock:
+            there = [(version, ref) for version, ref in self._posted if _there(ref, 0)]
+            return there[-1] if there else None
+
+    def _settle(self, ref: Any) -> None:
+        """Once these weights are there, let go of those before them."""
+        _there(ref, None)
+        with self._lock:
+            places = [place for place, (_, posted) in enumerate(self._posted) if posted == ref]
+            self._posted = self._posted[places[-1] if places else 0 :]
+
+
+def _there(ref: Any, timeout_s: float | None) -> bool:
+    done, _ = ray.wait([ref], timeout=timeout_s, fetch_local=False)
+    return bool(done)

@@ -1,0 +1,143 @@
+"""Ray started or joined, for this process.
+
+In: configuration, RAY_ADDRESS. Out: a connection, or an error of one line. Must not know: actors, placement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray._private.authentication.authentication_token_setup
+import ray._private.parameter
+
+from conf.schema import ClusterConf
+from conf.shell import command_line
+from orchestrator.base.errors import RunError
+from orchestrator.base.waiting import waiting
+from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_private, refuse_unusable_folder
+from rollout.base.errors import BadInput
+
+COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+
+
+def connect(conf: ClusterConf) -> bool:
+    """Join the Ray at cluster.address or RAY_ADDRESS, else start a private one. Returns whether that has a token of its
+    own. Raises BadInput where it cannot be, RunError where it did not come up."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    address = conf.address or os.environ.get("RAY_ADDRESS")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    own_token = not address and "RAY_AUTH_MODE" not in os.environ
+    try:
+        if address:
+            _join(address)
+        else:
+            refuse_unusable_folder()
+            if own_token:
+                _authenticate(secrets.token_hex(16))
+            _start(conf)
+    except BadInput:
+        raise
+    except Exception as error:  # of a dozen types, plain Exception among them
+        disconnect(own_token)
+        raise cannot_start(address, error) from error
+    finally:
+        _install(handlers)
+    return own_token
+
+
+def disconnect(own_token: bool) -> None:
+    """End the connection, and the private Ray with it. own_token: as `connect` returned it."""
+    ray.shutdown()
+    if own_token:
+        _authenticate(None)
+
+
+def _join(address: str) -> None:
+    if address == "auto":  # which Ray takes for any that it finds, another run's private one as well
+        address = auto_address()
+        ray._private.authentication.authentication_token_setup.maybe_enable_token_auth_if_token_available(False)
+    refuse_private(address)
+    with waiting(f"joining Ray at {address}"):
+        _refuse_silence(address)
+        # the head may have been started by another interpreter: actors run this one
+        ray.init(address=address, runtime_env={"py_executable": sys.executable}, **COMMON)
+
+
+def _start(conf: ClusterConf) -> None:
+    # free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365)
+    free = functools.partial(ray._private.parameter.RayParams, dashboard_agent_listen_port=0)
+    with waiting("starting a private Ray"), _replaced(ray._private.parameter, "RayParams", free):
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=int(conf.object_store_gib * 2**30),
+            labels={PRIVATE: str(os.getpid())},
+            _metrics_export_port=conf.metrics_port,
+            **COMMON,
+        )
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """For settings of `ray.init` that it has no argument for."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def cannot_start(address: str | None, error: Exception) -> RunError:
+    """One line for whatever Ray says when it does not come up."""
+    reason, doctor = " ".join(str(error).split())[:300] or type(error).__name__, command_line("doctor")
+    if address:
+        return RunError(f"cannot join Ray at {address} ({reason}): see RAY_ADDRESS, cluster.address, and {doctor}")
+    if re.search(r"timed? ?out|within", reason):
+        return RunError(f"a private Ray did not come up in time ({reason}): the machine may be busy, so try again")
+    return RunError(f"cannot start a private Ray ({reason}); what is in its way, perhaps: {doctor}")
+
+
+def _refuse_silence(address: str) -> None:
+    """ConnectionError when nobody listens at host:port: Ray would go on trying for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdigit():
+        with contextlib.closing(socket.create_connection((host, int(port)), timeout=20.0)):
+            pass
+
+
+def _install(handlers: dict[signal.Signals, Any]) -> None:
+    """Ray puts a handler of its own over SIGTERM's, which prints the machine's stack before it calls ours."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _authenticate(token: str | None) -> None:
+    """Give a private Ray a token of its own. Left alone, Ray (2.60) writes one to ~/.ray, and a head that is started
+    later then refuses every `ray job submit` that does not know of it."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    if token is None:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            os.environ.pop(name, None)
+    else:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+    Config.initialize("")  # Ray read its settings when it was imported,
+    AuthenticationTokenLoader.instance().reset_cache()  # and its token when it was first used

@@ -1,0 +1,270 @@
+"""thinkless doctor: whether this machine can run, one line a check, in seconds.
+
+In: the machine, environment variables, run.root. Out: lines "ok", "note" or "PROBLEM", each with what to do; exit code
+1 when something prevents a run. Must not know: configuration beyond run.root; heavy libraries are looked for, not
+imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+
+from conf.errors import BadConfig
+from conf.shell import program
+from orchestrator.base.waiting import waiting
+from orchestrator.cluster.local_rays import NOT_PRIVATE, auto_address, rays_here, refuse_private, refuse_unusable_folder
+from orchestrator.training.run_root import root
+from rollout.base.errors import BadInput
+
+USAGE = """usage: thinkless doctor [run.root=<folder>]
+
+Checks this machine in seconds and prints a line for each finding: ok, note (worth knowing) or PROBLEM (prevents a run),
+with what to do about it. Exit code 1 when there is a problem.
+"""
+PACKAGES = {  # module: distribution
+    "torch": "torch", "vllm": "vllm", "ray": "ray", "deepspeed": "deepspeed", "transformers": "transformers",
+    "hydra": "hydra-core", "omegaconf": "omegaconf", "sympy": "sympy", "datasets": "datasets", "numpy": "numpy",
+}  # fmt: skip
+GIB = 2**30
+MEMORY_GIB, SHM_GIB, DISK_GIB = 6.0, 1.0, 2.0  # what the quickstart takes, rounded up
+HEAD_PORTS = {  # that `ray start --head` takes unless it is told another: option, default
+    "--port": 6379, "--dashboard-port": 8265, "--ray-client-server-port": 10001,
+    "--dashboard-agent-listen-port": 52365,
+}  # fmt: skip
+
+
+class Level(Enum):
+    ok = "ok"
+    note = "note"
+    problem = "PROBLEM"
+
+
+Finding = tuple[Level, str]
+
+
+def main(arguments: list[str]) -> bool:
+    """Print all findings. Returns whether nothing prevents a run. Raises BadConfig for an argument that it lacks."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(USAGE, end="")
+        return True
+    if unknown := [argument for argument in arguments if not argument.startswith("run.root=")]:
+        raise BadConfig(f"thinkless doctor takes run.root=<folder>, got {' '.join(unknown)}")
+    run_root = root(arguments[-1].partition("=")[2] if arguments else "runs")
+    found = []
+    for name, check in checks(run_root).items():
+        with waiting(f"checking {name}"):
+            for level, text in check():
+                found.append(level)
+                print(f"{level.value:>7}  {text}", flush=True)
+    problems = found.count(Level.problem)
+    print(f"{problems} problem(s)" if problems else "nothing prevents a run")
+    return not problems
+
+
+def checks(run_root: Path) -> dict[str, Callable[[], Iterator[Finding]]]:
+    return {
+        "packages": packages,
+        "processors and memory": machine,
+        "disk": lambda: disk(run_root),
+        "the compiler": compiler,
+        "GPUs": gpus,
+        "Ray's folder": ray_folder,
+        "other Rays": other_rays,
+        "RAY_ADDRESS": ray_address,
+    }
+
+
+def packages() -> Iterator[Finding]:
+    missing = [module for module in PACKAGES if importlib.util.find_spec(module) is None]
+    versions = ", ".join(f"{module} {_version(PACKAGES[module])}" for module in PACKAGES if module not in missing)
+    yield Level.ok, f"Python {platform.python_version()} ({sys.executable}): {versions or 'no packages'}"
+    if missing:
+        yield Level.problem, f"{', '.join(missing)} cannot be imported: run `make setup`, or see docs/install.md"
+
+
+def machine() -> Iterator[Finding]:
+    cpus = len(os.sched_getaffinity(0))
+    yield (Level.ok if cpus > 1 else Level.note), f"{cpus} CPU(s)" + ("" if cpus > 1 else ": runs, but slowly")
+    free = available_memory() / GIB
+    if free < MEMORY_GIB:
+        yield (
+            Level.note,
+            f"{free:.1f} GiB of memory free: the quickstart takes up to {MEMORY_GIB:g}",
+        )
+    else:
+        yield Level.ok, f"{free:.1f} GiB of memory free"
+    shm = shutil.disk_usage("/dev/shm")
+    if shm.free < SHM_GIB * GIB:
+        yield (
+            Level.problem,
+            f"/dev/shm has {shm.free / GIB:.2f} of {shm.total / GIB:.2f} GiB free, and Ray's object store lies there: "
+            "free some (in a container: --shm-size=2g), or lower cluster.object_store_gib",
+        )
+    else:
+        yield Level.ok, f"/dev/shm: {shm.free / GIB:.1f} GiB free"
+
+
+def disk(run_root: Path) -> Iterator[Finding]:
+    there = next(path for path in (run_root, *run_root.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        yield Level.problem, f"run.root={run_root}: {there} cannot be written to; give run.root=<folder>"
+        return
+    free = shutil.disk_usage(there).free / GIB
+    text = f"run.root={run_root}: {free:.1f} GiB free"
+    if free < DISK_GIB:
+        yield Level.problem, f"{text}, and a run takes {DISK_GIB:g} and more; free some, or give run.root=<folder>"
+    else:
+        yield Level.ok, text
+
+
+def compiler() -> Iterator[Finding]:
+    """DeepSpeed's shared-memory operator for learner ranks on a CPU is compiled once, by `make setup`."""
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(sys.prefix) / "torch_extensions")
+    if built := next(folder.glob("**/deepspeed_shm_comm.so"), None):
+        yield Level.ok, f"DeepSpeed's operator is compiled: {built}"
+        return
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = [name for name in ("g++", "ninja") if shutil.which(name) is None]
+    missing += [] if header.is_file() else [str(header)]
+    if missing:
+        yield (
+            Level.problem,
+            f"DeepSpeed's operator is not compiled, and {', '.join(missing)} is missing: "
+            "sudo apt-get install python3-dev g++, then `make setup`",
+        )
+    else:
+        yield (
+            Level.note,
+            "DeepSpeed's operator is not compiled yet: its first use takes a minute, or `make setup`",
+        )
+
+
+def gpus() -> Iterator[Finding]:
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        yield Level.ok, "no NVIDIA driver, so no GPU: experiment=quickstart and others with device=cpu run here"
+        return
+    query = [smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        yield Level.problem, "nvidia-smi did not answer within 20 s: the driver hangs"
+        return
+    if done.returncode:
+        yield Level.problem, f"nvidia-smi fails: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+        return
+    for line in done.stdout.strip().splitlines():
+        yield Level.ok, f"GPU: {line}"
+
+
+def ray_folder() -> Iterator[Finding]:
+    try:
+        refuse_unusable_folder()
+    except BadInput as error:
+        yield Level.problem, str(error)
+    else:
+        yield Level.ok, "Ray's temporary folder can be used"
+
+
+def other_rays() -> Iterator[Finding]:
+    """Beside another Ray a run starts as ever; a head that is started needs ports of its own."""
+    for ray in rays_here():
+        whose = f"the private Ray of a run (process {ray.run})" if ray.run else "a Ray"
+        jobs = f", takes jobs at port {ray.agent_port}" if ray.agent_port else ""
+        yield Level.note, f"{whose} of {ray.user} runs here: {ray.address}, process {ray.pid}{jobs}"
+    taken = {option: port for option, port in HEAD_PORTS.items() if _in_use(port)}
+    if taken:
+        instead = " ".join(f"{option}={free}" for option, free in zip(taken, _free_ports(len(taken)), strict=True))
+        ports = ", ".join(map(str, taken.values()))
+        start = " ".join([*program("ray"), "start", "--head"])
+        yield Level.note, f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start} {instead}"
+    else:
+        yield Level.ok, "the ports of a Ray head are free"
+    if (Path.home() / ".ray" / "auth_token").is_file() and "RAY_AUTH_MODE" not in os.environ:
+        yield (
+            Level.note,
+            "~/.ray/auth_token exists, so a head that is started here asks for it: export RAY_AUTH_MODE=token before "
+            "`ray job submit`, or remove that file before `ray start`",
+        )
+
+
+def ray_address() -> Iterator[Finding]:
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        yield Level.ok, "RAY_ADDRESS is not set: a run starts a private Ray"
+        return
+    try:
+        if address == "auto":
+            address = auto_address()
+        refuse_private(address)
+    except BadInput as error:
+        yield Level.problem, str(error)
+        return
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            yield (
+                Level.problem,
+                f"RAY_ADDRESS={address}: nobody answers there ({error.strerror or error}); {NOT_PRIVATE}",
+            )
+            return
+    yield Level.ok, f"RAY_ADDRESS: runs join {address}"
+
+
+def available_memory() -> int:
+    """Bytes: what the kernel can give, within this container's limit."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no limit ("max"), or an older kernel's layout
+        return free
+    return min(free, limit)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "of an unknown version"
+
+
+def _in_use(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+if __name__ == "__main__":
+    from orchestrator.commands.cli import module_main
+
+    module_main("doctor")

@@ -1,0 +1,161 @@
+"""What a configuration names is there, whole, and fits: seen in a second, before anything is started or written.
+
+In: a configuration. Out: the same with absolute folders, or BadInput. Must not know: Ray, torch, what a command does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config, RandomModelConf
+from learner.model.support import context_length, read_config, unsupported
+from rollout.base.errors import BadInput
+from rollout.base.load_function import load_function
+from rollout.data.pairs import load_pairs
+from rollout.data.tokens import add_control_tokens, generation_prompt, load_tokenizer
+
+
+def located(conf: Config) -> Config:
+    """`conf` with the folder of model.path, and the file of model.chat_template, as absolute paths: other processes,
+    and other hosts, stand elsewhere. A hub id, or what is not there at all, stays as it is."""
+    named = {"path": conf.model.path, "chat_template": conf.model.chat_template}
+    found = {
+        key: os.path.abspath(Path(name).expanduser())
+        for key, name in named.items()
+        if name is not None and not Path(name).is_absolute() and Path(name).expanduser().exists()
+    }
+    return replace(conf, model=replace(conf.model, **found))
+
+
+def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None = None) -> None:
+    """BadInput for a model, warm-up pairs or a reward function that cannot be used.
+
+    command: "train", "warmup" or "evaluate"; folder: of the run that goes on, which may hold a model of its own.
+    """
+    if conf.reward.function is not None:
+        load_function(conf.reward.function, "reward.function")
+    if conf.warmup is not None and conf.warmup.path is not None:
+        load_pairs(conf.warmup, conf.model)
+    path = _kept_model(folder) or conf.model.path
+    if path is not None:
+        tokenizer = load_tokenizer(path, conf.model)
+        if Path(path).expanduser().is_dir():
+            _refuse_truncated(Path(path).expanduser())
+        config = read_config(path, conf.model.revision)
+        if config is not None:
+            _refuse_unfit(config, conf, command, f"model.path={path}")
+            _refuse_small_vocabulary(config, tokenizer, conf, path)
+    elif conf.model.random is not None:
+        _refuse_unfit(_outline(conf.model.random), conf, command, "model.random")
+
+
+def _kept_model(folder: Path | None) -> str | None:
+    """The model that a run began with, when its folder or the record in it leads there: a copied run may be all that is
+    left of model.path."""
+    if folder is None:
+        return None
+    kept = [folder / "base"]
+    record = folder / "provenance.json"
+    if record.is_file():
+        kept.append(Path(json.loads(record.read_text()).get("model") or folder / "base"))
+    return next((str(model) for model in kept if (model / "config.json").is_file()), None)
+
+
+def _outline(shape: RandomModelConf) -> dict[str, Any]:
+    return {
+        "model_type": "qwen2",
+        "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.ffn_size,
+        "max_position_embeddings": shape.max_position_embeddings,
+    }
+
+
+def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str) -> None:
+    """BadInput for what the command asks of this model and its config.json says that it cannot."""
+    positions, key = context_length(config)
+    learns, samples = command in ("train", "warmup"), command in ("train", "evaluate")
+    warms_up = conf.warmup is not None and learns
+    wanted = {"warmup.max_tokens": conf.warmup.max_tokens} if conf.warmup is not None and warms_up else {}
+    if samples and os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
+        wanted["rollout.max_model_len"] = conf.rollout.max_model_len
+    for setting, length in wanted.items():
+        if length > positions:
+            what = f"{key}={config[key]}" if key in config else key
+            raise BadInput(
+                f"{name}: {setting}={length} is longer than the model's {positions:g} positions ({what}): set "
+                f"{setting} to at most {positions:g}, or choose a model with more"
+            )
+    _refuse_indivisible(config, conf, learns, samples, name)
+    if not learns:
+        return
+    lengths = {"warmup.max_tokens": conf.warmup.max_tokens} if conf.warmup is not None else {}
+    if command == "train":
+        longest = conf.data.max_prompt_tokens + conf.rollout.max_response_tokens
+        lengths["data.max_prompt_tokens + rollout.max_response_tokens"] = longest
+    room = conf.rollout.max_model_len if command == "train" else 0
+    if found := unsupported(config, max(lengths.values()), room):
+        limits = " and ".join(f"{setting}={length}" for setting, length in lengths.items())
+        raise BadInput(
+            f"{name}: this model (model type {config.get('model_type')}) cannot be trained here: it has "
+            f"{'; '.join(found)}; docs/learner.md lists what can be trained ({limits})"
+        )
+
+
+def _refuse_indivisible(config: dict[str, Any], conf: Config, learns: bool, samples: bool, name: str) -> None:
+    heads = config.get("num_attention_heads")
+    kv_heads, ffn = config.get("num_key_value_heads") or heads, config.get("intermediate_size")
+    if not isinstance(heads, int) or not isinstance(kv_heads, int):
+        return
+    parts = conf.rollout.tensor_parallel
+    if samples and (heads % parts or (kv_heads % parts and parts % kv_heads) or (isinstance(ffn, int) and ffn % parts)):
+        raise BadInput(
+            f"{name}: rollout.tensor_parallel={parts} does not divide the model's {heads} attention heads, {kv_heads} "
+            f"key heads and intermediate_size={ffn}: choose a number that does"
+        )
+    if learns and heads % conf.learner.sequence_parallel:
+        raise BadInput(
+            f"{name}: learner.sequence_parallel={conf.learner.sequence_parallel} does not divide the model's {heads} "
+            "attention heads: choose a number that does"
+        )
+
+
+def _refuse_small_vocabulary(config: dict[str, Any], tokenizer: Any, conf: Config, path: str) -> None:
+    """BadInput when prompts would hold ids without a row in the embeddings. New control tokens get theirs later."""
+    rows = config.get("vocab_size")
+    control, new = add_control_tokens(tokenizer, conf.model)
+    used = {control.think, control.short, control.think_end, control.eos}
+    used |= {*generation_prompt(tokenizer, "What is 7+2?", conf.model).tolist()}
+    beyond = sorted(used - {*new})
+    if isinstance(rows, int) and beyond and beyond[-1] >= rows and not new:
+        token = tokenizer.convert_ids_to_tokens(beyond[-1])
+        raise BadInput(
+            f"model.path={path}: its tokenizer has id {beyond[-1]} ({token}), but the model only {rows} embeddings "
+            "(vocab_size): tokenizer and model do not belong together"
+        )
+
+
+def _refuse_truncated(folder: Path) -> None:
+    """Compare the size of every weights file with what its own header says."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        named = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+        for file in sorted({*folder.glob("*.safetensors"), *(folder / name for name in named)}):
+            with file.open("rb") as weights:
+                length = int.from_bytes(weights.read(8), "little")
+                header = json.loads(weights.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+            missing = 8 + length + end - file.stat().st_size
+            if missing > 0:
+                raise BadInput(
+                    f"model.path={folder}: {file.name} is truncated, {missing} bytes are missing; get the model again"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"model.path={folder}: a *.safetensors file cannot be read ({error}); get it again") from error

@@ -1,0 +1,85 @@
+"""The problems of a run: for training, for validation, for the final table.
+
+In: configuration. Out: `Problems`, read and checked before anything is started. Must not know: tokenizers, Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.check import check_arithmetic
+from conf.schema import Config
+from rollout.base.errors import BadInput
+from rollout.data import arithmetic
+from rollout.data.addresses import is_address
+from rollout.data.problems import Problem, load_problems, split_validation, validation_data
+
+LARGE = 100e6  # bytes: about five seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """training None: generated without end. evaluation: for the final table (generated: fresh questions per level)."""
+
+    training: list[Problem] | None
+    validation: list[Problem]
+    evaluation: list[Problem]
+    data_hash: str
+    notes: tuple[str, ...]
+
+
+def refuse_foreign_warmup(conf: Config) -> None:
+    """BadInput for a warm-up on generated arithmetic before training on a data set: the model would not even try it.
+
+    Problems of one's own need pairs of one's own (an experiment's `warmup=arithmetic` goes with its generated task), or
+    a model that answers them in both modes already.
+    """
+    if conf.data.path is not None and conf.warmup is not None and conf.warmup.path is None:
+        raise BadInput(
+            f"data.path={conf.data.path}: the warm-up would teach generated arithmetic, not these problems: give "
+            "warmup.path=<pairs> (problem, think, short), or warmup=none model.path=<a warmed-up model>"
+        )
+
+
+def announce(path: str | list[str]) -> None:
+    """A line for what takes more than a moment: large files, and what comes over the network."""
+    for one in [path] if isinstance(path, str) else path:
+        local = Path(str(one)).expanduser()
+        if is_address(str(one)):
+            print(f"fetching {one}", flush=True)
+        elif local.is_file() and local.stat().st_size > LARGE:
+            print(f"reading {one} ({local.stat().st_size / 1e6:.0f} MB)", flush=True)
+
+
+def load_all_problems(conf: Config) -> Problems:
+    """Training, validation and evaluation problems; raises BadInput before anything is started."""
+    data, validation, evaluate = conf.data, conf.validation, conf.evaluate
+    if data.path is None:
+        check_arithmetic(data.arithmetic)
+        seed = evaluate.seed
+        held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
+        fresh = [
+            p
+            for level in data.arithmetic.levels
+            for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
+        ]
+        return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
+    announce(data.path)
+    loaded = load_problems(data)
+    notes = [loaded.summary()]
+    training = list(loaded.problems)
+    if validation.path is not None:
+        announce(validation.path)
+        other = load_problems(validation_data(validation, data), "validation")
+        notes.append(other.summary())
+        held_out = list(other.problems)
+        evaluation = held_out[: evaluate.questions]
+        if len(held_out) > validation.size:
+            _, held_out = split_validation(held_out, validation.size, evaluate.seed)
+    else:
+        training, held_out = split_validation(training, validation.size, evaluate.seed)
+        if repeated := len(loaded.problems) - len(training) - len(held_out):
+            notes.append(f"{repeated} training problems left out: they repeat a held-out question (validation.size)")
+        evaluation = held_out[: evaluate.questions]
+    return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))

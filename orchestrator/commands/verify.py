@@ -1,0 +1,312 @@
+"""thinkless verify: answers with their golds in, verdicts out, a line for a line, as they come.
+
+In: JSON lines (standard input or files). Out: one JSON line each, in order, as soon as its verdict and those before it
+are there. Must not know: how answers are graded, models, Ray, Hydra.
+
+Who waits for whom: this process waits for input and for ended checks at the same time (`Judge.settle`). A plain answer
+is settled at once. Any other waits in the window for its check, and what comes after it waits there, too: that keeps
+the order, and the other processes busy. A full window stops the reading; so does a reader of ours that does not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from io import FileIO
+from typing import Any, NoReturn
+
+from conf.ranges import refuse_outside
+from conf.schema import RewardConf
+from conf.shell import command_line
+from orchestrator.base import interrupt
+from orchestrator.base.errors import RunError
+from orchestrator.commands.verify_io import Unreadable, error_line, read_case, verdict_line
+from reward.verdict import Verdict
+from reward.worker import Judge, Pending
+from rollout.base.errors import BadInput
+from rollout.trajectory import Finish
+
+USAGE = """usage: thinkless verify [options] [file ...]
+
+Grades answers. Reads JSON objects from the files, or from standard input, one per line:
+
+  {"id": "a1", "response": "It is \\\\boxed{1/2}.", "gold": "0.5"}
+
+  id            string or integer
+  response      what the model wrote
+  gold          the right answer as a string, or a list of them: any may match
+  all_answers   true: the response must give all of the list (optional)
+  mode          "think": the answer is what follows </think>; "short": it is the response. Left out: a control token
+                (<think>, <short>) at the beginning of the response counts as its mode, and none is needed.
+
+Writes one per line, in the same order, each as soon as it is there:
+
+  {"id": "a1", "outcome": "correct", "correct": true, "extracted": "1/2", "seconds": 2.1e-05}
+
+  outcome       correct, wrong, no_answer, cut_off (thinking never ends), format_error (a think token in the answer,
+                with --strict); no verdict: timed_out, crashed or raised
+  extracted     the final answer that was found, or null
+
+A line that cannot be read gives {"line": 7, "error": ...} and exit status 1 at the end. Empty lines are left out.
+
+options:
+  --strict              an answer must be in \\boxed{}, as in training; else it may be said in any usual way
+  --processes N         that check what is not decided at once (as many as there are CPUs)
+  --timeout SECONDS     of one check, whose process is then killed (5)
+  --memory-mib MIB      address space of each process (2048)
+  --output FILE         instead of standard output
+  --summary             counts, speed and the three slowest answers on standard error (on a terminal anyway)
+  --progress, --no-progress   lines done, rate and share correct on standard error (when that is a terminal)
+"""
+
+WINDOW = 4096  # lines that wait for a check, or behind one
+WINDOW_BYTES = 64 << 20  # of their ids and golds
+LONGEST = 64 << 20  # bytes of a line
+CHUNK = 1 << 18  # bytes read at a time
+LOOK_EVERY = 32  # lines between two looks at the processes
+SLOWEST = 3
+
+Waiting = tuple[str | int, Pending]  # the id and what will be its verdict
+
+
+def main(arguments: list[str]) -> None:
+    """Ends without a word by SystemExit when nobody reads the output any more (141), on Ctrl-C (130), SIGTERM (143)."""
+    if "-h" in arguments or "--help" in arguments:
+        print(USAGE, end="")
+        return
+    options = _options(arguments)
+    logging.getLogger("reward").setLevel(logging.CRITICAL)  # what it would tell stands in the verdicts
+    conf = RewardConf(
+        processes=options.processes, timeout_s=options.timeout, memory_mib=options.memory_mib, strict=options.strict
+    )
+    try:
+        with Judge(conf, needs_mode=False) as judge, _output(options.output, options.files) as out:
+            stream = Stream(judge, out, _counter(options.progress))
+            with contextlib.closing(stream):
+                for name in options.files:
+                    with _input(name) as file:
+                        stream.read(file, name if len(options.files) > 1 else None)
+                stream.finish()
+            if options.summary:
+                print(stream.summary(), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        sys.exit(141)  # what a shell says of a command that SIGPIPE ends
+    except KeyboardInterrupt:
+        sys.exit(interrupt.exit_code())
+    except BadInput as error:
+        raise BadInput(str(error).replace("reward.memory_mib", "--memory-mib")) from error
+    if stream.unreadable:
+        raise RunError(f"{stream.unreadable} of {stream.lines} lines could not be read")
+
+
+class Stream:
+    """Lines in, verdicts out. Close it: that removes the bar."""
+
+    def __init__(self, judge: Judge, out: FileIO, counter: Any = None) -> None:
+        """counter: `orchestrator.tracking.console.Counter`, or None."""
+        self.judge, self.out, self.counter = judge, out, counter
+        self.lines = self.unreadable = 0
+        self.done = self.correct = 0
+        self._window: deque[tuple[bytes | Waiting, int]] = deque()  # a finished line, or one that waits; its bytes
+        self._held = 0  # bytes, in all
+        self._start = time.monotonic()
+
+    def read(self, file: FileIO, name: str | None = None) -> None:
+        """Every line of `file`, to its end, as far as it is there; verdicts go out meanwhile."""
+        number, lines = 0, Lines()
+        while not lines.ended:
+            while self.judge.settle(None, [file]):
+                self._write_ended()
+            try:
+                chunk = os.read(file.fileno(), CHUNK)
+            except BlockingIOError:
+                continue
+            for line in lines.split(chunk):
+                number += 1
+                if line is None or (line and not line.isspace()):
+                    self._take(line, number, name)
+
+    def finish(self) -> None:
+        """Wait for all verdicts."""
+        while self._window:
+            self._wait()
+
+    def close(self) -> None:
+        if self.counter is not None:
+            self.counter.close()
+
+    def summary(self) -> str:
+        found, seconds = self.judge.statistics(), time.monotonic() - self._start
+        counts = ", ".join(f"{outcome.value} {count}" for outcome, count in found.counts.items() if count)
+        share = f", {self.correct / self.done:.1%} correct" if self.done else ""
+        said = [f"{self.done} answers in {seconds:.1f} s, {self.done / max(seconds, 1e-9):,.0f}/s{share}"]
+        said += [f"outcomes: {counts}"] if counts else []
+        for one in found.slowest[:SLOWEST]:
+            said.append(f"slowest: {one.seconds:.3g} s, {one.outcome}, {one.answer[:60]!r} against {one.gold[:60]!r}")
+        return "\n".join(said)
+
+    # ------------------------------------------------------------------
+
+    def _take(self, line: bytes | None, number: int, name: str | None) -> None:
+        self.lines += 1
+        try:
+            if line is None:
+                raise Unreadable(f"longer than {LONGEST >> 20} MiB")
+            case = read_case(line)
+        except Unreadable as error:
+            self.unreadable += 1
+            self._put(error_line(error, number, name), 0)
+        else:
+            begun = self.judge.begin(case.response, case.mode, Finish.STOP, case.gold, case.all_answers)
+            if isinstance(begun, Verdict):
+                self._put(self._told(case.id, begun), 0)
+            else:
+                self._put((case.id, begun), max(0, len(line) - len(case.response)))
+        if self.judge.under_way and (self.lines % LOOK_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
+            self.judge.settle(0)
+            self._write_ended()
+        while len(self._window) >= WINDOW or self._held > WINDOW_BYTES:
+            self._wait()
+
+    def _put(self, entry: bytes | Waiting, size: int) -> None:
+        if isinstance(entry, bytes) and not self._window:
+            self._write(entry)
+        else:
+            size += len(entry) if isinstance(entry, bytes) else 0
+            self._held += size
+            self._window.append((entry, size))
+
+    def _wait(self) -> None:
+        self.judge.settle()
+        self._write_ended()
+
+    def _write_ended(self) -> None:
+        """Write the finished lines at the window's front."""
+        ready = []
+        while self._window:
+            entry, size = self._window[0]
+            if not isinstance(entry, bytes):
+                id, pending = entry
+                if pending.verdict is None:
+                    break
+                entry = self._told(id, pending.verdict)
+            self._window.popleft()
+            self._held -= size
+            ready.append(entry)
+        if ready:
+            self._write(b"".join(ready))
+
+    def _told(self, id: str | int, verdict: Verdict) -> bytes:
+        self.done += 1
+        self.correct += verdict.correct
+        if self.counter is not None:
+            self.counter.show(self.done, self.correct)
+        return verdict_line(id, verdict)
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self.out.fileno(), data)
+        while written < len(data):
+            data = data[written:]
+            written = os.write(self.out.fileno(), data)
+
+
+class Lines:
+    """Bytes as they are read -> complete lines, without copying a long one more than once."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._pieces: list[bytes] = []  # of the line that is not complete
+        self._size = 0
+        self._too_long = False
+
+    def split(self, chunk: bytes) -> list[bytes | None]:
+        """The lines that `chunk` completes; None for one that is too long. No bytes: the end, also of the last line."""
+        if not chunk:
+            self.ended = True
+            chunk = b"\n" if self._size or self._too_long else b""
+        first, *others = chunk.split(b"\n")
+        self._add(first)
+        if not others:
+            return []
+        lines = [None if self._too_long else b"".join(self._pieces), *others[:-1]]
+        self._pieces, self._size, self._too_long = [], 0, False
+        self._add(others[-1])
+        return lines
+
+    def _add(self, piece: bytes) -> None:
+        if piece and not self._too_long:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > LONGEST:
+                self._pieces, self._size, self._too_long = [], 0, True
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def _options(arguments: list[str]) -> Any:
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise BadInput(f"{message}; all options: {command_line('verify', '--help')}")
+
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--timeout", type=float, default=RewardConf.timeout_s)
+    parser.add_argument("--memory-mib", type=int, default=RewardConf.memory_mib)
+    parser.add_argument("--output")
+    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction)
+    options = parser.parse_intermixed_args(arguments)
+    options.files = options.files or ["-"]
+    refuse_outside("reward.processes", options.processes, "--processes")
+    refuse_outside("reward.timeout_s", options.timeout, "--timeout")
+    refuse_outside("reward.memory_mib", options.memory_mib, "--memory-mib")
+    missing = [name for name in options.files if name != "-" and not os.path.exists(name)]
+    if missing:
+        raise BadInput(f"{missing[0]}: no such file")
+    watched = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if options.progress is None:
+        options.progress = watched and not (options.output is None and sys.stdout.isatty())
+    options.summary = options.summary or watched
+    return options
+
+
+def _counter(wanted: bool) -> Any:
+    if not wanted:
+        return None
+    from orchestrator.tracking.console import Counter
+
+    return Counter()
+
+
+@contextlib.contextmanager
+def _input(name: str) -> Iterator[FileIO]:
+    if name == "-" and sys.stdin is not None and sys.stdin.isatty():
+        print("reading cases from the terminal, one JSON object per line; Ctrl-D ends", file=sys.stderr)
+    with FileIO(0, closefd=False) if name == "-" else FileIO(name) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _output(path: str | None, files: list[str]) -> Iterator[FileIO]:
+    if path is not None and os.path.exists(path):
+        for name in files:
+            if name != "-" and os.path.samefile(name, path):
+                raise BadInput(f"--output {path} would overwrite the cases")
+    with FileIO(1, "w", closefd=False) if path is None else FileIO(path, "w") as file:
+        yield file
+
+
+if __name__ == "__main__":
+    from orchestrator.commands.cli import module_main
+
+    module_main("verify")

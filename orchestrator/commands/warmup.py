@@ -1,0 +1,254 @@
+"""thinkless warmup: supervised fine-tuning on paired answers, cached by a hash of everything that determines it.
+
+In: configuration. Out: a Hugging Face folder that answers in two modes, with warmup.jsonl beside. Must not know:
+rollouts.
+
+A warm-up that is interrupted leaves its checkpoint in a hidden folder beside; the same configuration goes on from it,
+to the same weights. Processes that want the same warm-up at the same time make it once: the others wait.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # the settings are checked before anything heavy is imported
+    from orchestrator.commands.cli import module_main
+
+    module_main("warmup")
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config, LearnerConf, LoraConf, WarmupConf
+from conf.shell import command_line
+from learner.data.flops import read_shape, tokens_only
+from learner.data.sft import Curriculum
+from learner.learner import Learner
+from learner.model.prepare_model import prepared_model, random_model
+from learner.schedule import learning_rate
+from learner.worker import LearnerWorker
+from orchestrator.base.errors import RunError
+from orchestrator.base.interrupt import held, requested, saving
+from orchestrator.base.lock import holder, locked_in_turn
+from orchestrator.base.waiting import enable, waiting
+from orchestrator.cluster.cluster import Cluster, listening_on, started
+from orchestrator.cluster.handles import wait_all
+from orchestrator.commands.preflight import located, refuse_unreadable
+from orchestrator.commands.problems import refuse_foreign_warmup
+from orchestrator.tracking.console import progress
+from orchestrator.tracking.tracker import drop_after
+from orchestrator.training.checkpoint import Store
+from orchestrator.training.run_root import root
+from rollout.data.pairs import Pairs, load_pairs
+from rollout.data.tokens import load_tokenizer, save_tokenizer
+
+RECIPE = 1  # raise when the same configuration comes to mean another result
+LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
+SAVE_EVERY_S = 300.0  # between two checkpoints: what a lost machine costs
+AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
+
+
+def warm_up(conf: Config, cluster: Cluster) -> Path:
+    """The finished warm-up of `conf`: from the cache, or made now. Raises BadInput for unusable pairs."""
+    conf = replace(conf, model=replace(conf.model, lora=LoraConf()))  # all weights learn, the new tokens' rows too
+    assert conf.warmup is not None
+    pairs = load_pairs(conf.warmup, conf.model)
+    cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
+    target = cache / fingerprint(conf, pairs)
+    if (target / "warmup.json").is_file():
+        _say(conf, f"taken from {target}")
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = cache / f".{target.name}.lock"
+    if who := holder(lock):
+        _say(conf, f"the same warm-up is being made by {who}: waiting for it")
+    with locked_in_turn(lock, "the same warm-up"):
+        if (target / "warmup.json").is_file():  # made by whom this process waited for
+            return target
+        partial = cache / f".{target.name}.partial"
+        store = Store(partial, keep=1, to_go_on="give the same command again")
+        if not store.steps():
+            shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            _fine_tune(conf, conf.warmup, cluster, pairs, store, partial, target)
+        except OSError as error:
+            raise RunError(f"cannot write the warm-up to {cache} ({error}); free space or set warmup.cache") from error
+        except FloatingPointError:  # going on would lead there again
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            if not store.steps():
+                shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _say(conf: Config, text: str) -> None:
+    if conf.tracker.console:
+        print(f"warm-up: {text}", flush=True)
+
+
+def fingerprint(conf: Config, pairs: Pairs) -> str:
+    """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
+    assert conf.warmup is not None
+    what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
+    for name in ("cache", "ranks", "revision", "subset", "split"):  # what the last three choose is in the pairs' hash
+        what["warmup"].pop(name)
+    what["model"].pop("lora")
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> LearnerConf:
+    """The learner's settings in the warm-up of a given model, or of random weights."""
+    return replace(
+        conf,
+        ranks=conf.ranks if warmup.ranks is None else warmup.ranks,
+        lr=warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM,
+        schedule=warmup.schedule,
+        warmup_steps=warmup.warmup_steps,
+        decay_start=0.0,
+        min_lr_ratio=warmup.min_lr_ratio,
+        betas=warmup.betas,
+        weight_decay=warmup.weight_decay,
+        max_grad_norm=warmup.max_grad_norm,
+    )
+
+
+def _fine_tune(
+    conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs, store: Store, partial: Path, target: Path
+) -> None:
+    """Go on from the checkpoint in `store`, or begin; `partial` becomes `target` at the end."""
+    with waiting("warm-up: preparing the model"):
+        if conf.model.path is None:
+            assert conf.model.random is not None
+            base = random_model(partial / "base", conf.model.random, conf.model, warmup.seed)
+        else:
+            base = prepared_model(conf.model, partial / "base")
+    tokenizer = load_tokenizer(base, conf.model)
+    shape = read_shape(base, conf.model.revision)
+    settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
+    curriculum = Curriculum(
+        pairs,
+        tokenizer,
+        warmup,
+        conf.model,
+        conf.learner.max_tokens,
+        settings.ranks // settings.sequence_parallel,
+        shape.cost if shape else tokens_only,
+    )
+    arguments = [
+        [settings, conf.model, base, rank, 1.0, curriculum.steps, warmup.max_tokens] for rank in range(settings.ranks)
+    ]
+    handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
+    learner = Learner(handles, settings, shape, wait_all)
+    with waiting("warm-up: learner ranks starting"):
+        started(handles, "ready", settings.start_timeout_s)
+    with waiting("warm-up: the learner loading its model"), listening_on(conf.cluster.port):
+        parameters = learner.start(conf.cluster.port, reference=False)
+    done, before = _go_on(conf, store, learner, curriculum)
+    with saving("the warm-up's finished steps are being saved"), held():
+        log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
+        with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
+            asked: deque[Any] = deque()
+            step, saved = done, time.monotonic()
+            for step, batch in enumerate(curriculum.batches(done), start=done + 1):
+                asked.append((step, learner.fine_tune(batch)))
+                due = requested() or time.monotonic() - saved > SAVE_EVERY_S
+                while len(asked) >= AHEAD or (asked and (due or step == curriculum.steps)):
+                    log.take(*asked.popleft(), bar)
+                if due and step < curriculum.steps:
+                    state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
+                    store.save(step, learner, state)
+                    saved = time.monotonic()
+                    if requested():
+                        break
+        if requested() and step < curriculum.steps:
+            print(f"the warm-up's {step} of {curriculum.steps} steps are saved: the same command goes on from there",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            return  # and `saving` ends the command
+        with waiting("warm-up: exporting the model"):
+            learner.export(str(partial))
+            save_tokenizer(tokenizer, partial, conf.model)
+        shutil.rmtree(partial / "base", ignore_errors=True)
+        shutil.rmtree(store.folder, ignore_errors=True)
+        facts = {
+            "parameters": parameters,
+            "steps": curriculum.steps,
+            "seconds": log.seconds(),
+            "too_long": curriculum.too_long,
+            "unusable": dict(pairs.unusable),
+        }
+        (partial / "warmup.json").write_text(json.dumps(facts, indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    cluster.release(handles)
+
+
+def _layout(conf: LearnerConf) -> dict[str, int]:
+    """What the learner must still be for its checkpoint to load."""
+    return {"zero_stage": conf.zero_stage, "ranks": conf.ranks if conf.zero_stage else 0}
+
+
+def _go_on(conf: Config, store: Store, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
+    """Load the checkpoint of an earlier process, when there is one. Returns its finished steps and their seconds."""
+    found = store.latest()
+    if found is None:
+        return 0, 0.0
+    folder, state = found
+    if any(state[key] != value for key, value in _layout(learner.conf).items()):
+        _say(conf, "begins anew: learner.ranks or learner.zero_stage is not what its saved steps were made with")
+        shutil.rmtree(store.folder)
+        return 0, 0.0
+    learner.load(str(folder))
+    curriculum.too_long = state["too_long"]
+    _say(conf, f"goes on from step {state['step']} of {curriculum.steps}")
+    return state["step"], state["seconds"]
+
+
+class _Log:
+    """warmup.jsonl: every tenth step."""
+
+    def __init__(self, path: Path, steps: int, done: int, seconds: float, conf: LearnerConf):
+        """done, seconds: of an earlier process."""
+        self.steps, self.conf = steps, conf
+        self._begin = time.monotonic() - seconds
+        self._path = path
+        drop_after(path, done)
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._begin, 2)
+
+    def take(self, step: int, pending: Any, bar: progress) -> None:
+        """Wait for a step's answer. Raises FloatingPointError when its loss is not a number."""
+        loss, tokens = pending.wait()
+        if loss != loss:
+            raise FloatingPointError(f"the warm-up's loss is not a number at step {step}: lower warmup.lr")
+        bar.advance(1, loss=loss)
+        if step % 10 == 0 or step == self.steps:
+            rate = learning_rate(self.conf, step - 1, self.steps)
+            line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def command(conf: Config, arguments: list[str]) -> None:
+    """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
+    assert conf.warmup is not None
+    enable(conf.tracker.console)
+    refuse_foreign_warmup(conf)
+    refuse_unreadable(conf, "warmup")
+    conf = located(conf)
+    with Cluster(conf.cluster) as cluster:
+        warmed = warm_up(conf, cluster)
+    print(f"the warmed-up model is in {warmed}")
+    if conf.warmup.path is not None and conf.data.path is None:
+        print("to train it, give `train` the same arguments and data.path=<problems>")
+    else:
+        print(f"to train it: cd {shlex.quote(os.getcwd())} && {command_line('train', *arguments)}")

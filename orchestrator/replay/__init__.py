@@ -1,0 +1,1 @@
+"""Recorded steps: written during a run, run again, compared."""

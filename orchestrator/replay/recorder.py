@@ -1,0 +1,182 @@
+"""Records steps whole (`run.record`), so that they can be run again (`orchestrator.replay.replay`).
+
+In: each step's trajectories, groups, report and metrics; a learner that saves and exports itself. Out: folders
+`recorded/step_000012` (`orchestrator.replay.step_format`), written beside and renamed, so that one that exists is complete. Must
+not know: Ray, how a step is run again.
+
+The learner's state is saved when the step before has ended, and so are the weights: those of every version that the
+run's staleness allows to sample for a recorded step, until the step tells which did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from conf.schema import Config
+from conf.shell import command_line
+from learner.metrics.report import StepReport
+from orchestrator.base.errors import RunError
+from orchestrator.replay.step_format import (
+    CONFIG,
+    FOLDER,
+    MODELS,
+    STATE,
+    RecordedStep,
+    digest,
+    step_name,
+    surroundings,
+    version_name,
+    write,
+)
+from orchestrator.tracking.metrics import Record
+from orchestrator.training.dynamic_sampling import Filled
+from rollout.mode import ControlTokens
+from rollout.trajectory import Trajectory
+
+
+class Saves(Protocol):
+    def save(self, folder: str) -> None: ...
+
+
+class Recorder:
+    """Records the steps of `run.record`; does nothing when that is empty."""
+
+    def __init__(
+        self,
+        run_folder: Path,
+        conf: Config,
+        learner: Saves,
+        export: Callable[[Path], None],
+        control: ControlTokens,
+        base: str,
+    ):
+        """export: writes the learner's current weights as a Hugging Face folder with tokenizer; base: see
+        `RecordedStep`."""
+        self.folder, self.conf, self.control = run_folder / FOLDER, conf, control
+        self.learner, self.export = learner, export
+        self.base = str(Path(base).absolute()) if Path(base).is_dir() else base
+        self.steps = frozenset(conf.run.record)
+        self._models = self.folder / ".models"
+
+    def begin(self, step: int) -> None:
+        """Before the first step of this process, with the weights of `step` finished steps pushed or about to be."""
+        if not self.steps:
+            return
+        shutil.rmtree(self._models, ignore_errors=True)
+        for partial in self.folder.glob(".step_*.partial"):  # of a run that was stopped
+            shutil.rmtree(partial, ignore_errors=True)
+        self._keep(step)
+
+    def record(
+        self,
+        step: int,
+        trajectories: Sequence[Trajectory],
+        filled: Filled,
+        report: StepReport | None,
+        metrics: Record,
+    ) -> None:
+        """After `step`'s update: write it if it was asked for, and keep what a step to come begins with.
+
+        Raises RunError when it cannot be written (disk full); earlier records are then as they were.
+        """
+        if not self.steps:
+            return
+        if step in self.steps:
+            with self._writing(step) as partial:
+                self._write(step, partial, trajectories, filled, report, metrics)
+        self._keep(step)
+
+    def _keep(self, done: int) -> None:
+        """With `done` finished steps: the weights, if they may sample for a recorded step, and the learner's state."""
+        ahead = self.conf.run.max_staleness
+        wanted = [step for step in self.steps if step > done]
+        oldest = min(wanted, default=done) - 1 - ahead
+        if wanted and oldest <= done:
+            with self._writing(min(wanted)):
+                for model in self._models.glob("version_*"):
+                    if int(model.name.partition("_")[2]) < oldest:
+                        shutil.rmtree(model)
+                self._models.mkdir(parents=True, exist_ok=True)
+                self.export(self._models / version_name(done))
+        elif not wanted:
+            shutil.rmtree(self._models, ignore_errors=True)
+        if done + 1 in self.steps:
+            with self._writing(done + 1) as partial:
+                shutil.rmtree(partial, ignore_errors=True)
+                (partial / STATE).mkdir(parents=True)
+                self.learner.save(str(partial / STATE))
+
+    def _write(
+        self,
+        step: int,
+        partial: Path,
+        trajectories: Sequence[Trajectory],
+        filled: Filled,
+        report: StepReport | None,
+        metrics: Record,
+    ) -> None:
+        from conf.compose import to_yaml
+
+        (partial / CONFIG).write_text(to_yaml(self.conf))
+        every = {(t.prompt.uid, t.sibling): t for t in trajectories}  # of the batch, and of its refill
+        every |= {(t.prompt.uid, t.sibling): t for group in filled.judged for t in group.trajectories}
+        learnt = {group.prompt.uid for group in filled.learnt}
+        for version in sorted({int(v) for t in every.values() for v in np.unique(t.versions)}):
+            model = self._models / version_name(version)
+            if model.is_dir():
+                shutil.copytree(model, partial / MODELS / model.name, copy_function=_link)
+        weights = sorted(Path(self.base).glob("*.safetensors")) if Path(self.base).is_dir() else []
+        write(
+            partial,
+            RecordedStep(
+                step,
+                step - 1,
+                self.conf.run.seed,
+                self.control,
+                self.base,
+                tuple(every.values()),
+                tuple(filled.judged),
+                tuple(group.prompt.uid in learnt for group in filled.judged),
+                report,
+                metrics,
+                surroundings(),
+                {path.name: digest(path) for path in weights},
+            ),
+        )
+        target = self.folder / step_name(step)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[Path]:
+        """The folder beside; what goes wrong with the disk becomes one line."""
+        partial = self.folder / f".{step_name(step)}.partial"
+        try:
+            yield partial
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(self._models, ignore_errors=True)
+            if isinstance(error, RunError):  # an actor's death, not the disk's
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            free = shutil.disk_usage(self.folder.parent).free / 2**20
+            again = command_line("train", f"resume={self.folder.parent}")
+            raise RunError(
+                f"cannot record step {step} in {self.folder} ({reason}; {free:.0f} MiB free): free some space, or "
+                f"give run.record=[] in place of run.record={sorted(self.steps)}, then go on: {again}"
+            ) from error
+
+
+def _link(source: str, target: str) -> None:
+    """A second name of the same file; where the disk has no such thing, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

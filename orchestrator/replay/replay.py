@@ -1,0 +1,344 @@
+"""thinkless replay: a recorded step run again, its sampling alone or its learning alone, and compared with the record.
+
+In: a step that `run.record` recorded. Out: lines that say what is equal and how fast it was, the same as JSON; RunError
+when the same settings gave something else. Must not know: rewards, how a step is recorded.
+
+Each part brings up its own actors only: sampling needs no DeepSpeed, learning no vLLM.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from conf.errors import brief
+from conf.schema import Config, Device, Dtype
+from conf.settings import all_keys
+from learner.data.batch import TrainBatch
+from orchestrator.base.errors import RunError
+from orchestrator.replay.compare import compare_reports, compare_trajectories
+from orchestrator.replay.step_format import (
+    CONFIG,
+    FOLDER,
+    MODELS,
+    STATE,
+    RecordedStep,
+    digest,
+    read,
+    recorded_steps,
+    refuse_damage,
+    step_name,
+    surroundings,
+    version_name,
+)
+from orchestrator.training import run_dir as run_folders
+from rollout.base.errors import BadInput
+from rollout.trajectory import Trajectory
+
+USAGE = """usage: thinkless replay run=<run> step=<number> part=sampling|learning [repeat=N] [out=<file>] [key=value]
+
+Runs a step that was recorded (thinkless train run.record=[12] ...) again and compares it with its record.
+
+  run       the run's name or folder; left out: the newest under run.root
+  step      a recorded step: the number of its line in metrics.jsonl
+  part      sampling   rollout workers only: samples the step's prompts with its seeds and the weights that sampled
+                       it, and compares every token and log-prob
+            learning   learner ranks only: loads the learner as it was, learns from the recorded groups, and compares
+                       loss, gradient norm and all other figures
+  repeat    how often, for benchmarks (1). Learning begins with the recorded state each time. Sampling finds its prompts
+            in the prefix cache from the second time on: rollout.prefix_caching=false measures without
+  out       JSON file for the figures; left out: replay_<part>.json in the record's folder
+  key=value any setting: learner.max_tokens=4096, learner.ranks=2, rollout.max_num_seqs=64, ...
+
+With the settings of the record, on a CPU, everything must be equal bit for bit (sampling: with rollout.threads=1), and
+exit status 1 says that it was not. With others, differences are told: loss and gradient norm beside a relative
+tolerance of 1e-5 (bfloat16: 1e-2), sampled tokens up to the first that differs.
+"""
+PARTS = ("sampling", "learning")
+OWN = ("run", "step", "part", "repeat", "out")
+DECIDES = {  # settings that a part's result follows from
+    "sampling": ("run.seed", "model.", "rollout."),
+    "learning": ("run.steps", "model.", "learner.", "algorithm.", "rollout.temperature", "rollout.max_response_tokens"),
+}
+TOLERANCE = {Dtype.float32: 1e-5, Dtype.bfloat16: 1e-2}  # relative, of loss and gradient norm; bfloat16: not measured
+CLOSE = {Dtype.float32: 1e-3, Dtype.bfloat16: 2.0}  # nats, of log-probs before the first token that differs
+JUDGED = ("loss", "grad_norm")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    folder: Path  # of the record
+    part: str
+    repeat: int
+    out: Path
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay found; the JSON file holds it as it is."""
+
+    equal: bool = False  # bit for bit
+    close: bool = False  # within the tolerance
+    seconds: list[float] = field(default_factory=list)  # of each repetition
+    tokens: int = 0  # of one repetition: sampled ones; learning: prompts included
+    found: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+
+def main(arguments: list[str]) -> None:
+    from conf.check import check
+    from conf.compose import from_file
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(USAGE, end="")
+        return
+    asked, overrides = _asked(arguments)
+    saved = from_file(asked.folder / CONFIG, [])
+    conf = from_file(asked.folder / CONFIG, overrides)
+    check(replace(conf, warmup=None), "replay")  # no part of a step
+    replay(asked, saved, conf)
+
+
+def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
+    """Run the part and tell. Returns what the JSON file holds. Raises RunError when it should be equal and is not."""
+    recorded = read(asked.folder)
+    changed = _changed(saved, conf, DECIDES[asked.part])
+    now = surroundings()
+    elsewhere = [
+        f"{name} {now.get(name, 'missing')} (was {was})"
+        for name, was in recorded.surroundings.items()
+        if now.get(name) != was
+    ]
+    device, threads = (
+        (conf.rollout.device, conf.rollout.threads) if asked.part == "sampling" else (conf.learner.device, 1)
+    )
+    exact = not changed and not elsewhere and device is Device.cpu and threads == 1
+    print(f"{asked.part} of the recorded step {recorded.step}, {asked.folder}", flush=True)
+    for title, differences in (("other settings", changed), ("recorded elsewhere", elsewhere)):
+        if differences:
+            print(f"  {title}: {', '.join(differences)}", flush=True)
+    outcome = (_sample if asked.part == "sampling" else _learn)(asked, recorded, conf, changed)
+    for number, seconds in enumerate(outcome.seconds, start=1):
+        outcome.lines.append(
+            f"{number}: {seconds:.3f} s, {outcome.tokens:,} tokens, {outcome.tokens / seconds:,.0f} tokens/s"
+        )
+    print(*(f"  {line}" for line in outcome.lines), sep="\n", flush=True)
+    figures = {
+        "part": asked.part,
+        "step": recorded.step,
+        "equal": outcome.equal,
+        "within_tolerance": outcome.close,
+        "must_be_equal": exact,
+        "other_settings": changed,
+        "recorded_elsewhere": elsewhere,
+        "seconds": outcome.seconds,
+        "tokens": outcome.tokens,
+        "tokens_per_s": [outcome.tokens / seconds for seconds in outcome.seconds],
+        **outcome.found,
+    }
+    asked.out.write_text(json.dumps(figures, indent=1))
+    print(f"written to {asked.out}", flush=True)
+    if not changed and not (outcome.equal if exact else outcome.close):
+        raise RunError(
+            f"{asked.part} of step {recorded.step} does not give what was recorded"
+            f"{'' if exact else ', beyond the tolerance'}: see the lines above and {asked.out}"
+        )
+    return figures
+
+
+# ---- the two parts ----
+
+
+def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
+    from orchestrator.cluster.cluster import Cluster, started
+    from rollout.request import Sampling
+    from rollout.sampler import Sampler
+    from rollout.worker import RolloutWorker
+
+    by_version: dict[int, list[Trajectory]] = {}
+    for one in recorded.trajectories:
+        if one.versions[0] == one.versions[-1]:  # they never go down
+            by_version.setdefault(int(one.versions[0]), []).append(one)
+    kept = {v: ours for v, ours in by_version.items() if (asked.folder / MODELS / version_name(v)).is_dir()}
+    left_out = len(recorded.trajectories) - sum(map(len, kept.values()))
+    if not kept:
+        raise RunError(
+            f"sampling of step {recorded.step} cannot be repeated: none of its {left_out} trajectories was sampled by "
+            "one version of the weights that was kept (weights came in flight)"
+        )
+    refuse_damage(asked.folder, lambda name: name.startswith(f"{MODELS}/"))
+    rollout = conf.rollout
+    sampling = Sampling.training(rollout)
+    outcome = Outcome(seconds=[0.0] * asked.repeat)
+    pairs: list[tuple[Trajectory, Trajectory | None]] = []
+    with Cluster(conf.cluster) as cluster:
+        for version, ours in sorted(kept.items()):
+            path = str(asked.folder / MODELS / version_name(version))
+            arguments = [rollout, replace(conf.model, revision=None), path, recorded.control, conf.run.seed]
+            workers = cluster.rollout_workers(rollout, RolloutWorker, arguments)
+            started(workers, "ready", rollout.start_timeout_s)
+            sampler, prompts = Sampler(workers, sampling), list({t.prompt.uid: t.prompt for t in ours}.values())
+            for repetition in range(asked.repeat):
+                begin = time.monotonic()
+                again = sampler.sample(prompts, rollout.group_size, recorded.asked_for).wait()
+                outcome.seconds[repetition] += time.monotonic() - begin
+                places = {(t.prompt.uid, t.sibling): t for t in again}
+                pairs += [(one, places.get((one.prompt.uid, one.sibling))) for one in ours]
+            outcome.tokens += sum(len(t.token_ids) for t in again)
+            cluster.release(workers)
+    compared = len(pairs) // asked.repeat
+    equal, first, gap = compare_trajectories(pairs)
+    outcome.equal, outcome.close = equal == len(pairs), gap <= CLOSE[conf.model.dtype]
+    times = f" ({compared}, {asked.repeat} times)" if asked.repeat > 1 else ""
+    versions = f"weights of version {', '.join(map(str, sorted(kept)))}"
+    outcome.lines.append(f"{equal} of {len(pairs)} trajectories equal, bit for bit{times}; {versions}")
+    if first:
+        outcome.lines.append(f"first difference: {first}")
+        outcome.lines.append(f"largest difference of log-probs before a token that differs: {gap:.3g} nats")
+    if left_out:
+        outcome.lines.append(
+            f"{left_out} of {len(recorded.trajectories)} trajectories cannot be repeated bit for bit: their tokens "
+            "have several weight versions (weights came in flight), or one that was not kept"
+        )
+    outcome.found = {"trajectories": compared, "equal_trajectories": equal, "left_out": left_out}
+    outcome.found |= {"versions": sorted(kept), "first_difference": first, "largest_difference_nats": gap}
+    return outcome
+
+
+def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
+    from learner.data.flops import read_shape
+    from learner.learner import Learner
+    from learner.worker import LearnerWorker
+    from orchestrator.cluster.cluster import Cluster, listening_on, started
+    from orchestrator.cluster.handles import wait_all
+
+    moved = next((key for key in changed if key.startswith("model.path=")), None)
+    path = conf.model.path if moved and conf.model.path else recorded.base
+    if path == recorded.base:
+        _refuse_other_base(recorded)
+    refuse_damage(asked.folder, lambda name: name.startswith(f"{STATE}/"))
+    settings = conf.learner
+    updates = conf.run.steps * conf.algorithm.optimizer_steps
+    outcome, reports = Outcome(), []
+    with Cluster(conf.cluster) as cluster:
+        ranks = cluster.learner_ranks(
+            settings,
+            LearnerWorker,
+            [[settings, conf.model, path, r, conf.rollout.temperature, updates] for r in range(settings.ranks)],
+        )
+        learner = Learner(ranks, settings, read_shape(path, conf.model.revision), wait_all)
+        started(ranks, "ready", settings.start_timeout_s)
+        with listening_on(conf.cluster.port):
+            learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)
+        batches = _batches(recorded, conf, learner)
+        for _ in range(asked.repeat):
+            learner.load(str(asked.folder / STATE))
+            begin = time.monotonic()
+            reports.append(learner.update(batches, conf.algorithm))
+            outcome.seconds.append(time.monotonic() - begin)
+    outcome.tokens = sum(batch.tokens for batch in batches)
+    compared = [compare_reports(recorded.report, report) for report in reports]
+    worst = {name: max((one[name] for one in compared), key=lambda found: found["relative"]) for name in compared[0]}
+    same = sum(found["relative"] == 0 for found in worst.values())
+    outcome.equal = same == len(worst)
+    outcome.close = all(worst[name]["relative"] <= TOLERANCE[conf.model.dtype] for name in JUDGED if name in worst)
+    informative = sum(g.informative for g, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt)
+    outcome.lines.append(f"{informative} informative of {len(recorded.groups)} groups, {len(batches)} optimizer steps")
+    for name in [name for name in JUDGED if name in worst]:
+        found = worst[name]
+        verdict = f"relative difference {found['relative']:.2e}" if found["relative"] else "equal"
+        outcome.lines.append(f"{name} {found['now']:.9g}, recorded {found['recorded']:.9g}: {verdict}")
+    outcome.lines.append(f"{same} of {len(worst)} figures equal, bit for bit")
+    if not outcome.equal:
+        name = max(worst, key=lambda name: worst[name]["relative"])
+        outcome.lines.append(f"largest relative difference: {worst[name]['relative']:.2e}, {name}")
+    outcome.found = {"figures": worst}
+    return outcome
+
+
+def _batches(recorded: RecordedStep, conf: Config, learner: Any) -> list[TrainBatch]:
+    """As the loop makes them."""
+    from learner.data.pack import pack
+    from learner.objective import optimizer_steps
+
+    groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
+    return [
+        pack(sequences, totals, conf.learner.max_tokens, learner.shares, learner.cost)
+        for sequences, totals in optimizer_steps(groups, conf.algorithm, conf.rollout.max_response_tokens)
+    ]
+
+
+def _refuse_other_base(recorded: RecordedStep) -> None:
+    """The model that training began with lies where it lay, unless it is a hub's."""
+    base = Path(recorded.base)
+    for name, written in recorded.base_files.items():
+        if not (base / name).is_file() or digest(base / name) != written:
+            state = "has changed" if (base / name).is_file() else "is not there any more"
+            raise BadInput(
+                f"{base / name}, of the model that the run began with, {state}: give model.path=<where it is now>"
+            )
+
+
+# ---- asked for ----
+
+
+def _asked(arguments: list[str]) -> tuple[Asked, list[str]]:
+    """What `replay` itself takes, and the overrides. Raises BadInput for what cannot be."""
+    given = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in OWN}
+    overrides = [a for a in arguments if a.partition("=")[0] not in OWN]
+    for key in [a.partition("=")[0] for a in overrides]:
+        meant = "run" if key in ("run.name", "resume") else next(iter(get_close_matches(key, OWN, 1)), None)
+        if meant and (meant == "run" or key not in all_keys()):
+            raise BadInput(f"replay takes no {key}: give {meant}=<{'run' if meant == 'run' else 'value'}>")
+    run = run_folders.find(given["run"], overrides) if "run" in given else run_folders.newest(overrides, "run")
+    there = recorded_steps(run)
+    if not there:
+        raise BadInput(f"{run} has no recorded step: a run with run.record=[2,10] records steps 2 and 10")
+    known = ", ".join(map(str, there))
+    step = next((number for number in there if str(number) == given.get("step")), None)
+    if step is None:
+        said = f"step={given['step']} is not recorded in {run}" if "step" in given else f"give step=<step> of {run}"
+        raise BadInput(brief(f"{said}; recorded steps: {known}"))
+    if given.get("part") not in PARTS:
+        asked = " or ".join(f"part={part}" for part in PARTS)
+        got = f", got part={given['part']}" if "part" in given else ""
+        raise BadInput(f"give {asked}{got}")
+    repeat = given.get("repeat", "1")
+    if not re.fullmatch("[1-9][0-9]{0,5}", repeat):
+        raise BadInput(brief(f"repeat must be a number of times in [1, 999999], got {repeat}"))
+    folder = run / FOLDER / step_name(step)
+    out = Path(given.get("out") or folder / f"replay_{given['part']}.json").expanduser()
+    if not out.absolute().parent.is_dir():
+        raise BadInput(f"out={out}: there is no such folder")
+    return Asked(folder, given["part"], int(repeat), out), overrides
+
+
+def _changed(saved: Config, conf: Config, decisive: tuple[str, ...]) -> list[str]:
+    """["learner.max_tokens=4096 (was 8192)", ...] of the settings that a result follows from."""
+    before = dict(_flat(asdict(saved)))
+    return [
+        f"{key}={value} (was {before[key]})"
+        for key, value in _flat(asdict(conf))
+        if value != before.get(key) and any(key == one or key.startswith(one) for one in decisive)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value.value if isinstance(value, Enum) else value
+
+
+if __name__ == "__main__":
+    from orchestrator.commands.cli import module_main
+
+    module_main("replay")

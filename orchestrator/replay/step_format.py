@@ -1,0 +1,257 @@
+"""A recorded step on disk: what it consumed and produced, in plain files, read back bit for bit.
+
+In: a `RecordedStep`. Out: a folder, and the step again. Must not know: when a step is recorded, how it is run again.
+
+    record.json          step, seed, control tokens, base model, versions of packages, every file's size and digest
+    config.yaml          the configuration of the step
+    prompts.jsonl        uid, problem, gold answer, source, level
+    trajectories.jsonl   prompt (line), sibling, mode, finish, forced
+    groups.jsonl         prompt (line), trajectories (lines), verdicts, failed (without a verdict), learnt
+    arrays.npz           prompt_ids, token_ids, versions i32, logprobs, rewards f32, row after row; their lengths
+    report.json          the learner's StepReport, null when there was nothing to learn
+    metrics.json         the step's record, as in metrics.jsonl
+    state/               the learner before the update, as in a checkpoint
+    models/version_*/    Hugging Face folders with tokenizer: the weights that sampled, one for each version
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learner.metrics.efficiency import Effort
+from learner.metrics.offender import Offender
+from learner.metrics.report import StepReport
+from reward.group import Group
+from reward.verdict import Failure, Outcome, Verdict
+from rollout.base.errors import BadInput
+from rollout.mode import ControlTokens, Mode
+from rollout.prompt import Prompt
+from rollout.trajectory import Finish, Trajectory
+
+FOLDER, FORMAT = "recorded", 2
+FACTS, CONFIG, STATE, MODELS = "record.json", "config.yaml", "state", "models"
+ABOUT_PROMPT = ("uid", "problem", "answer", "source", "level", "all_answers")
+ABOUT_STEP = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedStep:
+    """One training step: `step` finished steps after it, `step` - 1 before."""
+
+    step: int
+    asked_for: int  # the step number that the seeds of its trajectories follow from
+    seed: int  # of the run
+    control: ControlTokens
+    base: str  # model that training began with: a folder, or a hub id; also the KL term's reference
+    trajectories: tuple[Trajectory, ...]  # of the batch, those without a verdict included
+    groups: tuple[Group, ...]  # all that were judged, of these very trajectories
+    learnt: tuple[bool, ...]  # of each group: whether it was learnt from (a refill throws some away)
+    report: StepReport | None
+    metrics: dict[str, float | int | None]
+    surroundings: dict[str, str]  # package -> version, "python", "cpu"
+    base_files: dict[str, str]  # weights file of the base folder -> digest; empty for a hub id
+
+
+def step_name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def version_name(version: int) -> str:
+    return f"version_{version:06d}"
+
+
+def recorded_steps(run_folder: Path) -> list[int]:
+    """Steps with a complete record, in order."""
+    found = (re.fullmatch(r"step_(\d+)", path.parent.name) for path in (run_folder / FOLDER).glob(f"step_*/{FACTS}"))
+    return sorted(int(m.group(1)) for m in found if m)
+
+
+def write(folder: Path, recorded: RecordedStep) -> None:
+    """Write a step into `folder`, and the size and digest of all that it then holds."""
+    prompts = {p.uid: p for p in (*(t.prompt for t in recorded.trajectories), *(g.prompt for g in recorded.groups))}
+    line_of = {uid: line for line, uid in enumerate(prompts)}
+    place_of = {(t.prompt.uid, t.sibling): place for place, t in enumerate(recorded.trajectories)}
+    _write_lines(
+        folder / "prompts.jsonl", [{name: getattr(p, name) for name in ABOUT_PROMPT} for p in prompts.values()]
+    )
+    _write_lines(
+        folder / "trajectories.jsonl",
+        [
+            {
+                "prompt": line_of[t.prompt.uid],
+                "sibling": t.sibling,
+                "mode": t.mode,
+                "finish": t.finish,
+                "forced": t.forced,
+            }
+            for t in recorded.trajectories
+        ],
+    )
+    _write_lines(
+        folder / "groups.jsonl",
+        [
+            {
+                "prompt": line_of[g.prompt.uid],
+                "trajectories": [place_of[t.prompt.uid, t.sibling] for t in g.trajectories],
+                "verdicts": [asdict(v) for v in g.verdicts],
+                "failed": [asdict(v) for v in g.failed],
+                "learnt": learnt,
+            }
+            for g, learnt in zip(recorded.groups, recorded.learnt, strict=True)
+        ],
+    )
+    np.savez(
+        folder / "arrays.npz",
+        prompt_lengths=np.array([len(p.token_ids) for p in prompts.values()], np.int64),
+        prompt_ids=_joined([p.token_ids for p in prompts.values()], np.int32),
+        lengths=np.array([len(t.token_ids) for t in recorded.trajectories], np.int64),
+        token_ids=_joined([t.token_ids for t in recorded.trajectories], np.int32),
+        logprobs=_joined([t.behavior_logprobs for t in recorded.trajectories], np.float32),
+        versions=_joined([t.versions for t in recorded.trajectories], np.int32),
+        rewards=_joined([g.rewards for g in recorded.groups], np.float32),
+    )
+    _json(folder / "report.json", asdict(recorded.report) if recorded.report else None)
+    _json(folder / "metrics.json", recorded.metrics)
+    facts = {name: getattr(recorded, name) for name in ABOUT_STEP}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
+    for path in files:  # a power cut must not leave a complete-looking folder of empty files
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    digests = {str(path.relative_to(folder)): [path.stat().st_size, digest(path)] for path in files}
+    _json(folder / FACTS, {"format": FORMAT, **facts, "control": asdict(recorded.control), "files": digests})
+
+
+def read(folder: Path) -> RecordedStep:
+    """The step that `write` wrote there. Raises BadInput when a file of it is missing or not as it was written."""
+    facts = _load(folder / FACTS)
+    if facts.get("format") != FORMAT:
+        raise BadInput(f"{folder / FACTS}: format {facts.get('format')} is not {FORMAT}: another version recorded it")
+    refuse_damage(folder, lambda name: "/" not in name)
+    with np.load(folder / "arrays.npz") as file:
+        arrays = dict(file)
+    ids = _rows(arrays["prompt_ids"], arrays["prompt_lengths"])
+    prompts = []
+    for token_ids, line in zip(ids, _read_lines(folder / "prompts.jsonl"), strict=True):
+        answer = line.pop("answer")
+        prompts.append(
+            Prompt(token_ids=token_ids, answer=tuple(answer) if isinstance(answer, list) else answer, **line)
+        )
+    columns = [_rows(arrays[name], arrays["lengths"]) for name in ("token_ids", "logprobs", "versions")]
+    trajectories = []
+    for line, token_ids, logprobs, versions in zip(_read_lines(folder / "trajectories.jsonl"), *columns, strict=True):
+        mode = None if line["mode"] is None else Mode(line["mode"])
+        prompt, finish = prompts[line["prompt"]], Finish(line["finish"])
+        trajectories.append(
+            Trajectory(prompt, line["sibling"], token_ids, logprobs, mode, finish, versions, line["forced"])
+        )
+    lines = _read_lines(folder / "groups.jsonl")
+    rewards = _rows(arrays["rewards"], np.array([len(line["trajectories"]) for line in lines], np.int64))
+    groups = tuple(
+        Group(
+            prompts[line["prompt"]],
+            tuple(trajectories[place] for place in line["trajectories"]),
+            tuple(map(_verdict, line["verdicts"])),
+            of_group,
+            tuple(map(_verdict, line["failed"])),
+        )
+        for line, of_group in zip(lines, rewards, strict=True)
+    )
+    report = _load(folder / "report.json")
+    return RecordedStep(
+        **{name: facts[name] for name in ABOUT_STEP},
+        control=ControlTokens(**{**facts["control"], "other_ends": tuple(facts["control"].get("other_ends", ()))}),
+        trajectories=tuple(trajectories),
+        groups=groups,
+        learnt=tuple(line["learnt"] for line in lines),
+        report=None if report is None else _report(report),
+        metrics=_load(folder / "metrics.json"),
+    )
+
+
+def refuse_damage(folder: Path, chosen: Callable[[str], bool]) -> None:
+    """BadInput unless all files whose names are `chosen` are as they were written."""
+    for name, (size, written) in _load(folder / FACTS)["files"].items():
+        path = folder / name
+        if chosen(name) and not (path.is_file() and path.stat().st_size == size and digest(path) == written):
+            wrong = "is not as it was written" if path.is_file() else "is missing"
+            raise BadInput(f"the record {folder} is damaged: {name} {wrong}; record the step again")
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def surroundings() -> dict[str, str]:
+    """What else decides on a result's last bit: versions of packages, the kind of CPU."""
+    from orchestrator.training.run_dir import PACKAGES
+
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return {**found, "cpu": cpu.group(1).strip() if cpu else platform.machine()}
+
+
+def _verdict(line: dict[str, Any]) -> Verdict:
+    failure = None if line["failure"] is None else Failure(**line["failure"])
+    return Verdict(**{**line, "outcome": Outcome(line["outcome"]), "failure": failure})
+
+
+def _report(line: dict[str, Any]) -> StepReport:
+    line["effort"] = None if line["effort"] is None else Effort(**line["effort"])
+    offenders = [{**one, "token_ids": np.array(one["token_ids"], np.int32)} for one in line["offenders"]]
+    return StepReport(**{**line, "offenders": tuple(Offender(**one) for one in offenders)})
+
+
+def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    for part in parts:
+        assert part.dtype == dtype, f"{part.dtype} is not {dtype}"  # a conversion would not be noticed
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _rows(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, default=_plain))
+
+
+def _load(path: Path) -> Any:
+    """Raises BadInput when it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the record {path.parent} is damaged: {path.name} cannot be read ({error})") from error
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, default=_plain) + "\n" for row in rows))
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know. (Numbers that are not finite it writes as Python does: NaN, Infinity.)"""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{value!r} does not fit a record")

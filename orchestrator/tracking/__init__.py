@@ -1,0 +1,1 @@
+"""Metrics of a run: computed, logged, shown, and summed up at its end; spans and traces."""

@@ -1,0 +1,185 @@
+"""Judged groups and reports -> one flat record per step. No files, no Ray.
+
+In: groups, the learner's report, timings. Out: a dict of floats (None where there is nothing to average) under the
+names that metrics.jsonl, the console, the gauges and the report share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from learner.metrics.report import StepReport
+from reward.grader import PendingVerdicts
+from reward.group import Group
+from reward.verdict import Outcome, Verdict
+from rollout.base.spans import Spans
+from rollout.mode import Mode
+from rollout.sampler import PendingBatch
+from rollout.trajectory import Finish, Trajectory
+
+if TYPE_CHECKING:
+    from orchestrator.training.dynamic_sampling import Filled
+
+Record = dict[str, float | int | None]
+
+
+WAITS = {  # part of a step -> what the driver does meanwhile, in the timeline
+    "rollout": "waiting for trajectories",
+    "reward": "waiting for verdicts",
+    "learner": "waiting for the learner",
+    "push": "handing over weights",
+}
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of one step by part, as the loop waited for them. driver: where they are recorded as spans, too."""
+
+    driver: Spans = field(default_factory=Spans)
+    parts: dict[str, float] = field(default_factory=dict)
+    step: float = 0.0
+    sampling: float = 0.0  # from a batch's first sequence to its last, of the slowest worker; batches overlap
+    tokens: int = 0  # response tokens
+    grading: float = 0.0  # of the slowest reward actor; it may have done so before the step began
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        begin = time.monotonic()
+        with self.driver.of(WAITS.get(part, part)):
+            yield
+        self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - begin
+
+    def graded(self, verdicts: PendingVerdicts) -> None:
+        """Count verdicts that were waited for."""
+        self.grading += verdicts.seconds
+
+    def sampled(self, batch: PendingBatch) -> None:
+        """Count a batch that was waited for."""
+        if batch.stats:
+            self.sampling += batch.stats.seconds
+            self.tokens += batch.stats.tokens
+
+
+def mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]]) -> Record:
+    """Accuracy, think rate, tokens and rewards of judged trajectories (with their rewards), overall and by level."""
+    tokens = np.array([len(t.token_ids) for t, _, _ in pairs])
+    record: Record = {
+        "reward/mean": mean(r for _, _, r in pairs),
+        "accuracy/all": mean(v.correct for _, v, _ in pairs),
+        "think_rate/all": mean(t.mode is Mode.THINK for t, _, _ in pairs),
+        "no_mode": mean(t.mode is None for t, _, _ in pairs),
+        "truncated": mean(t.finish is not Finish.STOP for t, _, _ in pairs),
+        "think_in_short": mean(v.think_token for t, v, _ in pairs if t.mode is Mode.SHORT),
+        "tokens/mean": mean(tokens),
+    }
+    for mode in Mode:
+        record[f"accuracy/{mode.value}"] = mean(v.correct for t, v, _ in pairs if t.mode is mode)
+        record[f"tokens/{mode.value}"] = mean(len(t.token_ids) for t, _, _ in pairs if t.mode is mode)
+    for name, q in (("p50", 50), ("p95", 95), ("max", 100)):
+        record[f"tokens/{name}"] = float(np.percentile(tokens, q)) if len(tokens) else None
+    for level in sorted({t.prompt.level for t, _, _ in pairs if t.prompt.level is not None}):
+        here = [(t, v) for t, v, _ in pairs if t.prompt.level == level]
+        record[f"think_rate/level/{level}"] = mean(t.mode is Mode.THINK for t, _ in here)
+        record[f"accuracy/level/{level}"] = mean(v.correct for _, v in here)
+    return record
+
+
+def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
+    return [(t, v, float(r)) for g in groups for t, v, r in zip(g.trajectories, g.verdicts, g.rewards, strict=True)]
+
+
+def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
+    """Shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds: that judging
+    took."""
+    verdicts = [verdict for group in groups for verdict in group.verdicts]
+    failed = [verdict for group in groups for verdict in group.failed]
+    asked = len(verdicts) + len(failed)
+    counts = Counter(verdict.outcome for verdict in (*verdicts, *failed))
+    record: Record = {"unjudged": len(failed)}
+    for outcome in Outcome:
+        if outcome.judged:
+            record[f"outcome/{outcome.value}"] = counts[outcome] / asked if asked else None
+        else:
+            record[f"unjudged/{outcome.value}"] = counts[outcome]
+    record["reward/cached"] = mean(verdict.cached for verdict in verdicts)
+    record["reward/answers_per_s"] = asked / seconds if seconds else None
+    return record
+
+
+def summarize(filled: Filled, report: StepReport | None, timings: Timings, staleness: int) -> Record:
+    """The record of one step. Answers are described as they were sampled, those that a refill threw away included.
+
+    staleness: of the oldest token that was learnt from, in updates.
+    """
+    groups = filled.judged
+    pairs = judged(groups)
+    record = describe(pairs)
+    record["groups/dropped_share"] = mean(not group.informative for group in groups)
+    record |= outcomes(groups, timings.grading)
+    record["staleness/max"] = staleness
+    record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
+    record["refill/rounds"] = filled.rounds
+    record["refill/groups"] = filled.asked
+    record["refill/thrown"] = filled.thrown
+    record["refill/given_up"] = filled.given_up
+    record["no_op"] = int(report is None)
+    if report is not None:
+        record |= {
+            "loss/total": report.loss,
+            "loss/control": report.loss_control,
+            "loss/response": report.loss_response,
+            "loss/kl": report.loss_kl,
+            "loss/think": report.loss_think,
+            "loss/short": report.loss_short,
+            "entropy": report.entropy,
+            "kl": report.kl,
+            "ratio_outside": report.ratio_outside,
+            "clip_fraction": report.clip_fraction,
+            "clip/high": report.clip_high,
+            "clip/low": report.clip_low,
+            "clip/dual": report.clip_dual,
+            "grad_norm": report.grad_norm,
+            "grad_norm/control": report.grad_norm_control,
+            "grad_norm/response": report.grad_norm_response,
+            "lr": report.lr,
+            "skipped_updates": report.skipped,
+            "mismatch/kl": report.mismatch_kl,
+            "mismatch/mean_abs": report.mismatch_mean_abs,
+            "mismatch/max_abs": report.mismatch_max_abs,
+            "importance/mean": report.importance_mean,
+            "importance/max": report.importance_max,
+            "importance/capped": report.importance_capped,
+            "learner/tokens_per_s": report.tokens / report.seconds if report.seconds else None,
+        }
+        record |= {f"learner/memory_gib/{phase}": peak for phase, peak in (report.memory or {}).items()}
+    if report is not None and report.effort is not None:
+        record |= {
+            "learner/tokens_per_s_rank": report.effort.tokens_per_s,
+            "learner/tflops": report.effort.tflops,
+            "learner/mfu": report.effort.mfu,
+            "learner/hfu": report.effort.hfu,
+            "learner/padding": report.effort.padding,
+            "learner/fill": report.effort.fill,
+            "learner/imbalance": report.effort.imbalance,
+        }
+    record |= {
+        "rollout/tokens_per_s": timings.tokens / timings.sampling if timings.sampling else None,
+        "seconds/rollout": timings.parts.get("rollout"),
+        "seconds/reward": timings.parts.get("reward"),
+        "seconds/learner": timings.parts.get("learner"),
+        "push/seconds": timings.parts.get("push"),
+        "seconds/step": timings.step,
+    }
+    return {key: (None if isinstance(v, float) and not np.isfinite(v) else v) for key, v in record.items()}

@@ -1,0 +1,185 @@
+"""Where a run's figures go: metrics.jsonl, samples as text, the console, Ray's Prometheus end point.
+
+In: flat records and groups. Out: lines in the run folder, flushed one by one. Must not know: how figures come about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.schema import TrackerConf
+from learner.metrics.report import StepReport, bad_steps
+from orchestrator.cluster.hardware import memory_used_gib
+from orchestrator.tracking.console import Console
+from orchestrator.tracking.metrics import Record, judged
+from reward.group import Group
+from reward.verdict import Verdict
+from rollout.trajectory import Trajectory
+
+Scored = tuple[Trajectory, Verdict, float]  # with its reward
+WEIGH_EVERY_S = 5.0  # looking through all processes takes a tenth of a second
+BEFORE = 16  # answers written before training, at most
+
+GAUGES = {
+    "rollout/tokens_per_s": "thinkless_rollout_tokens_per_second",
+    "learner/tokens_per_s": "thinkless_learner_tokens_per_second",
+    "reward/answers_per_s": "thinkless_reward_answers_per_second",
+    "think_rate/all": "thinkless_think_rate",
+    "accuracy/all": "thinkless_accuracy",
+    "accuracy/think": "thinkless_accuracy_think",
+    "accuracy/short": "thinkless_accuracy_short",
+    "reward/mean": "thinkless_reward",
+    "tokens/mean": "thinkless_tokens_per_answer",
+    "push/seconds": "thinkless_push_seconds",
+    "busy/rollout": "thinkless_rollout_busy",
+    "busy/reward": "thinkless_reward_busy",
+    "busy/learner": "thinkless_learner_busy",
+    "pipeline/step_vs_max": "thinkless_step_vs_max",
+    "seconds/step": "thinkless_step_seconds",
+    "step": "thinkless_step",
+}
+
+
+class Tracker:
+    def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
+        """decode: token ids -> text; samples: trajectories written per step."""
+        self.folder, self.decode, self.samples = folder, decode, samples
+        self._began = start_step > 0
+        self._weigh_at = 0.0  # when the run's memory is looked at next
+        self.console = Console(steps, start_step, conf.console, conf.progress)
+        self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
+        drop_after(folder / "metrics.jsonl", start_step)
+        drop_after(folder / "samples.jsonl", start_step)
+        drop_after(folder / "bad_steps.jsonl", start_step)
+        drop_texts_after(folder / "samples.txt", start_step)
+        self._metrics = (folder / "metrics.jsonl").open("a")
+        self._samples = (folder / "samples.jsonl").open("a")
+        self._texts = (folder / "samples.txt").open("a")
+
+    def log(self, step: int, record: Record) -> None:
+        line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
+        if "seconds/step" in record and time.monotonic() >= self._weigh_at:  # a step, not a validation alone
+            line["memory/host_gib"] = memory_used_gib()
+            self._weigh_at = time.monotonic() + WEIGH_EVERY_S
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+        self.console.step(line)
+        for key, gauge in self._gauges.items():
+            value = line.get(key)
+            if value is not None:
+                gauge.set(float(value))
+
+    def show(self, step: int, groups: list[Group]) -> None:
+        """Write a few trajectories as text: from different groups, first the informative ones."""
+        chosen = sorted(groups, key=lambda g: not g.informative)[: self.samples]
+        self._write(step, [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))])
+
+    def before(self, scored: Sequence[Scored]) -> None:
+        """Write answers of the model that training begins with, as step 0; the first call of a run that begins counts.
+
+        For each level one in either mode, where there is one.
+        """
+        if self._began:
+            return
+        self._began = True
+        firsts = {(t.prompt.level, t.mode): (t, v, r) for t, v, r in reversed(scored)}
+        self._write(0, sorted(firsts.values(), key=lambda one: (str(one[0].prompt.level), str(one[0].mode)))[:BEFORE])
+
+    def _write(self, step: int, scored: Iterable[Scored]) -> None:
+        for trajectory, verdict, reward in scored:
+            prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
+            mode = trajectory.mode.value if trajectory.mode else None
+            self._samples.write(
+                json.dumps(
+                    {
+                        "step": step,
+                        "uid": prompt.uid,
+                        "level": prompt.level,
+                        "problem": prompt.problem,
+                        "response": text,
+                        "mode": mode,
+                        "outcome": verdict.outcome.value,
+                        "reward": reward,
+                        "answer": prompt.answer,
+                    }
+                )
+                + "\n"
+            )
+            self._texts.write(
+                f"--- step {step}, {prompt.uid}, level {prompt.level}, {mode or 'no mode'}, "
+                f"{verdict.outcome.value}, reward {reward:g}, gold {prompt.answer}\n{prompt.problem}\n{text}\n\n"
+            )
+        self._samples.flush()
+        self._texts.flush()
+
+    def bad_steps(self, step: int, report: StepReport | None, limit: int) -> None:
+        """Write the sequences of skipped optimizer steps to bad_steps.jsonl.
+
+        Raises FloatingPointError, after writing, when `limit` steps in a row were skipped.
+        """
+        if report is None or not report.skipped:
+            return
+        with (self.folder / "bad_steps.jsonl").open("a") as file:
+            for one in report.offenders:
+                line = {
+                    "step": step,
+                    "update": one.update,
+                    "rank": one.rank,
+                    "reason": one.reason,
+                    "mode": {0: "think", 1: "short"}.get(one.mode),
+                    "advantage": one.advantage,
+                    "smallest_logprob": one.smallest_logprob if math.isfinite(one.smallest_logprob) else None,
+                    "text": self.decode(one.token_ids),
+                    "token_ids": one.token_ids.tolist(),
+                }
+                file.write(json.dumps(line) + "\n")
+        if report.bad_in_a_row >= limit:
+            raise FloatingPointError(bad_steps(report.bad_in_a_row, report.updates))
+        self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
+
+    def note(self, text: str) -> None:
+        self.console.note(text)
+
+    def close(self) -> None:
+        self.console.close()
+        for file in (self._metrics, self._samples, self._texts):
+            file.close()
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Drop lines of steps that a resumed run will do again, and a torn last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+def drop_texts_after(path: Path, step: int) -> None:
+    """The same for the samples as text: each begins with a line `--- step 12, `."""
+    if not path.is_file():
+        return
+    samples = re.split(r"^(?=--- step \d+, )", path.read_text(), flags=re.MULTILINE)
+    path.write_text("".join(s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step))
+
+
+def _gauges(run: str) -> dict[str, Any]:
+    from ray.util.metrics import Gauge
+
+    gauges = {}
+    for key, name in GAUGES.items():
+        gauge = Gauge(name, description=key, tag_keys=("run",))
+        gauge.set_default_tags({"run": run})
+        gauges[key] = gauge
+    return gauges

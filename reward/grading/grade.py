@@ -1,0 +1,91 @@
+"""One response -> outcome: which answer it gives, and whether that is right. Pure, in this process.
+
+In: text, mode, finish, gold. Out: `Outcome` and the extracted answer. Must not know: processes, rewards.
+Order: no mode, format error, cut off, no answer, then equivalence; an answer found in a cut-off response never counts.
+
+Format: the answer holds no think token, opening or closing. A short response is all answer; that of a thinking one is
+what follows its first closing token. Else a policy that writes `<short>` and then thinks would be paid for a short
+answer. Another control token further on chooses no mode, and inside a thinking part anything may stand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reward.grading.answer import extract
+from reward.grading.equivalence import Gold, matches
+from reward.verdict import Outcome
+from rollout.mode import ControlTokens, Mode
+from rollout.trajectory import Finish
+
+if TYPE_CHECKING:
+    import numpy as np
+
+THINK = ("<think>", "</think>")
+
+
+def think_token_in_ids(token_ids: np.ndarray, mode: Mode | None, control: ControlTokens) -> bool:
+    """token_ids: i32[T], of a response, control token first. mode None: False, nothing says what to expect."""
+    closing = token_ids == control.think_end
+    think = closing | (token_ids == control.think)
+    if mode is Mode.SHORT:
+        return bool(think[1:].any())
+    return mode is Mode.THINK and bool(closing.any()) and bool(think[int(closing.argmax()) + 1 :].any())
+
+
+def think_token_in_text(text: str, mode: Mode | None, names: tuple[str, str] = THINK) -> bool:
+    """The same of a response's text, without its control token: spelt out in other tokens it ends a thinking part, too.
+
+    names: of the opening and the closing token.
+    """
+    if mode is None:
+        return False
+    answer = text if mode is Mode.SHORT else text.partition(names[1])[2]
+    return names[0] in answer or names[1] in answer
+
+
+def find_answer(
+    text: str,
+    mode: Mode | None,
+    finish: Finish,
+    strict: bool,
+    think_end: str = "</think>",
+    needs_mode: bool = True,
+    think_token: bool = False,
+) -> tuple[Outcome | None, str | None]:
+    """(outcome, None) where no maths is needed to decide, else (None, answer).
+
+    needs_mode False: a text without a control token is graded as it stands, and, unless strict, one with a think token
+    in its answer (think_token), too.
+    """
+    if mode is None and needs_mode:
+        return Outcome.NO_MODE, None
+    if think_token and (needs_mode or strict):
+        return Outcome.FORMAT_ERROR, None
+    if finish is not Finish.STOP:
+        return Outcome.CUT_OFF, None
+    extraction = extract(text, mode, strict, think_end)
+    return extraction.outcome, extraction.answer
+
+
+def grade(
+    text: str,
+    mode: Mode | None,
+    finish: Finish,
+    gold: Gold,
+    all_answers: bool,
+    strict: bool,
+    think_end: str = "</think>",
+) -> tuple[Outcome, str | None]:
+    """The outcome and the answer found. May hang on hostile answers: `reward.worker` runs it under a hard limit."""
+    think_token = think_token_in_text(text, mode, (think_end.replace("/", "", 1), think_end))
+    outcome, answer = find_answer(text, mode, finish, strict, think_end, think_token=think_token)
+    if outcome is not None or answer is None:
+        return outcome or Outcome.NO_ANSWER, answer
+    return (Outcome.CORRECT if matches(gold, answer, all_answers) else Outcome.WRONG), answer
+
+
+def correct(response: str, gold: str) -> bool:
+    """Plain text, without a control token, in the lenient form: what benchmarks of verifiers ask."""
+    answer = extract(response, None, strict=False).answer
+    return answer is not None and matches(gold, answer)

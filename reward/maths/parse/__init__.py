@@ -1,0 +1,1 @@
+"""From the text of a mathematical expression to its tree."""

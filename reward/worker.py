@@ -1,0 +1,348 @@
+"""The reward actor's body: responses -> verdicts, whatever the responses hold.
+
+In: what a rollout worker sampled, trajectories, responses (text, mode, finish, prompt) as a batch, or texts one at a
+time (`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of them all. Must not know: Ray, groups.
+
+Extraction, plain numbers and equal strings are settled in this process (microseconds); each different (gold, answer)
+pair beyond that is checked once in a killable process (`reward.pool`), started when the first such pair comes, with
+its own time limit. An answer whose check overran is TIMED_OUT (and remembered: siblings repeat answers), one whose
+process died twice is CRASHED, one whose check or reward function raised is RAISED; none of them is ever WRONG, and each
+says why in its `Failure`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from conf.schema import ModelConf, RewardConf
+from reward.grading.equivalence import Gold, quick_matches
+from reward.grading.grade import THINK, find_answer, think_token_in_ids, think_token_in_text
+from reward.pool import Pool, Reply, Status
+from reward.sandbox import Call
+from reward.statistics import Statistics, Tally
+from reward.verdict import Failure, Judged, Outcome, Verdict
+from rollout.base.load_function import one_line
+from rollout.base.spans import Span, Spans, spent
+from rollout.mode import ControlTokens, Mode
+from rollout.prompt import Prompt
+from rollout.trajectory import Finish, Trajectory
+
+if TYPE_CHECKING:
+    from rollout.request import Sampled  # numpy
+
+log = logging.getLogger(__name__)
+
+Response = tuple[str, Mode | None, Finish, Prompt]
+Key = tuple[Gold, str, bool]  # gold, answer, all_answers: the arguments of `matches`
+
+_MAX_CACHE = 100_000  # pairs
+_MAX_CACHE_CHARS = 100_000_000  # in all pairs together
+_LOGGED = 3  # of the same kind of failure in a batch
+_TRIED = 4  # calls of a function that never came back, before the others of a batch are given up
+_SLOW_S = 1.0  # a check that takes longer is told, once per batch; or longer than
+_SLOW_SHARE = 0.5  # of its limit
+_NO_VERDICT = {Status.RAISED: Outcome.RAISED, Status.TIMED_OUT: Outcome.TIMED_OUT, Status.DIED: Outcome.CRASHED}
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A response whose check is under way. `verdict` is there when `Judge.settle` has seen its end."""
+
+    seconds: float  # spent on it in this process
+    verdict: Verdict | None = None
+
+
+class Judge:
+    """Grades responses. Close it, or use it in a `with` block: its processes end with it.
+
+    tokenizer_path and control are needed only by `judge`, which decodes trajectories itself. needs_mode False: a text
+    without a control token is graded as it stands, instead of being NO_MODE.
+    """
+
+    def __init__(
+        self,
+        conf: RewardConf,
+        tokenizer_path: str | None = None,
+        control: ControlTokens | None = None,
+        model: ModelConf | None = None,
+        needs_mode: bool = True,
+    ) -> None:
+        self.conf = conf
+        self.needs_mode = needs_mode
+        self.control = control
+        self.tokenizer: Any = None
+        self.think_names = THINK
+        if tokenizer_path is not None and control is not None:
+            from rollout.data.tokens import load_tokenizer
+
+            self.tokenizer = load_tokenizer(tokenizer_path, model or ModelConf())
+            opening, closing = (
+                str(self.tokenizer.decode([one], skip_special_tokens=False))
+                for one in (control.think, control.think_end)
+            )
+            self.think_names = (opening, closing)
+        self.spans = Spans()
+        self._tally = Tally()
+        self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
+        self._cache_chars = 0
+        self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # under way: by the pool's ticket,
+        self._tickets: dict[Key, int] = {}  # and the ticket by the pair
+        self._busy_since = 0.0  # when the first of those under way began
+        self._came_back = False  # a call of the reward function has ended, well or by an exception
+        self._places: set[str | None] = set()  # of exceptions whose traceback was given
+        warm: Call = (
+            ("reward.custom:check", (conf.function,)) if conf.function else ("reward.grading.equivalence:warm", ())
+        )
+        self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
+        if conf.function:
+            try:
+                self.pool.start()  # a function that cannot be imported is an error now, not after the first rollout
+            except BaseException:
+                self.pool.close()
+                raise
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ready(self) -> int:
+        return self.conf.processes
+
+    def close(self) -> None:
+        """End every grading process, killed if need be, and reap it."""
+        self.pool.close()
+
+    def clock(self) -> float:
+        """This host's seconds since the epoch."""
+        return time.time()
+
+    def take_spans(self) -> list[Span]:
+        """What it did since this was last asked."""
+        return self.spans.take()
+
+    @spent("grading")
+    def judge_share(self, sampled: Sampled, prompts: Sequence[Prompt], first: int) -> Judged:
+        """Of a rollout worker's responses, `first` and those after it: one to each of `prompts`."""
+        begin = time.monotonic()
+        found = sampled.trajectories(prompts, range(len(prompts)), first)
+        verdicts = iter(self.judge([one for one in found if one is not None]))
+        return Judged([None if one is None else next(verdicts) for one in found], time.monotonic() - begin)
+
+    def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
+        """Verdicts of trajectories, aligned with them."""
+        texts = self.texts(trajectories)
+        assert self.control is not None
+        return self.grade_batch(
+            [(text, one.mode, one.finish, one.prompt) for text, one in zip(texts, trajectories, strict=True)],
+            [think_token_in_ids(one.token_ids, one.mode, self.control) for one in trajectories],
+        )
+
+    def texts(self, trajectories: Sequence[Trajectory]) -> list[str]:
+        """What was written after the control token (all of it where there is none), without its end token."""
+        if self.tokenizer is None or self.control is None:
+            raise ValueError("this judge has no tokenizer: give tokenizer_path and control, or use grade_batch")
+        from rollout.data.tokens import decode_response
+
+        return [
+            decode_response(self.tokenizer, one.token_ids if one.mode is None else one.token_ids[1:], self.control.ends)
+            for one in trajectories
+        ]
+
+    def grade_batch(self, responses: Sequence[Response], think_tokens: Sequence[bool] | None = None) -> list[Verdict]:
+        """Verdicts, aligned with the responses. think_tokens: whose ids have a think token in the answer; None: the
+        texts alone say that."""
+        known = think_tokens if think_tokens is not None else [False] * len(responses)
+        if self.conf.function:
+            verdicts = self._by_function(responses, known)
+        else:
+            begun = [
+                self.begin(text, mode, finish, prompt.answer, prompt.all_answers, think_token)
+                for (text, mode, finish, prompt), think_token in zip(responses, known, strict=True)
+            ]
+            verdicts = [one if isinstance(one, Verdict) else self._settled(one) for one in begun]
+        self._tell_slow(verdicts, responses)
+        return verdicts
+
+    def statistics(self) -> Statistics:
+        """Of all verdicts since this judge was made."""
+        return self._tally.statistics()
+
+    # ------------------------------------------------------------------ the project's own grading
+
+    @property
+    def under_way(self) -> int:
+        """Checks that have begun and not ended."""
+        return len(self._checks)
+
+    def begin(
+        self,
+        text: str,
+        mode: Mode | None,
+        finish: Finish,
+        gold: Gold,
+        all_answers: bool = False,
+        think_token: bool = False,
+    ) -> Verdict | Pending:
+        """The verdict where it takes microseconds; else the check is under way, and `settle` will see its end.
+
+        think_token: its ids have one in the answer (its text is looked at anyway).
+        """
+        start = time.perf_counter()
+        answer, cached, failure = None, False, None
+        try:
+            think_token = think_token or think_token_in_text(text, mode, self.think_names)
+            outcome, answer = find_answer(
+                text, mode, finish, self.conf.strict, self.think_names[1], self.needs_mode, think_token
+            )
+            if outcome is None and answer is not None:
+                if known := self._cache.get((gold, answer, all_answers)):
+                    (outcome, failure), cached = known, True
+                elif (decided := quick_matches(gold, answer, all_answers)) is not None:
+                    outcome = Outcome.CORRECT if decided else Outcome.WRONG
+        except Exception as error:  # costs this answer, not the batch
+            outcome = Outcome.RAISED
+            failure = Failure(one_line(error), about=f"a response of {len(text)} characters, gold {_cut(gold)}")
+            log.warning("check RAISED (%s): %s", failure.error, failure.about)
+        if outcome is None:
+            assert answer is not None
+            return self._check((gold, answer, all_answers), start)
+        seconds = time.perf_counter() - start
+        verdict = Verdict(outcome, answer, seconds, cached=cached, think_token=think_token, failure=failure)
+        self._tally.add(verdict, gold)
+        if not self._checks:
+            self._tally.busy(verdict.seconds)
+        return verdict
+
+    def settle(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> int:
+        """Wait until checks under way end, and set the verdicts of their answers; how many checks ended.
+
+        0: `timeout_s` has passed, or one of `beside` (sockets, pipes, files) can be read, or nothing is under way.
+        """
+        try:
+            ended = self.pool.completed(timeout_s, beside)
+        except BaseException:  # the pool has forgotten them, too
+            self._checks.clear()
+            self._tickets.clear()
+            raise
+        for ticket, reply in ended:
+            key, places = self._checks.pop(ticket)
+            del self._tickets[key]
+            outcome, failure = self._concluded(key, reply)
+            if outcome.judged or outcome is Outcome.TIMED_OUT:
+                self._remember(key, outcome, failure)
+            for nth, place in enumerate(places):
+                seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
+                place.verdict = Verdict(outcome, key[1], seconds, cached=nth > 0, failure=failure)
+                self._tally.add(place.verdict, key[0])
+        if ended and not self._checks:
+            self._tally.busy(time.perf_counter() - self._busy_since)
+        return len(ended)
+
+    def _check(self, key: Key, start: float) -> Pending:
+        """Have a process check this pair, unless one does already."""
+        if not self._checks:
+            self._busy_since = start
+        ticket = self._tickets.get(key)
+        if ticket is None:
+            ticket = self._tickets[key] = self.pool.submit(("reward.grading.equivalence:matches", key))
+            self._checks[ticket] = (key, [])
+        pending = Pending(time.perf_counter() - start)
+        self._checks[ticket][1].append(pending)
+        return pending
+
+    def _settled(self, pending: Pending) -> Verdict:
+        while pending.verdict is None:
+            if not self.settle() and pending.verdict is None:
+                raise RuntimeError("the judge was closed while a check was under way")
+        return pending.verdict
+
+    def _remember(self, key: Key, outcome: Outcome, failure: Failure | None) -> None:
+        self._cache_chars += len(key[1]) + (len(key[0]) if isinstance(key[0], str) else sum(map(len, key[0])))
+        if len(self._cache) >= _MAX_CACHE or self._cache_chars > _MAX_CACHE_CHARS:
+            self._cache.clear()
+            self._cache_chars = 0
+        self._cache[key] = outcome, failure
+
+    def _concluded(self, key: Key, reply: Reply) -> tuple[Outcome, Failure | None]:
+        if reply.status is Status.DONE:
+            return (Outcome.CORRECT if reply.value else Outcome.WRONG), None
+        failure = self._failure(reply, f"answer {_cut(key[1])}, gold {_cut(key[0])}")
+        log.warning("check %s (%s): %s", _NO_VERDICT[reply.status].name, failure.error, failure.about)
+        return _NO_VERDICT[reply.status], failure
+
+    def _failure(self, reply: Reply, about: str) -> Failure:
+        if isinstance(reply.value, Failure):
+            first = reply.value.where not in self._places
+            self._places.add(reply.value.where)
+            return replace(reply.value, about=about, traceback=reply.value.traceback if first else None)
+        if reply.status is Status.TIMED_OUT:
+            return Failure(f"no end after {self.conf.timeout_s:g} s", about=about)
+        return Failure(f"{reply.value}, twice" if reply.status is Status.DIED else str(reply.value), about=about)
+
+    def _tell_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:
+        limit = min(_SLOW_S, _SLOW_SHARE * self.conf.timeout_s)
+        slow = [at for at, verdict in enumerate(verdicts) if verdict.seconds > limit]
+        if slow:
+            at = max(slow, key=lambda place: verdicts[place].seconds)
+            answer, gold = verdicts[at].extracted, responses[at][3].answer
+            log.warning(
+                "%d of %d checks took more than %g s; the slowest, %.2f s: answer %.200r against gold %.200r",
+                len(slow), len(verdicts), limit, verdicts[at].seconds, answer, gold,
+            )  # fmt: skip
+
+    # ------------------------------------------------------------------ a person's own function
+
+    def _run(self, calls: list[Call]) -> list[Reply]:
+        """Replies, in order. Where no call has ever come back, a few are tried first, and the others are given up when
+        those do not come back either: a batch of a thousand would take hours to say the same."""
+        tried: list[Reply] = []
+        if not self._came_back:
+            tried = self.pool.run(calls[: max(_TRIED, self.conf.processes)])
+            self._came_back = any(reply.status in (Status.DONE, Status.RAISED) for reply in tried)
+            if tried and not self._came_back:
+                return tried + [replace(tried[-1], seconds=0.0)] * (len(calls) - len(tried))
+        return tried + self.pool.run(calls[len(tried) :])
+
+    def _by_function(self, responses: Sequence[Response], known: Sequence[bool]) -> list[Verdict]:
+        start = time.perf_counter()
+        calls: list[Call] = [
+            (
+                "reward.custom:call",
+                (self.conf.function, prompt.problem, text, prompt.answer, mode.value if mode is not None else None),
+            )
+            for text, mode, _, prompt in responses
+        ]
+        verdicts = []
+        failures: Counter[str] = Counter()
+        for reply, (text, mode, _, prompt), there in zip(self._run(calls), responses, known, strict=True):
+            think_token = there or think_token_in_text(text, mode, self.think_names)
+            if reply.status is Status.DONE and not isinstance(reply.value, Failure):
+                outcome = Outcome.CORRECT if reply.value > 0 else Outcome.WRONG
+                verdicts.append(Verdict(outcome, None, reply.seconds, reply.value, think_token=think_token))
+                continue
+            failure = self._failure(reply, f"problem {prompt.uid}")
+            outcome = Outcome.RAISED if reply.status is Status.DONE else _NO_VERDICT[reply.status]
+            failures[failure.error] += 1
+            if failures[failure.error] <= _LOGGED:
+                log.warning("%s %s on %s: %s", self.conf.function, outcome.name, failure.about, failure.error)
+            verdicts.append(Verdict(outcome, None, reply.seconds, think_token=think_token, failure=failure))
+        for verdict, (_, _, _, prompt) in zip(verdicts, responses, strict=True):
+            self._tally.add(verdict, prompt.answer)
+        self._tally.busy(time.perf_counter() - start)
+        if len(failures) and sum(failures.values()) == len(responses):
+            log.error("%s failed on all %d responses of a batch", self.conf.function, len(responses))
+        return verdicts
+
+
+def _cut(text: Gold) -> str:
+    return repr((text if isinstance(text, str) else ", ".join(text))[:200])

@@ -1,0 +1,168 @@
+"""The rows that a configuration's `path` means: local files, folders, addresses, or a pinned hub data set.
+
+In: a section of the configuration (`data`, `validation`, `warmup`) with its name. Out: `Part`s with rows as dicts, as
+their publisher wrote them; anything a person can mend is `BadInput`. Must not know: what the columns mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from rollout.base.errors import BadInput
+from rollout.data.addresses import Found, absolute, exists, is_address, locate
+from rollout.data.files import SUFFIXES, Rows, first_line, listed, rows_of, stem_of, table
+
+
+class Source(Protocol):
+    """What every section with a `path` has."""
+
+    path: Any
+    revision: str | None
+    subset: str | None
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HubSet:
+    """What is pinned of a hub data set. `revision` is a commit of its repository."""
+
+    revision: str
+    split: str
+    problem_column: str
+    answer_column: str
+    level_column: str | None = None
+    subset: str | None = None
+
+
+# None of these was ever loaded where this was written (the hub was out of reach). Each commit is the one that several
+# unrelated public repositories pin or hold in their caches; columns and splits are as their data cards describe them.
+HUB_SETS: dict[str, HubSet] = {
+    "openai/gsm8k": HubSet("740312add88f781978c0658806c59bc2815b9866", "train", "question", "answer", subset="main"),
+    "HuggingFaceH4/MATH-500": HubSet("6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test", "problem", "answer", "level"),
+    "HuggingFaceH4/aime_2024": HubSet("2fe88a2f1091d5048c0f36abc874fb997b3dd99a", "train", "problem", "answer"),
+    "agentica-org/DeepScaleR-Preview-Dataset": HubSet(
+        "b6ae8c60f5c1f2b594e2140b91c49c9ad0949e29", "train", "problem", "answer"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file, or one split of a data set."""
+
+    rows: Rows
+    source: str  # "folder/stem" of a file, the hub's name of a data set
+    stem: str  # of its problems' uids; differs between the parts of a run
+    pinned: HubSet | None = None
+
+
+def read_parts(conf: Source, key: str) -> list[Part]:
+    """What `conf.path` means: one path, or several in a list, in the order given.
+
+    A path is, in this order: an address (s3://, file://, ...); what lies on the disk (a file, a folder); a glob; a hub
+    data set's name. Rows are read when they are gone through, and raise BadInput as well. `key` is the section's name.
+    """
+    if not conf.path:
+        raise BadInput(f"{key}.path is not set: give a {'/'.join(SUFFIXES)} file or a hub data set's name")
+    paths = list(conf.path) if isinstance(conf.path, list | tuple) else [conf.path]
+    for path in paths:
+        if not isinstance(path, str) or not path:
+            raise BadInput(f"{key}.path must be a path or a list of paths, got {path!r} ({type(path).__name__})")
+    parts: list[Part] = []
+    seen: set[str] = set()
+    for path in paths:
+        if is_hub_name(path):
+            parts.append(_hub(conf, path, key))
+            continue
+        for found in locate(path, f"{key}.path", conf.split, conf.subset):
+            if found.name in seen:
+                raise BadInput(f"{key}.path names {found.name} twice")
+            seen.add(found.name)
+            parts.append(_saved(conf, found, key) if found.saved else _file(found, f"{key}.path={found.name}"))
+    if len({part.stem for part in parts}) < len(parts):  # folders of one name at two places
+        count = Counter(part.stem for part in parts)
+        parts = [
+            Part(p.rows, p.source, f"{p.stem}@{i}" if count[p.stem] > 1 else p.stem, p.pinned)
+            for i, p in enumerate(parts)
+        ]
+    return parts
+
+
+def is_hub_name(path: str) -> bool:
+    """What lies on the disk, a file-like name and an absolute or dotted path are local; "owner/name" is the hub's."""
+    if exists(path):
+        return False
+    return path in HUB_SETS or bool(
+        re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) and not re.search(r"\.[A-Za-z]\w*$", path)
+    )
+
+
+def _file(found: Found, where: str) -> Part:
+    name = PurePosixPath(found.name.partition("://")[2] if is_address(found.name) else found.name)
+    source = f"{name.parent.name}/{stem_of(name.name)}"
+    return Part(rows_of(found.local, where), source, source)
+
+
+# ---- the `datasets` library: saved folders and the hub ----
+
+
+def _saved(conf: Source, found: Found, key: str) -> Part:
+    """A folder that `datasets.save_to_disk` wrote: one table, or several named splits."""
+    import datasets
+
+    where = f"{key}.path={found.name}"
+    try:
+        saved = datasets.load_from_disk(str(found.local))
+    except Exception as error:  # files and metadata, each with kinds of their own: all end here, with the cause
+        raise BadInput(
+            f"{where}: cannot be read as a saved data set ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    if isinstance(saved, dict):
+        split = conf.split or (next(iter(saved)) if len(saved) == 1 else None)
+        if split not in saved:
+            raise BadInput(f"{where} has the splits {listed(saved)}: choose one with {key}.split")
+        saved = saved[split]
+    name = PurePosixPath(found.name)
+    source = f"{name.parent.name}/{name.name}"
+    return Part(_dataset(saved), source, f"{source}/{conf.split}" if conf.split else source)
+
+
+def _hub(conf: Source, name: str, key: str) -> Part:
+    pinned = HUB_SETS.get(name)
+    revision = conf.revision or (pinned.revision if pinned else None)
+    split = conf.split or (pinned.split if pinned else "train")
+    subset = conf.subset or (pinned.subset if pinned else None)
+    looked = f"no such file or folder (looked for {absolute(name)})"
+    if not revision:
+        raise BadInput(
+            f"{key}.path={name}: {looked}, and as a hub data set it has no pinned revision: "
+            f"give {key}.revision=<commit>, or one of {', '.join(HUB_SETS)}"
+        )
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, subset, split=split, revision=revision)
+    except Exception as error:  # network, hub and builder each raise their own kinds: all end here, with the cause
+        raise BadInput(
+            f"{key}.path={name}: {looked}, and the hub data set (revision {revision}, split {split}) could not be "
+            f"loaded ({type(error).__name__}: {first_line(error)}); where the hub is out of reach, "
+            f"download the data elsewhere and give {key}.path=<local {'/'.join(SUFFIXES)} file>"
+        ) from error
+    if not len(loaded):
+        raise BadInput(f"{key}.path={name}: split {split} of the hub data set is empty; give another {key}.split")
+    return Part(_dataset(loaded), name, f"{name}/{split}", pinned)
+
+
+def _dataset(loaded: Any) -> Rows:
+    """Rows of a `datasets.Dataset`, as arrow holds them."""
+
+    def batches(names: Sequence[str] | None) -> Iterator[Any]:
+        chosen = loaded if names is None else loaded.select_columns(list(names))
+        yield from chosen.with_format("arrow").iter(1000)
+
+    return table(loaded.features.arrow_schema, batches)

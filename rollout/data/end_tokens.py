@@ -1,0 +1,54 @@
+"""Which ids end a response.
+
+In: a tokenizer, the files of its model. Out: ids. Must not know: control tokens, sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from conf.schema import ModelConf
+from rollout.base.errors import BadInput
+from rollout.base.load_function import one_line
+
+
+def end_tokens(tokenizer: Any, path: str | Path, conf: ModelConf) -> set[int]:
+    """Ids that end a response: the tokenizer's end of sequence, those that the model's generation_config.json and
+    config.json name, and the token that the chat template closes an assistant's turn with.
+
+    Example: Gemma has `<eos>` and `<end_of_turn>`, Llama 3 `<|eot_id|>` among three, a base model with Qwen's template
+    `<|endoftext|>` and `<|im_end|>`.
+    """
+    from transformers.utils.hub import cached_file
+
+    local = Path(path).expanduser()
+    at = {"revision": conf.revision} if conf.revision and not local.is_dir() else {}
+    found = {int(tokenizer.eos_token_id)}
+    for name in ("generation_config.json", "config.json"):
+        source = str(local) if local.is_dir() else str(path)
+        file = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **at)
+        if file is None:
+            continue
+        try:
+            named = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise BadInput(f"model.path={path}: {name} is no JSON object ({one_line(error)}); get it again") from error
+        found |= {one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int)}
+    return found | _turn_end(tokenizer)
+
+
+def _turn_end(tokenizer: Any) -> set[int]:
+    """The added token (as special ones are) that the chat template writes right behind an assistant's words, if any."""
+    from jinja2 import TemplateError
+
+    words = "thinkless"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": words}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except TemplateError:  # written for questions alone
+        return set()
+    _, there, rest = text.rpartition(words)
+    ids = tokenizer.encode(rest.lstrip(), add_special_tokens=False) if there else []
+    return {*ids[:1]} & {*tokenizer.get_added_vocab().values(), *tokenizer.all_special_ids}

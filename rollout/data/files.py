@@ -1,0 +1,290 @@
+"""Rows of one local data file or table, gone through as often as wanted and never held as a whole where that can be.
+
+In: the path of a file. Out: `Rows`. JSON lines, CSV, parquet and arrow are streamed; a .json file is read whole.
+Anything a person can mend is `BadInput`. Must not know: where the file came from, what its columns mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rollout.base.errors import BadInput
+
+Row = Mapping[str, Any]
+
+LINES = (".jsonl", ".ndjson")
+SEPARATED = {".csv": ",", ".tsv": "\t"}
+TABLES = (".parquet", ".arrow")
+SUFFIXES = (*LINES, ".json", *SEPARATED, *TABLES)
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")  # behind any of SUFFIXES but those of TABLES
+BATCH = 1000  # rows of a table that exist as Python objects at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows as dicts, as their publisher wrote them."""
+
+    read: Callable[[Sequence[str] | None], Iterator[Row]]  # names of the columns that are needed; None: all
+    schema: Sequence[str] | None = None  # names of columns where the file says them by itself
+
+    def columns(self) -> list[str]:
+        """Names of columns, in order of appearance; fields of an object in a column follow it as "column.field"."""
+        if self.schema is not None:
+            return list(self.schema)
+        return list(dict.fromkeys(name for row in self.read(None) for name in _names(row)))
+
+
+def kind_of(name: str) -> str | None:
+    """The suffix that says how a file is read: ".jsonl" for "a.jsonl.gz"; None where it is none of ours."""
+    path = Path(name)
+    if path.suffix in COMPRESSED:
+        inner = Path(path.stem).suffix
+        return inner if inner in SUFFIXES and inner not in TABLES else None
+    return path.suffix if path.suffix in SUFFIXES else None
+
+
+def stem_of(name: str) -> str:
+    """ "train" for "train.jsonl" and for "train.jsonl.gz"."""
+    path = Path(name)
+    return Path(path.stem).stem if path.suffix in COMPRESSED else path.stem
+
+
+def rows_of(path: Path, where: str) -> Rows:
+    """The rows of the file `path`; `where` is what messages call it.
+
+    Raises BadInput, here or while the rows are read: not readable, not of its kind (with the line), a row that is no
+    object.
+    """
+    kind = kind_of(path.name)
+    if kind in TABLES:
+        return _table_file(path, kind, where)
+    if kind == ".json":
+        whole = list(_checked(_guarded(lambda: _json(path, where), where), where))
+        return Rows(lambda names: iter(whole))
+    lines = _json_lines if kind in LINES else _separated
+    return Rows(lambda names: _checked(_guarded(lambda: lines(path, where), where), where))
+
+
+def table(columns: Any, batches: Callable[[Sequence[str] | None], Iterable[Any]]) -> Rows:
+    """Rows of arrow record batches. columns: their pyarrow schema."""
+    import pyarrow
+
+    named: list[str] = []
+    for field in columns:
+        named.append(field.name)
+        if pyarrow.types.is_struct(field.type):
+            named += [f"{field.name}.{inner.name}" for inner in field.type]
+    top = {field.name for field in columns}
+
+    def read(names: Sequence[str] | None) -> Iterator[Row]:
+        wanted = None if names is None else [name if name in top else name.partition(".")[0] for name in names]
+        for batch in batches(None if wanted is None else list(dict.fromkeys(wanted))):
+            for start in range(0, batch.num_rows, BATCH):
+                yield from batch.slice(start, BATCH).to_pylist()
+
+    return Rows(read, named)
+
+
+def listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:200]
+
+
+# ---- rows ----
+
+
+def _names(row: Row) -> Iterator[str]:
+    for name, value in row.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in value)
+
+
+def _checked(rows: Iterable[Any], where: str) -> Iterator[Row]:
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BadInput(f"{where}: row {index} is a {type(row).__name__}; each row must be an object with columns")
+        yield row
+
+
+def _guarded(read: Callable[[], Iterable[Any]], where: str) -> Iterator[Any]:
+    """`read`'s rows; what the file system, a decompressor or a decoder raises becomes BadInput."""
+    import lzma
+    import zlib
+
+    try:
+        yield from read()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{where}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise BadInput(f"{where}: cannot be read ({first_line(error)})") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        import gzip
+
+        return gzip.open(path)
+    if path.suffix == ".bz2":
+        import bz2
+
+        return bz2.open(path)
+    if path.suffix == ".xz":
+        import lzma
+
+        return lzma.open(path)
+    if path.suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
+    return path.open("rb")
+
+
+# ---- JSON ----
+
+
+def _json_lines(path: Path, where: str) -> Iterator[Any]:
+    start = 0  # of the line, in bytes
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):  # split at \n alone: U+2028 may stand inside a string
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                error.start += start
+                raise
+            start += len(line)
+            if text.strip():
+                yield _value(text, where, number)
+
+
+def _json(path: Path, where: str) -> Iterable[Any]:
+    """A list of objects, an object of lists, {"data": [...]}, or one object a line."""
+    with _opened(path) as file:
+        text = file.read().decode("utf-8-sig")
+    if not text.strip():
+        return []
+    try:
+        whole = _value(text, where)
+    except BadInput as error:
+        if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.msg == "Extra data":
+            return _json_lines(path, where)  # the first value is complete: one object a line
+        raise
+    del text
+    if isinstance(whole, list):
+        return whole
+    if isinstance(whole, dict) and whole and all(isinstance(column, list) for column in whole.values()):
+        columns: list[list[Any]] = list(whole.values())
+        if len(columns) == 1 and all(isinstance(row, dict) for row in columns[0]):
+            return columns[0]  # {"data": [{...}, ...]}
+        if len({len(column) for column in columns}) > 1:
+            sizes = listed(f"{name}: {len(column)}" for name, column in whole.items())
+            raise BadInput(f"{where}: its columns differ in length ({sizes}); mend the file")
+        return [dict(zip(whole, values, strict=True)) for values in zip(*columns, strict=True)]
+    raise BadInput(f"{where}: holds a {type(whole).__name__}; must be a list of objects or an object of lists")
+
+
+def _value(text: str, where: str, line: int | None = None) -> Any:
+    """The JSON value that `text` is; `line` is its number where the file holds one value a line."""
+    try:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # an integer of more digits than Python makes an int of: its digits, then, as text
+            return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
+    except json.JSONDecodeError as error:
+        at = line or error.lineno
+        raise BadInput(f"{where}, line {at}: not JSON ({error.msg}, column {error.colno}); mend that line") from error
+    except RecursionError as error:
+        raise BadInput(
+            f"{where}{f', line {line}' if line else ''}: JSON nested too deeply; no row needs that"
+        ) from error
+
+
+# ---- CSV and TSV: every value is text, as it stands ("007" stays "007") ----
+
+
+def _separated(path: Path, where: str) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # a worked solution may be longer than the library's 128 KiB
+    with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as text:
+        header = text.readline()
+        separator = SEPARATED[str(kind_of(path.name))]
+        if separator not in header and ";" in header:  # spreadsheets of half of Europe
+            separator = ";"
+        reader = csv.reader(itertools.chain([header], text), delimiter=separator, strict=True)
+        try:
+            names = next(reader, [])
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise BadInput(f"{where}: its first line must name the columns; {twice[0]!r} stands there twice")
+            for values in reader:
+                if len(values) > len(names):
+                    raise BadInput(
+                        f"{where}, line {reader.line_num}: {len(values)} values for {len(names)} columns "
+                        f"({listed(names)}); put a value that holds {separator!r} between quotation marks"
+                    )
+                if values:
+                    yield dict(zip(names, values + [None] * (len(names) - len(values)), strict=True))  # type: ignore[list-item]
+        except csv.Error as error:
+            raise BadInput(f"{where}, line {reader.line_num}: not CSV ({error}); mend that line") from error
+
+
+# ---- parquet and arrow ----
+
+
+def _table_file(path: Path, kind: str, where: str) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    def parquet(names: Sequence[str] | None) -> Iterator[Any]:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(BATCH, columns=names)
+
+    def arrow(names: Sequence[str] | None) -> Iterator[Any]:
+        with pyarrow.memory_map(str(path)) as file:
+            for batch in _record_batches(file):
+                yield batch if names is None else batch.select(names)
+
+    def readable(batches: Callable[[Sequence[str] | None], Iterator[Any]]) -> Any:
+        def read(names: Sequence[str] | None) -> Iterator[Any]:
+            try:
+                yield from batches(names)
+            except pyarrow.ArrowException as error:
+                raise BadInput(f"{where}: not a file of kind {kind} ({first_line(error)})") from error
+            except OSError as error:
+                raise BadInput(f"{where}: cannot be read ({first_line(error)})") from error
+
+        return read
+
+    def schema(names: Sequence[str] | None) -> Iterator[Any]:
+        if kind == ".parquet":
+            yield pyarrow.parquet.read_schema(path)
+            return
+        with pyarrow.memory_map(str(path)) as file:
+            yield _record_batches(file).schema
+
+    return table(next(readable(schema)(None)), readable(parquet if kind == ".parquet" else arrow))
+
+
+def _record_batches(file: Any) -> Any:
+    """A reader of arrow's stream format (what `datasets` writes) or of its file format."""
+    import pyarrow
+
+    if file.size() == 0:
+        raise pyarrow.ArrowInvalid("the file is empty")
+    if file.read(6) != b"ARROW1":
+        file.seek(0)
+        return pyarrow.ipc.open_stream(file)
+    file.seek(0)
+    reader = pyarrow.ipc.open_file(file)
+    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+    return pyarrow.RecordBatchReader.from_batches(reader.schema, batches)

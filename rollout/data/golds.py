@@ -1,0 +1,131 @@
+r"""Gold answers, as data sets write them -> the text (or texts) that responses are graded against.
+
+In: a value of the answer's column. Out: one answer, or a tuple of several; a value that is no answer is `Unusable`.
+Must not know: files, columns, how answers are compared.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import warnings
+from collections.abc import Collection
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+
+class Unusable(Exception):
+    """Why one row cannot be used. Raised while a row is read, caught and counted in `rollout.data.problems` only."""
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def half_a_pair(text: str) -> bool:
+    """Whether `text` holds half a surrogate pair: no UTF-8 can be made of it."""
+    return _SURROGATES.search(text) is not None
+
+
+def text_of(value: Any, what: str) -> str:
+    """`value` as text without space around it."""
+    if value is None:
+        raise Unusable(f"{what} is null")
+    if not isinstance(value, str):
+        raise Unusable(f"{what} is a {type(value).__name__}, not text")
+    if not (text := value.strip()):
+        raise Unusable(f"{what} is empty")
+    if half_a_pair(text):
+        raise Unusable(f"{what} holds half a surrogate pair")
+    return text
+
+
+def gold_of(value: Any, all_answers: bool, unusable: Collection[str] = ()) -> str | tuple[str, ...]:
+    """27.0 -> "27"; "so 5+5 #### 1,010" -> "1010"; ["9.6\\n"] -> "9.6"; '["1", "2"]' -> ("1", "2"); "[1, 2]" as it is.
+
+    unusable: texts that stand for a missing answer, in small letters.
+    """
+    members = quoted_list(value) if isinstance(value, str) else value
+    if not isinstance(members, list | tuple):
+        return _single(value, unusable)
+    found: dict[str, None] = {}  # a set that keeps the order
+    for member in members:
+        if isinstance(member, list | tuple):
+            raise Unusable("answer is a list of lists")
+        try:
+            found[_single(member, unusable)] = None
+        except Unusable:
+            if all_answers:  # a set of answers with a hole can never be given in full
+                raise
+    if not found:
+        raise Unusable("answer is an empty list")
+    return tuple(found) if len(found) > 1 else next(iter(found))
+
+
+def _single(value: Any, unusable: Collection[str]) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int | float | Decimal):
+        if not math.isfinite(value):
+            raise Unusable("answer is not a finite number")
+        try:
+            return str(int(value)) if value == int(value) else np.format_float_positional(float(value), trim="-")
+        except ValueError:  # Python writes no integer of more than 4300 digits
+            raise Unusable("answer is an integer of thousands of digits: give it as text") from None
+    text = text_of(value, "answer")
+    if "####" in text:
+        text = text_of(text.rpartition("####")[2], "answer")
+        if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # always one number there: no list of answers
+            text = text.replace(",", "")
+    if text.casefold() in unusable:
+        raise Unusable(f"answer is {text.casefold()}")
+    return text
+
+
+def quoted_list(text: str) -> list[Any] | None:
+    r"""The members of a list that is kept as text, or None for any other text.
+
+    Its quotation marks make it one, as JSON ('["3", "4"]') or as Python and numpy print it ("['3', '4']", "['3' '4']").
+    Without them it stays one answer: [1, 2] may be an interval, a point or a row of a matrix. Backslashes that nobody
+    doubled ('["\frac{1}{2}"]') are taken as they were meant.
+    """
+    text = text.strip()
+    if not re.match(r"\[\s*[\"']", text) or not text.endswith("]"):
+        return None
+    if re.fullmatch(r"\[\s*'[^']*'(\s+'[^']*')*\s*\]", text):  # numpy's: without commas
+        text = re.sub(r"'\s+'", "', '", text)
+    for parse, what in ((json.loads, text), (json.loads, text.replace("\\", "\\\\")), (ast.literal_eval, text)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of "\s" and the like, which keep their backslash
+                found = parse(what)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        members = isinstance(found, list) and all(isinstance(member, str | int | float) for member in found)
+        if members and not any(isinstance(m, str) and re.search(r"[\x00-\x1f][A-Za-z]", m) for m in found):
+            return list(found)
+    return None
+
+
+def boxed(solution: str) -> str:
+    r"""Contents of the last \boxed{...} of a worked solution."""
+    start = solution.rfind("\\boxed{")
+    depth = 0
+    for end in range(start + 6, len(solution)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(solution[end], 0)
+        if depth == 0:
+            return solution[start + 7 : end]
+    raise Unusable("solution has no \\boxed{} answer")
+
+
+def of_solution(solution: Any) -> Any:
+    r"""The answer in a worked solution: behind ####, in its last \boxed{}, or the whole of it where it is no more than
+    an answer: one word or one formula ("42", "$\frac{1}{2}$")."""
+    if not isinstance(solution, str) or "####" in solution:
+        return solution
+    if "\\boxed{" not in solution and re.fullmatch(r"\$[^$\n]+\$|\S*[0-9A-Za-z]\S*", solution.strip()):
+        return solution
+    return boxed(solution)

@@ -1,0 +1,154 @@
+"""Which columns hold question, gold answer and level: those of public data sets, verl, TRL and OpenRLHF among them.
+
+In: the names of a data set's columns, its rows. Out: a row's question and answer as the publisher wrote them; a chat
+becomes the one question in it. Must not know: files, how answers are normalised or compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf.choices import SystemTurn
+from conf.schema import DataConf
+from rollout.base.errors import BadInput
+from rollout.data.addresses import nearest
+from rollout.data.dataset_rows import HubSet
+from rollout.data.files import Row, listed
+from rollout.data.golds import Unusable, of_solution
+
+CHATS = ("messages", "conversations")  # of whole conversations: an answer may stand in them
+SOLUTIONS = ("solution", "completion")  # worked, with the answer in them
+PROBLEM_COLUMNS = ("problem", "question", "prompt", "input", *CHATS)
+ANSWER_COLUMNS = (
+    "answer",
+    "final_answer",
+    "reward_model.ground_truth",
+    "ground_truth",
+    "solution",
+    "label",
+    "completion",
+)
+LEVEL_COLUMNS = ("level", "difficulty")
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of columns; "column.field" is a field of an object in a column, "" none."""
+
+    problem: str
+    answer: str
+    level: str
+
+    def of(self, row: Row, system: SystemTurn | None) -> Mapping[str, Any]:
+        """{"problem", "answer", "level"} of a row. Raises Unusable for a chat that is not one question."""
+        problem = question(field(row, self.problem), system, self.problem)
+        gold = field(row, self.answer)
+        if self.answer in (*SOLUTIONS, *CHATS):
+            gold = of_solution(said_by_assistant(gold) if is_chat(gold) else gold)
+        return {"problem": problem, "answer": gold, "level": field(row, self.level)}
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.problem, self.answer, self.level) if name]
+
+
+def layout_of(conf: DataConf, present: Sequence[str], source: str, pinned: HubSet | None) -> Layout:
+    """The columns that `conf` or the pinned set names, else the first present of the usual ones.
+
+    present: see `rollout.data.files.Rows.columns`. Raises BadInput with the columns that there are.
+    """
+
+    def choose(what: str, given: str | None, pinned_name: str | None, names: Sequence[str]) -> str:
+        return _column(given or pinned_name, names, present, what, source)
+
+    usual = [name for name in PROBLEM_COLUMNS if name != "input" or "instruction" not in present]
+    problem = choose("problem", conf.problem_column, pinned.problem_column if pinned else None, usual)
+    answers = (*ANSWER_COLUMNS, problem) if problem in CHATS else ANSWER_COLUMNS
+    answer = choose("answer", conf.answer_column, pinned.answer_column if pinned else None, answers)
+    level = next((name for name in LEVEL_COLUMNS if name in present), "")
+    if conf.level_column or (pinned and pinned.level_column):
+        level = choose("level", conf.level_column, pinned.level_column if pinned else None, ())
+    return Layout(problem, answer, level)
+
+
+def _column(given: str | None, names: Sequence[str], present: Sequence[str], what: str, source: str) -> str:
+    if given is None:
+        for name in names:
+            if name in present:
+                return name
+        raise BadInput(
+            f"{source} has no column named {' or '.join(names)}; its columns are {listed(present)}: "
+            f"name one with data.{what}_column"
+        )
+    if given not in present:
+        raise BadInput(
+            f"{source} has no column {given!r} (data.{what}_column); its columns are {listed(present)}"
+            f"{nearest(given, present)}"
+        )
+    return given
+
+
+def field(row: Row, name: str) -> Any:
+    """row["reward_model"]["ground_truth"] for "reward_model.ground_truth"; None where there is none."""
+    if name in row:
+        return row[name]
+    outer, _, inner = name.partition(".")
+    value = row.get(outer)
+    return value.get(inner) if isinstance(value, Mapping) else None
+
+
+# ---- chats: a list of turns, each with a role and a content ----
+
+
+def is_chat(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(turn, Mapping) and {"role", "from"} & set(turn) for turn in value)
+    )
+
+
+def question(value: Any, system: SystemTurn | None, column: str) -> Any:
+    """The text of a chat's only user turn; anything but a chat as it is. An answer may follow in `CHATS` only."""
+    if not is_chat(value):
+        return value
+    turns = [(_role(turn), _content(turn)) for turn in value]
+    before = ""
+    if turns[0][0] == "system":
+        before = turns.pop(0)[1].strip()
+        if before and system is None:
+            raise Unusable(
+                "problem has a system turn: choose data.system_turn=drop, or prepend to put it before the question"
+            )
+    roles = [role for role, _ in turns]
+    if roles.count("user") > 1:
+        raise Unusable("problem has several user turns, not one question")
+    if roles != ["user"] and (roles != ["user", "assistant"] or column not in CHATS):
+        raise Unusable(f"problem has the turns {' '.join(roles) or 'system'}, not one question")
+    text = turns[0][1]
+    return f"{before}\n\n{text}" if before and system is SystemTurn.prepend else text
+
+
+def said_by_assistant(chat: Sequence[Mapping[str, Any]]) -> str:
+    """The text of the last assistant turn."""
+    said = [_content(turn) for turn in chat if _role(turn) == "assistant"]
+    if not said:
+        raise Unusable("answer is nowhere: no assistant turn")
+    return said[-1]
+
+
+def _role(turn: Mapping[str, Any]) -> str:
+    role = str(turn.get("role") or turn.get("from"))
+    return ROLES.get(role, role)
+
+
+def _content(turn: Mapping[str, Any]) -> str:
+    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise Unusable("problem has a turn that is not text")
+    return content

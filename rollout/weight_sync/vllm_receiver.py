@@ -1,0 +1,281 @@
+"""How weights enter vLLM: a weight-transfer backend of ours, and the receiving side of every transport.
+
+In: `Weights`, or an `Offer` to fetch them. Out: an engine with these weights, loaded layer by layer in checkpoint
+format (on the CPU with vLLM's repacking). This file imports vLLM and is imported when an engine starts. Must not know:
+requests, prefix caches, Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from conf.schema import Transport
+from rollout.base.errors import BadInput, in_one_line
+from rollout.weight_sync import transport
+from rollout.weight_sync.handshake import Line, visit
+from rollout.weight_sync.weights import MIB, Offer, Weights, aligned
+
+PORT = "thinkless"
+BUCKET = 256 * MIB  # bytes that a tensor-parallel engine's processes take at a time
+
+
+def register() -> None:
+    """Make our backend known to vLLM in this process (once)."""
+    if PORT not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(PORT, Port)
+
+
+class Extension:
+    """`worker_extension_cls` of a tensor-parallel engine: its import makes the backend known in vLLM's processes."""
+
+
+@dataclass
+class Joining(WeightTransferInitInfo):
+    """The broadcast group to join; world 0: none. rank: of this engine's first process in it."""
+
+    address: str = ""
+    port: int = 0
+    rank: int = 0
+    world: int = 0
+    timeout_s: float = 0.0
+
+
+@dataclass
+class Update(WeightTransferUpdateInfo):
+    """One of: all weights; what lies in learner ranks' buffers; an announcement of a broadcast; nothing, at the end:
+    was it all?"""
+
+    weights: Weights | None = None
+    chunks: tuple[transport.Chunk, ...] = ()
+    manifest: transport.Manifest | None = None
+    bucket: int = 0  # bytes, of a broadcast
+    timeout_s: float = 0.0  # of a broadcast
+    message: str = ""  # for when it takes longer
+    aliases: Mapping[str, str] | None = None
+
+
+class Port(WeightTransferEngine[Joining, Update]):
+    """The backend, in every process of an engine. Sends on checkpoint-format tensors, whichever way they came."""
+
+    init_info_cls = Joining
+    update_info_cls = Update
+
+    def __init__(self, *args: Any, **more: Any):
+        super().__init__(*args, **more)
+        self.model: Any
+        self.group: Any = None
+        self.inbox = transport.Inbox(self.device)
+        self.host = transport.Inbox(torch.device("cpu"))
+
+    def init_transfer_engine(self, init_info: Joining) -> None:
+        if self.group is not None:
+            self.group.destroy()
+            self.group = None
+        if init_info.world:
+            mine = init_info.rank + self.parallel_config.rank
+            self.group = transport.join(
+                self.device, init_info.address, init_info.port, mine, init_info.world, init_info.timeout_s
+            )
+
+    def start_weight_update(self) -> None:
+        if any(isinstance(layer, RoutedExperts) for layer in self.model.modules()):
+            # transformers keeps a layer's experts in one tensor each; vLLM counts all of it as come, and samples noise
+            raise BadInput("weights of mixture-of-experts models cannot be pushed to the sampler; see docs/learner.md")
+        for layer in self.model.modules():  # what is left of a push that ended half-way
+            info = get_layerwise_info(layer)
+            info.load_numel, info.loaded_weights = 0, []
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def load(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """BadInput for a name or a shape that vLLM's model has not."""
+        try:
+            self.model.load_weights(named)
+        except (LookupError, ValueError, RuntimeError) as error:
+            what = f"the sampler's {type(self.model).__name__} cannot take the learner's weights"
+            raise BadInput(
+                f"{what} ({in_one_line(error, 300)}): vLLM has this model under other names or shapes; docs/learner.md "
+                "lists what can be trained"
+            ) from error
+
+    def receive_weights(self, update_info: Update) -> None:
+        if update_info.weights is not None:
+            self.load(update_info.weights.tensors())
+        elif update_info.manifest is not None:
+            self._take_broadcast(update_info, update_info.manifest)
+        elif update_info.chunks:
+            mine = transport.device_name(self.device)
+            chunks = [chunk for chunk in update_info.chunks if mine in chunk.handles]
+            inbox = self.inbox if chunks else self.host  # `Weights` for several processes lie in a memory file
+            (chunk,) = chunks or update_info.chunks
+            self.load(with_aliases(inbox.take(chunk), update_info.aliases or {}))
+        elif lacking := incomplete(self.model):
+            raise ValueError(f"the weights that came are not the whole model's: only {'; '.join(lacking)}")
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        self.inbox.close()
+
+    def shutdown(self) -> None:
+        self.inbox.close()
+        if self.group is not None:
+            self.group.destroy()
+
+    def _take_broadcast(self, update: Update, manifest: transport.Manifest) -> None:
+        def load(named: list[tuple[str, Tensor]]) -> None:
+            self.load(with_aliases(named, update.aliases or {}))
+
+        with transport.bounded(update.timeout_s, self.group.destroy, update.message):
+            transport.receive(self.group, manifest, update.bucket, self.device, load)
+
+
+def incomplete(model: Any) -> list[str]:
+    """What has not come, told before a reload is finalized. vLLM itself would say nothing: a layer for which nothing
+    came keeps its old weights, and one that lacks a part (a joint projection without keys) gets what memory held.
+    """
+    found = []
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        wanted = sum(getattr(p, "weight_loader_numel", p.numel()) for p in layer.parameters(recurse=False))
+        padded = isinstance(layer, VocabParallelEmbedding) and info.load_numel  # its further rows are nobody's
+        if info.can_load() and info.load_numel < wanted and not padded:
+            found.append(f"{info.load_numel:,} of {wanted:,} elements of {name}")
+    return found
+
+
+def with_aliases(named: Iterable[tuple[str, Tensor]], aliases: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors, and each that has further names under these as well."""
+    for name, tensor in named:
+        yield name, tensor
+        for alias, source in aliases.items():
+            if source == name:
+                yield alias, tensor
+
+
+class Receiver:
+    """One engine's receiving side. Called between two steps of the engine."""
+
+    def __init__(self, engine: Any):
+        """engine: a vLLM `LLMEngine` whose weight_transfer_config names `PORT`."""
+        self.engine = engine
+        self.processes = engine.vllm_config.parallel_config.world_size
+        self._group: str | None = None  # the broadcast group that this engine is in
+        self._outbox: transport.Outbox | None = None  # for this engine's other processes
+        self.whole = True  # False: a load failed half-way, and the engine has no weights until one succeeds
+        self._call("init_weight_transfer_engine", {})
+
+    def load(self, offer: Weights | Offer) -> None:
+        """Replace all weights. Raises TimeoutError or ConnectionError that name both sides when they do not come,
+        ValueError when they are not all of the model's. The old ones are still whole if nothing came; if only a part
+        did, the engine is of no use before the next whole push."""
+        if isinstance(offer, Weights):
+            self._call("start_weight_update")
+            if self.processes == 1:
+                self._call("update_weights", {"weights": offer})
+            else:
+                self._spread(offer)
+            self._finish()
+        elif offer.route.transport is Transport.nccl:
+            self._from_broadcast(offer)
+        else:
+            self._from_buffers(offer)
+
+    def _spread(self, weights: Weights) -> None:
+        """To all processes of a tensor-parallel engine: one copy that they all map, instead of one pickled for each."""
+        room = max(BUCKET, max((aligned(entry.size) for entry in weights.entries), default=0))
+        if self._outbox is None or self._outbox.capacity < room:
+            if self._outbox is not None:
+                self._outbox.close()
+            self._outbox = transport.Outbox(torch.device("cpu"), room)
+        for chunk in self._outbox.chunks(weights.tensors()):
+            self._call("update_weights", {"chunks": (chunk,)})
+
+    def _from_buffers(self, offer: Offer) -> None:
+        """ipc: the learner rank on each of this engine's devices has a buffer, and fills it again and again."""
+        devices = self.engine.collective_rpc(_device_name)
+        doors = {door.device: door for door in offer.doors}
+        if strangers := [device for device in devices if device not in doors]:
+            raise ConnectionError(
+                f"{offer.receiver}: no learner rank is on its device {', '.join(strangers)} (they are on "
+                f"{', '.join(doors)}): cluster.transport=ipc is for cluster.placement=shared"
+            )
+        lines = self._visit(offer, [doors[device] for device in sorted(set(devices))])
+        try:
+            what = f"to hand out the weights of version {offer.version}"
+            messages = [line.receive(what) for line in lines]  # before anything of the old weights is touched
+            self._call("start_weight_update")
+            while all(kind == "chunk" for kind, _ in messages):
+                chunks, aliases = tuple(content[0] for _, content in messages), messages[0][1][1]
+                self._call("update_weights", {"chunks": chunks, "aliases": aliases})
+                for line in lines:
+                    line.send("taken")
+                messages = [line.receive(what) for line in lines]
+            self._finish()
+        finally:
+            for line in lines:
+                line.close()
+
+    def _from_broadcast(self, offer: Offer) -> None:
+        (line,) = self._visit(offer, list(offer.doors[:1]))
+        try:
+            kind, content = line.receive(f"to begin with the weights of version {offer.version}")
+            if kind == "join":
+                name, joining = content
+                self._group = None
+                self._call("init_weight_transfer_engine", joining)
+                self._group = name
+                kind, content = line.receive(f"to begin with the weights of version {offer.version}")
+            seconds = offer.route.timeout_s
+            message = (
+                f"{offer.receiver} waited {seconds:g} s for learner rank {offer.doors[0].rank} to broadcast the "
+                f"weights of version {offer.version}, in vain"
+            )
+            self._call("start_weight_update")
+            self._call("update_weights", {**content, "timeout_s": seconds, "message": message})
+            self._finish()
+            line.send("taken")
+        except BaseException:
+            self._group = None  # what is left of it serves no further push
+            raise
+        finally:
+            line.close()
+
+    def _visit(self, offer: Offer, doors: list[Any]) -> list[Line]:
+        more = {"group": self._group, "processes": self.processes}
+        return [visit(door, offer.receiver, offer.version, offer.route.timeout_s, **more) for door in doors]
+
+    def _finish(self) -> None:
+        self._call("update_weights", {})  # raises unless all has come; vLLM takes errors here, and not while finishing
+        self._call("finish_weight_update")
+
+    def _call(self, method: str, *args: Any) -> Any:
+        self.whole = self.whole and method != "start_weight_update"
+        answers = self.engine.collective_rpc(method, args=args)
+        self.whole = self.whole or method == "finish_weight_update"
+        return answers
+
+
+def _device_name(worker: Any) -> str:
+    return transport.device_name(worker.device)
+
+
+register()

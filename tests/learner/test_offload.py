@@ -1,0 +1,133 @@
+"""Tensors at rest: the memory is really free, nothing reads it meanwhile, and learning goes on bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+import torch
+from learner_ranks import Ranks, _call, awake_bytes, left_by_others
+
+from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf
+from learner.data.batch import TrainBatch
+from learner.data.pack import pack
+from learner.objective import optimizer_steps
+from learner.offload import Residence, Resting
+
+ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
+FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
+ADAPTED = ModelConf(lora=LoraConf(rank=4))
+LAYOUTS = [
+    *((count, stage, FLOAT) for count, stage in ((1, 0), (1, 3), (2, 0), (2, 2), (2, 3))),
+    (2, 1, BFLOAT),
+    (1, 0, ADAPTED),
+]
+
+
+def batch(seed: int, ranks: int) -> TrainBatch:
+    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
+    return pack(sequences, totals, 120, ranks)
+
+
+def logprobs(ranks: Ranks, count: int) -> list[list[bytes]]:
+    answers = ranks._ask([(_call, ("logprobs", share, 1.0)) for share in batch(7, count).ranks])
+    return [[values.tobytes() for values in answer] for answer in answers]
+
+
+def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
+    """Two updates; after each the weights are published, and (others: bytes of tensors that are none of
+    this learner's) in between the tensors rest in every order."""
+    seen: list[Any] = []
+    for seed in (1, 2):
+        reports = ranks.scatter("update", [batch(seed, count)], ALGORITHM)
+        seen.append([(report.loss, report.grad_norm, report.kl, report.entropy) for report in reports])
+        if others:
+            before = ranks.each(awake_bytes)
+            optimizer = ranks.call("rest", "optimizer")
+            assert all(size > 0 for size in optimizer)
+            if seed == 2:  # as when it publishes after an evaluation: all at rest, then the weights alone come back
+                ranks.call("rest", "all")
+                assert ranks.call("rest", "optimizer") == optimizer
+        seen.append(ranks.digests())
+        seen.append(logprobs(ranks, count))
+        if others:
+            everything = ranks.call("rest", "all")
+            left = ranks.each(awake_bytes)
+            for total, one, after, had, old in zip(everything, optimizer, left, before, others, strict=True):
+                assert total > one and after - old < 0.02 * (had - old), f"{after - old} of {had - old} bytes are left"
+            if seed != 2:
+                ranks.call("wake")
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("count", "stage", "model"),
+    LAYOUTS,
+    ids=[f"{c}-{s}-{m.dtype.value}{'-adapters' if m.lora.rank else ''}" for c, s, m in LAYOUTS],
+)
+def test_learning_goes_on_as_if_nothing_had_rested(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
+) -> None:
+    ranks = groups_of_ranks[count]
+    conf = LearnerConf(lr=0.01, logprob_chunk=16, ranks=count, zero_stage=stage)
+    reference = models["untied"] if model.lora.rank else models["untied-reference"]
+    ranks.start(conf, models["untied"], reference, model=model)
+    seen = [course(ranks, count, None)]
+    others = ranks.each(left_by_others)
+    ranks.start(conf, models["untied"], reference, model=model)
+    seen.append(course(ranks, count, others))
+    assert seen[0] == seen[1]
+    assert len({str(one) for one in seen[0]}) == len(seen[0])  # something was learnt in between
+
+    # use while it rests is told, on every rank, and harms nothing
+    with pytest.raises(Resting, match=r"a forward pass needs the learner's weights while all of it rests"):
+        logprobs(ranks, count)
+    for method in ("save", "export"):
+        with pytest.raises(Resting, match=r"rests on the host: call wake\(\) first$"):
+            ranks.call(method, "nowhere")
+    ranks.call("rest", "optimizer")
+    with pytest.raises(Resting, match=r"everything while its optimizer rests"):
+        ranks.scatter("update", [batch(4, count)], replace(ALGORITHM, kl=0))
+    ranks.call("wake")
+    assert all(np.isfinite(report.loss) for report in ranks.scatter("update", [batch(4, count)], ALGORITHM))
+
+
+def test_views_and_aliases_stay_what_they_are() -> None:
+    """One storage under many names: put down once, and still one when it is back."""
+    module = torch.nn.Linear(4, 4, bias=False)
+    flat = torch.arange(32.0)
+    module.weight.data = flat[:16].view(4, 4)
+    module.weight.grad = flat[16:].view(4, 4)
+    other = torch.full((5,), 7.0)
+    residence = Residence(torch.device("cpu"), module, [{"part": [flat[3:9]], "other": (other,)}])
+    want = flat.clone()
+    assert residence.rest("optimizer") == 5 * 4  # gradient and weight share a storage: it stays for the weight
+    assert other.untyped_storage().nbytes() == 0 and torch.equal(flat, want)
+    assert residence.rest("all") == (32 + 5) * 4 and flat.untyped_storage().nbytes() == 0
+    residence.wake()
+    residence.wake()
+    assert torch.equal(flat, want) and torch.equal(other, torch.full((5,), 7.0))
+    module.weight.data[0, 0] = -1.0
+    assert flat[0] == -1.0 and residence.bytes == 0
+
+
+def test_borrowed_memory_becomes_our_own() -> None:
+    """As of a model's mapped file; the lender's is not touched, and two views of it stay two views of one memory."""
+    module, lent = torch.nn.Linear(2, 2, bias=False), np.arange(6, dtype=np.float32)
+    module.weight.data = torch.from_numpy(lent)[:4].view(2, 2)
+    flat = torch.from_numpy(lent)
+    flat.set_(module.weight.data.untyped_storage(), 2, (4,), (1,))
+    residence = Residence(torch.device("cpu"), module, [[flat]])
+    assert residence.rest("all") == 24
+    residence.wake()
+    module.weight.data[1, 1] = 9.0
+    assert module.weight.tolist() == [[0, 1], [2, 9]] and flat.tolist() == [2, 9, 4, 5]
+    assert lent.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_only_these_two_can_rest() -> None:
+    with pytest.raises(ValueError, match='must be "optimizer" or "all", got \'weights\''):
+        Residence(torch.device("cpu"), torch.nn.Linear(2, 2)).rest("weights")  # type: ignore[arg-type]

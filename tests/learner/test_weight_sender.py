@@ -1,0 +1,422 @@
+"""What leaves the learner: the same weights by every transport, in buckets of every size, from every layout."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import naive
+import pytest
+import torch
+from learner_ranks import Ranks
+from torch import Tensor
+
+from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf, RandomModelConf, Transport
+from learner.data.batch import TrainBatch
+from learner.data.pack import pack
+from learner.model.policy import load_policy
+from learner.model.prepare_model import random_model
+from learner.objective import optimizer_steps
+from learner.weight_sender import Stage
+from rollout.weight_sync import transport
+from rollout.weight_sync.handshake import visit
+from rollout.weight_sync.weights import Door, Offer, Route, Weights, worker_name
+
+CONF = LearnerConf(lr=0.02, logprob_chunk=16)
+ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0)
+PLAIN, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
+LORA = LoraConf(rank=4, alpha=6.0)
+ADAPTED, BFLOAT_ADAPTED = ModelConf(lora=LORA), ModelConf(lora=LORA, dtype=Dtype.bfloat16)
+LAYOUTS = [
+    (1, 0, PLAIN, "tied"),
+    (1, 1, BFLOAT, "tied"),
+    (1, 0, ADAPTED, "untied"),
+    (2, 0, PLAIN, "untied"),
+    (2, 2, BFLOAT, "untied"),
+    (2, 3, PLAIN, "tied"),
+    (2, 3, BFLOAT, "untied"),
+    (2, 3, ADAPTED, "tied"),
+    (2, 3, BFLOAT_ADAPTED, "untied"),
+]
+IDS = [f"{n}-zero{z}-{m.dtype.value}-{'lora-' if m.lora.rank else ''}{folder}" for n, z, m, folder in LAYOUTS]
+every_layout = pytest.mark.parametrize(("count", "stage", "model", "folder"), LAYOUTS, ids=IDS)
+KIB = 1 / 1024  # in MiB
+SHORT = 0.5  # seconds
+In = Callable[..., "Future[Any]"]
+
+
+@pytest.fixture
+def in_thread() -> Iterator[In]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
+
+
+def update(ranks: Ranks, seed: int) -> None:
+    """So that B is not zero, and the weights are not those of the folder."""
+    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
+    batch: TrainBatch = pack(sequences, totals, 60, ranks.count // ranks.sharing)
+    ranks.scatter("update", [batch], ALGORITHM)
+
+
+def begin(ranks: Ranks, folder: str, stage: int, model: ModelConf, bucket_mib: float) -> None:
+    conf = replace(CONF, ranks=ranks.count, zero_stage=stage, publish_bucket_mib=bucket_mib)
+    ranks.start(conf, folder, model=model)
+    update(ranks, 1)
+
+
+def stored(ranks: Ranks, version: int = 1) -> Weights:
+    first, *others = ranks.call("publish", version)
+    assert others == [None] * (ranks.count - 1)
+    return first
+
+
+def same(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return mine.keys() == theirs.keys() and all(
+        mine[name].dtype == tensor.dtype and torch.equal(mine[name], tensor) for name, tensor in theirs.items()
+    )
+
+
+def _set_bucket(state: dict[str, Any], mib: float) -> None:
+    worker = state["worker"]
+    worker.engine.conf.publish_bucket_mib = mib
+    worker.publisher.bucket = int(mib * 2**20)
+    worker.publisher._stage = None
+
+
+def _one_by_one(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Every whole tensor as the optimizer left it; adapters added by the formula, in float32."""
+    held = {name: tensor.detach().clone() for name, tensor in state["worker"].engine.parameters()}
+    if not state["worker"].model.lora.rank:
+        return held
+    plain = {name.replace(".base_layer.", "."): t for name, t in held.items() if ".lora_" not in name}
+    for name in held:
+        if name.endswith(".lora_B.default.weight"):
+            layer = name.removesuffix(".lora_B.default.weight")
+            change = held[name].float() @ held[f"{layer}.lora_A.default.weight"].float()
+            base = held[f"{layer}.base_layer.weight"]
+            plain[f"{layer}.weight"] = torch.add(base.float(), change, alpha=LORA.alpha / LORA.rank).to(base.dtype)
+    return plain
+
+
+@every_layout
+def test_every_bucket_size_gives_the_same(
+    groups_of_ranks: dict[int, Ranks],
+    models: dict[str, str],
+    count: int,
+    stage: int,
+    model: ModelConf,
+    folder: str,
+) -> None:
+    """Everything at once, a few tensors at a time, one at a time: bit by bit what the ranks hold."""
+    ranks = groups_of_ranks[count]
+    begin(ranks, models[folder], stage, model, 1000.0)
+    expected = ranks.each(_one_by_one)[0]
+    tied = folder == "tied"
+    if tied:
+        expected["lm_head.weight"] = expected["model.embed_tokens.weight"]
+    for mib in (1000.0, 8 * KIB, 1e-6):
+        ranks.each(_set_bucket, mib)
+        weights = stored(ranks)
+        found = dict(weights.tensors())
+        assert same(found, expected), mib
+        assert not tied or found["lm_head.weight"].data_ptr() == found["model.embed_tokens.weight"].data_ptr()
+        assert weights.version == 1
+    original = dict(load_policy(models[folder], model.dtype.value).named_parameters())
+    moved = [name for name, tensor in original.items() if not torch.equal(tensor, expected[_public(name)])]
+    assert moved, "the update changed nothing"
+
+
+def _public(name: str) -> str:
+    return name.replace("body.", "model.").replace("head.weight", "lm_head.weight")
+
+
+@pytest.mark.parametrize("model", [BFLOAT, ADAPTED], ids=["bfloat16", "lora"])
+def test_the_next_push_has_the_next_weights(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], model: ModelConf
+) -> None:
+    """Memory kept from one push to the next holds nothing of the last."""
+    ranks = groups_of_ranks[2]
+    begin(ranks, models["untied"], 3, model, 8 * KIB)
+    before = dict(stored(ranks).tensors())
+    update(ranks, 2)
+    after = dict(stored(ranks, 2).tensors())
+    assert same(after, ranks.each(_one_by_one)[0]) and not same(before, after)
+
+
+# ---------------------------------------------------------------------- what exists besides the shards
+
+WIDE = RandomModelConf(hidden_size=384, layers=2, heads=4, kv_heads=4, ffn_size=640)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Matrices above ZeRO-3's threshold of 1e5 elements, below which it keeps them whole everywhere."""
+    return random_model(tmp_path_factory.mktemp("wide"), WIDE, ModelConf(), 7)
+
+
+def _most_gathered(state: dict[str, Any]) -> tuple[int, int, int]:
+    """Bytes of large weights that were whole at one time, at most; of the largest one; of all."""
+    engine, most = state["worker"].engine, 0
+    large = [p for p in engine.policy.parameters() if p.ds_numel > 1e5]
+    assert all(p.numel() == 0 for p in large), "ZeRO-3 keeps them whole: this shows nothing"
+    for _ in engine.parameters():
+        most = max(most, sum(p.numel() * p.element_size() for p in large))
+    sizes = [p.ds_numel * p.element_size() for p in large]
+    return most, max(sizes), sum(sizes)
+
+
+def test_zero_3_is_gathered_bucket_by_bucket(groups_of_ranks: dict[int, Ranks], wide: str) -> None:
+    ranks = groups_of_ranks[2]
+    ranks.start(replace(CONF, ranks=2, zero_stage=3), wide)
+    for mib in (4.0, 1.0, 1e-6):
+        ranks.each(_set_bucket, mib)
+        for most, largest, total in ranks.each(_most_gathered):
+            assert largest <= most <= max(int(mib * 2**20), largest) < total / 2
+
+
+# ---------------------------------------------------------------------- ipc and nccl, over a CPU's wires
+
+
+@pytest.fixture
+def started(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """`started(count, stage, model, folder, route)`: the ranks, and the doors that they opened."""
+    used = []
+
+    def start(count: int, stage: int, model: ModelConf, folder: str, route: Route) -> tuple[Ranks, tuple[Door, ...]]:
+        ranks = groups_of_ranks[count]
+        begin(ranks, models[folder], stage, model, 8 * KIB)
+        used.append(ranks)
+        return ranks, tuple(ranks.call("open_door", route))
+
+    yield start
+    for ranks in used:
+        ranks.each(_close_doors)
+
+
+def _close_doors(state: dict[str, Any]) -> None:
+    state["worker"].publisher.close()
+
+
+class Fetcher:
+    """A worker that only fetches: the receiving side without an engine."""
+
+    def __init__(self, index: int):
+        self.name, self.group, self.joined = worker_name(index), None, 0
+        self.wire: Any = None
+        self.inbox = transport.Inbox(torch.device("cpu"))
+        self.largest = 0  # bytes that came at once
+
+    def fetch(self, offer: Offer) -> dict[str, Tensor]:
+        ipc = offer.route.transport is Transport.ipc
+        more = {"group": self.group, "processes": 1}
+        line = visit(offer.doors[0], self.name, offer.version, offer.route.timeout_s, **more)
+        with contextlib.closing(line):
+            return self._handed_out(line) if ipc else self._broadcast(line)
+
+    def _handed_out(self, line: Any) -> dict[str, Tensor]:
+        got: dict[str, Tensor] = {}
+        while (message := line.receive("to hand out"))[0] == "chunk":
+            chunk, aliases = message[1]
+            part = dict(self.inbox.take(chunk))
+            self.largest = max(self.largest, sum(chunk.sizes))
+            got |= part | {alias: part[name] for alias, name in aliases.items() if name in part}
+            line.send("taken")
+        return got
+
+    def _broadcast(self, line: Any) -> dict[str, Tensor]:
+        kind, content = line.receive("to begin")
+        if kind == "join":
+            self.group, where = content
+            self.wire = transport.join(torch.device("cpu"), **where)
+            self.joined += 1
+            kind, content = line.receive("to begin")
+        got: dict[str, Tensor] = {}
+
+        def load(named: list[tuple[str, Tensor]]) -> None:
+            self.largest = max(self.largest, sum(t.numel() * t.element_size() for _, t in named))
+            got.update(named)
+
+        transport.receive(self.wire, content["manifest"], content["bucket"], torch.device("cpu"), load)
+        line.send("taken")
+        return got | {alias: got[name] for alias, name in content["aliases"].items()}
+
+
+transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl], ids=["buffer", "broadcast"])
+
+
+@transports
+@every_layout
+def test_fetched_weights_are_the_stored_ones(
+    started: Callable[..., Any],
+    in_thread: In,
+    transport: Transport,
+    count: int,
+    stage: int,
+    model: ModelConf,
+    folder: str,
+) -> None:
+    """Two workers, two pushes with an update between; nobody gets more than a bucket, or one tensor, at a time."""
+    route = Route(transport, 2, timeout_s=60.0)
+    ranks, doors = started(count, stage, model, folder, route)
+    fetchers = [Fetcher(0), Fetcher(1)]
+    for version in (1, 2):
+        offer = Offer(version, route, doors)
+        fetching = [in_thread(fetcher.fetch, offer) for fetcher in fetchers]
+        sent = ranks.call("send", version)
+        assert sent == [None] * count
+        expected = dict(stored(ranks).tensors())
+        largest = max(t.numel() * t.element_size() for t in expected.values())
+        for fetcher, answer in zip(fetchers, fetching, strict=True):
+            assert same(answer.result(60), expected)
+            assert fetcher.largest <= max(8 * 1024, largest) + 64
+        update(ranks, 1 + version)
+    assert [fetcher.joined for fetcher in fetchers] == [int(transport is Transport.nccl)] * 2
+
+
+def test_a_worker_that_started_again_makes_a_new_group(started: Callable[..., Any], in_thread: In) -> None:
+    route = Route(Transport.nccl, 2, timeout_s=60.0)
+    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    survivor, killed, again = Fetcher(0), Fetcher(1), Fetcher(1)
+    for version, other in ((1, killed), (2, again), (3, again)):
+        offer = Offer(version, route, doors)
+        fetching = [in_thread(fetcher.fetch, offer) for fetcher in (survivor, other)]
+        ranks.call("send", version)
+        assert all(same(answer.result(60), dict(stored(ranks).tensors())) for answer in fetching)
+    assert (survivor.joined, killed.joined, again.joined) == (2, 1, 1)
+
+
+@transports
+def test_a_copy_is_kept_when_asked_for(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
+    """For a worker that starts later: it goes to the object store with the answer of rank 0."""
+    route = Route(transport, 1, timeout_s=60.0, keep=True)
+    ranks, doors = started(2, 3, ADAPTED, "tied", route)
+    fetching = in_thread(Fetcher(0).fetch, Offer(5, route, doors))
+    kept, other = ranks.call("send", 5)
+    assert other is None and kept.version == 5
+    assert same(dict(kept.tensors()), fetching.result(60))
+    assert same(dict(kept.tensors()), dict(stored(ranks).tensors()))
+
+
+@transports
+def test_the_manifest_says_what_comes(started: Callable[..., Any], transport: Transport) -> None:
+    """Names, dtypes, shapes and order, of whole and merged tensors, without a gather."""
+    ranks, _ = started(2, 3, BFLOAT_ADAPTED, "untied", Route(transport, 1))
+    manifest = ranks.each(_manifest)[0]
+    announced = list(zip(manifest.names, manifest.dtypes, manifest.shapes, strict=True))
+    sent = [(entry.name, entry.dtype, entry.shape) for entry in stored(ranks).entries]
+    assert announced == sent and not any("lora" in name for name, *_ in sent)
+    assert sum(manifest.sizes()) == sum(entry.size for entry in stored(ranks).entries)
+
+
+def _manifest(state: dict[str, Any]) -> transport.Manifest:
+    return state["worker"].publisher.manifest
+
+
+def test_a_stream_that_is_not_its_manifest_is_refused() -> None:
+    named = [("a", torch.ones(2, 3)), ("b", torch.ones(4))]
+    manifest = transport.Manifest.of(named)
+    assert [name for name, _ in transport.checked(named, manifest)] == ["a", "b"]
+    for wrong, message in [
+        (named[:1], "end after 1 of 2 entries"),
+        (named[::-1], "entry 0 is"),
+        ([*named, ("c", torch.ones(1))], "entry 2 is"),
+        ([named[0], ("b", torch.ones(4, dtype=torch.bfloat16))], "entry 1 is .*bfloat16"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            list(transport.checked(wrong, manifest))
+
+
+# ---------------------------------------------------------------------- time-outs
+
+
+@transports
+def test_workers_that_do_not_come_are_named(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
+    route = Route(transport, 3, timeout_s=SHORT)
+    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    coming = in_thread(Fetcher(1).fetch, Offer(4, route, doors))
+    expected = "learner rank 0 waited 0.5 s for rollout worker 0, rollout worker 2 to fetch the weights of version 4"
+    with pytest.raises(TimeoutError, match=expected):
+        ranks.call("send", 4)
+    with pytest.raises((TimeoutError, ConnectionError), match=r"rollout worker 1 waited .*for learner rank 0"):
+        coming.result(10)
+
+
+@transports
+def test_a_worker_that_stops_half_way_is_named(
+    started: Callable[..., Any], in_thread: In, transport: Transport
+) -> None:
+    """Then the next push goes through, with a worker that comes anew."""
+    route = Route(transport, 1, timeout_s=SHORT)
+    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    sending = in_thread(ranks.call, "send", 4)
+    line = visit(doors[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    line.receive("to begin")  # the first chunk, or the group's address; and no more
+    with line.connection, pytest.raises(TimeoutError, match=r"learner rank 0 waited 0.5 s for rollout worker 0 to"):
+        sending.result(30)
+    longer = replace(route, timeout_s=60.0)
+    again = in_thread(Fetcher(0).fetch, Offer(5, longer, doors))
+    ranks.call("send", 5)
+    assert same(again.result(60), dict(stored(ranks).tensors()))
+
+
+def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any], in_thread: In) -> None:
+    """It is in the group, and takes no part."""
+    route = Route(Transport.nccl, 1, timeout_s=2.0)
+    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    sending = in_thread(ranks.call, "send", 4)
+    line = visit(doors[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    _, (_, where) = line.receive("to begin")
+    group = transport.join(torch.device("cpu"), **where)
+    line.receive("to begin")
+    line.close()
+    group.destroy()
+    with pytest.raises((TimeoutError, ConnectionError), match=r"learner rank 0 waited .*rollout worker 0"):
+        sending.result(30)
+
+
+def test_a_receiver_of_a_broadcast_that_never_comes_gives_up() -> None:
+    """Rank 0 is in the group and sends nothing."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cpu, message = torch.device("cpu"), "rollout worker 0 waited for learner rank 0"
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(transport.join, cpu, "127.0.0.1", port, 0, 2, 1.0)
+        group = transport.join(cpu, "127.0.0.1", port, 1, 2, 1.0)
+        silent = joining.result(10)
+    manifest = transport.Manifest.of([("a", torch.ones(4))])
+    with pytest.raises(TimeoutError, match=message), transport.bounded(1.0, group.destroy, message):
+        transport.receive(group, manifest, 10, cpu, lambda named: None)
+    silent.destroy()
+
+
+# ---------------------------------------------------------------------- memory to copy into
+
+
+def test_a_stage_is_filled_again_in_the_same_memory() -> None:
+    sizes = [3, 40, 200, 7, 64, 0, 150]  # of floats; a bucket holds 128 of them
+    stage, seen = Stage(512, page_locked=False), []
+    for round_ in range(3):
+        stage.begin()
+        tensors = [(f"t{i}", torch.full((size,), float(round_ * 10 + i))) for i, size in enumerate(sizes)]
+        for name, tensor in tensors:
+            stage.put(name, tensor)
+        weights = stage.weights(round_, {"again": "t2"})
+        assert same(dict(weights.tensors()), dict(tensors) | {"again": tensors[2][1]})
+        seen.append([buffer.ctypes.data for buffer in weights.buffers])
+    assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 4
+
+
+def test_live_weights_are_not_copied(make_learner: Callable[..., Any], tiny_model: Path) -> None:
+    """On the CPU without ZeRO-3 or adapters, the object store's copy is the only one."""
+    learner = make_learner(tiny_model)
+    engine = learner.ranks[0].body.engine
+    found = dict(learner.publish(1).offer.wait().tensors())
+    held = {engine.policy.public_name(name): p.data_ptr() for name, p in engine.policy.named_parameters()}
+    assert {name: tensor.data_ptr() for name, tensor in found.items() if name in held} == held

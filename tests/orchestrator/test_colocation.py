@@ -1,0 +1,232 @@
+"""Sampler and learner in turns: who may hold what when, with scripted actors that refuse to share a GPU, with a real
+engine and a real learner, and in a whole run that must not differ from one on separate GPUs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from launched import succeeded, thinkless
+
+from conf.schema import AlgorithmConf
+from orchestrator.base.errors import WaitedTooLong
+from orchestrator.cluster.colocation import SharedTurns
+from rollout.base.gpu_sharing import Turns
+
+
+class Gpu:
+    """What lies on one GPU, and the two who share it. Too much at a time, and what they need not being there, fail."""
+
+    def __init__(self) -> None:
+        self.sampler = {"weights", "kv_cache"}  # it has started
+        self.learner: set[str] = set()
+        self.learnt, self.pushed, self.host = 0, 0, True  # versions; whether the sampler's sleeping weights are kept
+        self.log: list[str] = []
+
+    def check(self) -> None:
+        assert not ("optimizer" in self.learner and self.sampler), "the learner is whole while the sampler is there"
+        assert not (self.learner and "kv_cache" in self.sampler), "a cache beside the learner's weights"
+
+    def sleep(self, keep: bool) -> None:
+        self.log.append(f"sleep {keep}")
+        assert self.sampler, "sleeps already"
+        self.sampler, self.host = set(), keep
+        self.check()
+
+    def wake(self, tags: list[str] | None = None) -> None:
+        self.log.append(f"wake {tags}")
+        assert not set(tags or ()) & self.sampler
+        if tags is None or "weights" in tags:
+            self.pushed = self.pushed if self.host else -1
+        self.sampler |= set(tags or ("weights", "kv_cache"))
+        self.check()
+
+
+class Rank:
+    def __init__(self, gpu: Gpu):
+        self.gpu = gpu
+
+    def start(self) -> None:
+        self.wake()
+
+    def rest(self, kind: str) -> None:
+        self.gpu.log.append(f"rest {kind}")
+        self.gpu.learner = {"weights"} if kind == "optimizer" else set()
+        self.gpu.check()
+
+    def wake(self) -> None:
+        self.gpu.log.append("learner wakes")
+        self.gpu.learner = {"weights", "optimizer"}
+        self.gpu.check()
+
+
+def two(local_handle: Any, gpus: int = 2) -> tuple[list[Gpu], SharedTurns]:
+    places = [Gpu() for _ in range(gpus)]
+    ranks = [Rank(gpu) for gpu in places]
+    turns = SharedTurns(
+        [local_handle(gpu) for gpu in places], [local_handle(rank) for rank in ranks], 5.0, lambda futures: futures
+    )
+    turns.begin()
+    for rank in ranks:
+        rank.start()
+    for gpu in places:
+        gpu.log.clear()
+    return places, turns
+
+
+def test_a_step_after_the_other(local_handle: Any) -> None:
+    """The usual course, call by call; the second of two in a row asks for nothing."""
+    (gpu, other), turns = two(local_handle)
+    course: list[tuple[Callable[[], None], list[str]]] = [
+        (turns.sampling, ["rest all", "wake None"]),  # the evaluation of the model that training begins with
+        (turns.pushing, ["sleep False", "rest optimizer", "wake ['weights']"]),
+        (turns.sampling, ["rest all", "wake ['kv_cache']"]),
+        (turns.sampling, []),
+        (lambda: turns.learning(changes=False), ["sleep True", "learner wakes"]),  # the check of log-probs
+        (turns.sampling, ["rest all", "wake None"]),
+        (lambda: turns.learning(changes=True), ["sleep False", "learner wakes"]),
+        (lambda: turns.learning(changes=True), []),
+        (turns.pushing, ["rest optimizer", "wake ['weights']"]),
+        (turns.pushing, []),
+        (lambda: turns.learning(changes=False), ["sleep True", "learner wakes"]),  # a checkpoint
+        (turns.sampling, ["rest all", "wake None"]),
+    ]
+    for say, want in course:
+        say()
+        assert gpu.log == other.log == want
+        gpu.log.clear()
+        other.log.clear()
+
+
+@settings(max_examples=300, deadline=None)
+@given(order=st.lists(st.sampled_from(["sample", "push", "learn", "score"]), max_size=30))
+def test_in_any_order_nothing_is_used_that_is_not_there(local_handle: Any, order: list[str]) -> None:
+    """Samples come from the weights of the last push, or are refused; whoever works has all that it works with."""
+    (gpu,), turns = two(local_handle, gpus=1)
+    for what in order:
+        if what == "sample":
+            if gpu.pushed != gpu.learnt:
+                with pytest.raises(RuntimeError, match="push them before sampling"):
+                    turns.sampling()
+                continue
+            turns.sampling()
+            assert gpu.sampler == {"weights", "kv_cache"} and not gpu.learner and gpu.pushed == gpu.learnt
+        elif what == "push":
+            turns.pushing()
+            assert gpu.learner == {"weights"} and gpu.sampler == {"weights"}
+            gpu.pushed = gpu.learnt
+        else:
+            turns.learning(changes=what == "learn")
+            assert gpu.learner == {"weights", "optimizer"} and not gpu.sampler
+            gpu.learnt += what == "learn"
+
+
+def test_who_waited_for_whom_is_told(local_handle: Any) -> None:
+    turns = two(local_handle)[1]
+
+    def late(_: list[Any]) -> list[Any]:
+        raise WaitedTooLong("the driver waited 5 s for learner rank 1 (rest), in vain")
+
+    turns.wait_all = late
+    with pytest.raises(WaitedTooLong) as told:
+        turns.sampling()
+    assert str(told.value) == (
+        "before the samplers can sample, learner ranks had 5 s (cluster.turn_timeout_s) to leave their GPUs: "
+        "the driver waited 5 s for learner rank 1 (rest), in vain"
+    )
+
+
+def test_on_gpus_of_their_own_nobody_waits() -> None:
+    turns = Turns()
+    turns.sampling(), turns.pushing(), turns.learning(changes=True), turns.sampling()  # type: ignore[func-returns-value]
+
+
+# ---- real ones ----
+
+
+def test_a_real_engine_and_a_real_learner(
+    rollout_worker: Any, make_learner: Callable[..., Any], tiny_model: Path, make_prompts: Any, local_handle: Any
+) -> None:
+    """Out of turn each of them refuses; in turn they agree on the log-probs, as they would alone."""
+    from learner.data.batch import TrainBatch
+    from learner.data.pack import pack
+    from learner.objective import optimizer_steps
+    from learner.offload import Resting
+    from reward.group import Group
+    from reward.verdict import Outcome, Verdict
+    from rollout.engine import Request
+    from rollout.request import Sampling, Share
+
+    learner = make_learner(tiny_model)
+    turns = SharedTurns([local_handle(rollout_worker)], learner.ranks, 60.0, lambda fs: [f.wait() for f in fs])
+    turns.begin()
+    learner.turns = turns
+    prompts = make_prompts(2)
+    pairs = [(p, s) for p in range(2) for s in range(4)]
+
+    def sample(step: int) -> list[Any]:
+        share = Share(step + 1, step, 0, tuple(prompts), tuple(pairs), Sampling(1.0, 1.0, 12))
+        found = rollout_worker.sample(share).trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
+        return [t for t in found if t is not None]
+
+    def batch(trajectories: list[Any]) -> list[TrainBatch]:
+        groups = []
+        for p in range(2):
+            mine = tuple(trajectories[4 * p : 4 * p + 4])
+            rewards = np.array([1.0, -1.0, 0.5, -1.0], np.float32)
+            verdicts = tuple(Verdict(Outcome.CORRECT if r > 0 else Outcome.WRONG, None, 0.0) for r in rewards)
+            groups.append(Group(prompts[p], mine, verdicts, rewards))
+        steps = optimizer_steps(groups, AlgorithmConf(optimizer_steps=1), 12)
+        return [pack(sequences, totals, 8192, 1) for sequences, totals in steps]
+
+    with pytest.raises(RuntimeError, match="asked for a response while it sleeps: wake it first"):
+        rollout_worker.engine.add(0, Request(prompts[0].token_ids, 4, 1.0, 1.0, 0))
+    for step in range(3):
+        push = learner.publish(step)
+        for future in [local_handle(rollout_worker).call("load", push.to(0)), *push.sending]:
+            future.wait()
+        turns.sampling()
+        trajectories = sample(step)
+        with pytest.raises(Resting, match="a forward pass"):
+            learner.ranks[0].body.logprobs(batch(trajectories)[0].ranks[0], 1.0)
+        for mb, scored in learner.logprobs(batch(trajectories)[0], 1.0):
+            response = mb.response
+            assert np.abs(scored[response] - mb.behavior_logprobs[response]).max() < 1e-4
+        turns.sampling()
+        assert [t.token_ids.tolist() for t in sample(step)] == [t.token_ids.tolist() for t in trajectories]
+        assert learner.update(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0)).skipped == 0
+        with pytest.raises(RuntimeError, match="push them before sampling"):
+            turns.sampling()
+    rollout_worker.wake()
+
+
+CLOCK = ("seconds", "_per_s", "memory", "busy", "pipeline", "flops", "mfu", "hfu")  # figures that depend on it
+
+
+def figures(folder: Path) -> list[str]:
+    """Every record of a run but for times, as text (which equals itself also where a figure is NaN)."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k != "time" and not any(word in k for word in CLOCK)} for row in rows]
+    return [json.dumps(row, sort_keys=True) for row in kept]
+
+
+def test_a_shared_run_is_a_split_run(tiny: list[str], tmp_path: Path) -> None:
+    """Two of each, with checkpoint, validation and log-prob checks in between: the same numbers, bit for bit."""
+    course = ["run.steps=4", "run.save_every=2", "evaluate.every=2", "evaluate.questions=8", "validation.size=8"]
+    runs = []
+    for placement in ("split", "shared"):
+        more = [f"run.name={placement}", f"cluster.placement={placement}", "rollout.workers=2", "learner.ranks=2"]
+        more += ["rollout.num_cpus=0.2", "learner.num_cpus=0.2"]
+        settings = [one for one in tiny if not one.startswith("evaluate.every")]
+        succeeded(thinkless("train", *settings, *course, *more, folder=tmp_path))
+        runs.append(figures(tmp_path / "runs" / placement))
+        runs[-1].append((tmp_path / "runs" / placement / "samples.jsonl").read_text())
+    split, shared = runs
+    assert sum('"loss/total"' in row and '"reward/mean"' in row for row in split) == 4
+    assert split == shared

@@ -1,0 +1,363 @@
+"""The judge: order kept, hung and killed checks are no verdicts, what it counts; a person's own function."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reward.worker
+from conf.schema import ModelConf, RewardConf
+from reward.statistics import Tally
+from reward.verdict import Outcome, Verdict
+from reward.worker import Judge, Pending
+from rollout.base.errors import BadInput
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.request import FINISHES, MODES, Sampled
+from rollout.trajectory import Finish, Trajectory
+
+
+def prompt(answer: str | tuple[str, ...] = "5", uid: str = "p") -> Prompt:
+    return Prompt(uid, "2+3", np.zeros(2, np.int32), answer, "test")
+
+
+def short(answer: str, gold: str | tuple[str, ...]) -> tuple[str, Mode | None, Finish, Prompt]:
+    return rf"\boxed{{{answer}}}", Mode.SHORT, Finish.STOP, prompt(gold)
+
+
+def test_plain_answers_never_start_a_process() -> None:
+    with Judge(RewardConf()) as judge:
+        batch = [short(str(i % 10), "5") for i in range(128)]
+        start = time.perf_counter()
+        verdicts = judge.grade_batch(batch)
+        assert time.perf_counter() - start < 0.1
+        assert [verdict.correct for verdict in verdicts] == [i % 10 == 5 for i in range(128)]
+        assert not judge.pool.cells
+        assert judge.statistics().counts[Outcome.CORRECT] == 13
+
+
+def test_every_outcome_in_order() -> None:
+    with Judge(RewardConf(processes=2)) as judge:
+        batch = [
+            short("x+1", "1+x"),
+            ("nothing", Mode.SHORT, Finish.STOP, prompt()),
+            short("5", "5"),
+            (r"\boxed{5}", None, Finish.STOP, prompt()),
+            short(r"\frac{x}{2}", "2x"),
+            (r"\boxed{5}", Mode.THINK, Finish.STOP, prompt()),
+            short("x+1", "1+x"),
+            (r"a</think>\boxed{5}", Mode.THINK, Finish.STOP, prompt(("4", "5"))),
+            (r"\boxed{5}", Mode.SHORT, Finish.LENGTH, prompt()),
+        ]
+        expected = ["CORRECT", "NO_ANSWER", "CORRECT", "NO_MODE", "WRONG", "CUT_OFF", "CORRECT", "CORRECT", "CUT_OFF"]
+        for _ in range(2):  # the second time from the cache
+            verdicts = judge.grade_batch(batch)
+            assert [verdict.outcome.name for verdict in verdicts] == expected
+        assert verdicts[0].extracted == "x+1"
+        assert verdicts[4].extracted == r"\frac{x}{2}"
+        assert all(verdict.reward is None for verdict in verdicts)
+
+
+def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(call):
+        return (f"{own}:power", (9,)) if "HANG" in call[1][1] else (f"{own}:echo", (True,))
+
+    with Judge(RewardConf(timeout_s=0.7)) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(hang(call)))
+        batch = [short("a b", "x"), short("HANG", "x"), short("c d", "x"), short("HANG", "x")]
+        start = time.monotonic()
+        for _ in range(2):
+            outcomes = [verdict.outcome for verdict in judge.grade_batch(batch)]
+            assert outcomes == [Outcome.CORRECT, Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.TIMED_OUT]
+        assert time.monotonic() - start < 10
+        assert judge.statistics().counts[Outcome.TIMED_OUT] == 4
+
+
+def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Judge(RewardConf()) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(judge.pool, "submit", lambda call: submit((f"{own}:die", ())))
+        assert judge.grade_batch([short("a b", "x")])[0].outcome is Outcome.CRASHED
+        monkeypatch.setattr(judge.pool, "submit", submit)
+        assert judge.grade_batch([short("a b", "b a")])[0].outcome is Outcome.CORRECT
+
+
+def test_towers_end_within_the_limit() -> None:
+    with Judge(RewardConf(timeout_s=2.0)) as judge:
+        start = time.monotonic()
+        verdicts = judge.grade_batch(
+            [short("9^{9^{9^9}}", "3"), short(r"\sum_{n=1}^{9999} n^{n}", "3"), short("2^2-1", "3")]
+        )
+        assert time.monotonic() - start < 15
+        assert verdicts[2].correct
+        assert not any(verdict.correct for verdict in verdicts[:2])
+
+
+def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
+    from rollout.data.tokens import build_character_tokenizer, control_tokens, encode_response, load_tokenizer
+
+    build_character_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, ModelConf())
+    control = control_tokens(tokenizer, ModelConf())
+
+    def trajectory(mode: Mode | None, text: str, finish: Finish = Finish.STOP) -> Trajectory:
+        first = [control.id_of(mode)] if mode else []
+        ids = [*first, *encode_response(tokenizer, text), *([control.eos] if finish is Finish.STOP else [])]
+        zeros = np.zeros(len(ids), np.float32)
+        return Trajectory(prompt(), 0, np.array(ids, np.int32), zeros, mode, finish, zeros.astype(np.int32))
+
+    given = [
+        trajectory(Mode.SHORT, r"\boxed{5}"),
+        trajectory(Mode.THINK, r"2+3=5</think>\boxed{5}"),
+        trajectory(Mode.THINK, r"2+3=5\boxed{5}"),
+        trajectory(None, r"\boxed{5}"),
+        trajectory(Mode.SHORT, r"\boxed{5}", Finish.LENGTH),
+        trajectory(Mode.SHORT, "\\boxed{\\text{é}}"),
+    ]
+    with Judge(RewardConf(), str(tmp_path), control) as judge:
+        assert judge.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
+        names = [verdict.outcome.name for verdict in judge.judge(given)]
+        share = sampled([*given[:2], None, *given[2:]])
+        judged = [judge.judge_share(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
+    assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
+    found = [None if one is None else one.outcome.name for part in judged for one in part.verdicts]
+    assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
+
+
+def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None:
+    """By ids, spelt out in other tokens, and where a function of one's own decides: there it is only counted."""
+    from rollout.data.tokens import build_character_tokenizer, control_tokens, encode_response, load_tokenizer
+
+    build_character_tokenizer(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, ModelConf())
+    control = control_tokens(tokenizer, ModelConf())
+    spelt = [8 + byte for byte in b"</think>"]
+
+    def trajectory(mode: Mode, *parts: str | list[int]) -> Trajectory:
+        pieces = [encode_response(tokenizer, part).tolist() if isinstance(part, str) else part for part in parts]
+        ids = np.array([control.id_of(mode), *(i for piece in pieces for i in piece), control.eos], np.int32)
+        zeros = np.zeros(len(ids), np.float32)
+        return Trajectory(prompt(), 0, ids, zeros, mode, Finish.STOP, zeros.astype(np.int32))
+
+    given = [
+        trajectory(Mode.SHORT, "2+3=5</think>\\boxed{5}"),
+        trajectory(Mode.SHORT, "<think>2+3=5</think>\\boxed{5}"),
+        trajectory(Mode.SHORT, "2+3=5", spelt, "\\boxed{5}"),
+        trajectory(Mode.SHORT, "\\boxed{5}"),
+        trajectory(Mode.THINK, "2+3=5", spelt, "\\boxed{5}"),
+        trajectory(Mode.THINK, "2+3=5</think>", spelt, "\\boxed{5}"),
+        trajectory(Mode.THINK, "</think>\\boxed{5}"),
+    ]
+    there = [True, True, True, False, False, True, False]
+    with Judge(RewardConf(), str(tmp_path), control) as judge:
+        verdicts = judge.judge(given)
+    names = ["FORMAT_ERROR" if one else "CORRECT" for one in there]
+    assert [verdict.outcome.name for verdict in verdicts] == names
+    assert [verdict.think_token for verdict in verdicts] == there
+    with Judge(RewardConf(function="math:gcd"), str(tmp_path), control) as judge:
+        by_function = judge.judge(given)
+    assert [verdict.think_token for verdict in by_function] == there
+    assert {verdict.outcome for verdict in by_function} == {Outcome.RAISED}
+
+
+def sampled(trajectories: list[Trajectory | None]) -> Sampled:
+    """As a rollout worker gives them; None: given up."""
+    there = [one for one in trajectories if one is not None]
+    return Sampled(
+        lengths=np.array([0 if one is None else len(one.token_ids) for one in trajectories], np.int32),
+        token_ids=np.concatenate([one.token_ids for one in there]),
+        logprobs=np.concatenate([one.behavior_logprobs for one in there]),
+        versions=np.concatenate([one.versions for one in there]),
+        modes=np.array([2 if one is None else MODES.index(one.mode) for one in trajectories], np.uint8),
+        finishes=np.array([2 if one is None else FINISHES.index(one.finish) for one in trajectories], np.uint8),
+        forced=False,
+        tokens=sum(len(one.token_ids) for one in there),
+        begin=0.0,
+        end=1.0,
+    )
+
+
+# ------------------------------------------------------------------ a function of one's own
+
+
+def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["four", "raise", "nan", "text", "none", "hang", "die", "eightish"]
+    batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
+    with Judge(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
+        verdicts = judge.grade_batch(
+            [*batch, ("x", Mode.SHORT, Finish.LENGTH, prompt()), ("x", None, Finish.STOP, prompt())]
+        )
+    names = ["CORRECT", *["RAISED"] * 4, "TIMED_OUT", "CRASHED", "CORRECT", "WRONG", "WRONG"]
+    assert [verdict.outcome.name for verdict in verdicts] == names
+    assert [verdict.reward for verdict in verdicts] == [1.0, *[None] * 6, 2.0, -0.5, -0.5]
+    assert "RuntimeError: broken in two lines" in caplog.text
+    assert "must return a float, got str" in caplog.text
+    assert "must return a finite float, got nan" in caplog.text
+
+
+def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> None:
+    """Type, message, file and line of its own innermost frame; the traceback once for each place."""
+    texts = ["raise", "helper", "library", "none", "raise", "leave", "unspeakable", "hang", "exit", "hoard", "print"]
+    batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
+    with Judge(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as judge:
+        verdicts = judge.grade_batch(batch)
+    found = dict(zip([*texts[:4], "again", *texts[5:]], (verdict.failure for verdict in verdicts), strict=True))
+    lines = (tmp_path / f"{own}.py").read_text().splitlines()
+
+    def line_of(text: str) -> str:
+        return f"{tmp_path / own}.py:{next(n for n, line in enumerate(lines, 1) if text in line)}"
+
+    expected = {
+        "raise": ("RuntimeError: broken in two lines", 'if response == "raise"'),
+        "helper": ("KeyError: '5'", "def helper"),
+        "library": ("ValueError: invalid literal for int() with base 10: 'five'", "int("),
+        "none": (f"TypeError: {own}:own must return a float, got NoneType", "def own("),
+        "again": ("RuntimeError: broken in two lines", 'if response == "raise"'),
+        "leave": ("SystemExit: 3", 'if response == "leave"'),
+        "unspeakable": ("Unspeakable: (its text raised ZeroDivisionError)", 'if response == "unspeakable"'),
+        "hoard": ("MemoryError: ", "def hoard"),
+    }
+    for name, (error, line) in expected.items():
+        failure = found[name]
+        assert failure is not None and (failure.error, failure.where) == (error, line_of(line)), name
+        assert failure.about == f"problem {'raise' if name == 'again' else name}"
+        assert (failure.traceback is None) is (name == "again")
+    assert "{}[answer]" in found["helper"].traceback and "custom.py" not in found["helper"].traceback
+    assert found["hang"].error == "no end after 1 s" and found["exit"].error == "process ended: 0, twice"
+    assert found["print"] is None and verdicts[-1].reward == 1.25
+
+
+@pytest.mark.parametrize(("text", "outcome"), [("hang", Outcome.TIMED_OUT), ("exit", Outcome.CRASHED)])
+def test_a_function_that_never_comes_back_costs_no_hours(
+    own: str, text: str, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch says so after a few calls; once one has come back, every answer gets its own."""
+    batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
+    with Judge(RewardConf(function=f"{own}:own", timeout_s=0.5)) as judge:
+        run, called = judge.pool.run, []
+        monkeypatch.setattr(judge.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
+        verdicts = judge.grade_batch(batch)
+        assert called == [4]
+        assert {verdict.outcome for verdict in verdicts} == {outcome} and len(verdicts) == 300
+        assert [verdict.failure.about for verdict in verdicts] == [f"problem {n}" for n in range(300)]
+        good = ("x", Mode.SHORT, Finish.STOP, prompt())
+        assert [one.outcome for one in judge.grade_batch([good, *batch[:1], good])] == [
+            Outcome.WRONG, outcome, Outcome.WRONG,
+        ]  # fmt: skip
+        assert judge.grade_batch([*batch[:5], good])[5].outcome is Outcome.WRONG
+
+
+def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {"a b": ("power", (9,)), "c d": ("die", ()), "e f": ("leave", ())}
+    with Judge(RewardConf(timeout_s=0.7)) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(
+            judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][1]][0]}", calls[call[1][1]][1]))
+        )
+        batch = [short(answer, "long " * 90) for answer in calls]
+        first, again = judge.grade_batch(batch), judge.grade_batch(batch[:1])
+    assert [one.outcome for one in first] == [Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.RAISED]
+    assert [one.failure.error for one in first] == ["no end after 0.7 s", "process ended: -9, twice", "SystemExit: 3"]
+    for verdict, answer in zip(first, calls, strict=True):
+        assert verdict.failure.about == f"answer {answer!r}, gold {('long ' * 90)[:200]!r}"
+    assert again[0].cached and again[0].failure == first[0].failure
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module_here:fn", "cannot import no_such_module_here .*No module named.*PYTHONPATH"),
+        ("math:no_such_function", "math has no function no_such_function"),
+        ("math", "must read pkg.mod:fn"),
+        ("math:pi", "pi is a float, not a function"),
+        ("broken:fn", r"cannot import broken \(SyntaxError: .*broken.py, line 1\)"),
+        ("leaves:fn", r"cannot import leaves \(SystemExit: 3\)"),
+    ],
+)
+def test_a_function_that_cannot_be_imported_stops_at_the_start(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "broken.py").write_text("def fn(:\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(BadInput, match=message) as caught:
+        Judge(RewardConf(function=name))
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith("reward.function=") and "memory" not in said
+
+
+def test_a_grading_process_that_cannot_start_names_its_memory() -> None:
+    with pytest.raises(BadInput, match=r"memory_mib.*16"), Judge(RewardConf(memory_mib=16)) as judge:
+        judge.grade_batch([short("a b", "x")])
+
+
+# ------------------------------------------------------------------ one at a time
+
+
+def test_verdicts_as_they_come() -> None:
+    with Judge(RewardConf(processes=2), needs_mode=False) as judge:
+        plain = judge.begin(r"\boxed{5}", None, Finish.STOP, "5")
+        assert isinstance(plain, Verdict) and plain.correct and judge.settle() == 0
+        begun = [judge.begin(rf"\boxed{{x+{n % 3}}}", Mode.SHORT, Finish.STOP, f"{n % 3}+x") for n in range(9)]
+        assert judge.under_way == 3  # different pairs
+        while judge.under_way:
+            assert judge.settle() > 0
+        assert [one.verdict.outcome for one in begun if isinstance(one, Pending) and one.verdict] == (
+            [Outcome.CORRECT] * 9
+        )
+        again = judge.begin(r"\boxed{x+1}", None, Finish.STOP, "1+x")
+        assert isinstance(again, Verdict) and again.correct and again.cached
+
+
+def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text, *more):
+        return (None, "5") if text == "fine" else [][0]
+
+    monkeypatch.setattr(reward.judge, "find_answer", broken)
+    with Judge(RewardConf()) as judge:
+        batch = [(text, Mode.SHORT, Finish.STOP, prompt()) for text in ("fine", "bad", "fine")]
+        found = [verdict.outcome for verdict in judge.grade_batch(batch)]
+    assert found == [Outcome.CORRECT, Outcome.RAISED, Outcome.CORRECT]
+
+
+# ------------------------------------------------------------------ what it counts
+
+
+def test_statistics() -> None:
+    with Judge(RewardConf()) as judge:
+        nothing = judge.statistics()
+        assert (nothing.answers, nothing.answers_per_s, nothing.cache_hit_share, nothing.slowest) == (0, 0.0, 0.0, ())
+        assert nothing.share(Outcome.CORRECT) == 0.0
+        judge.grade_batch([short("5", "5"), short("6", "5"), short("x+1", "1+x"), short("x+1", "1+x")])
+        judge.grade_batch([short("x+1", "1+x"), ("nothing", Mode.SHORT, Finish.STOP, prompt())])
+        found = judge.statistics()
+    assert found.answers == 6 and set(found.counts) == set(Outcome)
+    assert found.counts[Outcome.CORRECT] == 4 and found.share(Outcome.WRONG) == pytest.approx(1 / 6)
+    assert found.cache_hits == 2 and found.cache_hit_share == pytest.approx(1 / 3)
+    assert found.seconds > 0 and found.answers_per_s == pytest.approx(6 / found.seconds)
+    slowest = found.slowest[0]
+    assert (slowest.answer, slowest.gold, slowest.outcome) == ("x+1", "1+x", "correct")
+    assert [one.seconds for one in found.slowest] == sorted((one.seconds for one in found.slowest), reverse=True)
+
+
+def test_the_slowest_are_few_and_short() -> None:
+    tally = Tally()
+    for n in range(100):
+        tally.add(Verdict(Outcome.WRONG, "a" * 1000, n / 7 % 1), ("g" * 1000, "h"))
+    slowest = tally.statistics().slowest
+    assert [one.seconds for one in slowest] == sorted((n / 7 % 1 for n in range(100)), reverse=True)[:10]
+    assert all(len(one.answer) == len(one.gold) == 200 for one in slowest)
+
+
+def test_slow_checks_are_told_once_per_batch(own: str, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    with Judge(RewardConf(timeout_s=0.4)) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (float(call[1][0]),))))
+        judge.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])
+        judge.grade_batch([short("g h", "0.01")])
+    assert len(caplog.records) == 1
+    assert "2 of 3 checks took more than 0.2 s" in caplog.text and "'c d' against gold '0.3'" in caplog.text

@@ -1,0 +1,168 @@
+"""Conversations between ranks and workers: who is let in, and that no wait is without end or without names."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rollout.weight_sync.handshake import Host, visit
+from rollout.weight_sync.weights import Door
+
+NAMES = ["rollout worker 0", "rollout worker 1"]
+In = Callable[..., "Future[Any]"]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host("learner rank 0", "127.0.0.1", "cpu", 0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def in_thread() -> Iterator[In]:
+    """`in_thread(function, *args)` runs meanwhile."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
+
+
+def test_both_sides_talk(host: Host, in_thread: In) -> None:
+    coming = in_thread(host.receive, NAMES, 3, 5.0)
+    second = visit(host.door, NAMES[1], 3, 5.0, group="a")  # in any order
+    first = visit(host.door, NAMES[0], 3, 5.0, group=None)
+    lines = coming.result(5)
+    assert [(line.peer, line.hello["group"]) for line in lines] == [(NAMES[0], None), (NAMES[1], "a")]
+    payload = os.urandom(3_000_000)
+    sent = in_thread(lines[0].send, "chunk", payload)
+    assert first.receive("to send") == ("chunk", payload)
+    sent.result(5)
+    second.send("taken")
+    assert lines[1].receive("to take it") == ("taken", None)
+
+
+def test_those_who_do_not_come_are_named(host: Host, in_thread: In) -> None:
+    coming = in_thread(host.receive, [*NAMES, "rollout worker 2"], 3, 0.5)
+    line = visit(host.door, NAMES[1], 3, 5.0)
+    expected = "learner rank 0 waited 0.5 s for rollout worker 0, rollout worker 2 to fetch the weights of version 3"
+    with pytest.raises(TimeoutError, match=expected):
+        coming.result(5)
+    with pytest.raises(ConnectionError, match="rollout worker 1 waited for learner rank 0 to send, but it hung up"):
+        line.receive("to send")
+
+
+def test_a_silent_rank_is_named(host: Host, in_thread: In) -> None:
+    coming = in_thread(host.receive, NAMES[:1], 3, 5.0)
+    line = visit(host.door, NAMES[0], 3, 0.3)
+    coming.result(5)
+    with pytest.raises(TimeoutError, match=r"rollout worker 0 waited 0.3 s for learner rank 0 to begin, in vain"):
+        line.receive("to begin")
+
+
+def test_a_rank_whose_door_stays_shut_is_named(host: Host) -> None:
+    """Connected, but nobody is there to let it in."""
+    with pytest.raises(TimeoutError, match=r"rollout worker 0 waited 0.3 s for learner rank 0 to open its door"):
+        visit(host.door, NAMES[0], 3, 0.3)
+
+
+def test_a_rank_that_is_gone_is_named(host: Host) -> None:
+    door = host.door
+    host.close()
+    with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 0 at"):
+        visit(door, NAMES[0], 3, 1.0)
+
+
+def test_a_silent_worker_is_named(host: Host, in_thread: In) -> None:
+    coming = in_thread(host.receive, NAMES[:1], 3, 0.5)
+    silent = visit(host.door, NAMES[0], 3, 5.0)
+    (line,) = coming.result(5)
+    with (
+        silent.connection,
+        pytest.raises(TimeoutError, match=r"learner rank 0 waited 0.5 s for rollout worker 0 to take it, in vain"),
+    ):
+        line.receive("to take it")
+
+
+def _stay(door: Door, ready: Any) -> None:
+    line = visit(door, NAMES[0], 3, 60.0)
+    ready.set()
+    line.receive("to end this")
+
+
+def test_a_killed_worker_is_named_at_once(host: Host) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_stay, args=(host.door, ready))
+    process.start()
+    try:
+        (line,) = host.receive(NAMES[:1], 3, 30.0)
+        assert ready.wait(10) and process.pid
+        os.kill(process.pid, signal.SIGKILL)
+        expected = "learner rank 0 waited for rollout worker 0 to take it, but it hung up or died"
+        with pytest.raises(ConnectionError, match=expected):
+            line.receive("to take it")
+    finally:
+        process.kill()
+        process.join(10)
+
+
+def test_one_that_comes_again_counts_with_its_last_line(host: Host, in_thread: In) -> None:
+    """It started again meanwhile."""
+    coming = in_thread(host.receive, NAMES, 3, 5.0)
+    before = visit(host.door, NAMES[0], 3, 5.0, group="old")
+    again = visit(host.door, NAMES[0], 3, 5.0, group=None)
+    visit(host.door, NAMES[1], 3, 5.0)
+    lines = coming.result(5)
+    assert lines[0].hello["group"] is None
+    lines[0].send("go")
+    assert again.receive("to begin") == ("go", None)
+    with pytest.raises(ConnectionError, match="hung up"):
+        before.receive("to begin")
+
+
+def test_strangers_are_turned_away(host: Host, in_thread: In) -> None:
+    """No key, nonsense, another version, another name: none of them counts, none gets the weights of others."""
+    coming = in_thread(host.receive, NAMES[:1], 3, 10.0)
+    forged = visit(replace(host.door, key=bytes(32)), NAMES[0], 3, 5.0)
+    with pytest.raises(ConnectionError, match="hung up"):
+        forged.receive("to begin")
+    with socket.create_connection(host.door.address) as nonsense:
+        nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n" * 4)
+    for name, version in [(NAMES[0], 2), (NAMES[1], 3)]:
+        line = visit(host.door, name, version, 5.0)
+        with pytest.raises(ConnectionError, match=f"{name} was turned away by learner rank 0: this is version 3 for"):
+            line.receive("to begin")
+    assert not coming.done()
+    visit(host.door, NAMES[0], 3, 5.0)
+    assert [line.peer for line in coming.result(5)] == NAMES[:1]
+
+
+def _remember() -> dict[str, Any]:
+    UNPICKLED.append(1)
+    return {}
+
+
+UNPICKLED: list[int] = []
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return _remember, ()
+
+
+def test_nothing_is_unpickled_without_the_key(host: Host, in_thread: In) -> None:
+    coming = in_thread(host.receive, NAMES[:1], 3, 1.0)
+    forged = visit(replace(host.door, key=bytes(32)), NAMES[0], 3, 5.0, more=Bomb())
+    with pytest.raises(ConnectionError, match="hung up"):
+        forged.receive("to begin")
+    assert not UNPICKLED
+    visit(host.door, NAMES[0], 3, 5.0, more=Bomb())  # the key makes the difference
+    coming.result(5)
+    assert UNPICKLED

@@ -1,0 +1,247 @@
+"""How weights enter a real engine: the same log-probs by every transport, and errors that name both sides."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conf.schema import LearnerConf, ModelConf, RolloutConf, Transport
+from learner.worker import LearnerWorker
+from rollout.base.errors import BadInput
+from rollout.engine import Engine, Request
+from rollout.prompt import Prompt
+from rollout.request import Sampling, Share
+from rollout.weight_sync.handshake import Host
+from rollout.weight_sync.weights import Door, Offer, Push, Route, Weights, flatten
+
+MakePrompts = Callable[..., list[Prompt]]
+In = Callable[..., "Future[Any]"]
+GREEDY = Sampling(temperature=1e-3, top_p=1.0, max_response_tokens=12)
+transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl], ids=["buffer", "broadcast"])
+
+
+@pytest.fixture
+def in_thread() -> Iterator[In]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool.submit
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A learner rank whose weights are not the folder's."""
+
+    rank: LearnerWorker
+    weights: Weights
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path) -> Iterator[Trained]:
+    conf = LearnerConf(publish_bucket_mib=0.25)  # of 3.6 MiB, so that a push takes many buckets
+    rank = LearnerWorker(conf, ModelConf(), str(tiny_model), 0, 1.0, 10)
+    rank.start("127.0.0.1", rank.address(None)[1], False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in rank.engine.policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    weights = rank.publish(1)
+    assert weights is not None and sum(entry.name == "lm_head.weight" for entry in weights.entries) == 1
+    yield Trained(rank, weights.copy())
+    rank.publisher.close()
+
+
+def sampled(worker: Any, prompts: list[Prompt]) -> list[tuple[list[int], list[float]]]:
+    pairs = tuple((place, 0) for place in range(len(prompts)))
+    answer = worker.sample(Share(1, 0, 0, tuple(prompts), pairs, GREEDY))
+    found = answer.trajectories([prompts[place] for place, _ in pairs], [0] * len(pairs))
+    assert all(set(t.versions) == {worker.ready()} for t in found)
+    return [(t.token_ids.tolist(), t.behavior_logprobs.tolist()) for t in found]
+
+
+def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
+    return Push(Offer(version, route, (rank.open_door(route),))).to(0)
+
+
+@transports
+def test_every_transport_brings_the_same(
+    rollout_worker: Any, trained: Trained, make_prompts: MakePrompts, in_thread: In, transport: Transport
+) -> None:
+    """The tied head, which vLLM keeps packed on the CPU, among the rest: bit by bit as from the object store."""
+    prompts = make_prompts(6)
+    original = sampled(rollout_worker, prompts)
+    rollout_worker.load(trained.weights)
+    expected = sampled(rollout_worker, prompts)
+    assert expected != original
+    route = Route(transport, 1, timeout_s=60.0)
+    offer = offered(trained.rank, route, 5)
+    for version in (5, 6):  # the second finds what the first left: a mapped buffer, a group
+        rollout_worker.load(flatten(_folder(trained), 0))
+        assert sampled(rollout_worker, prompts) == original
+        sending = in_thread(trained.rank.send, version)
+        assert rollout_worker.load(replace(offer, version=version)) > 0
+        sending.result(60)
+        assert rollout_worker.ready() == version
+        assert sampled(rollout_worker, prompts) == expected
+
+
+@pytest.mark.parametrize("transport", [Transport.object_store, Transport.ipc, Transport.nccl])
+def test_every_process_of_a_tensor_parallel_engine_gets_them(
+    two_processes: Engine, trained: Trained, in_thread: In, transport: Transport
+) -> None:
+    """Two processes, each with half of every matrix; the object store's bring them through vLLM's own queue."""
+    prompt = [2, *range(40, 60), 3]
+
+    def logprobs(engine: Engine) -> np.ndarray:
+        (sample,) = engine.generate([Request(prompt, 8, 1e-3, 1.0, 1)])
+        return sample.logprobs
+
+    two_processes.load(flatten(_folder(trained), 0))
+    before = logprobs(two_processes)
+    if transport is Transport.object_store:
+        two_processes.load(trained.weights)
+    else:
+        offer = offered(trained.rank, Route(transport, 1, timeout_s=60.0), 4)
+        sending = in_thread(trained.rank.send, 4)
+        two_processes.load(offer)
+        sending.result(60)
+    after = logprobs(two_processes)
+    two_processes.load(trained.weights)
+    assert np.array_equal(after, logprobs(two_processes)) and not np.array_equal(after, before)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny_model: Path, make_worker: Callable[..., Any]) -> Engine:
+    return make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25, tensor_parallel=2)).engine
+
+
+def _folder(trained: Trained) -> list[tuple[str, torch.Tensor]]:
+    from learner.model.policy import load_policy
+
+    policy = load_policy(trained.rank.path, "float32")
+    named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
+    return [*named, ("lm_head.weight", dict(named)["model.embed_tokens.weight"])]
+
+
+def test_weights_that_the_sampler_cannot_take_are_refused(
+    make_worker: Callable[..., Any], tmp_path: Path, trained: Trained
+) -> None:
+    """A mixture of experts is one tensor for transformers, many for vLLM; and another model has other names."""
+    from transformers import GPT2Config, GPT2LMHeadModel, OlmoeConfig, OlmoeForCausalLM
+
+    sizes = {"vocab_size": 264, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 64}
+    settings = RolloutConf(kv_cache_gib=0.05, max_model_len=64, max_num_seqs=2, max_num_batched_tokens=64)
+    experts = OlmoeForCausalLM(OlmoeConfig(**sizes, intermediate_size=32, num_experts=2, num_experts_per_tok=1))
+    experts.save_pretrained(tmp_path / "experts")
+    GPT2LMHeadModel(GPT2Config(n_positions=64, **sizes)).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(BadInput, match="mixture-of-experts models cannot be pushed"):
+        make_worker(tmp_path / "experts", settings).load(flatten(list(experts.named_parameters()), 1))
+    with pytest.raises(
+        BadInput, match=r"GPT2LMHeadModel cannot take the learner's weights \(.+\): vLLM has this model"
+    ):
+        make_worker(tmp_path / "gpt2", settings).load(trained.weights)
+
+
+def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
+    rollout_worker: Any, trained: Trained, make_prompts: MakePrompts
+) -> None:
+    prompts = make_prompts(2)
+    before = sampled(rollout_worker, prompts)
+    host = Host("learner rank 3", "127.0.0.1", "cpu", 3)
+    host.close()
+    for transport in (Transport.ipc, Transport.nccl):
+        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.door,))).to(0)
+        with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 3 at"):
+            rollout_worker.load(offer)
+    assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
+
+
+@transports
+def test_a_learner_that_says_nothing_is_named(
+    rollout_worker: Any, make_prompts: MakePrompts, in_thread: In, transport: Transport
+) -> None:
+    prompts = make_prompts(2)
+    before = sampled(rollout_worker, prompts)
+    host = Host("learner rank 0", "127.0.0.1", "cpu", 0)
+    try:
+        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.door,))).to(0)
+        coming = in_thread(host.receive, ["rollout worker 0"], 9, 20.0)
+        verb = "hand out" if transport is Transport.ipc else "begin with"
+        expected = f"rollout worker 0 waited 0.5 s for learner rank 0 to {verb} the weights of version 9, in vain"
+        with pytest.raises(TimeoutError, match=expected):
+            rollout_worker.load(offer)
+        coming.result(20)[0].close()
+    finally:
+        host.close()
+    assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
+
+
+def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: Any) -> None:
+    """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
+    door = Door(0, ("127.0.0.1", 1), b"", "GPU-1234")
+    offer = Push(Offer(9, Route(Transport.ipc, 1), (door,))).to(2)
+    expected = r"rollout worker 2: no learner rank is on its device cpu \(they are on GPU-1234\)"
+    with pytest.raises(ConnectionError, match=expected):
+        rollout_worker.load(offer)
+
+
+def test_a_worker_elsewhere_cannot_map_the_buffer() -> None:
+    from rollout.weight_sync import transport
+
+    manifest = transport.Manifest(("a",), ("float32",), ((1,),))
+    chunk = transport.Chunk(manifest, (64,), {"cpu": (2**22 + 1, 3, 64)})  # no such process on this host
+    with pytest.raises(ConnectionError, match=r"needs sampler and learner on one host.*choose object_store"):
+        transport.Inbox(torch.device("cpu")).take(chunk)
+
+
+def test_a_buffer_is_mapped_once_and_read_anew() -> None:
+    """Every dtype, odd sizes, a tensor larger than the others; what was taken stays when the buffer is filled anew."""
+    from rollout.weight_sync import transport
+
+    cpu = torch.device("cpu")
+    outbox, inbox = transport.Outbox(cpu, 4096), transport.Inbox(cpu)
+    kinds = [torch.float32, torch.bfloat16, torch.int8, torch.float64, torch.float16]
+    tensors = [(f"t{i}", (torch.arange(1 + 13 * i) % 100).to(kinds[i % 5])) for i in range(40)]
+    taken: list[tuple[str, torch.Tensor]] = []
+    counts = []
+    for _ in range(2):
+        taken.clear()
+        chunks = 0
+        for chunk in outbox.chunks(tensors):
+            assert sum(chunk.sizes) <= 4096
+            taken += inbox.take(chunk)
+            chunks += 1
+        counts.append(chunks)
+        assert [name for name, _ in taken] == [name for name, _ in tensors]
+        assert all(a.dtype == b.dtype and torch.equal(a, b) for (_, a), (_, b) in zip(taken, tensors, strict=True))
+    assert counts[0] == counts[1] > 5
+    outbox.close()
+
+
+def test_a_call_that_hangs_is_stopped() -> None:
+    """As NCCL hangs when a neighbour is gone: `stop` lets it return, and the message is told."""
+    from rollout.weight_sync.transport import bounded
+
+    stopped = threading.Event()
+    with pytest.raises(TimeoutError, match="rank 0 waited"), bounded(0.2, stopped.set, "rank 0 waited"):
+        assert stopped.wait(20)
+
+    def fail() -> None:
+        stopped.wait(20)
+        raise RuntimeError("NCCL communicator was aborted")
+
+    stopped.clear()
+    with pytest.raises(TimeoutError, match="rank 0 waited"), bounded(0.2, stopped.set, "rank 0 waited"):
+        fail()
+    with pytest.raises(RuntimeError, match="shape"), bounded(20.0, stopped.set, "rank 0 waited"):
+        raise RuntimeError("shape mismatch")  # what has nothing to do with waiting goes through
+    with pytest.raises(ConnectionError, match="rank 0 waited: gone"), bounded(20.0, stopped.set, "rank 0 waited"):
+        raise ConnectionResetError("gone")
+    with bounded(20.0, stopped.set, "rank 0 waited"):
+        assert np.float32(1) == 1
