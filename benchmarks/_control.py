@@ -21,12 +21,12 @@ from benchmarks._figures import figure, say
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from orchestrator.train import fewer_collections
-from reward.grader import Panel
+from orchestrator.commands.train import fewer_collections
+from reward.grader import Grader
 from reward.verdict import Judged, Outcome, Verdict
 from rollout.data.stream import PromptStream
 from rollout.mode import Mode
-from rollout.request import MODES, Sampled, Sampling, Share
+from rollout.request import MODES, RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
@@ -50,14 +50,14 @@ class ScriptedWorker:
     """Answers every share at once: 46 tokens each, half of them short."""
 
     def call(self, method: str, *args: Any) -> Ready:
-        share: Share = args[0]
+        share: RolloutRequest = args[0]
         n = len(share.siblings)
         total = n * TOKENS
         modes = (np.arange(n) % 2).astype(np.uint8)
         ids = np.full(total, 40, np.int32)
         ids[::TOKENS] = np.where(modes == 0, 4, 6)
         return Ready(
-            Sampled(
+            RolloutResult(
                 np.full(n, TOKENS, np.int32),
                 ids,
                 np.full(total, -0.5, np.float32),
@@ -84,10 +84,10 @@ class ScriptedJudge:
         return Ready(Judged([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))
 
 
-def step(trajectories: int, stream: PromptStream, sampler: Sampler, panel: Panel, number: int) -> int:
+def step(trajectories: int, stream: PromptStream, sampler: Sampler, grader: Grader, number: int) -> int:
     """One step without a learner; returns the number of micro-batches."""
     batch = sampler.sample(stream.take(trajectories // GROUP), GROUP, number)
-    groups = panel.score(panel.ask(batch))
+    groups = grader.score(grader.ask(batch))
     steps = optimizer_steps(groups, AlgorithmConf(), TOKENS)
     packed = [pack(sequences, totals, MAX_TOKENS, 1) for sequences, totals in steps]
     return sum(len(rank) for one in packed for rank in one.ranks)
@@ -101,18 +101,18 @@ def measure(small: bool) -> None:
     sizes = STEPS[:2] if small else STEPS
     for trajectories in sizes:
         stream = PromptStream(None, lambda text: ids, DataConf(arithmetic=ArithmeticConf()), 0)
-        sampler = Sampler([ScriptedWorker(), ScriptedWorker()], Sampling(1.0, 1.0, 128))
-        panel = Panel([ScriptedJudge(), ScriptedJudge()], RewardConf())
+        sampler = Sampler([ScriptedWorker(), ScriptedWorker()], SamplingParams(1.0, 1.0, 128))
+        grader = Grader([ScriptedJudge(), ScriptedJudge()], RewardConf())
         rounds = 1 if small else max(3, 16384 // trajectories)
         seconds = []
         for number in range(rounds + 1):
             gc.collect()
             begin = time.perf_counter()
-            step(trajectories, stream, sampler, panel, number)
+            step(trajectories, stream, sampler, grader, number)
             seconds.append(time.perf_counter() - begin)
         times[trajectories] = statistics.median(seconds[1:]) / trajectories
         tracemalloc.start()
-        step(trajectories, stream, sampler, panel, rounds + 1)
+        step(trajectories, stream, sampler, grader, rounds + 1)
         memory[trajectories] = tracemalloc.get_traced_memory()[1] / trajectories
         tracemalloc.stop()
         say(

@@ -42,7 +42,7 @@ def utilization(shape: Shape, device: Any, tokens: int, dtype: Dtype, peak: floa
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from learner.metrics.efficiency import effort
+    from learner.metrics.efficiency import efficiency
 
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -72,7 +72,7 @@ def utilization(shape: Shape, device: Any, tokens: int, dtype: Dtype, peak: floa
                     report = worker.update([batch.ranks[0]], GRPO)
                     wait()
                 seconds = time.perf_counter() - begin
-                measured.append(effort([batch], shape, 1, tokens, seconds, [0], True, peak))
+                measured.append(efficiency([batch], shape, 1, tokens, seconds, [0], True, peak))
                 say(f"  {seconds:.2f} s, {measured[-1].tflops:.1f} TFLOP/s, gradient norm {report.grad_norm:.3g}")
             middle = sorted(measured[2:], key=lambda one: one.tokens_per_s)[1]
             if middle.mfu is not None and middle.hfu is not None:

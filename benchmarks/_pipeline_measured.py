@@ -58,11 +58,11 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
     """
     from conf.compose import from_file
     from reward.groups import group_trajectories
-    from reward.worker import Judge
+    from reward.worker import RewardWorker
     from rollout.data.stream import PromptStream
     from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
     from rollout.engine import Engine, Request, Sample
-    from rollout.request import Sampling, Share
+    from rollout.request import RolloutRequest, SamplingParams
     from rollout.worker import RolloutWorker
 
     turns: list[tuple[int, int, int, float]] = []
@@ -93,23 +93,23 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
     stream = PromptStream(None, encode, conf.data, conf.run.seed + 1)
     rollout = conf.rollout
-    sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_response_tokens)
+    sampling = SamplingParams(rollout.temperature, rollout.top_p, rollout.max_response_tokens)
     prompts_each, rounds, few = (4, 1, FEW[:6]) if small else (PROMPTS, ROUNDS, FEW)
     siblings = list(itertools.product(range(prompts_each), range(SIBLINGS)))
     worker = RolloutWorker(rollout, conf.model, path, control, conf.run.seed + 1, make_engine=Timed)
     trajectories = []
     for number in range(rounds + 1):
         prompts = stream.take(prompts_each)
-        sampled = worker.sample(Share(number, number, 0, tuple(prompts), tuple(siblings), sampling))
+        sampled = worker.sample(RolloutRequest(number, number, 0, tuple(prompts), tuple(siblings), sampling))
         if not number:  # vLLM's first steps make buffers
             turns.clear()
             continue
         trajectories += sampled.trajectories([prompts[p] for p, _ in siblings], [s for _, s in siblings])
     for number, count in enumerate(few, rounds + 1):
         alone = tuple((p, 0) for p in range(count))
-        worker.sample(Share(number, number, 0, tuple(stream.take(count)), alone, sampling))
+        worker.sample(RolloutRequest(number, number, 0, tuple(stream.take(count)), alone, sampling))
     worker.close()
-    with Judge(conf.reward, path, control, conf.model) as judge:
+    with RewardWorker(conf.reward, path, control, conf.model) as judge:
         answers = [t for t in trajectories if t is not None]
         groups = group_trajectories(answers, judge.judge(answers), conf.reward)
     levels = sorted({str(group.prompt.level) for group in groups})

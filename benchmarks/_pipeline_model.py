@@ -6,8 +6,9 @@ In: what each part costs (`Costs`), how many engines there are, how long answers
 It follows the code: `rollout.sampler` (groups longest expected first, each to the worker with the fewest expected
 tokens outstanding; expectations are running means by kind of prompt), `rollout.worker` (older batches begin first, at
 most `max_num_seqs` side by side, nothing begins before the weights its share was asked with, new weights between two
-engine steps: keep, recompute or drain), `orchestrator.training.batch_queue` and `orchestrator.training.loop` (batches consumed whole and in
-order; with `max_staleness` 0 the loop waits for its pushes, otherwise for those of the step before).
+engine steps: keep, recompute or drain), `orchestrator.training.batch_queue` and `orchestrator.training.loop` (batches
+consumed whole and in order; with `max_staleness` 0 the loop waits for its pushes, otherwise for those of the step
+before).
 
 A step of an engine samples one token for each of n running sequences and takes
 
@@ -30,7 +31,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from conf.schema import OnPush
+from conf.schema import OnWeightSync
 from rollout.sampler import MEMORY
 
 
@@ -127,7 +128,7 @@ class Engine:
     """One engine thread. `run` takes it as far as is asked, `post` tells it what will arrive when."""
 
     costs: EngineCosts
-    on_push: OnPush
+    on_weight_sync: OnWeightSync
     now: float = 0.0  # the end of its last step
     version: int = 0
     busy: float = 0.0  # seconds of sampling
@@ -169,7 +170,7 @@ class Engine:
             what = self._inbox.popleft()[1]
             if isinstance(what, _Share):
                 self._waiting.append(what)
-            elif self.on_push is OnPush.drain and self._running:
+            elif self.on_weight_sync is OnWeightSync.drain and self._running:
                 self._postponed.append(what)
             else:
                 self._load(what)
@@ -177,7 +178,7 @@ class Engine:
     def _load(self, version: int) -> None:
         self.now += self.costs.load_s
         self.version, self.loaded[version] = version, self.now
-        if self.on_push is OnPush.recompute:
+        if self.on_weight_sync is OnWeightSync.recompute:
             self._redo = self._context
 
     def _begin(self) -> tuple[int, int]:
@@ -282,12 +283,12 @@ class Pipeline:
     workers: int
     max_staleness: int
     unknown: float
-    on_push: OnPush = OnPush.keep
+    on_weight_sync: OnWeightSync = OnWeightSync.keep
 
     def simulate(self, batches: Iterator[Batch], steps: int) -> list[Step]:
         """`steps` training steps, from version 0 already pushed."""
         costs = self.costs
-        engines = [Engine(costs.engine, self.on_push) for _ in range(self.workers)]
+        engines = [Engine(costs.engine, self.on_weight_sync) for _ in range(self.workers)]
         spread = Spread(self.workers, self.unknown)
         in_flight: deque[tuple[Batch, list[tuple[int, _Share]]]] = deque()
         found: list[Step] = []

@@ -70,7 +70,7 @@ def measured_driver(per_s: float) -> Driver:
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.prompt import Prompt
-    from rollout.worker import Sampled
+    from rollout.worker import RolloutResult
 
     def control_plane(length: int, groups: int) -> float:
         n, ids = groups * GROUP, np.arange(PROMPT, dtype=np.int32)
@@ -80,7 +80,7 @@ def measured_driver(per_s: float) -> Driver:
         kinds = (np.zeros(n, np.uint8), np.zeros(n, np.uint8))
         verdict, rewards = Verdict(Outcome.CORRECT, "1", 0.0), np.arange(GROUP, dtype=np.float32)
         begin = time.process_time()
-        sampled = Sampled(np.full(n, length, np.int32), *columns, *kinds, False, total, 0.0, 0.0)
+        sampled = RolloutResult(np.full(n, length, np.int32), *columns, *kinds, False, total, 0.0, 0.0)
         rows = [p for p in prompts for _ in range(GROUP)]
         found = [t for t in sampled.trajectories(rows, list(range(GROUP)) * groups) if t is not None]
         judged = [

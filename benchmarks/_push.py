@@ -37,7 +37,7 @@ from conf.schema import ClusterConf, Dtype, LearnerConf, ModelConf, RandomModelC
 from learner.learner import Learner
 from learner.worker import LearnerWorker
 from rollout.mode import ControlTokens
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.weight_sync.weights import Route, Weights
 from rollout.worker import RolloutWorker
@@ -45,7 +45,7 @@ from rollout.worker import RolloutWorker
 ROOT = Path(sys.path[0])
 PAGE = 4096
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=16)
+SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=16)
 
 
 def large_model(folder: Path) -> str:

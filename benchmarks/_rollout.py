@@ -38,7 +38,7 @@ import numpy as np
 from benchmarks._figures import add_small, figure, say, without_goals
 from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
 from rollout.prompt import Prompt
-from rollout.request import Sampling, derive_seed
+from rollout.request import SamplingParams, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
@@ -292,7 +292,7 @@ def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
     with Cluster(ClusterConf()) as cluster:
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), model, control, SEED])
         started(workers, "ready", rollout.start_timeout_s)
-        sampler = Sampler(workers, Sampling(temperature=1.0, top_p=1.0, max_response_tokens=arguments.longest))
+        sampler = Sampler(workers, SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=arguments.longest))
         pid = workers[0].call("__ray_call__", lambda _: os.getpid()).wait()
         ratios = []
         for requests in arguments.requests:

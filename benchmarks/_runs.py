@@ -17,13 +17,14 @@ from benchmarks._figures import say
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = [
-    "experiment=quickstart", "run.seed=7", "run.steps=4", "run.save_every=0", "run.check_every=2", "warmup.steps=20",
-    "rollout.prompts_per_step=4", "rollout.kv_cache_gib=0.25", "validation.size=0", "evaluate.every=0",
+    "experiment=quickstart", "run.seed=7", "run.steps=4", "run.save_every=0", "run.logprob_check_every=2",
+    "warmup.steps=20", "rollout.prompts_per_step=4", "rollout.kv_cache_gib=0.25", "validation.size=0",
+    "evaluate.every=0",
     "evaluate.questions=2", "rollout.workers=1", "rollout.num_cpus=0.4",
 ]  # fmt: skip
 AHEAD = [
     "run.max_staleness=1", "algorithm.importance=truncate", "reward.function=benchmarks._trl_side:reward",
-    "run.check_every=0", "evaluate.final=false", "tracker.report=false",
+    "run.logprob_check_every=0", "evaluate.final=false", "tracker.report=false",
 ]  # fmt: skip
 SHORT_ANSWERS = 32  # a step
 SHORT_SKIP = 1  # first steps of a short run that are not counted
@@ -60,7 +61,7 @@ def short_run(staleness: int, root: Path) -> Path:
     folder = root / short_name(staleness)
     if (folder / "model").is_dir():
         return folder
-    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *SHORT, *(AHEAD if staleness else []),
+    command = [sys.executable, "-m", "orchestrator", "train", *SHORT, *(AHEAD if staleness else []),
                f"run.root={root}", f"run.name={folder.name}", f"warmup.cache={root}/short-warmup"]  # fmt: skip
     say(" ".join(command))
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)

@@ -27,7 +27,7 @@ from benchmarks._runs import SHORT_SKIP, check_settings, short_run
 
 STEPS, SKIPPED = 30, 5  # the first steps fill the queue
 SETTINGS = [
-    "experiment=quickstart", f"run.steps={STEPS}", "run.save_every=0", "run.check_every=0", "evaluate.every=0",
+    "experiment=quickstart", f"run.steps={STEPS}", "run.save_every=0", "run.logprob_check_every=0", "evaluate.every=0",
     "evaluate.final=false", "tracker.report=false", "rollout.prompts_per_step=64", "warmup.steps=300",
     "learner.schedule=constant", "learner.lr=1e-6", "rollout.slowdown=1.25", "rollout.workers=1",
     "rollout.num_cpus=0.4",
@@ -80,7 +80,7 @@ def measure(root: Path, scratch: Path, small: bool) -> None:
 
 
 def train(root: Path, scratch: Path, staleness: int, name: str, overrides: list[str]) -> Path:
-    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", *overrides, f"run.root={scratch}", f"run.name={name}",
+    command = [sys.executable, "-m", "orchestrator", "train", *overrides, f"run.root={scratch}", f"run.name={name}",
                f"warmup.cache={scratch}/warmup"]  # fmt: skip
     process = subprocess.Popen(command, cwd=root, stdout=sys.stderr, start_new_session=True)
     if staleness:

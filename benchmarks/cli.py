@@ -30,9 +30,7 @@ def seconds(arguments: list[str], code: int, rounds: int) -> float:
     measured = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.commands.cli", *arguments], cwd=sys.path[0], capture_output=True
-        )
+        done = subprocess.run([sys.executable, "-m", "orchestrator", *arguments], cwd=sys.path[0], capture_output=True)
         measured.append(time.perf_counter() - start)
         if done.returncode != code:
             sys.exit(f"thinkless {' '.join(arguments)} ended with {done.returncode}: {done.stderr.decode()[-2000:]}")

@@ -61,7 +61,7 @@ def run(seed: int, folder: Path, warmup: Path, overrides: list[str]) -> None:
     from orchestrator.tracking.summary import summarize_evaluation
 
     shared_before = shared_memory()
-    command = [sys.executable, "-m", "orchestrator.commands.cli", "quickstart", f"run.seed={seed}", f"run.root={folder.parent}",
+    command = [sys.executable, "-m", "orchestrator", "quickstart", f"run.seed={seed}", f"run.root={folder.parent}",
                f"run.name={folder.name}", f"warmup.cache={warmup}", *overrides]  # fmt: skip
     begin = time.time()
     process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, start_new_session=True)

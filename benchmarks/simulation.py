@@ -69,7 +69,8 @@ CHECKED = (
     Setting("ahead_1_cap_48", 48, 8, 1, 48),
 )
 SAME = (
-    f"run.steps={STEPS} run.save_every=0 run.check_every=0 evaluate.every=0 evaluate.final=false tracker.report=false "
+    f"run.steps={STEPS} run.save_every=0 run.logprob_check_every=0 evaluate.every=0 evaluate.final=false "
+    f"tracker.report=false "
     "tracker.progress=false tracker.console=false warmup.steps=600 learner.lr=1e-12 algorithm.importance=truncate "
     "rollout.workers=1 rollout.num_cpus=0.4"
 ).split()
@@ -78,7 +79,7 @@ SAME = (
 def train(setting: Setting, root: Path, cache: Path) -> Path:
     """A real run; returns its folder."""
     folder, log = root / setting.name, root / f"{setting.name}.log"
-    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", "experiment=quickstart", f"run.root={root}",
+    command = [sys.executable, "-m", "orchestrator", "train", "experiment=quickstart", f"run.root={root}",
                f"run.name={setting.name}", f"warmup.cache={cache}", *SAME, *setting.overrides()]  # fmt: skip
     begin = time.monotonic()
     with log.open("w") as file:

@@ -180,7 +180,7 @@ def train(case: Case, model: Path, prompts: list[str], scratch: Path, overrides:
     data, log = scratch / "prompts.jsonl", scratch / "thinkless.log"
     write_prompts(data, prompts)
     name = f"{case.name}-{len(list(scratch.iterdir()))}"
-    command = [sys.executable, "-m", "orchestrator.commands.cli", "train", f"run.root={scratch}", f"run.name={name}"]
+    command = [sys.executable, "-m", "orchestrator", "train", f"run.root={scratch}", f"run.name={name}"]
     command += [*settings_of(case, model, data, workers), *overrides]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=clean_environment() | {"PYTHONPATH": str(ROOT)},
@@ -202,7 +202,7 @@ def settings_of(case: Case, model: Path, data: Path, workers: int) -> list[str]:
     """Overrides of our side."""
     settings: dict[str, Any] = {
         "model.path": model, "run.max_staleness": 1,
-        "run.steps": case.our_warmup + case.our_steps + 1, "run.save_every": 0, "run.check_every": 0,
+        "run.steps": case.our_warmup + case.our_steps + 1, "run.save_every": 0, "run.logprob_check_every": 0,
         "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
         "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
         "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,

@@ -235,7 +235,7 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
     from conf.schema import RewardConf
     from reward.grading.answer import boxed
     from reward.verdict import Outcome, Verdict
-    from reward.worker import Judge
+    from reward.worker import RewardWorker
     from rollout.mode import Mode
     from rollout.trajectory import Finish
 
@@ -245,7 +245,7 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
     sent = 0
     memory = []
     conf = RewardConf(processes=len(os.sched_getaffinity(0)), timeout_s=2.0, memory_mib=1024, strict=True)
-    with Judge(conf) as judge, tqdm(total=count, unit="answers", file=sys.stderr, disable=None) as bar:
+    with RewardWorker(conf) as judge, tqdm(total=count, unit="answers", file=sys.stderr, disable=None) as bar:
         start = time.perf_counter()
         while sent < count:
             responses = []
@@ -262,7 +262,7 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
             sent += len(responses)
             bar.update(len(responses))
             if sent >= count / 5:
-                memory.append(resident_kib([cell.process.pid for cell in judge.pool.cells]))
+                memory.append(resident_kib([cell.process.pid for cell in judge.pool.sandboxes]))
         took = time.perf_counter() - start
     say(str({outcome.value: number for outcome, number in outcomes.items()}))
     figure("verifier_mutations_lost", sent - sum(outcomes.values()), "answers", 0)

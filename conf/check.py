@@ -231,32 +231,32 @@ def _gpus(conf: Config) -> None:
 
 
 def _shared(conf: Config) -> None:
-    """cluster.placement=shared: samplers and learner ranks on the same GPUs, in turns."""
+    """cluster.placement=colocated: samplers and learner ranks on the same GPUs, in turns."""
     rollout, learner = conf.rollout, conf.learner
-    if conf.cluster.placement is not Placement.shared:
+    if conf.cluster.placement is not Placement.colocated:
         return
     need(
         rollout.workers * rollout.tensor_parallel == learner.ranks,
-        f"cluster.placement=shared puts a sampler beside every learner rank: rollout.workers={rollout.workers} x "
+        f"cluster.placement=colocated puts a sampler beside every learner rank: rollout.workers={rollout.workers} x "
         f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
     )
     need(
         rollout.device is learner.device,
-        f"cluster.placement=shared needs one device for both, got rollout.device={rollout.device.value} and "
+        f"cluster.placement=colocated needs one device for both, got rollout.device={rollout.device.value} and "
         f"learner.device={learner.device.value}",
     )
     need(
         conf.run.max_staleness == 0,
-        f"cluster.placement=shared samples and learns in turns: run.max_staleness must be 0, got "
-        f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=split",
+        f"cluster.placement=colocated samples and learns in turns: run.max_staleness must be 0, got "
+        f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=disaggregated",
     )
     need(
         rollout.num_gpus == 1 and learner.num_gpus == 1,
-        "cluster.placement=shared divides each GPU itself: leave rollout.num_gpus and learner.num_gpus at 1",
+        "cluster.placement=colocated divides each GPU itself: leave rollout.num_gpus and learner.num_gpus at 1",
     )
     need(
         rollout.max_restarts == 0,
-        f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=split: a sampler cannot start "
+        f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=disaggregated: a sampler cannot start "
         "on a GPU that the learner holds",
     )
 
@@ -266,8 +266,12 @@ def _transport(conf: Config) -> None:
     gpus = rollout.device is Device.gpu and learner.device is Device.gpu
     if transport is Transport.nccl:
         need(
-            gpus and rollout.num_gpus == 1 and learner.num_gpus == 1 and conf.cluster.placement is Placement.split,
-            "cluster.transport=nccl broadcasts between whole GPUs of cluster.placement=split: choose object_store (or "
+            gpus
+            and rollout.num_gpus == 1
+            and learner.num_gpus == 1
+            and conf.cluster.placement is Placement.disaggregated,
+            "cluster.transport=nccl broadcasts between whole GPUs of cluster.placement=disaggregated: choose "
+            "object_store (or "
             "auto) where sampler or learner has none, or a part of one, and ipc where they share them",
         )
     if transport is Transport.ipc:

@@ -55,7 +55,7 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
-class OnPush(Enum):
+class OnWeightSync(Enum):
     """What becomes of the sequences under way when a sampler takes new weights."""
 
     keep = "keep"  # they go on with the keys and values that the old weights made
@@ -71,8 +71,8 @@ class Device(Enum):
 class Placement(Enum):
     """Who sits on which GPU (see `orchestrator.cluster.placement`)."""
 
-    split = "split"  # samplers and learner ranks have GPUs of their own
-    shared = "shared"  # every GPU holds a sampler (or a tensor-parallel part of one) and a learner rank, in turns
+    disaggregated = "disaggregated"  # samplers and learner ranks have GPUs of their own
+    colocated = "colocated"  # every GPU holds a sampler (or a tensor-parallel part of one) and a learner rank, in turns
 
 
 class Transport(Enum):

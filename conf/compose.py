@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf import renamed
 from conf.check import check
 from conf.errors import BadConfig, brief
 from conf.groups import FOLDER, groups, options
@@ -63,6 +64,7 @@ def configured(warmup: WarmupConf | None) -> WarmupConf | None:
 
 def from_file(path: Path, arguments: list[str]) -> Config:
     """A run's saved configuration with overrides (key=value) on top. Raises BadConfig."""
+    arguments = renamed.overrides(arguments)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key in groups() and value != "null":
@@ -121,7 +123,7 @@ def _saved(path: Path) -> Any:
         if not isinstance(root, yaml.MappingNode):
             raise BadConfig(f"{path} holds no configuration: it must be key: value, by sections")
         keep(root, "")
-        return OmegaConf.create(loader.construct_document(root))
+        return OmegaConf.create(renamed.saved(loader.construct_document(root)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise BadConfig(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -224,6 +226,8 @@ def one_line(error: BaseException) -> str:
 
 
 def nearest(key: str) -> str:
+    if (now := renamed.today(key)) != key:
+        return f"; it is now called {now!r}"
     known = known_keys()
     tail = key.rpartition(".")[2]
     guess = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == tail]

@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from conf import renamed
 from conf.errors import BadConfig, brief
 from conf.groups import groups, options
 from conf.settings import Setting, settings
@@ -29,7 +30,7 @@ QUOTES = ("'", '"')
 def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
     """Raises BadConfig for one that cannot be read, or has several values without `multirun`."""
     parser = OverridesParser.create()
-    return [_read(parser, argument, multirun) for argument in arguments]
+    return [_read(parser, argument, multirun) for argument in renamed.overrides(arguments)]
 
 
 def pasted(key: str, text: str) -> str:

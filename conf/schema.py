@@ -17,7 +17,7 @@ from conf.choices import (
     KLEstimator,
     Loss,
     Old,
-    OnPush,
+    OnWeightSync,
     Placement,
     Schedule,
     SystemTurn,
@@ -40,9 +40,13 @@ class RunConf:
     keep_checkpoints: int = 2  # newest ones that stay; 0: all
     samples_per_step: int = 2  # trajectories written as text per step
     record: list[int] = field(default_factory=list)  # steps that are recorded whole, for `thinkless replay`
-    check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
-    check_max_abs: float | None = None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
-    check_mean_abs: float | None = None  # its mean, nats; null: by dtype (orchestrator/training/logprob_check.py)
+    logprob_check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
+    logprob_check_max_abs: float | None = (
+        None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
+    )
+    logprob_check_mean_abs: float | None = (
+        None  # its mean, nats; null: by dtype (orchestrator/training/logprob_check.py)
+    )
 
 
 @dataclass
@@ -135,7 +139,7 @@ class ValidationConf:
 
 
 @dataclass
-class RefillConf:
+class DynamicSamplingConf:
     """More prompts where groups carry no gradient because their rewards are equal (DAPO's dynamic sampling)."""
 
     rounds: int = 0  # how often a batch may be refilled; 0: off, all groups are learnt from as they are
@@ -152,7 +156,7 @@ class RolloutConf:
     tensor_parallel: int = 1  # GPUs (or CPU processes) that one worker's engine is spread over, all on one host
     num_cpus: float = 0.4  # of each worker, times tensor_parallel, for Ray's placement
     num_gpus: float = (
-        1.0  # of each worker with tensor_parallel=1, at most 1; device gpu and cluster.placement=split only
+        1.0  # of each worker with tensor_parallel=1, at most 1; device gpu and cluster.placement=disaggregated only
     )
     max_restarts: int = 0  # times that Ray starts a worker again that died; it then takes the current weights
     threads: int = 1  # OpenMP threads of each CPU engine
@@ -163,9 +167,9 @@ class RolloutConf:
     max_response_tokens: int = 128  # control token included
     max_tokens_short: int | None = None  # a further limit on short responses, in training; null: none
     max_tokens_think: int | None = None  # the same for thinking ones
-    on_push: OnPush = OnPush.keep  # run.max_staleness above 0: what becomes of sequences under way
+    on_weight_sync: OnWeightSync = OnWeightSync.keep  # run.max_staleness above 0: what becomes of sequences under way
     slowdown: float | None = None  # times that a newer batch may slow an older one's engine steps; null: no bound
-    refill: RefillConf = field(default_factory=RefillConf)
+    dynamic_sampling: DynamicSamplingConf = field(default_factory=DynamicSamplingConf)
     max_model_len: int = 2048  # tokens of the longest prompt with its response
     max_num_seqs: int = 256  # sequences that one engine samples at a time
     max_num_batched_tokens: int = 65536  # prompt and response tokens of one engine step
@@ -229,7 +233,7 @@ class LearnerConf:
     sequence_parallel: int = 1  # consecutive ranks that share each micro-batch's tokens (Ulysses), for long answers
     device: Device = Device.cpu  # of the ranks
     num_cpus: float = 0.4  # of each rank, for Ray's placement
-    num_gpus: float = 1.0  # of each rank, at most 1; device gpu and cluster.placement=split only
+    num_gpus: float = 1.0  # of each rank, at most 1; device gpu and cluster.placement=disaggregated only
     threads: int = 1  # CPU threads of each rank
     lr: float = 1e-6  # learning rate of AdamW
     schedule: Schedule = Schedule.constant  # of the learning rate
@@ -247,7 +251,7 @@ class LearnerConf:
     offload_parameters: bool = False  # weights in the CPU's memory; zero_stage 3 only
     offload_reference: bool = False  # the frozen reference waits in the CPU's memory while it does not score
     gradient_checkpointing: bool = False  # less memory, a second forward pass
-    publish_bucket_mib: float = 256.0  # weights gathered (ZeRO-3), merged and sent at a time
+    weight_sync_bucket_mib: float = 256.0  # weights gathered (ZeRO-3), merged and sent at a time
     max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = 600.0  # for the ranks to load the model and join
     timeout_s: float = 1800.0  # of one update, and of every collective call
@@ -306,10 +310,14 @@ class ClusterConf:
     port: int | None = None  # of the learner's process group; null: a free one
     metrics_port: int | None = None  # Prometheus end point of a private local cluster; null: a free one
     start_timeout_s: float = 120.0  # for Ray to start or answer, and for reward actors
-    placement: Placement = Placement.split  # of samplers and learner ranks
+    placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
-    push_timeout_s: float = 600.0  # ipc, nccl: for each other, both sides (rollout.on_push=drain: for the last answers)
-    turn_timeout_s: float = 300.0  # placement shared: for samplers or learner ranks to leave or take their GPUs
+    weight_sync_timeout_s: float = (
+        600.0  # ipc, nccl: for each other, both sides (rollout.on_weight_sync=drain: for the last answers)
+    )
+    colocation_timeout_s: float = (
+        300.0  # placement colocated: for samplers or learner ranks to leave or take their GPUs
+    )
 
 
 @dataclass

@@ -25,7 +25,7 @@ ABSENT = object()  # the value of a setting whose section is null
 class Setting:
     """One key of the configuration."""
 
-    key: str  # e.g. "rollout.refill.rounds"
+    key: str  # e.g. "rollout.dynamic_sampling.rounds"
     kind: Any  # bool, int, float, str, an Enum, or object where any value may stand; a list's: that of its items
     many: bool  # a list
     optional: bool  # null is a value, too

@@ -29,7 +29,7 @@ def program(name: str) -> list[str]:
         return [name] if found and os.path.samefile(found, script) else [str(script)]
     if name != "thinkless":
         return [name]
-    return ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", "orchestrator.commands.cli"]
+    return ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", "orchestrator"]
 
 
 def setting(key: str, value: object) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from conf.schema import Device, Dtype, LearnerConf
 from learner.model.policy import Policy
-from learner.offload import Kind, Residence
+from learner.offload import Kind, Offloader
 from rollout.weight_sync.weights import MIB, buckets
 
 
@@ -106,7 +106,7 @@ class Engine:
         self.device = self.deepspeed.device
         buckets = getattr(self.deepspeed.optimizer, "ipg_buckets", {})  # ZeRO's; gradients pass through their buffers
         scratch = lambda: [bucket.buffer for bucket in buckets.values()]  # noqa: E731
-        self.residence = Residence(self.device, policy, [self.deepspeed, optimizer], scratch)
+        self.offloader = Offloader(self.device, policy, [self.deepspeed, optimizer], scratch)
         self._neighbours: Any = None  # the process group of the ranks that share each micro-batch
         if conf.sequence_parallel > 1:
             size, rank = conf.sequence_parallel, torch.distributed.get_rank()
@@ -129,21 +129,21 @@ class Engine:
         )
         return out
 
-    def rest(self, kind: Kind) -> int:
+    def offload(self, kind: Kind) -> int:
         """Give the device's memory to others (see `learner.offload`). Returns the bytes at rest."""
-        if self.conf.zero_stage == 3 and self.residence.resting != "all":
+        if self.conf.zero_stage == 3 and self.offloader.offloaded != "all":
             self.deepspeed.empty_partition_cache()
-        return self.residence.rest(kind)
+        return self.offloader.offload(kind)
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
         """`Policy.forward`, with ZeRO's gathers."""
-        self.residence.need("weights", "a forward pass")
+        self.offloader.need("weights", "a forward pass")
         return self.deepspeed(*args)
 
     def accumulate(self, loss: Tensor) -> None:
         """Add this micro-batch's gradient. DeepSpeed averages over ranks and the loss holds the step's share:
         multiply."""
-        self.residence.need("everything", "a backward pass")
+        self.offloader.need("everything", "a backward pass")
         self.deepspeed.backward(loss * self.ranks, scale_wrt_gas=False)
 
     def step(self, lr: float) -> tuple[float, bool]:
@@ -151,7 +151,7 @@ class Engine:
 
         A non-finite gradient is never applied: weights and optimizer state stay as they were, on every rank alike.
         """
-        self.residence.need("everything", "an optimizer step")
+        self.offloader.need("everything", "an optimizer step")
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
         self.deepspeed.step()
@@ -185,16 +185,16 @@ class Engine:
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Public names and whole tensors; a collective call under ZeRO-3, where each tensor lives until the next one.
 
-        There they are gathered learner.publish_bucket_mib at a time.
+        There they are gathered learner.weight_sync_bucket_mib at a time.
         """
-        self.residence.need("weights", "reading the weights")
+        self.offloader.need("weights", "reading the weights")
         if self.conf.zero_stage != 3:
             for name, parameter in self.policy.named_parameters():
                 yield self.policy.public_name(name), parameter.data
             return
         import deepspeed
 
-        limit = int(self.conf.publish_bucket_mib * MIB)
+        limit = int(self.conf.weight_sync_bucket_mib * MIB)
         named = self.policy.named_parameters()
         for bucket in buckets(named, lambda one: one[1].ds_numel * one[1].element_size(), limit):
             with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
@@ -209,7 +209,7 @@ class Engine:
 
     def save(self, folder: str, client_state: dict[str, Any]) -> None:
         """Weights, optimizer and `client_state`; a collective call."""
-        self.residence.need("everything", "saving a checkpoint")
+        self.offloader.need("everything", "saving a checkpoint")
         self.deepspeed.save_checkpoint(folder, tag="learner", client_state=client_state, save_latest=False)
 
     def load(self, folder: str) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class Engine:
 
         (DeepSpeed goes on without the optimizer's state when that is missing.)
         """
-        self.residence.need("everything", "loading a checkpoint")
+        self.offloader.need("everything", "loading a checkpoint")
         stage, files = self.conf.zero_stage, [path.name for path in (Path(folder) / "learner").glob("*_states.pt")]
         for kind, count in (("model", self.ranks if stage == 3 else 1), ("optim", self.ranks if stage else 0)):
             found = sum(name.endswith(f"{kind}_states.pt") for name in files)

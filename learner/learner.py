@@ -1,6 +1,6 @@
 """All learner ranks as one learner.
 
-In: `TrainBatch`es. Out: `StepReport`s, published weights, checkpoints. Ranks are handles (see `rollout.sampler`).
+In: `TrainBatch`es. Out: `StepReport`s, published weights, checkpoints. Ranks are handles (see `rollout.base.handle`).
 Must not know: Ray, DeepSpeed, where batches come from.
 """
 
@@ -15,11 +15,11 @@ import numpy as np
 from conf.schema import AlgorithmConf, LearnerConf, Old, Transport
 from learner.data.batch import MicroBatch, TrainBatch
 from learner.data.flops import Shape, tokens_only
-from learner.metrics.efficiency import effort
+from learner.metrics.efficiency import efficiency
 from learner.metrics.report import StepReport
-from rollout.base.gpu_sharing import Turns
-from rollout.sampler import Future, Handle
-from rollout.weight_sync.weights import Door, Offer, Push, Route
+from rollout.base.gpu_sharing import GpuSharing
+from rollout.base.handle import Future, Handle
+from rollout.weight_sync.weights import Endpoint, Offer, Push, Route
 
 WaitAll = Callable[[list[Any]], list[Any]]
 
@@ -43,16 +43,16 @@ class Learner:
         wait_all: WaitAll = in_order,
         route: Route | None = None,
         post: Callable[[int, Future], None] | None = None,
-        turns: Turns | None = None,
+        gpu_sharing: GpuSharing | None = None,
     ):
         """shape: of the model, by which batches are balanced over ranks; None: by tokens. route: how weights leave;
         None: by the object store. post: given version and future `Weights` of every push that leaves them there.
         turns: asked for the GPUs before each call; None: they are the ranks' alone.
         """
-        self.turns = turns or Turns()
+        self.gpu_sharing = gpu_sharing or GpuSharing()
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
         self.route, self.post = route or Route(Transport.object_store, 1), post
-        self.doors: tuple[Door, ...] = ()  # known once started, for transports that fetch
+        self.endpoints: tuple[Endpoint, ...] = ()  # known once started, for transports that fetch
         self.shape = shape
         self.cost: Callable[[int, int], int] = shape.cost if shape else tokens_only
         self.vocabulary: int | None = None  # rows of the output head, known once started
@@ -68,7 +68,7 @@ class Learner:
         parameters = int(self._all("start", address, free, reference)[0])
         self.vocabulary = int(self.ranks[0].call("vocabulary").wait())
         if self.route.transport is not Transport.object_store:
-            self.doors = tuple(self._all("open_door", self.route))
+            self.endpoints = tuple(self._all("open_endpoint", self.route))
         return parameters
 
     def update(self, batches: list[TrainBatch], algorithm: AlgorithmConf) -> StepReport | None:
@@ -81,23 +81,23 @@ class Learner:
             return None
         for batch in batches:
             self._check(batch)
-        self.turns.learning(changes=True)
+        self.gpu_sharing.learning(changes=True)
         reports: list[StepReport] = self.wait_all(
             [
                 rank.call("update", [self._share(batch, r) for batch in batches], algorithm)
                 for r, rank in enumerate(self.ranks)
             ]
         )
-        found = [one for report in reports for one in report.offenders]
+        found = [one for report in reports for one in report.nonfinite]
         named = {one.update for one in found if one.reason != "step"}
         kept = tuple(one for one in found if one.reason != "step" or one.update not in named)
         memories = [report.memory or {} for report in reports]
         again = algorithm.old is Old.learner
         return replace(
             reports[0],
-            offenders=kept,
+            nonfinite=kept,
             memory={phase: max(memory[phase] for memory in memories) for phase in memories[0]},
-            effort=effort(
+            efficiency=efficiency(
                 batches,
                 self.shape,
                 len(self.ranks),
@@ -119,7 +119,7 @@ class Learner:
     def logprobs(self, batch: TrainBatch, temperature: float) -> list[tuple[MicroBatch, np.ndarray]]:
         """Log-probs f32[N] of every micro-batch under the current weights."""
         self._check(batch)
-        self.turns.learning(changes=False)
+        self.gpu_sharing.learning(changes=False)
         calls = [rank.call("logprobs", self._share(batch, r), temperature) for r, rank in enumerate(self.ranks)]
         answers: list[list[np.ndarray]] = self.wait_all(calls)
         scored, size = [], self.conf.sequence_parallel
@@ -134,11 +134,11 @@ class Learner:
         Returns at once. They do not come through this process; what is waited for with the workers' answers is in the
         push.
         """
-        self.turns.pushing()
-        if self.doors:
+        self.gpu_sharing.pushing()
+        if self.endpoints:
             sending = tuple(rank.call("send", version) for rank in self.ranks)
             kept = sending[0] if self.route.keep else None
-            push = Push(Offer(version, self.route, self.doors), sending, kept)
+            push = Push(Offer(version, self.route, self.endpoints), sending, kept)
         else:
             first, *others = [rank.call("publish", version) for rank in self.ranks]
             push = Push(first, tuple(others), first)
@@ -147,15 +147,15 @@ class Learner:
         return push
 
     def save(self, folder: str) -> None:
-        self.turns.learning(changes=False)
+        self.gpu_sharing.learning(changes=False)
         self._all("save", folder)
 
     def load(self, folder: str) -> int:
-        self.turns.learning(changes=True)
+        self.gpu_sharing.learning(changes=True)
         return int(self._all("load", folder)[0])
 
     def export(self, folder: str) -> None:
-        self.turns.learning(changes=False)
+        self.gpu_sharing.learning(changes=False)
         self._all("export", folder)
 
     def _all(self, method: str, *args: Any) -> list[Any]:

@@ -6,10 +6,10 @@ know: what the tensors mean, who wants the device.
 It works on torch's untyped storages, whatever ZeRO stage made them. Views and aliases (DeepSpeed keeps many: flat
 groups, partitions, gradients) stay valid: each goes on pointing to its storage, which is emptied and filled again.
 
-    residence.rest("optimizer")   all but the policy's own weights: optimizer states, master weights, gradients,
+    offloader.offload("optimizer")   all but the policy's own weights: optimizer states, master weights, gradients,
                                   buckets, the frozen reference. Enough to publish.
-    residence.rest("all")         everything
-    residence.wake()              as it was, bit for bit
+    offloader.offload("all")         everything
+    offloader.reload()              as it was, bit for bit
 
 torch has no guard of its own: reading an emptied tensor ends a CPU process at once. So whoever uses the tensors calls
 `need` before.
@@ -29,21 +29,21 @@ LIBRARIES = ("torch", "deepspeed", "learner", "transformers", "peft")  # whose o
 
 
 @dataclass(slots=True, eq=False)
-class _Resting:
+class _Offloaded:
     storage: torch.UntypedStorage
     size: int  # bytes
     home: Tensor | None  # u8[size] on the host; None: what was in it need not come back
 
 
-class Resting(RuntimeError):
+class TensorsOffloaded(RuntimeError):
     """Something was asked of a learner whose tensors are at rest."""
 
 
-class Residence:
+class Offloader:
     """The tensors of one rank that live on `device`.
 
     policy: its parameters and buffers are the weights. holders: whatever else holds tensors, looked through anew at
-    each `rest`. scratch: gives tensors that hold nothing between two steps: their memory is given away, not copied.
+    each `offload`. scratch: gives tensors that hold nothing between two steps: their memory is given away, not copied.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Residence:
     ):
         self.device, self.policy, self.holders, self.scratch = device, policy, [policy, *holders], scratch
         self._more: list[Callable[[], Any]] = []
-        self.resting: Kind | None = None
-        self._resting: dict[int, _Resting] = {}  # by the storage's address as an object
+        self.offloaded: Kind | None = None
+        self._offloaded: dict[int, _Offloaded] = {}  # by the storage's address as an object
         self._homes: dict[int, list[Tensor]] = {}  # page-locked host memory to use again, by size
 
     def also(self, holder: Callable[[], Any]) -> None:
-        """Gives another object whose tensors rest with "optimizer" and with "all"; asked anew at each `rest`."""
+        """Gives another object whose tensors rest with "optimizer" and with "all"; asked anew at each `offload`."""
         self._more.append(holder)
 
     def _everything(self) -> Iterator[Tensor]:
         return _tensors([*self.holders, *(holder() for holder in self._more)])
 
-    def rest(self, kind: Kind) -> int:
+    def offload(self, kind: Kind) -> int:
         """Put exactly these to rest; weights that rest already come back for "optimizer". Returns the bytes at rest."""
         if kind not in ("optimizer", "all"):
             raise ValueError(f'what rests must be "optimizer" or "all", got {kind!r}')
@@ -77,40 +77,40 @@ class Residence:
             for key in weights:
                 wanted.pop(key, None)
         empty = _storages(_tensors(self.scratch()), self.device)
-        self.resting = kind  # also when what follows fails half-way: nothing may be used then
+        self.offloaded = kind  # also when what follows fails half-way: nothing may be used then
         self._synchronize()
-        for key in [key for key in self._resting if key not in wanted and key in weights]:
+        for key in [key for key in self._offloaded if key not in wanted and key in weights]:
             self._take_up(key)
         for key, storage in wanted.items():
-            if key not in self._resting and storage.nbytes():
+            if key not in self._offloaded and storage.nbytes():
                 self._put_down(key, storage, key not in empty)
         self._synchronize()
-        for one in self._resting.values():
+        for one in self._offloaded.values():
             if one.storage.nbytes():
                 one.storage.resize_(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return self.bytes
 
-    def wake(self) -> None:
+    def reload(self) -> None:
         """Take everything up again; nothing happens when nothing rests."""
-        for key in list(self._resting):
+        for key in list(self._offloaded):
             self._take_up(key)
         self._synchronize()
-        self.resting = None
+        self.offloaded = None
 
     def need(self, what: Literal["weights", "everything"], who: str) -> None:
         """Raises Resting when `what` is not there."""
-        if self.resting == "all" or (self.resting == "optimizer" and what == "everything"):
-            raise Resting(
-                f"{who} needs the learner's {what} while {'all of it' if self.resting == 'all' else 'its optimizer'} "
-                "rests on the host: call wake() first"
+        if self.offloaded == "all" or (self.offloaded == "optimizer" and what == "everything"):
+            raise TensorsOffloaded(
+                f"{who} needs the learner's {what} while {'all of it' if self.offloaded == 'all' else 'its optimizer'} "
+                "rests on the host: X"
             )
 
     @property
     def bytes(self) -> int:
         """Bytes that rest."""
-        return sum(one.size for one in self._resting.values())
+        return sum(one.size for one in self._offloaded.values())
 
     def _put_down(self, key: int, storage: torch.UntypedStorage, keep: bool) -> None:
         size, home = storage.nbytes(), None
@@ -118,10 +118,10 @@ class Residence:
             spare = self._homes.get(size)
             home = spare.pop() if spare else torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
             home.copy_(_raw(storage), non_blocking=True)
-        self._resting[key] = _Resting(storage, size, home)
+        self._offloaded[key] = _Offloaded(storage, size, home)
 
     def _take_up(self, key: int) -> None:
-        one = self._resting.pop(key)
+        one = self._offloaded.pop(key)
         one.storage.resize_(one.size)
         if one.home is not None:
             _raw(one.storage).copy_(one.home, non_blocking=True)
@@ -172,7 +172,7 @@ def _tensors(roots: Iterable[Any]) -> Iterator[Tensor]:
     stack, seen = list(roots), {}
     while stack:
         one = stack.pop()
-        if id(one) in seen or isinstance(one, (str, bytes, int, float, type(None), type, Residence)):
+        if id(one) in seen or isinstance(one, (str, bytes, int, float, type(None), type, Offloader)):
             continue
         seen[id(one)] = one  # kept: the address of an object that is gone may become another's
         if isinstance(one, Tensor):

@@ -19,10 +19,10 @@ from torch import Tensor
 from conf.schema import LoraConf, Transport
 from learner.model import lora
 from rollout.weight_sync import transport
-from rollout.weight_sync.handshake import Host, Line
+from rollout.weight_sync.handshake import Connection, Listener
 from rollout.weight_sync.weights import (
     MIB,
-    Door,
+    Endpoint,
     Entry,
     Route,
     Weights,
@@ -33,20 +33,20 @@ from rollout.weight_sync.weights import (
 )
 
 
-class Publisher:
+class WeightSender:
     """Collective under ZeRO-3: every rank calls the same methods in the same order."""
 
     def __init__(self, rank: int, ranks: int, engine: Any, adapters: LoraConf):
         """engine: a `learner.engine.Engine`."""
         self.rank, self.ranks, self.engine, self.adapters = rank, ranks, engine, adapters
         self.gathered = engine.conf.zero_stage == 3
-        self.bucket = max(int(engine.conf.publish_bucket_mib * MIB), 1)
+        self.bucket = max(int(engine.conf.weight_sync_bucket_mib * MIB), 1)
         tied = engine.policy.tied_name
         self.aliases = {} if tied is None else {"lm_head.weight": tied}
         self._manifest: transport.Manifest | None = None
-        self._stage: Stage | None = None
+        self._stage: StagingBuffer | None = None
         self._route: Route | None = None
-        self._host: Host | None = None
+        self._host: Listener | None = None
         self._outbox: transport.Outbox | None = None
         self._group: Any = None
         self._members: str | None = None  # the group's name, which its members give when they come
@@ -88,20 +88,20 @@ class Publisher:
             for _ in self.whole():
                 pass
 
-    def _staged(self) -> Stage:
+    def _staged(self) -> StagingBuffer:
         if self._stage is None:
             total = sum(aligned(size) for size in self.manifest.sizes())
-            self._stage = Stage(min(self.bucket, total), page_locked=self.engine.device.type == "cuda")
+            self._stage = StagingBuffer(min(self.bucket, total), page_locked=self.engine.device.type == "cuda")
         self._stage.begin()
         return self._stage
 
     # ------------------------------------------------------------------ ipc and nccl
 
-    def open(self, route: Route, address: str) -> Door:
+    def open(self, route: Route, address: str) -> Endpoint:
         """Open this rank's door, for all pushes of the run. address: of this host."""
         me = f"learner rank {self.rank}"
-        self._route, self._host = route, Host(me, address, transport.device_name(self.engine.device), self.rank)
-        return self._host.door
+        self._route, self._host = route, Listener(me, address, transport.device_name(self.engine.device), self.rank)
+        return self._host.endpoint
 
     def close(self) -> None:
         for each in (self._host, self._outbox):
@@ -132,13 +132,13 @@ class Publisher:
                 self._hand_out(lines, version, stage)
         return stage.weights(version, self.aliases) if stage is not None else None
 
-    def _announced(self, stage: Stage | None) -> Iterator[tuple[str, Tensor]]:
+    def _announced(self, stage: StagingBuffer | None) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in transport.checked(self.whole(), self.manifest):
             if stage is not None:
                 stage.put(name, tensor)
             yield name, tensor
 
-    def _hand_out(self, lines: list[Line], version: int, stage: Stage | None) -> None:
+    def _hand_out(self, lines: list[Connection], version: int, stage: StagingBuffer | None) -> None:
         if self._outbox is None:
             sizes = [aligned(size) for size in self.manifest.sizes()]
             self._outbox = transport.Outbox(self.engine.device, max(min(self.bucket, sum(sizes)), *sizes))
@@ -150,13 +150,14 @@ class Publisher:
         for line in lines:
             line.send("end")
 
-    def _broadcast(self, lines: list[Line], version: int, stage: Stage | None) -> None:
+    def _broadcast(self, lines: list[Connection], version: int, stage: StagingBuffer | None) -> None:
         assert self._route is not None and self._host is not None
         seconds = self._route.timeout_s
         peers = ", ".join(line.peer for line in lines)
         message = (
-            f"learner rank {self.rank} waited {seconds:g} s for {peers} to take part in the broadcast of version "
-            f"{version}, in vain"
+            f"learner rank {self.rank} timed out after {seconds:g} s waiting for {peers} to take part in the "
+            f"broadcast of version "
+            f"{version}"
         )
         try:
             if self._members is None or any(line.hello["group"] != self._members for line in lines):
@@ -172,7 +173,7 @@ class Publisher:
             self._members = self._group = None  # some may be in the midst of it: the next push forms a new group
             raise
 
-    def _form_group(self, lines: list[Line]) -> None:
+    def _form_group(self, lines: list[Connection]) -> None:
         """Of this rank and all processes of all engines. A worker that started again is in no group yet."""
         if self._group is not None:
             self._group.destroy()
@@ -181,7 +182,7 @@ class Publisher:
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
-        address, seconds = self._host.door.address[0], self._route.timeout_s
+        address, seconds = self._host.endpoint.address[0], self._route.timeout_s
         name, rank = secrets.token_hex(8), 1
         for line in lines:
             joining = {"address": address, "port": port, "rank": rank, "world": world, "timeout_s": seconds}
@@ -191,7 +192,7 @@ class Publisher:
         self._members = name
 
 
-class Stage:
+class StagingBuffer:
     """Host memory that weights are copied into; kept from one push to the next, because new pages cost more than the
     copy. Page-locked where a GPU copies into it."""
 

@@ -22,9 +22,9 @@ from learner.data.flops import device_peak
 from learner.data.shared_prefix import origins
 from learner.engine import Engine, join_process_group
 from learner.loss.surrogate import policy_losses
-from learner.metrics.loss_metrics import Sums
+from learner.metrics.loss_metrics import LossMetrics
 from learner.metrics.memory import PeakMemory
-from learner.metrics.nonfinite import Watch
+from learner.metrics.nonfinite import NonfiniteWatch
 from learner.metrics.report import StepReport, bad_steps
 from learner.model import lora
 from learner.model.attention import Layout
@@ -35,9 +35,9 @@ from learner.model.sequence_parallel import shard
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.schedule import learning_rate
-from learner.weight_sender import Publisher
+from learner.weight_sender import WeightSender
 from rollout.base.spans import Span, Spans, spent
-from rollout.weight_sync.weights import Door, Route, Weights
+from rollout.weight_sync.weights import Endpoint, Route, Weights
 
 
 class LearnerWorker:
@@ -62,7 +62,7 @@ class LearnerWorker:
         self.updates = 0  # optimizer steps applied or skipped
         self.bad_in_a_row = 0
         self.reference: Policy | lora.Unadapted | None = None
-        self.publisher: Publisher | None = None  # once started
+        self.publisher: WeightSender | None = None  # once started
 
     def ready(self) -> int:
         return self.rank
@@ -116,24 +116,24 @@ class LearnerWorker:
             lora.attach(policy.causal_lm, model.lora)
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
         self.engine = Engine(policy, conf, learnt, conf.ranks)
-        self.publisher = Publisher(self.rank, conf.ranks, self.engine, model.lora)
+        self.publisher = WeightSender(self.rank, conf.ranks, self.engine, model.lora)
         if reference and model.lora.rank:
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:
             copy = load_policy(self.path, model.dtype.value, model.trust_remote_code, revision=model.revision)
             self.reference = frozen(copy, self.engine.device, conf.offload_reference)
-        self.engine.residence.also(lambda: self.reference)
+        self.engine.offloader.also(lambda: self.reference)
         return parameters
 
-    def rest(self, kind: Kind) -> int:
+    def offload(self, kind: Kind) -> int:
         """Leave the device to the sampler: "optimizer" (enough to publish) or "all". Returns the bytes at rest."""
         with self.spans.of("leaving the GPU"):
-            return self.engine.rest(kind)
+            return self.engine.offload(kind)
 
-    def wake(self) -> None:
+    def reload(self) -> None:
         """Take up again what rests."""
         with self.spans.of("taking the GPU"):
-            self.engine.residence.wake()
+            self.engine.offloader.reload()
 
     # ------------------------------------------------------------------ learning
 
@@ -145,9 +145,9 @@ class LearnerWorker:
         begin, memory = time.monotonic(), PeakMemory(self.engine.device)
         counts = [len(step) for step in steps]
         agree(self.conf, "the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
-        sums = Sums(algorithm, steps if self.part == 0 else [])
+        sums = LossMetrics(algorithm, steps if self.part == 0 else [])
         steps = [self._own(step) for step in steps]
-        watch = Watch(self.rank, self.conf.ranks)
+        watch = NonfiniteWatch(self.rank, self.conf.ranks)
         reference = self.reference if algorithm.kl else None
         with memory.of("score"), torch.no_grad(), on_device(reference, self.engine.device):
             ref = [[self._score(reference, mb)[0] if reference else None for mb in step] for step in steps]
@@ -178,7 +178,7 @@ class LearnerWorker:
             updates=self.updates,
             skipped=sum(skipped),
             bad_in_a_row=self.bad_in_a_row,
-            offenders=tuple(watch.kept),
+            nonfinite=tuple(watch.kept),
             memory=memory.take(),
             peak=device_peak(self.engine.device),
             seconds=time.monotonic() - begin,
@@ -209,7 +209,7 @@ class LearnerWorker:
         index: int,
         loss: Callable[[MicroBatch, tuple[int, int]], Tensor],
         memory: PeakMemory,
-        watch: Watch | None = None,
+        watch: NonfiniteWatch | None = None,
     ) -> tuple[float, bool]:
         """Accumulate over the micro-batches and step. Returns (gradient norm, skipped)."""
         with memory.of("learn"):
@@ -268,17 +268,17 @@ class LearnerWorker:
         """
         return self._publisher().weights(version)
 
-    def open_door(self, route: Route) -> Door:
+    def open_endpoint(self, route: Route) -> Endpoint:
         """Where the sampler fetches what `send` sends."""
         return self._publisher().open(route, self.address(None)[0])
 
     @named_wait
     @spent("publishing")
     def send(self, version: int) -> Weights | None:
-        """Send the weights to those who come through the door; collective under ZeRO-3. See `Publisher.send`."""
+        """Send the weights to those who come through the door; collective under ZeRO-3. See `WeightSender.send`."""
         return self._publisher().send(version)
 
-    def _publisher(self) -> Publisher:
+    def _publisher(self) -> WeightSender:
         assert self.publisher is not None, "the rank has not started"
         return self.publisher
 

@@ -1,7 +1,7 @@
 """Spreads responses over reward actors and puts their verdicts back in order.
 
 In: batches that were asked for, sampled or not. Out: verdicts, judged groups. Actors are handles (see
-`rollout.sampler`). Must not know: Ray, how grading works.
+`rollout.base.handle`). Must not know: Ray, how grading works.
 
 Who waits for whom: an actor is asked for verdicts when the responses are asked for, and Ray hands it a rollout worker's
 answer as soon as that is there; nothing is pickled here again. So grading goes on beside whatever the caller does, and
@@ -17,8 +17,9 @@ from conf.schema import RewardConf
 from reward.group import Group
 from reward.groups import group_trajectories
 from reward.verdict import Verdict
+from rollout.base.handle import Handle
 from rollout.prompt import Prompt
-from rollout.sampler import Handle, Part, PendingBatch
+from rollout.sampler import Part, PendingBatch
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class PendingVerdicts:
         return [verdict for verdict in found if verdict is not None]
 
 
-class Panel:
+class Grader:
     """All reward actors."""
 
     def __init__(self, actors: list[Handle], conf: RewardConf):
@@ -65,7 +66,7 @@ class Panel:
     def _call(self, part: Part, prompts: list[Prompt], first: int) -> tuple[int, Any]:
         actor = self._asked % len(self.actors)
         self._asked += 1
-        return actor, self.actors[actor].call("judge_share", part.answer, prompts, first)
+        return actor, self.actors[actor].call("judge_request", part.answer, prompts, first)
 
     def score(self, verdicts: PendingVerdicts) -> list[Group]:
         return group_trajectories(verdicts.batch.wait(), verdicts.wait(), self.conf)

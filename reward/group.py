@@ -1,4 +1,5 @@
-"""Judged siblings of one prompt. In: trajectories with verdicts and rewards. Out: frozen `Group` records."""
+"""Judged siblings of one prompt, and the groups of one step. In: trajectories with verdicts and rewards. Out: frozen
+records."""
 
 from __future__ import annotations
 
@@ -33,3 +34,15 @@ class Group:
     def informative(self) -> bool:
         """Whether rewards differ: equal rewards have zero advantage and carry no gradient."""
         return len(self.rewards) > 1 and bool(np.any(self.rewards != self.rewards[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class StepGroups:
+    """The judged groups of one training step, those of dynamic sampling's further rounds included."""
+
+    learnt: list[Group]  # to learn from
+    judged: list[Group]  # all, those that nobody learns from included
+    rounds: int = 0  # of dynamic sampling
+    asked: int = 0  # groups asked for in the rounds
+    thrown: int = 0  # judged groups that nobody learns from
+    given_up: int = 0  # sequences aborted

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from reward.sandbox import Call, Cell
+from reward.sandbox import Call, Sandbox
 from rollout.base.errors import BadInput
 
 
@@ -80,18 +80,18 @@ class Pool:
             raise BadInput(f"processes must be at least 1 and timeout_s positive, got {processes} and {timeout_s}")
         self.processes, self.timeout_s, self.memory_mib, self.warm = processes, timeout_s, memory_mib, warm
         self.start_timeout_s = start_timeout_s
-        self.cells: list[Cell] = []
+        self.sandboxes: list[Sandbox] = []
         self.under_way = 0  # calls submitted whose reply has not been handed out
         self._tickets = itertools.count()
         self._waiting: deque[Task] = deque()
         self._failed_starts = 0  # in a row
         self._lock = threading.RLock()
-        self._finalizer = weakref.finalize(self, _stop_all, self.cells)
+        self._finalizer = weakref.finalize(self, _stop_all, self.sandboxes)
 
     def start(self) -> None:
         """Start every cell now and wait until all are ready; BadInput when the warm-up fails there."""
         with self._whole():
-            while len(self.cells) < self.processes or not all(cell.ready for cell in self.cells):
+            while len(self.sandboxes) < self.processes or not all(sandbox.ready for sandbox in self.sandboxes):
                 self._fill(self.processes)
                 self._turn(None, ())
 
@@ -155,91 +155,95 @@ class Pool:
         poller, nearest = select.poll(), math.inf if until is None else until
         for one in beside:
             poller.register(one, select.POLLIN)
-        for cell in self.cells:
-            poller.register(cell.pipe.fileno(), select.POLLIN)
-            nearest = min(nearest, self._deadline(cell))
+        for sandbox in self.sandboxes:
+            poller.register(sandbox.pipe.fileno(), select.POLLIN)
+            nearest = min(nearest, self._deadline(sandbox))
         wait_s = nearest - time.monotonic()
         wait_ms = None if wait_s == math.inf else math.ceil(1000 * min(max(wait_s, 0.0), _LONGEST_S))
         woken = {fd for fd, _ in poller.poll(wait_ms)}
         now = time.monotonic()
         ended: list[Ended] = []
-        for cell in list(self.cells):
-            there = cell.pipe.fileno() in woken
-            woken.discard(cell.pipe.fileno())
-            if there and not cell.ready:
-                self._greet(cell)
+        for sandbox in list(self.sandboxes):
+            there = sandbox.pipe.fileno() in woken
+            woken.discard(sandbox.pipe.fileno())
+            if there and not sandbox.ready:
+                self._greet(sandbox)
             elif there:
-                ended += self._receive(cell, now)
-            elif not cell.ready and now - cell.started > self.start_timeout_s:
+                ended += self._receive(sandbox, now)
+            elif not sandbox.ready and now - sandbox.started > self.start_timeout_s:
                 raise BadInput(f"a grading process was not ready after {self.start_timeout_s:g} s")
-            elif cell.tasks and now - cell.started > self.timeout_s:
-                ended += self._end(cell, cell.tasks[0], Status.TIMED_OUT, now)
-            elif now - cell.started > _STALL_S:
-                self._take_back(cell)
+            elif sandbox.tasks and now - sandbox.started > self.timeout_s:
+                ended += self._end(sandbox, sandbox.tasks[0], Status.TIMED_OUT, now)
+            elif now - sandbox.started > _STALL_S:
+                self._take_back(sandbox)
         self._dispatch()  # no cell is idle while the caller looks at these
         self.under_way -= len(ended)
         return ended, bool(woken) or (until is not None and now >= until)
 
-    def _deadline(self, cell: Cell) -> float:
+    def _deadline(self, sandbox: Sandbox) -> float:
         """When something is to be done about this cell, should it stay silent."""
-        if not cell.ready:
-            return cell.started + self.start_timeout_s
-        if not cell.tasks:
+        if not sandbox.ready:
+            return sandbox.started + self.start_timeout_s
+        if not sandbox.tasks:
             return math.inf
-        return cell.started + (min(_STALL_S, self.timeout_s) if any(_behind(cell)) else self.timeout_s)
+        return sandbox.started + (min(_STALL_S, self.timeout_s) if any(_behind(sandbox)) else self.timeout_s)
 
-    def _receive(self, cell: Cell, now: float) -> list[Ended]:
+    def _receive(self, sandbox: Sandbox, now: float) -> list[Ended]:
         try:
-            status, value, seconds = cell.pipe.recv()
+            status, value, seconds = sandbox.pipe.recv()
         except (EOFError, OSError):  # killed; while idle it costs no call its retry
-            task = cell.tasks[0] if cell.tasks else None
+            task = sandbox.tasks[0] if sandbox.tasks else None
             if task is None or task.died:
-                return self._end(cell, task, Status.DIED, now)
+                return self._end(sandbox, task, Status.DIED, now)
             task.died = True
-            self._end(cell, None, Status.DIED, now)
+            self._end(sandbox, None, Status.DIED, now)
             self._waiting.appendleft(task)  # perhaps not its fault: once more
             return []
-        task, cell.started = cell.tasks.popleft(), now
+        task, sandbox.started = sandbox.tasks.popleft(), now
         if task is None:
             return []
         return [(task.ticket, Reply(Status.DONE if status == "done" else Status.RAISED, value, seconds))]
 
-    def _end(self, cell: Cell, task: Task | None, status: Status, now: float) -> list[Ended]:
+    def _end(self, sandbox: Sandbox, task: Task | None, status: Status, now: float) -> list[Ended]:
         """End a cell, and with it `task`, the one it works on."""
-        self._take_back(cell)
-        self._drop(cell)
-        reason = f"process ended: {cell.process.returncode}" if status is Status.DIED else None
-        return [] if task is None else [(task.ticket, Reply(status, reason, now - cell.started))]
+        self._take_back(sandbox)
+        self._drop(sandbox)
+        reason = f"process ended: {sandbox.process.returncode}" if status is Status.DIED else None
+        return [] if task is None else [(task.ticket, Reply(status, reason, now - sandbox.started))]
 
-    def _take_back(self, cell: Cell) -> None:
+    def _take_back(self, sandbox: Sandbox) -> None:
         """Let others do what waits behind this cell's first call. It will do it too, and nobody will listen."""
-        behind = [task for task in _behind(cell) if task is not None]
+        behind = [task for task in _behind(sandbox) if task is not None]
         if behind:
             self._waiting.extendleft(reversed(behind))
-            cell.tasks = deque([cell.tasks[0], *[None] * (len(cell.tasks) - 1)])
+            sandbox.tasks = deque([sandbox.tasks[0], *[None] * (len(sandbox.tasks) - 1)])
 
     def _dispatch(self) -> None:
         """Give waiting calls to cells, and start as many cells as calls can use."""
         if not self._waiting:
             return
-        for cell in [cell for cell in self.cells if cell.ready and not cell.tasks and not cell.alive]:
-            self._drop(cell)
-        for cell in self.cells:
-            if cell.ready and not cell.tasks and self._waiting:
-                cell.started = time.monotonic()
-                self._give(cell)
-        for cell in self.cells:
-            while 0 < len(cell.tasks) <= _AHEAD and len(self._waiting) > self.processes and None not in cell.tasks:
-                if len(self._message(self._waiting[0])) > _AHEAD_BYTES or time.monotonic() - cell.started > _STALL_S:
+        for sandbox in [
+            sandbox for sandbox in self.sandboxes if sandbox.ready and not sandbox.tasks and not sandbox.alive
+        ]:
+            self._drop(sandbox)
+        for sandbox in self.sandboxes:
+            if sandbox.ready and not sandbox.tasks and self._waiting:
+                sandbox.started = time.monotonic()
+                self._give(sandbox)
+        for sandbox in self.sandboxes:
+            while (
+                0 < len(sandbox.tasks) <= _AHEAD and len(self._waiting) > self.processes and None not in sandbox.tasks
+            ):
+                if len(self._message(self._waiting[0])) > _AHEAD_BYTES or time.monotonic() - sandbox.started > _STALL_S:
                     break
-                self._give(cell)
+                self._give(sandbox)
         self._fill(min(self.processes, self.under_way))
 
-    def _give(self, cell: Cell) -> None:
+    def _give(self, sandbox: Sandbox) -> None:
         task = self._waiting.popleft()
-        cell.tasks.append(task)
+        sandbox.tasks.append(task)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died just now: seen on reading
-            cell.pipe.send_bytes(self._message(task))
+            sandbox.pipe.send_bytes(self._message(task))
 
     def _message(self, task: Task) -> bytes:
         if task.message is None:
@@ -247,46 +251,46 @@ class Pool:
         return task.message
 
     def _fill(self, count: int) -> None:
-        while len(self.cells) < count:
-            self.cells.append(Cell(self.memory_mib, self.timeout_s, self.warm))
+        while len(self.sandboxes) < count:
+            self.sandboxes.append(Sandbox(self.memory_mib, self.timeout_s, self.warm))
 
-    def _drop(self, cell: Cell) -> None:
-        cell.stop()  # first: an interrupt in between leaves it to `_stop_all`
-        self.cells.remove(cell)
+    def _drop(self, sandbox: Sandbox) -> None:
+        sandbox.stop()  # first: an interrupt in between leaves it to `_stop_all`
+        self.sandboxes.remove(sandbox)
 
     def _reset(self) -> None:
         """End every cell and forget every call."""
-        _stop_all(self.cells)
+        _stop_all(self.sandboxes)
         self._waiting.clear()
         self.under_way = 0
 
-    def _greet(self, cell: Cell) -> None:
+    def _greet(self, sandbox: Sandbox) -> None:
         """Read the ready message. A warm-up that fails would fail for ever: say so instead of restarting."""
         try:
-            status, value, _ = cell.pipe.recv()
+            status, value, _ = sandbox.pipe.recv()
         except (EOFError, OSError):
-            self._drop(cell)
+            self._drop(sandbox)
             self._failed_starts += 1
             if self._failed_starts < _STARTS:
                 return  # perhaps somebody killed it
             raise BadInput(
-                f"{_STARTS} grading processes ended while starting (exit {cell.process.returncode}): is "
+                f"{_STARTS} grading processes ended while starting (exit {sandbox.process.returncode}): is "
                 f"reward.memory_mib, {self.memory_mib}, too small?"
             ) from None
         if status != "done":
-            self._drop(cell)
+            self._drop(sandbox)
             if status == "refused" and "MemoryError" not in value:  # it names what is wrong, and it is not us
                 raise BadInput(value)
             raise BadInput(f"a grading process (reward.memory_mib={self.memory_mib}) cannot start: {value}")
         self._failed_starts = 0
-        cell.ready = True
+        sandbox.ready = True
 
 
-def _behind(cell: Cell) -> Iterator[Task | None]:
-    return itertools.islice(cell.tasks, 1, None)
+def _behind(sandbox: Sandbox) -> Iterator[Task | None]:
+    return itertools.islice(sandbox.tasks, 1, None)
 
 
-def _stop_all(cells: list[Cell]) -> None:
-    while cells:
-        cells[-1].stop()
-        cells.pop()
+def _stop_all(sandboxes: list[Sandbox]) -> None:
+    while sandboxes:
+        sandboxes[-1].stop()
+        sandboxes.pop()

@@ -91,7 +91,7 @@ def _serve(fd: int, memory_mib: int, timeout_s: float, warm: list[Any] | None) -
 # ------------------------------------------------------------------ outside
 
 
-class Cell:
+class Sandbox:
     """One process. Always `stop()` it: that kills it with all its children, and reaps it."""
 
     def __init__(self, memory_mib: int, timeout_s: float, warm: Call | None) -> None:

@@ -34,7 +34,7 @@ from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
 if TYPE_CHECKING:
-    from rollout.request import Sampled  # numpy
+    from rollout.request import RolloutResult  # numpy
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ _NO_VERDICT = {Status.RAISED: Outcome.RAISED, Status.TIMED_OUT: Outcome.TIMED_OU
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A response whose check is under way. `verdict` is there when `Judge.settle` has seen its end."""
+    """A response whose check is under way. `verdict` is there when `RewardWorker.settle` has seen its end."""
 
     seconds: float  # spent on it in this process
     verdict: Verdict | None = None
 
 
-class Judge:
+class RewardWorker:
     """Grades responses. Close it, or use it in a `with` block: its processes end with it.
 
     tokenizer_path and control are needed only by `judge`, which decodes trajectories itself. needs_mode False: a text
@@ -107,7 +107,7 @@ class Judge:
                 self.pool.close()
                 raise
 
-    def __enter__(self) -> Judge:
+    def __enter__(self) -> RewardWorker:
         return self
 
     def __exit__(
@@ -131,7 +131,7 @@ class Judge:
         return self.spans.take()
 
     @spent("grading")
-    def judge_share(self, sampled: Sampled, prompts: Sequence[Prompt], first: int) -> Judged:
+    def judge_request(self, sampled: RolloutResult, prompts: Sequence[Prompt], first: int) -> Judged:
         """Of a rollout worker's responses, `first` and those after it: one to each of `prompts`."""
         begin = time.monotonic()
         found = sampled.trajectories(prompts, range(len(prompts)), first)

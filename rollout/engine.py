@@ -53,7 +53,7 @@ class Engine:
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        from rollout.weight_sync.vllm_receiver import PORT, Receiver
+        from rollout.weight_sync.vllm_receiver import BACKEND, Receiver
 
         self.conf, self.ends = conf, list(ends)
         self.version = 0
@@ -76,7 +76,7 @@ class Engine:
             "enable_prefix_caching": conf.prefix_caching,
             "enforce_eager": conf.enforce_eager,
             "logprobs_mode": "processed_logprobs",  # the default is before temperature
-            "weight_transfer_config": {"backend": PORT},
+            "weight_transfer_config": {"backend": BACKEND},
             "tensor_parallel_size": conf.tensor_parallel,
             "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
             "enable_sleep_mode": self._sleeps,

@@ -1,7 +1,7 @@
 """What a rollout worker is asked for and what it answers.
 
-In: prompts, sibling numbers, how to sample. Out: `Share` and `Sampled`; the latter in columns, so that thousands of
-answers travel as a few arrays. Must not know: engines, workers.
+In: prompts, sibling numbers, how to sample. Out: `RolloutRequest` and `RolloutResult`; the latter in columns, so that
+thousands of answers travel as a few arrays. Must not know: engines, workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FINISHES = (Finish.STOP, Finish.LENGTH, Finish.ABORT)
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How to sample a batch. mode: force this control token; None: the policy chooses."""
 
     temperature: float
@@ -33,14 +33,14 @@ class Sampling:
     max_tokens_think: int | None = None
 
     @classmethod
-    def training(cls, conf: RolloutConf) -> Sampling:
+    def training(cls, conf: RolloutConf) -> SamplingParams:
         """As training samples."""
         caps = conf.max_tokens_short, conf.max_tokens_think
         return cls(conf.temperature, conf.top_p, conf.max_response_tokens, None, *caps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Share:
+class RolloutRequest:
     """What one worker is asked for: responses `siblings[i]` = (index into prompts, sibling number)."""
 
     batch: int  # number of the batch, unique; an older batch's sequences begin before those of a newer one
@@ -48,12 +48,12 @@ class Share:
     min_version: int  # of the weights that may sample it
     prompts: tuple[Prompt, ...]
     siblings: tuple[tuple[int, int], ...]
-    sampling: Sampling
+    sampling: SamplingParams
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
-    """A worker's answer to a `Share`, in columns: n responses in its order, of `lengths[i]` tokens each."""
+class RolloutResult:
+    """A worker's answer to a `RolloutRequest`, in columns: n responses in its order, of `lengths[i]` tokens each."""
 
     lengths: np.ndarray  # i32[n]; 0: given up (see `RolloutWorker.abort`)
     token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included

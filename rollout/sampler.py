@@ -13,25 +13,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from rollout.base.gpu_sharing import Turns
+from rollout.base.gpu_sharing import GpuSharing
+from rollout.base.handle import Future, Handle
 from rollout.prompt import Prompt
-from rollout.request import Sampling, Share
+from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
 
 MEMORY = 0.9  # of the running mean of lengths, for each batch
 URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were asked for
-
-
-class Future(Protocol):
-    def wait(self) -> Any: ...
-    def done(self) -> bool: ...
-
-
-class Handle(Protocol):
-    def call(self, method: str, *args: Any) -> Future: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class Part:
     """A worker's share of a batch."""
 
     places: list[int]  # of its responses in the batch
-    share: Share
+    request: RolloutRequest
     answer: Future
     expected: float  # tokens
 
@@ -100,7 +91,7 @@ class PendingBatch:
                 trajectories[place] = trajectory
         self.stats = BatchStats(tokens, slowest, time.monotonic() - begin)
         whole = [t for t in trajectories if t is not None]
-        if all(part.share.sampling is self.sampler.sampling for part in self.parts):
+        if all(part.request.sampling is self.sampler.sampling for part in self.parts):
             self.sampler.lengths.learn(whole)  # (a forced mode has other lengths)
         return whole
 
@@ -112,19 +103,24 @@ class PendingBatch:
 class Sampler:
     """All rollout workers. A batch asked for after `load` is sampled by those weights or newer ones."""
 
-    def __init__(self, workers: list[Handle], sampling: Sampling, turns: Turns | None = None):
+    def __init__(self, workers: list[Handle], sampling: SamplingParams, gpu_sharing: GpuSharing | None = None):
         """turns: asked for the GPUs before sequences are asked for; None: they are the workers' alone."""
-        self.workers, self.sampling, self.turns = workers, sampling, turns or Turns()
+        self.workers, self.sampling, self.gpu_sharing = workers, sampling, gpu_sharing or GpuSharing()
         self.lengths = Lengths(float(sampling.max_response_tokens))
         self.version = 0  # of the weights pushed last
         self._batches = 0
         self._asked: list[list[Part]] = [[] for _ in workers]
 
     def sample(
-        self, prompts: list[Prompt], group_size: int, step: int, sampling: Sampling | None = None, urgent: bool = False
+        self,
+        prompts: list[Prompt],
+        group_size: int,
+        step: int,
+        sampling: SamplingParams | None = None,
+        urgent: bool = False,
     ) -> PendingBatch:
         """Ask for `group_size` siblings of each prompt. urgent: begin before all that was asked for earlier."""
-        self.turns.sampling()
+        self.gpu_sharing.sampling()
         self._batches += 1
         number = self._batches - URGENT if urgent else self._batches
         batch = PendingBatch(self, number, prompts, group_size, [])
@@ -138,7 +134,7 @@ class Sampler:
         for worker, indices in enumerate(mine):
             if not indices:
                 continue
-            share = Share(
+            request = RolloutRequest(
                 number,
                 step,
                 self.version,
@@ -147,8 +143,8 @@ class Sampler:
                 sampling or self.sampling,
             )
             places = [i * group_size + sibling for i in indices for sibling in range(group_size)]
-            answer = self.workers[worker].call("sample", share)
-            part = Part(places, share, answer, sum(expected[i] for i in indices) * group_size)
+            answer = self.workers[worker].call("sample", request)
+            part = Part(places, request, answer, sum(expected[i] for i in indices) * group_size)
             self._asked[worker].append(part)
             batch.parts.append(part)
         return batch
@@ -165,7 +161,7 @@ class Sampler:
 
     def abort_all(self) -> None:
         """Give up everything that is unfinished."""
-        asked = {part.share.batch for worker in range(len(self.workers)) for part in self._unfinished(worker)}
+        asked = {part.request.batch for worker in range(len(self.workers)) for part in self._unfinished(worker)}
         for number in asked:
             self.abort(number)
 

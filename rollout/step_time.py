@@ -12,7 +12,7 @@ from __future__ import annotations
 MEMORY = 0.99  # of the running means, for each step
 
 
-class Pace:
+class StepTime:
     """A least-squares line through (sequences, seconds), older steps counting less."""
 
     def __init__(self) -> None:

@@ -1,13 +1,13 @@
 """One rollout worker: the body of a threaded Ray actor around one engine, and as good without Ray.
 
-In: shares of batches, new weights, in any order and from any thread. Out: what was sampled, each token with the version
-of the weights that sampled it. Must not know: other workers, rewards, Ray.
+In: requests and new weights, in any order and from any thread. Out: what was sampled, each token with the version of
+the weights that sampled it. Must not know: other workers, rewards, Ray.
 
-Who waits for whom: one thread owns the engine and steps it while there is anything to sample. Calls put their wish into
-its inbox, which it looks into between two steps, and wait for it there. Sequences of several shares run side by side:
-those of older batches begin first, within a share in the order given. A sequence begins once the engine has at least
-the weights its share was asked with. New weights are loaded at once, with sequences under way going on after them
-(`rollout.on_push`: keep, recompute), or when those under way have ended, none beginning before (drain).
+Who waits for whom: one thread owns the engine and steps it while there is anything to sample. Calls are queued and wait
+for their answer; the engine thread drains the queue between two steps. Sequences of several requests run side by side:
+those of older batches begin first, within a request in the order given. A sequence begins once the engine has at least
+the weights its request asks for. New weights are loaded at once, with sequences under way going on after them
+(`rollout.on_weight_sync`: keep, recompute), or when those under way have ended, none beginning before (drain).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import ModelConf, OnPush, RolloutConf
+from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.base.spans import Span, Spans
 from rollout.engine import Engine, Request, Sample
 from rollout.mode import ControlTokens, Mode
-from rollout.request import MODES, Sampled, Share, derive_seed
-from rollout.step_time import Pace
+from rollout.request import MODES, RolloutRequest, RolloutResult, derive_seed
+from rollout.step_time import StepTime
 from rollout.weight_sync.weights import Offer, Weights
 
 
 @dataclass(slots=True, eq=False)
 class _UnderWay:
-    """A share being sampled, and the wish that waits for it."""
+    """A request being sampled, and the call that waits for it."""
 
-    share: Share
+    request: RolloutRequest
     requests: list[Request]
     samples: dict[int, Sample] = field(default_factory=dict)  # by place in the share
     begun: int = 0  # of the requests
@@ -81,7 +81,7 @@ class RolloutWorker:
         self._running: dict[int, tuple[_UnderWay, int]] = {}  # engine's key -> share, place in it
         self._shares: dict[_UnderWay, None] = {}  # unfinished, oldest first
         self._postponed: list[_Call] = []  # for when nothing runs
-        self._pace = Pace()
+        self._pace = StepTime()
         self._closing = False
         self._death: BaseException | None = None
         started: Future[None] = Future()
@@ -118,14 +118,14 @@ class RolloutWorker:
         def take() -> float:
             begin = time.monotonic()
             with self.spans.of("loading weights"):
-                self.engine.load(weights, recompute=self.conf.on_push is OnPush.recompute)
+                self.engine.load(weights, recompute=self.conf.on_weight_sync is OnWeightSync.recompute)
             return time.monotonic() - begin
 
-        return float(self._call(take, when_empty=self.conf.on_push is OnPush.drain))
+        return float(self._call(take, when_empty=self.conf.on_weight_sync is OnWeightSync.drain))
 
-    def sample(self, share: Share) -> Sampled:
+    def sample(self, request: RolloutRequest) -> RolloutResult:
         """One response for each sibling of the share; returns when all have ended. Raises EngineDied."""
-        one = _UnderWay(share, self._requests(share))
+        one = _UnderWay(request, self._requests(request))
         self._call(lambda: self._admit(one))
         return self._sampled(one.answer.result())
 
@@ -211,7 +211,7 @@ class RolloutWorker:
 
     @staticmethod
     def _do(call: _Call) -> None:
-        """The caller gets the answer, or the error: a call that fails is its caller's affair."""
+        """The answer or the exception is returned to the caller."""
         try:
             call.answer.set_result(call.do())
         except Exception as error:
@@ -222,11 +222,11 @@ class RolloutWorker:
         if not one.requests:
             self._finish(one)
         else:
-            bisect.insort(self._waiting, (one.share.batch, next(self._arrivals), one))
+            bisect.insort(self._waiting, (one.request.batch, next(self._arrivals), one))
 
     def _may_begin(self) -> list[_UnderWay]:
         """Shares that have sequences to begin and whose weights are there, oldest batch first."""
-        return [one for _, _, one in self._waiting if one.share.min_version <= self.engine.version]
+        return [one for _, _, one in self._waiting if one.request.min_version <= self.engine.version]
 
     def _begin(self) -> int:
         """Begin what there is room for; returns how many sequences."""
@@ -252,7 +252,8 @@ class RolloutWorker:
     def _room_beside_older(self, one: _UnderWay) -> int:
         """Sequences of this share that may begin without slowing older batches too much (`rollout.slowdown`)."""
         most, slowdown = float(self.conf.max_num_seqs), self.conf.slowdown
-        if slowdown is None or not (older := sum(o.share.batch < one.share.batch for o, _ in self._running.values())):
+        older = sum(o.request.batch < one.request.batch for o, _ in self._running.values())
+        if slowdown is None or not older:
             return int(most)
         return int(max(0, min(most, self._pace.beside(older, slowdown) - len(self._running))))
 
@@ -267,8 +268,8 @@ class RolloutWorker:
         one.answer.set_result(one)
 
     def _give_up(self, batch: int) -> int:
-        doomed = [one for one in self._shares if one.share.batch == batch]
-        keys = [key for key, (one, _) in self._running.items() if one.share.batch == batch]
+        doomed = [one for one in self._shares if one.request.batch == batch]
+        keys = [key for key, (one, _) in self._running.items() if one.request.batch == batch]
         self.engine.abort(keys)
         for key in keys:
             del self._running[key]
@@ -290,8 +291,8 @@ class RolloutWorker:
         for one in list(self._shares):
             _set_error(one.answer, self._death)
 
-    def _requests(self, share: Share) -> list[Request]:
-        sampling = share.sampling
+    def _requests(self, request: RolloutRequest) -> list[Request]:
+        sampling = request.sampling
         forced = [self.control.id_of(sampling.mode)] if sampling.mode else []
         limits = {Mode.SHORT: sampling.max_tokens_short, Mode.THINK: sampling.max_tokens_think}
         longest = sampling.max_response_tokens
@@ -299,21 +300,21 @@ class RolloutWorker:
             longest = min(longest, limits[sampling.mode] or longest)
             limits = {}
         caps = {self.control.id_of(mode): limit for mode, limit in limits.items() if limit}
-        heads = [[*prompt.token_ids.tolist(), *forced] for prompt in share.prompts]
+        heads = [[*prompt.token_ids.tolist(), *forced] for prompt in request.prompts]
         return [
             Request(
                 heads[p],
                 longest - len(forced),
                 sampling.temperature,
                 sampling.top_p,
-                derive_seed(self.seed, share.prompts[p].uid, sibling, share.step),
+                derive_seed(self.seed, request.prompts[p].uid, sibling, request.step),
                 caps,
             )
-            for p, sibling in share.siblings
+            for p, sibling in request.siblings
         ]
 
-    def _sampled(self, one: _UnderWay) -> Sampled:
-        mode = one.share.sampling.mode
+    def _sampled(self, one: _UnderWay) -> RolloutResult:
+        mode = one.request.sampling.mode
         forced = [self.control.id_of(mode)] if mode else []
         ids: list[np.ndarray] = []
         logprobs: list[np.ndarray] = []
@@ -331,7 +332,7 @@ class RolloutWorker:
             lengths[place] = len(forced) + len(sample.token_ids)
             modes[place] = MODES.index(self.control.mode_of(forced[0] if forced else int(sample.token_ids[0])))
             finishes[place] = 0 if sample.stopped else 2 if sample.aborted else 1
-        return Sampled(
+        return RolloutResult(
             lengths,
             np.concatenate(ids) if ids else np.empty(0, np.int32),
             np.concatenate(logprobs) if ids else np.empty(0, np.float32),

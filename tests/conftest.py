@@ -77,7 +77,7 @@ class Shared:
 
 @pytest.fixture(scope="session")
 def local_handle() -> type[LocalHandle]:
-    """`LocalHandle(body)` stands where the project expects a `rollout.sampler.Handle`."""
+    """`LocalHandle(body)` stands where the project expects a `rollout.base.handle.Handle`."""
     return LocalHandle
 
 

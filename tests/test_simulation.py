@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks._pipeline_measured import Library, fitted, line
 from benchmarks._pipeline_model import Batch, Costs, Engine, EngineCosts, Pipeline, Spread, _Share
-from conf.schema import OnPush
+from conf.schema import OnWeightSync
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Finish, Trajectory
 
@@ -56,7 +56,7 @@ def steady(step: float = 0.25, slots: int = 64, **others: float) -> EngineCosts:
 
 def test_constant_lengths_end_when_arithmetic_says() -> None:
     costs = EngineCosts((0.0, 0.5, 0.75), begin_s=0.125, prefill_s=0.25, end_s=0.0625)
-    engine, share = Engine(costs, OnPush.keep), share_of(0, 0, [10] * 5, [3] * 5)
+    engine, share = Engine(costs, OnWeightSync.keep), share_of(0, 0, [10] * 5, [3] * 5)
     engine.post(2.0, share)
     engine.run()
     pair = 10 * 0.75 + 2 * (0.125 + 3 * 0.25 + 0.0625)  # two side by side, twice, then one alone
@@ -66,14 +66,14 @@ def test_constant_lengths_end_when_arithmetic_says() -> None:
 
 
 def test_context_costs_what_all_tokens_before_cost() -> None:
-    engine, share = Engine(steady(0.0, context_s=1.0), OnPush.keep), share_of(0, 0, [4, 2], [5, 7])
+    engine, share = Engine(steady(0.0, context_s=1.0), OnWeightSync.keep), share_of(0, 0, [4, 2], [5, 7])
     engine.post(0.0, share)
     engine.run()
     assert share.end == (5 + 6 + 7 + 8) + (7 + 8)
     assert engine.most_context == 5 + 2 + 7 + 2
 
 
-def naive(costs: EngineCosts, on_push: OnPush, arrivals: list[tuple[float, _Share | int]]) -> list[float]:
+def naive(costs: EngineCosts, on_weight_sync: OnWeightSync, arrivals: list[tuple[float, _Share | int]]) -> list[float]:
     """The same engine, token by token; returns when each share ended."""
     inbox, waiting = deque(arrivals), []
     ends: dict[int, float] = {}
@@ -87,11 +87,11 @@ def naive(costs: EngineCosts, on_push: OnPush, arrivals: list[tuple[float, _Shar
             if isinstance(what, _Share):
                 left[what.batch] = len(what.lengths)
                 waiting += [(what, length, prompt) for length, prompt in zip(what.lengths, what.prompts, strict=True)]
-            elif on_push is OnPush.drain and running:
+            elif on_weight_sync is OnWeightSync.drain and running:
                 postponed.append(what)
             else:
                 now, version = now + costs.load_s, what
-                redo = sum(tokens for _, _, tokens in running) if on_push is OnPush.recompute else 0
+                redo = sum(tokens for _, _, tokens in running) if on_weight_sync is OnWeightSync.recompute else 0
         while postponed and not running:
             now, version = now + costs.load_s, postponed.pop(0)
         begun = prompts = 0
@@ -118,10 +118,10 @@ def naive(costs: EngineCosts, on_push: OnPush, arrivals: list[tuple[float, _Shar
                 ends[number] = now
 
 
-@pytest.mark.parametrize("on_push", list(OnPush))
+@pytest.mark.parametrize("on_weight_sync", list(OnWeightSync))
 @pytest.mark.parametrize("seed", range(25))
-def test_jumping_from_event_to_event_is_sampling_token_by_token(on_push: OnPush, seed: int) -> None:
-    rng = np.random.default_rng([seed, list(OnPush).index(on_push)])
+def test_jumping_from_event_to_event_is_sampling_token_by_token(on_weight_sync: OnWeightSync, seed: int) -> None:
+    rng = np.random.default_rng([seed, list(OnWeightSync).index(on_weight_sync)])
     slots = int(rng.integers(1, 6))
     costs = EngineCosts(
         (0.0, *np.sort(rng.random(slots)).tolist()),
@@ -143,8 +143,8 @@ def test_jumping_from_event_to_event_is_sampling_token_by_token(on_push: OnPush,
             time += 4 * rng.random()
             version += 1
             arrivals.append((time, int(version)))
-    wanted = naive(costs, on_push, arrivals)
-    engine = Engine(costs, on_push)
+    wanted = naive(costs, on_weight_sync, arrivals)
+    engine = Engine(costs, on_weight_sync)
     for arrival, what in arrivals:
         engine.run(until=arrival)  # as the driver does: told of the future bit by bit
         engine.post(arrival, what)
@@ -189,17 +189,17 @@ def test_a_straggler_holds_up_nobody_while_batches_are_asked_for_ahead() -> None
         assert steps[30].end - steps[10].end == pytest.approx(20 * 20 / (staleness + 1), rel=0.15)
 
 
-@pytest.mark.parametrize("on_push", list(OnPush))
+@pytest.mark.parametrize("on_weight_sync", list(OnWeightSync))
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("staleness", [0, 1, 2, 5])
 def test_the_staleness_bound_holds_and_every_sequence_is_sampled_once(
-    on_push: OnPush, workers: int, staleness: int
+    on_weight_sync: OnWeightSync, workers: int, staleness: int
 ) -> None:
     """Beginning and ending cost a second, all else nothing: the seconds of sampling count sequences."""
     engine = EngineCosts((1e-9,) * 6, begin_s=1.0, end_s=1.0, load_s=0.5)
     for learner in (7.0, 500.0):  # the engines, then the learner, is what others wait for
         costs = Costs(engine, lambda b: learner, publish_s=0.3, transfer_s=2.0, call_s=0.1)  # noqa: B023
-        steps = Pipeline(costs, workers, staleness, 50.0, on_push).simulate(ragged(staleness), 20)
+        steps = Pipeline(costs, workers, staleness, 50.0, on_weight_sync).simulate(ragged(staleness), 20)
         assert sum(step.sampled for step in steps) == pytest.approx(2 * 20 * 6 * 4, rel=1e-6)
         assert max(step.staleness for step in steps) <= staleness
         assert all(a.end == b.begin and a.seconds > 0 for a, b in itertools.pairwise(steps))
@@ -218,11 +218,11 @@ def test_pushes_stop_engines_more_the_more_is_done_with_what_runs() -> None:
     """Recomputing costs the tokens of running sequences again; draining leaves slots empty; keeping neither."""
     engine = steady(0.1, slots=5, prefill_s=0.02, load_s=0.01)
     seconds = {}
-    for on_push in OnPush:
-        steps = Pipeline(Costs(engine, lambda b: 0.5), 1, 2, 50.0, on_push).simulate(ragged(3), 30)
-        seconds[on_push] = steps[-3].end
-    assert seconds[OnPush.keep] < 0.95 * seconds[OnPush.recompute]
-    assert seconds[OnPush.keep] < 0.95 * seconds[OnPush.drain]
+    for on_weight_sync in OnWeightSync:
+        steps = Pipeline(Costs(engine, lambda b: 0.5), 1, 2, 50.0, on_weight_sync).simulate(ragged(3), 30)
+        seconds[on_weight_sync] = steps[-3].end
+    assert seconds[OnWeightSync.keep] < 0.95 * seconds[OnWeightSync.recompute]
+    assert seconds[OnWeightSync.keep] < 0.95 * seconds[OnWeightSync.drain]
 
 
 def test_more_slots_and_more_engines_help_until_the_longest_answer_is_left() -> None:
@@ -266,7 +266,7 @@ class _Recorder:
 def test_the_spread_is_the_samplers() -> None:
     rng = np.random.default_rng(5)
     recorders = [_Recorder() for _ in range(3)]
-    sampler, spread = Sampler(list(recorders), Sampling(1.0, 1.0, 40)), Spread(3, 40.0)
+    sampler, spread = Sampler(list(recorders), SamplingParams(1.0, 1.0, 40)), Spread(3, 40.0)
     numbers = iter(range(10**6))
     for number, batch in zip(range(6), ragged(1, prompts=11)):
         prompts = [

@@ -1,6 +1,7 @@
 """How well an update used its devices: tokens and FLOPs a second, utilization, the quality of its packing.
 
-In: the batches of an update, the model's shape, seconds. Out: `Effort`. Must not know: engines, where time was taken.
+In: the batches of an update, the model's shape, seconds. Out: `Efficiency`. Must not know: engines, where time was
+taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from learner.data.shared_prefix import repeated
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class Efficiency:
     """Of one update. A rank is a device. None: not known."""
 
     tokens_per_s: float  # of one rank; prompts count, padding does not
@@ -27,7 +28,7 @@ class Effort:
     imbalance: float  # cost of the costliest rank over the mean one
 
 
-def effort(
+def efficiency(
     batches: list[TrainBatch],
     shape: Shape | None,
     ranks: int,
@@ -37,7 +38,7 @@ def effort(
     checkpointing: bool = False,
     peak: float | None = None,
     shared: bool = True,
-) -> Effort:
+) -> Efficiency:
     """Of an update over `batches` that took `seconds` on `ranks` devices.
 
     scored: passes without gradient over each of the batches (reference, old log-probs), none when empty; peak: FLOP/s
@@ -59,7 +60,7 @@ def effort(
         ]
         model, hardware = (sum(flops) / seconds / ranks for flops in zip(*((w.model, w.hardware) for w in done)))
         speed = model / 1e12
-    return Effort(
+    return Efficiency(
         tokens_per_s=tokens / seconds / ranks,
         tflops=speed,
         mfu=model / peak if model and peak else None,

@@ -15,7 +15,7 @@ from torch import Tensor
 from conf.schema import AlgorithmConf
 from learner.data.batch import MicroBatch
 from learner.loss.surrogate import TokenLosses, importance_weights
-from learner.metrics.nonfinite import Watch
+from learner.metrics.nonfinite import NonfiniteWatch
 from learner.metrics.report import StepReport
 
 SUMMED = ("count", "loss_control", "loss_response", "loss_kl", "loss_think", "loss_short", "entropy", "kl", "outside",
@@ -25,7 +25,7 @@ LARGEST = ("mismatch", "importance")
 NEAR = (0.9, 1.1)  # ratios outside are counted
 
 
-class Sums:
+class LossMetrics:
     def __init__(self, conf: AlgorithmConf, steps: list[tuple[MicroBatch, ...]]):
         """steps: what this rank answers for in the number of tokens."""
         self.conf = conf
@@ -86,7 +86,7 @@ class Sums:
         self.sums = sums_here if self.sums is None else self.sums + sums_here
         self.largest = largest_here if self.largest is None else torch.maximum(self.largest, largest_here)
 
-    def report(self, watch: Watch, **known: Any) -> StepReport:
+    def report(self, watch: NonfiniteWatch, **known: Any) -> StepReport:
         """A collective call, after at least one `add` on every rank."""
         assert self.sums is not None and self.largest is not None
         sums = torch.cat([self.sums, self.sums.new_tensor([self.tokens, *watch.squares()])])

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from learner.data.batch import MicroBatch
-from learner.metrics.offender import MOST, Offender, offenders
+from learner.metrics.offender import MOST, NonfiniteSequence, nonfinite
 
 
-class Watch:
+class NonfiniteWatch:
     """`take` each micro-batch before its backward pass; `step` after each optimizer step."""
 
     def __init__(self, rank: int, scale: float):
         """scale: what gradients are multiplied with before they come here (DeepSpeed averages over ranks)."""
         self.rank, self.scale = rank, scale
-        self.kept: list[Offender] = []  # of skipped optimizer steps
+        self.kept: list[NonfiniteSequence] = []  # of skipped optimizer steps
         self._squares: list[Tensor] = []  # [control, response] of each micro-batch
         self._seen: list[tuple[MicroBatch, Tensor, str]] = []  # of this optimizer step: bool[N], where not finite
         self._mb: MicroBatch | None = None
@@ -54,14 +54,14 @@ class Watch:
         seen, self._seen = self._seen, []
         if applied:
             return
-        found: list[Offender] = []
+        found: list[NonfiniteSequence] = []
         for mb, bad, reason in seen:
             known = {one.token_ids.tobytes() for one in found}
-            here = offenders(mb, bad.cpu().numpy(), reason, update, self.rank)
+            here = nonfinite(mb, bad.cpu().numpy(), reason, update, self.rank)
             found += [one for one in here if one.token_ids.tobytes() not in known]
         if not found and self.rank == 0:
             for mb in batch:
-                found += offenders(mb, np.ones(len(mb.token_ids), bool), "step", update, self.rank)
+                found += nonfinite(mb, np.ones(len(mb.token_ids), bool), "step", update, self.rank)
         self.kept += found[:MOST]
 
     def squares(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Sequences whose loss or gradient was not finite.
 
-In: a micro-batch and what was computed for it. Out: `Offender`s, small enough to travel to whoever writes them down.
-Must not know: files, optimizers.
+In: a micro-batch and what was computed for it. Out: `NonfiniteSequence`s, small enough to travel to whoever writes
+them down. Must not know: files, optimizers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST = 16  # offenders kept of an update on one rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Offender:
+class NonfiniteSequence:
     """A sequence with what it was given, for `bad_steps.jsonl`."""
 
     update: int  # optimizer step, counted from the start of training
@@ -28,7 +28,7 @@ class Offender:
     smallest_logprob: float  # of its response tokens under the sampler, nats
 
 
-def offenders(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: int) -> list[Offender]:
+def nonfinite(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: int) -> list[NonfiniteSequence]:
     """The sequences of a micro-batch that hold a token where `bad`, bool[N], is set."""
     found, start = [], 0
     for length in mb.lengths:
@@ -39,7 +39,7 @@ def offenders(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: i
             first = int(at[0]) if len(at) else 0
             behavior = mb.behavior_logprobs[here][at]
             found.append(
-                Offender(
+                NonfiniteSequence(
                     update=update,
                     rank=rank,
                     reason=reason,

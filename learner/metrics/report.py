@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from learner.metrics.efficiency import Effort
-from learner.metrics.offender import Offender
+from learner.metrics.efficiency import Efficiency
+from learner.metrics.offender import NonfiniteSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class StepReport:
     seconds: float
     lr: float
     bad_in_a_row: int = 0  # optimizer steps skipped without one applied in between, this update's last ones included
-    offenders: tuple[Offender, ...] = ()  # sequences of skipped optimizer steps, of all ranks
+    nonfinite: tuple[NonfiniteSequence, ...] = ()  # sequences of skipped optimizer steps, of all ranks
     memory: Mapping[str, float] | None = None  # GiB at the highest, of any rank, by phase: score, learn, step
     peak: float | None = None  # FLOP/s that a rank's device can do at most, where that is known
-    effort: Effort | None = None  # tokens and FLOPs a second, utilization, packing
+    efficiency: Efficiency | None = None  # tokens and FLOPs a second, utilization, packing
     loss: float = float("nan")
     loss_control: float = float("nan")  # of the t = 0 tokens
     loss_response: float = float("nan")

@@ -44,7 +44,7 @@ class Layout:
         exchange: Exchange | None = None,
         origins: np.ndarray | None = None,
     ):
-        """origins: see `learner.data.shared_prefix`; None, and always under sequence parallelism: every token is computed."""
+        """origins: see `learner.data.shared_prefix`; None (always under sequence parallelism): all are computed."""
         if sum(lengths) % parts:
             raise ValueError(f"a row of {sum(lengths)} tokens cannot be divided over {parts} ranks: pad it")
         self.lengths, self.part, self.parts, self.exchange = lengths, part, parts, exchange
@@ -91,8 +91,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, heads, N, D], key/value [1, kv_heads, N, D] -> [1, N, heads, D].
 
-    Raises ValueError without a layout (a caller that bypassed `learner.model.policy.Policy`), for another batch size than 1,
-    a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
+    Raises ValueError without a layout (a caller that bypassed `learner.model.policy.Policy`), for another batch size
+    than 1, a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
     """
     if layout is None:
         raise ValueError(

@@ -26,7 +26,8 @@ RECORD = "lora.json"  # in a checkpoint's
 def attach(causal_lm: Any, conf: LoraConf) -> None:
     """Put adapters into the model, in float32, and freeze all else. B is zero: the model is still what it was.
 
-    Raises BadInput for a target that is no linear layer, or is the output head (`learner.model.logprob` reads its weight).
+    Raises BadInput for a target that is no linear layer, or is the output head (`learner.model.logprob` reads its
+    weight).
     """
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer

@@ -2,8 +2,8 @@
 
 In: a policy as loaded, before anything wraps or splits it. Out: nothing, or BadInput that names what differs. A few
 random sequences of different lengths lie in one row; the same module then takes each alone, with eager attention. What
-a model does beyond plain attention over one sequence and a linear head shows here, known to `learner.model.support` or not.
-Draws from a generator of its own. Must not know: DeepSpeed, batches, commands.
+a model does beyond plain attention over one sequence and a linear head shows here, known to `learner.model.support` or
+not. Draws from a generator of its own. Must not know: DeepSpeed, batches, commands.
 """
 
 from __future__ import annotations

@@ -49,7 +49,9 @@ def locked_in_turn(path: Path, what: str) -> Iterator[None]:
                 break
             except Taken as error:
                 if time.monotonic() > deadline:
-                    raise WaitedTooLong(f"waited {LONGEST_S:g} s for {what} ({error}) to end; see {path}") from error
+                    raise WaitedTooLong(
+                        f"timed out after {LONGEST_S:g} s waiting for {what} ({error}) to end; see {path}"
+                    ) from error
             time.sleep(0.2)
         yield
 

@@ -1,6 +1,6 @@
 """Plans of placement carried out on Ray, and everything taken down again.
 
-In: configuration. Out: `Handle`s of rollout workers, reward actors and learner ranks. Must not know: what the actors
+In: configuration. Out: `RayHandle`s of rollout workers, reward actors and learner ranks. Must not know: what the actors
 do, why they sit where they sit (`orchestrator.cluster.placement`).
 """
 
@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
 from orchestrator.base.errors import ActorDied, WaitedTooLong
-from orchestrator.cluster.handles import Future, Handle, wait_all
+from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
 from orchestrator.cluster.placement import Plan, Role, Seat, plan
 from orchestrator.cluster.ray_connection import connect, disconnect
 from rollout.base.errors import BadInput
@@ -29,7 +29,7 @@ CALLS_AT_ONCE, OTHER_CALLS = 64, 16
 # Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
 # worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
 # they grade is sampled, however early they were asked for.
-THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("judge_share", 1)}
+THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("judge_request", 1)}
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class _Site:
 
     plan: Plan
     group: PlacementGroup
-    seated: dict[Role, list[Handle]] = field(default_factory=dict)
+    seated: dict[Role, list[RayHandle]] = field(default_factory=dict)
 
 
 class Cluster:
@@ -89,9 +89,9 @@ class Cluster:
         """BadInput, before a long warm-up, when the whole run will not fit next to each other."""
         self._refuse_impossible(plan(self.conf.placement, rollout, learner, reward))
 
-    def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[Handle]:
+    def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         """Threaded actors: up to CALLS_AT_ONCE calls of `sample`, and others, run side by side, in no order. With
-        cluster.placement=shared the learner ranks are placed before them."""
+        cluster.placement=colocated the learner ranks are placed before them."""
         site = self._site(Role.rollout, plan(self.conf.placement, rollout=conf))
         every = {
             "max_concurrency": OTHER_CALLS,
@@ -100,17 +100,17 @@ class Cluster:
         }
         return self._seat(site, Role.rollout, body, [arguments] * conf.workers, conf.timeout_s, conf.threads, every)
 
-    def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[Handle]:
+    def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[RayHandle]:
         site = self._site(Role.learner, plan(self.conf.placement, learner=conf))
         return self._seat(site, Role.learner, body, arguments, conf.timeout_s, conf.threads)
 
-    def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[Handle]:
+    def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         site = self._site(Role.reward, plan(self.conf.placement, reward=conf))
         return self._seat(
             site, Role.reward, body, [arguments] * conf.workers, 3600.0, options={"allow_out_of_order_execution": True}
         )
 
-    def release(self, handles: list[Handle]) -> None:
+    def release(self, handles: list[RayHandle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""
         for site in list(self._sites):
             for role in [role for role, seated in site.seated.items() if seated is handles]:
@@ -135,7 +135,8 @@ class Cluster:
                 f"{len(seats)} {role.value}s ({_readable(seats[0])} each)" for role, seats in wanted.seats.items()
             )
             raise WaitedTooLong(
-                f"the driver waited {self.conf.start_timeout_s:g} s for a place for {listed}: the cluster is busy; "
+                f"the driver timed out after {self.conf.start_timeout_s:g} s waiting for a place for {listed}: the "
+                f"cluster is busy; "
                 f"free it, or lower {' or '.join(role.key for role in wanted.seats)}"
             )
         self._sites.append(_Site(wanted, group))
@@ -150,7 +151,7 @@ class Cluster:
         timeout_s: float,
         threads: int | None = None,
         options: dict[str, Any] | None = None,
-    ) -> list[Handle]:
+    ) -> list[RayHandle]:
         method, threads_of_it = THREADS.get(role, ("", 0))
         remote: Any = ray.remote(concurrency_groups={method: threads_of_it}) if method else ray.remote
         actor_class = remote(body)
@@ -168,7 +169,7 @@ class Cluster:
                 runtime_env={"env_vars": environment} if environment else None,
                 **(options or {}),
             ).remote(*args)
-            handles.append(Handle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
+            handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
         return handles
 
     def _gpus_of(self, site: _Site, seat: Seat) -> dict[str, str]:
@@ -208,7 +209,7 @@ def _own_gpus(_: Any) -> list[str]:
     return list(ray.get_runtime_context().get_accelerator_ids()["GPU"])
 
 
-def _end(handles: list[Handle]) -> None:
+def _end(handles: list[RayHandle]) -> None:
     closing = [handle.call("close").ref for handle in handles]
     ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)  # ended either way; the work is done or lost
     for handle in handles:
@@ -235,9 +236,9 @@ def listening_on(port: int | None) -> Iterator[None]:
         ) from error
 
 
-def started(handles: list[Handle], method: str, timeout_s: float, *args: Any) -> list[Any]:
+def started(handles: list[RayHandle], method: str, timeout_s: float, *args: Any) -> list[Any]:
     """Call `method` on all at once and wait: for actors that take long to come up."""
-    futures: list[Future] = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
+    futures: list[RayFuture] = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
     return wait_all(futures)
 
 

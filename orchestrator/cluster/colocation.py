@@ -23,8 +23,8 @@ from typing import Any
 
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.base.interrupt import held
-from orchestrator.cluster.handles import Handle, wait_all
-from rollout.base.gpu_sharing import Turns
+from orchestrator.cluster.handles import RayHandle, wait_all
+from rollout.base.gpu_sharing import GpuSharing
 
 WaitAll = Callable[[list[Any]], list[Any]]
 
@@ -35,11 +35,11 @@ class Holder(Enum):
     learning = "learning"
 
 
-class SharedTurns(Turns):
+class Colocation(GpuSharing):
     """Begins with both apart: samplers asleep with their weights kept, learner awake (see `begin`)."""
 
     def __init__(
-        self, workers: Sequence[Handle], ranks: Sequence[Handle], timeout_s: float, wait_all: WaitAll = wait_all
+        self, workers: Sequence[RayHandle], ranks: Sequence[RayHandle], timeout_s: float, wait_all: WaitAll = wait_all
     ):
         """timeout_s: for each side to leave or to take the GPUs."""
         self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
@@ -57,7 +57,7 @@ class SharedTurns(Turns):
         if self.stale:
             raise RuntimeError("the learner's weights have changed since the last push: push them before sampling")
         kept = self.holder is Holder.learning
-        self._ask(self.ranks, "rest", "all", why="before the samplers can sample")
+        self._ask(self.ranks, "offload", "all", why="before the samplers can sample")
         self._ask(self.workers, "wake", None if kept else ["kv_cache"], why="to sample")
         self.holder = Holder.sampling
 
@@ -66,7 +66,7 @@ class SharedTurns(Turns):
         if self.holder is not Holder.pushing:
             if self.holder is Holder.sampling:
                 self._ask(self.workers, "sleep", False, why="before weights can be pushed")
-            self._ask(self.ranks, "rest", "optimizer", why="before weights can be pushed")
+            self._ask(self.ranks, "offload", "optimizer", why="before weights can be pushed")
             self._ask(self.workers, "wake", ["weights"], why="to take weights")
             self.holder = Holder.pushing
         self.stale = False
@@ -75,15 +75,16 @@ class SharedTurns(Turns):
     def learning(self, changes: bool) -> None:
         if self.holder is not Holder.learning:
             self._ask(self.workers, "sleep", not changes, why="before the learner can work")
-            self._ask(self.ranks, "wake", why="to learn")
+            self._ask(self.ranks, "reload", why="to learn")
             self.holder = Holder.learning
         self.stale = self.stale or changes
 
-    def _ask(self, whom: Sequence[Handle], method: str, *args: Any, why: str) -> None:
+    def _ask(self, whom: Sequence[RayHandle], method: str, *args: Any, why: str) -> None:
         try:
             self.wait_all([one.call(method, *args, timeout_s=self.timeout_s) for one in whom])
         except WaitedTooLong as error:
             raise WaitedTooLong(
                 f"{why}, {'samplers' if whom is self.workers else 'learner ranks'} had {self.timeout_s:g} s "
-                f"(cluster.turn_timeout_s) to {'leave' if method in ('sleep', 'rest') else 'take'} their GPUs: {error}"
+                f"(cluster.colocation_timeout_s) to {'leave' if method in ('sleep', 'offload') else 'take'} their "
+                f"GPUs: {error}"
             ) from error

@@ -1,6 +1,6 @@
 """Calls to actors, and the only `ray.get` of the project: every wait has a time-out that names who waited for whom.
 
-In: Ray actors. Out: `Handle`s and `Future`s, which the other rooms use without knowing Ray.
+In: Ray actors. Out: `RayHandle`s and `RayFuture`s, which the other rooms use without knowing Ray.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from orchestrator.base.interrupt import waiting_here
 from rollout.base.errors import BadInput
 
 
-class Future:
-    """The answer of one call. Pass it to another `Handle.call` as an argument: the value goes there, not through
+class RayFuture:
+    """The answer of one call. Pass it to another `RayHandle.call` as an argument: the value goes there, not through
     here."""
 
     def __init__(self, ref: Any, what: str, timeout_s: float):
@@ -30,7 +30,7 @@ class Future:
             with waiting_here():
                 return ray.get(self.ref, timeout=self.timeout_s)
         except exceptions.GetTimeoutError as error:
-            raise WaitedTooLong(f"the driver waited {self.timeout_s:g} s for {self.what}, in vain") from error
+            raise WaitedTooLong(f"the driver timed out after {self.timeout_s:g} s waiting for {self.what}") from error
         except exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             cause.add_note(f"in {self.what}; its traceback: {error}")
@@ -71,24 +71,24 @@ def _cause_of_death(error: Exception) -> str:
     return text.partition("exit detail: ")[2].partition(" Some common causes")[0] or text[:300]
 
 
-class Handle:
+class RayHandle:
     """One actor, by name. Calls to it are served in order; those to a threaded one in none."""
 
     def __init__(self, actor: Any, name: str, timeout_s: float, own: Collection[str] = ()):
         """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name."""
         self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
 
-    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> RayFuture:
         """Ask for `method(*args)` there; returns at once."""
-        values = [arg.ref if isinstance(arg, Future) else arg for arg in args]
+        values = [arg.ref if isinstance(arg, RayFuture) else arg for arg in args]
         ask = getattr(self.actor, method)
         if method in self.own:
             ask = ask.options(concurrency_group=method)
         ref = ask.remote(*values)
-        return Future(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
+        return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
 
 
-def wait_all(futures: list[Future]) -> list[Any]:
+def wait_all(futures: list[RayFuture]) -> list[Any]:
     """Values in order; the first failure among them is raised as soon as it is known."""
     pending = {future.ref: future for future in futures}
     budget = max((future.timeout_s for future in futures), default=0.0)
@@ -97,6 +97,6 @@ def wait_all(futures: list[Future]) -> list[Any]:
             done, _ = ray.wait(list(pending), num_returns=1, timeout=budget)
         if not done:
             names = ", ".join(future.what for future in pending.values())
-            raise WaitedTooLong(f"the driver waited {budget:g} s for {names}, in vain")
+            raise WaitedTooLong(f"the driver timed out after {budget:g} s waiting for {names}")
         pending.pop(done[0]).wait()
     return [future.wait() for future in futures]

@@ -1,7 +1,7 @@
 """Where the newest weights are posted, for rollout workers that start again in the middle of a run.
 
-In: every push's `Weights` in the object store. Out: `Current`, which a worker asks when it starts; the weights go from
-the object store to it, not through here. Must not know: what weights are, who trains.
+In: every push's `Weights` in the object store. Out: `FetchLatest`, which a worker asks when it starts; the weights go
+from the object store to it, not through here. Must not know: what weights are, who trains.
 
 A worker that asks waits for no push: one that is not yet there it will be given, like all others. The board itself is
 one small actor beside the driver; it is not started again, since it would come back empty: a worker that asks then
@@ -19,28 +19,28 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.base.errors import ActorDied
-from orchestrator.cluster.handles import Future, Handle
+from orchestrator.cluster.handles import RayFuture, RayHandle
 
 NAME = "weights board"
 
 
-class Board:
+class LatestWeights:
     """The driver's side. Needs Ray (an entered `Cluster`)."""
 
     def __init__(self, timeout_s: float = 600.0):
         """timeout_s: how long a worker waits for the weights to come over from another host."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = f"{NAME} {secrets.token_hex(8)}"
-        self._actor = ray.remote(_Board).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
-        self.current = Current(name, timeout_s)
+        self._actor = ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
+        self.current = FetchLatest(name, timeout_s)
 
-    def post(self, version: int, weights: Future) -> None:
-        """The `Weights` of this version will be in the object store: `Learner(post=board.post)`."""
+    def post(self, version: int, weights: RayFuture) -> None:
+        """The `Weights` of this version will be in the object store: `Learner(post=latest_weights.post)`."""
         self._actor.post.remote(version, [weights.ref])
 
 
 @dataclass(frozen=True)
-class Current:
+class FetchLatest:
     """A worker's side: calling it gives the newest `Weights` that are in the object store; None before the first.
 
     It knows the board by name: with a reference to it in its arguments, Ray may be unable to start a worker again.
@@ -51,17 +51,17 @@ class Current:
 
     def __call__(self) -> Any:
         try:
-            board = ray.get_actor(self.name)
+            latest_weights = ray.get_actor(self.name)
         except ValueError as error:
             raise ActorDied(f"the {NAME} is no more, and with it the current weights") from error
-        found = Handle(board, NAME, self.timeout_s).call("newest").wait()
+        found = RayHandle(latest_weights, NAME, self.timeout_s).call("newest").wait()
         if found is None:
             return None
         version, ref = found
-        return Future(ref, f"the weights of version {version} on the {NAME}", self.timeout_s).wait()
+        return RayFuture(ref, f"the weights of version {version} on the {NAME}", self.timeout_s).wait()
 
 
-class _Board:
+class _LatestWeights:
     """Holds references: to the newest weights that are there, and to those that are being pushed."""
 
     def __init__(self) -> None:

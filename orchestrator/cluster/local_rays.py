@@ -1,6 +1,6 @@
 """The Rays on this host: whose they are, and whether another can start beside them.
 
-In: /proc, Ray's temporary folder, environment variables. Out: `RayHere`s, the address that "auto" means, `BadInput`
+In: /proc, Ray's temporary folder, environment variables. Out: `LocalRay`s, the address that "auto" means, `BadInput`
 where Ray cannot start. Must not know: actors. Standard library only: `thinkless doctor` reads it, too.
 """
 
@@ -22,7 +22,7 @@ NOT_PRIVATE = "leave RAY_ADDRESS and cluster.address out for a private Ray"
 
 
 @dataclass(frozen=True, slots=True)
-class RayHere:
+class LocalRay:
     """A Ray that this host is part of."""
 
     pid: int  # of its raylet
@@ -33,7 +33,7 @@ class RayHere:
     agent_port: int | None  # where it takes jobs: two Rays on a host cannot have the same
 
 
-def rays_here() -> list[RayHere]:
+def local_rays() -> list[LocalRay]:
     """All that can be seen in this network, by their raylets."""
     found, network = [], os.readlink("/proc/self/ns/net")
     for entry in Path("/proc").iterdir():
@@ -54,7 +54,7 @@ def rays_here() -> list[RayHere]:
         run = re.search(rf'"{PRIVATE}": ?"(\d+)"', line)
         if address:
             found.append(
-                RayHere(
+                LocalRay(
                     int(entry.name),
                     _name(owner),
                     address[1],
@@ -69,7 +69,7 @@ def rays_here() -> list[RayHere]:
 def auto_address() -> str:
     """The head that "auto" means: one on this host that is no run's private Ray. Raises BadInput when there is none,
     or when it is open which."""
-    seen = rays_here()
+    seen = local_rays()
     heads = sorted({one.address for one in seen if one.run is None})
     started_last = temporary_folder() / "ray" / "ray_current_cluster"
     noted = started_last.read_text().strip() if started_last.is_file() else None
@@ -90,7 +90,7 @@ def auto_address() -> str:
 def refuse_private(address: str) -> None:
     """BadInput when `address` is that of a run's private Ray on this host: Ray would try for half a minute."""
     host, _, port = address.rpartition(":")
-    for one in rays_here():
+    for one in local_rays():
         if one.run and (one.address == address or (host in LOCAL and one.address.rpartition(":")[2] == port)):
             raise BadInput(
                 f"Ray at {address} is the private one of another run (process {one.run}), which takes nobody else: "

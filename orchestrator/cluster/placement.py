@@ -85,7 +85,7 @@ def plan(
     it)."""
     bundles: list[Bundle] = []
     seats: dict[Role, tuple[Seat, ...]] = {}
-    if placement is Placement.shared and rollout is not None and learner is not None:
+    if placement is Placement.colocated and rollout is not None and learner is not None:
         _together(bundles, seats, rollout, learner)
     else:
         if rollout is not None:

@@ -72,11 +72,6 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(guarded(lambda: run(name, rest)))
 
 
-def module_main(name: str) -> None:
-    """Entry point of `python -m orchestrator.<name>`."""
-    sys.exit(guarded(lambda: run(name, sys.argv[1:])))
-
-
 def run(name: str, arguments: list[str]) -> None:
     """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds."""
     if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
@@ -100,7 +95,7 @@ def run(name: str, arguments: list[str]) -> None:
 
         replay.main(arguments)
     elif name == "report":
-        from orchestrator.report import __main__ as report
+        from orchestrator.commands import report
 
         report.main(arguments)
     elif any(argument in ("-h", "--help") for argument in arguments):
@@ -137,7 +132,7 @@ def _train(name: str, arguments: list[str]) -> None:
 
     def body(conf: Config, resume: Path | None = None) -> None:
         with waiting(LIBRARIES):
-            from orchestrator import train
+            from orchestrator.commands import train
         from orchestrator.tracking.results import result_lines, serving_lines
 
         folder = train.command(conf, name, resume)

@@ -23,7 +23,13 @@ from pathlib import Path
 from conf.errors import BadConfig
 from conf.shell import program
 from orchestrator.base.waiting import waiting
-from orchestrator.cluster.local_rays import NOT_PRIVATE, auto_address, rays_here, refuse_private, refuse_unusable_folder
+from orchestrator.cluster.local_rays import (
+    NOT_PRIVATE,
+    auto_address,
+    local_rays,
+    refuse_private,
+    refuse_unusable_folder,
+)
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
 
@@ -179,7 +185,7 @@ def ray_folder() -> Iterator[Finding]:
 
 def other_rays() -> Iterator[Finding]:
     """Beside another Ray a run starts as ever; a head that is started needs ports of its own."""
-    for ray in rays_here():
+    for ray in local_rays():
         whose = f"the private Ray of a run (process {ray.run})" if ray.run else "a Ray"
         jobs = f", takes jobs at port {ray.agent_port}" if ray.agent_port else ""
         yield Level.note, f"{whose} of {ray.user} runs here: {ray.address}, process {ray.pid}{jobs}"
@@ -262,9 +268,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-if __name__ == "__main__":
-    from orchestrator.commands.cli import module_main
-
-    module_main("doctor")

@@ -6,11 +6,6 @@ evaluate-<data>-<time>.json. Must not know: learners.
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # the settings are checked before anything heavy is imported
-    from orchestrator.commands.cli import module_main
-
-    module_main("evaluate")
-
 import functools
 import json
 import os
@@ -31,12 +26,12 @@ from orchestrator.commands.problems import load_all_problems
 from orchestrator.tracking.summary import interval, over_the_mix
 from orchestrator.training.evaluation import evaluate_modes, protocol
 from orchestrator.training.unjudged import Unjudged
-from reward.grader import Panel
-from reward.worker import Judge
+from reward.grader import Grader
+from reward.worker import RewardWorker
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.worker import RolloutWorker
 
@@ -70,16 +65,16 @@ def command(conf: Config, target: Path | None = None) -> None:
     with Cluster(conf.cluster) as cluster:
         arguments = [conf.rollout, conf.model, path, control, conf.run.seed]
         workers = cluster.rollout_workers(conf.rollout, RolloutWorker, arguments)
-        actors = cluster.reward_actors(conf.reward, Judge, [conf.reward, path, control, conf.model])
+        actors = cluster.reward_actors(conf.reward, RewardWorker, [conf.reward, path, control, conf.model])
         try:
             with waiting("loading the vLLM engines"):
                 started([*workers, *actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
-        sampler = Sampler(workers, Sampling(conf.evaluate.temperature, conf.evaluate.top_p, length))
+        sampler = Sampler(workers, SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length))
         unjudged = Unjudged(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
         measured = evaluate_modes(
-            "evaluation", sampler, Panel(actors, conf.reward), prompts, conf.evaluate, length, unjudged, 0,
+            "evaluation", sampler, Grader(actors, conf.reward), prompts, conf.evaluate, length, unjudged, 0,
             conf.tracker.console,
         )  # fmt: skip
     if unjudged.first and not any(cell["n"] for cells in measured.values() for cell in cells.values()):

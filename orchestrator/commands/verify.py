@@ -3,9 +3,10 @@
 In: JSON lines (standard input or files). Out: one JSON line each, in order, as soon as its verdict and those before it
 are there. Must not know: how answers are graded, models, Ray, Hydra.
 
-Who waits for whom: this process waits for input and for ended checks at the same time (`Judge.settle`). A plain answer
-is settled at once. Any other waits in the window for its check, and what comes after it waits there, too: that keeps
-the order, and the other processes busy. A full window stops the reading; so does a reader of ours that does not read.
+Who waits for whom: this process waits for input and for ended checks at the same time (`RewardWorker.settle`). A plain
+answer is settled at once. Any other waits in the window for its check, and what comes after it waits there, too: that
+keeps the order, and the other processes busy. A full window stops the reading; so does a reader of ours that does not
+read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
 from orchestrator.commands.verify_io import Unreadable, error_line, read_case, verdict_line
 from reward.verdict import Verdict
-from reward.worker import Judge, Pending
+from reward.worker import Pending, RewardWorker
 from rollout.base.errors import BadInput
 from rollout.trajectory import Finish
 
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> None:
         processes=options.processes, timeout_s=options.timeout, memory_mib=options.memory_mib, strict=options.strict
     )
     try:
-        with Judge(conf, needs_mode=False) as judge, _output(options.output, options.files) as out:
+        with RewardWorker(conf, needs_mode=False) as judge, _output(options.output, options.files) as out:
             stream = Stream(judge, out, _counter(options.progress))
             with contextlib.closing(stream):
                 for name in options.files:
@@ -107,7 +108,7 @@ def main(arguments: list[str]) -> None:
 class Stream:
     """Lines in, verdicts out. Close it: that removes the bar."""
 
-    def __init__(self, judge: Judge, out: FileIO, counter: Any = None) -> None:
+    def __init__(self, judge: RewardWorker, out: FileIO, counter: Any = None) -> None:
         """counter: `orchestrator.tracking.console.Counter`, or None."""
         self.judge, self.out, self.counter = judge, out, counter
         self.lines = self.unreadable = 0
@@ -304,9 +305,3 @@ def _output(path: str | None, files: list[str]) -> Iterator[FileIO]:
                 raise BadInput(f"--output {path} would overwrite the cases")
     with FileIO(1, "w", closefd=False) if path is None else FileIO(path, "w") as file:
         yield file
-
-
-if __name__ == "__main__":
-    from orchestrator.commands.cli import module_main
-
-    module_main("verify")

@@ -9,11 +9,6 @@ to the same weights. Processes that want the same warm-up at the same time make 
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # the settings are checked before anything heavy is imported
-    from orchestrator.commands.cli import module_main
-
-    module_main("warmup")
-
 import hashlib
 import json
 import os

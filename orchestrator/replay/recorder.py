@@ -1,8 +1,8 @@
 """Records steps whole (`run.record`), so that they can be run again (`orchestrator.replay.replay`).
 
 In: each step's trajectories, groups, report and metrics; a learner that saves and exports itself. Out: folders
-`recorded/step_000012` (`orchestrator.replay.step_format`), written beside and renamed, so that one that exists is complete. Must
-not know: Ray, how a step is run again.
+`recorded/step_000012` (`orchestrator.replay.step_format`), written beside and renamed, so that one that exists is
+complete. Must not know: Ray, how a step is run again.
 
 The learner's state is saved when the step before has ended, and so are the weights: those of every version that the
 run's staleness allows to sample for a recorded step, until the step tells which did.
@@ -36,7 +36,7 @@ from orchestrator.replay.step_format import (
     write,
 )
 from orchestrator.tracking.metrics import Record
-from orchestrator.training.dynamic_sampling import Filled
+from reward.group import StepGroups
 from rollout.mode import ControlTokens
 from rollout.trajectory import Trajectory
 
@@ -78,7 +78,7 @@ class Recorder:
         self,
         step: int,
         trajectories: Sequence[Trajectory],
-        filled: Filled,
+        filled: StepGroups,
         report: StepReport | None,
         metrics: Record,
     ) -> None:
@@ -118,7 +118,7 @@ class Recorder:
         step: int,
         partial: Path,
         trajectories: Sequence[Trajectory],
-        filled: Filled,
+        filled: StepGroups,
         report: StepReport | None,
         metrics: Record,
     ) -> None:

@@ -158,7 +158,7 @@ def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
 
 def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster, started
-    from rollout.request import Sampling
+    from rollout.request import SamplingParams
     from rollout.sampler import Sampler
     from rollout.worker import RolloutWorker
 
@@ -175,7 +175,7 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
         )
     refuse_damage(asked.folder, lambda name: name.startswith(f"{MODELS}/"))
     rollout = conf.rollout
-    sampling = Sampling.training(rollout)
+    sampling = SamplingParams.training(rollout)
     outcome = Outcome(seconds=[0.0] * asked.repeat)
     pairs: list[tuple[Trajectory, Trajectory | None]] = []
     with Cluster(conf.cluster) as cluster:
@@ -336,9 +336,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value.value if isinstance(value, Enum) else value
-
-
-if __name__ == "__main__":
-    from orchestrator.commands.cli import module_main
-
-    module_main("replay")

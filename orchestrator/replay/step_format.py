@@ -31,9 +31,10 @@ from typing import Any
 
 import numpy as np
 
-from learner.metrics.efficiency import Effort
-from learner.metrics.offender import Offender
+from learner.metrics.efficiency import Efficiency
+from learner.metrics.offender import NonfiniteSequence
 from learner.metrics.report import StepReport
+from orchestrator.tracking.metrics import under_todays_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
@@ -41,9 +42,10 @@ from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
-FOLDER, FORMAT = "recorded", 2
+FOLDER, FORMAT, READABLE = "recorded", 2, (1, 2)
 FACTS, CONFIG, STATE, MODELS = "record.json", "config.yaml", "state", "models"
 ABOUT_PROMPT = ("uid", "problem", "answer", "source", "level", "all_answers")
+FORMER_FIELDS = {"effort": "efficiency", "offenders": "nonfinite"}  # of report.json
 ABOUT_STEP = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
 
 
@@ -137,8 +139,8 @@ def write(folder: Path, recorded: RecordedStep) -> None:
 def read(folder: Path) -> RecordedStep:
     """The step that `write` wrote there. Raises BadInput when a file of it is missing or not as it was written."""
     facts = _load(folder / FACTS)
-    if facts.get("format") != FORMAT:
-        raise BadInput(f"{folder / FACTS}: format {facts.get('format')} is not {FORMAT}: another version recorded it")
+    if facts.get("format") not in READABLE:
+        raise BadInput(f"{folder / FACTS}: format {facts.get('format')} is none of {READABLE}: record the step again")
     refuse_damage(folder, lambda name: "/" not in name)
     with np.load(folder / "arrays.npz") as file:
         arrays = dict(file)
@@ -165,7 +167,7 @@ def read(folder: Path) -> RecordedStep:
             tuple(trajectories[place] for place in line["trajectories"]),
             tuple(map(_verdict, line["verdicts"])),
             of_group,
-            tuple(map(_verdict, line["failed"])),
+            _failed(line),
         )
         for line, of_group in zip(lines, rewards, strict=True)
     )
@@ -177,7 +179,7 @@ def read(folder: Path) -> RecordedStep:
         groups=groups,
         learnt=tuple(line["learnt"] for line in lines),
         report=None if report is None else _report(report),
-        metrics=_load(folder / "metrics.json"),
+        metrics=under_todays_names(_load(folder / "metrics.json")),
     )
 
 
@@ -208,14 +210,22 @@ def surroundings() -> dict[str, str]:
 
 
 def _verdict(line: dict[str, Any]) -> Verdict:
-    failure = None if line["failure"] is None else Failure(**line["failure"])
+    failure = Failure(**line["failure"]) if line.get("failure") else None
     return Verdict(**{**line, "outcome": Outcome(line["outcome"]), "failure": failure})
 
 
+def _failed(line: dict[str, Any]) -> tuple[Verdict, ...]:
+    """A group's responses without a verdict. Format 1 has only their number: how each failed is not known."""
+    if "unjudged" in line:
+        return (Verdict(Outcome.CRASHED, None, 0.0),) * line["unjudged"]
+    return tuple(map(_verdict, line["failed"]))
+
+
 def _report(line: dict[str, Any]) -> StepReport:
-    line["effort"] = None if line["effort"] is None else Effort(**line["effort"])
-    offenders = [{**one, "token_ids": np.array(one["token_ids"], np.int32)} for one in line["offenders"]]
-    return StepReport(**{**line, "offenders": tuple(Offender(**one) for one in offenders)})
+    line = {FORMER_FIELDS.get(name, name): value for name, value in line.items()}
+    line["efficiency"] = None if line["efficiency"] is None else Efficiency(**line["efficiency"])
+    nonfinite = [{**one, "token_ids": np.array(one["token_ids"], np.int32)} for one in line["nonfinite"]]
+    return StepReport(**{**line, "nonfinite": tuple(NonfiniteSequence(**one) for one in nonfinite)})
 
 
 def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:

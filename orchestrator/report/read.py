@@ -19,6 +19,7 @@ import yaml
 
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
+from orchestrator.tracking.metrics import under_todays_names
 
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 
@@ -136,7 +137,7 @@ def records(path: Path) -> Iterator[Record]:
         except ValueError:
             continue
         if isinstance(record, dict):
-            yield {key: _finite(value) for key, value in record.items()}
+            yield under_todays_names({key: _finite(value) for key, value in record.items()})
 
 
 def merged(lines: Iterable[Record]) -> list[Record]:

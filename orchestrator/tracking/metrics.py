@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,11 @@ from rollout.sampler import PendingBatch
 from rollout.trajectory import Finish, Trajectory
 
 if TYPE_CHECKING:
-    from orchestrator.training.dynamic_sampling import Filled
+    from reward.group import StepGroups
 
 Record = dict[str, float | int | None]
 
+FORMER = {"refill/": "dynamic_sampling/"}  # names in the files of older runs
 
 WAITS = {  # part of a step -> what the driver does meanwhile, in the timeline
     "rollout": "waiting for trajectories",
@@ -36,6 +37,13 @@ WAITS = {  # part of a step -> what the driver does meanwhile, in the timeline
     "learner": "waiting for the learner",
     "push": "handing over weights",
 }
+
+
+def under_todays_names(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as an older run wrote it."""
+    for old, new in FORMER.items():
+        record = {new + key[len(old) :] if key.startswith(old) else key: value for key, value in record.items()}
+    return record
 
 
 @dataclass(slots=True)
@@ -118,7 +126,7 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
     return record
 
 
-def summarize(filled: Filled, report: StepReport | None, timings: Timings, staleness: int) -> Record:
+def summarize(filled: StepGroups, report: StepReport | None, timings: Timings, staleness: int) -> Record:
     """The record of one step. Answers are described as they were sampled, those that a refill threw away included.
 
     staleness: of the oldest token that was learnt from, in updates.
@@ -130,10 +138,10 @@ def summarize(filled: Filled, report: StepReport | None, timings: Timings, stale
     record |= outcomes(groups, timings.grading)
     record["staleness/max"] = staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
-    record["refill/rounds"] = filled.rounds
-    record["refill/groups"] = filled.asked
-    record["refill/thrown"] = filled.thrown
-    record["refill/given_up"] = filled.given_up
+    record["dynamic_sampling/rounds"] = filled.rounds
+    record["dynamic_sampling/groups"] = filled.asked
+    record["dynamic_sampling/thrown"] = filled.thrown
+    record["dynamic_sampling/given_up"] = filled.given_up
     record["no_op"] = int(report is None)
     if report is not None:
         record |= {
@@ -164,15 +172,15 @@ def summarize(filled: Filled, report: StepReport | None, timings: Timings, stale
             "learner/tokens_per_s": report.tokens / report.seconds if report.seconds else None,
         }
         record |= {f"learner/memory_gib/{phase}": peak for phase, peak in (report.memory or {}).items()}
-    if report is not None and report.effort is not None:
+    if report is not None and report.efficiency is not None:
         record |= {
-            "learner/tokens_per_s_rank": report.effort.tokens_per_s,
-            "learner/tflops": report.effort.tflops,
-            "learner/mfu": report.effort.mfu,
-            "learner/hfu": report.effort.hfu,
-            "learner/padding": report.effort.padding,
-            "learner/fill": report.effort.fill,
-            "learner/imbalance": report.effort.imbalance,
+            "learner/tokens_per_s_rank": report.efficiency.tokens_per_s,
+            "learner/tflops": report.efficiency.tflops,
+            "learner/mfu": report.efficiency.mfu,
+            "learner/hfu": report.efficiency.hfu,
+            "learner/padding": report.efficiency.padding,
+            "learner/fill": report.efficiency.fill,
+            "learner/imbalance": report.efficiency.imbalance,
         }
     record |= {
         "rollout/tokens_per_s": timings.tokens / timings.sampling if timings.sampling else None,

@@ -1,7 +1,7 @@
 """The timeline of a run: asks every actor what it did, writes timeline.json, says who worked for how much of the time.
 
-In: handles of all actors, the loop's steps. Out: timeline.json, and each step's figures (`orchestrator.tracking.utilization`). Must not
-know: what the actors do, Ray.
+In: handles of all actors, the loop's steps. Out: timeline.json, and each step's figures
+(`orchestrator.tracking.utilization`). Must not know: what the actors do, Ray.
 
 It never waits for an actor. At the end of a step every actor is asked for its spans; the answers are read at the end
 of the next one, which therefore gets the figures of the step before. Who has not answered by then (it is busy, and
@@ -25,8 +25,8 @@ from typing import Any
 from orchestrator.base.errors import ActorDied
 from orchestrator.tracking.chrome_trace import Trace
 from orchestrator.tracking.utilization import DRIVER, Actor, Interval, Record, by_kind, figures, headline
+from rollout.base.handle import Future, Handle
 from rollout.base.spans import Span, Spans
-from rollout.sampler import Future, Handle
 
 ROUNDS = 3  # of asking an actor for its clock
 LAST_S = 2.0  # that the last spans are waited for when a run ends

@@ -126,7 +126,7 @@ class Tracker:
         if report is None or not report.skipped:
             return
         with (self.folder / "bad_steps.jsonl").open("a") as file:
-            for one in report.offenders:
+            for one in report.nonfinite:
                 line = {
                     "step": step,
                     "update": one.update,

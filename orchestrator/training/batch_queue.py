@@ -16,7 +16,7 @@ from typing import Any
 
 from conf.schema import Config
 from orchestrator.base.errors import RunError
-from reward.grader import Panel, PendingVerdicts
+from reward.grader import Grader, PendingVerdicts
 from rollout.data.stream import PromptStream
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
@@ -28,13 +28,13 @@ class _InFlight:
     cursor: dict[str, Any]  # of the stream, before its prompts were taken
 
 
-class Ahead:
+class BatchQueue:
     """asked: the cursors of batches that were in flight when a checkpoint was saved; they are asked for again first."""
 
     def __init__(
-        self, conf: Config, prompts: PromptStream, sampler: Sampler, panel: Panel, asked: list[dict[str, Any]]
+        self, conf: Config, prompts: PromptStream, sampler: Sampler, grader: Grader, asked: list[dict[str, Any]]
     ):
-        self.conf, self.prompts, self.sampler, self.panel = conf, prompts, sampler, panel
+        self.conf, self.prompts, self.sampler, self.grader = conf, prompts, sampler, grader
         self._again = deque(asked)
         self._in_flight: deque[_InFlight] = deque()
 
@@ -48,7 +48,7 @@ class Ahead:
             else:
                 cursor, prompts = self.prompts.state(), self.prompts.take(rollout.prompts_per_step)
             batch = self.sampler.sample(prompts, rollout.group_size, step + len(self._in_flight))
-            self._in_flight.append(_InFlight(self.panel.ask(batch), cursor))
+            self._in_flight.append(_InFlight(self.grader.ask(batch), cursor))
 
     def next(self) -> PendingVerdicts:
         """Of the oldest batch, no longer in the queue."""

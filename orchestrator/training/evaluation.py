@@ -22,13 +22,13 @@ from orchestrator.tracking.console import progress
 from orchestrator.tracking.metrics import Record, describe
 from orchestrator.tracking.tracker import Scored, Tracker
 from orchestrator.training.unjudged import Unjudged
-from reward.grader import Panel
+from reward.grader import Grader
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.data.dataset_rows import HUB_SETS
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 
 CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
@@ -37,22 +37,22 @@ WAYS: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode
 
 def measure(
     sampler: Sampler,
-    panel: Panel,
+    grader: Grader,
     prompts: list[Prompt],
     samples: int,
     seed: int,
-    sampling: Sampling,
+    sampling: SamplingParams,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[list[Scored], list[Verdict]]:
     """`samples` responses to each prompt: those with a verdict, and what became of the others."""
     parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
-    pending = [panel.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
+    pending = [grader.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
     scored: list[Scored] = []
     failed: list[Verdict] = []
     for asked in pending:
         trajectories, verdicts = asked.batch.wait(), asked.wait()
         scored += [
-            (t, v, reward_of(panel.conf, v, t.mode, len(t.token_ids)))
+            (t, v, reward_of(grader.conf, v, t.mode, len(t.token_ids)))
             for t, v in zip(trajectories, verdicts, strict=True)
             if v.outcome.judged
         ]
@@ -69,9 +69,9 @@ class Validator:
         conf: EvaluateConf,
         prompts: list[Prompt],
         samples: int,
-        sampling: Sampling,
+        sampling: SamplingParams,
         sampler: Sampler,
-        panel: Panel,
+        grader: Grader,
         tracker: Tracker,
         unjudged: Unjudged,
         export: Callable[[Path], None],
@@ -81,7 +81,7 @@ class Validator:
     ):
         """best, done: of a resumed run, the best validation so far and the last step that was validated."""
         self.conf, self.prompts, self.samples, self.sampling = conf, prompts, samples, sampling
-        self.sampler, self.panel, self.tracker, self.export, self.folder = sampler, panel, tracker, export, folder
+        self.sampler, self.grader, self.tracker, self.export, self.folder = sampler, grader, tracker, export, folder
         self.unjudged = unjudged
         self.best: dict[str, Any] = best or {"step": -1, "reward": float("-inf")}
         self.done = done
@@ -92,7 +92,7 @@ class Validator:
             return None
         with waiting(f"validation at step {step}"):
             scored, failed = measure(
-                self.sampler, self.panel, self.prompts, self.samples, self.conf.seed, self.sampling
+                self.sampler, self.grader, self.prompts, self.samples, self.conf.seed, self.sampling
             )
         with held():
             return self._take(step, scored, failed)
@@ -131,7 +131,7 @@ class Validator:
 def evaluate_modes(
     label: str,
     sampler: Sampler,
-    panel: Panel,
+    grader: Grader,
     prompts: list[Prompt],
     conf: EvaluateConf,
     max_response_tokens: int,
@@ -151,8 +151,8 @@ def evaluate_modes(
     failed: dict[str, list[Verdict]] = {}
     with progress(total, label, enabled=console) as bar:
         for way, mode in WAYS.items():
-            sampling = Sampling(conf.temperature, conf.top_p, max_response_tokens, mode)
-            scored, failed[way] = measure(sampler, panel, prompts, conf.samples, conf.seed, sampling, bar.advance)
+            sampling = SamplingParams(conf.temperature, conf.top_p, max_response_tokens, mode)
+            scored, failed[way] = measure(sampler, grader, prompts, conf.samples, conf.seed, sampling, bar.advance)
             if mode is None:
                 keep(scored)
             result[way] = {
@@ -227,7 +227,7 @@ class Evaluator:
     conf: Config
     folder: Path
     sampler: Sampler
-    panel: Panel
+    grader: Grader
     prompts: list[Prompt]
     tracker: Tracker
     unjudged: Unjudged
@@ -243,7 +243,7 @@ class Evaluator:
         found["models"][model] = evaluate_modes(
             f"evaluation of the {model} model",
             self.sampler,
-            self.panel,
+            self.grader,
             self.prompts,
             conf.evaluate,
             found["max_response_tokens"],

@@ -25,8 +25,8 @@ BOUNDS = {  # largest and mean |difference|, nats: above rounding, far below any
 }
 
 
-class Agreement:
-    """run.check_max_abs and run.check_mean_abs, or the bounds of `dtype` where they are null."""
+class LogprobCheck:
+    """run.logprob_check_max_abs and run.logprob_check_mean_abs, or the bounds of `dtype` where they are null."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Agreement:
         dtype: Dtype = Dtype.float32,
     ):
         self.sampler, self.learner, self.prompts = sampler, learner, prompts[:PROMPTS]
-        self.every, self.max_tokens = run.check_every, max_tokens
-        self.max_abs = BOUNDS[dtype][0] if run.check_max_abs is None else run.check_max_abs
-        self.mean_abs = BOUNDS[dtype][1] if run.check_mean_abs is None else run.check_mean_abs
+        self.every, self.max_tokens = run.logprob_check_every, max_tokens
+        self.max_abs = BOUNDS[dtype][0] if run.logprob_check_max_abs is None else run.logprob_check_max_abs
+        self.mean_abs = BOUNDS[dtype][1] if run.logprob_check_mean_abs is None else run.logprob_check_mean_abs
 
     def check(self, step: int) -> dict[str, float]:
         """Compare at the run's temperature, right after a push. Raises RunError above a bound."""
@@ -57,9 +57,11 @@ class Agreement:
         if not (figures["max_abs"] <= self.max_abs and figures["mean_abs"] <= self.mean_abs):
             raise RunError(
                 f"after the push of step {step} sampler and learner disagree on the log-probs of {len(gaps)} tokens: "
-                f"largest difference {figures['max_abs']:.2e} nats (run.check_max_abs: {self.max_abs:g}), "
-                f"mean {figures['mean_abs']:.2e} (run.check_mean_abs: {self.mean_abs:g}), KL {figures['kl']:.2e}: "
-                "the learner computed this model as transformers does when it loaded it (learner/model/parity.py), so the "
+                f"largest difference {figures['max_abs']:.2e} nats (run.logprob_check_max_abs: {self.max_abs:g}), "
+                f"mean {figures['mean_abs']:.2e} (run.logprob_check_mean_abs: {self.mean_abs:g}), KL "
+                f"{figures['kl']:.2e}: "
+                "the learner computed this model as transformers does when it loaded it (learner/model/parity.py), so "
+                "the "
                 "fault is on the sampler's side: the weights did not arrive whole, or vLLM computes them differently "
                 "(dtype, temperature)"
             )

@@ -23,13 +23,13 @@ from orchestrator.replay.recorder import Recorder
 from orchestrator.tracking.metrics import Timings, summarize
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
-from orchestrator.training.batch_queue import Ahead
+from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import Store
-from orchestrator.training.dynamic_sampling import Refill
+from orchestrator.training.dynamic_sampling import DynamicSampling
 from orchestrator.training.evaluation import Validator
-from orchestrator.training.logprob_check import Agreement
+from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.unjudged import Unjudged
-from reward.grader import Panel
+from reward.grader import Grader
 from rollout.data.stream import PromptStream
 from rollout.sampler import Sampler
 
@@ -38,13 +38,13 @@ def train(
     conf: Config,
     prompts: PromptStream,
     sampler: Sampler,
-    panel: Panel,
+    grader: Grader,
     learner: Learner,
     store: Store,
     tracker: Tracker,
     unjudged: Unjudged,
     validator: Validator,
-    agreement: Agreement,
+    logprob_check: LogprobCheck,
     recorder: Recorder,
     timeline: Timeline,
     step: int,
@@ -55,29 +55,32 @@ def train(
     asked: where the batches began that were in flight when the checkpoint was saved.
     """
     run, rollout = conf.run, conf.rollout
-    ahead, refill = Ahead(conf, prompts, sampler, panel, asked), Refill(rollout, prompts, sampler, panel)
+    batch_queue, dynamic_sampling = (
+        BatchQueue(conf, prompts, sampler, grader, asked),
+        DynamicSampling(rollout, prompts, sampler, grader),
+    )
 
     def state() -> dict[str, Any]:
-        return {**ahead.state(), "best": validator.best, "validated": validator.done}
+        return {**batch_queue.state(), "best": validator.best, "validated": validator.done}
 
     store.note(step, state())
     pushes = sampler.load(learner.publish(step), step)
     wait_all(pushes)
-    agreement.check(step)
+    logprob_check.check(step)
     validator.validate(step)
     store.note(step, state())
     while step < run.steps:
         begin, timings = time.monotonic(), Timings(timeline.driver)
-        ahead.ask(step)
-        verdicts = ahead.next()
+        batch_queue.ask(step)
+        verdicts = batch_queue.next()
         with timings.of("rollout"):
             trajectories = verdicts.batch.wait()  # y_1..y_G ~ mu(.|x)
         timings.sampled(verdicts.batch)
         with timings.of("reward"):
-            groups = panel.score(verdicts)  # r_i = R(x, y_i)
+            groups = grader.score(verdicts)  # r_i = R(x, y_i)
         timings.graded(verdicts)
-        filled = refill.fill(groups, step, timings)
-        staleness = ahead.measure([t for group in filled.learnt for t in group.trajectories], step)
+        filled = dynamic_sampling.fill(groups, step, timings)
+        staleness = batch_queue.measure([t for group in filled.learnt for t in group.trajectories], step)
         with timings.of("learner"):
             # A_i = r_i - mean r, and w_t
             steps = optimizer_steps(filled.learnt, conf.algorithm, rollout.max_response_tokens)
@@ -103,8 +106,8 @@ def train(
             tracker.bad_steps(step, report, conf.learner.max_bad_steps)
             unjudged.check(step, filled.judged)
             store.note(step, state())
-        if run.check_every and step % run.check_every == 0:
-            agreement.check(step)
+        if run.logprob_check_every and step % run.logprob_check_every == 0:
+            logprob_check.check(step)
         validator.validate(step)
         store.note(step, state())
         if step == run.steps or (run.save_every and step % run.save_every == 0):

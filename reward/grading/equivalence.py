@@ -5,10 +5,10 @@ anything (None: not that simple); `equivalent` decides all. It is bounded everyw
 run in a process that may be killed (`reward.worker`): the last resort, sympy, can hang. Must not know: modes, outcomes,
 rewards.
 
-What does what: own spelling, grammar and evaluation for every answer (`reward.maths.parse.spelling`, `reward.maths.parse.grammar`,
-`reward.maths.value`: exact fractions, 60-digit values by mpmath, formulas at several points), own algebra of real sets
-(`reward.maths.reals`), matrices and units; sympy only to work out an integral, limit, derivative or endless sum
-(`reward.maths.symbolic`). No text ever reaches a library's parser.
+What does what: own spelling, grammar and evaluation for every answer (`reward.maths.parse.spelling`,
+`reward.maths.parse.grammar`, `reward.maths.value`: exact fractions, 60-digit values by mpmath, formulas at several
+points), own algebra of real sets (`reward.maths.reals`), matrices and units; sympy only to work out an integral,
+limit, derivative or endless sum (`reward.maths.symbolic`). No text ever reaches a library's parser.
 
 Rules, where peers disagree:
 - Equal values are equal in any form: 22/1700 = 11/850, 10^4 = 10000. When one side is written as a decimal, relative

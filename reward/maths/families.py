@@ -9,8 +9,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.meaning import NO_NUMBERS, is_name, names
+from reward.maths.meaning import NO_NUMBERS
 from reward.maths.parse.grammar import Node
+from reward.maths.trees import is_name, names
 from reward.maths.value import Undefined, difference, evaluate, ratio, same
 
 

@@ -7,85 +7,23 @@ means named values; 2x = 5 stays an equation (of a question, perhaps). Must not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from reward.maths.parse.grammar import Node
+from reward.maths.reals import pieces, whole_numbers
+from reward.maths.trees import children, is_function, is_name, names, some
 
 STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
 NO_NUMBERS = STRUCTURES | {"rel", "matrix"}
 _WHOLE = (("sym", "mathbb_Z"), ("sym", "mathbb_N"))
-_FUNCTIONS = set("fghpqFGHPQTSVuvyE")
-
-
-def children(node: Node) -> Iterator[Node]:
-    """The direct parts of a node that are nodes, through tuples of them (items, rows)."""
-    for child in node[1:]:
-        if isinstance(child, tuple) and child:
-            if isinstance(child[0], str) and not (
-                len(child) == 2 and isinstance(child[1], tuple) and node[0] == "named"
-            ):
-                yield child
-            else:
-                yield from _deep(child)
-
-
-def _deep(items: tuple[Any, ...]) -> Iterator[Node]:
-    for item in items:
-        if isinstance(item, tuple) and item:
-            if isinstance(item[0], str):
-                yield item
-            else:
-                yield from _deep(item)
-
-
-def some(node: Node, *kinds: str) -> bool:
-    """Whether a node of these kinds is in the tree."""
-    return node[0] in kinds or any(some(child, *kinds) for child in children(node))
-
-
-def names(node: Node) -> set[str]:
-    """The free symbols of a tree."""
-    if node[0] == "sym":
-        return {node[1]}
-    found = set().union(*(names(child) for child in children(node)))
-    return found - {node[1]} if node[0] in ("sum", "prod", "int", "lim") else found
 
 
 def constants(node: Node) -> set[str]:
     if node[0] == "const":
         return {node[1]}
     return set().union(*(constants(child) for child in children(node)))
-
-
-# ------------------------------------------------------------------ names
-
-
-def is_name(node: Node) -> bool:
-    """x, f(x), y_1, f^{-1}(x), |AB|, AB, (p, q), sin x, P(A): what an answer may be called, left of an equals sign."""
-    kind = node[0]
-    if kind == "sym":
-        return not node[1].startswith("mathbb")
-    if kind == "seq":
-        return len(node[3]) > 0 and all(is_name(item) for item in node[3])
-    if kind == "fn" and node[1] in ("max", "min", "gcd", "lcm", "det", "arg"):
-        return all(bool(names(arg)) for arg in node[2:])
-    if kind == "fn":
-        return len(node) == 3 and is_name(node[2])
-    if kind == "mul":
-        a, b = node[1], node[2]
-        if _function(a):
-            return not some(b, "rel", "list")
-        return is_name(a) and is_name(b) and all(len(s) == 1 and s.isupper() for s in names(node))
-    return _function(node)
-
-
-def _function(node: Node) -> bool:
-    """f, f', f^{-1}, f_n: what stands before an argument."""
-    if node[0] == "pow":
-        return node[2] == ("neg", ("num", 1)) and _function(node[1])
-    return node[0] == "sym" and node[1][:1] in _FUNCTIONS and len(node[1].partition("_")[0].rstrip("'")) == 1
 
 
 def is_quantity(node: Node) -> bool:
@@ -163,8 +101,6 @@ def _relation(parts: list[Any]) -> Node:
 
 def _of_reals(node: Node) -> bool:
     """Whether a tree is an interval, or a union of such."""
-    from reward.maths.reals import pieces
-
     return node[0] in ("seq", "setop") and pieces(node) is not None
 
 
@@ -227,7 +163,7 @@ def _assignment(item: Node) -> tuple[str, Node] | None:
     if item[0] != "rel" or len(item[1]) < 3 or set(item[1][1::2]) != {"="}:
         return None
     parts = item[1]
-    call = parts[0][0] == "mul" and _function(parts[0][1])  # f(x) = 2x
+    call = parts[0][0] == "mul" and is_function(parts[0][1])  # f(x) = 2x
     if not is_name(parts[0]) or (names(parts[-1]) and not call) or some(item, "pm"):
         return None
     return parts[0][1] if parts[0][0] == "sym" else repr(parts[0]), meant(parts[-1])
@@ -238,8 +174,6 @@ def _whole_numbers(node: Node) -> Node | None:
     name = node[1]
     if name[0] != "rel" or len(name[1]) != 3 or name[1][1] != "∈" or name[1][2] not in _WHOLE:
         return None
-    from reward.maths.reals import whole_numbers
-
     found = whole_numbers(("builder", name[1][0], node[2]), 0 if name[1][2] != ("sym", "mathbb_Z") else None)
     return None if found is None else ("set", tuple(("num", Fraction(k)) for k in found))
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from mpmath import mp
 
-from reward.maths.meaning import is_name
 from reward.maths.parse.grammar import Node
+from reward.maths.trees import is_name
 from reward.maths.value import Undefined, evaluate, real, same
 
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}

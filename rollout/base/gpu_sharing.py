@@ -7,8 +7,8 @@ In: who is about to work. Out: nothing; the call returns when the GPUs are their
 from __future__ import annotations
 
 
-class Turns:
-    """Everyone has GPUs of their own: nobody waits. Placement split, and CPUs without turns."""
+class GpuSharing:
+    """Everyone has GPUs of their own: nobody waits. Placement disaggregated, and CPUs without turns."""
 
     def sampling(self) -> None:
         """Before sequences are asked for."""

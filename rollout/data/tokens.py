@@ -187,7 +187,8 @@ def _reserve_ids(tokenizer: Any, names: list[str]) -> None:
 def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = None) -> ControlTokens:
     """The control tokens' ids. BadInput: one is not exactly one id, two coincide, or there is no end of sequence.
 
-    path: of the model, whose files may name further end tokens (`rollout.data.end_tokens`); None: only the tokenizer's own.
+    path: of the model, whose files may name further end tokens (`rollout.data.end_tokens`); None: only the tokenizer's
+    own.
     """
     if tokenizer.eos_token_id is None:
         raise BadInput("the tokenizer names no end-of-sequence token: set eos_token in its tokenizer_config.json")

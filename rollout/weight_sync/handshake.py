@@ -19,12 +19,12 @@ import struct
 import time
 from typing import Any
 
-from rollout.weight_sync.weights import Door
+from rollout.weight_sync.weights import Endpoint
 
 GREETING_S = 10.0  # for a connection to say who it is
 
 
-class Line:
+class Connection:
     """One open conversation."""
 
     def __init__(self, connection: socket.socket, me: str, peer: str, timeout_s: float):
@@ -69,26 +69,28 @@ class Line:
         try:
             yield
         except TimeoutError as error:
-            raise TimeoutError(f"{self.me} waited {self.timeout_s:g} s for {self.peer} {what}, in vain") from error
+            raise TimeoutError(
+                f"{self.me} timed out after {self.timeout_s:g} s waiting for {self.peer} {what}"
+            ) from error
         except OSError as error:
             raise ConnectionError(f"{self.me} waited for {self.peer} {what}, but it hung up or died") from error
 
 
-class Host:
+class Listener:
     """The learner rank's side: a door that stays open, and the workers that come through it."""
 
     def __init__(self, me: str, address: str, device: str, rank: int):
         self.me = me
         self._listener = socket.create_server(("", 0), backlog=128)
-        self.door = Door(rank, (address, self._listener.getsockname()[1]), secrets.token_bytes(32), device)
+        self.endpoint = Endpoint(rank, (address, self._listener.getsockname()[1]), secrets.token_bytes(32), device)
 
-    def receive(self, guests: list[str], version: int, timeout_s: float) -> list[Line]:
+    def receive(self, guests: list[str], version: int, timeout_s: float) -> list[Connection]:
         """Lines to all `guests`, in their order, once each has come for `version`.
 
         One that comes twice (it started again meanwhile) counts with its last line. Raises TimeoutError naming those
         who did not come.
         """
-        lines: dict[str, Line] = {}
+        lines: dict[str, Connection] = {}
         deadline = time.monotonic() + timeout_s
         try:
             while missing := [guest for guest in guests if guest not in lines]:
@@ -97,8 +99,9 @@ class Host:
                     connection, _ = self._listener.accept()
                 except TimeoutError as error:
                     raise TimeoutError(
-                        f"{self.me} waited {timeout_s:g} s for {', '.join(missing)} to fetch the weights of version "
-                        f"{version}, in vain; cluster.push_timeout_s is how long it waits"
+                        f"{self.me} timed out after {timeout_s:g} s waiting for {', '.join(missing)} to fetch the "
+                        f"weights of version "
+                        f"{version}; cluster.weight_sync_timeout_s is how long it waits"
                     ) from error
                 line = self._greet(connection, guests, version, timeout_s)
                 if line is not None:
@@ -114,15 +117,15 @@ class Host:
     def close(self) -> None:
         self._listener.close()
 
-    def _greet(self, connection: socket.socket, guests: list[str], version: int, timeout_s: float) -> Line | None:
+    def _greet(self, connection: socket.socket, guests: list[str], version: int, timeout_s: float) -> Connection | None:
         """None for one that has not the key, hangs up, or is not meant."""
-        line = Line(connection, self.me, "a caller", GREETING_S)
+        line = Connection(connection, self.me, "a caller", GREETING_S)
         try:
             challenge = secrets.token_bytes(32)
             connection.settimeout(GREETING_S)
             connection.sendall(challenge)
             answer = line._exactly(32, time.monotonic() + GREETING_S)
-            if not hmac.compare_digest(answer, _answer(self.door.key, challenge)):
+            if not hmac.compare_digest(answer, _answer(self.endpoint.key, challenge)):
                 raise ConnectionError("a caller without the key")
             _, hello = line.receive("to say who it is")
             if hello["version"] != version or hello["name"] not in guests:
@@ -135,17 +138,19 @@ class Host:
         return line
 
 
-def visit(door: Door, me: str, version: int, timeout_s: float, **more: Any) -> Line:
+def connect(endpoint: Endpoint, me: str, version: int, timeout_s: float, **more: Any) -> Connection:
     """The worker's side: go to a rank's door for the weights of `version`. more: what else the rank must know."""
-    peer = f"learner rank {door.rank}"
+    peer = f"learner rank {endpoint.rank}"
     try:
-        connection = socket.create_connection(door.address, timeout=timeout_s)
+        connection = socket.create_connection(endpoint.address, timeout=timeout_s)
     except OSError as error:
-        raise ConnectionError(f"{me} cannot reach {peer} at {door.address[0]}:{door.address[1]} ({error})") from error
-    line = Line(connection, me, peer, timeout_s)
+        raise ConnectionError(
+            f"{me} cannot reach {peer} at {endpoint.address[0]}:{endpoint.address[1]} ({error})"
+        ) from error
+    line = Connection(connection, me, peer, timeout_s)
     with line._named("to open its door"):
         challenge = line._exactly(32, time.monotonic() + timeout_s)
-        connection.sendall(_answer(door.key, challenge))
+        connection.sendall(_answer(endpoint.key, challenge))
     line.send("hello", {"name": me, "version": version, **more})
     return line
 

@@ -27,25 +27,25 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from conf.schema import Transport
 from rollout.base.errors import BadInput, in_one_line
 from rollout.weight_sync import transport
-from rollout.weight_sync.handshake import Line, visit
+from rollout.weight_sync.handshake import Connection, connect
 from rollout.weight_sync.weights import MIB, Offer, Weights, aligned
 
-PORT = "thinkless"
+BACKEND = "thinkless"
 BUCKET = 256 * MIB  # bytes that a tensor-parallel engine's processes take at a time
 
 
 def register() -> None:
     """Make our backend known to vLLM in this process (once)."""
-    if PORT not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(PORT, Port)
+    if BACKEND not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(BACKEND, ThinklessTransferEngine)
 
 
-class Extension:
+class WorkerExtension:
     """`worker_extension_cls` of a tensor-parallel engine: its import makes the backend known in vLLM's processes."""
 
 
 @dataclass
-class Joining(WeightTransferInitInfo):
+class InitInfo(WeightTransferInitInfo):
     """The broadcast group to join; world 0: none. rank: of this engine's first process in it."""
 
     address: str = ""
@@ -56,7 +56,7 @@ class Joining(WeightTransferInitInfo):
 
 
 @dataclass
-class Update(WeightTransferUpdateInfo):
+class UpdateInfo(WeightTransferUpdateInfo):
     """One of: all weights; what lies in learner ranks' buffers; an announcement of a broadcast; nothing, at the end:
     was it all?"""
 
@@ -69,11 +69,11 @@ class Update(WeightTransferUpdateInfo):
     aliases: Mapping[str, str] | None = None
 
 
-class Port(WeightTransferEngine[Joining, Update]):
+class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
     """The backend, in every process of an engine. Sends on checkpoint-format tensors, whichever way they came."""
 
-    init_info_cls = Joining
-    update_info_cls = Update
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)
@@ -82,7 +82,7 @@ class Port(WeightTransferEngine[Joining, Update]):
         self.inbox = transport.Inbox(self.device)
         self.host = transport.Inbox(torch.device("cpu"))
 
-    def init_transfer_engine(self, init_info: Joining) -> None:
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
         if self.group is not None:
             self.group.destroy()
             self.group = None
@@ -117,7 +117,7 @@ class Port(WeightTransferEngine[Joining, Update]):
                 "lists what can be trained"
             ) from error
 
-    def receive_weights(self, update_info: Update) -> None:
+    def receive_weights(self, update_info: UpdateInfo) -> None:
         if update_info.weights is not None:
             self.load(update_info.weights.tensors())
         elif update_info.manifest is not None:
@@ -140,7 +140,7 @@ class Port(WeightTransferEngine[Joining, Update]):
         if self.group is not None:
             self.group.destroy()
 
-    def _take_broadcast(self, update: Update, manifest: transport.Manifest) -> None:
+    def _take_broadcast(self, update: UpdateInfo, manifest: transport.Manifest) -> None:
         def load(named: list[tuple[str, Tensor]]) -> None:
             self.load(with_aliases(named, update.aliases or {}))
 
@@ -175,7 +175,7 @@ class Receiver:
     """One engine's receiving side. Called between two steps of the engine."""
 
     def __init__(self, engine: Any):
-        """engine: a vLLM `LLMEngine` whose weight_transfer_config names `PORT`."""
+        """engine: a vLLM `LLMEngine` whose weight_transfer_config names `BACKEND`."""
         self.engine = engine
         self.processes = engine.vllm_config.parallel_config.world_size
         self._group: str | None = None  # the broadcast group that this engine is in
@@ -212,13 +212,13 @@ class Receiver:
     def _from_buffers(self, offer: Offer) -> None:
         """ipc: the learner rank on each of this engine's devices has a buffer, and fills it again and again."""
         devices = self.engine.collective_rpc(_device_name)
-        doors = {door.device: door for door in offer.doors}
-        if strangers := [device for device in devices if device not in doors]:
+        endpoints = {endpoint.device: endpoint for endpoint in offer.endpoints}
+        if strangers := [device for device in devices if device not in endpoints]:
             raise ConnectionError(
                 f"{offer.receiver}: no learner rank is on its device {', '.join(strangers)} (they are on "
-                f"{', '.join(doors)}): cluster.transport=ipc is for cluster.placement=shared"
+                f"{', '.join(endpoints)}): cluster.transport=ipc is for cluster.placement=colocated"
             )
-        lines = self._visit(offer, [doors[device] for device in sorted(set(devices))])
+        lines = self._visit(offer, [endpoints[device] for device in sorted(set(devices))])
         try:
             what = f"to hand out the weights of version {offer.version}"
             messages = [line.receive(what) for line in lines]  # before anything of the old weights is touched
@@ -235,7 +235,7 @@ class Receiver:
                 line.close()
 
     def _from_broadcast(self, offer: Offer) -> None:
-        (line,) = self._visit(offer, list(offer.doors[:1]))
+        (line,) = self._visit(offer, list(offer.endpoints[:1]))
         try:
             kind, content = line.receive(f"to begin with the weights of version {offer.version}")
             if kind == "join":
@@ -246,8 +246,9 @@ class Receiver:
                 kind, content = line.receive(f"to begin with the weights of version {offer.version}")
             seconds = offer.route.timeout_s
             message = (
-                f"{offer.receiver} waited {seconds:g} s for learner rank {offer.doors[0].rank} to broadcast the "
-                f"weights of version {offer.version}, in vain"
+                f"{offer.receiver} timed out after {seconds:g} s waiting for learner rank {offer.endpoints[0].rank} "
+                f"to broadcast the "
+                f"weights of version {offer.version}"
             )
             self._call("start_weight_update")
             self._call("update_weights", {**content, "timeout_s": seconds, "message": message})
@@ -259,9 +260,11 @@ class Receiver:
         finally:
             line.close()
 
-    def _visit(self, offer: Offer, doors: list[Any]) -> list[Line]:
+    def _visit(self, offer: Offer, endpoints: list[Any]) -> list[Connection]:
         more = {"group": self._group, "processes": self.processes}
-        return [visit(door, offer.receiver, offer.version, offer.route.timeout_s, **more) for door in doors]
+        return [
+            connect(endpoint, offer.receiver, offer.version, offer.route.timeout_s, **more) for endpoint in endpoints
+        ]
 
     def _finish(self) -> None:
         self._call("update_weights", {})  # raises unless all has come; vLLM takes errors here, and not while finishing

@@ -18,7 +18,7 @@ from conf.schema import Config, Device, Placement, Transport
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rollout.sampler import Future
+    from rollout.base.handle import Future
 
 ALIGNMENT = 64  # bytes
 MIB = 2**20
@@ -157,7 +157,11 @@ def route(conf: Config) -> Route:
     """The route that a configuration asks for."""
     rollout, cluster = conf.rollout, conf.cluster
     return Route(
-        transport(conf), rollout.workers, rollout.tensor_parallel, cluster.push_timeout_s, rollout.max_restarts > 0
+        transport(conf),
+        rollout.workers,
+        rollout.tensor_parallel,
+        cluster.weight_sync_timeout_s,
+        rollout.max_restarts > 0,
     )
 
 
@@ -165,7 +169,7 @@ def transport(conf: Config) -> Transport:
     """cluster.transport, with `auto` decided.
 
     object_store where either side has no GPU or only a part of one, ipc where a sampler sits beside every learner rank
-    (placement shared), nccl between whole GPUs. ipc never leaves a GPU and so never a host; nccl crosses hosts that
+    (placement colocated), nccl between whole GPUs. ipc never leaves a GPU and so never a host; nccl crosses hosts that
     NCCL can connect, and where it cannot, object_store is to be chosen by hand.
     """
     chosen, rollout, learner = conf.cluster.transport, conf.rollout, conf.learner
@@ -173,7 +177,7 @@ def transport(conf: Config) -> Transport:
         return chosen
     if rollout.device is not Device.gpu or learner.device is not Device.gpu:
         return Transport.object_store
-    if conf.cluster.placement is Placement.shared:
+    if conf.cluster.placement is Placement.colocated:
         return Transport.ipc
     return Transport.nccl if rollout.num_gpus == 1 and learner.num_gpus == 1 else Transport.object_store
 
@@ -183,7 +187,7 @@ def worker_name(index: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Endpoint:
     """Where a learner rank hands out weights."""
 
     rank: int
@@ -198,7 +202,7 @@ class Offer:
 
     version: int
     route: Route
-    doors: tuple[Door, ...]
+    endpoints: tuple[Endpoint, ...]
     receiver: str = ""  # who it is given to, for both sides' messages
 
 

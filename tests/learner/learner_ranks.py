@@ -143,8 +143,8 @@ def awake_bytes(state: dict[str, Any]) -> int:
     import torch
 
     gc.collect()
-    resting = state["worker"].engine.residence._resting.values() if "worker" in state else ()
-    homes = {one.home.data_ptr() for one in resting if one.home is not None}
+    offloaded = state["worker"].engine.offloader._offloaded.values() if "worker" in state else ()
+    homes = {one.home.data_ptr() for one in offloaded if one.home is not None}
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # looking at some of torch's own objects is deprecated
@@ -160,5 +160,5 @@ def awake_bytes(state: dict[str, Any]) -> int:
 def left_by_others(state: dict[str, Any]) -> int:
     """End this process's worker; what tensors take now are those of earlier ones (DeepSpeed lets few of them go)."""
     if "worker" in state:
-        state.pop("worker").rest("all")
+        state.pop("worker").offload("all")
     return awake_bytes(state)

@@ -57,12 +57,12 @@ def test_the_sequences_behind_a_skipped_step_are_named(
     reports = ranks.scatter("update", [replace(whole, ranks=(*others, poisoned))], ALGORITHM)
     start = mine[index].lengths[0]
     want = mine[index].token_ids[start : start + mine[index].lengths[1]]
-    found = [one for report in reports for one in report.offenders if one.reason != "step"]
+    found = [one for report in reports for one in report.nonfinite if one.reason != "step"]
     assert found and all(np.array_equal(one.token_ids, want) and one.reason == "loss" for one in found)
     assert {one.rank for one in found} <= set(range(count)) and all(one.update == 0 for one in found)
     assert all(math.isnan(one.advantage) for one in found)
     again = ranks.scatter("update", [batch(3, count // together)], ALGORITHM)
-    assert all(not report.offenders and report.skipped == 0 for report in again)
+    assert all(not report.nonfinite and report.skipped == 0 for report in again)
 
 
 @pytest.mark.parametrize(("count", "together"), [(1, 1), (2, 1), (2, 2)])

@@ -15,7 +15,7 @@ from learner.data.batch import Sequence
 from learner.data.flops import Shape, device_peak, peak_flops, read_shape, shape_of, tokens_only, work
 from learner.data.pack import buckets, pack
 from learner.loss import Totals
-from learner.metrics.efficiency import effort
+from learner.metrics.efficiency import efficiency
 from learner.model.attention import Layout
 from learner.model.policy import load_policy
 
@@ -135,7 +135,7 @@ def test_effort_of_an_update() -> None:
         sequences.append(Sequence(ids, prompt, values, values, 1.0, values, 0))
     shape = Shape(hidden=8, layers=1, heads=1, kv_heads=1, head_dim=8, ffn=8, vocab=10)
     batch = pack(sequences, Totals(3, 112, 115), 100, 2, tokens_only)
-    found = effort([batch], shape, ranks=2, max_tokens=100, seconds=3.0, checkpointing=True, peak=1e6)
+    found = efficiency([batch], shape, ranks=2, max_tokens=100, seconds=3.0, checkpointing=True, peak=1e6)
     done = work(shape, [(60, 50), (40, 35), (50, 30)], checkpointing=True)
     assert found.tokens_per_s == 150 / 3 / 2
     assert found.tflops == pytest.approx(done.model / 6 / 1e12)
@@ -145,8 +145,8 @@ def test_effort_of_an_update() -> None:
     costs = [shape.cost(60, 50), shape.cost(40, 35) + shape.cost(50, 30)]
     assert found.imbalance == pytest.approx(max(costs) / (sum(costs) / 2))
     assert found.padding == 1 - 150 / (2 * 50 + 60)  # 40 is padded to 50
-    twice = effort([batch, batch], shape, ranks=2, max_tokens=100, seconds=6.0, scored=[0, 2], peak=1e6)
+    twice = efficiency([batch, batch], shape, ranks=2, max_tokens=100, seconds=6.0, scored=[0, 2], peak=1e6)
     assert twice.mfu == pytest.approx(found.mfu * (3 + 5) / 6) and twice.fill == found.fill
-    unknown = effort([batch], None, ranks=2, max_tokens=100, seconds=3.0)
+    unknown = efficiency([batch], None, ranks=2, max_tokens=100, seconds=3.0)
     assert (unknown.tflops, unknown.mfu, unknown.hfu) == (None, None, None)
     assert unknown.imbalance == 90 / 75

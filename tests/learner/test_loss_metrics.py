@@ -19,7 +19,7 @@ from conf.schema import AlgorithmConf, Importance, KLEstimator, Loss, Old
 from learner.data.batch import MicroBatch, TrainBatch
 from learner.data.pack import pack
 from learner.loss.surrogate import policy_losses
-from learner.metrics.loss_metrics import Sums
+from learner.metrics.loss_metrics import LossMetrics
 from learner.metrics.report import StepReport
 from learner.objective import MODE_INDEX, weighted_sequences
 
@@ -38,7 +38,7 @@ def made_up(ids: Any, salt: int) -> Any:
     return -6.0 + np.sin(np.asarray(ids) * 0.37 + salt)
 
 
-def add(sums: Sums, mb: MicroBatch, conf: AlgorithmConf, own_known: bool = True, with_ref: bool = True) -> None:
+def add(sums: LossMetrics, mb: MicroBatch, conf: AlgorithmConf, own_known: bool = True, with_ref: bool = True) -> None:
     mask = torch.tensor(mb.response)
     new, own, ref = (torch.tensor(made_up(mb.token_ids, salt)) * mask for salt in range(3))
     fields = (mb.behavior_logprobs, mb.advantages, mb.weights, mb.kl_weights)
@@ -48,9 +48,9 @@ def add(sums: Sums, mb: MicroBatch, conf: AlgorithmConf, own_known: bool = True,
     sums.add(mb, new, own if own_known else None, reference, behavior, -new, parts)
 
 
-def together(all_sums: list[Sums]) -> StepReport:
+def together(all_sums: list[LossMetrics]) -> StepReport:
     """What all_reduce over their ranks would leave on each."""
-    whole = Sums(all_sums[0].conf, [])
+    whole = LossMetrics(all_sums[0].conf, [])
     whole.tokens = sum(sums.tokens for sums in all_sums)
     whole.sums = torch.stack([sums.sums for sums in all_sums if sums.sums is not None]).sum(0)
     whole.largest = torch.stack([sums.largest for sums in all_sums if sums.largest is not None]).amax(0)
@@ -60,7 +60,7 @@ def together(all_sums: list[Sums]) -> StepReport:
 def summed(batch: TrainBatch, conf: AlgorithmConf) -> StepReport:
     ranks = []
     for share in batch.ranks:
-        sums = Sums(conf, [share])
+        sums = LossMetrics(conf, [share])
         for mb in share:
             add(sums, mb, conf)
         ranks.append(sums)
@@ -141,7 +141,7 @@ def test_what_is_not_known_is_not_counted() -> None:
     """Without the learner's log-probs before the batch: the mismatch is that of the tokens that have them."""
     conf = replace(CONFS[3], optimizer_steps=2)
     first, second = rows(1, conf), rows(2, conf)
-    both, alone = Sums(conf, [tuple(first), tuple(second)]), Sums(conf, [tuple(first)])
+    both, alone = LossMetrics(conf, [tuple(first), tuple(second)]), LossMetrics(conf, [tuple(first)])
     for mb in first:
         add(both, mb, conf)
         add(alone, mb, conf)
@@ -156,7 +156,7 @@ def test_what_is_not_known_is_not_counted() -> None:
 
 def test_without_a_reference_there_is_no_kl() -> None:
     conf = replace(CONFS[0], kl=0.0)
-    sums = Sums(conf, [])
+    sums = LossMetrics(conf, [])
     for mb in rows(1, conf):
         add(sums, mb, conf, with_ref=False)
     report = sums.report(WATCH, **KNOWN)
@@ -166,7 +166,7 @@ def test_without_a_reference_there_is_no_kl() -> None:
 def test_a_loss_that_is_not_finite_shows() -> None:
     conf = CONFS[0]
     first, *others = rows(1, conf)
-    sums = Sums(conf, [])
+    sums = LossMetrics(conf, [])
     add(sums, replace(first, advantages=np.full_like(first.advantages, math.nan)), conf)
     for mb in others:
         add(sums, mb, conf)
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_shows() -> None:
 
 def test_nothing_waits_for_the_device() -> None:
     """Between micro-batches no figure becomes a Python number: on a GPU that would wait for each of them."""
-    conf, sums = CONFS[1], Sums(CONFS[1], [])
+    conf, sums = CONFS[1], LossMetrics(CONFS[1], [])
 
     class Read(Exception):
         pass
@@ -193,7 +193,7 @@ def test_nothing_waits_for_the_device() -> None:
     try:
         for name in names:
             setattr(Tensor, name, refuse)
-        Sums.add(sums, *prepared[0])
+        LossMetrics.add(sums, *prepared[0])
     finally:
         for name, method in kept.items():
             setattr(Tensor, name, method)

@@ -15,7 +15,7 @@ from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf
 from learner.data.batch import TrainBatch
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from learner.offload import Residence, Resting
+from learner.offload import Offloader, TensorsOffloaded
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
@@ -46,20 +46,20 @@ def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
         seen.append([(report.loss, report.grad_norm, report.kl, report.entropy) for report in reports])
         if others:
             before = ranks.each(awake_bytes)
-            optimizer = ranks.call("rest", "optimizer")
+            optimizer = ranks.call("offload", "optimizer")
             assert all(size > 0 for size in optimizer)
             if seed == 2:  # as when it publishes after an evaluation: all at rest, then the weights alone come back
-                ranks.call("rest", "all")
-                assert ranks.call("rest", "optimizer") == optimizer
+                ranks.call("offload", "all")
+                assert ranks.call("offload", "optimizer") == optimizer
         seen.append(ranks.digests())
         seen.append(logprobs(ranks, count))
         if others:
-            everything = ranks.call("rest", "all")
+            everything = ranks.call("offload", "all")
             left = ranks.each(awake_bytes)
             for total, one, after, had, old in zip(everything, optimizer, left, before, others, strict=True):
                 assert total > one and after - old < 0.02 * (had - old), f"{after - old} of {had - old} bytes are left"
             if seed != 2:
-                ranks.call("wake")
+                ranks.call("reload")
     return seen
 
 
@@ -83,15 +83,15 @@ def test_learning_goes_on_as_if_nothing_had_rested(
     assert len({str(one) for one in seen[0]}) == len(seen[0])  # something was learnt in between
 
     # use while it rests is told, on every rank, and harms nothing
-    with pytest.raises(Resting, match=r"a forward pass needs the learner's weights while all of it rests"):
+    with pytest.raises(TensorsOffloaded, match=r"a forward pass needs the learner's weights while all of it rests"):
         logprobs(ranks, count)
     for method in ("save", "export"):
-        with pytest.raises(Resting, match=r"rests on the host: call wake\(\) first$"):
+        with pytest.raises(TensorsOffloaded, match=r"rests on the host: call reload\(\) first$"):
             ranks.call(method, "nowhere")
-    ranks.call("rest", "optimizer")
-    with pytest.raises(Resting, match=r"everything while its optimizer rests"):
+    ranks.call("offload", "optimizer")
+    with pytest.raises(TensorsOffloaded, match=r"everything while its optimizer rests"):
         ranks.scatter("update", [batch(4, count)], replace(ALGORITHM, kl=0))
-    ranks.call("wake")
+    ranks.call("reload")
     assert all(np.isfinite(report.loss) for report in ranks.scatter("update", [batch(4, count)], ALGORITHM))
 
 
@@ -102,16 +102,16 @@ def test_views_and_aliases_stay_what_they_are() -> None:
     module.weight.data = flat[:16].view(4, 4)
     module.weight.grad = flat[16:].view(4, 4)
     other = torch.full((5,), 7.0)
-    residence = Residence(torch.device("cpu"), module, [{"part": [flat[3:9]], "other": (other,)}])
+    offloader = Offloader(torch.device("cpu"), module, [{"part": [flat[3:9]], "other": (other,)}])
     want = flat.clone()
-    assert residence.rest("optimizer") == 5 * 4  # gradient and weight share a storage: it stays for the weight
+    assert offloader.offload("optimizer") == 5 * 4  # gradient and weight share a storage: it stays for the weight
     assert other.untyped_storage().nbytes() == 0 and torch.equal(flat, want)
-    assert residence.rest("all") == (32 + 5) * 4 and flat.untyped_storage().nbytes() == 0
-    residence.wake()
-    residence.wake()
+    assert offloader.offload("all") == (32 + 5) * 4 and flat.untyped_storage().nbytes() == 0
+    offloader.reload()
+    offloader.reload()
     assert torch.equal(flat, want) and torch.equal(other, torch.full((5,), 7.0))
     module.weight.data[0, 0] = -1.0
-    assert flat[0] == -1.0 and residence.bytes == 0
+    assert flat[0] == -1.0 and offloader.bytes == 0
 
 
 def test_borrowed_memory_becomes_our_own() -> None:
@@ -120,9 +120,9 @@ def test_borrowed_memory_becomes_our_own() -> None:
     module.weight.data = torch.from_numpy(lent)[:4].view(2, 2)
     flat = torch.from_numpy(lent)
     flat.set_(module.weight.data.untyped_storage(), 2, (4,), (1,))
-    residence = Residence(torch.device("cpu"), module, [[flat]])
-    assert residence.rest("all") == 24
-    residence.wake()
+    offloader = Offloader(torch.device("cpu"), module, [[flat]])
+    assert offloader.offload("all") == 24
+    offloader.reload()
     module.weight.data[1, 1] = 9.0
     assert module.weight.tolist() == [[0, 1], [2, 9]] and flat.tolist() == [2, 9, 4, 5]
     assert lent.tolist() == [0, 1, 2, 3, 4, 5]
@@ -130,4 +130,4 @@ def test_borrowed_memory_becomes_our_own() -> None:
 
 def test_only_these_two_can_rest() -> None:
     with pytest.raises(ValueError, match='must be "optimizer" or "all", got \'weights\''):
-        Residence(torch.device("cpu"), torch.nn.Linear(2, 2)).rest("weights")  # type: ignore[arg-type]
+        Offloader(torch.device("cpu"), torch.nn.Linear(2, 2)).offload("weights")  # type: ignore[arg-type]

@@ -134,12 +134,12 @@ def _look(state: dict[str, Any], folder: str) -> tuple[int, float, bool]:
 
 @pytest.mark.parametrize("kl", [0.0, 0.001])
 def test_a_run_loads_one_only_for_its_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator import train
-    from rollout.base.gpu_sharing import Turns
+    from orchestrator.commands import train
+    from rollout.base.gpu_sharing import GpuSharing
 
     asked: list[bool] = []
     monkeypatch.setattr(train, "started", lambda *args: None)
     monkeypatch.setattr(train, "wait_all", lambda futures: None, raising=False)
     learner: Any = SimpleNamespace(start=lambda port, reference: asked.append(reference))
-    train._start(Config(algorithm=AlgorithmConf(kl=kl)), [], [], [], learner, Turns())
+    train._start(Config(algorithm=AlgorithmConf(kl=kl)), [], [], [], learner, GpuSharing())
     assert asked == [kl > 0]

@@ -17,7 +17,7 @@ from learner.data.flops import read_shape, work
 from learner.data.pack import buckets, pack
 from learner.data.shared_prefix import WORTH, order, origins, repeated
 from learner.loss import Totals
-from learner.metrics.efficiency import effort
+from learner.metrics.efficiency import efficiency
 from learner.model.attention import Layout
 from learner.model.policy import load_policy
 
@@ -103,7 +103,7 @@ def test_repeated_prompts_are_no_work_done(models: dict[str, str]) -> None:
     shape, found = read_shape(models["tied"]), sequences([(30, [10] * 4)], 0)
     assert shape is not None
     batch = pack(found, Totals(4, 1, 1), 4096, 1)
-    shared, whole = (effort([batch], shape, 1, 4096, 1.0, [1], shared=one) for one in (True, False))
+    shared, whole = (efficiency([batch], shape, 1, 4096, 1.0, [1], shared=one) for one in (True, False))
     assert shared.tflops is not None and whole.tflops is not None
     assert (whole.tflops - shared.tflops) * 1e12 == pytest.approx(4 * shape.linear(3 * 30))
 

@@ -21,10 +21,10 @@ from learner.data.pack import pack
 from learner.model.policy import load_policy
 from learner.model.prepare_model import random_model
 from learner.objective import optimizer_steps
-from learner.weight_sender import Stage
+from learner.weight_sender import StagingBuffer
 from rollout.weight_sync import transport
-from rollout.weight_sync.handshake import visit
-from rollout.weight_sync.weights import Door, Offer, Route, Weights, worker_name
+from rollout.weight_sync.handshake import connect
+from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, worker_name
 
 CONF = LearnerConf(lr=0.02, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0)
@@ -63,7 +63,7 @@ def update(ranks: Ranks, seed: int) -> None:
 
 
 def begin(ranks: Ranks, folder: str, stage: int, model: ModelConf, bucket_mib: float) -> None:
-    conf = replace(CONF, ranks=ranks.count, zero_stage=stage, publish_bucket_mib=bucket_mib)
+    conf = replace(CONF, ranks=ranks.count, zero_stage=stage, weight_sync_bucket_mib=bucket_mib)
     ranks.start(conf, folder, model=model)
     update(ranks, 1)
 
@@ -82,7 +82,7 @@ def same(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 def _set_bucket(state: dict[str, Any], mib: float) -> None:
     worker = state["worker"]
-    worker.engine.conf.publish_bucket_mib = mib
+    worker.engine.conf.weight_sync_bucket_mib = mib
     worker.publisher.bucket = int(mib * 2**20)
     worker.publisher._stage = None
 
@@ -186,11 +186,13 @@ def started(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Iterat
     """`started(count, stage, model, folder, route)`: the ranks, and the doors that they opened."""
     used = []
 
-    def start(count: int, stage: int, model: ModelConf, folder: str, route: Route) -> tuple[Ranks, tuple[Door, ...]]:
+    def start(
+        count: int, stage: int, model: ModelConf, folder: str, route: Route
+    ) -> tuple[Ranks, tuple[Endpoint, ...]]:
         ranks = groups_of_ranks[count]
         begin(ranks, models[folder], stage, model, 8 * KIB)
         used.append(ranks)
-        return ranks, tuple(ranks.call("open_door", route))
+        return ranks, tuple(ranks.call("open_endpoint", route))
 
     yield start
     for ranks in used:
@@ -213,7 +215,7 @@ class Fetcher:
     def fetch(self, offer: Offer) -> dict[str, Tensor]:
         ipc = offer.route.transport is Transport.ipc
         more = {"group": self.group, "processes": 1}
-        line = visit(offer.doors[0], self.name, offer.version, offer.route.timeout_s, **more)
+        line = connect(offer.endpoints[0], self.name, offer.version, offer.route.timeout_s, **more)
         with contextlib.closing(line):
             return self._handed_out(line) if ipc else self._broadcast(line)
 
@@ -261,10 +263,10 @@ def test_fetched_weights_are_the_stored_ones(
 ) -> None:
     """Two workers, two pushes with an update between; nobody gets more than a bucket, or one tensor, at a time."""
     route = Route(transport, 2, timeout_s=60.0)
-    ranks, doors = started(count, stage, model, folder, route)
+    ranks, endpoints = started(count, stage, model, folder, route)
     fetchers = [Fetcher(0), Fetcher(1)]
     for version in (1, 2):
-        offer = Offer(version, route, doors)
+        offer = Offer(version, route, endpoints)
         fetching = [in_thread(fetcher.fetch, offer) for fetcher in fetchers]
         sent = ranks.call("send", version)
         assert sent == [None] * count
@@ -279,10 +281,10 @@ def test_fetched_weights_are_the_stored_ones(
 
 def test_a_worker_that_started_again_makes_a_new_group(started: Callable[..., Any], in_thread: In) -> None:
     route = Route(Transport.nccl, 2, timeout_s=60.0)
-    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     survivor, killed, again = Fetcher(0), Fetcher(1), Fetcher(1)
     for version, other in ((1, killed), (2, again), (3, again)):
-        offer = Offer(version, route, doors)
+        offer = Offer(version, route, endpoints)
         fetching = [in_thread(fetcher.fetch, offer) for fetcher in (survivor, other)]
         ranks.call("send", version)
         assert all(same(answer.result(60), dict(stored(ranks).tensors())) for answer in fetching)
@@ -293,8 +295,8 @@ def test_a_worker_that_started_again_makes_a_new_group(started: Callable[..., An
 def test_a_copy_is_kept_when_asked_for(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
     """For a worker that starts later: it goes to the object store with the answer of rank 0."""
     route = Route(transport, 1, timeout_s=60.0, keep=True)
-    ranks, doors = started(2, 3, ADAPTED, "tied", route)
-    fetching = in_thread(Fetcher(0).fetch, Offer(5, route, doors))
+    ranks, endpoints = started(2, 3, ADAPTED, "tied", route)
+    fetching = in_thread(Fetcher(0).fetch, Offer(5, route, endpoints))
     kept, other = ranks.call("send", 5)
     assert other is None and kept.version == 5
     assert same(dict(kept.tensors()), fetching.result(60))
@@ -336,9 +338,10 @@ def test_a_stream_that_is_not_its_manifest_is_refused() -> None:
 @transports
 def test_workers_that_do_not_come_are_named(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
     route = Route(transport, 3, timeout_s=SHORT)
-    ranks, doors = started(1, 0, PLAIN, "tied", route)
-    coming = in_thread(Fetcher(1).fetch, Offer(4, route, doors))
-    expected = "learner rank 0 waited 0.5 s for rollout worker 0, rollout worker 2 to fetch the weights of version 4"
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
+    coming = in_thread(Fetcher(1).fetch, Offer(4, route, endpoints))
+    missing = "rollout worker 0, rollout worker 2"
+    expected = f"learner rank 0 timed out after 0.5 s waiting for {missing} to fetch the weights of version 4"
     with pytest.raises(TimeoutError, match=expected):
         ranks.call("send", 4)
     with pytest.raises((TimeoutError, ConnectionError), match=r"rollout worker 1 waited .*for learner rank 0"):
@@ -351,14 +354,17 @@ def test_a_worker_that_stops_half_way_is_named(
 ) -> None:
     """Then the next push goes through, with a worker that comes anew."""
     route = Route(transport, 1, timeout_s=SHORT)
-    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     sending = in_thread(ranks.call, "send", 4)
-    line = visit(doors[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    line = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
     line.receive("to begin")  # the first chunk, or the group's address; and no more
-    with line.connection, pytest.raises(TimeoutError, match=r"learner rank 0 waited 0.5 s for rollout worker 0 to"):
+    with (
+        line.connection,
+        pytest.raises(TimeoutError, match=r"learner rank 0 timed out after 0.5 s waiting for rollout worker 0 to"),
+    ):
         sending.result(30)
     longer = replace(route, timeout_s=60.0)
-    again = in_thread(Fetcher(0).fetch, Offer(5, longer, doors))
+    again = in_thread(Fetcher(0).fetch, Offer(5, longer, endpoints))
     ranks.call("send", 5)
     assert same(again.result(60), dict(stored(ranks).tensors()))
 
@@ -366,9 +372,9 @@ def test_a_worker_that_stops_half_way_is_named(
 def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any], in_thread: In) -> None:
     """It is in the group, and takes no part."""
     route = Route(Transport.nccl, 1, timeout_s=2.0)
-    ranks, doors = started(1, 0, PLAIN, "tied", route)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     sending = in_thread(ranks.call, "send", 4)
-    line = visit(doors[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    line = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
     _, (_, where) = line.receive("to begin")
     group = transport.join(torch.device("cpu"), **where)
     line.receive("to begin")
@@ -401,7 +407,7 @@ def test_a_receiver_of_a_broadcast_that_never_comes_gives_up() -> None:
 
 def test_a_stage_is_filled_again_in_the_same_memory() -> None:
     sizes = [3, 40, 200, 7, 64, 0, 150]  # of floats; a bucket holds 128 of them
-    stage, seen = Stage(512, page_locked=False), []
+    stage, seen = StagingBuffer(512, page_locked=False), []
     for round_ in range(3):
         stage.begin()
         tensors = [(f"t{i}", torch.full((size,), float(round_ * 10 + i))) for i, size in enumerate(sizes)]

@@ -27,7 +27,7 @@ TASK = [
     "rollout.workers=1",
 ]
 TINY = ["rollout.prompts_per_step=4", "rollout.group_size=4", "evaluate.every=0", "evaluate.final=false"]
-TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.check_every=1"]
+TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.logprob_check_every=1"]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from learner.learner import Learner
 from learner.objective import optimizer_steps
 from learner.worker import LearnerWorker
 from reward.groups import group_trajectories
-from reward.worker import Judge
+from reward.worker import RewardWorker
 from rollout.data.stream import PromptStream
 from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
 from rollout.engine import Engine, Request
@@ -45,7 +45,7 @@ def main(run: Path, target: Path) -> None:
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
     learner.start(*learner.address(None), conf.algorithm.kl > 0)
-    judge = Judge(conf.reward, path, control, conf.model)
+    judge = RewardWorker(conf.reward, path, control, conf.model)
     cost = Learner([], conf.learner, read_shape(path, conf.model.revision)).cost
     rollout, G = conf.rollout, conf.rollout.group_size
 

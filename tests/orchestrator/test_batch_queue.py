@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from conf.schema import ArithmeticConf, Config, DataConf, RolloutConf, RunConf
-from orchestrator.training.batch_queue import Ahead
+from orchestrator.training.batch_queue import BatchQueue
 from rollout.data.stream import PromptStream
 from rollout.prompt import Prompt
 
@@ -22,13 +22,13 @@ class Asked:
         return batch
 
 
-def made(max_staleness: int, asked: list[dict[str, Any]], prompts: dict[str, Any] | None = None) -> Ahead:
+def made(max_staleness: int, asked: list[dict[str, Any]], prompts: dict[str, Any] | None = None) -> BatchQueue:
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
     if prompts:
         stream.restore(prompts)
     conf = Config(run=RunConf(steps=20, max_staleness=max_staleness), rollout=RolloutConf(prompts_per_step=2))
     everybody: Any = Asked()
-    return Ahead(conf, stream, everybody, everybody, asked)
+    return BatchQueue(conf, stream, everybody, everybody, asked)
 
 
 def test_resumed_with_fewer_ahead_no_batch_is_lost_also_not_at_the_next_checkpoint() -> None:
@@ -38,10 +38,10 @@ def test_resumed_with_fewer_ahead_no_batch_is_lost_also_not_at_the_next_checkpoi
         undisturbed.ask(step)
         wanted.append(undisturbed.next())
 
-    found, ahead = [], made(3, [])
+    found, batch_queue = [], made(3, [])
     for step in range(8):
-        ahead.ask(step)
-        found.append(ahead.next())
-        state = ahead.state()
-        ahead = made(0, **state)  # saved and resumed after every step, nothing asked for ahead any more
+        batch_queue.ask(step)
+        found.append(batch_queue.next())
+        state = batch_queue.state()
+        batch_queue = made(0, **state)  # saved and resumed after every step, nothing asked for ahead any more
     assert found == wanted

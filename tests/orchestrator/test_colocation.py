@@ -16,8 +16,8 @@ from launched import succeeded, thinkless
 
 from conf.schema import AlgorithmConf
 from orchestrator.base.errors import WaitedTooLong
-from orchestrator.cluster.colocation import SharedTurns
-from rollout.base.gpu_sharing import Turns
+from orchestrator.cluster.colocation import Colocation
+from rollout.base.gpu_sharing import GpuSharing
 
 
 class Gpu:
@@ -53,49 +53,49 @@ class Rank:
         self.gpu = gpu
 
     def start(self) -> None:
-        self.wake()
+        self.reload()
 
-    def rest(self, kind: str) -> None:
-        self.gpu.log.append(f"rest {kind}")
+    def offload(self, kind: str) -> None:
+        self.gpu.log.append(f"offload {kind}")
         self.gpu.learner = {"weights"} if kind == "optimizer" else set()
         self.gpu.check()
 
-    def wake(self) -> None:
-        self.gpu.log.append("learner wakes")
+    def reload(self) -> None:
+        self.gpu.log.append("learner reloads")
         self.gpu.learner = {"weights", "optimizer"}
         self.gpu.check()
 
 
-def two(local_handle: Any, gpus: int = 2) -> tuple[list[Gpu], SharedTurns]:
+def two(local_handle: Any, gpus: int = 2) -> tuple[list[Gpu], Colocation]:
     places = [Gpu() for _ in range(gpus)]
     ranks = [Rank(gpu) for gpu in places]
-    turns = SharedTurns(
+    gpu_sharing = Colocation(
         [local_handle(gpu) for gpu in places], [local_handle(rank) for rank in ranks], 5.0, lambda futures: futures
     )
-    turns.begin()
+    gpu_sharing.begin()
     for rank in ranks:
         rank.start()
     for gpu in places:
         gpu.log.clear()
-    return places, turns
+    return places, gpu_sharing
 
 
 def test_a_step_after_the_other(local_handle: Any) -> None:
     """The usual course, call by call; the second of two in a row asks for nothing."""
-    (gpu, other), turns = two(local_handle)
+    (gpu, other), gpu_sharing = two(local_handle)
     course: list[tuple[Callable[[], None], list[str]]] = [
-        (turns.sampling, ["rest all", "wake None"]),  # the evaluation of the model that training begins with
-        (turns.pushing, ["sleep False", "rest optimizer", "wake ['weights']"]),
-        (turns.sampling, ["rest all", "wake ['kv_cache']"]),
-        (turns.sampling, []),
-        (lambda: turns.learning(changes=False), ["sleep True", "learner wakes"]),  # the check of log-probs
-        (turns.sampling, ["rest all", "wake None"]),
-        (lambda: turns.learning(changes=True), ["sleep False", "learner wakes"]),
-        (lambda: turns.learning(changes=True), []),
-        (turns.pushing, ["rest optimizer", "wake ['weights']"]),
-        (turns.pushing, []),
-        (lambda: turns.learning(changes=False), ["sleep True", "learner wakes"]),  # a checkpoint
-        (turns.sampling, ["rest all", "wake None"]),
+        (gpu_sharing.sampling, ["offload all", "wake None"]),  # the evaluation of the model that training begins with
+        (gpu_sharing.pushing, ["sleep False", "offload optimizer", "wake ['weights']"]),
+        (gpu_sharing.sampling, ["offload all", "wake ['kv_cache']"]),
+        (gpu_sharing.sampling, []),
+        (lambda: gpu_sharing.learning(changes=False), ["sleep True", "learner reloads"]),  # the check of log-probs
+        (gpu_sharing.sampling, ["offload all", "wake None"]),
+        (lambda: gpu_sharing.learning(changes=True), ["sleep False", "learner reloads"]),
+        (lambda: gpu_sharing.learning(changes=True), []),
+        (gpu_sharing.pushing, ["offload optimizer", "wake ['weights']"]),
+        (gpu_sharing.pushing, []),
+        (lambda: gpu_sharing.learning(changes=False), ["sleep True", "learner reloads"]),  # a checkpoint
+        (gpu_sharing.sampling, ["offload all", "wake None"]),
     ]
     for say, want in course:
         say()
@@ -108,43 +108,43 @@ def test_a_step_after_the_other(local_handle: Any) -> None:
 @given(order=st.lists(st.sampled_from(["sample", "push", "learn", "score"]), max_size=30))
 def test_in_any_order_nothing_is_used_that_is_not_there(local_handle: Any, order: list[str]) -> None:
     """Samples come from the weights of the last push, or are refused; whoever works has all that it works with."""
-    (gpu,), turns = two(local_handle, gpus=1)
+    (gpu,), gpu_sharing = two(local_handle, gpus=1)
     for what in order:
         if what == "sample":
             if gpu.pushed != gpu.learnt:
                 with pytest.raises(RuntimeError, match="push them before sampling"):
-                    turns.sampling()
+                    gpu_sharing.sampling()
                 continue
-            turns.sampling()
+            gpu_sharing.sampling()
             assert gpu.sampler == {"weights", "kv_cache"} and not gpu.learner and gpu.pushed == gpu.learnt
         elif what == "push":
-            turns.pushing()
+            gpu_sharing.pushing()
             assert gpu.learner == {"weights"} and gpu.sampler == {"weights"}
             gpu.pushed = gpu.learnt
         else:
-            turns.learning(changes=what == "learn")
+            gpu_sharing.learning(changes=what == "learn")
             assert gpu.learner == {"weights", "optimizer"} and not gpu.sampler
             gpu.learnt += what == "learn"
 
 
 def test_who_waited_for_whom_is_told(local_handle: Any) -> None:
-    turns = two(local_handle)[1]
+    gpu_sharing = two(local_handle)[1]
 
     def late(_: list[Any]) -> list[Any]:
-        raise WaitedTooLong("the driver waited 5 s for learner rank 1 (rest), in vain")
+        raise WaitedTooLong("the driver timed out after 5 s waiting for learner rank 1 (offload)")
 
-    turns.wait_all = late
+    gpu_sharing.wait_all = late
     with pytest.raises(WaitedTooLong) as told:
-        turns.sampling()
+        gpu_sharing.sampling()
     assert str(told.value) == (
-        "before the samplers can sample, learner ranks had 5 s (cluster.turn_timeout_s) to leave their GPUs: "
-        "the driver waited 5 s for learner rank 1 (rest), in vain"
+        "before the samplers can sample, learner ranks had 5 s (cluster.colocation_timeout_s) to leave their GPUs: "
+        "the driver timed out after 5 s waiting for learner rank 1 (offload)"
     )
 
 
 def test_on_gpus_of_their_own_nobody_waits() -> None:
-    turns = Turns()
-    turns.sampling(), turns.pushing(), turns.learning(changes=True), turns.sampling()  # type: ignore[func-returns-value]
+    gpu_sharing = GpuSharing()
+    gpu_sharing.sampling(), gpu_sharing.pushing(), gpu_sharing.learning(changes=True), gpu_sharing.sampling()  # type: ignore[func-returns-value]
 
 
 # ---- real ones ----
@@ -157,21 +157,21 @@ def test_a_real_engine_and_a_real_learner(
     from learner.data.batch import TrainBatch
     from learner.data.pack import pack
     from learner.objective import optimizer_steps
-    from learner.offload import Resting
+    from learner.offload import Offloadable
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.engine import Request
-    from rollout.request import Sampling, Share
+    from rollout.request import RolloutRequest, SamplingParams
 
     learner = make_learner(tiny_model)
-    turns = SharedTurns([local_handle(rollout_worker)], learner.ranks, 60.0, lambda fs: [f.wait() for f in fs])
-    turns.begin()
-    learner.turns = turns
+    gpu_sharing = Colocation([local_handle(rollout_worker)], learner.ranks, 60.0, lambda fs: [f.wait() for f in fs])
+    gpu_sharing.begin()
+    learner.gpu_sharing = gpu_sharing
     prompts = make_prompts(2)
     pairs = [(p, s) for p in range(2) for s in range(4)]
 
     def sample(step: int) -> list[Any]:
-        share = Share(step + 1, step, 0, tuple(prompts), tuple(pairs), Sampling(1.0, 1.0, 12))
+        share = RolloutRequest(step + 1, step, 0, tuple(prompts), tuple(pairs), SamplingParams(1.0, 1.0, 12))
         found = rollout_worker.sample(share).trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
         return [t for t in found if t is not None]
 
@@ -191,18 +191,18 @@ def test_a_real_engine_and_a_real_learner(
         push = learner.publish(step)
         for future in [local_handle(rollout_worker).call("load", push.to(0)), *push.sending]:
             future.wait()
-        turns.sampling()
+        gpu_sharing.sampling()
         trajectories = sample(step)
-        with pytest.raises(Resting, match="a forward pass"):
+        with pytest.raises(Offloadable, match="a forward pass"):
             learner.ranks[0].body.logprobs(batch(trajectories)[0].ranks[0], 1.0)
         for mb, scored in learner.logprobs(batch(trajectories)[0], 1.0):
             response = mb.response
             assert np.abs(scored[response] - mb.behavior_logprobs[response]).max() < 1e-4
-        turns.sampling()
+        gpu_sharing.sampling()
         assert [t.token_ids.tolist() for t in sample(step)] == [t.token_ids.tolist() for t in trajectories]
         assert learner.update(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0)).skipped == 0
         with pytest.raises(RuntimeError, match="push them before sampling"):
-            turns.sampling()
+            gpu_sharing.sampling()
     rollout_worker.wake()
 
 

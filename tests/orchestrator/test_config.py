@@ -40,7 +40,7 @@ from conf.schema import (
 from conf.settings import all_keys, settings
 from orchestrator.cluster.placement import plan
 
-EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_paper", "thinkless_1p5b_shared"]
+EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_colocated", "thinkless_1p5b_paper"]
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +127,10 @@ def test_one_gpu_shares_one_gpu() -> None:
 
 
 def test_the_shared_recipe_differs_in_who_sits_where_alone() -> None:
-    (apart,), (shared,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_shared")
+    (apart,), (shared,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_colocated")
     for conf in (apart, shared):
         assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 4
-    assert apart.cluster.placement is Placement.split and shared.cluster.placement is Placement.shared
+    assert apart.cluster.placement is Placement.disaggregated and shared.cluster.placement is Placement.colocated
     same = replace(
         shared,
         cluster=apart.cluster,
@@ -264,8 +264,8 @@ OUTSIDE = [
     ("rollout.max_tokens_short=1", "in [2, 1e8] or null"),
     ("rollout.gpu_memory_utilization=1.01", "in (0, 1]"),
     ("rollout.slowdown=0.5", "in [1, 1e6] or null"),
-    ("rollout.refill.rounds=-1", "in [0, "),
-    ("rollout.refill.factor=.nan", "in [1, "),
+    ("rollout.dynamic_sampling.rounds=-1", "in [0, "),
+    ("rollout.dynamic_sampling.factor=.nan", "in [1, "),
     ("rollout.timeout_s=0", "in [0.1, "),
     ("rollout.start_timeout_s=1e-200", "in [0.1, "),
     ("rollout.num_cpus=-.inf", "in [0, "),
@@ -319,11 +319,11 @@ OUTSIDE = [
     ("run.save_every=-3", "in [0, "),
     ("run.record=[[4]]", "a list of integers in [1, "),
     ("run.record=[0,2]", "a list of integers in [1, "),
-    ("run.check_max_abs=0", "or null"),
+    ("run.logprob_check_max_abs=0", "or null"),
     ("cluster.port=65536", "in [1, 65535] or null"),
     ("cluster.metrics_port=0", "in [1, 65535] or null"),
     ("cluster.object_store_gib=0.01", "in [0.08, "),
-    ("cluster.turn_timeout_s=.inf", "in [0.1, "),
+    ("cluster.colocation_timeout_s=.inf", "in [0.1, "),
 ]
 
 REFUSED = [
@@ -357,15 +357,15 @@ REFUSED = [
     ("rollout.device=gpu rollout.num_gpus=0.5 rollout.tensor_parallel=2", "rollout.num_gpus", "0.5 with 2"),
     ("warmup.ranks=3 learner.ranks=2 learner.sequence_parallel=2", "warmup.ranks=3", "multiple"),
     ("learner.device=gpu learner.num_gpus=0.5 learner.ranks=2", "learner.num_gpus", "a GPU for each rank"),
-    ("cluster.placement=shared learner.ranks=2", "rollout.workers=1", "learner.ranks=2"),
-    ("cluster.placement=shared learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),
+    ("cluster.placement=colocated learner.ranks=2", "rollout.workers=1", "learner.ranks=2"),
+    ("cluster.placement=colocated learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),
     (
-        "cluster.placement=shared run.max_staleness=1 algorithm.importance=truncate",
+        "cluster.placement=colocated run.max_staleness=1 algorithm.importance=truncate",
         "run.max_staleness",
-        "cluster.placement=split",
+        "cluster.placement=disaggregated",
     ),
-    ("cluster.placement=shared rollout.num_gpus=0.5", "rollout.num_gpus", "at 1"),
-    ("cluster.placement=shared rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=split"),
+    ("cluster.placement=colocated rollout.num_gpus=0.5", "rollout.num_gpus", "at 1"),
+    ("cluster.placement=colocated rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=disaggregated"),
     ("warmup=null", "nothing to train", "model.path"),
     ("model.random=null", "nothing to train", "model.path"),
     ("model.random.hidden_size=30", "model.random.hidden_size=30", "twice model.random.heads=2"),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import ArithmeticConf, DataConf, RefillConf, RewardConf, RolloutConf
+from conf.schema import ArithmeticConf, DataConf, DynamicSamplingConf, RewardConf, RolloutConf
 from orchestrator.tracking.metrics import Timings
-from orchestrator.training.dynamic_sampling import Refill
+from orchestrator.training.dynamic_sampling import DynamicSampling
 from reward.group import Group
 from reward.groups import group_trajectories
 from reward.verdict import Outcome, Verdict
@@ -87,13 +87,15 @@ class Judged:
         return group_trajectories(trajectories, verdicts, RewardConf())
 
 
-def fill(every: int, **refill: Any) -> tuple[Any, Asked, PromptStream]:
-    conf = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, refill=RefillConf(**refill))
+def fill(every: int, **dynamic_sampling: Any) -> tuple[Any, Asked, PromptStream]:
+    conf = RolloutConf(
+        group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(**dynamic_sampling)
+    )
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
     sampler: Any = Asked(every)
-    panel: Any = Judged()
-    groups = panel.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, every)], sampler)))
-    return Refill(conf, stream, sampler, panel).fill(groups, 7, Timings()), sampler, stream
+    grader: Any = Judged()
+    groups = grader.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, every)], sampler)))
+    return DynamicSampling(conf, stream, sampler, grader).fill(groups, 7, Timings()), sampler, stream
 
 
 def test_off_is_off() -> None:
@@ -142,13 +144,13 @@ def test_enough_from_the_start() -> None:
 
 
 def test_seconds_and_tokens_of_the_rounds_count() -> None:
-    conf = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, refill=RefillConf(rounds=1))
+    conf = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(rounds=1))
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
     sampler: Any = Asked(2)
-    panel: Any = Judged()
+    grader: Any = Judged()
     timings = Timings(sampling=1.0, tokens=5)
-    Refill(conf, stream, sampler, panel).fill(
-        panel.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, 2)], sampler))), 0, timings
+    DynamicSampling(conf, stream, sampler, grader).fill(
+        grader.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, 2)], sampler))), 0, timings
     )
     assert (timings.sampling, timings.tokens, timings.grading) == (1.5, 15, 0.25) and set(timings.parts) == {
         "rollout",

@@ -15,7 +15,7 @@ from conf.schema import ClusterConf
 from orchestrator.base import interrupt
 from orchestrator.base.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.handles import Handle, wait_all
+from orchestrator.cluster.handles import RayHandle, wait_all
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_a_wait_under_way_ends() -> None:
 def test_a_long_wait_of_ray_ends_the_same_way() -> None:
     """Ray's own loop, after a second in it, raises a KeyboardInterrupt of its own in place of the handler's."""
     with Cluster(ClusterConf()):
-        sleeper = Handle(ray.remote(num_cpus=0)(Sleeper).remote(), "sleeper", 600.0)
+        sleeper = RayHandle(ray.remote(num_cpus=0)(Sleeper).remote(), "sleeper", 600.0)
         assert sleeper.call("sleep", 0).wait() == 0
         for wait in (lambda future: future.wait(), lambda future: wait_all([future])):
             interrupt.install()

@@ -22,8 +22,8 @@ from learner.learner import Learner
 from learner.worker import LearnerWorker
 from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.handles import Future, Handle, wait_all
-from orchestrator.cluster.latest_weights import Board
+from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
+from orchestrator.cluster.latest_weights import LatestWeights
 from rollout.weight_sync.weights import Weights, flatten
 
 PATIENCE_S = 120.0
@@ -50,7 +50,7 @@ class Worker:
         return os.getpid()
 
 
-class Publisher:
+class WeightSender:
     def make(self, version: int, until: str | None = None) -> Weights:
         while until and not Path(until).exists():
             time.sleep(0.05)
@@ -64,9 +64,9 @@ def cluster() -> Iterator[Cluster]:
         yield entered
 
 
-def actor(body: type, *args: Any, **options: Any) -> Handle:
+def actor(body: type, *args: Any, **options: Any) -> RayHandle:
     made = ray.remote(body).options(num_cpus=0, **options).remote(*args)
-    return Handle(made, body.__name__, PATIENCE_S)
+    return RayHandle(made, body.__name__, PATIENCE_S)
 
 
 def eventually(ask: Callable[[], Any], expected: Any) -> None:
@@ -84,12 +84,12 @@ def eventually(ask: Callable[[], Any], expected: Any) -> None:
 
 
 def test_a_killed_worker_comes_back_with_the_newest_weights(cluster: Cluster) -> None:
-    board, publisher = Board(), actor(Publisher)
-    worker = actor(Worker, board.current, max_restarts=-1)
+    latest_weights, publisher = LatestWeights(), actor(WeightSender)
+    worker = actor(Worker, latest_weights.current, max_restarts=-1)
     assert worker.call("version").wait() is None  # nothing has been posted
     for version in (1, 2, 3):
-        board.post(version, publisher.call("make", version))
-    eventually(lambda: getattr(board.current(), "version", None), 3)
+        latest_weights.post(version, publisher.call("make", version))
+    eventually(lambda: getattr(latest_weights.current(), "version", None), 3)
     for _ in range(2):
         pid = worker.call("pid").wait()
         os.kill(pid, signal.SIGKILL)
@@ -100,26 +100,26 @@ def test_a_killed_worker_comes_back_with_the_newest_weights(cluster: Cluster) ->
 
 def test_a_worker_waits_for_no_push(cluster: Cluster, tmp_path: Path) -> None:
     """Weights that are still under way may be waiting for this very worker: it takes the ones before."""
-    board, publisher = Board(), actor(Publisher)
+    latest_weights, publisher = LatestWeights(), actor(WeightSender)
     first = publisher.call("make", 7)
-    board.post(7, first)
+    latest_weights.post(7, first)
     first.wait()
     slow = publisher.call("make", 8, str(tmp_path / "done"))
-    board.post(8, slow)
-    assert actor(Worker, board.current).call("version").wait() == 7
+    latest_weights.post(8, slow)
+    assert actor(Worker, latest_weights.current).call("version").wait() == 7
     (tmp_path / "done").touch()
     slow.wait()
-    assert actor(Worker, board.current).call("version").wait() == 8
+    assert actor(Worker, latest_weights.current).call("version").wait() == 8
 
 
 def test_weights_are_let_go_of(cluster: Cluster) -> None:
     """One version stays in the object store, however many were posted."""
     gc.collect()  # errors of killed workers, which the tests before caught, hold their handles in cycles of frames
     eventually(lambda: store_bytes() < 1_200_000, True)  # of the tests before
-    board, publisher = Board(), actor(Publisher)
+    latest_weights, publisher = LatestWeights(), actor(WeightSender)
     for version in range(20):
         future = publisher.call("make", version)
-        board.post(version, future)
+        latest_weights.post(version, future)
         future.wait()
     del future
     eventually(lambda: 1_200_000 <= store_bytes() < 2 * 1_200_000, True)
@@ -135,11 +135,11 @@ def store_bytes() -> int:
 
 
 def test_a_lost_board_is_an_error_and_not_old_weights(cluster: Cluster) -> None:
-    board = Board(timeout_s=20.0)
-    assert board.current() is None
-    ray.kill(board._actor)
+    latest_weights = LatestWeights(timeout_s=20.0)
+    assert latest_weights.current() is None
+    ray.kill(latest_weights._actor)
     with pytest.raises(ActorDied, match="weights board"):
-        board.current()
+        latest_weights.current()
 
 
 def test_what_was_published_is_not_what_came_after(cluster: Cluster, tiny_model: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_was_published_is_not_what_came_after(cluster: Cluster, tiny_model:
         arrived = wait_all([receiver.call("load", push.offer) for receiver in receivers])
         for one in arrived:
             assert all(np.array_equal(one[name], before[name]) for name in before), step
-        later: Future = learner.publish(step + 1).offer
+        later: RayFuture = learner.publish(step + 1).offer
         before_next = receivers[0].call("load", later).wait()
         assert any(not np.array_equal(before_next[name], before[name]) for name in before), step
         before = before_next

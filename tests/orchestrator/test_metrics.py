@@ -14,8 +14,7 @@ from learner.metrics.report import StepReport
 from orchestrator.tracking.metrics import Timings, describe, judged, summarize
 from orchestrator.tracking.tracker import GAUGES
 from orchestrator.tracking.utilization import figures
-from orchestrator.training.dynamic_sampling import Filled
-from reward.group import Group
+from reward.group import Group, StepGroups
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt
@@ -118,9 +117,9 @@ def timed() -> Timings:
     return timings
 
 
-def whole(groups: list[Group]) -> Filled:
+def whole(groups: list[Group]) -> StepGroups:
     """A batch without a refill."""
-    return Filled(groups, groups)
+    return StepGroups(groups, groups)
 
 
 def report(**values: float) -> StepReport:

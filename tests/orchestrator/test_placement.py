@@ -13,7 +13,7 @@ import pytest
 from conf.schema import Device, LearnerConf, Placement, RewardConf, RolloutConf
 from orchestrator.cluster.placement import Plan, Role, plan
 
-SPLIT, SHARED = Placement.split, Placement.shared
+SPLIT, SHARED = Placement.disaggregated, Placement.colocated
 
 
 def rollout(workers: int, many: int = 1, device: Device = Device.gpu, gpus: float = 1.0, cpus: float = 2.0) -> Any:

@@ -171,7 +171,8 @@ def test_a_run_goes_on_from_the_model_in_its_folder(tiny_model: Path, tmp_path: 
 def test_the_door_is_light(model: Model) -> None:
     """A given model is looked at without torch: a mistake is told within a second or two of the command."""
     script = (
-        "import sys; from conf.schema import Config, ModelConf; from orchestrator.commands.preflight import refuse_unreadable; "
+        "import sys; from conf.schema import Config, ModelConf; from orchestrator.commands.preflight import "
+        "refuse_unreadable; "
         "refuse_unreadable(Config(model=ModelConf(path=sys.argv[1]))); "
         "assert not {'torch', 'vllm', 'ray', 'deepspeed'} & set(sys.modules), sorted(sys.modules)"
     )

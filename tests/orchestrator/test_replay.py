@@ -20,16 +20,15 @@ from launched import Watched, succeeded, thinkless, told_in_one_line
 
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
-from learner.metrics.efficiency import Effort
-from learner.metrics.offender import Offender
+from learner.metrics.efficiency import Efficiency
+from learner.metrics.offender import NonfiniteSequence
 from learner.metrics.report import StepReport
 from orchestrator.base.errors import RunError
 from orchestrator.commands import cli
 from orchestrator.replay.compare import compare_reports, compare_trajectories, relative
 from orchestrator.replay.recorder import Recorder
 from orchestrator.replay.step_format import RecordedStep, read, recorded_steps, refuse_damage, write
-from orchestrator.training.dynamic_sampling import Filled
-from reward.group import Group
+from reward.group import Group, StepGroups
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
 from rollout.mode import ControlTokens, Mode
@@ -104,11 +103,11 @@ def steps(draw: st.DrawFn) -> RecordedStep:
             len(siblings) - len(judged)
         )
         groups.append(Group(prompt, tuple(judged), verdicts, array(len(judged), np.float32), failed))
-    offender = Offender(3, 0, "gradient", array(4, np.int32), -1, draw(REAL), draw(REAL))
+    offender = NonfiniteSequence(3, 0, "gradient", array(4, np.int32), -1, draw(REAL), draw(REAL))
     report = StepReport(
-        draw(st.integers(0, 9)), 1, 7, draw(REAL), draw(REAL), offenders=(offender,) * draw(st.integers(0, 2)),
+        draw(st.integers(0, 9)), 1, 7, draw(REAL), draw(REAL), nonfinite=(offender,) * draw(st.integers(0, 2)),
         memory=draw(st.none() | st.dictionaries(TEXT, REAL, max_size=2)), peak=draw(st.none() | REAL),
-        effort=draw(st.none() | st.just(Effort(1.5, None, 0.25, None, 0.0, 1.0, 1.0))), loss=draw(REAL),
+        efficiency=draw(st.none() | st.just(Efficiency(1.5, None, 0.25, None, 0.0, 1.0, 1.0))), loss=draw(REAL),
         kl=draw(REAL),
     )  # fmt: skip
     return RecordedStep(
@@ -154,7 +153,7 @@ def trajectory(sibling: int = 0, uid: str = "p/0", version: int = 0, first: int 
     )
 
 
-def batch(version: int) -> tuple[list[Trajectory], Filled]:
+def batch(version: int) -> tuple[list[Trajectory], StepGroups]:
     trajectories = [trajectory(sibling, version=version) for sibling in range(3)]
     verdicts = (Verdict(Outcome.CORRECT, "2", 0.5), Verdict(Outcome.WRONG, None, 0.25))
     group = Group(
@@ -164,7 +163,7 @@ def batch(version: int) -> tuple[list[Trajectory], Filled]:
         np.array([1, -1], np.float32),
         (Verdict(Outcome.CRASHED, None, 0.0),),
     )
-    return trajectories, Filled([group], [group])
+    return trajectories, StepGroups([group], [group])
 
 
 class Learner:
@@ -243,7 +242,7 @@ def test_a_refilled_batch_is_recorded_whole(tmp_path: Path) -> None:
     trajectories, filled = batch(0)
     more = trajectory(0, "p/1"), trajectory(1, "p/1")
     equal = Group(more[0].prompt, more, filled.judged[0].verdicts, np.array([1, 1], np.float32))
-    recorder.record(1, trajectories, Filled(filled.learnt, [*filled.judged, equal], 1, 1, 1), None, {})
+    recorder.record(1, trajectories, StepGroups(filled.learnt, [*filled.judged, equal], 1, 1, 1), None, {})
     found = read(tmp_path / "recorded" / "step_000001")
     assert same(found.trajectories, (*trajectories, *more)) and same(found.groups, (*filled.judged, equal))
     assert found.learnt == (True, False) and found.report is None
@@ -435,7 +434,7 @@ def recording(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Reco
         (folder / part / library / "__init__.py").write_text(f"raise ImportError('{part} imports {library}')\n")
         environment[part] = {"PYTHONPATH": f"{folder / part}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     arguments = ["run.name=recorded", "run.steps=4", f"run.record=[1,{STEP}]", "learner.ranks=2"]
-    ahead = ["run.max_staleness=1", "rollout.on_push=drain", "algorithm.importance=truncate"]
+    ahead = ["run.max_staleness=1", "rollout.on_weight_sync=drain", "algorithm.importance=truncate"]
     succeeded(thinkless("train", *tiny, *arguments, *ahead, folder=folder))
     return Recording(folder / "runs" / "recorded", environment)
 

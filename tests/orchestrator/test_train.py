@@ -74,7 +74,7 @@ def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Traine
             f"run.steps={STEPS}",
             f"run.save_every={SAVE_EVERY}",
             "run.keep_checkpoints=3",
-            "run.check_every=1",
+            "run.logprob_check_every=1",
             "learner.ranks=2",
             "learner.lr=4e-4",
             "learner.schedule=constant",
@@ -461,7 +461,7 @@ def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path
     """All of them within the context; the tiny model answers them poorly, and nothing breaks."""
     [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
     task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
-    arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=3", "run.check_every=1"]
+    arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=3", "run.logprob_check_every=1"]
     fewer = ["rollout.prompts_per_step=8", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
     done = succeeded(thinkless("train", *task, *arguments, *fewer, folder=tmp_path))
     folder = tmp_path / "runs" / "train-001"

@@ -16,7 +16,7 @@ from orchestrator.training.unjudged import STEPS, Unjudged
 from reward.group import Group
 from reward.groups import group_trajectories
 from reward.verdict import Failure, Outcome, Verdict
-from reward.worker import Judge
+from reward.worker import RewardWorker
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
@@ -45,7 +45,7 @@ def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def groups_of(judge: Judge, conf: RewardConf, texts: list[str]) -> list[Group]:
+def groups_of(judge: RewardWorker, conf: RewardConf, texts: list[str]) -> list[Group]:
     """Four siblings to a prompt."""
     ids = np.zeros(2, np.int32)
     prompts = [Prompt(f"mine/{n // 4}", "?", ids, "5", "test") for n in range(len(texts))]
@@ -70,7 +70,7 @@ def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_pa
     watch = Unjudged(conf, told.append, file)
     steps = [["1", "raise", "-1", "raise"], ["2"] * 4, ["raise", "missing", "hang", "exit"], ["raise"] * 8]
     records = []
-    with Judge(conf) as judge:
+    with RewardWorker(conf) as judge:
         for step, texts in enumerate(steps, 1):
             groups = groups_of(judge, conf, texts)
             records.append(outcomes(groups, None))
@@ -106,7 +106,7 @@ def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> N
     conf = RewardConf(function=f"{function}:score", max_unjudged=0.5)
     watch = Unjudged(conf, lambda line: None, tmp_path / "unjudged.jsonl", steps=100)
     bad, fine = ["raise", "raise", "missing", "1"], ["raise", "raise", "0", "1"]
-    with Judge(conf) as judge:
+    with RewardWorker(conf) as judge:
         for step, texts in enumerate([bad, bad, fine, bad, bad], 1):  # half is not above half
             watch.check(step, groups_of(judge, conf, texts))
         with pytest.raises(RunError) as ended:

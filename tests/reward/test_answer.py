@@ -162,7 +162,8 @@ def test_hostile_lengths_take_no_time() -> None:
 
 
 def test_the_door_stays_light() -> None:
-    code = 'import sys, reward.grading.answer, reward.grading.equivalence; print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
+    loaded = 'print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
+    code = f"import sys, reward.grading.answer, reward.grading.equivalence; {loaded}"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"

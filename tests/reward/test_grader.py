@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema import RewardConf
-from reward.grader import Panel
+from reward.grader import Grader
 from reward.verdict import Judged, Outcome, Verdict
-from rollout.request import Sampled, Sampling, Share
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 
 
@@ -22,20 +22,22 @@ class Worker:
     def __init__(self, lost: int):
         self.lost = lost
 
-    def sample(self, share: Share) -> Sampled:
-        ids = [100 * int(share.prompts[p].uid.rsplit("/", 1)[1]) + sibling for p, sibling in share.siblings]
+    def sample(self, request: RolloutRequest) -> RolloutResult:
+        ids = [100 * int(request.prompts[p].uid.rsplit("/", 1)[1]) + sibling for p, sibling in request.siblings]
         lengths = np.array([int((i + 1) % self.lost > 0) for i in range(len(ids))], np.int32)
         kept = np.array([one for one, length in zip(ids, lengths, strict=True) if length], np.int32)
         zeros = np.zeros(len(kept), np.int32)
         modes = np.full(len(ids), 1, np.uint8)
-        return Sampled(lengths, kept, zeros.astype(np.float32), zeros, modes, modes * 0, False, len(kept), 0.0, 1.0)
+        return RolloutResult(
+            lengths, kept, zeros.astype(np.float32), zeros, modes, modes * 0, False, len(kept), 0.0, 1.0
+        )
 
 
-class Grader:
+class Local:
     def __init__(self, seconds: float):
         self.seconds = seconds
 
-    def judge_share(self, sampled: Sampled, prompts: list[Any], first: int) -> Judged:
+    def judge_request(self, sampled: RolloutResult, prompts: list[Any], first: int) -> Judged:
         found = sampled.trajectories(prompts, range(len(prompts)), first)
         said = [None if t is None else Verdict(Outcome.CORRECT, f"{t.prompt.uid} {t.token_ids[0]}", 0.0) for t in found]
         return Judged(said, self.seconds)
@@ -46,16 +48,16 @@ class Grader:
 def test_aligned(
     make_prompts: Any, local_handle: Any, prompts: int, group: int, workers: int, actors: int, lost: int
 ) -> None:
-    sampler = Sampler([local_handle(Worker(lost)) for _ in range(workers)], Sampling(1.0, 1.0, 8))
-    panel = Panel([local_handle(Grader(1.0 + i)) for i in range(actors)], RewardConf())
-    asked = panel.ask(sampler.sample(make_prompts(prompts), group, 0))
+    sampler = Sampler([local_handle(Worker(lost)) for _ in range(workers)], SamplingParams(1.0, 1.0, 8))
+    grader = Grader([local_handle(Local(1.0 + i)) for i in range(actors)], RewardConf())
+    asked = grader.ask(sampler.sample(make_prompts(prompts), group, 0))
     trajectories, verdicts = asked.batch.wait(), asked.wait()
     assert [v.extracted for v in verdicts] == [f"{t.prompt.uid} {t.token_ids[0]}" for t in trajectories]
     places = [(t.prompt.uid, t.sibling) for t in trajectories]
     assert places == sorted(places) and len(places) >= prompts * group // 2
     assert [t.token_ids[0] for t in trajectories] == [100 * int(uid.rsplit("/", 1)[1]) + s for uid, s in places]
     assert (asked.seconds > 0) == bool(prompts)
-    kept = [group.prompt.uid for group in panel.score(asked)]
+    kept = [group.prompt.uid for group in grader.score(asked)]
     assert kept == list(dict.fromkeys(uid for uid, _ in places))
 
 
@@ -79,7 +81,7 @@ def test_a_sampler_that_failed_is_heard(make_prompts: Any) -> None:
         def call(self, method: str, *args: Any) -> Late:
             return Late(self.error)
 
-    sampler: Any = Sampler([Actor("the sampler's own failure")], Sampling(1.0, 1.0, 8))
-    panel: Any = Panel([Actor("reward actor 0 (judge_share): no argument")], RewardConf())
+    sampler: Any = Sampler([Actor("the sampler's own failure")], SamplingParams(1.0, 1.0, 8))
+    grader: Any = Grader([Actor("reward actor 0 (judge_request): no argument")], RewardConf())
     with pytest.raises(RuntimeError, match="the sampler's own failure"):
-        panel.score(panel.ask(sampler.sample(make_prompts(2), 2, 0)))
+        grader.score(grader.ask(sampler.sample(make_prompts(2), 2, 0)))

@@ -67,9 +67,13 @@ def test_kill_9_at_any_moment_loses_nothing(own: str) -> None:
         for _ in range(4):
             time.sleep(0.3)
             # a second death under the same call is that call's own: it would be reported
-            cells = [cell for cell in list(pool.cells) if not any(task and task.died for task in list(cell.tasks))]
-            if cells and not done.is_set():
-                os.kill(cells[0].process.pid, signal.SIGKILL)
+            sandboxes = [
+                sandbox
+                for sandbox in list(pool.sandboxes)
+                if not any(task and task.died for task in list(sandbox.tasks))
+            ]
+            if sandboxes and not done.is_set():
+                os.kill(sandboxes[0].process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -110,7 +114,7 @@ def test_the_limit_does_not_count_the_start(own: str) -> None:
 def test_nothing_is_left_behind(own: str) -> None:
     pool = Pool(2, 30, 2048)
     pool.start()
-    pids = [cell.process.pid for cell in pool.cells]
+    pids = [sandbox.process.pid for sandbox in pool.sandboxes]
     assert len(pids) == 2
     pool.close()
     pool.close()
@@ -119,7 +123,7 @@ def test_nothing_is_left_behind(own: str) -> None:
         pool.run([(f"{own}:echo", (1,))])
     forgotten = Pool(1, 30, 2048)
     forgotten.start()
-    pid = forgotten.cells[0].process.pid
+    pid = forgotten.sandboxes[0].process.pid
     del forgotten
     assert gone(pid)
 
@@ -130,7 +134,7 @@ def test_a_killed_owner_leaves_no_process() -> None:
         from reward.pool import Pool
         pool = Pool(1, 1, 2048)
         pool.start()
-        print(pool.cells[0].process.pid, flush=True)
+        print(pool.sandboxes[0].process.pid, flush=True)
         os.kill(os.getpid(), 9)
     """
     code = textwrap.dedent(code)
@@ -144,9 +148,9 @@ def test_a_killed_owner_leaves_no_process() -> None:
 def test_a_death_while_starting_is_made_good(own: str) -> None:
     pool = Pool(2, 30, 2048, warm=("time:sleep", (0.3,)))
     tickets = [pool.submit((f"{own}:echo", (value,))) for value in range(3)]
-    assert len(pool.cells) == 2 and not any(cell.ready for cell in pool.cells)
-    for cell in pool.cells:
-        os.kill(cell.process.pid, signal.SIGKILL)
+    assert len(pool.sandboxes) == 2 and not any(sandbox.ready for sandbox in pool.sandboxes)
+    for sandbox in pool.sandboxes:
+        os.kill(sandbox.process.pid, signal.SIGKILL)
     replies = everything(pool)
     assert [replies[ticket].value for ticket in tickets] == [0, 1, 2]
     pool.close()
@@ -156,7 +160,7 @@ def test_a_start_that_always_dies_is_told(own: str) -> None:
     pool = Pool(1, 30, 2048, warm=(f"{own}:die", ()))
     with pytest.raises(BadInput, match=r"ended while starting .*exit -9.*memory_mib"):
         pool.run([(f"{own}:echo", (1,))])
-    assert not pool.cells
+    assert not pool.sandboxes
     pool.close()
 
 
@@ -201,7 +205,7 @@ def test_what_is_beside_wakes_it(own: str) -> None:
     ticket = pool.submit((f"{own}:power", (9,)))
     assert pool.completed(beside=[reading]) == [] and pool.completed(timeout_s=0) == [] and pool.under_way == 1
     os.read(reading, 1)
-    os.kill(pool.cells[0].process.pid, signal.SIGKILL)
+    os.kill(pool.sandboxes[0].process.pid, signal.SIGKILL)
     assert pool.completed(0.05, [reading]) == []  # time is up: it is tried again
     os.close(writing)
     assert pool.completed(beside=[reading]) == []  # its end
@@ -226,7 +230,7 @@ def test_calls_that_were_done_twice_are_answered_once(own: str) -> None:
     pool = Pool(2, 30, 2048)
     pool.start()
     tickets = [pool.submit(("time:sleep", (0.5,))), *[pool.submit((f"{own}:echo", (n,))) for n in range(50)]]
-    assert len(pool.cells[0].tasks) > 1  # given ahead
+    assert len(pool.sandboxes[0].tasks) > 1  # given ahead
     replies = everything(pool)
     assert [replies[ticket].value for ticket in tickets] == [None, *range(50)]
     more = [pool.submit((f"{own}:echo", (n,))) for n in range(50, 100)]
@@ -248,10 +252,10 @@ def test_long_calls_wait_here_and_not_in_a_socket(own: str) -> None:
 def test_an_error_forgets_all_calls(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(1, 30, 2048)
     pool.start()
-    first = pool.cells[0].process.pid
+    first = pool.sandboxes[0].process.pid
     pool.submit((f"{own}:power", (9,)))
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "_deadline", lambda cell: 1 / 0)  # as good as Ctrl-C while it waits
+        patched.setattr(pool, "_deadline", lambda sandbox: 1 / 0)  # as good as Ctrl-C while it waits
         with pytest.raises(ZeroDivisionError):
             pool.completed()
     assert gone(first) and pool.under_way == 0

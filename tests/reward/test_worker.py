@@ -12,11 +12,11 @@ import reward.worker
 from conf.schema import ModelConf, RewardConf
 from reward.statistics import Tally
 from reward.verdict import Outcome, Verdict
-from reward.worker import Judge, Pending
+from reward.worker import Pending, RewardWorker
 from rollout.base.errors import BadInput
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import FINISHES, MODES, Sampled
+from rollout.request import FINISHES, MODES, RolloutResult
 from rollout.trajectory import Finish, Trajectory
 
 
@@ -29,18 +29,18 @@ def short(answer: str, gold: str | tuple[str, ...]) -> tuple[str, Mode | None, F
 
 
 def test_plain_answers_never_start_a_process() -> None:
-    with Judge(RewardConf()) as judge:
+    with RewardWorker(RewardConf()) as judge:
         batch = [short(str(i % 10), "5") for i in range(128)]
         start = time.perf_counter()
         verdicts = judge.grade_batch(batch)
         assert time.perf_counter() - start < 0.1
         assert [verdict.correct for verdict in verdicts] == [i % 10 == 5 for i in range(128)]
-        assert not judge.pool.cells
+        assert not judge.pool.sandboxes
         assert judge.statistics().counts[Outcome.CORRECT] == 13
 
 
 def test_every_outcome_in_order() -> None:
-    with Judge(RewardConf(processes=2)) as judge:
+    with RewardWorker(RewardConf(processes=2)) as judge:
         batch = [
             short("x+1", "1+x"),
             ("nothing", Mode.SHORT, Finish.STOP, prompt()),
@@ -65,7 +65,7 @@ def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch:
     def hang(call):
         return (f"{own}:power", (9,)) if "HANG" in call[1][1] else (f"{own}:echo", (True,))
 
-    with Judge(RewardConf(timeout_s=0.7)) as judge:
+    with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
         submit = judge.pool.submit
         monkeypatch.setattr(judge.pool, "submit", lambda call: submit(hang(call)))
         batch = [short("a b", "x"), short("HANG", "x"), short("c d", "x"), short("HANG", "x")]
@@ -78,7 +78,7 @@ def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch:
 
 
 def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Judge(RewardConf()) as judge:
+    with RewardWorker(RewardConf()) as judge:
         submit = judge.pool.submit
         monkeypatch.setattr(judge.pool, "submit", lambda call: submit((f"{own}:die", ())))
         assert judge.grade_batch([short("a b", "x")])[0].outcome is Outcome.CRASHED
@@ -87,7 +87,7 @@ def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytes
 
 
 def test_towers_end_within_the_limit() -> None:
-    with Judge(RewardConf(timeout_s=2.0)) as judge:
+    with RewardWorker(RewardConf(timeout_s=2.0)) as judge:
         start = time.monotonic()
         verdicts = judge.grade_batch(
             [short("9^{9^{9^9}}", "3"), short(r"\sum_{n=1}^{9999} n^{n}", "3"), short("2^2-1", "3")]
@@ -118,11 +118,11 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
         trajectory(Mode.SHORT, r"\boxed{5}", Finish.LENGTH),
         trajectory(Mode.SHORT, "\\boxed{\\text{é}}"),
     ]
-    with Judge(RewardConf(), str(tmp_path), control) as judge:
+    with RewardWorker(RewardConf(), str(tmp_path), control) as judge:
         assert judge.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
         names = [verdict.outcome.name for verdict in judge.judge(given)]
         share = sampled([*given[:2], None, *given[2:]])
-        judged = [judge.judge_share(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
+        judged = [judge.judge_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
     assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
     found = [None if one is None else one.outcome.name for part in judged for one in part.verdicts]
     assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
@@ -153,21 +153,21 @@ def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None
         trajectory(Mode.THINK, "</think>\\boxed{5}"),
     ]
     there = [True, True, True, False, False, True, False]
-    with Judge(RewardConf(), str(tmp_path), control) as judge:
+    with RewardWorker(RewardConf(), str(tmp_path), control) as judge:
         verdicts = judge.judge(given)
     names = ["FORMAT_ERROR" if one else "CORRECT" for one in there]
     assert [verdict.outcome.name for verdict in verdicts] == names
     assert [verdict.think_token for verdict in verdicts] == there
-    with Judge(RewardConf(function="math:gcd"), str(tmp_path), control) as judge:
+    with RewardWorker(RewardConf(function="math:gcd"), str(tmp_path), control) as judge:
         by_function = judge.judge(given)
     assert [verdict.think_token for verdict in by_function] == there
     assert {verdict.outcome for verdict in by_function} == {Outcome.RAISED}
 
 
-def sampled(trajectories: list[Trajectory | None]) -> Sampled:
+def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
     """As a rollout worker gives them; None: given up."""
     there = [one for one in trajectories if one is not None]
-    return Sampled(
+    return RolloutResult(
         lengths=np.array([0 if one is None else len(one.token_ids) for one in trajectories], np.int32),
         token_ids=np.concatenate([one.token_ids for one in there]),
         logprobs=np.concatenate([one.behavior_logprobs for one in there]),
@@ -187,7 +187,7 @@ def sampled(trajectories: list[Trajectory | None]) -> Sampled:
 def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
     texts = ["four", "raise", "nan", "text", "none", "hang", "die", "eightish"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
-    with Judge(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
         verdicts = judge.grade_batch(
             [*batch, ("x", Mode.SHORT, Finish.LENGTH, prompt()), ("x", None, Finish.STOP, prompt())]
         )
@@ -203,7 +203,7 @@ def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> Non
     """Type, message, file and line of its own innermost frame; the traceback once for each place."""
     texts = ["raise", "helper", "library", "none", "raise", "leave", "unspeakable", "hang", "exit", "hoard", "print"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
-    with Judge(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as judge:
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as judge:
         verdicts = judge.grade_batch(batch)
     found = dict(zip([*texts[:4], "again", *texts[5:]], (verdict.failure for verdict in verdicts), strict=True))
     lines = (tmp_path / f"{own}.py").read_text().splitlines()
@@ -237,7 +237,7 @@ def test_a_function_that_never_comes_back_costs_no_hours(
 ) -> None:
     """A batch says so after a few calls; once one has come back, every answer gets its own."""
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
-    with Judge(RewardConf(function=f"{own}:own", timeout_s=0.5)) as judge:
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=0.5)) as judge:
         run, called = judge.pool.run, []
         monkeypatch.setattr(judge.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
         verdicts = judge.grade_batch(batch)
@@ -253,7 +253,7 @@ def test_a_function_that_never_comes_back_costs_no_hours(
 
 def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"a b": ("power", (9,)), "c d": ("die", ()), "e f": ("leave", ())}
-    with Judge(RewardConf(timeout_s=0.7)) as judge:
+    with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
         submit = judge.pool.submit
         monkeypatch.setattr(
             judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][1]][0]}", calls[call[1][1]][1]))
@@ -285,13 +285,13 @@ def test_a_function_that_cannot_be_imported_stops_at_the_start(
     (tmp_path / "broken.py").write_text("def fn(:\n")
     (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(BadInput, match=message) as caught:
-        Judge(RewardConf(function=name))
+        RewardWorker(RewardConf(function=name))
     said = str(caught.value)
     assert "\n" not in said and said.startswith("reward.function=") and "memory" not in said
 
 
 def test_a_grading_process_that_cannot_start_names_its_memory() -> None:
-    with pytest.raises(BadInput, match=r"memory_mib.*16"), Judge(RewardConf(memory_mib=16)) as judge:
+    with pytest.raises(BadInput, match=r"memory_mib.*16"), RewardWorker(RewardConf(memory_mib=16)) as judge:
         judge.grade_batch([short("a b", "x")])
 
 
@@ -299,7 +299,7 @@ def test_a_grading_process_that_cannot_start_names_its_memory() -> None:
 
 
 def test_verdicts_as_they_come() -> None:
-    with Judge(RewardConf(processes=2), needs_mode=False) as judge:
+    with RewardWorker(RewardConf(processes=2), needs_mode=False) as judge:
         plain = judge.begin(r"\boxed{5}", None, Finish.STOP, "5")
         assert isinstance(plain, Verdict) and plain.correct and judge.settle() == 0
         begun = [judge.begin(rf"\boxed{{x+{n % 3}}}", Mode.SHORT, Finish.STOP, f"{n % 3}+x") for n in range(9)]
@@ -317,8 +317,8 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
     def broken(text, *more):
         return (None, "5") if text == "fine" else [][0]
 
-    monkeypatch.setattr(reward.judge, "find_answer", broken)
-    with Judge(RewardConf()) as judge:
+    monkeypatch.setattr(reward.worker, "find_answer", broken)
+    with RewardWorker(RewardConf()) as judge:
         batch = [(text, Mode.SHORT, Finish.STOP, prompt()) for text in ("fine", "bad", "fine")]
         found = [verdict.outcome for verdict in judge.grade_batch(batch)]
     assert found == [Outcome.CORRECT, Outcome.RAISED, Outcome.CORRECT]
@@ -328,7 +328,7 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_statistics() -> None:
-    with Judge(RewardConf()) as judge:
+    with RewardWorker(RewardConf()) as judge:
         nothing = judge.statistics()
         assert (nothing.answers, nothing.answers_per_s, nothing.cache_hit_share, nothing.slowest) == (0, 0.0, 0.0, ())
         assert nothing.share(Outcome.CORRECT) == 0.0
@@ -354,7 +354,7 @@ def test_the_slowest_are_few_and_short() -> None:
 
 
 def test_slow_checks_are_told_once_per_batch(own: str, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    with Judge(RewardConf(timeout_s=0.4)) as judge:
+    with RewardWorker(RewardConf(timeout_s=0.4)) as judge:
         submit = judge.pool.submit
         monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (float(call[1][0]),))))
         judge.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conf.schema import OnPush
+from conf.schema import OnWeightSync
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -30,7 +30,7 @@ def policies(tiny_model: Path) -> Any:
     return make_policies(tiny_model)
 
 
-@pytest.fixture(params=list(OnPush), ids=lambda way: way.value)
-def way(request: pytest.FixtureRequest, rollout_worker: Any, monkeypatch: pytest.MonkeyPatch) -> OnPush:
-    monkeypatch.setattr(rollout_worker.conf, "on_push", request.param)
+@pytest.fixture(params=list(OnWeightSync), ids=lambda way: way.value)
+def way(request: pytest.FixtureRequest, rollout_worker: Any, monkeypatch: pytest.MonkeyPatch) -> OnWeightSync:
+    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", request.param)
     return request.param

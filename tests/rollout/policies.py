@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import OnPush
+from conf.schema import OnWeightSync
 from rollout.prompt import Prompt
-from rollout.request import Sampled, Sampling, Share
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Weights, flatten
 
@@ -96,15 +96,17 @@ def _pick(logits: Any, token_ids: np.ndarray) -> np.ndarray:
     return logits.double().log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
 
 
-REFERENCES = {OnPush.keep: kept_cache, OnPush.recompute: whole_prefix, OnPush.drain: whole_prefix}
+REFERENCES = {OnWeightSync.keep: kept_cache, OnWeightSync.recompute: whole_prefix, OnWeightSync.drain: whole_prefix}
 
 
-def share(prompts: list[Prompt], siblings: int, sampling: Sampling, batch: int = 1, step: int = 0) -> Share:
+def share(
+    prompts: list[Prompt], siblings: int, sampling: SamplingParams, batch: int = 1, step: int = 0
+) -> RolloutRequest:
     pairs = tuple((p, s) for p in range(len(prompts)) for s in range(siblings))
-    return Share(batch, step, 0, tuple(prompts), pairs, sampling)
+    return RolloutRequest(batch, step, 0, tuple(prompts), pairs, sampling)
 
 
-def found(asked: Share, sampled: Sampled) -> list[Trajectory | None]:
+def found(asked: RolloutRequest, sampled: RolloutResult) -> list[Trajectory | None]:
     return sampled.trajectories([asked.prompts[p] for p, _ in asked.siblings], [s for _, s in asked.siblings])
 
 

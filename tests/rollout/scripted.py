@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import ModelConf, OnPush, RolloutConf
+from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.engine import Request, Sample
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.trajectory import Finish, Trajectory
 from rollout.worker import RolloutWorker, derive_seed
 
@@ -137,8 +137,8 @@ class ScriptedEngine:
 
     def load(self, weights: ScriptedWeights, recompute: bool = False) -> None:
         self._mine()
-        assert recompute == (self.conf.on_push is OnPush.recompute)
-        assert not (self.conf.on_push is OnPush.drain and self._under_way)
+        assert recompute == (self.conf.on_weight_sync is OnWeightSync.recompute)
+        assert not (self.conf.on_weight_sync is OnWeightSync.drain and self._under_way)
         if weights.broken:
             raise ValueError(f"broken weights of version {weights.version}")
         self.version = weights.version
@@ -252,7 +252,7 @@ def pauses(rng: random.Random) -> Any:
 # ---------------------------------------------------------------------- what must be true of a trajectory
 
 
-def check_trajectory(t: Trajectory, step: int, sampling: Sampling, notes: Notes) -> None:
+def check_trajectory(t: Trajectory, step: int, sampling: SamplingParams, notes: Notes) -> None:
     """Tokens of its seed, versions as the engine wrote them down, log-probs that show them, neither early nor late."""
     seed = derive_seed(RUN_SEED, t.prompt.uid, t.sibling, step)
     limits = {CONTROL.short: sampling.max_tokens_short, CONTROL.think: sampling.max_tokens_think}
@@ -280,7 +280,7 @@ def check_left_over(worker: RolloutWorker, notes: Notes) -> None:
     assert worker.engine.unfinished == 0
     assert notes.most <= worker.conf.max_num_seqs
     assert all(older <= newer for (older, _), (newer, _) in pairwise(notes.loads)), notes.loads
-    if worker.conf.on_push is OnPush.drain:
+    if worker.conf.on_weight_sync is OnWeightSync.drain:
         assert all(under_way == 0 for _, under_way in notes.loads)
         assert all(len(set(versions)) <= 1 for begun in notes.versions.values() for versions in begun)
     worker.close()

@@ -16,17 +16,17 @@ from learner.data.pack import pack
 from learner.learner import Learner
 from learner.loss import Totals
 from orchestrator.base.errors import RunError
-from orchestrator.training.logprob_check import Agreement, logprob_gaps
+from orchestrator.training.logprob_check import LogprobCheck, logprob_gaps
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker
 
 MakePrompts = Callable[..., list[Prompt]]
 MAX_TOKENS = 2048
-SAMPLING = Sampling(1.0, 1.0, 24)
+SAMPLING = SamplingParams(1.0, 1.0, 24)
 
 
 def learn(learner: Learner, trajectories: list[Trajectory], seed: int) -> None:
@@ -114,7 +114,7 @@ def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: Mak
 
 def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
-    agreement = Agreement(sampler, learner, make_prompts(20), RunConf(check_every=1), MAX_TOKENS)
+    agreement = LogprobCheck(sampler, learner, make_prompts(20), RunConf(logprob_check_every=1), MAX_TOKENS)
     agreement.check(0)
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
     push(sampler, learner, 1)
@@ -127,14 +127,14 @@ def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_pro
 
 def test_check_can_be_turned_off(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
-    assert Agreement(sampler, learner, make_prompts(1), RunConf(check_every=0), MAX_TOKENS).check(0) == {}
+    assert LogprobCheck(sampler, learner, make_prompts(1), RunConf(logprob_check_every=0), MAX_TOKENS).check(0) == {}
     assert not sampler.workers[0].calls
 
 
 def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
-    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
     with pytest.raises(RunError, match="after the push of step 1 sampler and learner disagree"):
         agreement.check(1)
 
@@ -152,7 +152,7 @@ def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], ma
         buffers=(*after.buffers, before.buffers[head.buffer]),
     )
     sampler.workers[0].call("load", stale).wait()
-    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
     with pytest.raises(RunError, match="the weights did not arrive whole"):
         agreement.check(1)
     push(sampler, learner, 1)
@@ -166,7 +166,7 @@ def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], m
     (entry,) = [e for e in published.entries if e.name == "model.layers.1.mlp.down_proj.weight"]
     published.buffers[entry.buffer][entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
     sampler.workers[0].call("load", published).wait()
-    agreement = Agreement(sampler, learner, make_prompts(8), RunConf(check_every=1), MAX_TOKENS)
+    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
     with pytest.raises(RunError, match="disagree"):
         agreement.check(1)
 

@@ -30,10 +30,10 @@ from scripted import (
     prompt,
 )
 
-from conf.schema import ModelConf, OnPush, RolloutConf
+from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.prompt import Prompt
-from rollout.request import Sampled, Sampling, Share
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.trajectory import Trajectory
 from rollout.worker import RolloutWorker, derive_seed
 
@@ -42,13 +42,13 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 def ask(
     batch: int, prompts: list[Prompt], siblings: int = 1, least: int = 0, longest: int = 30, step: int = 0
-) -> Share:
+) -> RolloutRequest:
     pairs = tuple((p, s) for p in range(len(prompts)) for s in range(siblings))
-    return Share(batch, step, least, tuple(prompts), pairs, Sampling(1.0, 1.0, longest))
+    return RolloutRequest(batch, step, least, tuple(prompts), pairs, SamplingParams(1.0, 1.0, longest))
 
 
-def found(share: Share, sampled: Sampled) -> list[Trajectory | None]:
-    return sampled.trajectories([share.prompts[p] for p, _ in share.siblings], [s for _, s in share.siblings])
+def found(request: RolloutRequest, sampled: RolloutResult) -> list[Trajectory | None]:
+    return sampled.trajectories([request.prompts[p] for p, _ in request.siblings], [s for _, s in request.siblings])
 
 
 def long_ones(count: int, longest: int = 30, step: int = 0) -> list[Prompt]:
@@ -86,9 +86,9 @@ class Stepped:
         until(lambda: self.worker._inbox.qsize() == size + 1)
         return answer
 
-    def start(self, share: Share) -> ThreadFuture:
+    def start(self, request: RolloutRequest) -> ThreadFuture:
         """The same while nothing runs: afterwards the engine is in its first step."""
-        answer = self.handle.call("sample", share)
+        answer = self.handle.call("sample", request)
         until(lambda: self.notes.at_gate)
         return answer
 
@@ -121,7 +121,7 @@ def make_stepped() -> Iterator[Any]:
 
 def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_stepped: Any) -> None:
     """Also when what they wait for is given up in the moment that the second come."""
-    one = make_stepped(on_push=OnPush.drain)
+    one = make_stepped(on_weight_sync=OnWeightSync.drain)
     sampled = one.start(ask(1, long_ones(3)))
     first = one.ask("load", ScriptedWeights(1))
     one.step()
@@ -133,7 +133,7 @@ def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_ste
 
 
 def test_nothing_begins_while_a_worker_drains(make_stepped: Any) -> None:
-    one = make_stepped(on_push=OnPush.drain)
+    one = make_stepped(on_weight_sync=OnWeightSync.drain)
     first = one.start(ask(1, long_ones(2, 10), longest=10))
     loaded, second = one.ask("load", ScriptedWeights(4)), one.ask("sample", ask(2, [prompt(1)]))
     one.run_on()
@@ -160,16 +160,16 @@ def test_weights_come_between_two_tokens(make_stepped: Any) -> None:
 def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Any) -> None:
     """With room for two: those that run are not disturbed; within a batch in the order given, siblings together."""
     one = make_stepped(max_num_seqs=2)
-    shares = {
+    requests = {
         batch: ask(batch, [prompt(i, None, f"b{batch}") for i in range(2)], 2, longest=4) for batch in (7, 3, 9, -50)
     }
-    answers = [one.start(shares[7])] + [one.ask("sample", shares[batch]) for batch in (9, 3, -50)]
+    answers = [one.start(requests[7])] + [one.ask("sample", requests[batch]) for batch in (9, 3, -50)]
     one.run_on()
     for answer_ in answers:
         answer_.wait()
     seeds = {
-        batch: [derive_seed(RUN_SEED, share.prompts[p].uid, s, 0) for p, s in share.siblings]
-        for batch, share in shares.items()
+        batch: [derive_seed(RUN_SEED, request.prompts[p].uid, s, 0) for p, s in request.siblings]
+        for batch, request in requests.items()
     }
     expected = seeds[7][:2] + seeds[-50] + seeds[3] + seeds[7][2:] + seeds[9]
     assert [seed for seed, _ in one.notes.begun] == expected and one.notes.most == 2
@@ -177,13 +177,13 @@ def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Any
 
 def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped: Any) -> None:
     one = make_stepped(max_num_seqs=1)
-    shares = [ask(3, [prompt(i, None, "same")], longest=3) for i in range(5)]
-    answers = [one.start(shares[0])] + [one.ask("sample", share) for share in shares[1:]]
+    requests = [ask(3, [prompt(i, None, "same")], longest=3) for i in range(5)]
+    answers = [one.start(requests[0])] + [one.ask("sample", request) for request in requests[1:]]
     one.run_on()
     for answer_ in answers:
         answer_.wait()
     assert [seed for seed, _ in one.notes.begun] == [
-        derive_seed(RUN_SEED, share.prompts[0].uid, 0, 0) for share in shares
+        derive_seed(RUN_SEED, request.prompts[0].uid, 0, 0) for request in requests
     ]
 
 
@@ -234,10 +234,10 @@ def found_ids(p: Prompt, step: int = 0, longest: int = 30) -> list[int]:
 def test_a_share_without_siblings() -> None:
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
-    share = replace(ask(1, [prompt(1)]), siblings=())
-    sampled = worker.sample(share)
+    request = replace(ask(1, [prompt(1)]), siblings=())
+    sampled = worker.sample(request)
     assert len(sampled.lengths) == len(sampled.token_ids) == sampled.tokens == 0 and sampled.seconds >= 0
-    assert found(share, sampled) == []
+    assert found(request, sampled) == []
     check_left_over(worker, notes)
 
 
@@ -281,7 +281,7 @@ def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
     for seed in range(150):
         rng = random.Random(seed)
         notes = Notes(pause=pauses(rng), fail_at=rng.randint(1, 60) if end == "failure" else None)
-        conf = RolloutConf(max_num_seqs=rng.choice([1, 8]), on_push=rng.choice(list(OnPush)))
+        conf = RolloutConf(max_num_seqs=rng.choice([1, 8]), on_weight_sync=rng.choice(list(OnWeightSync)))
         worker = make_worker(notes, conf)
         handle = ThreadHandle(worker)
         calls = [("sample", ask(i, [prompt(i * 9 + k) for k in range(5)], 2)) for i in range(6)]

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from rollout.weight_sync.handshake import Host, visit
-from rollout.weight_sync.weights import Door
+from rollout.weight_sync.handshake import Listener, connect
+from rollout.weight_sync.weights import Endpoint
 
 NAMES = ["rollout worker 0", "rollout worker 1"]
 In = Callable[..., "Future[Any]"]
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    made = Host("learner rank 0", "127.0.0.1", "cpu", 0)
+def host() -> Iterator[Listener]:
+    made = Listener("learner rank 0", "127.0.0.1", "cpu", 0)
     yield made
     made.close()
 
@@ -34,10 +34,10 @@ def in_thread() -> Iterator[In]:
         yield pool.submit
 
 
-def test_both_sides_talk(host: Host, in_thread: In) -> None:
+def test_both_sides_talk(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES, 3, 5.0)
-    second = visit(host.door, NAMES[1], 3, 5.0, group="a")  # in any order
-    first = visit(host.door, NAMES[0], 3, 5.0, group=None)
+    second = connect(host.endpoint, NAMES[1], 3, 5.0, group="a")  # in any order
+    first = connect(host.endpoint, NAMES[0], 3, 5.0, group=None)
     lines = coming.result(5)
     assert [(line.peer, line.hello["group"]) for line in lines] == [(NAMES[0], None), (NAMES[1], "a")]
     payload = os.urandom(3_000_000)
@@ -48,58 +48,65 @@ def test_both_sides_talk(host: Host, in_thread: In) -> None:
     assert lines[1].receive("to take it") == ("taken", None)
 
 
-def test_those_who_do_not_come_are_named(host: Host, in_thread: In) -> None:
+def test_those_who_do_not_come_are_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, [*NAMES, "rollout worker 2"], 3, 0.5)
-    line = visit(host.door, NAMES[1], 3, 5.0)
-    expected = "learner rank 0 waited 0.5 s for rollout worker 0, rollout worker 2 to fetch the weights of version 3"
+    line = connect(host.endpoint, NAMES[1], 3, 5.0)
+    missing = "rollout worker 0, rollout worker 2"
+    expected = f"learner rank 0 timed out after 0.5 s waiting for {missing} to fetch the weights of version 3"
     with pytest.raises(TimeoutError, match=expected):
         coming.result(5)
     with pytest.raises(ConnectionError, match="rollout worker 1 waited for learner rank 0 to send, but it hung up"):
         line.receive("to send")
 
 
-def test_a_silent_rank_is_named(host: Host, in_thread: In) -> None:
+def test_a_silent_rank_is_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 5.0)
-    line = visit(host.door, NAMES[0], 3, 0.3)
+    line = connect(host.endpoint, NAMES[0], 3, 0.3)
     coming.result(5)
-    with pytest.raises(TimeoutError, match=r"rollout worker 0 waited 0.3 s for learner rank 0 to begin, in vain"):
+    with pytest.raises(
+        TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to begin"
+    ):
         line.receive("to begin")
 
 
-def test_a_rank_whose_door_stays_shut_is_named(host: Host) -> None:
+def test_a_rank_whose_door_stays_shut_is_named(host: Listener) -> None:
     """Connected, but nobody is there to let it in."""
-    with pytest.raises(TimeoutError, match=r"rollout worker 0 waited 0.3 s for learner rank 0 to open its door"):
-        visit(host.door, NAMES[0], 3, 0.3)
+    with pytest.raises(
+        TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to open its door"
+    ):
+        connect(host.endpoint, NAMES[0], 3, 0.3)
 
 
-def test_a_rank_that_is_gone_is_named(host: Host) -> None:
-    door = host.door
+def test_a_rank_that_is_gone_is_named(host: Listener) -> None:
+    endpoint = host.endpoint
     host.close()
     with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 0 at"):
-        visit(door, NAMES[0], 3, 1.0)
+        connect(endpoint, NAMES[0], 3, 1.0)
 
 
-def test_a_silent_worker_is_named(host: Host, in_thread: In) -> None:
+def test_a_silent_worker_is_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 0.5)
-    silent = visit(host.door, NAMES[0], 3, 5.0)
+    silent = connect(host.endpoint, NAMES[0], 3, 5.0)
     (line,) = coming.result(5)
     with (
         silent.connection,
-        pytest.raises(TimeoutError, match=r"learner rank 0 waited 0.5 s for rollout worker 0 to take it, in vain"),
+        pytest.raises(
+            TimeoutError, match=r"learner rank 0 timed out after 0.5 s waiting for rollout worker 0 to take it"
+        ),
     ):
         line.receive("to take it")
 
 
-def _stay(door: Door, ready: Any) -> None:
-    line = visit(door, NAMES[0], 3, 60.0)
+def _stay(endpoint: Endpoint, ready: Any) -> None:
+    line = connect(endpoint, NAMES[0], 3, 60.0)
     ready.set()
     line.receive("to end this")
 
 
-def test_a_killed_worker_is_named_at_once(host: Host) -> None:
+def test_a_killed_worker_is_named_at_once(host: Listener) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_stay, args=(host.door, ready))
+    process = context.Process(target=_stay, args=(host.endpoint, ready))
     process.start()
     try:
         (line,) = host.receive(NAMES[:1], 3, 30.0)
@@ -113,12 +120,12 @@ def test_a_killed_worker_is_named_at_once(host: Host) -> None:
         process.join(10)
 
 
-def test_one_that_comes_again_counts_with_its_last_line(host: Host, in_thread: In) -> None:
+def test_one_that_comes_again_counts_with_its_last_line(host: Listener, in_thread: In) -> None:
     """It started again meanwhile."""
     coming = in_thread(host.receive, NAMES, 3, 5.0)
-    before = visit(host.door, NAMES[0], 3, 5.0, group="old")
-    again = visit(host.door, NAMES[0], 3, 5.0, group=None)
-    visit(host.door, NAMES[1], 3, 5.0)
+    before = connect(host.endpoint, NAMES[0], 3, 5.0, group="old")
+    again = connect(host.endpoint, NAMES[0], 3, 5.0, group=None)
+    connect(host.endpoint, NAMES[1], 3, 5.0)
     lines = coming.result(5)
     assert lines[0].hello["group"] is None
     lines[0].send("go")
@@ -127,20 +134,20 @@ def test_one_that_comes_again_counts_with_its_last_line(host: Host, in_thread: I
         before.receive("to begin")
 
 
-def test_strangers_are_turned_away(host: Host, in_thread: In) -> None:
+def test_strangers_are_turned_away(host: Listener, in_thread: In) -> None:
     """No key, nonsense, another version, another name: none of them counts, none gets the weights of others."""
     coming = in_thread(host.receive, NAMES[:1], 3, 10.0)
-    forged = visit(replace(host.door, key=bytes(32)), NAMES[0], 3, 5.0)
+    forged = connect(replace(host.endpoint, key=bytes(32)), NAMES[0], 3, 5.0)
     with pytest.raises(ConnectionError, match="hung up"):
         forged.receive("to begin")
-    with socket.create_connection(host.door.address) as nonsense:
+    with socket.create_connection(host.endpoint.address) as nonsense:
         nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n" * 4)
     for name, version in [(NAMES[0], 2), (NAMES[1], 3)]:
-        line = visit(host.door, name, version, 5.0)
+        line = connect(host.endpoint, name, version, 5.0)
         with pytest.raises(ConnectionError, match=f"{name} was turned away by learner rank 0: this is version 3 for"):
             line.receive("to begin")
     assert not coming.done()
-    visit(host.door, NAMES[0], 3, 5.0)
+    connect(host.endpoint, NAMES[0], 3, 5.0)
     assert [line.peer for line in coming.result(5)] == NAMES[:1]
 
 
@@ -157,12 +164,12 @@ class Bomb:
         return _remember, ()
 
 
-def test_nothing_is_unpickled_without_the_key(host: Host, in_thread: In) -> None:
+def test_nothing_is_unpickled_without_the_key(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 1.0)
-    forged = visit(replace(host.door, key=bytes(32)), NAMES[0], 3, 5.0, more=Bomb())
+    forged = connect(replace(host.endpoint, key=bytes(32)), NAMES[0], 3, 5.0, more=Bomb())
     with pytest.raises(ConnectionError, match="hung up"):
         forged.receive("to begin")
     assert not UNPICKLED
-    visit(host.door, NAMES[0], 3, 5.0, more=Bomb())  # the key makes the difference
+    connect(host.endpoint, NAMES[0], 3, 5.0, more=Bomb())  # the key makes the difference
     coming.result(5)
     assert UNPICKLED

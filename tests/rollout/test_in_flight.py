@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from policies import BOUND, REFERENCES, Policies, found, kept_cache, pushes, share, whole_prefix
 
-from conf.schema import OnPush, RolloutConf
+from conf.schema import OnWeightSync, RolloutConf
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 
 MakePrompts = Callable[..., list[Prompt]]
 
@@ -25,11 +25,11 @@ MakePrompts = Callable[..., list[Prompt]]
 
 
 def test_every_token_by_the_weights_that_its_version_names(
-    rollout_worker: Any, way: OnPush, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
 ) -> None:
     """96 sequences at a time, a third with prompts longer than a block of the cache, that siblings share."""
     prompts = make_prompts(16) + make_prompts(8, length=150, seed=1)
-    sampling = Sampling(1.0, 1.0, 64)
+    sampling = SamplingParams(1.0, 1.0, 64)
     boundaries, at_boundaries, worst = 0, [], 0.0
     for round_ in range(2):
         asked = [share(prompts, 4, sampling, batch, 10 * round_ + batch) for batch in (1, 2)]
@@ -51,7 +51,7 @@ def test_every_token_by_the_weights_that_its_version_names(
                     for wrong in (late, early):
                         at_boundaries.append(float(np.abs(t.behavior_logprobs - wrong).max()))
     assert worst <= BOUND
-    if way is OnPush.drain:
+    if way is OnWeightSync.drain:
         assert boundaries == 0
     else:
         assert boundaries >= 50
@@ -60,7 +60,7 @@ def test_every_token_by_the_weights_that_its_version_names(
 
 def test_the_two_ways_differ(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
     """So that neither reference above would pass for the other."""
-    asked = share(make_prompts(16), 2, Sampling(1.0, 1.0, 64))
+    asked = share(make_prompts(16), 2, SamplingParams(1.0, 1.0, 64))
     with pushes(rollout_worker, policies.weights, 0):
         trajectories = [t for t in found(asked, rollout_worker.sample(asked)) if len(set(t.versions.tolist())) > 1]
     gaps = [np.abs(t.behavior_logprobs - whole_prefix(policies, t, t.versions.tolist())).max() for t in trajectories]
@@ -68,10 +68,10 @@ def test_the_two_ways_differ(rollout_worker: Any, policies: Policies, make_promp
 
 
 def test_the_same_weights_again_and_again_change_no_bit(
-    rollout_worker: Any, way: OnPush, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
 ) -> None:
     """Each sequence goes on with its own random generator where it stood."""
-    asked = share(make_prompts(16) + make_prompts(8, length=150, seed=1), 4, Sampling(0.8, 0.95, 64))
+    asked = share(make_prompts(16) + make_prompts(8, length=150, seed=1), 4, SamplingParams(0.8, 0.95, 64))
     calm = rollout_worker.sample(asked)
     versions: set[int] = set()
     for round_ in range(3):
@@ -81,12 +81,12 @@ def test_the_same_weights_again_and_again_change_no_bit(
         assert np.array_equal(calm.logprobs, stormy.logprobs)
         assert pushed
         versions |= set(stormy.versions.tolist())
-    assert len(versions) > (2 if way is OnPush.drain else 8)
+    assert len(versions) > (2 if way is OnWeightSync.drain else 8)
 
 
 def test_batches_side_by_side_do_not_mix(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
     """Several callers, also more sequences than run at one time, and pushes: each gets what it gets alone."""
-    asked = [share(make_prompts(20, seed=i), 4, Sampling(1.0, 1.0, 16 + 8 * i), i, i) for i in range(5)]
+    asked = [share(make_prompts(20, seed=i), 4, SamplingParams(1.0, 1.0, 16 + 8 * i), i, i) for i in range(5)]
     alone = [rollout_worker.sample(one) for one in asked]
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 5), ThreadPoolExecutor(5) as pool:
         together = list(pool.map(rollout_worker.sample, asked))
@@ -98,23 +98,23 @@ def test_batches_side_by_side_do_not_mix(rollout_worker: Any, policies: Policies
 
 
 def test_prompts_are_never_taken_from_the_cache_of_other_weights(
-    rollout_worker: Any, way: OnPush, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
 ) -> None:
     """The same long prompts for every version, while sequences that began with them are still under way."""
     prompts = make_prompts(6, length=300)
-    long = share(prompts, 2, Sampling(1.0, 1.0, 400), batch=9)
+    long = share(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(rollout_worker.sample, long)
         for version in range(1, 6):
             time.sleep(0.05)
             rollout_worker.load(policies.weights(version, 1 + version % 2))
-            asked = share(prompts, 2, Sampling(1.0, 1.0, 6), batch=version, step=version)
+            asked = share(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=version, step=version)
             sampled = rollout_worker.sample(asked)
             assert set(sampled.versions.tolist()) == {version}
             for t in found(asked, sampled):
                 expected = whole_prefix(policies, t, [1 + version % 2] * len(t.token_ids))
                 assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, version
-        if way is not OnPush.drain:
+        if way is not OnWeightSync.drain:
             assert under_way.result().versions.max() >= 3  # they were under way
 
 
@@ -124,10 +124,10 @@ def test_two_pushes_of_the_same_version_among_running_sequences(
     """Nor from that of weights with the same number."""
     prompts = make_prompts(6, length=300)
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(rollout_worker.sample, share(prompts, 2, Sampling(1.0, 1.0, 400), batch=9))
+        under_way = pool.submit(rollout_worker.sample, share(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9))
         for variant in (1, 2, 3):
             rollout_worker.load(policies.weights(7, variant))
-            asked = share(prompts, 2, Sampling(1.0, 1.0, 6), batch=variant, step=variant)
+            asked = share(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=variant, step=variant)
             for t in found(asked, rollout_worker.sample(asked)):
                 expected = whole_prefix(policies, t, [variant] * len(t.token_ids))
                 assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, variant
@@ -151,7 +151,7 @@ def test_pushes_among_sequences_that_wait_for_room(
     preempt = scheduler._preempt_request
     monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(k), preempt(*a, **k)))
     tight.load(policies.weights(tight.ready() + 1))
-    asked = share(make_prompts(8, length=190), 8, Sampling(1.0, 1.0, 50))
+    asked = share(make_prompts(8, length=190), 8, SamplingParams(1.0, 1.0, 50))
     with pushes(tight, policies.weights, 7):
         trajectories = found(asked, tight.sample(asked))
     assert len({int(t.versions[0]) for t in trajectories}) > 2 and not dropped
@@ -159,17 +159,17 @@ def test_pushes_among_sequences_that_wait_for_room(
         assert np.abs(t.behavior_logprobs - kept_cache(policies, t, t.versions.tolist())).max() <= BOUND
 
 
-@pytest.mark.parametrize("chosen", list(OnPush), ids=lambda way: way.value)
+@pytest.mark.parametrize("chosen", list(OnWeightSync), ids=lambda way: way.value)
 def test_pushes_among_sequences_put_back_for_want_of_memory(
-    tight: Any, rollout_worker: Any, policies: Policies, make_prompts: MakePrompts, chosen: OnPush,
+    tight: Any, rollout_worker: Any, policies: Policies, make_prompts: MakePrompts, chosen: OnWeightSync,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The same weights: the same bits. Others: each token by its version's, where keys and values are recomputed."""
-    monkeypatch.setattr(tight.conf, "on_push", chosen)
+    monkeypatch.setattr(tight.conf, "on_weight_sync", chosen)
     scheduler, dropped = tight.engine.engine.engine_core.engine_core.scheduler, []
     preempt = scheduler._preempt_request
     monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(k), preempt(*a, **k)))
-    asked = share(make_prompts(10), 4, Sampling(1.0, 1.0, 300))
+    asked = share(make_prompts(10), 4, SamplingParams(1.0, 1.0, 300))
     calm = rollout_worker.sample(asked)
     tight.load(policies.weights(tight.ready() + 1, 0))
     with pushes(tight, lambda v: policies.weights(v, 0), 1, longest_s=0.3):
@@ -182,5 +182,5 @@ def test_pushes_among_sequences_put_back_for_want_of_memory(
     for t in trajectories:
         versions = t.versions.tolist()
         assert versions == sorted(versions)
-        if chosen is not OnPush.keep:
+        if chosen is not OnWeightSync.keep:
             assert np.abs(t.behavior_logprobs - whole_prefix(policies, t, versions)).max() <= BOUND

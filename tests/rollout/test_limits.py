@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from policies import Policies, found, pushes, share, until
 
-from conf.schema import OnPush, RolloutConf
+from conf.schema import OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampling, Share
+from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Finish
 
 MakePrompts = Callable[..., list[Prompt]]
@@ -27,10 +27,10 @@ MakePrompts = Callable[..., list[Prompt]]
 
 
 @pytest.fixture(scope="module")
-def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: ControlTokens) -> Share:
+def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: ControlTokens) -> RolloutRequest:
     """Some answers of each mode and of none: a random model seldom begins with a control token."""
     worker, prompts = _shared_worker.worker, make_prompts(250, seed=3)
-    many = share(prompts, 32, Sampling(1.0, 1.0, 1))
+    many = share(prompts, 32, SamplingParams(1.0, 1.0, 1))
     by_mode: dict[Mode | None, list[tuple[int, int]]] = {mode: [] for mode in (*Mode, None)}
     for pair, t in zip(many.siblings, found(many, worker.sample(many)), strict=True):
         if len(by_mode[t.mode]) < 32:
@@ -41,7 +41,9 @@ def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: Contro
 
 
 @pytest.mark.parametrize("pushed", [False, True])
-def test_caps_by_mode(rollout_worker: Any, way: OnPush, of_each_mode: Share, policies: Policies, pushed: bool) -> None:
+def test_caps_by_mode(
+    rollout_worker: Any, way: OnWeightSync, of_each_mode: RolloutRequest, policies: Policies, pushed: bool
+) -> None:
     """Exact, and bit-equal to the uncapped answer up to there; other modes go on."""
     free = found(of_each_mode, rollout_worker.sample(of_each_mode))
     capped = replace(of_each_mode, sampling=replace(of_each_mode.sampling, max_tokens_short=5, max_tokens_think=9))
@@ -64,7 +66,7 @@ def test_a_cap_on_a_forced_mode(rollout_worker: Any, make_prompts: MakePrompts) 
     """Counted with the control token that was given; the other mode's does not count."""
     prompts = make_prompts(20)
     for mode, length in ((Mode.SHORT, 6), (Mode.THINK, 24)):
-        asked = share(prompts, 2, Sampling(1.0, 1.0, 24, mode, max_tokens_short=6))
+        asked = share(prompts, 2, SamplingParams(1.0, 1.0, 24, mode, max_tokens_short=6))
         lengths = [len(t.token_ids) for t in found(asked, rollout_worker.sample(asked)) if t.finish is Finish.LENGTH]
         assert lengths and set(lengths) == {length}
 
@@ -75,8 +77,8 @@ def test_a_cap_on_a_forced_mode(rollout_worker: Any, make_prompts: MakePrompts) 
 def test_giving_up_a_batch(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
     """With others under way and weights coming: the others come whole, what had ended too."""
     doomed, kept = (
-        share(make_prompts(20), 2, Sampling(1.0, 1.0, 200), 4),
-        share(make_prompts(20), 2, Sampling(1.0, 1.0, 60), 5),
+        share(make_prompts(20), 2, SamplingParams(1.0, 1.0, 200), 4),
+        share(make_prompts(20), 2, SamplingParams(1.0, 1.0, 60), 5),
     )
     calm = rollout_worker.sample(doomed)
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 4), ThreadPoolExecutor(2) as pool:
@@ -96,7 +98,7 @@ def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable
     """Nothing is sampled by what has come so far; whole weights mend it, as long as nothing had to be sampled."""
     worker = make_worker(tiny_model, RolloutConf(kv_cache_gib=0.05))
     monkeypatch.setattr(worker.engine, "close", lambda: None)  # it would take vLLM's groups from the other engines
-    asked = share(make_prompts(8), 2, Sampling(1.0, 1.0, 12))
+    asked = share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
     calm = worker.sample(asked)
     (entry,) = [e for e in policies.weights(1).entries if "layers.1.mlp.down_proj" in e.name]
     whole = policies.weights(1, 0)
@@ -110,7 +112,7 @@ def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable
     again = worker.sample(asked)
     assert np.array_equal(calm.logprobs, again.logprobs) and set(again.versions.tolist()) == {2}
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(worker.sample, share(make_prompts(8), 2, Sampling(1.0, 1.0, 1000)))
+        under_way = pool.submit(worker.sample, share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 1000)))
         until(lambda: worker._running)
         with pytest.raises(ValueError, match="no module or parameter named 'no'"):
             worker.load(half)
@@ -134,7 +136,7 @@ PARTS = [
 
 def test_weights_that_lack_a_part(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
     """Named, also where vLLM joins several into one matrix; and nothing of a part that came stays when all come."""
-    asked = share(make_prompts(8), 2, Sampling(1.0, 1.0, 12))
+    asked = share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
     rollout_worker.load(policies.weights(1, 1))
     calm = rollout_worker.sample(asked)
     for part, where in zip(PARTS, ("qkv_proj", "qkv_proj", "gate_up_proj", "down_proj", "model.norm", "lm_head")):

@@ -11,13 +11,13 @@ import pytest
 
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampled, Sampling
+from rollout.request import RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
 
 MakePrompts = Callable[..., list[Prompt]]
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=8)
+SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=8)
 
 
 def places(trajectories: list[Trajectory]) -> list[tuple[str, int]]:
@@ -26,8 +26,8 @@ def places(trajectories: list[Trajectory]) -> list[tuple[str, int]]:
 
 def asked(handle: Any) -> list[tuple[str, int]]:
     """(prompt, sibling) of all that a worker was asked for."""
-    shares = [args[0] for method, args in handle.calls if method == "sample"]
-    return [(share.prompts[p].uid, sibling) for share in shares for p, sibling in share.siblings]
+    requests = [args[0] for method, args in handle.calls if method == "sample"]
+    return [(request.prompts[p].uid, sibling) for request in requests for p, sibling in request.siblings]
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_order_and_placement(two: list[Any], make_prompts: MakePrompts, count: i
     prompts = make_prompts(count)
     trajectories = Sampler(two, SAMPLING).sample(prompts, 4, step=0).wait()
     assert places(trajectories) == [(p.uid, s) for p in prompts for s in range(4)]
-    shares = [asked(handle) for handle in two]
-    assert sorted(shares[0] + shares[1]) == sorted(places(trajectories))
-    assert not {uid for uid, _ in shares[0]} & {uid for uid, _ in shares[1]}  # siblings share a worker
-    assert abs(len(shares[0]) - len(shares[1])) <= 4
+    requests = [asked(handle) for handle in two]
+    assert sorted(requests[0] + requests[1]) == sorted(places(trajectories))
+    assert not {uid for uid, _ in requests[0]} & {uid for uid, _ in requests[1]}  # siblings share a worker
+    assert abs(len(requests[0]) - len(requests[1])) <= 4
 
 
 def test_a_worker_without_prompts_is_not_called(two: list[Any], make_prompts: MakePrompts) -> None:
@@ -70,15 +70,15 @@ def test_stats(two: list[Any], make_prompts: MakePrompts) -> None:
     trajectories = pending.wait()
     assert pending.stats is not None
     assert pending.stats.tokens == sum(len(t.token_ids) for t in trajectories)
-    shares: list[Sampled] = [part.answer.wait() for part in pending.parts]
-    assert pending.stats.seconds == max(share.seconds for share in shares)
+    requests: list[RolloutResult] = [part.answer.wait() for part in pending.parts]
+    assert pending.stats.seconds == max(request.seconds for request in requests)
     assert pending.stats.waited >= 0
 
 
 def test_a_sampling_of_its_own(two: list[Any], make_prompts: MakePrompts) -> None:
     """Validation forces modes through the same sampler."""
     sampler = Sampler(two, SAMPLING)
-    forced = sampler.sample(make_prompts(3), 2, 0, Sampling(1.0, 1.0, 4, Mode.SHORT)).wait()
+    forced = sampler.sample(make_prompts(3), 2, 0, SamplingParams(1.0, 1.0, 4, Mode.SHORT)).wait()
     assert all(t.mode is Mode.SHORT and t.forced and len(t.token_ids) <= 4 for t in forced)
     assert not any(t.forced for t in sampler.sample(make_prompts(3), 2, 0).wait())
 
@@ -123,7 +123,7 @@ class Patient:
         tokens = np.zeros(count * length, np.int32)
         flags = np.zeros(count, np.uint8)
         lengths = np.full(count, length, np.int32)
-        self.answers[call].value = Sampled(
+        self.answers[call].value = RolloutResult(
             lengths, tokens, tokens.astype(np.float32), tokens, flags, flags, False, count * length, 0.0, 1.0
         )
 
@@ -136,7 +136,7 @@ def of_level(prompts: list[Prompt], *levels: str) -> list[Prompt]:
 def learned(make_prompts: MakePrompts) -> tuple[Sampler, list[Patient]]:
     """Two workers, and answers of 100 tokens to hard prompts and 10 to easy ones so far."""
     workers = [Patient(), Patient()]
-    sampler = Sampler(list(workers), Sampling(1.0, 1.0, 100))
+    sampler = Sampler(list(workers), SamplingParams(1.0, 1.0, 100))
     for level, length in (("hard", 100), ("easy", 10)):
         batch = sampler.sample(of_level(make_prompts(2, seed=9), level, level), 1, 0)
         for worker in workers:
@@ -176,7 +176,7 @@ def test_many_batches_ahead_load_all_workers_alike(make_prompts: MakePrompts) ->
     """Whatever the lengths: by tokens outstanding no worker has more than one group above another."""
     rng = np.random.default_rng(0)
     workers = [Patient() for _ in range(4)]
-    sampler = Sampler(list(workers), Sampling(1.0, 1.0, 1000))
+    sampler = Sampler(list(workers), SamplingParams(1.0, 1.0, 1000))
     for i in range(12):
         sampler.lengths._means[("random", str(i))] = float(np.exp(rng.normal(4, 1.5)))
     for step in range(5):
@@ -188,9 +188,9 @@ def test_many_batches_ahead_load_all_workers_alike(make_prompts: MakePrompts) ->
 
 def test_forced_modes_teach_nothing_about_lengths(make_prompts: MakePrompts) -> None:
     worker = Patient()
-    sampler = Sampler([worker], Sampling(1.0, 1.0, 100))
+    sampler = Sampler([worker], SamplingParams(1.0, 1.0, 100))
     prompts = of_level(make_prompts(1), "hard")
-    batch = sampler.sample(prompts, 1, 0, Sampling(1.0, 1.0, 100, Mode.SHORT), urgent=True)
+    batch = sampler.sample(prompts, 1, 0, SamplingParams(1.0, 1.0, 100, Mode.SHORT), urgent=True)
     worker.finish(-1, 3)
     batch.wait()
     assert sampler.lengths.expected(prompts[0]) == 100
@@ -207,6 +207,6 @@ def test_numbers_of_batches_and_the_weights_they_wait_for(make_prompts: MakeProm
     for version, urgent in ((0, False), (3, True), (3, False), (4, True)):
         sampler.load(Push(LocalFuture(object())), version)
         sampler.sample(make_prompts(1), 1, 0, urgent=urgent)
-    shares = [args[0] for method, args in worker.calls if method == "sample"]
-    assert [share.min_version for share in shares] == [0, 3, 3, 4]
-    assert sorted(range(4), key=lambda i: shares[i].batch) == [1, 3, 0, 2]
+    requests = [args[0] for method, args in worker.calls if method == "sample"]
+    assert [request.min_version for request in requests] == [0, 3, 3, 4]
+    assert sorted(range(4), key=lambda i: requests[i].batch) == [1, 3, 0, 2]

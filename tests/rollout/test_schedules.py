@@ -29,12 +29,12 @@ from scripted import (
     prompt,
 )
 
-from conf.schema import Config, OnPush, RolloutConf, RunConf
-from orchestrator.training.batch_queue import Ahead
-from reward.grader import Panel, PendingVerdicts
+from conf.schema import Config, OnWeightSync, RolloutConf, RunConf
+from orchestrator.training.batch_queue import BatchQueue
+from reward.grader import Grader, PendingVerdicts
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampling
+from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 @dataclass
 class Run:
-    """One random training run: the loop's order of `orchestrator.training.loop`, with scripted workers and no learner."""
+    """One random training run: the loop's order of `orchestrator.training.loop`, scripted workers, no learner."""
 
     rng: random.Random
     conf: Config
@@ -89,17 +89,17 @@ class Run:
         rng, run, group = self.rng, self.conf.run, self.conf.rollout.group_size
         step = rng.choice([0, 0, 3])
         run.steps += step
-        panel = Panel([], self.conf.reward)  # nobody grades
-        panel.ask = lambda batch: PendingVerdicts(batch, [])  # type: ignore[method-assign]
-        ahead, seen = Ahead(self.conf, self.stream, self.sampler, panel, []), 0
+        grader = Grader([], self.conf.reward)  # nobody grades
+        grader.ask = lambda batch: PendingVerdicts(batch, [])  # type: ignore[method-assign]
+        batch_queue, seen = BatchQueue(self.conf, self.stream, self.sampler, grader, []), 0
         pushes = self.sampler.load(self.publish(step), step)
         for push in pushes:
             push.wait()
         given_up = []
         while step < run.steps:
-            ahead.ask(step)
-            assert len(ahead._in_flight) == min(run.max_staleness + 1, run.steps - step)
-            batch = ahead.next().batch
+            batch_queue.ask(step)
+            assert len(batch_queue._in_flight) == min(run.max_staleness + 1, run.steps - step)
+            batch = batch_queue.next().batch
             assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
             assert int(batch.prompts[0].uid.split("/")[1]) >= seen
             seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
@@ -120,7 +120,7 @@ class Run:
                     self.seen["given up"] += lost
                 given_up += more[needed:]
             staleness = step - min(int(t.versions.min()) for t in trajectories)
-            assert 0 <= staleness == ahead.measure(trajectories, step) <= run.max_staleness
+            assert 0 <= staleness == batch_queue.measure(trajectories, step) <= run.max_staleness
             self.seen["stalest"] += staleness == run.max_staleness > 0
             step += 1
             for push in pushes:
@@ -135,7 +135,7 @@ class Run:
                 time.sleep(rng.random() * 0.002)
         for push in pushes:
             push.wait()
-        assert not ahead._in_flight
+        assert not batch_queue._in_flight
         for one in given_up:
             for t in one.wait():  # those that ended before
                 check_trajectory(t, one.parts[0].share.step, self.sampler.sampling, self.notes[self.places(one)[0][1]])
@@ -143,7 +143,7 @@ class Run:
     def evaluate(self, step: int) -> None:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
         mode = self.rng.choice([None, *Mode])
-        sampling = Sampling(0.7, 0.9, self.rng.randint(2, 40), mode, None, self.rng.choice([None, 5]))
+        sampling = SamplingParams(0.7, 0.9, self.rng.randint(2, 40), mode, None, self.rng.choice([None, 5]))
         asked = [[prompt(i, None, f"test {step} {k}") for i in range(self.rng.randint(1, 6))] for k in range(2)]
         batches = [self.sampler.sample(prompts, 2, -1 - step, sampling, urgent=True) for prompts in asked]
         for prompts, batch in zip(asked, batches, strict=True):
@@ -167,12 +167,12 @@ def random_run(seed: int) -> Run:
         group_size=rng.randint(1, 5),
         prompts_per_step=rng.randint(1, 12),
         max_num_seqs=rng.choice([1, 2, 5, 16, 64]),
-        on_push=rng.choice(list(OnPush)),
+        on_weight_sync=rng.choice(list(OnWeightSync)),
     )
     conf = Config(rollout=rollout, run=RunConf(steps=rng.randint(1, 6), max_staleness=rng.randint(0, 4)))
     longest = rng.choice([2, 12, 60])
     caps = [rng.choice([None, rng.randint(2, longest)]) for _ in range(2)]
-    sampling = Sampling(1.0, 1.0, longest, None, *caps)
+    sampling = SamplingParams(1.0, 1.0, longest, None, *caps)
     notes = [Notes(pause=pauses(rng)) for _ in range(workers)]
     bodies = [make_worker(each, rollout) for each in notes]
     late = rng.choice([0.0, 0.2])
@@ -217,17 +217,17 @@ def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
         for interrupted in range(6):
             conf = Config(rollout=RolloutConf(prompts_per_step=3), run=RunConf(steps=6, max_staleness=staleness))
             whole, stream = Asked(), Counted()
-            ahead = Ahead(conf, stream, whole, whole, [])
+            batch_queue = BatchQueue(conf, stream, whole, whole, [])
             states = []
             for step in range(6):
-                states.append(json.loads(json.dumps(ahead.state())))
-                ahead.ask(step)
-                assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
+                states.append(json.loads(json.dumps(batch_queue.state())))
+                batch_queue.ask(step)
+                assert batch_queue.next() == [f"counted/{3 * step + i}" for i in range(3)]
             resumed, stream = Asked(), Counted()
             stream.position = states[interrupted]["prompts"]["position"]
-            ahead = Ahead(conf, stream, resumed, resumed, states[interrupted]["asked"])
+            batch_queue = BatchQueue(conf, stream, resumed, resumed, states[interrupted]["asked"])
             for step in range(interrupted, 6):
-                ahead.ask(step)
-                assert ahead.next() == [f"counted/{3 * step + i}" for i in range(3)]
+                batch_queue.ask(step)
+                assert batch_queue.next() == [f"counted/{3 * step + i}" for i in range(3)]
             assert resumed.calls == whole.calls[interrupted:]
             assert len(whole.calls) == 6  # none is asked for beyond the last step

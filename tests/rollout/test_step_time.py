@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from rollout.step_time import Pace
+from rollout.step_time import StepTime
 
 
-def after(*steps: tuple[int, float]) -> Pace:
-    pace = Pace()
+def after(*steps: tuple[int, float]) -> StepTime:
+    pace = StepTime()
     for sequences, seconds in steps:
         pace.note(sequences, seconds)
     return pace
@@ -27,7 +27,7 @@ def test_a_line_is_found(older: int, slowdown: float) -> None:
 
 
 def test_no_bound_where_nothing_is_known_or_it_makes_no_difference() -> None:
-    assert Pace().beside(5, 1.25) == math.inf
+    assert StepTime().beside(5, 1.25) == math.inf
     assert after((64, 0.01), (64, 0.02)).beside(5, 1.25) == math.inf
     assert after(*((n, 0.01) for n in (1, 64, 256))).beside(5, 1.25) >= 256
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from conf.schema import RolloutConf
-from rollout.request import Sampled, Sampling, Share
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.weight_sync.weights import flatten
 
 CLOSE = 1e-4  # nats: the same sums in another order
 
 
-def sample(worker: Any, prompts: list[Any]) -> Sampled:
+def sample(worker: Any, prompts: list[Any]) -> RolloutResult:
     pairs = tuple((p, s) for p in range(len(prompts)) for s in range(4))
-    return worker.sample(Share(1, 0, 0, tuple(prompts), pairs, Sampling(0.6, 1.0, 24)))
+    return worker.sample(RolloutRequest(1, 0, 0, tuple(prompts), pairs, SamplingParams(0.6, 1.0, 24)))
 
 
-def alike(one: Sampled, other: Sampled) -> None:
+def alike(one: RolloutResult, other: RolloutResult) -> None:
     assert np.array_equal(one.token_ids, other.token_ids) and np.array_equal(one.versions, other.versions)
     assert np.abs(one.logprobs - other.logprobs).max() < CLOSE
 

@@ -18,13 +18,13 @@ from learner.worker import LearnerWorker
 from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request
 from rollout.prompt import Prompt
-from rollout.request import Sampling, Share
-from rollout.weight_sync.handshake import Host
-from rollout.weight_sync.weights import Door, Offer, Push, Route, Weights, flatten
+from rollout.request import RolloutRequest, SamplingParams
+from rollout.weight_sync.handshake import Listener
+from rollout.weight_sync.weights import Endpoint, Offer, Push, Route, Weights, flatten
 
 MakePrompts = Callable[..., list[Prompt]]
 In = Callable[..., "Future[Any]"]
-GREEDY = Sampling(temperature=1e-3, top_p=1.0, max_response_tokens=12)
+GREEDY = SamplingParams(temperature=1e-3, top_p=1.0, max_response_tokens=12)
 transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl], ids=["buffer", "broadcast"])
 
 
@@ -44,7 +44,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tiny_model: Path) -> Iterator[Trained]:
-    conf = LearnerConf(publish_bucket_mib=0.25)  # of 3.6 MiB, so that a push takes many buckets
+    conf = LearnerConf(weight_sync_bucket_mib=0.25)  # of 3.6 MiB, so that a push takes many buckets
     rank = LearnerWorker(conf, ModelConf(), str(tiny_model), 0, 1.0, 10)
     rank.start("127.0.0.1", rank.address(None)[1], False)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -59,14 +59,14 @@ def trained(tiny_model: Path) -> Iterator[Trained]:
 
 def sampled(worker: Any, prompts: list[Prompt]) -> list[tuple[list[int], list[float]]]:
     pairs = tuple((place, 0) for place in range(len(prompts)))
-    answer = worker.sample(Share(1, 0, 0, tuple(prompts), pairs, GREEDY))
+    answer = worker.sample(RolloutRequest(1, 0, 0, tuple(prompts), pairs, GREEDY))
     found = answer.trajectories([prompts[place] for place, _ in pairs], [0] * len(pairs))
     assert all(set(t.versions) == {worker.ready()} for t in found)
     return [(t.token_ids.tolist(), t.behavior_logprobs.tolist()) for t in found]
 
 
 def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
-    return Push(Offer(version, route, (rank.open_door(route),))).to(0)
+    return Push(Offer(version, route, (rank.open_endpoint(route),))).to(0)
 
 
 @transports
@@ -153,10 +153,10 @@ def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
 ) -> None:
     prompts = make_prompts(2)
     before = sampled(rollout_worker, prompts)
-    host = Host("learner rank 3", "127.0.0.1", "cpu", 3)
+    host = Listener("learner rank 3", "127.0.0.1", "cpu", 3)
     host.close()
     for transport in (Transport.ipc, Transport.nccl):
-        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.door,))).to(0)
+        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,))).to(0)
         with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 3 at"):
             rollout_worker.load(offer)
     assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
@@ -168,12 +168,14 @@ def test_a_learner_that_says_nothing_is_named(
 ) -> None:
     prompts = make_prompts(2)
     before = sampled(rollout_worker, prompts)
-    host = Host("learner rank 0", "127.0.0.1", "cpu", 0)
+    host = Listener("learner rank 0", "127.0.0.1", "cpu", 0)
     try:
-        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.door,))).to(0)
+        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,))).to(0)
         coming = in_thread(host.receive, ["rollout worker 0"], 9, 20.0)
         verb = "hand out" if transport is Transport.ipc else "begin with"
-        expected = f"rollout worker 0 waited 0.5 s for learner rank 0 to {verb} the weights of version 9, in vain"
+        expected = (
+            f"rollout worker 0 timed out after 0.5 s waiting for learner rank 0 to {verb} the weights of version 9"
+        )
         with pytest.raises(TimeoutError, match=expected):
             rollout_worker.load(offer)
         coming.result(20)[0].close()
@@ -184,8 +186,8 @@ def test_a_learner_that_says_nothing_is_named(
 
 def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: Any) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
-    door = Door(0, ("127.0.0.1", 1), b"", "GPU-1234")
-    offer = Push(Offer(9, Route(Transport.ipc, 1), (door,))).to(2)
+    endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
+    offer = Push(Offer(9, Route(Transport.ipc, 1), (endpoint,))).to(2)
     expected = r"rollout worker 2: no learner rank is on its device cpu \(they are on GPU-1234\)"
     with pytest.raises(ConnectionError, match=expected):
         rollout_worker.load(offer)

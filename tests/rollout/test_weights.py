@@ -162,10 +162,10 @@ def conf(rollout: RolloutConf, learner: LearnerConf, **cluster: Any) -> Config:
     ("rollout", "learner", "cluster", "expected"),
     [
         (RolloutConf(), LearnerConf(), {}, Transport.object_store),
-        (RolloutConf(), LearnerConf(), {"placement": Placement.shared}, Transport.object_store),
+        (RolloutConf(), LearnerConf(), {"placement": Placement.colocated}, Transport.object_store),
         (GPU_ROLLOUT, LearnerConf(), {}, Transport.object_store),
         (GPU_ROLLOUT, GPU_LEARNER, {}, Transport.nccl),
-        (GPU_ROLLOUT, GPU_LEARNER, {"placement": Placement.shared}, Transport.ipc),
+        (GPU_ROLLOUT, GPU_LEARNER, {"placement": Placement.colocated}, Transport.ipc),
         (
             replace(GPU_ROLLOUT, workers=1, num_gpus=0.5),
             replace(GPU_LEARNER, ranks=1, num_gpus=0.5),
@@ -203,7 +203,7 @@ def test_transport_by_device_and_placement(
         (
             GPU_ROLLOUT,
             GPU_LEARNER,
-            {"transport": Transport.nccl, "placement": Placement.shared},
+            {"transport": Transport.nccl, "placement": Placement.colocated},
             "ipc where they share them",
         ),
         (GPU_ROLLOUT, LearnerConf(), {"transport": Transport.ipc}, "cluster.transport=ipc needs one device for both"),
@@ -213,8 +213,18 @@ def test_transport_by_device_and_placement(
             {"transport": Transport.ipc},
             "beside every learner rank: rollout.workers=1 x rollout.tensor_parallel=1 must be learner.ranks=2",
         ),
-        (RolloutConf(), LearnerConf(), {"push_timeout_s": 0.0}, r"cluster.push_timeout_s must be in \[0.1, "),
-        (RolloutConf(), LearnerConf(publish_bucket_mib=0.0), {}, r"learner.publish_bucket_mib must be in \(0, "),
+        (
+            RolloutConf(),
+            LearnerConf(),
+            {"weight_sync_timeout_s": 0.0},
+            r"cluster.weight_sync_timeout_s must be in \[0.1, ",
+        ),
+        (
+            RolloutConf(),
+            LearnerConf(weight_sync_bucket_mib=0.0),
+            {},
+            r"learner.weight_sync_bucket_mib must be in \(0, ",
+        ),
     ],
 )
 def test_impossible_transports_are_refused(

@@ -11,16 +11,16 @@ import pytest
 
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.request import Sampled, Sampling, Share, derive_seed
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
 
 MakePrompts = Callable[..., list[Prompt]]
-FREE = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=16)
+FREE = SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=16)
 
 
 @dataclass(frozen=True)
 class Answer:
-    sampled: Sampled
+    sampled: RolloutResult
     trajectories: list[Trajectory]
 
 
@@ -28,9 +28,9 @@ def ids(answer: Answer) -> list[tuple[int, ...]]:
     return [tuple(t.token_ids.tolist()) for t in answer.trajectories]
 
 
-def group(worker: Any, prompts: list[Prompt], size: int, step: int = 0, sampling: Sampling = FREE) -> Answer:
+def group(worker: Any, prompts: list[Prompt], size: int, step: int = 0, sampling: SamplingParams = FREE) -> Answer:
     pairs = [(p, s) for p in range(len(prompts)) for s in range(size)]
-    sampled = worker.sample(Share(1, step, 0, tuple(prompts), tuple(pairs), sampling))
+    sampled = worker.sample(RolloutRequest(1, step, 0, tuple(prompts), tuple(pairs), sampling))
     found = sampled.trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
     return Answer(sampled, [t for t in found if t is not None])
 
@@ -63,7 +63,7 @@ def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: A
 
 def test_order_counts_and_finish(rollout_worker: Any, control: ControlTokens, make_prompts: MakePrompts) -> None:
     prompts = make_prompts(100)
-    sampled = group(rollout_worker, prompts, 2, sampling=Sampling(1.0, 1.0, 48))
+    sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 48))
     assert [(t.prompt.uid, t.sibling) for t in sampled.trajectories] == [(p.uid, s) for p in prompts for s in (0, 1)]
     assert sampled.sampled.tokens == sum(len(t.token_ids) for t in sampled.trajectories)
     assert sampled.sampled.seconds > 0
@@ -80,7 +80,7 @@ def test_order_counts_and_finish(rollout_worker: Any, control: ControlTokens, ma
 def test_a_forced_mode(rollout_worker: Any, control: ControlTokens, make_prompts: MakePrompts, mode: Mode) -> None:
     """Its control token is given: log-prob 0, counted in the length, and what follows is sampled given it."""
     prompts = make_prompts(20)
-    sampled = group(rollout_worker, prompts, 2, sampling=Sampling(1.0, 1.0, 16, mode))
+    sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 16, mode))
     for t in sampled.trajectories:
         assert t.forced and t.mode is mode
         assert t.token_ids[0] == control.id_of(mode) and t.behavior_logprobs[0] == 0
@@ -88,7 +88,7 @@ def test_a_forced_mode(rollout_worker: Any, control: ControlTokens, make_prompts
         assert len(t.token_ids) <= 16 and (len(t.token_ids) == 16 or t.finish is Finish.STOP)
     assert sampled.sampled.tokens == sum(len(t.token_ids) - 1 for t in sampled.trajectories)  # sampled ones
     longer = [_with_prompt(p, control.id_of(mode)) for p in prompts]
-    as_prompt = group(rollout_worker, longer, 2, sampling=Sampling(1.0, 1.0, 15))
+    as_prompt = group(rollout_worker, longer, 2, sampling=SamplingParams(1.0, 1.0, 15))
     assert [t[1:] for t in ids(sampled)] == ids(as_prompt)
 
 
@@ -98,13 +98,13 @@ def _with_prompt(prompt: Prompt, token: int) -> Prompt:
 
 def test_one_token_only(rollout_worker: Any, make_prompts: MakePrompts) -> None:
     """Cut off right after the control token."""
-    (t,) = group(rollout_worker, make_prompts(1), 1, sampling=Sampling(1.0, 1.0, 1)).trajectories
+    (t,) = group(rollout_worker, make_prompts(1), 1, sampling=SamplingParams(1.0, 1.0, 1)).trajectories
     assert len(t.token_ids) == 1
 
 
 def test_lower_temperature_is_surer(rollout_worker: Any, make_prompts: MakePrompts) -> None:
     def mean_logprob(temperature: float) -> float:
-        sampled = group(rollout_worker, make_prompts(20), 2, sampling=Sampling(temperature, 1.0, 16))
+        sampled = group(rollout_worker, make_prompts(20), 2, sampling=SamplingParams(temperature, 1.0, 16))
         return float(np.concatenate([t.behavior_logprobs for t in sampled.trajectories]).mean())
 
     assert mean_logprob(0.6) > mean_logprob(1.0) + 0.5
@@ -143,7 +143,7 @@ def _named_weights(worker: Any) -> list[tuple[str, Any]]:
 
 
 def test_long_prompts(rollout_worker: Any, make_prompts: MakePrompts) -> None:
-    sampled = group(rollout_worker, make_prompts(16, length=1000), 8, sampling=Sampling(1.0, 1.0, 4))
+    sampled = group(rollout_worker, make_prompts(16, length=1000), 8, sampling=SamplingParams(1.0, 1.0, 4))
     assert len(sampled.trajectories) == 128
 
 

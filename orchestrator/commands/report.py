@@ -26,9 +26,3 @@ def main(arguments: list[str]) -> None:
     print(f"report: {write_report(found)}")
     if not run_dir.learning(found):
         print(f"the run {run_dir.state(found)}: its figures begin with the first step")
-
-
-if __name__ == "__main__":
-    from orchestrator.commands.cli import module_main
-
-    module_main("report")

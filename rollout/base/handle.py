@@ -1,0 +1,21 @@
+"""How rooms call actors without knowing Ray: a call returns at once, and its answer is waited for later."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Future(Protocol):
+    """The answer of one call. As an argument of another call its value goes there directly."""
+
+    def wait(self) -> Any:
+        """The value; raises what the call raised, or an error that names who waited for whom."""
+
+    def done(self) -> bool:
+        """Whether `wait` would return (or raise) at once."""
+
+
+class Handle(Protocol):
+    """An actor, or a plain object in its place."""
+
+    def call(self, method: str, *args: Any) -> Future: ...
