@@ -71,7 +71,7 @@ class Run:
         assert batch.stats.tokens == sum(len(t.token_ids) - t.forced for t in trajectories)
         at = {place: worker for part, worker in self.places(batch) for place in part.places}
         for place, t in enumerate(trajectories):
-            check_trajectory(t, step, batch.parts[0].share.sampling, self.notes[at[place]])
+            check_trajectory(t, step, batch.parts[0].request.sampling, self.notes[at[place]])
             assert t.versions.min() >= least
             self.seen["several versions"] += len(set(t.versions.tolist())) > 1
 
@@ -79,7 +79,7 @@ class Run:
         """Parts, and the worker that each went to: the one that wrote its first seed down."""
         found = []
         for part in batch.parts:
-            share = part.share
+            share = part.request
             seed = derive_seed(RUN_SEED, share.prompts[0].uid, share.siblings[0][1], share.step)
             (worker,) = [i for i, notes in enumerate(self.notes) if seed in notes.versions]
             found.append((part, worker))
@@ -103,7 +103,7 @@ class Run:
             assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
             assert int(batch.prompts[0].uid.split("/")[1]) >= seen
             seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
-            least = batch.parts[0].share.min_version
+            least = batch.parts[0].request.min_version
             assert step - run.max_staleness <= least <= step
             trajectories = [*batch.wait()]
             self.check(batch, trajectories, batch.prompts, group, step, least)
@@ -138,7 +138,7 @@ class Run:
         assert not batch_queue._in_flight
         for one in given_up:
             for t in one.wait():  # those that ended before
-                check_trajectory(t, one.parts[0].share.step, self.sampler.sampling, self.notes[self.places(one)[0][1]])
+                check_trajectory(t, one.parts[0].request.step, self.sampler.sampling, self.notes[self.places(one)[0][1]])
 
     def evaluate(self, step: int) -> None:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
