@@ -3,7 +3,7 @@
 Both graders see the same labelled cases in the same run, each in a fresh process pinned to one core, one cold pass, no
 cache. Figures, one JSON line each on stdout (progress goes to stderr):
 
-    verifier_per_s, verifier_accuracy, verifier_false_positives     reward.grading.grade:correct on the labelled cases
+    verifier_per_s, verifier_accuracy, verifier_false_positives     reward.maths:verify on the labelled cases
     math_verify_per_s, math_verify_accuracy, ..._false_positives    math-verify (gold in $...$, its own 5 s time limit)
     verifier_vs_math_verify        ratio of the two speeds
     verifier_integers_per_s        boxed integers, extraction included
@@ -131,18 +131,18 @@ def grade_here(grader: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
     """One cold pass in this process, pinned to one core: seconds and verdicts."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if grader == "ours":
-        from reward.grading.grade import correct
+        from reward.maths import verify
     else:
-        from math_verify import parse, verify
+        import math_verify
 
-        def correct(response: str, gold: str) -> bool:
-            return bool(verify(parse(f"${gold}$"), parse(response)))
+        def verify(response: str, gold: str) -> bool:
+            return bool(math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(response)))
 
     verdicts = []
     start = time.perf_counter()
     for case in cases:
         try:
-            verdicts.append(bool(correct(case["response"], case["gold"])))
+            verdicts.append(bool(verify(case["response"], case["gold"])))
         except Exception as error:  # a grader that raises has not said "correct"
             say(f"{grader}: {type(error).__name__} on {case['gold'][:60]!r}")
             verdicts.append(False)
@@ -169,12 +169,12 @@ def labelled(cases: list[dict[str, Any]]) -> None:
 
 
 def integers(count: int = 200_000) -> None:
-    from reward.grading.grade import correct
+    from reward.maths import verify
 
     responses = [f"\\boxed{{{i * 7919 % 100_003}}}" for i in range(count)]
     start = time.perf_counter()
     for i, response in enumerate(responses):
-        correct(response, str(i))
+        verify(response, str(i))
     figure("verifier_integers_per_s", count / (time.perf_counter() - start), "answers/s", 50_000)
 
 
@@ -233,7 +233,7 @@ def mutations(cases: list[dict[str, Any]], count: int, batch: int = 2_000) -> No
     from tqdm import tqdm
 
     from conf.schema import RewardConf
-    from reward.grading.answer import boxed
+    from reward.maths.extraction.answer import boxed
     from reward.verdict import Outcome, Verdict
     from reward.worker import RewardWorker
     from rollout.mode import Mode
@@ -298,11 +298,10 @@ def exact(text: str) -> Fraction | None:
 
 
 def golds(found: list[str], pairs: int = 5_000) -> None:
-    from reward.grading.equivalence import equivalent
-    from reward.grading.grade import correct
+    from reward.maths import equivalent, verify
 
     say(f"{len(found)} different golds")
-    unlike = [gold for gold in found if not correct(f"\\boxed{{{gold}}}", gold)]
+    unlike = [gold for gold in found if not verify(f"\\boxed{{{gold}}}", gold)]
     say(f"unlike themselves: {unlike[:5]}")
     figure("verifier_golds_unlike_themselves", len(unlike), f"of {len(found)}", 0)
     rng = random.Random(0)
@@ -312,7 +311,7 @@ def golds(found: list[str], pairs: int = 5_000) -> None:
         (a, x), (b, y) = rng.choice(numbers), rng.choice(numbers)
         if x != y:
             drawn += 1
-            wrong += equivalent(a, b)
+            wrong += equivalent(b, a)
     figure("verifier_different_golds_equal", wrong, f"of {pairs}", 0)
 
 

@@ -12,7 +12,7 @@ class Outcome(Enum):
     NO_ANSWER = "no_answer"  # no final answer found
     CUT_OFF = "cut_off"  # hit the length limit, or thinking was never closed
     NO_MODE = "no_mode"  # the first token is no control token
-    FORMAT_ERROR = "format_error"  # a think token stands in the answer (`reward.grading.grade`)
+    FORMAT_ERROR = "format_error"  # a think token stands in the answer (`reward.grade`)
     RAISED = "raised"  # the check or the reward function raised an exception, or returned no finite number
     TIMED_OUT = "timed_out"  # the check overran its limit
     CRASHED = "crashed"  # the check's process died

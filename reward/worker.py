@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from conf.schema import ModelConf, RewardConf
-from reward.grading.equivalence import Gold, quick_matches
-from reward.grading.grade import THINK, find_answer, think_token_in_ids, think_token_in_text
+from reward.grade import THINK, find_answer, think_token_in_ids, think_token_in_text
+from reward.maths.equivalence import quick
 from reward.pool import Pool, Reply, Status
 from reward.sandbox import Call
 from reward.statistics import Statistics, Tally
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Response = tuple[str, Mode | None, Finish, Prompt]
-Key = tuple[Gold, str, bool]  # gold, answer, all_answers: the arguments of `matches`
+Gold = str | tuple[str, ...]
+Key = tuple[str, Gold, bool]  # the arguments of `equivalent`: answer, gold, all_answers
 
 _MAX_CACHE = 100_000  # pairs
 _MAX_CACHE_CHARS = 100_000_000  # in all pairs together
@@ -97,7 +98,7 @@ class RewardWorker:
         self._came_back = False  # a call of the reward function has ended, well or by an exception
         self._places: set[str | None] = set()  # of exceptions whose traceback was given
         warm: Call = (
-            ("reward.custom:check", (conf.function,)) if conf.function else ("reward.grading.equivalence:warm", ())
+            ("reward.custom:check", (conf.function,)) if conf.function else ("reward.maths.equivalence:warm", ())
         )
         self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
         if conf.function:
@@ -127,7 +128,7 @@ class RewardWorker:
         return time.time()
 
     def take_spans(self) -> list[Span]:
-        """What it did since this was last asked."""
+        """What it did since the last call."""
         return self.spans.take()
 
     @spent("grading")
@@ -161,7 +162,7 @@ class RewardWorker:
     def grade_batch(self, responses: Sequence[Response], think_tokens: Sequence[bool] | None = None) -> list[Verdict]:
         """Verdicts, aligned with the responses. think_tokens: whose ids have a think token in the answer; None: the
         texts alone say that."""
-        known = think_tokens if think_tokens is not None else [False] * len(responses)
+        known = think_tokens or [False] * len(responses)
         if self.conf.function:
             verdicts = self._by_function(responses, known)
         else:
@@ -205,9 +206,9 @@ class RewardWorker:
                 text, mode, finish, self.conf.strict, self.think_names[1], self.needs_mode, think_token
             )
             if outcome is None and answer is not None:
-                if known := self._cache.get((gold, answer, all_answers)):
+                if known := self._cache.get((answer, gold, all_answers)):
                     (outcome, failure), cached = known, True
-                elif (decided := quick_matches(gold, answer, all_answers)) is not None:
+                elif (decided := quick(answer, gold, all_answers)) is not None:
                     outcome = Outcome.CORRECT if decided else Outcome.WRONG
         except Exception as error:  # costs this answer, not the batch
             outcome = Outcome.RAISED
@@ -215,7 +216,7 @@ class RewardWorker:
             log.warning("check RAISED (%s): %s", failure.error, failure.about)
         if outcome is None:
             assert answer is not None
-            return self._check((gold, answer, all_answers), start)
+            return self._check((answer, gold, all_answers), start)
         seconds = time.perf_counter() - start
         verdict = Verdict(outcome, answer, seconds, cached=cached, think_token=think_token, failure=failure)
         self._tally.add(verdict, gold)
@@ -242,8 +243,8 @@ class RewardWorker:
                 self._remember(key, outcome, failure)
             for nth, place in enumerate(places):
                 seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
-                place.verdict = Verdict(outcome, key[1], seconds, cached=nth > 0, failure=failure)
-                self._tally.add(place.verdict, key[0])
+                place.verdict = Verdict(outcome, key[0], seconds, cached=nth > 0, failure=failure)
+                self._tally.add(place.verdict, key[1])
         if ended and not self._checks:
             self._tally.busy(time.perf_counter() - self._busy_since)
         return len(ended)
@@ -254,7 +255,7 @@ class RewardWorker:
             self._busy_since = start
         ticket = self._tickets.get(key)
         if ticket is None:
-            ticket = self._tickets[key] = self.pool.submit(("reward.grading.equivalence:matches", key))
+            ticket = self._tickets[key] = self.pool.submit(("reward.maths.equivalence:equivalent", key))
             self._checks[ticket] = (key, [])
         pending = Pending(time.perf_counter() - start)
         self._checks[ticket][1].append(pending)
@@ -267,7 +268,8 @@ class RewardWorker:
         return pending.verdict
 
     def _remember(self, key: Key, outcome: Outcome, failure: Failure | None) -> None:
-        self._cache_chars += len(key[1]) + (len(key[0]) if isinstance(key[0], str) else sum(map(len, key[0])))
+        answer, gold, _ = key
+        self._cache_chars += len(answer) + (len(gold) if isinstance(gold, str) else sum(map(len, gold)))
         if len(self._cache) >= _MAX_CACHE or self._cache_chars > _MAX_CACHE_CHARS:
             self._cache.clear()
             self._cache_chars = 0
@@ -276,7 +278,7 @@ class RewardWorker:
     def _concluded(self, key: Key, reply: Reply) -> tuple[Outcome, Failure | None]:
         if reply.status is Status.DONE:
             return (Outcome.CORRECT if reply.value else Outcome.WRONG), None
-        failure = self._failure(reply, f"answer {_cut(key[1])}, gold {_cut(key[0])}")
+        failure = self._failure(reply, f"answer {_cut(key[0])}, gold {_cut(key[1])}")
         log.warning("check %s (%s): %s", _NO_VERDICT[reply.status].name, failure.error, failure.about)
         return _NO_VERDICT[reply.status], failure
 

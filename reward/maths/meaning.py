@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import Any
 
 from reward.maths.parse.grammar import Node
-from reward.maths.reals import pieces, whole_numbers
 from reward.maths.trees import children, is_function, is_name, names, some
 
 STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
@@ -101,6 +100,8 @@ def _relation(parts: list[Any]) -> Node:
 
 def _of_reals(node: Node) -> bool:
     """Whether a tree is an interval, or a union of such."""
+    from reward.maths.compare.reals import pieces  # needs mpmath, which `quick` does without
+
     return node[0] in ("seq", "setop") and pieces(node) is not None
 
 
@@ -121,7 +122,7 @@ def _pairs(left: Node, right: Node) -> tuple[tuple[str, Node], ...] | None:
 
 def _roughly(exact: Node, rounded: Node) -> bool:
     """Whether A ~ B may be said of two numbers: 70/9 ~ 7.78, and ~ 8; of names it may always."""
-    from reward.maths.value import Undefined, evaluate, real
+    from reward.maths.compare.value import Undefined, evaluate, real
 
     if names(exact) or names(rounded):
         return True
@@ -174,6 +175,8 @@ def _whole_numbers(node: Node) -> Node | None:
     name = node[1]
     if name[0] != "rel" or len(name[1]) != 3 or name[1][1] != "∈" or name[1][2] not in _WHOLE:
         return None
+    from reward.maths.compare.reals import whole_numbers
+
     found = whole_numbers(("builder", name[1][0], node[2]), 0 if name[1][2] != ("sym", "mathbb_Z") else None)
     return None if found is None else ("set", tuple(("num", Fraction(k)) for k in found))
 

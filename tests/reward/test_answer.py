@@ -1,4 +1,4 @@
-"""Extraction: what counts as the final answer, by the rules stated in `reward.grading.answer`."""
+"""Extraction: what counts as the final answer, by the rules stated in `reward.maths.extraction.answer`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from reward.grading.answer import extract
+from reward.grade import find_answer
+from reward.maths import extract
 from reward.verdict import Outcome
 from rollout.mode import Mode
+from rollout.trajectory import Finish
 
 
 @pytest.mark.parametrize(
@@ -42,14 +44,12 @@ from rollout.mode import Mode
     ],
 )
 def test_the_last_complete_box_is_the_answer(text: str, answer: str) -> None:
-    assert extract(text, Mode.SHORT, strict=True).answer == answer
+    assert extract(text, strict=True) == answer
 
 
 @pytest.mark.parametrize("text", ["", "5", r"\boxed{", r"\boxed{5", r"\boxed{}", r"\boxed{ }", "#### 5", "boxed{5}"])
 def test_strict_wants_a_box_with_something_in_it(text: str) -> None:
-    extraction = extract(text, Mode.SHORT, strict=True)
-    assert extraction.answer is None
-    assert extraction.outcome is Outcome.NO_ANSWER
+    assert extract(text, strict=True) is None
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_strict_wants_a_box_with_something_in_it(text: str) -> None:
     ],
 )
 def test_only_what_follows_the_first_think_end_counts(text, mode, answer, outcome) -> None:
-    extraction = extract(text, mode, strict=True)
-    assert (extraction.answer, extraction.outcome) == (answer, outcome)
+    assert find_answer(text, mode, Finish.STOP, strict=True, needs_mode=False) == (outcome, answer)
+    assert extract(text, strict=True, thinking=mode is Mode.THINK) == answer
 
 
 def test_the_end_of_thinking_may_have_another_name() -> None:
-    assert extract(r"\boxed{1}[/R]\boxed{2}", Mode.THINK, strict=True, think_end="[/R]").answer == "2"
+    assert extract(r"\boxed{1}[/R]\boxed{2}", strict=True, think_end="[/R]") == "2"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_the_end_of_thinking_may_have_another_name() -> None:
     ],
 )
 def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:
-    assert extract(text, None, strict=False).answer == answer.strip()
+    assert extract(text) == answer.strip()
 
 
 @pytest.mark.parametrize("marker", ["<end_of_turn>", "<|im_end|>", "</s>", "<|eot_id|>", "<|endoftext|>", "<eos>"])
 def test_the_turn_ends_at_its_marker(marker: str) -> None:
     for text in ("The answer is 8", "#### 8", "8", "<think>9</think>so it is 8."):
-        assert extract(text + marker, None, strict=False).answer == "8"
-        assert extract(f"{text}{marker}\n17 + 2 = 19", None, strict=False).answer == "8"
+        assert extract(text + marker) == "8"
+        assert extract(f"{text}{marker}\n17 + 2 = 19") == "8"
 
 
 def test_the_first_answer_counts_where_a_text_runs_on_with_another_question() -> None:
@@ -125,12 +125,12 @@ def test_the_first_answer_counts_where_a_text_runs_on_with_another_question() ->
         "The answer is 8.\n\nQ: Mia has 3 pens. How many?\nA: The answer is 3.",
         r"So \boxed{8}." "\n\nProblem 2: " r"Mia has \boxed{3}",
     ):
-        assert extract(text, None, strict=False).answer == "8"
-    assert extract("#### 1. Set-up\nMia has 3.\n#### 8", None, strict=False).answer == "8"
+        assert extract(text) == "8"
+    assert extract("#### 1. Set-up\nMia has 3.\n#### 8") == "8"
 
 
 def test_nothing_is_found_in_nothing() -> None:
-    assert extract("I don't know.", None, strict=False).outcome is Outcome.NO_ANSWER
+    assert extract("I don't know.") is None
 
 
 def test_hostile_lengths_take_no_time() -> None:
@@ -157,13 +157,13 @@ def test_hostile_lengths_take_no_time() -> None:
     for piece in pieces:
         for text in (piece * 50_000, "\\boxed{" + piece * 50_000, "answer is " + piece * 50_000):
             for strict in (True, False):
-                extract(text, Mode.SHORT, strict)
+                extract(text, strict)
     assert time.perf_counter() - start < 30  # 102 texts of up to half a megabyte, not quadratic
 
 
-def test_the_door_stays_light() -> None:
+def test_the_library_imports_neither_mpmath_nor_sympy_before_they_are_needed() -> None:
     loaded = 'print({"sympy", "mpmath", "ray", "torch"} & {*sys.modules})'
-    code = f"import sys, reward.grading.answer, reward.grading.equivalence; {loaded}"
+    code = f"import sys, reward.maths; {loaded}"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "set()"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.grading.grade import correct
+from reward.maths import verify
 
 FILES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 
@@ -26,5 +26,5 @@ def test_there_are_cases() -> None:
 def test_every_case_is_graded_as_labelled(path: Path) -> None:
     cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len({case["id"] for case in cases}) == len(cases)
-    wrong = [case for case in cases if correct(case["response"], case["gold"]) is not case["expect"]]
+    wrong = [case for case in cases if verify(case["response"], case["gold"]) is not case["expect"]]
     assert not wrong, wrong[:3]

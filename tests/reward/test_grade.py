@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward.grading.grade import correct, find_answer, grade, think_token_in_ids, think_token_in_text
+from reward.grade import find_answer, grade, think_token_in_ids, think_token_in_text
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
@@ -43,14 +43,6 @@ def test_several_golds() -> None:
     text = r"\boxed{2, 1}"
     assert grade(text, Mode.SHORT, Finish.STOP, ("1", "2"), True, True)[0] is Outcome.CORRECT
     assert grade(text, Mode.SHORT, Finish.STOP, ("1", "2"), False, True)[0] is Outcome.WRONG
-
-
-def test_plain_text_needs_no_mode() -> None:
-    assert correct(r"<think>hm</think> The answer is \boxed{5}", "5")
-    assert correct("#### 5", "5")
-    assert not correct(r"<think>\boxed{5}", "5")
-    assert not correct("", "5")
-    assert not correct(r"\boxed{}", "")
 
 
 # ---- a think token in the answer ----

@@ -16,14 +16,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from reward.grading.answer import boxed, extract
-from reward.grading.equivalence import equivalent, quick, readings
-from reward.grading.prose import unboxed
+from reward.maths.equivalence import equivalent, quick, readings
+from reward.maths.extraction.answer import boxed, extract
+from reward.maths.extraction.prose import unboxed
 from reward.maths.parse.grammar import MAX_CHARS
 from reward.maths.parse.spelling import tidy
 from reward.maths.units import split
 from reward.maths.words import same_text
-from rollout.mode import Mode
 
 PIECES = st.sampled_from(
     [
@@ -72,8 +71,8 @@ SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @settings(SETTINGS, max_examples=600)
 @given(TEXTS, TEXTS)
 def test_any_text_gets_a_truth_value(gold: str, answer: str) -> None:
-    assert equivalent(gold, answer) in (True, False)
-    assert quick(gold, answer) in (True, False, None)
+    assert equivalent(answer, gold) in (True, False)
+    assert quick(answer, gold) in (True, False, None)
 
 
 @settings(SETTINGS, max_examples=400)
@@ -85,12 +84,12 @@ def test_any_answer_equals_itself_unless_it_is_empty(text: str) -> None:
 @settings(SETTINGS, max_examples=400)
 @given(st.lists(PIECES | st.sampled_from(["\\boxed{42}", "the answer is ", "#### "]), max_size=20).map("".join))
 def test_extraction_takes_any_text(text: str) -> None:
-    for mode in (None, Mode.THINK, Mode.SHORT):
+    for thinking in (False, True):
         for strict in (True, False):
-            found = extract(text, mode, strict)
-            assert (found.answer is None) is (found.outcome is not None)
-            if mode is Mode.THINK and "</think>" not in text:
-                assert found.answer is None
+            answer = extract(text, strict, thinking=thinking)
+            assert answer is None or answer == answer.strip() != ""
+            if thinking and "</think>" not in text:
+                assert answer is None
 
 
 # ------------------------------------------------------------------ formulas against exact arithmetic
@@ -121,10 +120,10 @@ def formulas(draw: st.DrawFn, depth: int = 3) -> tuple[str, Fraction]:
 @given(formulas(), st.integers(1, 5))
 def test_a_formula_equals_its_value_and_no_other(formula: tuple[str, Fraction], off: int) -> None:
     text, value = formula
-    assert equivalent(f"{value.numerator}/{value.denominator}", text)
-    assert equivalent(text, rf"\frac{{{value.numerator * off}}}{{{value.denominator * off}}}")
+    assert equivalent(text, f"{value.numerator}/{value.denominator}")
+    assert equivalent(rf"\frac{{{value.numerator * off}}}{{{value.denominator * off}}}", text)
     wrong = value + Fraction(off, value.denominator)
-    assert not equivalent(f"{wrong.numerator}/{wrong.denominator}", text)
+    assert not equivalent(text, f"{wrong.numerator}/{wrong.denominator}")
 
 
 @settings(SETTINGS, max_examples=100)
@@ -133,9 +132,9 @@ def test_polynomials_equal_any_order_of_their_terms(coefficients: list[int], rng
     terms = [f"({c})x^{{{power}}}" for power, c in enumerate(coefficients)]
     shuffled = list(terms)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert equivalent("+".join(terms), "+".join(shuffled))
+    assert equivalent("+".join(shuffled), "+".join(terms))
     changed = [f"({coefficients[0] + 1})x^{{0}}", *terms[1:]]
-    assert not equivalent("+".join(terms), "+".join(changed))
+    assert not equivalent("+".join(changed), "+".join(terms))
 
 
 @settings(SETTINGS, max_examples=100)
@@ -145,11 +144,11 @@ def test_sets_have_no_order_and_tuples_have_one(members: set[int], rng: object) 
     shuffled = list(ordered)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
     join = ", ".join
-    assert equivalent(join(ordered), join(shuffled))
-    assert equivalent(rf"\{{{join(ordered)}\}}", rf"\left\{{ {join(shuffled)} \right\}}")
-    assert equivalent(f"({join(ordered)})", f"({join(shuffled)})") is (ordered == shuffled)
-    assert not equivalent(join(ordered), join(ordered[1:]))
-    assert not equivalent(f"({join(ordered)})", rf"\{{{join(ordered)}\}}")
+    assert equivalent(join(shuffled), join(ordered))
+    assert equivalent(rf"\left\{{ {join(shuffled)} \right\}}", rf"\{{{join(ordered)}\}}")
+    assert equivalent(f"({join(shuffled)})", f"({join(ordered)})") is (ordered == shuffled)
+    assert not equivalent(join(ordered[1:]), join(ordered))
+    assert not equivalent(rf"\{{{join(ordered)}\}}", f"({join(ordered)})")
 
 
 # ------------------------------------------------------------------ time
@@ -240,11 +239,11 @@ def test_long_runs_of_anything_are_read_in_linear_time(run: str) -> None:
 
 AUDIT = """
 import sys, json
-from reward.grading.equivalence import equivalent, warm
-from reward.grading.grade import correct
+from reward.maths.equivalence import equivalent, warm
+from reward.maths import verify
 warm()
 for gold, answer in (("\\\\sqrt{2}", "x"), ("[1,2]", "1<x"), ("\\\\int_0^1 x dx", "1/2"), ("5 km", "5 m")):
-    equivalent(gold, answer)
+    equivalent(answer, gold)
 events = []
 def hook(event, args):
     if event in ("exec", "compile", "open", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
@@ -254,9 +253,9 @@ def hook(event, args):
 ALLOWED = ("mpmath", "reward", "sympy")
 sys.addaudithook(hook)
 for text in json.loads(sys.argv[1]):
-    correct("\\\\boxed{" + text + "}", "3")
-    correct(text, "3")
-    equivalent(text, "\\\\frac{1}{3}")
+    verify("\\\\boxed{" + text + "}", "3")
+    verify(text, "3")
+    equivalent("\\\\frac{1}{3}", text)
 print(json.dumps(events))
 """
 CODE = [

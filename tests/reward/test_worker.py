@@ -63,7 +63,7 @@ def test_every_outcome_in_order() -> None:
 
 def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(call):
-        return (f"{own}:power", (9,)) if "HANG" in call[1][1] else (f"{own}:echo", (True,))
+        return (f"{own}:power", (9,)) if "HANG" in call[1][0] else (f"{own}:echo", (True,))
 
     with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
         submit = judge.pool.submit
@@ -256,7 +256,7 @@ def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypat
     with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
         submit = judge.pool.submit
         monkeypatch.setattr(
-            judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][1]][0]}", calls[call[1][1]][1]))
+            judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][0]][0]}", calls[call[1][0]][1]))
         )
         batch = [short(answer, "long " * 90) for answer in calls]
         first, again = judge.grade_batch(batch), judge.grade_batch(batch[:1])
@@ -356,7 +356,7 @@ def test_the_slowest_are_few_and_short() -> None:
 def test_slow_checks_are_told_once_per_batch(own: str, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     with RewardWorker(RewardConf(timeout_s=0.4)) as judge:
         submit = judge.pool.submit
-        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (float(call[1][0]),))))
+        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (float(call[1][1]),))))
         judge.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])
         judge.grade_batch([short("g h", "0.01")])
     assert len(caplog.records) == 1

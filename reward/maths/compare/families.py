@@ -9,10 +9,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+from reward.maths.compare.value import Undefined, difference, evaluate, ratio, same
 from reward.maths.meaning import NO_NUMBERS
 from reward.maths.parse.grammar import Node
 from reward.maths.trees import is_name, names
-from reward.maths.value import Undefined, difference, evaluate, ratio, same
 
 
 def _family(node: Node) -> tuple[Any, Any] | None:

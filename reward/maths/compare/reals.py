@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from mpmath import mp
 
+from reward.maths.compare.value import Undefined, evaluate, real, same
 from reward.maths.parse.grammar import Node
 from reward.maths.trees import is_name
-from reward.maths.value import Undefined, evaluate, real, same
 
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _MAX_PIECES = 200

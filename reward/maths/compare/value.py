@@ -17,9 +17,9 @@ from typing import Any
 
 from mpmath import mp
 
-from reward.maths.matrices import Shape, combine, det, transpose
+from reward.maths.compare.matrices import Shape, combine, det, transpose
+from reward.maths.compare.tolerance import close
 from reward.maths.parse.grammar import Node
-from reward.maths.tolerance import close
 
 DIGITS = 60
 MAX_BITS = 20_000  # of an exact numerator or denominator; beyond: floats

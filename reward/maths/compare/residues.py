@@ -12,9 +12,9 @@ import random
 from collections.abc import Mapping
 from fractions import Fraction
 
+from reward.maths.compare.value import MAX_TERMS, Undefined, evaluate, real
 from reward.maths.meaning import some
 from reward.maths.parse.grammar import Node
-from reward.maths.value import MAX_TERMS, Undefined, evaluate, real
 
 # p - 1 has no prime factor above 61, and so no number in the chain of Euler's phi below it has one
 _PRIMES = (4158162654121742501, 2725628042856301111)

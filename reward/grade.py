@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reward.grading.answer import extract
-from reward.grading.equivalence import Gold, matches
+from reward.maths.equivalence import Gold, equivalent
+from reward.maths.extraction.answer import final_answer, without_thinking
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
@@ -64,8 +64,11 @@ def find_answer(
         return Outcome.FORMAT_ERROR, None
     if finish is not Finish.STOP:
         return Outcome.CUT_OFF, None
-    extraction = extract(text, mode, strict, think_end)
-    return extraction.outcome, extraction.answer
+    rest = without_thinking(text, think_end, thinking=mode is Mode.THINK)
+    if rest is None:
+        return Outcome.CUT_OFF, None
+    answer = final_answer(rest, strict)
+    return (Outcome.NO_ANSWER if answer is None else None), answer
 
 
 def grade(
@@ -82,10 +85,4 @@ def grade(
     outcome, answer = find_answer(text, mode, finish, strict, think_end, think_token=think_token)
     if outcome is not None or answer is None:
         return outcome or Outcome.NO_ANSWER, answer
-    return (Outcome.CORRECT if matches(gold, answer, all_answers) else Outcome.WRONG), answer
-
-
-def correct(response: str, gold: str) -> bool:
-    """Plain text, without a control token, in the lenient form: what benchmarks of verifiers ask."""
-    answer = extract(response, None, strict=False).answer
-    return answer is not None and matches(gold, answer)
+    return (Outcome.CORRECT if equivalent(answer, gold, all_answers) else Outcome.WRONG), answer

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from reward.grading.options import LETTER, MAYBE, alternatives, last, picked
+from reward.maths.extraction.options import LETTER, MAYBE, alternatives, last, picked
 from reward.maths.unit_words import is_unit
 
 _MAX_CHARS = 20_000  # of a response, searched for an answer outside boxes

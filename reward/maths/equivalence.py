@@ -1,44 +1,47 @@
-"""Whether an answer says the same as the gold answer.
+"""Whether an answer equals the gold answer.
 
-In: gold and answer as text. Out: a truth value. `quick` decides equal strings and plain numbers without importing
-anything (None: not that simple); `equivalent` decides all. It is bounded everywhere it can be, but a check must still
-run in a process that may be killed (`reward.worker`): the last resort, sympy, can hang. Must not know: modes, outcomes,
-rewards.
+In: answer and gold as text. Out: a truth value. `quick` decides equal strings and plain numbers without importing
+mpmath (None: not that simple); `equivalent` decides everything. Every step but sympy is bounded; sympy can hang, so
+checks of untrusted answers run in a process that can be killed.
 
-What does what: own spelling, grammar and evaluation for every answer (`reward.maths.parse.spelling`,
-`reward.maths.parse.grammar`, `reward.maths.value`: exact fractions, 60-digit values by mpmath, formulas at several
-points), own algebra of real sets (`reward.maths.reals`), matrices and units; sympy only to work out an integral,
-limit, derivative or endless sum (`reward.maths.symbolic`). No text ever reaches a library's parser.
+Both texts go through our own spelling, grammar and evaluation (`parse.spelling`, `parse.grammar`, `meaning`,
+`compare.value`: exact fractions, 60-digit values by mpmath, formulas at several points) and our own algebra of real
+sets (`compare.reals`), matrices and units. sympy only evaluates integrals, limits, derivatives and infinite sums
+(`compare.symbolic`). No text ever reaches a library's parser.
 
-Rules, where peers disagree:
-- Equal values are equal in any form: 22/1700 = 11/850, 10^4 = 10000. When one side is written as a decimal, relative
-  tolerance 1e-6, never absolute (1.4142135623730951 = sqrt 2; 2.23 is not 2.232; 3.14 is not pi), and none against a
-  whole number (`reward.maths.tolerance`). Else exactly.
-- x% equals x/100 and x. Units, money signs and "degrees" that only one side writes do not count; two known units must
-  agree (5 km is 5000 m, not 5 m). What is no unit (`reward.maths.unit_words`) counts: "5 (or 6)", 5 million is not 5.
-- Comma lists and sets are unordered, and a list's repeated members count; tuples, ratios (up to scale) and interval
-  brackets are ordered; a set is not a tuple. A list, as "1 or 2" is, never equals a single gold.
-- x = 5 equals 5, and a + b = 5 does, but 2x = 5 does not; named values compare by name; a chain of equal values equals
-  its last; an approximation (A ~ 3.01) stands for A. A solved inequality equals its interval, not one in another name.
-- 1,234 is a number, or a pair when the gold is one; 12 345 is one; 1,22 may be 1.22; 4 2 is neither.
+Rules where other graders disagree with each other:
+- Equal values are equal in any form: 22/1700 = 11/850, 10^4 = 10000. If one side is written as a decimal, the relative
+  tolerance is 1e-6, never absolute (1.4142135623730951 = sqrt 2; 2.23 is not 2.232; 3.14 is not pi), and zero against
+  an integer (`compare.tolerance`). Otherwise values compare exactly.
+- x% equals x/100 and x. Units, currency signs and "degrees" on one side only are ignored; two known units must
+  agree (5 km is 5000 m, not 5 m). Words that are not a unit (`unit_words`) count: "5 (or 6)" and 5 million are not 5.
+- Comma lists and sets are unordered, and repeated members of a list count; tuples, ratios (up to scale) and interval
+  brackets are ordered; a set is not a tuple. A list, such as "1 or 2", never equals a single gold.
+- x = 5 equals 5, and so does a + b = 5, but 2x = 5 does not; named values compare by name; a chain of equal values
+  equals its last; an approximation (A ~ 3.01) stands for A. A solved inequality equals its interval, unless the
+  variables differ.
+- 1,234 is a number, or a pair if the gold is one; 12 345 is a number; 1,22 may be 1.22; 4 2 is neither.
 - Text compares without case, spaces and punctuation. An empty gold matches nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+from reward.maths.compare.tolerance import close
 from reward.maths.meaning import meant, some
 from reward.maths.parse.grammar import MAX_CHARS, Node, Unreadable, parse
 from reward.maths.parse.spelling import denies, tidy, without_unit
-from reward.maths.tolerance import close
 from reward.maths.units import split
 from reward.maths.words import same_text, squash
 
-Gold = str | tuple[str, ...]
+Gold = str | Sequence[str]  # several: any of them may match, or all are wanted (`all_answers`)
+
+_PRECISION = threading.RLock()  # mpmath's precision is global to the process
 
 # ------------------------------------------------------------------ fast path
 
@@ -72,9 +75,13 @@ def plain_number(text: str) -> tuple[Fraction, bool] | None:
     return None
 
 
-def quick(gold: str, answer: str) -> bool | None:
-    """The verdict where plain numbers or equal strings decide it; None where more is needed."""
-    gold, answer = gold.strip(), answer.strip()
+def quick(answer: str, gold: Gold, all_answers: bool = False) -> bool | None:
+    """`equivalent`, if plain numbers or equal strings decide it (microseconds); None if they do not."""
+    return _over(answer, gold, all_answers, _quick)
+
+
+def _quick(answer: str, gold: str) -> bool | None:
+    answer, gold = answer.strip(), gold.strip()
     if not gold or not answer:
         return False
     if gold == answer:
@@ -91,28 +98,31 @@ def quick(gold: str, answer: str) -> bool | None:
 # ------------------------------------------------------------------ all answers
 
 
-def matches(gold: Gold, answer: str, all_answers: bool = False) -> bool:
-    """Several golds: any may match, or (all_answers) the answer must be the list of them all."""
-    return _over(gold, answer, all_answers, equivalent) is True
+def equivalent(answer: str, gold: Gold, all_answers: bool = False) -> bool:
+    """Whether `answer` equals `gold`, both LaTeX or plain text.
+
+    gold: one text, or several. With several, one match is enough; with all_answers the answer must list them all.
+    Not symmetric: the gold is trusted, so "1,234" is a pair only if the gold is one.
+    Raises nothing for any text; what cannot be read equals only itself. Calculus goes to sympy, which has no time
+    limit: run untrusted answers in a process that can be killed.
+    Example: equivalent("0.5", r"\\frac{1}{2}") is True, equivalent("2.23", "2.232") is False.
+    """
+    return _over(answer, gold, all_answers, _equivalent) is True
 
 
-def quick_matches(gold: Gold, answer: str, all_answers: bool = False) -> bool | None:
-    return _over(gold, answer, all_answers, quick)
-
-
-def _over(gold: Gold, answer: str, all_answers: bool, compare: Callable[[str, str], bool | None]) -> bool | None:
+def _over(answer: str, gold: Gold, all_answers: bool, compare: Callable[[str, str], bool | None]) -> bool | None:
     if isinstance(gold, str):
-        return compare(gold, answer)
+        return compare(answer, gold)
     if all_answers and len(gold) > 1:
         if not all(one.strip() for one in gold):
             return False
-        return compare(r" \text{ and } ".join(gold), answer)
-    found = [compare(one, answer) for one in gold]
+        return compare(answer, r" \text{ and } ".join(gold))
+    found = [compare(answer, one) for one in gold]
     return True if True in found else None if None in found else False
 
 
-def equivalent(gold: str, answer: str) -> bool:
-    decided = quick(gold, answer)
+def _equivalent(answer: str, gold: str) -> bool:
+    decided = _quick(answer, gold)
     if decided is not None:
         return decided
     if len(answer) > MAX_CHARS or len(gold) > MAX_CHARS:
@@ -132,23 +142,23 @@ def equivalent(gold: str, answer: str) -> bool:
             gold, answer, factor = unit[0], other[0], unit[1][1] / other[1][1]
     elif unit is None:
         gold = without_unit(gold)
-    return _same_meaning(gold, answer, factor)
+    return _same_meaning(answer, gold, factor)
 
 
-def _same_meaning(gold: str, answer: str, factor: Fraction) -> bool:
+def _same_meaning(answer: str, gold: str, factor: Fraction) -> bool:
     """factor: the size of the gold's unit over that of the answer's."""
     golds, answers = readings(gold), readings(answer)
     if not golds or not answers:
         return False
     from mpmath import mp
 
-    from reward.maths.equality import equal
-    from reward.maths.symbolic import CALCULUS, worked_out
-    from reward.maths.value import DIGITS
+    from reward.maths.compare.equality import equal
+    from reward.maths.compare.symbolic import CALCULUS, worked_out
+    from reward.maths.compare.value import DIGITS
 
     if factor != 1:
         golds = tuple(("mul", tree, ("num", factor)) for tree in golds)
-    with mp.workdps(DIGITS):
+    with _PRECISION, mp.workdps(DIGITS):
         if any(equal(a, b) for a in golds for b in answers):
             return True
         if not any(some(tree, *CALCULUS) for tree in (*golds, *answers)):
@@ -158,10 +168,10 @@ def _same_meaning(gold: str, answer: str, factor: Fraction) -> bool:
 
 
 def warm() -> None:
-    """Import what a check may need, so that no check's time limit pays for it."""
+    """Import everything that a check may need (about a second), so that it does not count against a time limit."""
     import sympy  # noqa: F401
 
-    equivalent("\\sqrt{2}", "2^{1/2}+0")
+    equivalent("2^{1/2}+0", "\\sqrt{2}")
 
 
 _NAME = re.compile(r"[\s$]*([a-zA-Z])\s*=(?:[^=a-zA-Z\\]|\\[a-zA-Z]{2,}|\\[^a-zA-Z])*$")
@@ -175,7 +185,7 @@ def _name(text: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def readings(text: str) -> tuple[Node, ...]:
-    """The trees that a text may stand for: 1,234 is a number or a pair, 1,22 a pair or 1.22."""
+    """The trees that a text can be read as: 1,234 is a number or a pair, 1,22 a pair or 1.22."""
     short = tidy(text)
     if re.fullmatch(r"-?(?:0,\d+|\d+,\d{2}|\d{1,2},\d{4,})", short):
         return tuple(

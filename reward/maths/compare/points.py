@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+from reward.maths.compare.residues import same_residues
+from reward.maths.compare.value import TooLarge, Undefined, evaluate, ratio, real, same
 from reward.maths.meaning import children, constants, names, some
 from reward.maths.parse.grammar import Node
-from reward.maths.residues import same_residues
-from reward.maths.value import TooLarge, Undefined, evaluate, ratio, real, same
 
 _INTEGERS = set("nkmNjlr")  # names that usually stand for whole numbers
 

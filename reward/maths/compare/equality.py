@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from reward.maths import reals
-from reward.maths.families import same_family
+from reward.maths.compare import reals
+from reward.maths.compare.families import same_family
+from reward.maths.compare.points import constant_ratio, decimal, same_value
+from reward.maths.compare.value import Undefined, evaluate, ratio, real, same
 from reward.maths.meaning import NO_NUMBERS, STRUCTURES, is_quantity, meant
 from reward.maths.parse.grammar import Node
-from reward.maths.points import constant_ratio, decimal, same_value
 from reward.maths.trees import is_name, names, some
-from reward.maths.value import Undefined, evaluate, ratio, real, same
 
 _MAX_ITEMS = 100
 

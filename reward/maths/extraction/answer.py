@@ -1,55 +1,59 @@
-"""Response text -> final answer.
+"""The final answer of a response.
 
-In: the decoded response and its mode. Out: `Extraction`. Must not know: golds, equivalence, rewards.
+In: a response as text. Out: the answer as text, or None. Must not know: golds, equivalence, rewards.
 
-Rules (examples are tests):
-- Only what follows the first `</think>` counts; a THINK response without it, or an unclosed `<think>`, is CUT_OFF.
-- What follows a marker of the end of a turn (`<|im_end|>`, `</s>`) is no part of the response.
-- The last complete box (`\\boxed{}`, `\\fbox{}`, braces balanced) wins, also over earlier different ones:
+Rules (docs/verifier.md has examples):
+- Only what follows the first `</think>` counts; a response that never closes its thinking has no answer.
+- A marker of the end of a turn (`<|im_end|>`, `</s>`) ends the response.
+- The last complete box (`\\boxed{}`, `\\fbox{}`, braces balanced) wins, even over earlier boxes that differ:
   `first \\boxed{10}, final \\boxed{42}` is 42.
-- Boxes joined in one statement by a comma, "and" or "or" are one list: `\\boxed{2} and \\boxed{3}` is "2, 3" (and as
-  such no match for a single gold); what is counted may stand between: `\\boxed{3} cats and \\boxed{5} dogs`.
-  Four or more different boxed values are an enumeration: the list of them all.
-- strict: boxes only. Lenient: after that what `reward.grading.prose` finds.
+- Boxes joined in one statement by a comma, "and" or "or" are one list: `\\boxed{2} and \\boxed{3}` is "2, 3" (so it
+  matches no single gold); what they count may stand between them: `\\boxed{3} cats and \\boxed{5} dogs`.
+  Four or more different boxed values are taken as one list of all of them.
+- strict: boxes only. Otherwise, without a box, what `prose` finds.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from reward.grading.prose import first_exercise, unboxed
+from reward.maths.extraction.prose import first_exercise, unboxed
 from reward.maths.unit_words import is_unit
-from reward.verdict import Outcome
-from rollout.mode import Mode
 
 MAX_RESPONSE_CHARS = 1_000_000
 _MAX_BOXES = 4  # this many different boxed values are a hedge
 
 
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """Either an answer, or the outcome (CUT_OFF, NO_ANSWER) that says why there is none."""
+def extract(response: str, strict: bool = False, think_end: str = "</think>", thinking: bool = False) -> str | None:
+    """The final answer of a response, as it is written there; None if it has none.
 
-    answer: str | None
-    outcome: Outcome | None
+    strict: only boxes count; otherwise also "the answer is 5", "#### 5", the last formula or number.
+    think_end: the token that closes the thinking part; the opening token is the same without its slash.
+    thinking: the response begins inside the thinking part, because the prompt opened it.
+    Raises nothing; linear time; only the last million characters are searched.
+    Example: extract("<think>is it 4?</think>It is $\\\\boxed{5}$.") is "5".
+    """
+    text = without_thinking(response, think_end, thinking)
+    return None if text is None else final_answer(text, strict)
 
 
-def extract(text: str, mode: Mode | None, strict: bool, think_end: str = "</think>") -> Extraction:
-    """The final answer of a response. mode None: plain text, which may hold a closed thinking part."""
-    _, closed, after = text.partition(think_end)
+def without_thinking(response: str, think_end: str = "</think>", thinking: bool = False) -> str | None:
+    """What follows the thinking part; None if that is never closed. The parameters are those of `extract`."""
+    _, closed, after = response.partition(think_end)
     if closed:
-        text = after
-    elif mode is Mode.THINK or think_end.replace("/", "", 1) in text:
-        return Extraction(None, Outcome.CUT_OFF)
+        return after
+    return None if thinking or think_end.replace("/", "", 1) in response else response
+
+
+def final_answer(text: str, strict: bool) -> str | None:
+    """`extract` for a text without a thinking part."""
     text = text_of_turn(text)[-MAX_RESPONSE_CHARS:]
     if not strict:
         text = first_exercise(text)
     answer = boxed(text)
     if answer is None and not strict:
         answer = unboxed(text)
-    answer = answer.strip() if answer else None
-    return Extraction(answer, None) if answer else Extraction(None, Outcome.NO_ANSWER)
+    return (answer.strip() or None) if answer else None
 
 
 # ------------------------------------------------------------------ the end of the turn

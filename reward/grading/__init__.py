@@ -1,1 +1,0 @@
-"""Is this response right? Extraction of the final answer, and whether it equals the gold answer."""

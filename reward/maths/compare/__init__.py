@@ -1,0 +1,1 @@
+"""Whether two trees name the same mathematical value."""
