@@ -1,13 +1,12 @@
 """The learner's gradients under every layout (ranks, ZeRO stages, packing) against a float64 reference.
 
 In: nothing but `small`. Out: the worst tensor's error. Must not know: speeds. The reference and the ranks are the
-tests' own (tests/learner/naive.py, learner_ranks.py).
+tests' own (tests/helpers/naive.py, learner_ranks.py).
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,8 +18,6 @@ from benchmarks._learner_setup import model_folder
 from conf.schema import AlgorithmConf, LearnerConf, RandomModelConf
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests" / "learner"))  # for the ranks' processes, too
 
 Layout = tuple[dict[str, Any], str, int]  # changes to LearnerConf, model, micro-batch budget
 SMALL: list[Layout] = [
@@ -48,10 +45,11 @@ def layouts() -> Iterator[Layout]:
 
 
 def gradient(small: bool) -> None:
-    import naive
     import torch
-    from learner_ranks import Ranks
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
+
+    from tests.helpers import naive
+    from tests.helpers.learner_ranks import Ranks
 
     shape = RandomModelConf(hidden_size=32, layers=2, heads=4, kv_heads=4, ffn_size=48, init_std=0.15)
     still = LearnerConf(lr=0.0, weight_decay=0.0, logprob_chunk=7)

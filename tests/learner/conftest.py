@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # learner_ranks and naive, for the tests and for the ranks' processes
-
-from learner_ranks import Ranks
+from tests.helpers.learner_ranks import Ranks
 
 
 @pytest.fixture(scope="session")

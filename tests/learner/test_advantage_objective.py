@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from learner.data.batch import Sequence
 from learner.objective import MODE_INDEX, optimizer_steps, weighted_sequences
 from reward.group import Group
 from rollout.trajectory import Finish
+from tests.helpers import naive
 
 REWARDS = st.sampled_from([1.0, 0.5, -1.0, 0.8])
 

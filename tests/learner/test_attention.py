@@ -128,9 +128,8 @@ def policy_row(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("name", ["tied", "untied"])
 def test_whole_model_keeps_sequences_apart(models: dict[str, str], name: str) -> None:
     """Through every layer: log-probs of a packed row, of the sequences alone, and of transformers' forward agree."""
-    import naive
-
     from learner.model.policy import load_policy
+    from tests.helpers import naive
 
     policy, plain = load_policy(models[name], "float64"), naive.load(models[name])
     lengths = [9, 1, 2, 30, 9, 31]

@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
-from learner_ranks import Ranks, _call
 
 from conf.schema import AlgorithmConf, LearnerConf, TrackerConf
 from learner.data.batch import MicroBatch, TrainBatch
@@ -22,6 +20,8 @@ from learner.learner import Learner
 from learner.metrics.report import StepReport
 from learner.objective import optimizer_steps
 from orchestrator.tracking.tracker import Tracker
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks, call_worker
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16, max_tokens=64)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0, alpha=0.5)
@@ -162,7 +162,7 @@ def test_ranks_with_different_numbers_of_micro_batches_all_say_so(
     ranks.start(replace(CONF, ranks=2, zero_stage=3), models["untied"])
     one, two = batch(1, 2).ranks
     for pipe, share in zip(ranks.pipes, (one, two[:-1]), strict=True):
-        pipe.send((_call, ("update", [share], ALGORITHM)))
+        pipe.send((call_worker, ("update", [share], ALGORITHM)))
     answers = [pipe.recv() for pipe in ranks.pipes if pipe.poll(60)]
     assert len(answers) == 2
     for answer in answers:
@@ -185,7 +185,7 @@ def test_a_rank_that_waits_in_vain_says_who_waited() -> None:
     ranks = Ranks(2)
     try:
         ranks.start(replace(CONF, ranks=2, timeout_s=5.0), path)
-        ranks.pipes[0].send((_call, ("update", [batch(1, 2).ranks[0]], ALGORITHM)))
+        ranks.pipes[0].send((call_worker, ("update", [batch(1, 2).ranks[0]], ALGORITHM)))
         assert ranks.pipes[0].poll(90)
         answer = ranks.pipes[0].recv()
         assert isinstance(answer, TimeoutError)
@@ -196,7 +196,7 @@ def test_a_rank_that_waits_in_vain_says_who_waited() -> None:
     ranks = Ranks(2)
     try:
         ranks.start(replace(CONF, ranks=2, timeout_s=60.0), path)
-        ranks.pipes[0].send((_call, ("update", [batch(1, 2).ranks[0]], ALGORITHM)))
+        ranks.pipes[0].send((call_worker, ("update", [batch(1, 2).ranks[0]], ALGORITHM)))
         os.kill(ranks.processes[1].pid or 0, signal.SIGKILL)
         assert ranks.pipes[0].poll(55)
         answer = ranks.pipes[0].recv()

@@ -1,7 +1,8 @@
 """One law: the gradient of an update is that of the written-out float64 loss, for any ranks, packing, ZeRO stage, form.
 
-The reference (naive.py) is transformers' model in float64 without packing, one sequence at a time, in this process; the
-gradients under test come from real DeepSpeed ranks over gloo. Bound: relative L2 error of 1e-5 for every tensor.
+The reference (tests/helpers/naive.py) is transformers' model in float64 without packing, one sequence at a time, in
+this process; the gradients under test come from real DeepSpeed ranks over gloo. Bound: relative L2 error of 1e-5 for
+every tensor.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from learner_ranks import Ranks, _call
 
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
 from reward.group import Group
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks, call_worker
 
 BOUND = 1e-5
 ONE_STEP = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5, length_constant=30)
@@ -135,7 +136,7 @@ def test_two_ranks_that_share_each_row(
         steps = batches(GROUPS, ALGORITHMS[0], max_tokens, 1)
         for got in ranks.scatter("gradients", steps, ALGORITHMS[0]):
             assert_same(got, reference(model, 0)[0])
-        parts = ranks._ask([(_call, ("logprobs", steps[0].ranks[0], 1.0))] * 2)
+        parts = ranks.ask([(call_worker, ("logprobs", steps[0].ranks[0], 1.0))] * 2)
         for mb, one, two in zip(steps[0].ranks[0], *parts, strict=True):
             assert not ((one != 0) & (two != 0)).any() and (((one != 0) | (two != 0)) == mb.response).all()
 

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 import torch
-from learner_ranks import Ranks
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,6 +33,8 @@ from learner.model.policy import load_policy
 from learner.model.prepare_model import prepared_model, random_model
 from learner.objective import optimizer_steps
 from rollout.base.errors import BadInput
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks
 
 LORA = LoraConf(rank=4, alpha=6.0)
 SCALE = 1.5

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import naive
 import numpy as np
 import pytest
 import torch
@@ -23,6 +22,7 @@ from learner.data.pack import pack
 from learner.loss import Totals, degrpo, dr_grpo, grpo, sft
 from learner.loss.surrogate import TokenLosses, importance_weights, policy_losses
 from learner.objective import ALGORITHMS, weighted_sequences
+from tests.helpers import naive
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=12)  # T_i + 1
 FORMS = st.sampled_from(Form)

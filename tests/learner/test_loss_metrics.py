@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from learner.loss.surrogate import policy_losses
 from learner.metrics.loss_metrics import LossMetrics
 from learner.metrics.report import StepReport
 from learner.objective import MODE_INDEX, weighted_sequences
+from tests.helpers import naive
 
 CONFS = [
     AlgorithmConf(alpha=0.5, kl=0.1),

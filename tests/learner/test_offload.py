@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 import torch
-from learner_ranks import Ranks, _call, awake_bytes, left_by_others
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf
 from learner.data.batch import TrainBatch
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
 from learner.offload import Offloader, TensorsOffloaded
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks, awake_bytes, call_worker, left_by_others
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
@@ -33,7 +33,7 @@ def batch(seed: int, ranks: int) -> TrainBatch:
 
 
 def logprobs(ranks: Ranks, count: int) -> list[list[bytes]]:
-    answers = ranks._ask([(_call, ("logprobs", share, 1.0)) for share in batch(7, count).ranks])
+    answers = ranks.ask([(call_worker, ("logprobs", share, 1.0)) for share in batch(7, count).ranks])
     return [[values.tobytes() for values in answer] for answer in answers]
 
 

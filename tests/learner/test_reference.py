@@ -6,10 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import naive
 import pytest
 import torch
-from learner_ranks import Ranks
 from torch import nn
 
 from conf.schema import AlgorithmConf, Config, LearnerConf
@@ -17,6 +15,8 @@ from learner.data.pack import pack
 from learner.model.policy import Policy, load_policy
 from learner.model.reference import frozen, on_device
 from learner.objective import optimizer_steps
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 CPU = torch.device("cpu")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learner_ranks import Ranks
 
 from conf.schema import ArithmeticConf, Config, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
 from learner.data.batch import TrainBatch
@@ -25,6 +24,7 @@ from orchestrator.commands.warmup import fingerprint, learner_conf
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import build_character_tokenizer, control_tokens, load_tokenizer, training_example
 from rollout.mode import Mode
+from tests.helpers.learner_ranks import Ranks
 
 MODEL = ModelConf()
 CONF = WarmupConf(steps=4, batch_size=5, seed=3)

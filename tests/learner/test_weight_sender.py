@@ -9,10 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import naive
 import pytest
 import torch
-from learner_ranks import Ranks
 from torch import Tensor
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf, RandomModelConf, Transport
@@ -25,6 +23,8 @@ from learner.weight_sender import StagingBuffer
 from rollout.weight_sync import transport
 from rollout.weight_sync.handshake import connect
 from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, worker_name
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks
 
 CONF = LearnerConf(lr=0.02, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0)

@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 import torch
-from learner_ranks import Ranks
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, ModelConf, Schedule
 from learner.data.batch import MicroBatch, TrainBatch
@@ -23,6 +21,8 @@ from learner.model.policy import load_policy
 from learner.objective import optimizer_steps
 from learner.schedule import learning_rate
 from rollout.base.errors import BadInput
+from tests.helpers import naive
+from tests.helpers.learner_ranks import Ranks
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)

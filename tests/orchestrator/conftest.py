@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # launched, for the tests
-
-from launched import RUNNING, succeeded, thinkless
+from tests.helpers.launched import RUNNING, succeeded, thinkless
 
 # After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
 TASK = [

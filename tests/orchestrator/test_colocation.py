@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launched import succeeded, thinkless
 
 from conf.schema import AlgorithmConf
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from rollout.base.gpu_sharing import GpuSharing
+from tests.helpers.launched import succeeded, thinkless
 
 
 class Gpu:

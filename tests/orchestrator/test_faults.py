@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import Watched, succeeded, thinkless, told_in_one_line
+
+from tests.helpers.launched import Watched, succeeded, thinkless, told_in_one_line
 
 SOON = 60.0  # seconds from a fault to the end of the command, on a machine that may be busy with other things
 FOREVER = "run.steps=100000"

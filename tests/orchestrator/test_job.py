@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launched import Watched
 
 from orchestrator.commands import interpreter
 from orchestrator.training import run_root
+from tests.helpers.launched import Watched
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

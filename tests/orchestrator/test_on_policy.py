@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-REFERENCE = Path(__file__).with_name("reference_loop.py")
+ROOT = Path(__file__).parents[2]
 
 
 def test_no_staleness_is_the_plain_loop_bit_for_bit(on_policy: Any, tmp_path: Path) -> None:
@@ -19,9 +20,9 @@ def test_no_staleness_is_the_plain_loop_bit_for_bit(on_policy: Any, tmp_path: Pa
 
     run = on_policy.run
     plain = subprocess.run(
-        [sys.executable, str(REFERENCE), str(run), str(tmp_path / "plain")],
-        cwd=Path(__file__).parents[2],
-        env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "tests.helpers.reference_loop", str(run), str(tmp_path / "plain")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,

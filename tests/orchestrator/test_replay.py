@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from launched import Watched, succeeded, thinkless, told_in_one_line
 
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
@@ -34,6 +33,7 @@ from rollout.base.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.launched import Watched, succeeded, thinkless, told_in_one_line
 
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
 NAN = float("nan")

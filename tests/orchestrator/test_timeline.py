@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -246,10 +247,8 @@ def test_a_resumed_run_goes_on_in_the_same_file(crew: Crew, tmp_path: Path) -> N
 
 
 KILLED = """
-import sys, time
 from pathlib import Path
-sys.path[:0] = [{root!r}, {here!r}]
-from test_timeline import Crew, a_step
+from tests.orchestrator.test_timeline import Crew, a_step
 crew = Crew()
 timeline = crew.timeline(Path({path!r}))
 step = 0
@@ -261,8 +260,12 @@ while True:
 
 def test_the_trace_of_a_killed_run_is_readable_and_goes_on(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
-    script = KILLED.format(root=str(ROOT), here=str(Path(__file__).parent), path=str(path))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, cwd=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(path=str(path))],
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     try:
         end = time.monotonic() + 120
         while not path.is_file() or path.stat().st_size < 20_000:

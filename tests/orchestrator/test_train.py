@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from launched import Watched, succeeded, thinkless
 
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
+from tests.helpers.launched import Watched, succeeded, thinkless
 
 STEPS, SAVE_EVERY, VALIDATE_EVERY = 16, 7, 8
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -15,11 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-from launched import THINKLESS
 
 from orchestrator.commands import verify
 from orchestrator.commands.verify_io import Case, Unreadable, read_case
 from rollout.mode import Mode
+from tests.helpers.launched import THINKLESS
 
 pytestmark = pytest.mark.timeout(300)
 

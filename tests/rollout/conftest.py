@@ -1,4 +1,4 @@
-"""Makes `scripted` and `policies` importable for the tests of this folder."""
+"""Weights for the engine with the models that have them, and threads that take turns often."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from conf.schema import OnWeightSync
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def impatient() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def policies(tiny_model: Path) -> Any:
-    from policies import make_policies
+    from tests.helpers.policies import make_policies
 
     return make_policies(tiny_model)
 

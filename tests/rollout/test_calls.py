@@ -14,7 +14,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from scripted import (
+
+from conf.schema import ModelConf, OnWeightSync, RolloutConf
+from rollout.base.errors import EngineDied
+from rollout.prompt import Prompt
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
+from rollout.trajectory import Trajectory
+from rollout.worker import RolloutWorker, derive_seed
+from tests.helpers.scripted import (
     CONTROL,
     PATIENCE_S,
     RUN_SEED,
@@ -29,13 +36,6 @@ from scripted import (
     pauses,
     prompt,
 )
-
-from conf.schema import ModelConf, OnWeightSync, RolloutConf
-from rollout.base.errors import EngineDied
-from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, RolloutResult, SamplingParams
-from rollout.trajectory import Trajectory
-from rollout.worker import RolloutWorker, derive_seed
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

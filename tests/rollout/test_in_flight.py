@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import BOUND, REFERENCES, Policies, found, kept_cache, pushes, share, whole_prefix
 
 from conf.schema import OnWeightSync, RolloutConf
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
+from tests.helpers.policies import BOUND, REFERENCES, Policies, found, kept_cache, pushes, share, whole_prefix
 
 MakePrompts = Callable[..., list[Prompt]]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies import Policies, found, pushes, share, until
 
 from conf.schema import OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
@@ -19,6 +18,7 @@ from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Finish
+from tests.helpers.policies import Policies, found, pushes, share, until
 
 MakePrompts = Callable[..., list[Prompt]]
 

@@ -15,7 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from scripted import (
+
+from conf.schema import Config, OnWeightSync, RolloutConf, RunConf
+from orchestrator.training.batch_queue import BatchQueue
+from reward.grader import Grader, PendingVerdicts
+from rollout.mode import Mode
+from rollout.prompt import Prompt
+from rollout.request import SamplingParams
+from rollout.sampler import Sampler
+from rollout.trajectory import Trajectory
+from rollout.weight_sync.weights import Push
+from rollout.worker import RolloutWorker, derive_seed
+from tests.helpers.scripted import (
     RUN_SEED,
     Counted,
     Notes,
@@ -28,17 +39,6 @@ from scripted import (
     pauses,
     prompt,
 )
-
-from conf.schema import Config, OnWeightSync, RolloutConf, RunConf
-from orchestrator.training.batch_queue import BatchQueue
-from reward.grader import Grader, PendingVerdicts
-from rollout.mode import Mode
-from rollout.prompt import Prompt
-from rollout.request import SamplingParams
-from rollout.sampler import Sampler
-from rollout.trajectory import Trajectory
-from rollout.weight_sync.weights import Push
-from rollout.worker import RolloutWorker, derive_seed
 
 SCHEDULES, BLOCKS = 1000, 8
 

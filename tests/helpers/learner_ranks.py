@@ -50,16 +50,16 @@ class Ranks:
         return self.each(_start, conf, model or ModelConf(), path, reference, temperature, total, self.port)[0]
 
     def call(self, method: str, *args: Any) -> list[Any]:
-        return self.each(_call, method, *args)
+        return self.each(call_worker, method, *args)
 
     def scatter(self, method: str, steps: list[TrainBatch], *args: Any) -> list[Any]:
         """Call `method` with each rank's share of every step."""
         shares = [[step.ranks[r // self.sharing] for step in steps] for r in range(self.count)]
-        return self._ask([(_call, (method, share, *args)) for share in shares])
+        return self.ask([(call_worker, (method, share, *args)) for share in shares])
 
     def each(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(state, *args)` in every rank; state["worker"] is its worker."""
-        return self._ask([(function, args)] * self.count)
+        return self.ask([(function, args)] * self.count)
 
     def digests(self) -> list[str]:
         """A hash of each rank's whole weights: equal when they are bitwise the same."""
@@ -73,7 +73,7 @@ class Ranks:
             if process.is_alive():
                 process.kill()
 
-    def _ask(self, messages: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    def ask(self, messages: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
         for pipe, message in zip(self.pipes, messages, strict=True):
             pipe.send(message)
         answers = []
@@ -122,7 +122,7 @@ def _start(
     return parameters
 
 
-def _call(state: dict[str, Any], method: str, *args: Any) -> Any:
+def call_worker(state: dict[str, Any], method: str, *args: Any) -> Any:
     return getattr(state["worker"], method)(*args)
 
 

@@ -1,8 +1,9 @@
 """Training as a person would write it first: sample, grade, learn, push; one thing after the other, in one process.
 
-Usage: reference_loop.py <run folder of a finished `thinkless train`> <folder for the model>. It takes the run's
-settings and first model and does the same steps without Ray, without the rollout worker's inbox, the sampler, the
-run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`), and exports the model.
+Usage: python -m tests.helpers.reference_loop <run folder of a finished `thinkless train`> <folder for the model>. It
+takes the run's settings and first model and does the same steps without Ray, without the rollout worker's inbox, the
+sampler, the run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`), and exports the
+model.
 """
 
 import functools

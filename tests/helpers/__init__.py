@@ -1,0 +1,1 @@
+"""What several test files use: the real command under watch, real learner ranks, simpler second implementations."""
