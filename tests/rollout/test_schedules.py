@@ -138,7 +138,8 @@ class Run:
         assert not batch_queue._in_flight
         for one in given_up:
             for t in one.wait():  # those that ended before
-                check_trajectory(t, one.parts[0].request.step, self.sampler.sampling, self.notes[self.places(one)[0][1]])
+                notes = self.notes[self.places(one)[0][1]]
+                check_trajectory(t, one.parts[0].request.step, self.sampler.sampling, notes)
 
     def evaluate(self, step: int) -> None:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
