@@ -28,7 +28,7 @@ from reward.sandbox import Call
 from reward.statistics import Statistics, Tally
 from reward.verdict import Failure, Judged, Outcome, Verdict
 from rollout.base.load_function import one_line
-from rollout.base.spans import Span, Spans, spent
+from rollout.base.spans import Traced, spent
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
@@ -59,7 +59,7 @@ class Pending:
     verdict: Verdict | None = None
 
 
-class RewardWorker:
+class RewardWorker(Traced):
     """Grades responses. Close it, or use it in a `with` block: its processes end with it.
 
     tokenizer_path and control are needed only by `judge`, which decodes trajectories itself. needs_mode False: a text
@@ -74,6 +74,7 @@ class RewardWorker:
         model: ModelConf | None = None,
         needs_mode: bool = True,
     ) -> None:
+        super().__init__()
         self.conf = conf
         self.needs_mode = needs_mode
         self.control = control
@@ -88,7 +89,6 @@ class RewardWorker:
                 for one in (control.think, control.think_end)
             )
             self.think_names = (opening, closing)
-        self.spans = Spans()
         self._tally = Tally()
         self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
         self._cache_chars = 0
@@ -122,14 +122,6 @@ class RewardWorker:
     def close(self) -> None:
         """End every grading process, killed if need be, and reap it."""
         self.pool.close()
-
-    def clock(self) -> float:
-        """This host's seconds since the epoch."""
-        return time.time()
-
-    def take_spans(self) -> list[Span]:
-        """What it did since the last call."""
-        return self.spans.take()
 
     @spent("grading")
     def judge_request(self, sampled: RolloutResult, prompts: Sequence[Prompt], first: int) -> Judged:

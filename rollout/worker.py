@@ -30,7 +30,7 @@ import numpy as np
 
 from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
-from rollout.base.spans import Span, Spans
+from rollout.base.spans import Traced
 from rollout.engine import Engine, Request, Sample
 from rollout.mode import ControlTokens, Mode
 from rollout.request import MODES, RolloutRequest, RolloutResult, derive_seed
@@ -59,7 +59,7 @@ class _Call:
     when_empty: bool = False  # not before all sequences under way have ended, and none begins until then
 
 
-class RolloutWorker:
+class RolloutWorker(Traced):
     def __init__(
         self,
         conf: RolloutConf,
@@ -72,8 +72,8 @@ class RolloutWorker:
     ):
         """current: asked for the newest weights when the worker starts (again); None: it begins with those of
         `path`."""
+        super().__init__()
         self.conf, self.control, self.seed = conf, control, seed
-        self.spans = Spans()
         self._inbox: queue.SimpleQueue[_Call] = queue.SimpleQueue()
         self._waiting: list[tuple[int, int, _UnderWay]] = []  # sorted: batch, order of arrival, share not all begun
         self._arrivals = itertools.count()
@@ -98,14 +98,6 @@ class RolloutWorker:
 
     def ready(self) -> int:
         return self.engine.version
-
-    def clock(self) -> float:
-        """This host's seconds since the epoch."""
-        return time.time()
-
-    def take_spans(self) -> list[Span]:
-        """What the engine did since this was last asked."""
-        return self.spans.take()
 
     def close(self) -> None:
         self._closing = True

@@ -1,16 +1,16 @@
 """The clipped surrogate and the KL term that the per-token weights multiply.
 
-    r_t = exp(log pi_t - log old_t)                                                         with gradient
+    r_t = exp(log pi_t - log q_t)                                                           with gradient
     o_t = min(r_t A, clip(r_t, 1 - eps, 1 + eps_high) A)            PPO, arXiv 1707.06347, eq. 7; eps_high: DAPO's
                                                                     clip-higher, arXiv 2503.14476
     o_t = max(o_t, c A)  where A < 0                                dual clip, arXiv 1912.09729
-    m_t = exp(log own_t - log mu_t)                                 importance weight, no gradient
+    m_t = exp(log old_t - log mu_t)                                 importance weight, no gradient
     L = - sum_t w_t f(m_t) o_t + beta sum_t v_t k(d_t),   d_t = log ref_t - log pi_t
 
-pi: the policy being trained. own: the learner's log-probs before the batch's first optimizer step. mu: the sampler's,
-which come from another engine and, with batches asked for ahead, from older weights. old is own or mu
-(`algorithm.old`). All log-ratios are clamped to +-max_log_ratio: an unbounded ratio in the second optimizer step of a
-batch ends in NaN.
+pi: the policy being trained. old: the learner's before the batch's first optimizer step (old_logprobs). mu: the
+sampler's (behavior_logprobs), which comes from another engine and, with batches sampled ahead, from older weights. q is
+old or mu (`algorithm.old`). All log-ratios are clamped to +-max_log_ratio: an unbounded ratio in the second optimizer
+step of a batch ends in NaN.
 
 f (`algorithm.importance`, with C = `algorithm.importance_cap`):
 
@@ -21,7 +21,7 @@ f (`algorithm.importance`, with C = `algorithm.importance_cap`):
 
 The decoupled PPO objective (arXiv 2110.00641; AReaL, 2505.24298) weighs a surrogate against a proximal policy by
 prox / mu. With the learner's policy before the update as proximal policy, as in AReaL, that is the formula of truncated
-importance sampling: own = prox. They differ in what m has to make good, another engine's rounding (m near 1) or stale
+importance sampling: old = prox. They differ in what m has to make good, another engine's rounding (m near 1) or stale
 weights, and in what their code does above the cap.
 
 k (`algorithm.kl_estimator`; Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html). The note compares
@@ -68,14 +68,14 @@ class TokenLosses:
         return self.high | self.low | self.dual
 
 
-def importance_weights(own_logprobs: Tensor, behavior_logprobs: Tensor, conf: AlgorithmConf) -> Tensor:
+def importance_weights(old_logprobs: Tensor, behavior_logprobs: Tensor, conf: AlgorithmConf) -> Tensor:
     """m_t, before the cap."""
-    return (own_logprobs - behavior_logprobs).detach().clamp(-conf.max_log_ratio, conf.max_log_ratio).exp()
+    return (old_logprobs - behavior_logprobs).detach().clamp(-conf.max_log_ratio, conf.max_log_ratio).exp()
 
 
 def policy_losses(
     logprobs: Tensor,  # [N], with gradient
-    own_logprobs: Tensor | None,  # [N], the learner's before the batch; not needed for conf.old = sampler
+    old_logprobs: Tensor | None,  # [N], the learner's before the update; not needed with conf.old = sampler
     behavior_logprobs: Tensor,  # [N], the sampler's
     ref_logprobs: Tensor | None,  # [N]; None: no KL term
     advantages: Tensor,  # [N]
@@ -84,9 +84,9 @@ def policy_losses(
     conf: AlgorithmConf,
 ) -> TokenLosses:
     bound = conf.max_log_ratio
-    old = behavior_logprobs if conf.old is Old.sampler else own_logprobs
-    assert old is not None
-    ratio = (logprobs - old).clamp(-bound, bound).exp()
+    q_logprobs = behavior_logprobs if conf.old is Old.sampler else old_logprobs
+    assert q_logprobs is not None
+    ratio = (logprobs - q_logprobs).clamp(-bound, bound).exp()
     high = conf.clip if conf.clip_high is None else conf.clip_high
     free = ratio * advantages
     clipped = ratio.clamp(1 - conf.clip, 1 + high) * advantages
@@ -99,8 +99,8 @@ def policy_losses(
         dual = (advantages < 0) & (free.detach() < least)
         objective = torch.where(dual, least, objective)
     if conf.importance is not Importance.none:
-        assert own_logprobs is not None
-        objective = objective * _capped(importance_weights(own_logprobs, behavior_logprobs, conf), conf)
+        assert old_logprobs is not None
+        objective = objective * _capped(importance_weights(old_logprobs, behavior_logprobs, conf), conf)
     if ref_logprobs is None:
         kl = torch.zeros_like(objective)
     else:

@@ -37,13 +37,14 @@ class LossMetrics:
         self,
         mb: MicroBatch,
         logprobs: Tensor,
-        own: Tensor | None,
-        ref: Tensor | None,
-        behavior: Tensor,
+        old_logprobs: Tensor | None,
+        behavior_logprobs: Tensor,
+        ref_logprobs: Tensor | None,
         entropies: Tensor,
         parts: TokenLosses,
     ) -> None:
-        """Log-probs and entropies [N] without gradient; own: the learner's before the batch, None where not known."""
+        """Log-probs and entropies [N], without gradient; old_logprobs: the learner's before the update, None where not
+        computed."""
         device = logprobs.device
         counted = torch.tensor(mb.response & (mb.kl_weights > 0), device=device)  # not a rank's idle row
         control = torch.tensor(mb.control, device=device)
@@ -62,19 +63,19 @@ class LossMetrics:
             "loss_think": total(surrogate, modes == 0),
             "loss_short": total(surrogate, modes == 1),
             "entropy": total(entropies),
-            "kl": nothing + math.nan if ref is None else total(k3(ref, logprobs)),
+            "kl": nothing + math.nan if ref_logprobs is None else total(k3(ref_logprobs, logprobs)),
             "outside": total((parts.ratio < NEAR[0]) | (parts.ratio > NEAR[1])),
             "high": total(parts.high),
             "low": total(parts.low),
             "dual": total(parts.dual),
         }
         largest = dict.fromkeys(LARGEST, nothing)
-        if own is not None:
-            gap = (own - behavior).double().abs()
-            weights = importance_weights(own, behavior, self.conf)
+        if old_logprobs is not None:
+            gap = (old_logprobs - behavior_logprobs).double().abs()
+            weights = importance_weights(old_logprobs, behavior_logprobs, self.conf)
             sums |= {
                 "compared": counted.sum(),
-                "mismatch_kl": total(k3(own, behavior)),
+                "mismatch_kl": total(k3(old_logprobs, behavior_logprobs)),
                 "mismatch_abs": total(gap),
                 "importance": total(weights),
                 "capped": total(weights > self.conf.importance_cap),

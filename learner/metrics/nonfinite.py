@@ -1,8 +1,8 @@
-"""What an update's losses and gradients look like on one rank: which sequences are not finite, which tokens pull.
+"""Sequences whose loss or gradient is not finite, and how much of the gradient comes from control tokens.
 
-In: per-token losses and the gradient of the last hidden states, as they come. Out: offenders, and the gradient's
-squared norm split by what its rows predict. Numbers stay on the device until they are asked for. Must not know: models,
-optimizers.
+In: each micro-batch's per-token losses and the gradient of its last hidden states. Out: `NonfiniteSequence`s, and the
+gradient's squared norm split by what its rows predict. Numbers stay on the device until they are read. Must not know:
+models, optimizers, files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from learner.data.batch import MicroBatch
-from learner.metrics.offender import MOST, NonfiniteSequence, nonfinite
+from learner.metrics.report import NonfiniteSequence
+
+MOST = 16  # sequences kept of an update on one rank
 
 
 class NonfiniteWatch:
@@ -49,7 +51,7 @@ class NonfiniteWatch:
     def step(self, applied: bool, batch: tuple[MicroBatch, ...], update: int) -> None:
         """Keep what was found if optimizer step `update` was skipped.
 
-        When nothing was, rank 0 names its whole share: the gradient overflowed on its way through the layers.
+        When nothing was found, rank 0 names all its sequences: the gradient overflowed on its way through the layers.
         """
         seen, self._seen = self._seen, []
         if applied:
@@ -57,11 +59,11 @@ class NonfiniteWatch:
         found: list[NonfiniteSequence] = []
         for mb, bad, reason in seen:
             known = {one.token_ids.tobytes() for one in found}
-            here = nonfinite(mb, bad.cpu().numpy(), reason, update, self.rank)
+            here = _sequences(mb, bad.cpu().numpy(), reason, update, self.rank)
             found += [one for one in here if one.token_ids.tobytes() not in known]
         if not found and self.rank == 0:
             for mb in batch:
-                found += nonfinite(mb, np.ones(len(mb.token_ids), bool), "step", update, self.rank)
+                found += _sequences(mb, np.ones(len(mb.token_ids), bool), "step", update, self.rank)
         self.kept += found[:MOST]
 
     def squares(self) -> tuple[float, float]:
@@ -70,3 +72,27 @@ class NonfiniteWatch:
             return 0.0, 0.0
         control, response = torch.stack(self._squares).sum(0).tolist()
         return control, response
+
+
+def _sequences(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: int) -> list[NonfiniteSequence]:
+    """The sequences of a micro-batch that hold a token where `bad`, bool[N], is set."""
+    found, start = [], 0
+    for length in mb.lengths:
+        here = slice(start, start + length)
+        start += length
+        if bad[here].any():
+            at = np.flatnonzero(mb.response[here])
+            first = int(at[0]) if len(at) else 0
+            behavior = mb.behavior_logprobs[here][at]
+            found.append(
+                NonfiniteSequence(
+                    update=update,
+                    rank=rank,
+                    reason=reason,
+                    token_ids=mb.token_ids[here].astype(np.int32),
+                    mode=int(mb.modes[here][first]),
+                    advantage=float(mb.advantages[here][first]),
+                    smallest_logprob=float(behavior.min()) if len(behavior) else float("nan"),
+                )
+            )
+    return found

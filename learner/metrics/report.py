@@ -1,12 +1,26 @@
-"""What one update did, in numbers that people look for. In: sums over tokens. Out: `StepReport`."""
+"""What one update reports: `StepReport`, and the sequences that were not finite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from learner.metrics.efficiency import Efficiency
-from learner.metrics.offender import NonfiniteSequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NonfiniteSequence:
+    """A sequence with what it was given, for `bad_steps.jsonl`."""
+
+    update: int  # optimizer step, counted from the start of training
+    rank: int
+    reason: str  # "loss", "gradient" (of the last hidden states), or "step": only the step's gradient as a whole
+    token_ids: np.ndarray  # i32[P + T]
+    mode: int  # 0 think, 1 short, -1 none
+    advantage: float
+    smallest_logprob: float  # of its response tokens under the sampler, nats
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 
 from learner.metrics.efficiency import Efficiency
-from learner.metrics.offender import NonfiniteSequence
-from learner.metrics.report import StepReport
+from learner.metrics.report import NonfiniteSequence, StepReport
 from orchestrator.tracking.metrics import under_todays_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict

@@ -1,7 +1,7 @@
 """Spans: what an actor did when, for the timeline of a run.
 
 In: named stretches of work. Out: `Span`s in seconds since the epoch (one clock for all actors of a host). Must not
-know: files, charts, who asks.
+know: files, charts, who collects them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 JOIN_S = 0.002  # stretches of the same kind this close together are one
-KEPT = 65_536  # spans that nobody takes; older ones are dropped
+KEPT = 65_536  # spans while nobody collects them; older ones are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,23 @@ class Spans:
         self._ended.append(Span(kind, begin, max(begin, end)))  # a clock that was set back makes no negative span
 
 
+class Traced:
+    """Base class of actors whose work is on a run's timeline: their `spans`, and the two calls that collect them."""
+
+    def __init__(self) -> None:
+        self.spans = Spans()
+
+    def clock(self) -> float:
+        """This host's seconds since the epoch."""
+        return time.time()
+
+    def take_spans(self) -> list[Span]:
+        """The spans since the last call."""
+        return self.spans.take()
+
+
 def spent(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a method of an actor's body whose calls are spans of `self.spans`, its `Spans`."""
+    """Decorates a method of a `Traced` class: each call is a span."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)

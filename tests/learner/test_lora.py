@@ -370,7 +370,7 @@ def _references(state: dict[str, Any], shares: Any, folder: str) -> Any:
     copied = load_policy(folder, worker.model.dtype.value).requires_grad_(False)
     with torch.no_grad():
         return [
-            tuple(worker._score(policy, mb)[0].numpy() for policy in (worker.reference, copied))
+            tuple(worker.updater.score(policy, mb)[0].numpy() for policy in (worker.reference, copied))
             for mb in shares[state["rank"]]
         ]
 

@@ -45,7 +45,7 @@ def add(sums: LossMetrics, mb: MicroBatch, conf: AlgorithmConf, own_known: bool 
     behavior, advantages, weights, kl_weights = (torch.tensor(values).double() for values in fields)
     reference = ref if with_ref else None
     parts = policy_losses(new, own, behavior, reference, advantages, weights, kl_weights, conf)
-    sums.add(mb, new, own if own_known else None, reference, behavior, -new, parts)
+    sums.add(mb, new, own if own_known else None, behavior, reference, -new, parts)
 
 
 def together(all_sums: list[LossMetrics]) -> StepReport:

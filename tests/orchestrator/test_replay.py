@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
 from learner.metrics.efficiency import Efficiency
-from learner.metrics.offender import NonfiniteSequence
-from learner.metrics.report import StepReport
+from learner.metrics.report import NonfiniteSequence, StepReport
 from orchestrator.base.errors import RunError
 from orchestrator.commands import cli
 from orchestrator.replay.compare import compare_reports, compare_trajectories, relative
