@@ -19,10 +19,9 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._figures import add_small, figure, say, without_goals
-from orchestrator.commands.cli import COMMANDS
+from orchestrator.commands.arguments import COMMANDS
 
 GOAL_S = 2.0
-CONFIGURED = ("quickstart", "warmup", "train", "evaluate")
 
 
 def seconds(arguments: list[str], code: int, rounds: int) -> float:
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     add_small(parser)
     options = parser.parse_args()
-    commands, configured = list(COMMANDS), list(CONFIGURED)
+    commands, configured = list(COMMANDS), [name for name, command in COMMANDS.items() if command.configured]
     if options.small:
         without_goals()
         options.rounds, commands, configured = 1, ["train"], ["train"]

@@ -8,16 +8,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,7 +29,7 @@ from conf import renamed
 from conf.check import check
 from conf.errors import BadConfig, brief
 from conf.groups import FOLDER, groups, options
-from conf.overrides import read_overrides
+from conf.overrides import quoted, read_overrides
 from conf.schema import Config, WarmupConf
 from conf.settings import all_keys, sections, settings
 from conf.shell import command_line
@@ -132,73 +136,110 @@ def to_yaml(conf: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(conf))
 
 
-def run_command(command: str, body: Callable[[Config], None], arguments: list[str]) -> None:
-    """Compose `arguments` with Hydra (--help, --cfg job, --multirun and all), check, and call `body`.
+@dataclass(frozen=True)
+class Flags:
+    """What a command line asks of Hydra beside its overrides; the names are those of Hydra's own flags."""
+
+    multirun: bool = False  # one run for each value of overrides that have several
+    cfg: str | None = None  # print "job" (the settings), "hydra" (Hydra's own) or "all" instead of running
+    package: str | None = None  # with cfg: this section alone
+    resolve: bool = False  # with cfg: no ${key} stays
+    info: str | None = None  # print how the configuration is composed instead of running
+    config_dir: str | None = None  # a further folder of YAML files
+    config_path: str | None = None  # the folder of YAML files in place of FOLDER
+    config_name: str | None = None  # the YAML file to begin with
+
+    @classmethod
+    def of(cls, options: Any) -> Flags:
+        """From attributes of the same names, as argparse gives them."""
+        return cls(**{one.name: getattr(options, one.name) for one in fields(cls)})
+
+    @property
+    def shows(self) -> bool:
+        """Something is printed, and nothing runs."""
+        return bool(self.cfg or self.info)
+
+    @property
+    def own_files(self) -> bool:
+        """YAML files other than ours are read."""
+        return bool(self.config_dir or self.config_path or self.config_name)
+
+
+def run_command(command: str, body: Callable[[Config], None], arguments: list[str], flags: Flags | None = None) -> None:
+    """Compose `arguments` (overrides), check, and call `body`: once, for each member of a multirun, or, where `flags`
+    ask for something to be shown, not at all.
 
     Raises BadConfig for every mistake in keys, values, groups or their combination.
     """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here, to be told in one line
-
+    flags = flags or Flags()
     failed: list[BaseException] = []
 
     def task(config: DictConfig) -> None:
         if failed:  # members of a multirun come one after the other; the first failure is the last member
             return
         try:
-            conf = typed(config)
-            if HydraConfig.get().mode is RunMode.MULTIRUN and conf.run.name is not None:
-                conf.run.name = f"{conf.run.name}-{HydraConfig.get().job.num}"  # a folder for each member
+            conf, job = typed(config), HydraConfig.get()
+            if job.mode is RunMode.MULTIRUN and conf.run.name is not None:
+                conf.run.name = f"{conf.run.name}-{job.job.num}"  # a folder for each member
             check(conf, command)
             body(conf)
         except BaseException as error:  # raised again below: Hydra would add lines of its own
             failed.append(error)
 
-    flags, given = split(arguments)
-    overrides = [one.input_line or "" for one in read_overrides(given, multirun="-m" in flags or "--multirun" in flags)]
-    argv, sys.argv = sys.argv, [f"thinkless {command}", *flags, *overrides]  # argparse wants flags first
-    try:
-        hydra.main(version_base="1.3", config_path=str(FOLDER), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
-        raise BadConfig(one_line(error)) from error
-    finally:
-        sys.argv = argv
+    if sum((flags.multirun, flags.cfg is not None, flags.info is not None)) > 1:
+        raise BadConfig("--multirun, --cfg and --info exclude each other")
+    if flags.cfg is None and (flags.resolve or flags.package):
+        raise BadConfig("--resolve and --package belong to --cfg")
+    with _hydra(arguments, flags) as (app, name, overrides):
+        if flags.info:
+            app.show_info(flags.info, name, overrides)
+        elif flags.cfg:
+            app.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+        elif flags.multirun or (flags.own_files and app.get_mode(name, overrides) is RunMode.MULTIRUN):
+            app.multirun(name, task, [*overrides, "hydra.mode=MULTIRUN"])
+        else:
+            app.run(name, task, overrides)
     if failed:
         raise failed[0]
 
 
-def composed(arguments: list[str]) -> Config:
+def composed(arguments: list[str], flags: Flags | None = None) -> Config:
     """The configuration of these overrides, not checked for whether it can run. Raises BadConfig."""
-    from hydra import compose, initialize_config_dir
+    with _hydra(arguments, flags or Flags()) as (_, name, overrides):
+        return typed(hydra.compose(name, overrides))
 
+
+@contextmanager
+def _hydra(arguments: list[str], flags: Flags) -> Iterator[tuple[Any, str, list[str]]]:
+    """(what `hydra.main` runs programs by, the name of the YAML file to begin with, overrides for it).
+
+    `initialize_config_dir` makes it and GlobalHydra holds it: sweepers, launchers and callbacks are Hydra's own, and
+    nothing goes by sys.argv. What Hydra raises becomes BadConfig.
+    """
     register()
-    overrides = [one.input_line or "" for one in read_overrides(arguments)]
+    overrides = [one.input_line or "" for one in read_overrides(arguments, flags.multirun)]
+    name = (flags.config_name or "config").removesuffix(".yaml")
+    main = str(FOLDER) if flags.config_path is None else _folder("--config-path", flags.config_path)
+    if flags.config_dir is not None:
+        further = _folder("--config-dir", flags.config_dir)
+        if (
+            flags.config_name and Path(further, f"{name}.yaml").is_file()
+        ):  # Hydra looks for it in the first folder alone
+            main, further = further, main
+        overrides.append(f"hydra.searchpath=[{quoted(f'file://{further}')}]")
     try:
-        with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            return typed(compose("config", overrides))
+        with hydra.initialize_config_dir(main, job_name="thinkless", version_base="1.3"):
+            yield GlobalHydra.instance().hydra, name, overrides
+    except BadConfig:
+        raise
     except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
-        raise error if isinstance(error, BadConfig) else BadConfig(one_line(error)) from error
+        raise BadConfig(one_line(error)) from error
 
 
-def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(Hydra's flags with their values, overrides), wherever each stood. Raises BadConfig for an unknown flag."""
-    from hydra._internal.utils import get_args_parser
-
-    class Told(type(get_args_parser())):  # type: ignore[misc]
-        def error(self, message: str) -> NoReturn:
-            raise BadConfig(f"{message}; all groups and settings: {command_line('train', '--help')}")
-
-    parser = get_args_parser()
-    parser.__class__ = Told
-    overrides = list(parser.parse_intermixed_args(arguments).overrides)
-    flags = list(arguments)
-    for override in overrides:
-        flags.remove(override)
-    return flags, overrides
+def _folder(flag: str, path: str) -> str:
+    if not Path(path).is_dir():
+        raise BadConfig(f"{flag} {path}: no such folder")
+    return os.path.abspath(path)
 
 
 def one_line(error: BaseException) -> str:

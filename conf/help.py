@@ -22,12 +22,6 @@ NARROW = 76  # columns below which a meaning stands under its setting, not besid
 WIDEST = 120
 BESIDE = 38  # columns of the settings, where meanings stand beside them
 
-FLAGS = """\
-  --help WORD ...       only the sections, settings and groups whose names hold a word, e.g. --help rollout lr
-  --cfg job             print the configuration that would run, and run nothing
-  --multirun, -m        one run for each value: run.seed=1,2,3
-  --info, --hydra-help  more of Hydra's own
-"""
 WRITING = """\
 Write key=value. Text keeps its characters (run.name=2024_11_28, model.path=a=b); quotes are needed around a comma, a
 quote or surrounding spaces, and for the shell around all of it: 'data.path="a,b.jsonl"'. null: none, where a setting
@@ -52,7 +46,7 @@ def configuration_help(words: Sequence[str] = (), values: Config | None = None) 
     if not parts:
         raise BadConfig(f"--help {' '.join(words)}: no group, section or setting has such a name")
     if not words:
-        parts = ["Flags:", FLAGS.rstrip(), _wrapped(WRITING, width, ""), *parts]
+        parts = [_wrapped(WRITING, width, ""), *parts]
     return "\n\n".join(parts) + "\n"
 
 

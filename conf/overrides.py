@@ -35,7 +35,7 @@ def read_overrides(arguments: list[str], multirun: bool = False) -> list[Overrid
 
 def pasted(key: str, text: str) -> str:
     """`key=text` as it is typed in a shell, whatever `text` holds. Example: 'data.path="a,b.jsonl"'"""
-    return shlex.quote(f"{key}={_quoted(text)}")
+    return shlex.quote(f"{key}={quoted(text)}")
 
 
 def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
@@ -48,7 +48,7 @@ def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     except (HydraException, ValueError) as error:
         rewritten = argument
         if setting is not None and kept and text and not text.startswith(QUOTES) and "${" not in text:
-            rewritten = f"{key}={_quoted(text)}"
+            rewritten = f"{key}={quoted(text)}"
             if setting.kind is not str and text[0] + text[-1] == "[]":
                 rewritten = f"{key}=[{','.join(map(_item, _parts(text[1:-1])))}]"
         if rewritten == argument:
@@ -64,7 +64,7 @@ def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     elif kept and isinstance(value, list):
         return parser.parse_override(f"{key}=[{_kept_each(text.strip()[1:-1], value)}]")
     elif kept and isinstance(value, bool | int | float):
-        return parser.parse_override(f"{key}={_quoted(text)}")
+        return parser.parse_override(f"{key}={quoted(text)}")
     return found
 
 
@@ -74,15 +74,16 @@ def _kept_each(text: str, values: list[Any]) -> str:
     if len(parts) != len(values):
         return text
     return ",".join(
-        _quoted(part) if isinstance(value, bool | int | float) else part for part, value in zip(parts, values)
+        quoted(part) if isinstance(value, bool | int | float) else part for part, value in zip(parts, values)
     )
 
 
 def _item(text: str) -> str:
-    return text if text.startswith(QUOTES) or text == "null" else _quoted(text)
+    return text if text.startswith(QUOTES) or text == "null" else quoted(text)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """`text` between double quotes, as Hydra reads it."""
     return QuotedString(text, Quote.double).with_quotes()
 
 

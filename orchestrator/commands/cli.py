@@ -9,59 +9,29 @@ from __future__ import annotations
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.base import interrupt
 from orchestrator.base.waiting import enable, waiting
+from orchestrator.commands.arguments import COMMANDS, parsers, read
 
-USAGE = """usage: thinkless <command> [key=value ...]
+if TYPE_CHECKING:  # Hydra takes a quarter of a second
+    from conf.compose import Flags
+    from conf.schema import Config
 
-  quickstart   the whole idea on this machine: warm-up, DeGRPO, evaluation, report
-  warmup       supervised fine-tuning on paired long and short answers
-  train        reinforcement learning; experiment=<preset>, resume=<run> to go on
-  evaluate     measure a model in free and forced modes; run.name=<run> or model.path=<folder>
-  report       write report.html of a run; run.name=<run>, the newest by default
-  verify       grade answers: JSON lines with a response and its gold in, verdicts out
-  replay       run a recorded step again, sampling or learning alone; run=<run> step=<number> part=<which>
-  doctor       whether this machine can run, and what to do about it
-
-thinkless <command> --help lists groups and settings; --cfg job prints the configuration that would run.
-"""
-CONFIGURED = {  # commands that take the whole configuration: what their --help says first
-    "quickstart": """usage: thinkless quickstart [key=value ...]
-
-The whole idea on this machine: a tiny model is warmed up on generated arithmetic, learns when to think, and is
-evaluated. The same as thinkless train experiment=quickstart.
-""",
-    "warmup": """usage: thinkless warmup model.path=<folder or hub id> warmup.path=<pairs> [key=value ...]
-
-Supervised fine-tuning on paired long and short answers, so that a model answers in both modes. train does it by itself
-where a warm-up is configured, and takes a finished one from warmup.cache.
-""",
-    "train": """usage: thinkless train experiment=<preset> [key=value ...]
-       thinkless train model.path=<folder or hub id> data.path=<problems> warmup.path=<pairs> [key=value ...]
-       thinkless train resume=<run> [key=value ...]
-
-Reinforcement learning: the model learns when to think. A run goes on from its last checkpoint with resume=<run>.
-""",
-    "evaluate": """usage: thinkless evaluate run.name=<run> [key=value ...]
-       thinkless evaluate model.path=<folder or hub id> data.path=<problems> [key=value ...]
-
-Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own settings.
-""",
-}
 LIBRARIES = "loading the libraries"
-COMMANDS = ("quickstart", "warmup", "train", "evaluate", "report", "verify", "replay", "doctor")
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        sys.exit(0 if arguments else 2)
-    name, rest = arguments[0], arguments[1:]
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(parsers()[0].format_help(), end="")
+        sys.exit(0 if words else 2)
+    name, *rest = words
     if name not in COMMANDS:
         import difflib
 
@@ -72,62 +42,75 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(guarded(lambda: run(name, rest)))
 
 
-def run(name: str, arguments: list[str]) -> None:
+def run(name: str, words: list[str]) -> None:
     """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds."""
+    options = read(name, words)
     if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
         sys.path.insert(0, os.getcwd())
-    if any(argument.startswith("-") for argument in arguments):  # --help and --cfg: what was asked for alone
-        enable(False)  # until a command runs after all
-    elif name in (*CONFIGURED, "replay"):
-        print(f"{name}: reading the settings", file=sys.stderr, flush=True)
     if name == "verify":
         from orchestrator.commands import verify
 
-        verify.main(arguments)
+        verify.main(options)
     elif name == "doctor":
         from orchestrator.commands import doctor
 
-        if not doctor.main(arguments):
+        if not doctor.main(options.given.get("run.root", "runs")):
             sys.exit(1)
-    elif name == "replay":
-        with waiting(LIBRARIES):
-            from orchestrator.replay import replay
-
-        replay.main(arguments)
     elif name == "report":
         from orchestrator.commands import report
 
-        report.main(arguments)
-    elif any(argument in ("-h", "--help") for argument in arguments):
-        print(_help(name, arguments), end="")
-    elif name == "warmup":
-        _warmup(arguments)
-    elif name == "evaluate":
-        _evaluate(arguments)
+        report.main(options.given)
+    elif name == "replay":
+        _say_reading(name)
+        with waiting(LIBRARIES):
+            from orchestrator.replay import replay
+
+        replay.main(options.given, options.overrides)
     else:
-        _train(name, arguments)
+        _run_configured(name, options, words)
 
 
-def _help(name: str, arguments: list[str]) -> str:
+def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
+    from conf.compose import Flags
+
+    flags = Flags.of(options)
+    if options.help or flags.shows:  # what was asked for alone
+        enable(False)
+    else:
+        _say_reading(name)
+    if options.help:
+        print(_help(name, options.overrides, flags), end="")
+    elif name == "warmup":
+        _warmup(options.overrides, flags, words)
+    elif name == "evaluate":
+        _evaluate(options.overrides, flags)
+    else:
+        _train(name, options.overrides, flags)
+
+
+def _say_reading(name: str) -> None:
+    print(f"{name}: reading the settings", file=sys.stderr, flush=True)
+
+
+def _help(name: str, words: list[str], flags: Flags) -> str:
     """Words choose settings by their names; overrides are taken into the values that are shown."""
     from conf.help import configuration_help
 
-    words = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
+    names = [word for word in words if "=" not in word]
     overrides = ["experiment=quickstart"] if name == "quickstart" else []
-    overrides += [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides += [word for word in words if "=" in word]
     values = None
-    if overrides:
+    if overrides or flags.own_files:
         from conf.compose import composed
 
-        values = composed(overrides)
-    settings = configuration_help(words, values)
-    return settings if words else f"{CONFIGURED[name]}\n{settings}"
+        values = composed(overrides, flags)
+    settings = configuration_help(names, values)
+    return settings if names else f"{parsers()[1][name].format_help()}\n{settings}"
 
 
-def _train(name: str, arguments: list[str]) -> None:
+def _train(name: str, arguments: list[str], flags: Flags) -> None:
     from conf.check import check
     from conf.compose import from_file, run_command
-    from conf.schema import Config
     from orchestrator.training import run_dir as run_folders
 
     def body(conf: Config, resume: Path | None = None) -> None:
@@ -144,30 +127,29 @@ def _train(name: str, arguments: list[str]) -> None:
     if resume not in (None, "null"):
         folder = run_folders.find(resume, overrides)
         conf = replace(from_file(folder / "config.yaml", overrides), resume=str(folder))
-        check(conf, "train")
-        body(conf, folder)
+        if not _shown(conf, flags):
+            check(conf, "train")
+            body(conf, folder)
     else:
-        run_command("train", body, ["experiment=quickstart", *arguments] if name == "quickstart" else arguments)
+        run_command("train", body, ["experiment=quickstart", *arguments] if name == "quickstart" else arguments, flags)
 
 
-def _warmup(arguments: list[str]) -> None:
+def _warmup(arguments: list[str], flags: Flags, words: list[str]) -> None:
     from conf.compose import run_command
-    from conf.schema import Config
 
     def body(conf: Config) -> None:
         with waiting(LIBRARIES):
             from orchestrator.commands import warmup
 
-        warmup.command(conf, arguments)
+        warmup.command(conf, words)
 
-    run_command("warmup", body, arguments)
+    run_command("warmup", body, arguments, flags)
 
 
-def _evaluate(arguments: list[str]) -> None:
+def _evaluate(arguments: list[str], flags: Flags) -> None:
     """With run.name=<run>: that run's configuration and final model, further overrides on top."""
     from conf.check import check
     from conf.compose import from_file, run_command
-    from conf.schema import Config
     from conf.shell import command_line
     from orchestrator.training import run_dir as run_folders
     from rollout.base.errors import BadInput
@@ -181,10 +163,12 @@ def _evaluate(arguments: list[str]) -> None:
 
     name, overrides = _taken("run.name", arguments)
     if name is None:
-        run_command("evaluate", body, arguments)
+        run_command("evaluate", body, arguments, flags)
         return
     folder = run_folders.find(name, overrides)
     conf = from_file(folder / "config.yaml", overrides)
+    if _shown(conf, flags):
+        return
     check(conf, "evaluate")
     if not (folder / "model" / "config.json").is_file():
         raise BadInput(
@@ -192,6 +176,18 @@ def _evaluate(arguments: list[str]) -> None:
             + command_line("train", f"resume={folder}")
         )
     body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+
+
+def _shown(conf: Config, flags: Flags) -> bool:
+    """Print a saved run's configuration where --cfg job asks for it. Raises BadConfig for any other flag."""
+    from conf.compose import Flags, to_yaml
+    from conf.errors import BadConfig
+
+    if flags not in (Flags(), Flags(cfg="job")):
+        raise BadConfig("of the options, a saved run takes --cfg job alone; its settings change by key=value")
+    if flags.cfg:
+        print(to_yaml(conf), end="")
+    return flags.cfg is not None
 
 
 def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:

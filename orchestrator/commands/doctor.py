@@ -20,7 +20,6 @@ from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
-from conf.errors import BadConfig
 from conf.shell import program
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.local_rays import (
@@ -33,11 +32,6 @@ from orchestrator.cluster.local_rays import (
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
 
-USAGE = """usage: thinkless doctor [run.root=<folder>]
-
-Checks this machine in seconds and prints a line for each finding: ok, note (worth knowing) or PROBLEM (prevents a run),
-with what to do about it. Exit code 1 when there is a problem.
-"""
 PACKAGES = {  # module: distribution
     "torch": "torch", "vllm": "vllm", "ray": "ray", "deepspeed": "deepspeed", "transformers": "transformers",
     "hydra": "hydra-core", "omegaconf": "omegaconf", "sympy": "sympy", "datasets": "datasets", "numpy": "numpy",
@@ -59,16 +53,10 @@ class Level(Enum):
 Finding = tuple[Level, str]
 
 
-def main(arguments: list[str]) -> bool:
-    """Print all findings. Returns whether nothing prevents a run. Raises BadConfig for an argument that it lacks."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(USAGE, end="")
-        return True
-    if unknown := [argument for argument in arguments if not argument.startswith("run.root=")]:
-        raise BadConfig(f"thinkless doctor takes run.root=<folder>, got {' '.join(unknown)}")
-    run_root = root(arguments[-1].partition("=")[2] if arguments else "runs")
+def main(run_root: str) -> bool:
+    """Print all findings. Returns whether nothing prevents a run."""
     found = []
-    for name, check in checks(run_root).items():
+    for name, check in checks(root(run_root)).items():
         with waiting(f"checking {name}"):
             for level, text in check():
                 found.append(level)

@@ -16,14 +16,14 @@ import logging
 import os
 import sys
 import time
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator
 from io import FileIO
-from typing import Any, NoReturn
+from typing import Any
 
 from conf.ranges import refuse_outside
 from conf.schema import RewardConf
-from conf.shell import command_line
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
 from orchestrator.commands.verify_io import Unreadable, error_line, read_case, verdict_line
@@ -31,39 +31,6 @@ from reward.verdict import Verdict
 from reward.worker import Pending, RewardWorker
 from rollout.base.errors import BadInput
 from rollout.trajectory import Finish
-
-USAGE = """usage: thinkless verify [options] [file ...]
-
-Grades answers. Reads JSON objects from the files, or from standard input, one per line:
-
-  {"id": "a1", "response": "It is \\\\boxed{1/2}.", "gold": "0.5"}
-
-  id            string or integer
-  response      what the model wrote
-  gold          the right answer as a string, or a list of them: any may match
-  all_answers   true: the response must give all of the list (optional)
-  mode          "think": the answer is what follows </think>; "short": it is the response. Left out: a control token
-                (<think>, <short>) at the beginning of the response counts as its mode, and none is needed.
-
-Writes one per line, in the same order, each as soon as it is there:
-
-  {"id": "a1", "outcome": "correct", "correct": true, "extracted": "1/2", "seconds": 2.1e-05}
-
-  outcome       correct, wrong, no_answer, cut_off (thinking never ends), format_error (a think token in the answer,
-                with --strict); no verdict: timed_out, crashed or raised
-  extracted     the final answer that was found, or null
-
-A line that cannot be read gives {"line": 7, "error": ...} and exit status 1 at the end. Empty lines are left out.
-
-options:
-  --strict              an answer must be in \\boxed{}, as in training; else it may be said in any usual way
-  --processes N         that check what is not decided at once (as many as there are CPUs)
-  --timeout SECONDS     of one check, whose process is then killed (5)
-  --memory-mib MIB      address space of each process (2048)
-  --output FILE         instead of standard output
-  --summary             counts, speed and the three slowest answers on standard error (on a terminal anyway)
-  --progress, --no-progress   lines done, rate and share correct on standard error (when that is a terminal)
-"""
 
 WINDOW = 4096  # lines that wait for a check, or behind one
 WINDOW_BYTES = 64 << 20  # of their ids and golds
@@ -75,12 +42,12 @@ SLOWEST = 3
 Waiting = tuple[str | int, Pending]  # the id and what will be its verdict
 
 
-def main(arguments: list[str]) -> None:
-    """Ends without a word by SystemExit when nobody reads the output any more (141), on Ctrl-C (130), SIGTERM (143)."""
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE, end="")
-        return
-    options = _options(arguments)
+def main(options: Namespace) -> None:
+    """options: those of `orchestrator.commands.arguments`.
+
+    Ends without a word by SystemExit when nobody reads the output any more (141), on Ctrl-C (130), SIGTERM (143).
+    """
+    _complete(options)
     logging.getLogger("reward").setLevel(logging.CRITICAL)  # what it would tell stands in the verdicts
     conf = RewardConf(
         processes=options.processes, timeout_s=options.timeout, memory_mib=options.memory_mib, strict=options.strict
@@ -250,23 +217,8 @@ class Lines:
 # ------------------------------------------------------------------ the command line
 
 
-def _options(arguments: list[str]) -> Any:
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise BadInput(f"{message}; all options: {command_line('verify', '--help')}")
-
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("files", nargs="*")
-    parser.add_argument("--strict", action="store_true")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--timeout", type=float, default=RewardConf.timeout_s)
-    parser.add_argument("--memory-mib", type=int, default=RewardConf.memory_mib)
-    parser.add_argument("--output")
-    parser.add_argument("--summary", action="store_true")
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction)
-    options = parser.parse_intermixed_args(arguments)
+def _complete(options: Namespace) -> None:
+    """Put in what depends on the terminal. Raises BadConfig or BadInput for values that cannot be."""
     options.files = options.files or ["-"]
     refuse_outside("reward.processes", options.processes, "--processes")
     refuse_outside("reward.timeout_s", options.timeout, "--timeout")
@@ -278,7 +230,6 @@ def _options(arguments: list[str]) -> Any:
     if options.progress is None:
         options.progress = watched and not (options.output is None and sys.stdout.isatty())
     options.summary = options.summary or watched
-    return options
 
 
 def _counter(wanted: bool) -> Any:

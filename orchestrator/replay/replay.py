@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -42,25 +42,6 @@ from orchestrator.training import run_dir as run_folders
 from rollout.base.errors import BadInput
 from rollout.trajectory import Trajectory
 
-USAGE = """usage: thinkless replay run=<run> step=<number> part=sampling|learning [repeat=N] [out=<file>] [key=value]
-
-Runs a step that was recorded (thinkless train run.record=[12] ...) again and compares it with its record.
-
-  run       the run's name or folder; left out: the newest under run.root
-  step      a recorded step: the number of its line in metrics.jsonl
-  part      sampling   rollout workers only: samples the step's prompts with its seeds and the weights that sampled
-                       it, and compares every token and log-prob
-            learning   learner ranks only: loads the learner as it was, learns from the recorded groups, and compares
-                       loss, gradient norm and all other figures
-  repeat    how often, for benchmarks (1). Learning begins with the recorded state each time. Sampling finds its prompts
-            in the prefix cache from the second time on: rollout.prefix_caching=false measures without
-  out       JSON file for the figures; left out: replay_<part>.json in the record's folder
-  key=value any setting: learner.max_tokens=4096, learner.ranks=2, rollout.max_num_seqs=64, ...
-
-With the settings of the record, on a CPU, everything must be equal bit for bit (sampling: with rollout.threads=1), and
-exit status 1 says that it was not. With others, differences are told: loss and gradient norm beside a relative
-tolerance of 1e-5 (bfloat16: 1e-2), sampled tokens up to the first that differs.
-"""
 PARTS = ("sampling", "learning")
 OWN = ("run", "step", "part", "repeat", "out")
 DECIDES = {  # settings that a part's result follows from
@@ -92,14 +73,13 @@ class Outcome:
     lines: list[str] = field(default_factory=list)
 
 
-def main(arguments: list[str]) -> None:
+def main(given: Mapping[str, str], overrides: list[str]) -> None:
+    """given: run, step, part, repeat and out, as far as they were given; overrides: settings that differ from the
+    record's."""
     from conf.check import check
     from conf.compose import from_file
 
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(USAGE, end="")
-        return
-    asked, overrides = _asked(arguments)
+    asked = _asked(given, overrides)
     saved = from_file(asked.folder / CONFIG, [])
     conf = from_file(asked.folder / CONFIG, overrides)
     check(replace(conf, warmup=None), "replay")  # no part of a step
@@ -289,10 +269,8 @@ def _refuse_other_base(recorded: RecordedStep) -> None:
 # ---- asked for ----
 
 
-def _asked(arguments: list[str]) -> tuple[Asked, list[str]]:
-    """What `replay` itself takes, and the overrides. Raises BadInput for what cannot be."""
-    given = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in OWN}
-    overrides = [a for a in arguments if a.partition("=")[0] not in OWN]
+def _asked(given: Mapping[str, str], overrides: list[str]) -> Asked:
+    """Raises BadInput for what cannot be."""
     for key in [a.partition("=")[0] for a in overrides]:
         meant = "run" if key in ("run.name", "resume") else next(iter(get_close_matches(key, OWN, 1)), None)
         if meant and (meant == "run" or key not in all_keys()):
@@ -317,7 +295,7 @@ def _asked(arguments: list[str]) -> tuple[Asked, list[str]]:
     out = Path(given.get("out") or folder / f"replay_{given['part']}.json").expanduser()
     if not out.absolute().parent.is_dir():
         raise BadInput(f"out={out}: there is no such folder")
-    return Asked(folder, given["part"], int(repeat), out), overrides
+    return Asked(folder, given["part"], int(repeat), out)
 
 
 def _changed(saved: Config, conf: Config, decisive: tuple[str, ...]) -> list[str]:

@@ -159,7 +159,7 @@ def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
         "hardware": hardware(),  # of the driver's host
         "started": _stamp(psutil.Process().create_time()),
         "folder": os.getcwd(),  # where the command was given
-        "command": command_line(*_arguments(sys.orig_argv)),  # Hydra changes sys.argv
+        "command": command_line(*_arguments(sys.orig_argv)),  # sys.argv lacks `-m`
     }
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -32,12 +34,12 @@ from conf.schema import Config
 from conf.settings import settings
 from orchestrator.base.lock import locked
 from orchestrator.commands import cli
+from orchestrator.commands.arguments import COMMANDS
 from orchestrator.training import run_dir as run_folders
 from rollout.data.stream import PromptStream
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets")
-COMMANDS = ["quickstart", "warmup", "train", "evaluate", "report", "verify", "replay", "doctor"]
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,14 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Told]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         told = thinkless(*arguments)
-        assert told.code == code and all(f"  {name} " in told.out for name in COMMANDS)
+        assert len(COMMANDS) == 8 and told.code == code and all(f"  {name} " in told.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
     told = thinkless(name, "--help")
     assert told.code == 0 and not told.err
+    assert told.out.startswith(f"usage: thinkless {name} ") and f"\nexamples:\n  thinkless {name}" in told.out
     if name == "report":
         assert "run.name=<run>" in told.out
     elif name == "replay":
@@ -125,9 +128,9 @@ def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
     elif name == "doctor":
         assert "run.root=<folder>" in told.out
     elif name == "verify":
-        assert "--strict" in told.out and '"gold": "0.5"' in told.out
+        assert re.search(r"^  --timeout SECONDS .*\(5\)$", told.out, re.M) and '"gold": "0.5"' in told.out
     else:
-        assert f"usage: thinkless {name} " in told.out and "experiment=thinkless_1p5b" in told.out
+        assert "experiment=thinkless_1p5b" in told.out and "--config-dir" in told.out
         size = 32 if name == "quickstart" else 16  # its own preset's
         assert f"  rollout.prompts_per_step={size} " in told.out and "  rollout.group_size=8 " in told.out
 
@@ -194,6 +197,45 @@ def test_what_is_heavy_waits_until_the_settings_are_checked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_way_to_start_it_is_alike() -> None:
+    """`thinkless train`, `python -m orchestrator train` and `python -m orchestrator.train` print the same and end the
+    same: help, mistakes, and the configuration that would run."""
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["thinkless"]
+    module, _, function = target.partition(":")
+    script = f"import sys; sys.argv[0] = 'thinkless'; from {module} import {function}; sys.exit({function}())"
+    cases = [["--help"], ["--help", "experiment=quickstart", "lr"], ["rollout.wokers=2"], ["--cfg"]]
+    cases += [["experiment=quickstart", "run.steps=7", "--cfg", "job"]]
+    for case in cases:
+        ways = (["-c", script, "train"], ["-m", "orchestrator", "train"], ["-m", "orchestrator.train"])
+        done = [
+            subprocess.run([sys.executable, *way, *case], cwd=ROOT, capture_output=True, text=True, timeout=120)
+            for way in ways
+        ]
+        first, *others = [(one.returncode, one.stdout, one.stderr) for one in done]
+        assert first[0] == (0 if "wokers" not in case[0] and case != ["--cfg"] else 1), first
+        assert first[1 if first[0] == 0 else 2] and all(other == first for other in others)
+
+
+def test_examples_are_commands_that_begin(thinkless: Callable[..., Told]) -> None:
+    """Each example of a command that takes the configuration is composed, as `--cfg job` does, but for those of saved
+    runs and of files that a reader would have."""
+    absent = ("--help", "--config-dir", "resume=", "run.name=quickstart-001")
+    for name, command in COMMANDS.items():
+        for example in command.examples if command.configured else ():
+            if not any(word in example for word in absent):
+                words = [word for word in shlex.split(example, comments=True) if word not in ("--cfg", "job")]
+                several = ["run.seed=1,2,3"] if "--multirun" in words else []
+                words = [word for word in words if word not in ("--multirun", *several)]
+                assert thinkless(name, *words, "--cfg", "job").code == 0, example
+
+
+def test_a_saved_run_shows_its_configuration(thinkless: Callable[..., Told], here: Path) -> None:
+    finished_run(here / "runs" / "mine", steps=3)
+    told = thinkless("train", "resume=mine", "run.steps=9", "--cfg", "job")
+    assert told.code == 0 and "  steps: 9\n" in told.out and not told.err
+    assert "--cfg job alone" in thinkless("train", "resume=mine", "--multirun", "run.steps=9").line
 
 
 def test_a_fault_of_ours_says_so(capsys: pytest.CaptureFixture[str]) -> None:

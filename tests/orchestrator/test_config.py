@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from conf.check import check
-from conf.compose import from_file, options, run_command, to_yaml
+from conf.compose import Flags, from_file, options, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.ranges import RANGES, Range, refuse_outside
 from conf.schema import (
@@ -39,6 +39,7 @@ from conf.schema import (
 )
 from conf.settings import all_keys, settings
 from orchestrator.cluster.placement import plan
+from orchestrator.commands.arguments import read
 
 EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_colocated", "thinkless_1p5b_paper"]
 
@@ -56,7 +57,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def composed(*arguments: str, command: str = "train") -> list[Config]:
     """What the command would have run with; several for a multirun."""
     found: list[Config] = []
-    run_command(command, found.append, list(arguments))
+    options = read(command, arguments)
+    run_command(command, found.append, options.overrides, Flags.of(options))
     return found
 
 
@@ -539,7 +541,7 @@ def test_multirun_ends_with_its_first_failing_member() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_command("train", body, ["experiment=quickstart", "run.seed=3,4,5", "--multirun"])
+        run_command("train", body, ["experiment=quickstart", "run.seed=3,4,5"], Flags(multirun=True))
     assert begun == [3, 4]
 
 
@@ -547,6 +549,83 @@ def test_the_configuration_is_printed_instead_of_run(capsys: pytest.CaptureFixtu
     assert composed("experiment=quickstart", "--cfg", "job", "run.seed=17") == []
     printed = capsys.readouterr().out
     assert re.search(r"^run:\n(  .*\n)*  seed: 17\n", printed, re.M) and "${" not in printed.replace("${run.seed}", "")
+
+
+def test_one_section_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert composed("experiment=quickstart", "--cfg", "job", "-p", "evaluate") == []
+    assert capsys.readouterr().out.startswith("# @package evaluate\nevery: 10\n")
+    assert (
+        composed("experiment=quickstart", "--cfg", "job", "-p", "warmup", "--resolve", "warmup.seed=${run.seed}") == []
+    )
+    assert "\nseed: 0\n" in capsys.readouterr().out
+
+
+def test_how_the_configuration_is_composed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert composed("experiment=quickstart", "--info", "defaults-tree") == []
+    assert "algorithm: degrpo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--cfg everything", "'everything' (choose from 'job', 'hydra', 'all')"),
+        ("--cfg", "expected one argument"),
+        ("--multirun --cfg job", "exclude each other"),
+        ("--resolve", "--cfg"),
+        ("--config-dir nowhere", "--config-dir nowhere: no such folder"),
+        ("--config-path nowhere", "--config-path nowhere: no such folder"),
+        ("--config-name nothing", "'nothing'"),
+        ("--mult", "--mult"),
+        ("-m hydra/sweeper=grid", "unknown hydra/sweeper 'grid'"),
+    ],
+)
+def test_mistakes_in_flags(arguments: str, said: str) -> None:
+    assert said in refusal("experiment=quickstart", *arguments.split())
+
+
+def test_what_a_multirun_swept_is_noted(elsewhere: Path) -> None:
+    assert len(composed("experiment=quickstart", "-m", "run.seed=3,4", "learner.lr=1e-4,1e-5")) == 4
+    noted = yaml.safe_load((elsewhere / "runs" / "multirun.yaml").read_text())["hydra"]["overrides"]["task"]
+    assert {"run.seed=3,4", "learner.lr=1e-4,1e-5"} <= set(noted)
+
+
+# ---- YAML files of one's own ----
+
+
+@pytest.fixture
+def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, whose path wants quotes, with an experiment built on one of ours and a configuration of its own."""
+    folder = tmp_path_factory.mktemp("own") / "it's mine, a=b"
+    (folder / "experiment").mkdir(parents=True)
+    head = "# @package _global_\ndefaults:\n  - quickstart\n"
+    (folder / "experiment" / "mine.yaml").write_text(f"{head}rollout:\n  group_size: 5\n")
+    (folder / "experiment" / "several.yaml").write_text(
+        f"{head}hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      run.seed: 7,8\n"
+    )
+    (folder / "whole.yaml").write_text("defaults:\n  - schema\n  - _self_\nmodel:\n  path: some/model\n")
+    return folder
+
+
+def test_an_experiment_in_a_folder_of_ones_own(own_files: Path) -> None:
+    (ours,), (mine,) = (
+        composed("experiment=quickstart"),
+        composed("--config-dir", str(own_files), "experiment=mine", "run.steps=9"),
+    )
+    assert mine == replace(ours, rollout=replace(ours.rollout, group_size=5), run=replace(ours.run, steps=9))
+    assert len(composed("-cd", str(own_files), "experiment=mine", "run.seed=1,2", "-m")) == 2
+
+
+def test_a_sweep_in_a_file_of_ones_own(own_files: Path) -> None:
+    """hydra.mode and the sweeper's settings count without --multirun, as in other programs of Hydra's."""
+    members = composed("--config-dir", str(own_files), "experiment=several", "run.name=seeds")
+    assert [(conf.run.seed, conf.run.name) for conf in members] == [(7, "seeds-0"), (8, "seeds-1")]
+
+
+@pytest.mark.parametrize("flag", ["--config-dir", "--config-path"])
+def test_a_configuration_in_a_folder_of_ones_own(own_files: Path, flag: str) -> None:
+    quiet = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    (conf,) = composed(flag, str(own_files), "--config-name", "whole", *quiet)
+    assert conf.model.path == "some/model" and conf.rollout.group_size == Config().rollout.group_size
 
 
 # ---- a saved run's configuration ----

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.check import check
-from conf.compose import from_file, run_command, to_yaml
+from conf.compose import Flags, from_file, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.overrides import pasted, read_overrides
 from conf.schema import Config
 from conf.settings import all_keys
+from orchestrator.commands.arguments import read
 
 LIKE_SOMETHING_ELSE = [
     "2025_01_31", "3e8", "7e99999", "0042", "12_345", "0x1F", "0b11", "1.50", ".5", "+3", "-0", "inf", "nan", "true",
@@ -34,7 +35,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def composed(*arguments: str) -> list[Config]:
     found: list[Config] = []
-    run_command("train", found.append, ["experiment=quickstart", *arguments])
+    options = read("train", ["experiment=quickstart", *arguments])
+    run_command("train", found.append, options.overrides, Flags.of(options))
     return found
 
 
