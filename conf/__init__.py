@@ -1,3 +1,3 @@
-"""What a person turns. In: command-line overrides and the YAML groups beside this file. Out: one typed, checked
-`Config`. Must not know: any other room, nor torch, ray or vllm.
+"""The configuration. In: command-line overrides and the YAML groups in this folder. Out: one typed, checked `Config`.
+Must not know: any other package of the project, nor torch, ray or vllm.
 """

@@ -1,7 +1,4 @@
-"""The choices that settings offer: one enumeration each, its values as they are written in YAML files and overrides.
-
-In: nothing. Out: enumerations, which `conf.schema` uses. Must not know: other rooms.
-"""
+"""The choices of settings, one enumeration each, with the values as written in YAML files and overrides."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ class Form(Enum):
 
 
 class Loss(Enum):
-    """The objective: a file of `learner.loss` each (see the table in `learner.objective`)."""
+    """The objective: one file of `learner.loss` each (see the table in `learner.objective`)."""
 
     degrpo = "degrpo"
     grpo = "grpo"
@@ -29,14 +26,14 @@ class Loss(Enum):
 
 
 class Old(Enum):
-    """The log-probs that the clipped ratio is taken against (see `learner.loss.surrogate`)."""
+    """The log-probs in the denominator of the clipped ratio (see `learner.loss.surrogate`)."""
 
     learner = "learner"  # the learner's own before the batch's first optimizer step
     sampler = "sampler"  # the behavior log-probs
 
 
 class Importance(Enum):
-    """What becomes of a token's importance weight, pi_old (learner) / mu (sampler), above its cap."""
+    """What happens to a token's importance weight, pi_old (learner) / mu (sampler), above its cap."""
 
     none = "none"  # no weights at all
     truncate = "truncate"  # min(weight, cap)
@@ -56,11 +53,11 @@ class Schedule(Enum):
 
 
 class OnWeightSync(Enum):
-    """What becomes of the sequences under way when a sampler takes new weights."""
+    """What happens to running sequences when a sampler loads new weights."""
 
-    keep = "keep"  # they go on with the keys and values that the old weights made
-    recompute = "recompute"  # they go on, keys and values computed anew by the new weights
-    drain = "drain"  # they end first, and none begins until the new weights are there
+    keep = "keep"  # they continue with the keys and values of the old weights
+    recompute = "recompute"  # they continue, with keys and values recomputed by the new weights
+    drain = "drain"  # they finish first, and none starts until the new weights are loaded
 
 
 class Device(Enum):
@@ -69,23 +66,23 @@ class Device(Enum):
 
 
 class Placement(Enum):
-    """Who sits on which GPU (see `orchestrator.cluster.placement`)."""
+    """Which GPUs samplers and learner ranks use (see `orchestrator.cluster.placement`)."""
 
-    disaggregated = "disaggregated"  # samplers and learner ranks have GPUs of their own
-    colocated = "colocated"  # every GPU holds a sampler (or a tensor-parallel part of one) and a learner rank, in turns
+    disaggregated = "disaggregated"  # samplers and learner ranks have their own GPUs
+    colocated = "colocated"  # every GPU has a sampler (or a tensor-parallel part of one) and a learner rank, in turns
 
 
 class Transport(Enum):
     """How weights go from the learner to the samplers (see `rollout.weight_sync.weights.transport`)."""
 
-    auto = "auto"  # decided by the devices and the placement
-    object_store = "object_store"  # through Ray's shared memory: one copy for each host, read there by all its workers
-    ipc = "ipc"  # from the memory of the device that both use, a bucket at a time: CUDA IPC; on a CPU, a memory file
+    auto = "auto"  # chosen by devices and placement
+    object_store = "object_store"  # through Ray's shared memory: one copy per host, read by all its workers
+    ipc = "ipc"  # one bucket at a time through the memory of the shared device: CUDA IPC; on a CPU, a memory file
     nccl = "nccl"  # broadcast from learner rank 0's GPU to the samplers' GPUs
 
 
 class SystemTurn(Enum):
-    """What becomes of a chat's system turn, where data come as chats."""
+    """What happens to a chat's system turn, if the data are chats."""
 
     drop = "drop"
-    prepend = "prepend"  # put before the question, with an empty line between
+    prepend = "prepend"  # put before the question, separated by an empty line

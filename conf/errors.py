@@ -1,4 +1,4 @@
-"""The error of a configuration that cannot be. In: nothing. Out: an exception type. Must not know: who raises it."""
+"""The error for an invalid configuration."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ class BadConfig(ValueError):
 
 
 def brief(message: str) -> str:
-    """`message` with the middle of very long words left out: nobody reads 5,000 digits."""
+    """`message` without the middle of very long words: nobody reads 5,000 digits."""
     return re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", message)

@@ -1,4 +1,4 @@
-"""Groups of settings that come as YAML files, chosen with group=option. In: this folder. Out: names and descriptions.
+"""Groups of settings in YAML files, chosen with group=option. In: this folder. Out: names and descriptions.
 Must not know: Hydra, the settings inside."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def options(group: str) -> list[str]:
 
 
 def description(group: str, option: str) -> str:
-    """The comment that its file begins with; empty when there is none."""
+    """The comment at the beginning of its file; empty if there is none."""
     said = []
     for line in (FOLDER / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("# @package"):

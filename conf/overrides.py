@@ -1,13 +1,13 @@
-"""Overrides as they are typed: key=value, where a setting that is text keeps its characters.
+"""Command-line overrides, key=value, in which text settings are taken literally.
 
 In: arguments. Out: Hydra's `Override` for each. Must not know: which configuration they change.
 
-Hydra reads 2024_11_28 as the integer 20241128 and 6e45678 as infinity. The rule here, for every setting whose type in
-the schema is text: what stands behind the first = is the text itself, except that
-- null is none, and [a,b] a list where the setting takes one (the same rule holds for its items),
-- what begins with a quote ends with it, and the quotes are taken off (so that "null" is a text, too),
+Hydra reads 2024_11_28 as the integer 20241128 and 6e45678 as infinity. Here, for every setting whose type in the schema
+is text, everything after the first = is the text itself, except that
+- null means none, and [a,b] is a list if the setting takes one (the same rule holds for its items),
+- a value that begins with a quote ends with it, and the quotes are removed (so "null" is a text),
 - ${key} is the value of another setting,
-- with --multirun a comma divides the values of the runs; without it, it is refused.
+- with --multirun a comma separates the values of the runs; without it, it is rejected.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ QUOTES = ("'", '"')
 
 
 def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
-    """Raises BadConfig for one that cannot be read, or has several values without `multirun`."""
+    """Raises BadConfig for an argument that cannot be parsed, or has several values without `multirun`."""
     parser = OverridesParser.create()
     return [_read(parser, argument, multirun) for argument in renamed.overrides(arguments)]
 
 
 def pasted(key: str, text: str) -> str:
-    """`key=text` as it is typed in a shell, whatever `text` holds. Example: 'data.path="a,b.jsonl"'"""
+    """`key=text` as typed in a shell, whatever `text` contains. Example: 'data.path="a,b.jsonl"'"""
     return shlex.quote(f"{key}={quoted(text)}")
 
 
@@ -69,7 +69,7 @@ def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
 
 
 def _kept_each(text: str, values: list[Any]) -> str:
-    """`text`, comma-separated, with quotes around what Hydra made numbers or truth values of."""
+    """`text`, comma-separated, with quotes around what Hydra turned into numbers or truth values."""
     parts = _parts(text)
     if len(parts) != len(values):
         return text
@@ -88,7 +88,7 @@ def quoted(text: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """`text` at its commas, but for those within quotes or brackets."""
+    """`text` split at its commas, except those within quotes or brackets."""
     parts, depth, quote, escaped = [""], 0, "", False
     for character in text:
         if quote:

@@ -16,7 +16,7 @@ from conf.schema import Config
 from conf.settings import ABSENT, Setting, settings
 
 # Brackets include the bound, parentheses exclude it. A list's range is that of each item; "x 2": of exactly two.
-# Upper bounds are far beyond any use: they catch slips, values that overflow, and what would never end.
+# Upper bounds are far beyond any use: they catch typing errors, overflows, and runs that would never end.
 RANGES = {
     "run.steps": "[0, 1e7]",
     "run.seed": "[0, 4294967295]",
@@ -57,7 +57,7 @@ RANGES = {
     "rollout.threads": "[1, 1024]",
     "rollout.group_size": "[2, 1e5]",
     "rollout.prompts_per_step": "[1, 1e6]",
-    "rollout.temperature": "[0.01, 2]",  # vLLM raises lower ones to 0.01, and refuses higher ones
+    "rollout.temperature": "[0.01, 2]",  # vLLM raises lower ones to 0.01 and rejects higher ones
     "rollout.top_p": "(0, 1]",
     "rollout.max_response_tokens": "[2, 1e8]",
     "rollout.max_tokens_short": "[2, 1e8]",
@@ -139,7 +139,7 @@ RANGES = {
     "evaluate.samples": "[1, 10000]",
     "evaluate.max_response_tokens": "[2, 1e8]",
     "evaluate.seed": "[0, 4294967295]",
-    "cluster.object_store_gib": "[0.08, 1e5]",  # Ray refuses less than 75 MiB
+    "cluster.object_store_gib": "[0.08, 1e5]",  # Ray rejects less than 75 MiB
     "cluster.port": "[1, 65535]",
     "cluster.metrics_port": "[1, 65535]",
     "cluster.start_timeout_s": "[0.1, 1e7]",
@@ -152,7 +152,7 @@ RANGES = {
 class Range:
     """Finite numbers between two bounds."""
 
-    text: str  # the interval as it is written in RANGES and in messages
+    text: str  # the interval as written in RANGES and in messages
     low: float
     high: float
     with_low: bool
@@ -177,7 +177,7 @@ class Range:
 
 
 def refuse_outside(key: str, value: Any, shown: str | None = None) -> None:
-    """BadConfig when `value` cannot be `key`'s. shown: what the message calls it, by default `key`."""
+    """BadConfig if `value` is not valid for `key`. shown: its name in the message, by default `key`."""
     setting, bounds = settings()[key], Range.read(RANGES[key])
     if value is None and setting.optional:
         return
@@ -191,7 +191,7 @@ def refuse_outside(key: str, value: Any, shown: str | None = None) -> None:
 
 
 def described(setting: Setting) -> str:
-    """What a numeric setting takes, in words: "in [1, 65535] or null", "2 numbers in [0, 1)"."""
+    """The valid values of a numeric setting in words: "in [1, 65535] or null", "2 numbers in [0, 1)"."""
     bounds = Range.read(RANGES[setting.key])
     if not setting.many:
         return f"in {bounds.text}{' or null' if setting.optional else ''}"
@@ -200,7 +200,7 @@ def described(setting: Setting) -> str:
 
 
 def refuse_all_outside(conf: Config) -> None:
-    """Every number within its range, and no text empty."""
+    """Check that every number is within its range and no text is empty."""
     for key, setting in settings().items():
         value = setting.of(conf)
         if value is ABSENT:

@@ -1,6 +1,6 @@
-"""Former names of settings, values and presets. They keep working for one version, with a notice.
+"""Former names of settings, values and presets, which keep working for one version, with a notice.
 
-In: overrides, or a saved configuration. Out: the same under today's names. Must not know: what a setting does.
+In: overrides, or a saved configuration. Out: the same under the current names. Must not know: what a setting does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _announced: set[str] = set()
 
 
 def today(key: str) -> str:
-    """The name that a setting (or a setting within a section) has now."""
+    """The current name of a setting (or of a setting within a section)."""
     for old, new in SETTINGS.items():
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)
@@ -34,7 +34,7 @@ def today(key: str) -> str:
 
 
 def overrides(arguments: list[str]) -> list[str]:
-    """key=value arguments under today's names, with one line on stderr for each former one."""
+    """key=value arguments under the current names, with one line on stderr for each former one."""
     return [_override(argument) for argument in arguments]
 
 
@@ -52,7 +52,7 @@ def _override(argument: str) -> str:
 
 
 def saved(config: dict[Any, Any]) -> dict[Any, Any]:
-    """The content of a run's config.yaml under today's names."""
+    """The content of a run's config.yaml under the current names."""
     for old, new in SETTINGS.items():
         section, name = old.split(".")
         values = config.get(section)

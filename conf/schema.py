@@ -1,7 +1,7 @@
 """The typed configuration tree, registered with Hydra by `conf.compose`.
 
 In: nothing. Out: dataclasses; an unknown key or a wrong type in any YAML file or override is an error at start.
-Units stand in the names (`_s` seconds, `_gib`) or in the comment. Must not know: Hydra, files, other rooms.
+Units are in the names (`_s` seconds, `_gib`) or in the comment. Must not know: Hydra, files, other packages.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ MISSING = "???"
 class RunConf:
     """The run: its folder, its length, what it keeps."""
 
-    name: str | None = None  # null: numbered, e.g. train-001; an explicit name that exists is refused
-    root: str = "runs"  # relative: to where the command was started (inside a Ray job: to ~/thinkless)
+    name: str | None = None  # null: numbered, e.g. train-001; an explicit name must not exist yet
+    root: str = "runs"  # if relative: to where the command was started (inside a Ray job: to ~/thinkless)
     steps: int = 100  # training steps (one batch of trajectories each)
     seed: int = 0  # of sampling and of the order of problems
-    max_staleness: int = 0  # batches asked for ahead; 0: strictly on-policy
+    max_staleness: int = 0  # batches requested ahead; 0: strictly on-policy
     save_every: int = 50  # steps between checkpoints; 0: only the last
-    keep_checkpoints: int = 2  # newest ones that stay; 0: all
+    keep_checkpoints: int = 2  # newest ones that are kept; 0: all
     samples_per_step: int = 2  # trajectories written as text per step
-    record: list[int] = field(default_factory=list)  # steps that are recorded whole, for `thinkless replay`
+    record: list[int] = field(default_factory=list)  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
     logprob_check_max_abs: float | None = (
         None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
@@ -64,25 +64,25 @@ class RandomModelConf:
 
 @dataclass
 class LoraConf:
-    """Low-rank adapters (peft) in `train`: only they learn, the model's own weights stay as they are. A warm-up is not
-    affected: it trains all weights."""
+    """Low-rank adapters (peft) in `train`: only they are trained, the model's own weights do not change. A warm-up is
+    not affected: it trains all weights."""
 
-    rank: int | None = None  # of each adapter B A; null or 0: off, all weights learn
+    rank: int | None = None  # of each adapter B A; null or 0: off, all weights are trained
     alpha: float = 32.0  # an adapted weight is W + alpha / rank * B A
-    dropout: float = 0.0  # must be 0: with it no log-prob would be that of the sampler, or the same twice
-    targets: Any = "all-linear"  # every linear layer but the output head; or their names, e.g. [q_proj, v_proj]
+    dropout: float = 0.0  # must be 0: otherwise log-probs would differ from the sampler's, and from each other
+    targets: Any = "all-linear"  # every linear layer except the output head; or names, e.g. [q_proj, v_proj]
     seed: int = 0  # of A's random start; B starts at zero
 
 
 @dataclass
 class ModelConf:
-    """The model that is trained, and its control tokens."""
+    """The model to train, and its control tokens."""
 
-    path: str | None = None  # Hugging Face folder or hub id; null: the warm-up makes it
+    path: str | None = None  # Hugging Face folder or hub id; null: the warm-up creates it
     revision: str | None = None  # hub revision
     dtype: Dtype = Dtype.float32  # of forward passes and of the sampler
     think_token: str = "<think>"  # control token that begins a long answer
-    think_end_token: str = "</think>"  # what ends its reasoning
+    think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer
     short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
     chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
@@ -95,7 +95,7 @@ class ModelConf:
 class ArithmeticConf:
     """The generated task: chains a~b~c of absolute differences of k single digits; k is the level."""
 
-    levels: list[int] = field(default_factory=lambda: [2, 3, 7, 8])  # terms of a chain, each another one
+    levels: list[int] = field(default_factory=lambda: [2, 3, 7, 8])  # terms of a chain, all different
     weights: list[float] = field(default_factory=lambda: [0.25, 0.55, 0.1, 0.1])  # share of each level
     width: int = 15  # characters the expression is padded to
     max_digit: int = 5  # digits are 0..max_digit
@@ -115,12 +115,12 @@ class DataConf:
     level_column: str | None = None  # null: level, difficulty when present
     system_turn: SystemTurn | None = None  # drop or prepend, for chats that have one; null: such rows are unusable
     all_answers: bool = False  # a list of answers: all must be given (true) or any may match (false)
-    unusable_answers: list[str] = field(  # texts that stand for a missing answer, in capitals or not
+    unusable_answers: list[str] = field(  # texts that mean a missing answer, in any case
         default_factory=lambda: ["nan", "none", "null", "n/a", "<na>", "[]", "?", "-"]
     )
-    max_unusable: float = 0.05  # share of rows that may be unusable before the data set is refused
+    max_unusable: float = 0.05  # share of rows that may be unusable before the data set is rejected
     max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
-    shuffle: bool = True  # anew in each epoch
+    shuffle: bool = True  # differently in each epoch
     shard: int = 0  # this run's shard of num_shards
     num_shards: int = 1  # runs that share the problems
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
@@ -140,11 +140,11 @@ class ValidationConf:
 
 @dataclass
 class DynamicSamplingConf:
-    """More prompts where groups carry no gradient because their rewards are equal (DAPO's dynamic sampling)."""
+    """More prompts if groups carry no gradient because their rewards are equal (DAPO's dynamic sampling)."""
 
-    rounds: int = 0  # how often a batch may be refilled; 0: off, all groups are learnt from as they are
-    factor: float = 1.0  # prompts asked for in a round, for each that is missing at the batch's rate so far
-    abort: bool = False  # give up what a round no longer needs, once the groups before it suffice
+    rounds: int = 0  # extra rounds per batch at most; 0: off, all groups are learnt from
+    factor: float = 1.0  # prompts requested in a round, per prompt missing at the batch's rate so far
+    abort: bool = False  # abort what a round no longer needs, once the groups before it suffice
 
 
 @dataclass
@@ -153,22 +153,22 @@ class RolloutConf:
 
     workers: int = 1  # vLLM engines, one Ray actor each
     device: Device = Device.cpu  # of the engines
-    tensor_parallel: int = 1  # GPUs (or CPU processes) that one worker's engine is spread over, all on one host
+    tensor_parallel: int = 1  # GPUs (or CPU processes) per engine, all on one host
     num_cpus: float = 0.4  # of each worker, times tensor_parallel, for Ray's placement
     num_gpus: float = (
         1.0  # of each worker with tensor_parallel=1, at most 1; device gpu and cluster.placement=disaggregated only
     )
-    max_restarts: int = 0  # times that Ray starts a worker again that died; it then takes the current weights
+    max_restarts: int = 0  # times that Ray restarts a worker that died; it then fetches the current weights
     threads: int = 1  # OpenMP threads of each CPU engine
     group_size: int = 8  # G, siblings per prompt
-    prompts_per_step: int = 16  # of one batch, group_size responses each
-    temperature: float = 1.0  # of training samples; vLLM takes no lower and no higher one
+    prompts_per_step: int = 16  # per batch, group_size responses each
+    temperature: float = 1.0  # of training samples; the range is vLLM's
     top_p: float = 1.0  # must be 1 in training (docs/method.md)
     max_response_tokens: int = 128  # control token included
     max_tokens_short: int | None = None  # a further limit on short responses, in training; null: none
     max_tokens_think: int | None = None  # the same for thinking ones
-    on_weight_sync: OnWeightSync = OnWeightSync.keep  # run.max_staleness above 0: what becomes of sequences under way
-    slowdown: float | None = None  # times that a newer batch may slow an older one's engine steps; null: no bound
+    on_weight_sync: OnWeightSync = OnWeightSync.keep  # what happens to running sequences, if run.max_staleness > 0
+    slowdown: float | None = None  # factor by which a newer batch may slow an older one's engine steps; null: no bound
     dynamic_sampling: DynamicSamplingConf = field(default_factory=DynamicSamplingConf)
     max_model_len: int = 2048  # tokens of the longest prompt with its response
     max_num_seqs: int = 256  # sequences that one engine samples at a time
@@ -192,7 +192,7 @@ class RewardConf:
     memory_mib: int = 2048  # address-space limit of a grading process
     strict: bool = True  # training: \boxed{} only; false: lenient extraction
     max_unjudged: float = 0.1  # share of a step's answers without a verdict; above it 3 steps in a row end the run
-    function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, scheme, caps
+    function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, rewards, caps
     correct_short: float = 1.0  # reward of a right answer in short mode
     correct_think: float = 0.5  # 1 - gamma
     wrong: float = -1.0  # reward of a wrong answer
@@ -214,9 +214,9 @@ class AlgorithmConf:
     length_constant: int | None = None  # tokens that Dr. GRPO divides by; null: rollout.max_response_tokens
     clip: float = 0.2  # the ratio's lower bound is 1 - clip
     clip_high: float | None = None  # its upper bound is 1 + clip_high; null: clip
-    dual_clip: float | None = None  # bound on the ratio where the advantage is negative, above 1; null: none
-    old: Old = Old.learner  # what the ratio is taken against
-    importance: Importance = Importance.none  # weights against a sampler that differs from the learner, or is stale
+    dual_clip: float | None = None  # bound on the ratio for negative advantages, above 1; null: none
+    old: Old = Old.learner  # denominator of the ratio
+    importance: Importance = Importance.none  # weights for a sampler that differs from the learner, or is stale
     importance_cap: float = 2.0  # bound on these weights
     kl: float = 0.001  # coefficient of the KL estimate to the frozen reference; 0: no reference model
     kl_estimator: KLEstimator = KLEstimator.k3  # see learner/loss/surrogate.py
@@ -230,7 +230,7 @@ class LearnerConf:
     """Training by DeepSpeed."""
 
     ranks: int = 1  # DeepSpeed processes
-    sequence_parallel: int = 1  # consecutive ranks that share each micro-batch's tokens (Ulysses), for long answers
+    sequence_parallel: int = 1  # consecutive ranks that split each micro-batch's tokens (Ulysses), for long answers
     device: Device = Device.cpu  # of the ranks
     num_cpus: float = 0.4  # of each rank, for Ray's placement
     num_gpus: float = 1.0  # of each rank, at most 1; device gpu and cluster.placement=disaggregated only
@@ -245,13 +245,13 @@ class LearnerConf:
     weight_decay: float = 0.01  # AdamW's
     max_grad_norm: float = 1.0  # longer gradients are scaled down to it; 0: never
     max_tokens: int = 8192  # micro-batch budget, tokens
-    logprob_chunk: int = 1024  # tokens whose logits exist at one time
-    zero_stage: int = 0  # of DeepSpeed's ZeRO: what the ranks share; 0: nothing
-    offload_optimizer: bool = False  # optimizer states in the CPU's memory
-    offload_parameters: bool = False  # weights in the CPU's memory; zero_stage 3 only
-    offload_reference: bool = False  # the frozen reference waits in the CPU's memory while it does not score
+    logprob_chunk: int = 1024  # tokens whose logits are in memory at a time
+    zero_stage: int = 0  # of DeepSpeed's ZeRO: what is partitioned over the ranks; 0: nothing
+    offload_optimizer: bool = False  # optimizer states in host memory
+    offload_parameters: bool = False  # weights in host memory; zero_stage 3 only
+    offload_reference: bool = False  # the frozen reference in host memory while it does not score
     gradient_checkpointing: bool = False  # less memory, a second forward pass
-    weight_sync_bucket_mib: float = 256.0  # weights gathered (ZeRO-3), merged and sent at a time
+    weight_sync_bucket_mib: float = 256.0  # size of the pieces in which weights are gathered (ZeRO-3), merged and sent
     max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = 600.0  # for the ranks to load the model and join
     timeout_s: float = 1800.0  # of one update, and of every collective call
@@ -259,8 +259,8 @@ class LearnerConf:
 
 @dataclass
 class WarmupConf:
-    """Supervised fine-tuning on paired long and short answers (Thinkless stage 1). It takes place where `path` is
-    given, or where `steps` is above 0 (pairs of generated arithmetic)."""
+    """Supervised fine-tuning on paired long and short answers (Thinkless stage 1). It runs if `path` is given, or if
+    `steps` is above 0 (pairs of generated arithmetic)."""
 
     path: Any = None  # as data.path, with the columns below; null: generated arithmetic
     revision: str | None = None  # as data.revision
@@ -273,8 +273,8 @@ class WarmupConf:
     max_tokens: int = 2048  # longer examples are dropped and counted
     steps: int = 0  # optimizer steps; 0: with path one epoch, without path no warm-up
     batch_size: int = 32  # questions per step, each in both modes
-    ranks: int | None = None  # learner ranks that warm up; null: learner.ranks
-    short_weight: float = 1.0  # weight of a short answer's tokens after the control token, against 1 for all others
+    ranks: int | None = None  # learner ranks of the warm-up; null: learner.ranks
+    short_weight: float = 1.0  # weight of a short answer's tokens after the control token; 1 for all others
     lr: float | None = None  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
     schedule: Schedule = Schedule.linear  # of the learning rate
     warmup_steps: int = 30  # optimizer steps of linear increase
@@ -291,9 +291,9 @@ class WarmupConf:
 class EvaluateConf:
     """Validation during a run, and the evaluation at its end or by `thinkless evaluate`."""
 
-    every: int = 20  # steps between validations, one before the first step; 0: never
-    final: bool = True  # evaluate warm-up and final model with free and forced modes at the end of train
-    questions: int = 512  # fresh questions per level (generated task) or problems in all (data sets), final evaluation
+    every: int = 20  # steps between validations, the first before step 1; 0: never
+    final: bool = True  # at the end of train, evaluate warm-up and final model with free and forced modes
+    questions: int = 512  # final evaluation: fresh questions per level (generated task), or problems (data sets)
     temperature: float = 1.0  # of validation and evaluation
     top_p: float = 1.0  # likewise; may be below 1
     samples: int = 1  # responses per problem
@@ -303,30 +303,30 @@ class EvaluateConf:
 
 @dataclass
 class ClusterConf:
-    """Ray, and where weights and GPUs go."""
+    """Ray, placement and weight transport."""
 
     address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
     object_store_gib: float = 0.5  # private local cluster only
     port: int | None = None  # of the learner's process group; null: a free one
-    metrics_port: int | None = None  # Prometheus end point of a private local cluster; null: a free one
+    metrics_port: int | None = None  # Prometheus endpoint of a private local cluster; null: a free one
     start_timeout_s: float = 120.0  # for Ray to start or answer, and for reward actors
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
     weight_sync_timeout_s: float = (
-        600.0  # ipc, nccl: for each other, both sides (rollout.on_weight_sync=drain: for the last answers)
+        600.0  # ipc, nccl: for either side to wait for the other (rollout.on_weight_sync=drain: for the last answers)
     )
     colocation_timeout_s: float = (
-        300.0  # placement colocated: for samplers or learner ranks to leave or take their GPUs
+        300.0  # placement colocated: for samplers or learner ranks to free or reclaim their GPUs
     )
 
 
 @dataclass
 class TrackerConf:
-    """What a run shows while it goes on, and its report."""
+    """Progress output and the report."""
 
-    console: bool = True  # a line for each step
+    console: bool = True  # one line per step
     progress: bool = True  # bars on a terminal
-    gauges: bool = True  # ray.util.metrics, on Ray's Prometheus end point
+    gauges: bool = True  # ray.util.metrics, on Ray's Prometheus endpoint
     report: bool = True  # write report.html at the end
 
 
@@ -340,8 +340,8 @@ class Config:
     reward: RewardConf = field(default_factory=RewardConf)
     algorithm: AlgorithmConf = field(default_factory=AlgorithmConf)
     learner: LearnerConf = field(default_factory=LearnerConf)
-    warmup: WarmupConf | None = None  # null: none takes place (`conf.compose` makes it so where none is configured)
+    warmup: WarmupConf | None = None  # null: none (`conf.compose` sets it if none is configured)
     evaluate: EvaluateConf = field(default_factory=EvaluateConf)
     cluster: ClusterConf = field(default_factory=ClusterConf)
     tracker: TrackerConf = field(default_factory=TrackerConf)
-    resume: str | None = None  # run folder (or name under run.root) to go on with
+    resume: str | None = None  # run folder (or name under run.root) to resume

@@ -1,7 +1,7 @@
-"""Commands in messages: what a person copies from a line of ours runs in their shell, from any folder.
+"""Commands in messages, which the user can paste into a shell from any folder.
 
-In: what this program would be given. Out: text for a POSIX shell. Must not know: other rooms; standard library only.
-Put a command on a line of its own or at the very end of a line, after a colon and a space.
+In: arguments of this program. Out: text for a POSIX shell. Must not know: other packages; standard library only.
+Put a command on its own line, or at the very end of a line after a colon and a space.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def command_line(*arguments: object) -> str:
 
 
 def program(name: str) -> list[str]:
-    """How to start a console script of this environment from any folder: by its name where the person's shell finds
-    this very file, else by its path; `thinkless`, where it was never installed, as a module of this source tree."""
+    """How to start a console script of this environment from any folder: by name if the user's shell finds this very
+    file, otherwise by its path; `thinkless`, if it is not installed, as a module of this source tree."""
     script = Path(sys.executable).with_name(name)
     if script.is_file():
         found = shutil.which(name, path=_path_at_start())
@@ -42,7 +42,7 @@ def setting(key: str, value: object) -> str:
 
 
 def _path_at_start() -> str:
-    """PATH as it was when this process was started: the environment's start-up file puts its own folder first."""
+    """PATH as it was before the environment's start-up file put its own folder first."""
     try:
         environment = Path("/proc/self/environ").read_bytes()
     except OSError:

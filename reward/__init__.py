@@ -1,1 +1,1 @@
-"""Whether the tokens are right. In: trajectories. Out: judged groups. Must not know: losses, the loop."""
+"""Grading. In: trajectories. Out: groups with verdicts and rewards. Must not know: losses, the training loop."""

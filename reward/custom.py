@@ -1,11 +1,10 @@
-"""A person's own reward function: `reward.function=pkg.mod:fn`.
+"""A user's own reward function: `reward.function=pkg.mod:fn`.
 
     def fn(problem: str, response: str, answer: str | tuple[str, ...], mode: str | None) -> float
 
-In: its name and one response. Out: a finite float, or a `Failure` that says why there is none, with file and line. It
-runs in a killable process (`reward.pool`), under the same limits as any check. `response` is the text without its
-control token; `mode` is "think", "short" or None (no control token); cut-off responses come here as well. Must not
-know: processes, outcomes.
+In: its name and one response. Out: a finite float, or a `Failure` with cause, file and line. It runs in a killable
+process (`reward.pool`), with the same limits as any check. `response` is the text without its control token; `mode` is
+"think", "short" or None (no control token); cut-off responses are passed as well. Must not know: processes, outcomes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _TRACEBACK_CHARS = 4000
 
 
 def check(name: str) -> None:
-    """Import it; BadInput in one line when that fails."""
+    """Import the function; one-line BadInput if that fails."""
     load_function(name, "reward.function")
 
 
@@ -32,7 +31,7 @@ def call(name: str, problem: str, response: str, answer: Any, mode: str | None) 
     function = load_function(name, "reward.function")
     try:
         return _finite(name, function(problem, response, answer, mode))
-    except (Exception, SystemExit) as error:  # whatever a person's code raises is data here
+    except (Exception, SystemExit) as error:  # whatever user code raises is data here
         return _failure(error, name, function)
 
 
@@ -46,7 +45,7 @@ def _finite(name: str, value: Any) -> float:
 
 
 def _failure(error: BaseException, name: str, function: Callable[..., Any]) -> Failure:
-    """The innermost frame in the function's own file; its definition, where no frame is (a wrong return value)."""
+    """Located at the innermost frame in the function's own file, or at its definition (for a wrong return value)."""
     file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     code = getattr(inspect.unwrap(function), "__code__", None)

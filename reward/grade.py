@@ -1,11 +1,11 @@
-"""One response -> outcome: which answer it gives, and whether that is right. Pure, in this process.
+"""One response -> outcome and answer. Pure, in this process.
 
 In: text, mode, finish, gold. Out: `Outcome` and the extracted answer. Must not know: processes, rewards.
 Order: no mode, format error, cut off, no answer, then equivalence; an answer found in a cut-off response never counts.
 
-Format: the answer holds no think token, opening or closing. A short response is all answer; that of a thinking one is
-what follows its first closing token. Else a policy that writes `<short>` and then thinks would be paid for a short
-answer. Another control token further on chooses no mode, and inside a thinking part anything may stand.
+Format: the answer must not contain a think token, opening or closing. A short response is all answer; the answer of a
+thinking one is what follows its first closing token. Otherwise a policy that writes `<short>` and then thinks would be
+rewarded for a short answer. A later control token does not change the mode, and the thinking part is unrestricted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ THINK = ("<think>", "</think>")
 
 
 def think_token_in_ids(token_ids: np.ndarray, mode: Mode | None, control: ControlTokens) -> bool:
-    """token_ids: i32[T], of a response, control token first. mode None: False, nothing says what to expect."""
+    """Whether the answer contains a think token, by id.
+
+    token_ids: i32[T] of a response, control token first. Always False for mode None, which has no format.
+    """
     closing = token_ids == control.think_end
     think = closing | (token_ids == control.think)
     if mode is Mode.SHORT:
@@ -34,7 +37,7 @@ def think_token_in_ids(token_ids: np.ndarray, mode: Mode | None, control: Contro
 
 
 def think_token_in_text(text: str, mode: Mode | None, names: tuple[str, str] = THINK) -> bool:
-    """The same of a response's text, without its control token: spelt out in other tokens it ends a thinking part, too.
+    """The same for a response's text without its control token; spelt out in other tokens, a think token counts too.
 
     names: of the opening and the closing token.
     """
@@ -53,10 +56,10 @@ def find_answer(
     needs_mode: bool = True,
     think_token: bool = False,
 ) -> tuple[Outcome | None, str | None]:
-    """(outcome, None) where no maths is needed to decide, else (None, answer).
+    """(outcome, None) if no maths is needed to decide, otherwise (None, answer).
 
-    needs_mode False: a text without a control token is graded as it stands, and, unless strict, one with a think token
-    in its answer (think_token), too.
+    needs_mode False: a text without a control token is graded, and, unless strict, also one with a think token in its
+    answer (think_token).
     """
     if mode is None and needs_mode:
         return Outcome.NO_MODE, None
@@ -80,7 +83,7 @@ def grade(
     strict: bool,
     think_end: str = "</think>",
 ) -> tuple[Outcome, str | None]:
-    """The outcome and the answer found. May hang on hostile answers: `reward.worker` runs it under a hard limit."""
+    """The outcome and the answer found. May hang on hostile answers; `reward.worker` runs checks under a hard limit."""
     think_token = think_token_in_text(text, mode, (think_end.replace("/", "", 1), think_end))
     outcome, answer = find_answer(text, mode, finish, strict, think_end, think_token=think_token)
     if outcome is not None or answer is None:

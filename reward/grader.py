@@ -1,10 +1,10 @@
-"""Spreads responses over reward actors and puts their verdicts back in order.
+"""All reward actors: distributes responses over them and puts their verdicts back in order.
 
-In: batches that were asked for, sampled or not. Out: verdicts, judged groups. Actors are handles (see
-`rollout.base.handle`). Must not know: Ray, how grading works.
+In: requested batches, sampled or not. Out: verdicts, groups. Actors are handles (see `rollout.base.handle`). Must not
+know: Ray, how grading works.
 
-Who waits for whom: an actor is asked for verdicts when the responses are asked for, and Ray hands it a rollout worker's
-answer as soon as that is there; nothing is pickled here again. So grading goes on beside whatever the caller does, and
+Who waits for whom: verdicts are requested together with the responses, and Ray passes a rollout worker's result to the
+reward actor as soon as it exists, without pickling it here again. So grading overlaps whatever the caller does, and
 only the verdicts are waited for.
 """
 
@@ -24,15 +24,15 @@ from rollout.sampler import Part, PendingBatch
 
 @dataclass(slots=True)
 class PendingVerdicts:
-    """Verdicts asked for on a batch."""
+    """Requested verdicts of a batch."""
 
     batch: PendingBatch
-    calls: list[list[tuple[int, Any]]]  # (actor, future) of each part's verdicts, in its order
-    seconds: float = 0.0  # that grading took, of the slowest actor; known once waited for
+    calls: list[list[tuple[int, Any]]]  # (actor, future) of each part's verdicts, in the part's order
+    seconds: float = 0.0  # of grading, of the slowest actor; set by `wait`
 
     def wait(self) -> list[Verdict]:
         """Aligned with `batch.wait()`."""
-        self.batch.wait()  # first: a sampler that failed is heard as such
+        self.batch.wait()  # first, so that a sampler's failure is reported as such
         found: list[Verdict | None] = [None] * (len(self.batch.prompts) * self.batch.group_size)
         spent: dict[int, float] = {}  # by actor
         for part, calls in zip(self.batch.parts, self.calls, strict=True):
@@ -52,10 +52,10 @@ class Grader:
 
     def __init__(self, actors: list[Handle], conf: RewardConf):
         self.actors, self.conf = actors, conf
-        self._asked = 0  # calls so far: the actors take turns
+        self._asked = 0  # calls so far: actors are used in rotation
 
     def ask(self, batch: PendingBatch) -> PendingVerdicts:
-        """Ask for verdicts on a batch; siblings share an actor, and with it its cache."""
+        """Request verdicts for a batch; siblings go to one actor, and so share its cache."""
         calls = []
         for part in batch.parts:
             prompts = [batch.prompts[place // batch.group_size] for place in part.places]

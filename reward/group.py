@@ -1,5 +1,4 @@
-"""Judged siblings of one prompt, and the groups of one step. In: trajectories with verdicts and rewards. Out: frozen
-records."""
+"""The graded siblings of one prompt, and the groups of one step."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from rollout.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """The siblings of one prompt that got a verdict; those RAISED, TIMED_OUT or CRASHED have left, see `failed`.
+    """The siblings of one prompt that got a verdict; those RAISED, TIMED_OUT or CRASHED are in `failed`.
 
     Example: rewards [1, -1, 0.5] have advantages [0.833, -1.167, 0.333] and are informative.
     """
@@ -23,7 +22,7 @@ class Group:
     trajectories: tuple[Trajectory, ...]  # [G']
     verdicts: tuple[Verdict, ...]  # [G'], aligned with trajectories
     rewards: np.ndarray  # f32[G']
-    failed: tuple[Verdict, ...] = ()  # of the siblings that left, each with its `Failure`
+    failed: tuple[Verdict, ...] = ()  # of the siblings without a verdict, each with its `Failure`
 
     @property
     def unjudged(self) -> int:
@@ -32,17 +31,17 @@ class Group:
 
     @property
     def informative(self) -> bool:
-        """Whether rewards differ: equal rewards have zero advantage and carry no gradient."""
+        """Whether rewards differ: equal rewards give zero advantage and no gradient."""
         return len(self.rewards) > 1 and bool(np.any(self.rewards != self.rewards[0]))
 
 
 @dataclass(frozen=True, slots=True)
 class StepGroups:
-    """The judged groups of one training step, those of dynamic sampling's further rounds included."""
+    """The graded groups of one training step, including those of dynamic sampling's further rounds."""
 
     learnt: list[Group]  # to learn from
-    judged: list[Group]  # all, those that nobody learns from included
+    judged: list[Group]  # all, including those that are not learnt from
     rounds: int = 0  # of dynamic sampling
-    asked: int = 0  # groups asked for in the rounds
-    thrown: int = 0  # judged groups that nobody learns from
+    asked: int = 0  # groups requested in the rounds
+    thrown: int = 0  # graded groups that are not learnt from
     given_up: int = 0  # sequences aborted

@@ -1,9 +1,9 @@
 """Trajectories with verdicts -> groups.
 
 In: trajectories and their verdicts, aligned. Out: one `Group` per prompt uid, in order of first appearance, siblings in
-the order given. A sibling whose check raised, timed out or crashed leaves (`Group.failed`); a group that loses all its
-siblings stays, empty and uninformative, so that the number of groups and of trajectories asked for remain countable.
-Must not know: texts, how verdicts came about, advantages.
+the order given. A sibling whose check raised, timed out or crashed goes to `Group.failed`; a group without any other
+sibling is kept, empty and uninformative, so that requested groups and trajectories can still be counted. Must not
+know: texts, how verdicts are reached, advantages.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""A pool of killable processes that always answers.
+"""A pool of killable processes: every call gets a reply.
 
 In: calls, one at a time (`submit`, `completed`) or as a batch (`run`). Out: one `Reply` per call. Must not know: what
 is called, answers, rewards.
 
-Who waits for whom: the pool waits on all cells' sockets and on the nearest deadline; a cell's death closes its socket
-and wakes the pool. A call that overruns is ended with SIGKILL, because nothing less stops a big-integer power in C.
-Calls wait here, not in sockets: a cell has the one that it works on and, while many wait, the next few short ones, so
-that it need not wait for us between two; when the first takes long, others get those. (`pebble` was read: an idle
-worker's death breaks its whole pool, and a worker hung in C gets three more seconds.)
+Who waits for whom: the pool waits on all sandboxes' sockets and on the nearest deadline; a sandbox that dies closes its
+socket and wakes the pool. A call past its deadline is ended with SIGKILL, since nothing less stops a big-integer power
+in C. Calls are queued here, not in sockets: a sandbox has its current call and, while many are queued, the next few
+short ones, so that it need not wait for the pool between two; if the current one takes long, the others are reassigned.
+(Why not `pebble`: an idle worker's death breaks its whole pool, and a worker hung in C gets three more seconds.)
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ class Status(Enum):
 class Reply:
     status: Status
     value: Any
-    seconds: float  # that the call took in its process, or until that was killed
+    seconds: float  # of the call in its process, or until that was killed
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     ticket: int
     call: Call
-    message: bytes | None = None  # the call as it is sent, once it is about to be
-    died: bool = False  # a process has died under it
+    message: bytes | None = None  # the pickled call, once it is about to be sent
+    died: bool = False  # a process has died while running it
 
 
 Ended = tuple[int, Reply]  # ticket and reply
 
-_STARTS = 3  # deaths of starting cells in a row after which the start itself is at fault
-_AHEAD = 3  # calls that a cell may have beside the one it works on,
-_AHEAD_BYTES = 8192  # each no longer than this: writing to a socket never waits for a busy cell
+_STARTS = 3  # consecutive deaths of starting processes after which start-up itself is considered broken
+_AHEAD = 3  # calls that a sandbox may hold besides its current one,
+_AHEAD_BYTES = 8192  # each no longer than this, so that writing to a socket never blocks on a busy sandbox
 _LONGEST_S = 86_400.0  # of one wait: poll's milliseconds are an int of C
-_STALL_S = 0.1  # a first call's time after which those behind it are given to others
+_STALL_S = 0.1  # run time of a sandbox's current call after which its queued ones are reassigned
 
 
 class Pool:
-    """Runs calls in `processes` cells, each started when a call first needs it.
+    """Runs calls in `processes` sandboxes, each started when a call first needs it.
 
-    `timeout_s` is each call's own, from when a ready cell begins with it: neither the start of a process nor the wait
-    for a free one counts.
+    `timeout_s` applies to each call from when a ready sandbox begins it; starting a process and waiting for a free one
+    do not count.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pool:
         self.processes, self.timeout_s, self.memory_mib, self.warm = processes, timeout_s, memory_mib, warm
         self.start_timeout_s = start_timeout_s
         self.sandboxes: list[Sandbox] = []
-        self.under_way = 0  # calls submitted whose reply has not been handed out
+        self.under_way = 0  # submitted calls whose reply has not been returned
         self._tickets = itertools.count()
         self._waiting: deque[Task] = deque()
         self._failed_starts = 0  # in a row
@@ -89,7 +89,7 @@ class Pool:
         self._finalizer = weakref.finalize(self, _stop_all, self.sandboxes)
 
     def start(self) -> None:
-        """Start every cell now and wait until all are ready; BadInput when the warm-up fails there."""
+        """Start every sandbox now and wait until all are ready; BadInput if their warm-up fails."""
         with self._whole():
             while len(self.sandboxes) < self.processes or not all(sandbox.ready for sandbox in self.sandboxes):
                 self._fill(self.processes)
@@ -113,7 +113,7 @@ class Pool:
             return [replies[ticket] for ticket in tickets]
 
     def submit(self, call: Call) -> int:
-        """Queue a call, to begin at once when a cell is free. The ticket comes back with its reply."""
+        """Queue a call; it begins at once if a sandbox is free. The ticket identifies its reply."""
         with self._whole():
             if not self.processes:
                 raise RuntimeError("this pool is closed")
@@ -124,10 +124,10 @@ class Pool:
             return task.ticket
 
     def completed(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> list[Ended]:
-        """The replies that are there, after waiting for at least one.
+        """All replies available, after waiting for at least one.
 
-        None: `timeout_s` has passed, or one of `beside` (sockets, pipes, files) can be read, or no call is under way
-        and there is nothing beside to wait for.
+        Empty if `timeout_s` has passed, one of `beside` (sockets, pipes, files) is readable, or no call is running and
+        `beside` is empty.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._whole():
@@ -141,7 +141,7 @@ class Pool:
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
-        """One thread at a time; on any error, Ctrl-C too, all cells end: one at work would answer a call of later."""
+        """One thread at a time. Any error, even Ctrl-C, ends all sandboxes: a busy one would answer a later call."""
         with self._lock:
             try:
                 yield
@@ -150,7 +150,7 @@ class Pool:
                 raise
 
     def _turn(self, until: float | None, beside: Sequence[Any]) -> tuple[list[Ended], bool]:
-        """Wait for one thing to happen: (replies, whether time is up or something beside can be read)."""
+        """Wait for one event: (replies, whether time is up or one of `beside` is readable)."""
         self._dispatch()
         poller, nearest = select.poll(), math.inf if until is None else until
         for one in beside:
@@ -176,12 +176,12 @@ class Pool:
                 ended += self._end(sandbox, sandbox.tasks[0], Status.TIMED_OUT, now)
             elif now - sandbox.started > _STALL_S:
                 self._take_back(sandbox)
-        self._dispatch()  # no cell is idle while the caller looks at these
+        self._dispatch()  # so that no sandbox is idle while the caller handles these
         self.under_way -= len(ended)
         return ended, bool(woken) or (until is not None and now >= until)
 
     def _deadline(self, sandbox: Sandbox) -> float:
-        """When something is to be done about this cell, should it stay silent."""
+        """When to act on this sandbox if it stays silent."""
         if not sandbox.ready:
             return sandbox.started + self.start_timeout_s
         if not sandbox.tasks:
@@ -191,13 +191,13 @@ class Pool:
     def _receive(self, sandbox: Sandbox, now: float) -> list[Ended]:
         try:
             status, value, seconds = sandbox.pipe.recv()
-        except (EOFError, OSError):  # killed; while idle it costs no call its retry
+        except (EOFError, OSError):  # killed; if it was idle, no call loses its retry
             task = sandbox.tasks[0] if sandbox.tasks else None
             if task is None or task.died:
                 return self._end(sandbox, task, Status.DIED, now)
             task.died = True
             self._end(sandbox, None, Status.DIED, now)
-            self._waiting.appendleft(task)  # perhaps not its fault: once more
+            self._waiting.appendleft(task)  # may not be its fault: retry once
             return []
         task, sandbox.started = sandbox.tasks.popleft(), now
         if task is None:
@@ -205,21 +205,21 @@ class Pool:
         return [(task.ticket, Reply(Status.DONE if status == "done" else Status.RAISED, value, seconds))]
 
     def _end(self, sandbox: Sandbox, task: Task | None, status: Status, now: float) -> list[Ended]:
-        """End a cell, and with it `task`, the one it works on."""
+        """End a sandbox, and `task`, its current one."""
         self._take_back(sandbox)
         self._drop(sandbox)
         reason = f"process ended: {sandbox.process.returncode}" if status is Status.DIED else None
         return [] if task is None else [(task.ticket, Reply(status, reason, now - sandbox.started))]
 
     def _take_back(self, sandbox: Sandbox) -> None:
-        """Let others do what waits behind this cell's first call. It will do it too, and nobody will listen."""
+        """Reassign the calls queued behind this sandbox's current one; its duplicate results are ignored."""
         behind = [task for task in _behind(sandbox) if task is not None]
         if behind:
             self._waiting.extendleft(reversed(behind))
             sandbox.tasks = deque([sandbox.tasks[0], *[None] * (len(sandbox.tasks) - 1)])
 
     def _dispatch(self) -> None:
-        """Give waiting calls to cells, and start as many cells as calls can use."""
+        """Give queued calls to sandboxes, and start as many as the calls can use."""
         if not self._waiting:
             return
         for sandbox in [
@@ -242,7 +242,7 @@ class Pool:
     def _give(self, sandbox: Sandbox) -> None:
         task = self._waiting.popleft()
         sandbox.tasks.append(task)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died just now: seen on reading
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it just died, which reading will show
             sandbox.pipe.send_bytes(self._message(task))
 
     def _message(self, task: Task) -> bytes:
@@ -255,31 +255,31 @@ class Pool:
             self.sandboxes.append(Sandbox(self.memory_mib, self.timeout_s, self.warm))
 
     def _drop(self, sandbox: Sandbox) -> None:
-        sandbox.stop()  # first: an interrupt in between leaves it to `_stop_all`
+        sandbox.stop()  # before removing it: after an interrupt in between, `_stop_all` still sees it
         self.sandboxes.remove(sandbox)
 
     def _reset(self) -> None:
-        """End every cell and forget every call."""
+        """End every sandbox and forget every call."""
         _stop_all(self.sandboxes)
         self._waiting.clear()
         self.under_way = 0
 
     def _greet(self, sandbox: Sandbox) -> None:
-        """Read the ready message. A warm-up that fails would fail for ever: say so instead of restarting."""
+        """Read the ready message. A warm-up that fails would always fail: raise instead of restarting."""
         try:
             status, value, _ = sandbox.pipe.recv()
         except (EOFError, OSError):
             self._drop(sandbox)
             self._failed_starts += 1
             if self._failed_starts < _STARTS:
-                return  # perhaps somebody killed it
+                return  # may have been killed from outside
             raise BadInput(
                 f"{_STARTS} grading processes ended while starting (exit {sandbox.process.returncode}): is "
                 f"reward.memory_mib, {self.memory_mib}, too small?"
             ) from None
         if status != "done":
             self._drop(sandbox)
-            if status == "refused" and "MemoryError" not in value:  # it names what is wrong, and it is not us
+            if status == "refused" and "MemoryError" not in value:  # the message names a cause outside this process
                 raise BadInput(value)
             raise BadInput(f"a grading process (reward.memory_mib={self.memory_mib}) cannot start: {value}")
         self._failed_starts = 0

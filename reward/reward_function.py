@@ -1,8 +1,8 @@
 """Outcome, mode and length -> reward, by `RewardConf`.
 
-In: a verdict and its response's length. Out: a float: correct short 1, correct think 1 - gamma, anything else what is
-configured (-1). A response longer than its mode's cap is rewarded as if it had been cut off there, whatever it answers;
-its outcome stays what it is, so accuracy keeps its meaning. Must not know: texts, groups, advantages.
+In: a verdict and its response's length. Out: a float: correct short 1, correct think 1 - gamma, anything else as
+configured (-1). A response longer than its mode's cap is rewarded as if cut off there, whatever its answer; its outcome
+does not change, so accuracy keeps its meaning. Must not know: texts, groups, advantages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rollout.mode import Mode
 def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 0) -> float:
     """tokens: of the response, control token included.
 
-    Raises ValueError for RAISED, TIMED_OUT and CRASHED: they are no verdicts and have no reward.
+    Raises ValueError for RAISED, TIMED_OUT and CRASHED, which are not verdicts and have no reward.
     """
     if not outcome.judged:
         raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
@@ -40,5 +40,5 @@ def _too_long(conf: RewardConf, mode: Mode, tokens: int) -> bool:
 
 
 def reward_of(conf: RewardConf, verdict: Verdict, mode: Mode | None, tokens: int) -> float:
-    """The reward that a person's own function gave, else the scheme's."""
+    """The reward of the user's function if there is one, otherwise `reward`."""
     return verdict.reward if verdict.reward is not None else reward(conf, verdict.outcome, mode, tokens)

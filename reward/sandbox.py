@@ -1,12 +1,12 @@
-"""A process that may hang, crash or be killed, and what it does inside.
+"""A killable process that runs calls.
 
 In: calls, each a function's name ("pkg.mod:fn") with arguments. Out: what each returned or raised. Must not know: what
-is called, answers, rewards, other cells (`reward.pool`).
+is called, answers, rewards, other sandboxes (`reward.pool`).
 
-A cell is a fresh interpreter (not a fork: its parent may hold Ray, torch and threads; and not `multiprocessing`, which
-would import the parent's main module again) with an address-space limit, talking over one socket pair of its own: no
-lock is shared, so a cell may be killed at any moment without hurting another one. It waits for its next call and ends
-when the other end of its socket closes.
+A sandbox is a fresh interpreter (not a fork, since its parent may hold Ray, torch and threads; not `multiprocessing`,
+which would import the parent's main module again) with an address-space limit and a socket pair of its own. No lock is
+shared, so it can be killed at any moment without affecting another one. It waits for its next call and exits when
+the other end of its socket closes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rollout.base.load_function import load_function, one_line
 Call = tuple[str, tuple[Any, ...]]  # ("pkg.mod:fn", arguments)
 
 
-# ------------------------------------------------------------------ inside the cell
+# ------------------------------------------------------------------ inside the process
 
 _BOOT = """
 import json, sys
@@ -38,17 +38,17 @@ sys.path[:] = json.loads(sys.argv[1])
 from reward.sandbox import _serve
 _serve(*json.loads(sys.argv[2]))
 """
-_GRACE_S = 5.0  # beyond a call's limit, after which the kernel ends a cell whose pool is gone
+_GRACE_S = 5.0  # beyond a call's limit, after which the kernel kills a process whose pool is gone
 
 
 def _serve(fd: int, memory_mib: int, timeout_s: float, warm: list[Any] | None) -> None:
-    """The cell's whole life: limit memory, warm up, say ready, answer calls until the socket closes."""
+    """The process's main: limit memory, warm up, report ready, answer calls until the socket closes."""
     import resource
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.set_inheritable(fd, False)
     with contextlib.suppress(OSError):
-        os.dup2(2, 1)  # what a function prints is no output of the command that it works for
+        os.dup2(2, 1)  # keep what a function prints out of the command's stdout
     if memory_mib:
         resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,7 +64,7 @@ def _serve(fd: int, memory_mib: int, timeout_s: float, warm: list[Any] | None) -
                 return "raised", str(error), 0.0
         try:
             status, value = "done", functions[name](*args)
-        except BadInput as error:  # says all that there is to say
+        except BadInput as error:  # its message is complete
             status, value = "refused", str(error)
         except (Exception, SystemExit) as error:  # reported to the pool, which counts and logs it
             status, value = "raised", one_line(error)
@@ -74,25 +74,25 @@ def _serve(fd: int, memory_mib: int, timeout_s: float, warm: list[Any] | None) -
         pipe.send(call(warm[0], tuple(warm[1])) if warm else ("done", None, 0.0))
         while True:
             name, args = pipe.recv()
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # no handler: the kernel itself ends the process
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # no handler: the kernel kills the process
             signal.setitimer(signal.ITIMER_REAL, timeout_s + _GRACE_S)
             status, value, seconds = call(name, args)
             signal.setitimer(signal.ITIMER_REAL, 0)
             try:
                 pipe.send((status, value, seconds))
-            except (TypeError, ValueError, AttributeError) as error:  # the value cannot travel
+            except (TypeError, ValueError, AttributeError) as error:  # the value cannot be pickled
                 pipe.send(("raised", one_line(error), seconds))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the pool is gone
     except MemoryError:
-        os._exit(1)  # a call too large to be read: the pool sees a death
+        os._exit(1)  # a call too large to read: the pool sees the process die
 
 
 # ------------------------------------------------------------------ outside
 
 
 class Sandbox:
-    """One process. Always `stop()` it: that kills it with all its children, and reaps it."""
+    """One process. Always `stop()` it, which kills it with all its children and reaps it."""
 
     def __init__(self, memory_mib: int, timeout_s: float, warm: Call | None) -> None:
         ours, theirs = socket.socketpair()
@@ -103,14 +103,12 @@ class Sandbox:
                 [sys.executable, "-c", _BOOT, json.dumps(path), life],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # no terminal's Ctrl-C, and one group to kill
+                start_new_session=True,  # no Ctrl-C from the terminal, and one group to kill
             )
         self.pipe = Connection(ours.detach())
         self.ready = False
-        self.tasks: deque[Any] = (
-            deque()
-        )  # calls it has and has not answered, as its pool keeps them; it works on the first
-        self.started = time.monotonic()  # itself, then its first task
+        self.tasks: deque[Any] = deque()  # unanswered calls, as its pool keeps them; it works on the first
+        self.started = time.monotonic()  # when the process, later its first task, was started
 
     @property
     def alive(self) -> bool:

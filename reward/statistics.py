@@ -1,6 +1,6 @@
-"""What a judge has done: counts, speed, the answers that took longest.
+"""Statistics of a reward worker: counts, speed, slowest answers.
 
-In: verdicts as they come. Out: `Statistics`. Must not know: how verdicts come about, where the figures go.
+In: verdicts as they come. Out: `Statistics`. Must not know: how verdicts are reached, who uses the figures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from reward.verdict import Outcome, Verdict
 
 _SLOWEST = 10  # answers kept
-_CHARS = 200  # of an answer or a gold that are kept
+_CHARS = 200  # kept of an answer or a gold
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,12 +28,12 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of all verdicts of one judge since it was made."""
+    """Of all verdicts of one reward worker."""
 
-    counts: Mapping[Outcome, int]  # answers; every outcome has its entry
-    seconds: float  # wall-clock seconds in which at least one answer was being judged
-    cache_hits: int  # answers decided by the check of another one, the same
-    slowest: tuple[Slow, ...]  # at most 10, the slowest first
+    counts: Mapping[Outcome, int]  # answers; every outcome has an entry
+    seconds: float  # wall-clock seconds in which at least one answer was being graded
+    cache_hits: int  # answers decided by the check of an equal one
+    slowest: tuple[Slow, ...]  # at most 10, slowest first
 
     @property
     def answers(self) -> int:
@@ -55,13 +55,13 @@ class Statistics:
 
 
 class Tally:
-    """Adds verdicts up."""
+    """Accumulates verdicts."""
 
     def __init__(self) -> None:
         self._counts: Counter[Outcome] = Counter()
         self._seconds = 0.0
         self._cache_hits = 0
-        self._slowest: list[Slow] = []  # a heap, the fastest of them first
+        self._slowest: list[Slow] = []  # a heap, fastest first
 
     def add(self, verdict: Verdict, gold: str | tuple[str, ...]) -> None:
         self._counts[verdict.outcome] += 1

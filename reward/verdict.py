@@ -1,4 +1,4 @@
-"""What grading one response concludes. RAISED, TIMED_OUT and CRASHED are no verdicts: that sibling leaves its group."""
+"""The result of grading one response. RAISED, TIMED_OUT and CRASHED are not verdicts: the sibling leaves its group."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Outcome(Enum):
     CORRECT = "correct"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"  # no final answer found
-    CUT_OFF = "cut_off"  # hit the length limit, or thinking was never closed
-    NO_MODE = "no_mode"  # the first token is no control token
-    FORMAT_ERROR = "format_error"  # a think token stands in the answer (`reward.grade`)
-    RAISED = "raised"  # the check or the reward function raised an exception, or returned no finite number
-    TIMED_OUT = "timed_out"  # the check overran its limit
+    CUT_OFF = "cut_off"  # hit the length limit, or never closed its thinking
+    NO_MODE = "no_mode"  # the first token is not a control token
+    FORMAT_ERROR = "format_error"  # a think token in the answer (`reward.grade`)
+    RAISED = "raised"  # the check or the reward function raised, or returned no finite number
+    TIMED_OUT = "timed_out"  # the check exceeded its time limit
     CRASHED = "crashed"  # the check's process died
 
     @property
@@ -31,7 +31,7 @@ class Failure:
 
     error: str  # one line
     where: str | None = None  # file:line of the innermost frame in the reward function's own file
-    traceback: str | None = None  # with the first failure of an actor at that place
+    traceback: str | None = None  # only of a worker's first failure at that place
     about: str = ""  # the response: the prompt's uid, or the answer and its gold, cut to 200 characters each
 
 
@@ -40,10 +40,10 @@ class Verdict:
     outcome: Outcome
     extracted: str | None  # the final answer found in the response
     seconds: float  # spent on the check
-    reward: float | None = None  # given by a user's reward function instead of the scheme
+    reward: float | None = None  # of the user's reward function, if there is one
     cached: bool = False  # decided by the check of another response with the same answer and gold
-    think_token: bool = False  # a think token, opening or closing, stands in the answer
-    failure: Failure | None = None  # where the outcome is no verdict
+    think_token: bool = False  # a think token, opening or closing, is in the answer
+    failure: Failure | None = None  # if the outcome is not a verdict
 
     @property
     def correct(self) -> bool:
@@ -52,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A reward actor's answer: verdicts in the order of the responses, None where one was given up."""
+    """A reward actor's reply: verdicts in the order of the responses, None for an aborted one."""
 
     verdicts: list[Verdict | None]
-    seconds: float  # that grading took
+    seconds: float  # of grading

@@ -1,13 +1,13 @@
-"""The reward actor's body: responses -> verdicts, whatever the responses hold.
+"""The reward actor's body: responses -> verdicts, whatever the responses contain.
 
-In: what a rollout worker sampled, trajectories, responses (text, mode, finish, prompt) as a batch, or texts one at a
-time (`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of them all. Must not know: Ray, groups.
+In: a rollout worker's result, trajectories, a batch of responses (text, mode, finish, prompt), or texts one at a time
+(`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of all. Must not know: Ray, groups.
 
-Extraction, plain numbers and equal strings are settled in this process (microseconds); each different (gold, answer)
-pair beyond that is checked once in a killable process (`reward.pool`), started when the first such pair comes, with
-its own time limit. An answer whose check overran is TIMED_OUT (and remembered: siblings repeat answers), one whose
-process died twice is CRASHED, one whose check or reward function raised is RAISED; none of them is ever WRONG, and each
-says why in its `Failure`.
+Extraction, plain numbers and equal strings are decided in this process (microseconds). Each further distinct (answer,
+gold) pair is checked once in a killable process (`reward.pool`), started when the first such pair comes, with its own
+time limit. An answer whose check exceeds it is TIMED_OUT (and cached: siblings repeat answers), one whose process died
+twice is CRASHED, one whose check or reward function raised is RAISED; none of them is ever WRONG, and each carries its
+cause in `Failure`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ Key = tuple[str, Gold, bool]  # the arguments of `equivalent`: answer, gold, all
 
 _MAX_CACHE = 100_000  # pairs
 _MAX_CACHE_CHARS = 100_000_000  # in all pairs together
-_LOGGED = 3  # of the same kind of failure in a batch
-_TRIED = 4  # calls of a function that never came back, before the others of a batch are given up
-_SLOW_S = 1.0  # a check that takes longer is told, once per batch; or longer than
-_SLOW_SHARE = 0.5  # of its limit
+_LOGGED = 3  # times per batch that the same failure is logged
+_TRIED = 4  # calls of a function that never returned before the rest of a batch is given up
+_SLOW_S = 1.0  # slower checks are logged, once per batch; so are those slower than
+_SLOW_SHARE = 0.5  # of their limit
 _NO_VERDICT = {Status.RAISED: Outcome.RAISED, Status.TIMED_OUT: Outcome.TIMED_OUT, Status.DIED: Outcome.CRASHED}
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A response whose check is under way. `verdict` is there when `RewardWorker.settle` has seen its end."""
+    """A response whose check is running; `RewardWorker.settle` sets `verdict`."""
 
     seconds: float  # spent on it in this process
     verdict: Verdict | None = None
@@ -62,8 +62,8 @@ class Pending:
 class RewardWorker(Traced):
     """Grades responses. Close it, or use it in a `with` block: its processes end with it.
 
-    tokenizer_path and control are needed only by `judge`, which decodes trajectories itself. needs_mode False: a text
-    without a control token is graded as it stands, instead of being NO_MODE.
+    tokenizer_path and control are needed only by `judge`, which decodes trajectories. needs_mode False: a text without
+    a control token is graded instead of being NO_MODE.
     """
 
     def __init__(
@@ -92,18 +92,18 @@ class RewardWorker(Traced):
         self._tally = Tally()
         self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
         self._cache_chars = 0
-        self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # under way: by the pool's ticket,
-        self._tickets: dict[Key, int] = {}  # and the ticket by the pair
-        self._busy_since = 0.0  # when the first of those under way began
-        self._came_back = False  # a call of the reward function has ended, well or by an exception
-        self._places: set[str | None] = set()  # of exceptions whose traceback was given
+        self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # running ones by the pool's ticket,
+        self._tickets: dict[Key, int] = {}  # and the tickets by the pair
+        self._busy_since = 0.0  # when the first of the running checks began
+        self._came_back = False  # a call of the reward function has returned or raised
+        self._places: set[str | None] = set()  # of exceptions whose traceback has been reported
         warm: Call = (
             ("reward.custom:check", (conf.function,)) if conf.function else ("reward.maths.equivalence:warm", ())
         )
         self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
         if conf.function:
             try:
-                self.pool.start()  # a function that cannot be imported is an error now, not after the first rollout
+                self.pool.start()  # report a function that cannot be imported now, not after the first rollout
             except BaseException:
                 self.pool.close()
                 raise
@@ -120,19 +120,19 @@ class RewardWorker(Traced):
         return self.conf.processes
 
     def close(self) -> None:
-        """End every grading process, killed if need be, and reap it."""
+        """End and reap every grading process."""
         self.pool.close()
 
     @spent("grading")
     def judge_request(self, sampled: RolloutResult, prompts: Sequence[Prompt], first: int) -> Judged:
-        """Of a rollout worker's responses, `first` and those after it: one to each of `prompts`."""
+        """Grade a rollout worker's responses from number `first` on, one for each of `prompts`."""
         begin = time.monotonic()
         found = sampled.trajectories(prompts, range(len(prompts)), first)
         verdicts = iter(self.judge([one for one in found if one is not None]))
         return Judged([None if one is None else next(verdicts) for one in found], time.monotonic() - begin)
 
     def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
-        """Verdicts of trajectories, aligned with them."""
+        """Verdicts, aligned with the trajectories."""
         texts = self.texts(trajectories)
         assert self.control is not None
         return self.grade_batch(
@@ -141,9 +141,9 @@ class RewardWorker(Traced):
         )
 
     def texts(self, trajectories: Sequence[Trajectory]) -> list[str]:
-        """What was written after the control token (all of it where there is none), without its end token."""
+        """The text after the control token (all of it if there is none), without the end token."""
         if self.tokenizer is None or self.control is None:
-            raise ValueError("this judge has no tokenizer: give tokenizer_path and control, or use grade_batch")
+            raise ValueError("this reward worker has no tokenizer: give tokenizer_path and control, or use grade_batch")
         from rollout.data.tokens import decode_response
 
         return [
@@ -152,8 +152,8 @@ class RewardWorker(Traced):
         ]
 
     def grade_batch(self, responses: Sequence[Response], think_tokens: Sequence[bool] | None = None) -> list[Verdict]:
-        """Verdicts, aligned with the responses. think_tokens: whose ids have a think token in the answer; None: the
-        texts alone say that."""
+        """Verdicts, aligned with the responses. think_tokens: whether a response's ids have a think token in the
+        answer; None: judge by the texts alone."""
         known = think_tokens or [False] * len(responses)
         if self.conf.function:
             verdicts = self._by_function(responses, known)
@@ -167,14 +167,14 @@ class RewardWorker(Traced):
         return verdicts
 
     def statistics(self) -> Statistics:
-        """Of all verdicts since this judge was made."""
+        """Of all verdicts so far."""
         return self._tally.statistics()
 
     # ------------------------------------------------------------------ the project's own grading
 
     @property
     def under_way(self) -> int:
-        """Checks that have begun and not ended."""
+        """Number of running checks."""
         return len(self._checks)
 
     def begin(
@@ -186,9 +186,9 @@ class RewardWorker(Traced):
         all_answers: bool = False,
         think_token: bool = False,
     ) -> Verdict | Pending:
-        """The verdict where it takes microseconds; else the check is under way, and `settle` will see its end.
+        """The verdict if it takes microseconds; otherwise the check starts, and `settle` will set the verdict.
 
-        think_token: its ids have one in the answer (its text is looked at anyway).
+        think_token: the ids have one in the answer (the text is examined in any case).
         """
         start = time.perf_counter()
         answer, cached, failure = None, False, None
@@ -217,13 +217,13 @@ class RewardWorker(Traced):
         return verdict
 
     def settle(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> int:
-        """Wait until checks under way end, and set the verdicts of their answers; how many checks ended.
+        """Wait until running checks end, and set their verdicts. Returns how many ended.
 
-        0: `timeout_s` has passed, or one of `beside` (sockets, pipes, files) can be read, or nothing is under way.
+        0: `timeout_s` has passed, one of `beside` (sockets, pipes, files) is readable, or no check is running.
         """
         try:
             ended = self.pool.completed(timeout_s, beside)
-        except BaseException:  # the pool has forgotten them, too
+        except BaseException:  # the pool has dropped them, too
             self._checks.clear()
             self._tickets.clear()
             raise
@@ -242,7 +242,7 @@ class RewardWorker(Traced):
         return len(ended)
 
     def _check(self, key: Key, start: float) -> Pending:
-        """Have a process check this pair, unless one does already."""
+        """Have a process check this pair, unless one already does."""
         if not self._checks:
             self._busy_since = start
         ticket = self._tickets.get(key)
@@ -256,7 +256,7 @@ class RewardWorker(Traced):
     def _settled(self, pending: Pending) -> Verdict:
         while pending.verdict is None:
             if not self.settle() and pending.verdict is None:
-                raise RuntimeError("the judge was closed while a check was under way")
+                raise RuntimeError("the reward worker was closed while a check was running")
         return pending.verdict
 
     def _remember(self, key: Key, outcome: Outcome, failure: Failure | None) -> None:
@@ -294,11 +294,11 @@ class RewardWorker(Traced):
                 len(slow), len(verdicts), limit, verdicts[at].seconds, answer, gold,
             )  # fmt: skip
 
-    # ------------------------------------------------------------------ a person's own function
+    # ------------------------------------------------------------------ a user's own function
 
     def _run(self, calls: list[Call]) -> list[Reply]:
-        """Replies, in order. Where no call has ever come back, a few are tried first, and the others are given up when
-        those do not come back either: a batch of a thousand would take hours to say the same."""
+        """Replies, in order. As long as no call has ever returned, a few are tried first, and the rest is given up if
+        none of those returns: a batch of a thousand would take hours to show the same."""
         tried: list[Reply] = []
         if not self._came_back:
             tried = self.pool.run(calls[: max(_TRIED, self.conf.processes)])

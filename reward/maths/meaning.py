@@ -1,8 +1,8 @@
-"""What a tree means as an answer: names in front, chains of equal values, signs, assignments.
+"""What a tree means as an answer: leading names, chains of equal values, signs, assignments.
 
 In: trees of `grammar`. Out: trees that can be compared, with one more node: ("named", ((name, value), ...)) for
 assignments. x = 5 means 5; x = 2/4 = 1/2 means 2/4 = 1/2; A ~ 3.01 means A; 1 +- 2 means two values; "x = 1, y = 2"
-means named values; 2x = 5 stays an equation (of a question, perhaps). Must not know: text, how values are compared.
+means named values; 2x = 5 stays an equation (perhaps that of the question). Must not know: text, how values compare.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def constants(node: Node) -> set[str]:
 
 
 def is_quantity(node: Node) -> bool:
-    """a + b, mn, AB/CD: what was asked for; numbers and powers in it would make it an equation or a curve."""
+    """a + b, mn, AB/CD: a quantity to find; with numbers or powers in it, it would be an equation or a curve."""
     kind = node[0]
     if kind == "sym":
         return True
@@ -76,7 +76,7 @@ def _relation(parts: list[Any]) -> Node:
     if ops == {"∈"} and len(parts) == 3 and is_name(parts[0]):
         inner = meant(parts[2])
         if inner[0] == "sym" or (parts[0][0] == "sym" and _of_reals(inner)):
-            return ("rel", (*parts[:2], inner))  # which variable it is counts: t >= 2 is not x >= 2
+            return ("rel", (*parts[:2], inner))  # the variable counts: t >= 2 is not x >= 2
         return ("set", inner[1]) if inner[0] in ("list", "or") else inner
     if ops == {"≡"} and len(parts) == 3 and is_name(parts[0]):
         right = parts[2]
@@ -99,14 +99,14 @@ def _relation(parts: list[Any]) -> Node:
 
 
 def _of_reals(node: Node) -> bool:
-    """Whether a tree is an interval, or a union of such."""
+    """Whether a tree is an interval or a union of intervals."""
     from reward.maths.compare.reals import pieces  # needs mpmath, which `quick` does without
 
     return node[0] in ("seq", "setop") and pieces(node) is not None
 
 
 def _is_equation(parts: list[Any]) -> bool:
-    """y = 2x + 1 stays an equation (of a line, perhaps) when both sides have symbols, and tan x = 2x does."""
+    """y = 2x + 1 (perhaps a line) and tan x = 2x, with symbols on both sides, stay equations."""
     left = parts[0]
     return bool(names(parts[2])) and (left[0] in ("sym", "mul") or (left[0] == "fn" and left[1] != "abs"))
 
@@ -121,7 +121,7 @@ def _pairs(left: Node, right: Node) -> tuple[tuple[str, Node], ...] | None:
 
 
 def _roughly(exact: Node, rounded: Node) -> bool:
-    """Whether A ~ B may be said of two numbers: 70/9 ~ 7.78, and ~ 8; of names it may always."""
+    """Whether A ~ B is plausible: for numbers, as in 70/9 ~ 7.78 and ~ 8; for names always."""
     from reward.maths.compare.value import Undefined, evaluate, real
 
     if names(exact) or names(rounded):
@@ -137,14 +137,14 @@ def _roughly(exact: Node, rounded: Node) -> bool:
 
 
 def _named_ratio(left: Node, right: Node) -> Node | None:
-    """a : b = 3 : 4 as a ratio that knows its names."""
+    """a : b = 3 : 4 as a ratio with names."""
     if not left[0] == right[0] == "ratio" or len(left[1]) != len(right[1]) or not all(map(is_name, left[1])):
         return None
     return ("ratio", tuple(meant(item) for item in right[1]), tuple(map(str, left[1])))
 
 
 def _list(node: Node) -> Node:
-    """Named values where every item is an assignment to another name, else the items' meanings."""
+    """Named values if every item is an assignment to a different name, otherwise the items' meanings."""
     items = node[1]
     if not items:
         return node
@@ -171,7 +171,7 @@ def _assignment(item: Node) -> tuple[str, Node] | None:
 
 
 def _whole_numbers(node: Node) -> Node | None:
-    """{x in Z | 1 <= x <= 4} written out."""
+    """{x in Z | 1 <= x <= 4} as a list of its members."""
     name = node[1]
     if name[0] != "rel" or len(name[1]) != 3 or name[1][1] != "∈" or name[1][2] not in _WHOLE:
         return None
@@ -182,7 +182,7 @@ def _whole_numbers(node: Node) -> Node | None:
 
 
 def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
-    """Each item's meaning, with +- written out as two items, and k = 1, 2, 3 as a list of three."""
+    """Each item's meaning, with +- expanded to two items, and k = 1, 2, 3 to a list of three."""
     out: list[Node] = []
     for item in items:
         for one in both_signs(item) if some(item, "pm") else [item]:
@@ -191,7 +191,7 @@ def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def both_signs(node: Node) -> list[Node]:
-    """The tree with all upper, and with all lower signs."""
+    """The tree with all upper signs, and with all lower signs."""
 
     def pick(tree: Any, upper: bool) -> Any:
         if isinstance(tree, tuple):

@@ -1,7 +1,4 @@
-"""Looking through trees: their parts, their free symbols, and what an answer may be called.
-
-In: trees of `grammar`. Out: facts about them. Must not know: what a tree means.
-"""
+"""Queries on trees: their parts, their free symbols, and whether they can be an answer's name."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ _FUNCTIONS = set("fghpqFGHPQTSVuvyE")
 
 
 def children(node: Node) -> Iterator[Node]:
-    """The direct parts of a node that are nodes, through tuples of them (items, rows)."""
+    """The direct parts of a node that are nodes, also inside tuples (items, rows)."""
     for child in node[1:]:
         if isinstance(child, tuple) and child:
             if isinstance(child[0], str) and not (
@@ -35,7 +32,7 @@ def _deep(items: tuple[Any, ...]) -> Iterator[Node]:
 
 
 def some(node: Node, *kinds: str) -> bool:
-    """Whether a node of these kinds is in the tree."""
+    """Whether the tree contains a node of these kinds."""
     return node[0] in kinds or any(some(child, *kinds) for child in children(node))
 
 
@@ -48,7 +45,7 @@ def names(node: Node) -> set[str]:
 
 
 def is_name(node: Node) -> bool:
-    """x, f(x), y_1, f^{-1}(x), |AB|, AB, (p, q), sin x, P(A): what an answer may be called, left of an equals sign."""
+    """x, f(x), y_1, f^{-1}(x), |AB|, AB, (p, q), sin x, P(A): possible names of an answer, left of an equals sign."""
     kind = node[0]
     if kind == "sym":
         return not node[1].startswith("mathbb")
@@ -67,7 +64,7 @@ def is_name(node: Node) -> bool:
 
 
 def is_function(node: Node) -> bool:
-    """f, f', f^{-1}, f_n: what stands before an argument."""
+    """f, f', f^{-1}, f_n: names of functions."""
     if node[0] == "pow":
         return node[2] == ("neg", ("num", 1)) and is_function(node[1])
     return node[0] == "sym" and node[1][:1] in _FUNCTIONS and len(node[1].partition("_")[0].rstrip("'")) == 1

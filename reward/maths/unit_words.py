@@ -1,12 +1,12 @@
-"""Whether the words behind a number only say what is counted or measured.
+"""Whether the words after a number only say what is counted or measured.
 
-In: the words of "17 miles per hour", without the number. Out: a truth value. Must not know: numbers, trees, what a unit
-is worth (`units`).
+In: the words of "17 miles per hour", without the number. Out: a truth value. Must not know: numbers, trees, the size of
+a unit (`units`).
 
-A unit is measures ("km", "square feet", "dollars per hour"), or a short phrase whose noun is a plural ("right
-triangles", "pieces of cake"). It has no digits, brackets or commas, and no word that could change what the number
-says: no negation, doubt, alternative, comparison, verb, or number word ("is wrong", "not", "or six", "at most",
-"dozen"). A gold answer is trusted further: any words, unless one of them changes the number.
+A unit consists of measures ("km", "square feet", "dollars per hour"), or is a short phrase whose noun is a plural
+("right triangles", "pieces of cake"). It contains no digits, brackets or commas, and no word that could change what the
+number says: no negation, doubt, alternative, comparison, verb or number word ("is wrong", "not", "or six", "at most",
+"dozen"). A gold answer is trusted further: any words are accepted, unless one of them changes the number.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _KNOWN = frozenset(
 
 
 def is_unit(text: str, one: bool = False, trusted: bool = False) -> bool:
-    """Whether the words are a unit. one: the number is 1: "apple" will do. trusted: they stand in a gold answer.
+    """Whether the words are a unit. one: the number is 1, so "apple" is accepted. trusted: they are in a gold answer.
 
     Examples: " miles per hour", "cm^2", "sq. units", "different ways" are; " is wrong", "(or 6)", "dozen" are not.
     """

@@ -1,9 +1,9 @@
-"""Units behind numbers, where both sides name one.
+"""Units after numbers, for when both sides have one.
 
-In: an answer as text. Out: the text of the number and the unit's dimension and size, or nothing where no unit is known
-(a percentage or degrees stay whole: the grammar reads them). A unit that only one side writes does not count; two known
-units must agree: 5 km is 5000 m and not 5 m, 37 degrees C are not 37 degrees F, $5 are not 5 cents. Must not know:
-trees, how numbers are compared.
+In: an answer as text. Out: the text of the number, and the unit's dimension and size; None without a known unit
+(percentages and degrees stay as they are: the grammar reads them). A unit on one side only is ignored; two known units
+must agree: 5 km is 5000 m and not 5 m, 37 degrees C are not 37 degrees F, $5 are not 5 cents. Must not know: trees, how
+numbers are compared.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _POWERS = {"square": 2, "squared": 2, "cubic": 3, "cubed": 3, None: 1}
 
 
 def split(text: str) -> tuple[str, Unit] | None:
-    """("5", kilometre) of "5 \\text{ km}"; None where there is no unit, or none that is known."""
+    """("5", kilometre) of "5 \\text{ km}"; None without a known unit."""
     text = text.strip().rstrip(".")
     if match := _BRACKETED.search(text):  # 5 (km)
         text = f"{text[: match.start()]} {match[1]}" if parse(match[1]) else text

@@ -1,6 +1,6 @@
 """Answers in words: names, "even", "(C)", "4:30 p.m."
 
-In: gold and answer as text. Out: whether they are the same words, letters or time, whatever their typography and case.
+In: gold and answer as text. Out: whether they are the same words, letters or time, ignoring typography and case.
 Must not know: mathematics.
 """
 
@@ -25,14 +25,14 @@ _CHOSEN = re.compile(
     r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[.):](?!\s*[=<>])|([A-Z])$)\s*(.*)",
     re.DOTALL | re.IGNORECASE,
 )
-# behind the letter of a choice stands its text, and no second thought
+# the letter of a choice is followed by its text, not by a second thought
 _NO_CHOICE_TEXT = re.compile(
     r"\s*(?:[=<>≠/&,;+?-]|\\(?:neq?|text\s*\{\s*or)|(?:or|and|nor|not|but|is|isn't|versus|vs|maybe|perhaps|probably|possibly"
     r"|wrong|incorrect|unsure|\(?(?:i\s+)?(?:think|guess|suppose|believe))\b(?!\s+(?:enough|possible|all|at)\b))"
     r"|\s*[A-Z]\W*$|.*[(\[][A-Z][)\]]|.*(?:\b(?:or|and)|[,;/&])\s*(?:\w+\s+){0,3}[A-Z]\b(?!')[^a-z]*$",
     re.DOTALL,
 )
-_NUMBERS = re.compile(r"\\math(?:bf|bb|rm|cal)\s*\{\s*[A-Z]\s*\}|^\W*[K-Z]\W*$")  # R, and no choice
+_NUMBERS = re.compile(r"\\math(?:bf|bb|rm|cal)\s*\{\s*[A-Z]\s*\}|^\W*[K-Z]\W*$")  # R, not a choice
 _CAPITAL = re.compile(r"(?<![a-zA-Z\\])[A-Z](?![a-zA-Z{])|[a-z][A-Z](?![a-zA-Z])")
 _RUN = re.compile(r"[A-Za-z]+")
 _ENDINGS = ".,;:"
@@ -44,7 +44,7 @@ _NO_LETTERS = re.compile(r"[().,'\"\-–]")
 
 
 def squash(text: str) -> str:
-    """Without typography. Braces stay where they may carry meaning."""
+    """Without typography. Braces are kept if they may carry meaning."""
     text = text.strip()
     if text.startswith("\\(") and text.endswith("\\)"):
         text = text[2:-2]
@@ -58,7 +58,7 @@ def squash(text: str) -> str:
 
 
 def same_text(gold: str, answer: str) -> bool | None:
-    """Equal but for typography; words also but for case, spaces and punctuation. None: not, but maths may find them so.
+    """Equal up to typography; for words also up to case, spaces and punctuation. None: not equal as text.
 
     Against the letter of a choice, or a short word, only the same letters in the same order count.
     """
@@ -112,7 +112,7 @@ def _same_choice(gold: tuple[str, str] | None, answer: tuple[str, str] | None) -
 
 
 def _is_word(text: str, letters: str) -> bool:
-    """Letters whose order counts: AB, \\text{ba}, cat; a product of variables (xy, abc, mgh) is none."""
+    """Letters whose order counts: AB, \\text{ba}, cat; but not a product of variables (xy, abc, mgh)."""
     if not _RUN.fullmatch(letters) or len(letters) == 1:
         return False
     if letters.isupper() or "\\text" in text:
@@ -121,7 +121,7 @@ def _is_word(text: str, letters: str) -> bool:
 
 
 def _listed(text: str) -> list[str] | None:
-    """The members of "Alice, Bob and Carol", sorted; None where no "and" joins them."""
+    """The members of "Alice, Bob and Carol", sorted; None without an "and"."""
     plain = _plain(text).casefold().strip(". ")
     if not re.search(r"\band\b", plain):
         return None
@@ -133,7 +133,7 @@ def _plain(text: str) -> str:
 
 
 def _clock(text: str) -> tuple[bool, tuple[int, int, int]] | None:
-    """(whether a.m. or p.m. is said, (hour, minute, second) of the day)."""
+    """(whether a.m. or p.m. is given, (hour, minute, second) of the day)."""
     if match := _CLOCK.fullmatch(text):
         hour = int(match[1])
         if not 1 <= hour <= 12:

@@ -1,6 +1,6 @@
 """Whether two trees mean the same.
 
-In: trees of `meaning`. Out: a truth value. Numbers compare exactly, with a relative tolerance of 1e-6 where one side is
+In: trees of `meaning`. Out: a truth value. Numbers compare exactly, or with a relative tolerance of 1e-6 if one side is
 written as a decimal. Must not know: text.
 """
 
@@ -74,7 +74,7 @@ def equal(a: Node, b: Node) -> bool:
 
 
 def _region(node: Node) -> bool:
-    """Whether a tree is a set of numbers by what it says, not only by its form, as (1, 2) is."""
+    """Whether a tree is a set of numbers by its content, not only by its form, as (1, 2) is."""
     return node[0] in ("rel", "setop", "builder") or node == ("sym", "mathbb_R") or (
         node[0] in ("or", "list", "set") and any(item[0] == "rel" for item in node[1])
     )  # fmt: skip
@@ -84,7 +84,7 @@ _VECTORS = ("vec_i", "vec_j", "vec_k")
 
 
 def _same_vector(parts: Sequence[Node], node: Node) -> bool:
-    """(3, 4) against 3 i + 4 j, unit vectors."""
+    """(3, 4) against 3 i + 4 j, with unit vectors."""
     if len(parts) not in (2, 3) or (len(parts) == 2 and "vec_k" in names(node)):
         return False
     one, nothing = ("num", Fraction(1)), ("num", Fraction(0))
@@ -95,7 +95,7 @@ def _same_vector(parts: Sequence[Node], node: Node) -> bool:
 
 
 def _put(node: Any, values: dict[str, Node]) -> Any:
-    """The tree with nodes in the place of symbols."""
+    """The tree with symbols replaced by nodes."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] == "sym" and node[1] in values:
@@ -104,7 +104,7 @@ def _put(node: Any, values: dict[str, Node]) -> Any:
 
 
 def _as_reals(a: Node, b: Node) -> bool | None:
-    """As sets of real numbers; None where one of them is none. Two pairs stay pairs."""
+    """Compared as sets of real numbers; None if either is not one. Two pairs stay pairs."""
     if a[0] == b[0] == "rel" and a[1][1::2] == b[1][1::2] == ("=",):
         return None
     if (one := _variable(a)) and (two := _variable(b)) and one != two:
@@ -118,7 +118,7 @@ def _as_reals(a: Node, b: Node) -> bool | None:
 
 
 def _variable(node: Node) -> str | None:
-    """The variable that inequalities are about, where there is one: x of "x < 1 or x > 3", and of "|x| < 2"."""
+    """The variable of inequalities, if there is just one: x in "x < 1 or x > 3" and in "|x| < 2"."""
     relations = [node] if node[0] == "rel" else node[1] if node[0] in ("or", "list", "set") else []
     found = set().union(*(names(one) for one in relations if one[0] == "rel")) - {"mathbb_R"}
     return found.pop() if len(found) == 1 else None
@@ -131,7 +131,7 @@ def _operands(node: Node, op: str) -> tuple[Node, ...]:
 
 
 def _solutions(node: Node) -> bool:
-    """Points and the like: a list of solutions, of which a repeated one adds nothing."""
+    """Points and the like: a list of solutions, in which a repeated one adds nothing."""
     return any(item[0] in STRUCTURES for item in node[1])
 
 
@@ -144,7 +144,7 @@ def _in_rows(a: Node, b: Node) -> bool:
 
 
 def _any_order(a: Sequence[Node], b: Sequence[Node], repeats: bool) -> bool:
-    """repeats: whether how often a member stands there counts."""
+    """repeats: whether the multiplicity of a member counts."""
     if max(len(a), len(b)) > _MAX_ITEMS or (repeats and len(a) != len(b)):
         return False
     left = list(b)
@@ -177,7 +177,7 @@ def _same_ratio(a: Sequence[Node], b: Sequence[Node]) -> bool:
 
 
 def _by_name(a: Node, b: Node) -> tuple[Node, ...]:
-    """The parts of b, in the order of a's names where both name the same: b : a = 4 : 3 is a : b = 3 : 4."""
+    """The parts of b, in the order of a's names if both have the same names: b : a = 4 : 3 is a : b = 3 : 4."""
     parts: tuple[Node, ...] = b[1]
     if len(a) < 3 or len(b) < 3 or len(set(a[2])) < len(a[2]) or set(a[2]) != set(b[2]):
         return parts
@@ -190,7 +190,7 @@ def _clock(parts: Sequence[Node]) -> bool:
 
 
 def _same_named(a: Node, b: Node) -> bool:
-    """x = 1, y = 2: by name; against a tuple in the order of the names; against a list (of roots x_1, x_2) in any."""
+    """x = 1, y = 2: by name; against a tuple in the order of the names; against a list (roots x_1, x_2) in any."""
     values = tuple(value for _, value in a[1])
     if b[0] == "named":
         one, two = dict(a[1]), dict(b[1])
@@ -253,9 +253,9 @@ def _same_relation(a: Node, b: Node) -> bool:
 
 
 def _same_chain(sides: list[Node], other: Node) -> bool:
-    """2/4 = 1/2, and 70/9 = 7.78: equal sides, or exact ones with a rounded one behind; 8 = 3 means nothing.
+    """2/4 = 1/2, and 70/9 = 7.78: equal sides, or exact ones followed by a rounded one; 8 = 3 means nothing.
 
-    Of a limit or integral that is said to equal a value, the value counts.
+    If a limit or integral is stated to equal a value, the value counts.
     """
     sides = [side for side in sides if not some(side, "int", "lim", "diff", "sum", "prod")] or sides
     found = [equal(side, other) for side in sides]

@@ -1,7 +1,7 @@
-"""Families over the whole numbers: "2k + 1, k in Z", "x = 3 (mod 7)".
+"""Families over the integers: "2k + 1, k in Z", "x = 3 (mod 7)".
 
-In: two trees of `meaning`. Out: whether they are the same family, or None where one of them is none. Must not
-know: text, other kinds of answers.
+In: two trees of `meaning`. Out: whether they are the same family, or None if either is not one. Must not know: text,
+other kinds of answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reward.maths.trees import is_name, names
 
 
 def _family(node: Node) -> tuple[Any, Any] | None:
-    """(a, b) of "a k + b, k in Z", and of "b mod a"."""
+    """(a, b) of "a k + b, k in Z" and of "b mod a"."""
     if node[0] == "residue":
         step, offset = node[2], node[1]
         return None if names(step) or names(offset) else (evaluate(step, {}), evaluate(offset, {}))
@@ -37,7 +37,7 @@ def _family(node: Node) -> tuple[Any, Any] | None:
 
 
 def same_family(a: Node, b: Node) -> bool | None:
-    """2k + 1 and 2n - 1, over all whole numbers; None where one of them is no such family."""
+    """2k + 1 and 2n - 1, over all integers; None if either is not such a family."""
     if a[0] not in ("list", "residue") or b[0] not in ("list", "residue"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Arithmetic of small matrices, entries as `value` computes them.
+"""Arithmetic of small matrices with the entries that `value` computes.
 
 In: lists of rows. Out: lists of rows, or a number. Must not know: trees, text.
 """
@@ -18,7 +18,7 @@ class Shape(ArithmeticError):
 
 
 def combine(op: str, a: Any, b: Any) -> Any:
-    """a op b, where at least one of them is a matrix; op: add, mul, div, pow."""
+    """a op b, at least one of them a matrix; op: add, mul, div, pow."""
     if op == "add" and isinstance(a, list) and isinstance(b, list):
         if len(a) != len(b) or len(a[0]) != len(b[0]):
             raise Shape("sum of different shapes")

@@ -1,7 +1,7 @@
 """Whether two formulas have the same values: at several points, a test by random values (Schwartz 1980, Zippel 1979).
 
 In: trees without lists or relations. Out: a truth value, or the constant ratio of two formulas. Must not know: text,
-what else trees may mean.
+other kinds of trees.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from reward.maths.compare.value import TooLarge, Undefined, evaluate, ratio, rea
 from reward.maths.meaning import children, constants, names, some
 from reward.maths.parse.grammar import Node
 
-_INTEGERS = set("nkmNjlr")  # names that usually stand for whole numbers
+_INTEGERS = set("nkmNjlr")  # names that usually stand for integers
 
 
 def _points(symbols: Sequence[str], whole: bool) -> Iterator[dict[str, Fraction]]:
-    """Seven points: three small positive ones, a negative one, two of mixed sign, one large; the same for the same
-    names in any formula. whole: with integers for the names that usually stand for them."""
+    """Seven points: three small positive ones, a negative one, two of mixed sign, one large; the same in every formula
+    with the same names. whole: with integers for the names that usually stand for them."""
     for trial in range(7):
         point = {}
         for name in symbols:
@@ -39,7 +39,7 @@ def decimal(*nodes: Node) -> bool:
 
 
 def constant_ratio(a: Node, b: Node) -> Any:
-    """a / b where it is the same at every point, else None."""
+    """a / b if it is the same at every point, otherwise None."""
     first = None
     for point in _points(sorted(names(a) | names(b)), whole=False):
         try:
@@ -67,7 +67,7 @@ def same_value(a: Node, b: Node) -> bool:
 
 
 def _whole_matters(*nodes: Node) -> bool:
-    """Factorials, sums, (-1)^n, cos n pi: formulas of integers."""
+    """Factorials, sums, (-1)^n, cos n pi: formulas in integers."""
     return any(
         some(node, "sum", "prod", "factorial")
         or any(part in ("factorial", "binom", "mod") for part in _functions(node))
@@ -126,5 +126,5 @@ def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
         if not symbols:
             break
     if compared and not exact and same_residues(a, b) is False:
-        return False  # alike in their first 40 digits only
+        return False  # equal in their first 40 digits only
     return compared > 0 or unreal > 0

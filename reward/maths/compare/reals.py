@@ -1,8 +1,8 @@
 """Subsets of the real line: intervals, points, unions, differences, inequalities -> one normal form.
 
-In: trees of `grammar`. Out: sorted disjoint pieces, or None where a tree is no such set, or its bounds have
-symbols. Only solved inequalities are sets: the name alone, or its absolute value, on one side; "2x + 1 < 5" restates a
-question. Must not know: text, what else trees may mean.
+In: trees of `grammar`. Out: sorted disjoint pieces, or None if a tree is not such a set or its bounds have symbols.
+Only solved inequalities are sets: the name alone, or its absolute value, on one side; "2x + 1 < 5" restates a
+question. Must not know: text, other kinds of trees.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_PIECES = 200
 
 
 class Piece(NamedTuple):
-    """low <= x <= high, each end in or out; a point has both ends equal and in. Infinite ends are out."""
+    """low <= x <= high, each end closed or open; a point has equal, closed ends. Infinite ends are open."""
 
     low: Any
     low_in: bool
@@ -38,14 +38,14 @@ LINE = [Piece(-mp.inf, False, mp.inf, False)]
 def pieces(node: Node, solve: bool = False) -> Pieces | None:
     """The normal form of a set of reals. Example: "x < 1 or x > 3" is (-oo, 1), (3, oo).
 
-    solve: also 2x + 1 < 5, and |x - 1| < 2.
+    solve: accept 2x + 1 < 5 and |x - 1| < 2 as well.
     """
     found = _set(node, solve)
     return None if found is None else _tidied(found)
 
 
 def whole_numbers(node: Node, least: int | None) -> list[int] | None:
-    """The whole numbers in a bounded set of reals, none under `least`; None when it is not bounded, or large."""
+    """The integers in a bounded set of reals, from `least` up; None if it is unbounded or large."""
     found = pieces(node)
     if found is None:
         return None
@@ -103,9 +103,9 @@ def _set(node: Node, solve: bool) -> Pieces | None:
 
 
 def _several(kind: str, items: tuple[Node, ...], solve: bool) -> Pieces | None:
-    """Inequalities joined by "or" are a union, by "and" an intersection, by a comma too, or a union if that is empty.
+    """Inequalities joined by "or" are a union, by "and" or a comma an intersection (comma: a union if that is empty).
 
-    A number among them was "x = 0".
+    A number among them stands for "x = 0".
     """
     if not any(item[0] == "rel" for item in items):
         return None
@@ -187,7 +187,7 @@ def _inequality(parts: list[Any], solve: bool) -> Pieces | None:
 
 
 def _linear(node: Node) -> tuple[Fraction, Fraction] | None:
-    """(a, b) where the tree is a x + b in its only symbol, a not 0, with exact numbers."""
+    """(a, b) if the tree is a x + b in its only symbol, with exact numbers and a not 0."""
     found = _names(node)
     if len(found) != 1:
         return None
@@ -202,7 +202,7 @@ def _linear(node: Node) -> tuple[Fraction, Fraction] | None:
 
 
 def _moved(piece: Piece, slope: Fraction, offset: Fraction) -> Piece:
-    """Where slope x + offset is in the piece."""
+    """The x for which slope x + offset is in the piece."""
 
     def back(end: Any) -> Any:
         return (end - offset) / slope if isinstance(end, Fraction) else (end - _mp(offset)) / _mp(slope)
@@ -217,7 +217,7 @@ def _moved(piece: Piece, slope: Fraction, offset: Fraction) -> Piece:
 
 
 def _before(a: Any, b: Any) -> bool:
-    """a < b, beyond rounding."""
+    """a < b by more than rounding."""
     return bool(_mp(a) < _mp(b)) and not same(a, b, False)
 
 
@@ -230,7 +230,7 @@ def _finite(a: Any) -> bool:
 
 
 def _tidied(found: Pieces) -> Pieces:
-    """Sorted, empty pieces left out, touching ones joined."""
+    """Sorted, without empty pieces, touching ones joined."""
     if len(found) > _MAX_PIECES:
         raise Undefined("too many pieces")
     whole = [p for p in found if _before(p.low, p.high) or (same(p.low, p.high, False) and p.low_in and p.high_in)]

@@ -1,9 +1,9 @@
 """Whether two exact values too large to be written out are the same: 2^{20001} + 1 is not 2^{20001}.
 
-In: trees of rational operations on numbers (and symbols), with whole exponents as high as one likes. Out: a truth
-value, or None where a tree has more than that in it (roots, pi). Compared are residues modulo two primes of 61 bits,
-towers of exponents by Euler's theorem: equal values have equal residues, and different ones almost never have.
-Must not know: text, floating-point values.
+In: trees of rational operations on numbers (and symbols), with integer exponents of any size. Out: a truth value, or
+None if a tree contains anything else (roots, pi). Compares residues modulo two 61-bit primes, reducing towers of
+exponents by Euler's theorem: equal values have equal residues, and different ones almost never do. Must not know:
+text, floating-point values.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from reward.maths.compare.value import MAX_TERMS, Undefined, evaluate, real
 from reward.maths.meaning import some
 from reward.maths.parse.grammar import Node
 
-# p - 1 has no prime factor above 61, and so no number in the chain of Euler's phi below it has one
+# p - 1 has no prime factor above 61, and so neither has any number in its chain of Euler's phi
 _PRIMES = (4158162654121742501, 2725628042856301111)
 _SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
 _MAX_FACTORS = 50_000  # of a factorial or binomial coefficient
 
 
 class _Unknown(Exception):
-    """Not a rational operation, or none modulo this number."""
+    """Not a rational operation, or undefined modulo this number."""
 
 
 def same_residues(a: Node, b: Node) -> bool | None:
@@ -34,7 +34,7 @@ def same_residues(a: Node, b: Node) -> bool | None:
 
 
 def _residue(node: Node, modulus: int, bound: Mapping[str, Fraction]) -> int:
-    """bound: the values of names that a sum or product runs over."""
+    """bound: values of the names that a sum or product runs over."""
     kind = node[0]
     if kind in ("num", "dec"):
         return _fraction(node[1], modulus)
@@ -65,7 +65,7 @@ def _residue(node: Node, modulus: int, bound: Mapping[str, Fraction]) -> int:
 
 def _power(node: Node, modulus: int, bound: Mapping[str, Fraction]) -> int:
     base, exponent = _residue(node[1], modulus, bound), _whole(node[2], bound)
-    if exponent is None:  # beyond what is computed: a^n is a^(n mod phi + phi) for every large n
+    if exponent is None:  # too large to compute: a^n is a^(n mod phi + phi) for every large n
         if not _natural(node[2]):
             raise _Unknown
         phi = _phi(modulus)
@@ -107,7 +107,7 @@ def _terms(node: Node, modulus: int, bound: Mapping[str, Fraction]) -> int:
 
 
 def _whole(node: Node, bound: Mapping[str, Fraction]) -> int | None:
-    """The value of a whole number that is small enough to be computed; None where it is too large."""
+    """The value of an integer that is small enough to compute; None if it is too large."""
     try:
         value = evaluate(node, bound)
     except Undefined:

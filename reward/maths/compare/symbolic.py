@@ -1,7 +1,7 @@
-"""Integrals, limits, derivatives and endless sums, worked out by sympy.
+"""Integrals, limits, derivatives and infinite sums, evaluated by sympy.
 
-In: trees of `grammar`, built into sympy objects node by node: no text is ever given to a library's parser. Out:
-trees without calculus, or None where sympy finds no closed form. Guarded against large numbers, but sympy may still be
+In: trees of `grammar`, converted to sympy objects node by node: no text is ever given to a library's parser. Out:
+trees without calculus, or None if sympy finds no closed form. Guarded against large numbers, but sympy may still be
 slow: run it where it can be killed. Must not know: text, what is compared.
 """
 
@@ -15,12 +15,12 @@ from reward.maths.parse.grammar import Node
 from reward.maths.parse.lexer import Unreadable
 
 CALCULUS = ("int", "lim", "diff", "sum", "prod")
-_MAX_DIGITS = 6  # of any number: no tower or factorial of a large one is ever built
+_MAX_DIGITS = 6  # of any number, so that no tower or factorial of a large one is ever built
 _MAX_NODES = 60
 
 
 def worked_out(tree: Node) -> Node | None:
-    """The tree with its calculus worked out, wherever in it that stands."""
+    """The tree with all its calculus evaluated; None if any of it has no closed form."""
     if not some(tree, *CALCULUS):
         return tree
     if tree[0] in CALCULUS:
@@ -47,14 +47,14 @@ def _closed_form(tree: Node) -> Node | None:
     from reward.maths.parse.spelling import tidy
 
     if not _small(tree) or (tree[0] in ("sum", "prod") and not names(tree) and tree[3] != ("const", "oo")):
-        return None  # a finite sum of numbers is `value`'s, or too long
+        return None  # `value` handles finite sums of numbers, or they are too long
     try:
         done = _built(tree, sympy).doit()
         if done.has(sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product, sympy.Derivative, sympy.AccumBounds):
             return None
         return parse(tidy(str(sympy.latex(done, ln_notation=True))))
     except (Unreadable, NotImplementedError, ValueError, TypeError, AttributeError, ArithmeticError, KeyError):
-        return None  # sympy has no answer, or one that this grammar has no word for
+        return None  # sympy has no answer, or one that this grammar cannot express
 
 
 def _small(tree: Node) -> bool:
@@ -74,7 +74,7 @@ def _small(tree: Node) -> bool:
 
 
 def _built(node: Node, sympy: Any) -> Any:
-    """The sympy object of a tree; KeyError for what it has no place for."""
+    """The sympy object of a tree; KeyError for unsupported nodes."""
     kind = node[0]
     if kind in ("num", "dec"):
         value: Fraction = node[1]

@@ -1,11 +1,11 @@
-"""When two numbers are the same although one of them is written as a decimal.
+"""Whether two numbers are the same, one of them written as a decimal.
 
 In: exact values. Out: a truth value. Must not know: text, trees; imports nothing heavy.
 
-A whole number on either side wants exactness: 1048576.0 is 1048576, and neither 1048577.0 nor 1048576.9 is. Else the
-values agree within 1e-6 of the smaller, never absolutely (1.41421356 is sqrt 2; 2.23 is not 2.232). Two finite decimals
-must besides agree to less than one unit in the last place of the shorter, so that no digit that both write may differ:
-12345.67 is not 12345.68. (Rounding of a computer, 1e-12, is none.)
+If either side is an integer, the values must be equal: 1048576.0 is 1048576, but neither 1048577.0 nor 1048576.9 is.
+Otherwise they must agree within 1e-6 relative to the smaller, never absolutely (1.41421356 is sqrt 2; 2.23 is not
+2.232). Two finite decimals must also differ by less than one unit in the last place of the shorter, so that no digit
+that both write may differ: 12345.67 is not 12345.68 (floating-point noise, 1e-12, is ignored).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 
 TOLERANCE = Fraction(1, 10**6)
 _NOISE = Fraction(1, 10**12)
-_NOISY_PLACES = 20  # a computer's number has no more
+_NOISY_PLACES = 20  # a floating-point number has no more
 _MAX_PLACES = 5_000
 
 
@@ -35,7 +35,7 @@ def close(a: Fraction, b: Fraction) -> bool:
 
 
 def _places(x: Fraction) -> int | None:
-    """Digits behind the point of a finite decimal; None where it has no end."""
+    """Digits after the point of a finite decimal; None if it does not end."""
     below, places = x.denominator, [0, 0]
     for at, prime in enumerate((2, 5)):
         while below % prime == 0 and places[at] <= _MAX_PLACES:

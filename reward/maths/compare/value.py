@@ -1,10 +1,10 @@
-"""Trees -> numbers: exact fractions while they stay small, 60-digit floats (mpmath) else.
+"""Trees -> numbers: exact fractions while they are small, otherwise 60-digit floats (mpmath).
 
 In: a tree of `grammar` without relations or lists, and values for its symbols. Out: Fraction, mpf or mpc, a
-matrix as a list of rows of these, or `Undefined`. What has no value without calculus (an integral, a limit, a sum
-without end) gets a stand-in that depends on all its parts, so that equal ones are equal anywhere. Every step is bounded
-before it is computed (exponents, factorials, digits), so that no tree within the grammar's bounds takes long; what is
-beyond the bounds is `TooLarge`. Must not know: text, golds, rewards.
+matrix as a list of rows of these, or `Undefined`. What has no value without calculus (an integral, a limit, an
+infinite sum) gets a placeholder value that depends on all its parts, so that identical ones are equal. Every step is
+bounded before it is computed (exponents, factorials, digits), so that no tree within the grammar's bounds takes long;
+what exceeds the bounds is `TooLarge`. Must not know: text, golds, rewards.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from reward.maths.compare.tolerance import close
 from reward.maths.parse.grammar import Node
 
 DIGITS = 60
-MAX_BITS = 20_000  # of an exact numerator or denominator; beyond: floats
+MAX_BITS = 20_000  # of an exact numerator or denominator; beyond that, floats
 MAX_MAGNITUDE = 10_000_000  # of a float's binary exponent
 MAX_FACTORIAL = 1_000_000
 MAX_ANGLE_BITS = 200  # of a trigonometric function's argument
-MAX_TERMS = 2_000  # of a sum or product, over all of a tree's that are nested
+MAX_TERMS = 2_000  # of a sum or product, nested ones multiplied
 
 Number = Any  # Fraction | mpf | mpc
 
 
 class Undefined(ArithmeticError):
-    """The tree has no value there: division by zero, no number, out of a function's domain."""
+    """The tree has no value there: division by zero, not a number, outside a function's domain."""
 
 
 class TooLarge(Undefined):
-    """Computing it is beyond the bounds."""
+    """Computing it would exceed the bounds."""
 
 
 def evaluate(node: Node, symbols: Mapping[str, Number]) -> Number:
-    """The value; a rest of rounding beside 0 is 0 (found by computing again with twice the digits)."""
+    """The value; a rounding error around 0 becomes 0 (detected by computing again with twice the digits)."""
     try:
         value = _evaluate(node, symbols, MAX_TERMS)
         if isinstance(value, Fraction | list) or value == 0 or not mp.isfinite(value) or abs(value) > 1e-30:
@@ -107,7 +107,7 @@ def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 
 def _alike(*values: Number) -> list[Number]:
-    """Matrices and numbers with entries of one type: all fractions, or all floats (an exponent stays whole)."""
+    """Matrices and numbers with entries of one type: all fractions, or all floats (an exponent stays an integer)."""
     entries = [x for value in values for x in (_entries(value) if isinstance(value, list) else [value])]
     if any(isinstance(x, list) for x in entries):
         raise Undefined("a matrix of matrices")
@@ -126,13 +126,13 @@ _TRANSPOSE = (("sym", "T"), ("sym", "\\top"), ("sym", "\\intercal"))
 
 
 def _terms(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
-    """A sum or product of a bounded number of terms; without end it has a stand-in."""
+    """A sum or product of a bounded number of terms; an infinite one has a placeholder value."""
     kind, name, low, high, body = node
     first, last = _evaluate(low, symbols, terms), _evaluate(high, symbols, terms)
     if last == mp.inf:
         return _stand_in(node, symbols, terms)
     if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
-        raise Undefined("bounds that are not whole")
+        raise Undefined("bounds that are not integers")
     count = int(last - first) + 1
     if count > terms:
         raise TooLarge("terms")
@@ -148,7 +148,7 @@ def _terms(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 
 def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
-    """A number in 1..2 for what is not computed, from its parts' values; the bound name counts as itself."""
+    """A number in 1..2 for what is not computed, derived from its parts' values; the bound name stands for itself."""
     name, *parts = node[1:]
     marks = [node[0]]
     for point in (Fraction(317, 991), Fraction(5, 2), Fraction(7)):
@@ -165,7 +165,7 @@ def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 
 def same(a: Number, b: Number, decimal: bool) -> bool:
-    """decimal: with the tolerance of `tolerance`, as one side was written as a decimal; else exactly (to 40 digits)."""
+    """decimal: one side was written as a decimal, so `tolerance` applies; otherwise exact (to 40 digits)."""
     if isinstance(a, list) or isinstance(b, list):
         return (
             isinstance(a, list)
@@ -186,7 +186,7 @@ def same(a: Number, b: Number, decimal: bool) -> bool:
 
 
 def difference(a: Number, b: Number) -> Number:
-    """a - b; exactly 0 where only rounding is left."""
+    """a - b; exactly 0 if only rounding error is left."""
     return evaluate(("add", ("sym", "a"), ("neg", ("sym", "b"))), {"a": a, "b": b})
 
 

@@ -1,15 +1,15 @@
-"""The final answer of a text without a box, as people and base models write: "#### 18", "The answer is 18, since ...".
+"""The final answer of a text without a box, as people and base models write it: "#### 18", "The answer is 18, since".
 
 In: a response's text, without its thinking. Out: the answer as text, or None. Must not know: golds, equivalence, boxes.
 
-Rules, in this order (docs/verifier.md has them with examples):
-- `boxed{..}` without its backslash, `<answer>..</answer>`; then the first `####` line that is no heading.
-- "the answer is", "Answer:": the value that follows, with all of a list or of alternatives, without a clause behind it;
+Rules, in this order (docs/verifier.md has examples):
+- `boxed{..}` without its backslash, `<answer>..</answer>`; then the first `####` line that is not a heading.
+- "the answer is", "Answer:": the value that follows, including a list or alternatives, excluding a clause after it;
   "The answer is not 5" gives none.
-- Else the last sentence that holds an option that is picked, a formula or a number: the option, its last formula in
-  dollar signs, the LaTeX that it ends in, what stands behind its last equals sign, its last number. Numbers joined by
-  "or", "and" or commas to the sentence's end are a list; digits inside a word (H2O) are no number.
-- An exclamation mark behind a number ends the sentence; it is a factorial only in a formula, or before other words.
+- Otherwise the last sentence that picks an option or contains a formula or a number: the option, its last formula in
+  dollar signs, the LaTeX that it ends in, what follows its last equals sign, its last number. Numbers joined by "or",
+  "and" or commas up to the end of the sentence are a list; digits inside a word (H2O) are not a number.
+- An exclamation mark after a number ends the sentence; it is a factorial only in a formula, or before other words.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _FILLER = re.compile(
     r"\A(?:(?:therefore|thus|then|hence|simply|just|clearly|indeed|equal\s+to|given\s+by)\b[\s,:]*)+(?![\s$]|\\[(\[])",
     re.IGNORECASE,
 )
-# a dollar sign that opens a formula has no space behind it, one that closes has none before it and no digit behind it
-# (or both have a space inside); so "$30.00 - $12.00 = $18.00" holds no formula
+# an opening dollar sign has no space after it, a closing one has none before it and no digit after it
+# (or both have a space inside); so "$30.00 - $12.00 = $18.00" contains no formula
 _FORMULA = re.compile(
     r"\$\$([^$]+?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)"
     r"|(?<!\\)\$(?=\S)([^$\n]+?)(?<=\S)(?<!\\)\$(?!\d)|(?<!\\)\$[ ]([^$\n]{1,2000}?)[ ]\$",
     re.DOTALL,
 )
-# digits behind these belong to something else: H2, x^2, x_1, x^{2}, 3.14, B-12
+# digits after these belong to something else: H2, x^2, x_1, x^{2}, 3.14, B-12
 _OF_ITS_OWN = r"(?<![A-Za-z\d^])(?<![A-Za-z\d}]_)(?<!\^\{)(?<!\d\.)(?<![A-Za-z]-)"
 _GROUPED = "[1-9]\\d{0,2}(?:[ \u00a0\u2009\u202f]\\d{3})+(?![\\d/-]|\\s?\\d)"  # 12 345
 _NUMBER = re.compile(
@@ -64,7 +64,7 @@ _COUNTED_OFF = re.compile(r"\b(?:week|day|step|part|case|question|problem|year|m
 _ORDINAL = ("st", "nd", "rd", "th")
 _MONEY = re.compile(r"[$€£¥₹]\s?(?:\d[\d,]*(?:\.\d+)?)|(?:\d[\d,.]*\d|\d)\s?[$€£¥₹]")
 _OR = re.compile(r"\s*,?\s*\bor\s+(?:[a-z]\s*=\s*)?[$*]*")
-# what joins two values of a list, with what is counted behind the first: "3, 4", "x = 3 or x = -3", "5 km or 6 km"
+# what joins two values of a list, with the unit of the first: "3, 4", "x = 3 or x = -3", "5 km or 6 km"
 _JOINT = re.compile(
     r"[\s$*]*(?P<unit>[a-zA-Z][a-zA-Z ]{0,30}?)??[\s$*]*(?:(?P<comma>[,;])\s*)?"
     rf"(?P<word>\b(?:and|or)\b{MAYBE})?[\s$*€£]*(?P<name>[a-zA-Z]\s*=\s*)?[$*(]*"
@@ -102,7 +102,7 @@ _ANSWERED = re.compile(
 
 
 def first_exercise(text: str) -> str:
-    """The text up to the next question, where a base model runs on with one of its own after its answer."""
+    """The text up to the next question, if a base model continues with one of its own after its answer."""
     answered = _ANSWERED.search(text) if ":" in text and _QUESTION.search(text) else None
     question = _QUESTION.search(text, answered.end()) if answered else None
     return text[: question.start()] if question else text
@@ -133,7 +133,7 @@ def unboxed(text: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """What stands in braces that have just been opened."""
+    """The contents of braces that have just been opened."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "{") - (text[at] == "}")
@@ -146,7 +146,7 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def _numbers(sentence: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, text) of the numbers of a sentence; digits in words and "3D" are none, "2x" is a value."""
+    """(start, end, text) of the numbers of a sentence; digits in words and "3D" do not count, "2x" does."""
     for match in _NUMBER.finditer(sentence):
         text, end = match[0], match.end()
         if ":" in text and _COUNTED_OFF.search(sentence, max(0, match.start() - 12), match.start()):
@@ -163,9 +163,9 @@ def _numbers(sentence: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _series(sentence: str, numbers: list[tuple[int, int, str]], said: bool) -> str | None:
-    """The list that a sentence's numbers are, up to its end: "5 or 6", "1, 2 and 3"; None: no list.
+    """The list that a sentence's numbers form, up to its end: "5 or 6", "1, 2 and 3"; None if they form none.
 
-    said: the numbers are what the answer is said to be; two with a comma between are then a list, too.
+    said: the numbers follow "the answer is"; then two with a comma between them are a list, too.
     """
     if len(numbers) < 2:
         return None
@@ -216,7 +216,7 @@ def _one_name(sentence: str) -> bool:
 
 
 def _first_value(said: str) -> str:
-    """The value that a statement begins with: a formula, a list, or words up to the sentence's end."""
+    """The value that a statement begins with: a formula, a list, or words up to the end of the sentence."""
     match = _FORMULA.match(said)
     if match:
         value = next(part for part in match.groups() if part)
@@ -251,7 +251,7 @@ def _first_value(said: str) -> str:
 
 
 def _behind_a_value(rest: str) -> bool:
-    """Whether a number is whole where this follows: the end, a word, or a clause, and no operator."""
+    """Whether a number followed by this is complete: the end, a word or a clause follows, not an operator."""
     if re.match(r"\s*\(?\s*(?:or|/)\s*\d|\s*\(\s*(?:or|and|maybe)\b", rest):
         return False
     return (
@@ -264,7 +264,7 @@ def _behind_a_value(rest: str) -> bool:
 
 
 def _last_value(sentence: str) -> str | None:
-    """The option that a sentence picks, else its last formula, else its last number ("5 or 6" is both of them)."""
+    """The option that a sentence picks, or its last formula, or its last number (both, for "5 or 6")."""
     if option := picked(sentence):
         return option
     formulas = [next(part for part in match.groups() if part) for match in _FORMULA.finditer(sentence)]
@@ -288,7 +288,7 @@ def _last_value(sentence: str) -> str | None:
 
 
 def _bare_formula(sentence: str) -> str | None:
-    """The LaTeX that a sentence without dollar signs ends in: "Thus we get 2\\sqrt{3}."; all of it, without words."""
+    """The LaTeX that a sentence without dollar signs ends in: "Thus we get 2\\sqrt{3}."; all of it if no words."""
     if _DELIMITER.search(sentence) or sentence.count("\\begin") != sentence.count("\\end"):
         return None
     words = last(_PROSE_WORD, _COMMANDS.sub(lambda m: "\\" * len(m[0]), sentence))
@@ -303,7 +303,7 @@ def _bare_formula(sentence: str) -> str | None:
 
 
 def _result(sentence: str) -> str | None:
-    """What stands behind the last equals sign: 300 in "10*30 = 300 minutes to run 30 miles", 2x + 1 in "y = 2x + 1"."""
+    """What follows the last equals sign: 300 in "10*30 = 300 minutes to run 30 miles", 2x + 1 in "y = 2x + 1"."""
     equals = last(_EQUALS, sentence)
     if equals is None:
         return None

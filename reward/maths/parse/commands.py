@@ -1,6 +1,6 @@
 """Names, functions and commands of the grammar: \\frac, \\sqrt, \\sin, \\sum, \\int, \\lim, matrices.
 
-In: a cursor at such a token. Out: its node (see `grammar`). Must not know: lists, relations, how these bind.
+In: a cursor at such a token. Out: its node (see `grammar`). Must not know: lists, relations, their binding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TWO: Node = ("num", Fraction(2))
 
 
 def angle(node: Node) -> bool:
-    """pi, 2 pi: what a division behind it still belongs to, as in cos pi/3."""
+    """pi, 2 pi: a division after it belongs to the argument, as in cos pi/3."""
     return node == ("const", "pi") or (node[0] == "mul" and node[1][0] == "num" and node[2] == ("const", "pi"))
 
 
@@ -62,7 +62,7 @@ class Commands(Cursor):
     def starts_factor(self) -> bool: ...
 
     def whole(self, tokens: Sequence[Token]) -> Node:
-        """The tree of a part of the tokens, to its end."""
+        """The tree of a part of the tokens, all of which must be read."""
         parser = type(self)(tokens)
         parser.bound, parser.depth = self.bound, self.depth
         node = parser.relation()
@@ -79,17 +79,17 @@ class Commands(Cursor):
             name += "_" + self.subscript()
         call = self.tokens[self.at : self.at + 3]
         bracketed = [kind for kind, _ in call] == ["op", "num", "op"] and call[0][1] + call[2][1] == "()"
-        if bracketed and (call[1][1] == "0" or name[0] in _CALLED):  # f(2) is a name, and 0 is no factor
+        if bracketed and (call[1][1] == "0" or name[0] in _CALLED):  # f(2) is a name, and 0 is not a factor
             self.at += 3
             name += f"({call[1][1]})"
         return ("sym", name)
 
     def subscript(self) -> str:
-        """A name's index, not read as mathematics."""
+        """A name's index, which is not read as mathematics."""
         if not self.ahead("{"):
             if self.peek()[0] != "num":
                 return self.take()[1]
-            digits = self.peek()[1]  # a_12 is meant as a_{12} in plain text
+            digits = self.peek()[1]  # a_12 means a_{12} in plain text
             self.take()
             return digits
         out = ""
@@ -252,7 +252,7 @@ class Commands(Cursor):
         return node
 
     def integrand(self) -> tuple[Node, str]:
-        """(body, variable): up to the d of the variable, wherever the sum of products has it."""
+        """(body, variable): up to the d of the variable, wherever it is in the sum of products."""
         start = self.at
         depth = 0
         for at in range(start, len(self.tokens)):
@@ -264,7 +264,7 @@ class Commands(Cursor):
                 index = following[0][1]
                 after = next(i for i in range(at + 1, len(self.tokens)) if self.tokens[i] == following[0]) + 1
                 inner = self.tokens[start:at]
-                if depth:  # \frac{dx}{x}: the d stands in a numerator
+                if depth:  # \frac{dx}{x}: the d is in a numerator
                     inner = self.tokens[start:at] + [("num", "1")] + self.tokens[after:]
                     tail: list[Token] = []
                 else:
@@ -294,7 +294,7 @@ class Commands(Cursor):
         return ("set", inner[1] if inner[0] in ("list", "or") else (inner,))
 
     def divider(self) -> int | None:
-        """Where the only bar or colon between these braces stands; None: a plain set."""
+        """The position of the only bar or colon between these braces; None for a plain set."""
         depth = 0
         found = []
         for at in range(self.at, len(self.tokens)):
@@ -320,7 +320,7 @@ class Commands(Cursor):
             row = [self.items() if kind == "cases" else self.relation()]
             while self.accept("&"):
                 if self.peek()[0] in ("end", "") or self.ahead("\\\\"):
-                    break  # & \text{otherwise}, whose word is gone
+                    break  # & \text{otherwise}, whose word was removed
                 row.append(self.items() if kind == "cases" else self.relation())
             rows.append(tuple(row))
             if not self.accept("\\\\"):

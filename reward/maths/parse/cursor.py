@@ -1,7 +1,4 @@
-"""A cursor over tokens: what every method of the grammar reads with.
-
-In: tokens of `lexer`. Out: the next one, taken or only looked at. Must not know: grammar.
-"""
+"""A cursor over tokens, with which every method of the grammar reads."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ END = ("", "")
 
 
 def number(text: str) -> Node:
-    """Digits as a node: ("dec", value) where they have a point or an exponent, else ("num", value)."""
+    """Digits as a node: ("dec", value) with a point or an exponent, otherwise ("num", value)."""
     exponent = text.replace("E", "e").partition("e")[2]
     if exponent and abs(int(exponent)) > MAX_DIGITS:
         raise Unreadable("exponent out of bounds")
@@ -31,7 +28,7 @@ class Cursor:
         self.at = 0
         self.depth = 0
         self.bars = 0  # open |
-        self.rest = -1  # where the digits stand that an argument of one digit left over
+        self.rest = -1  # position of the digits left over by a one-digit argument
         self.bound: set[str] = set()  # names that a sum or limit runs over
 
     def peek(self) -> Token:
@@ -40,7 +37,7 @@ class Cursor:
         return self.tokens[self.at] if self.at < len(self.tokens) else END
 
     def then(self, count: int = 3) -> list[Token]:
-        """The next tokens, spaces left out."""
+        """The next tokens, without spaces."""
         return [t for t in self.tokens[self.at : self.at + 2 * count + 2] if t[0] != "space"][:count]
 
     def behind(self) -> Token:

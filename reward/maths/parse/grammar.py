@@ -1,7 +1,7 @@
 """Tidy text -> tree of plain tuples, by a small grammar of our own.
 
-In: what `spelling` made of an answer. Out: nested tuples, or `Unreadable`. Nothing is ever evaluated here and no
-library is imported: hostile text can only be read or refused, within bounds on length, nesting and digits. Must not
+In: the text that `spelling` returns. Out: nested tuples, or `Unreadable`. Nothing is ever evaluated here and no
+library is imported: hostile text can only be read or rejected, within bounds on length, nesting and digits. Must not
 know: what makes two trees equal.
 
 Nodes: ("num", Fraction) ("dec", Fraction) ("sym", name) ("const", "pi"|"e"|"i"|"oo") ("add", a, b) ("mul", a, b)
@@ -52,7 +52,7 @@ def parse(text: str, thousands: bool = True) -> Node:
 
 
 def _check_depth(tree: Node) -> None:
-    """Whoever walks the tree may recurse: refuse 1+1+... of more terms than the limit, and x!!!!..."""
+    """Code that walks the tree may recurse: reject 1+1+... with more terms than the limit, and x!!!!..."""
     level: list[Any] = [tree]
     for _ in range(MAX_TREE_DEPTH):
         level = [child for node in level for child in node if isinstance(child, tuple)]
@@ -70,7 +70,7 @@ def _outside(text: str, at: int) -> bool:
 
 
 def _group(node: Node) -> Node:
-    """[x] within arithmetic is a bracket, not a list of one."""
+    """[x] within arithmetic is a bracket, not a list with one item."""
     return node[3][0] if node[0] == "seq" and node[1:3] == ("[", "]") and len(node[3]) == 1 else node
 
 
@@ -105,7 +105,7 @@ class _Parser(Commands):
         return ("list", tuple(("seq", "(", ")", row[1]) if row[0] == "list" else row for row in rows), ";")
 
     def items(self) -> Node:
-        """One item as it is, several as a list, or as "or" when nothing but "or" stands between them."""
+        """One item as it is, several as a list, or as "or" if only "or" separates them."""
         out = [self.relation()]
         joints = set()
         while joint := self.accept(",", "and", "or"):
@@ -184,7 +184,7 @@ class _Parser(Commands):
                 return left
 
     def mixed(self, left: Node) -> Node:
-        """1 1/2 in plain text; anything else that puts two numbers side by side is no number."""
+        """1 1/2 in plain text; any other two numbers side by side are not a number."""
         rest = self.then()
         plain = left[0] == "num" and len(rest) == 3 and rest[1] == ("op", "/") and rest[0][0] == rest[2][0] == "num"
         if not plain or not (rest[0][1].isdigit() and rest[2][1].isdigit()):
@@ -248,7 +248,7 @@ class _Parser(Commands):
         return self.argument()
 
     def argument(self) -> Node:
-        """What TeX takes as one argument: a group, or one character."""
+        """One argument in TeX's sense: a group or one character."""
         kind, value = self.peek()
         if kind == "op" and value == "{":
             return self.group()

@@ -1,6 +1,6 @@
 """Tidy text -> tokens.
 
-In: what `spelling` made of an answer. Out: (kind, value) pairs, or `Unreadable`. Kinds: num, sym (a variable),
+In: the text that `spelling` returns. Out: (kind, value) pairs, or `Unreadable`. Kinds: num, sym (a variable),
 cmd (a named function, constant or command), op, begin and end (of an environment), space. Must not know: grammar,
 meaning.
 """
@@ -74,7 +74,7 @@ _TOKEN = re.compile(
 
 
 class Unreadable(ValueError):
-    """The text is no mathematics that this grammar knows (perhaps words), or is beyond its bounds."""
+    """The text is not mathematics that this grammar knows (perhaps words), or exceeds its bounds."""
 
 
 def tokens(text: str) -> list[Token]:
@@ -110,13 +110,13 @@ def tokens(text: str) -> list[Token]:
 
 
 def _words(run: str) -> list[Token]:
-    """A run of letters: known function names, and and/or, else single variables; a long word is no mathematics."""
+    """A run of letters: known function names and and/or, otherwise single variables; a long word is not mathematics."""
     if len(run) > 1 and run.lower() in _NO_WORDS:
         raise Unreadable(f"a word: {run}")
     if run in ("oo", "inf", "infinity", "Infinity"):
         return [("cmd", "infty")]
     if len(run) > 1 and (_ROMAN.fullmatch(run) or (len(run) > 2 and run.isupper())):
-        raise Unreadable(f"a word: {run[:40]}")  # letters in an order that counts
+        raise Unreadable(f"a word: {run[:40]}")  # letters whose order counts
     out: list[Token] = []
     at = 0
     while at < len(run):

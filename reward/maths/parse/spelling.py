@@ -1,7 +1,7 @@
 """One spelling for the many ways of writing the same mathematics: LaTeX of every kind, unicode, plain text.
 
-In: an answer as a model or a data set writes it. Out: tidy text for `grammar`: typography, units, money signs
-and filler words gone, one command for each thing. Every rule is a linear-time regular expression. Must not know: trees,
+In: an answer as a model or a data set writes it. Out: tidy text for `grammar`: no typography, units, currency signs or
+filler words, one command for each thing. Every rule is a linear-time regular expression. Must not know: trees,
 what makes two answers equal.
 """
 
@@ -22,7 +22,7 @@ _NUMBERS = (
 _NAMES = {name: str(value) for value, name in enumerate(_NUMBERS)}
 _BASES = {name: str(value) for value, name in enumerate(_NUMBERS[2:17], 2)}
 _FUNCTIONS = FUNCTIONS | {"arcsinh", "arccosh", "arctanh", "lcm", "gcd", "sgn", "cotan", "tg", "ctg", "cosec", "asin"}
-# that need no \\text, as 2x and 5 m are products
+# that need no \\text, since 2x and 5 m are products
 _SHORT_UNITS = frozenset(
     ("mm", "cm", "dm", "km", "nm", "ft", "in", "yd", "mi", "kg", "mg", "lb", "oz", "ml", "mL", "hr", "Hz", "sq", "cu")
     + ("fl", "US", "m/s", "km/h", "cm/s", "kW", "Pa", "mW")
@@ -50,7 +50,7 @@ def _text(inner: str) -> str:
 
 
 def _units(match: re.Match[str]) -> str:
-    """What is left of \\text{...} groups behind a number once its unit is gone: nothing, or what was no unit."""
+    """The rest of \\text{...} groups after a number without its unit: nothing, or what is not a unit."""
     one = re.search(r"(?<![\d.,/])1$", match.string[max(0, match.start() - 8) : match.start()]) is not None
     whole, end = match["units"], 0
     for group in _GROUP.finditer(whole):
@@ -73,7 +73,7 @@ _TRUSTED = re.compile(rf"(?<=[\d}})])(?<!_\{{\d\}})(?:\s*{_UNIT}\s*\{{([^{{}}]*)
 
 
 def without_unit(gold: str) -> str:
-    """A gold answer without the words or the parentheses behind its number: "9 (apples)" is "9"."""
+    """A gold answer without the words or parentheses after its number: "9 (apples)" is "9"."""
     match = _TRUSTED.search(gold)
     if match is None:
         return gold
@@ -87,17 +87,17 @@ def _noted(words: str, trusted: bool = False) -> bool:
 
 
 def _introduction(match: re.Match[str]) -> str:
-    """\\text{The answer is } goes, \\text{The answer is not: } stays."""
+    """\\text{The answer is } is removed, \\text{The answer is not: } is kept."""
     return match[0] if denies(match[0]) else ""
 
 
 def denies(words: str) -> bool:
-    """Whether words in front of an answer take it back, as "not equal to" does."""
+    """Whether words before an answer negate it, as "not equal to" does."""
     return _DENIES.search(words.casefold()) is not None
 
 
 def _named_ratio(match: re.Match[str]) -> str:
-    """boys : girls = 3 : 4, each name one symbol."""
+    """boys : girls = 3 : 4, with one symbol per name."""
     names = [re.sub("[^a-zA-Z]", "", _INNER.sub(r"\1", name)) for name in match[1].split(":")]
     if not all(names) or any(name in _FUNCTIONS for name in names):
         return match[0]
@@ -120,7 +120,7 @@ _RULES: list[tuple[str, Any]] = [
     (r"\x0crac|(?<![a-zA-Z\\])frac(?=\s*\{)", r"\\frac"),  # \f read as an escape; a lost backslash
     (r"\t(?=ext\s*\{|frac|imes|heta|an)", r"\\t"),
     (r"\r(?=ight)", r"\\r"),
-    (r"\\\\", r" \\cr "),  # a matrix' line end, before a lone backslash means anything
+    (r"\\\\", r" \\cr "),  # line end in a matrix, before single backslashes are read
     (r"\\cr\s*\[\s*-?[\d.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]", r"\\cr "),
     (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime(?![a-z]))", lambda m: "'" * max(1, (m[1] or "").count("prime"))),
     (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda m: "^{" + "".join(SUPERSCRIPT[c] for c in m[0]) + "}"),
@@ -144,7 +144,7 @@ _RULES: list[tuple[str, Any]] = [
     (r"(?<=\d)\{,\}(?=\d{3}(?!\d))", ","),
     (r"(?<=\d)\{,\}(?=\d)", "."),
     (r"\{([-+,.:])\}", r"\1"),
-    # 1\,234\,567: thin spaces group digits in threes, or they separate
+    # 1\,234\,567: thin spaces group digits in threes, otherwise they separate
     (r"(?<![\d.])\d{1,3}(?:\s?\\[,;:!]\s?\d{3})+(?!\d)", _groups),
     (rf"(?:{_text(_PLUS_MINUS)}|\b{_PLUS_MINUS}(?=\s*[\d\\$])|\+\s?/\s?-|(?:^|(?<==))\s*\+-(?=\s*\d))", r"\\pm "),
     # ---- ratios, spaces, fractions
@@ -157,7 +157,7 @@ _RULES: list[tuple[str, Any]] = [
      _named_ratio),
     (r"\\(?:[dtc]frac)(?![a-zA-Z])", r"\\frac"),
     (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-    # ---- degrees and per cent
+    # ---- degrees and percent
     (r"(?<=\d)\s*°\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),  # degrees of temperature: `units`
     (r"(?<=\d)\s*\^\s*\{?\s*(?:\\circ|°)\s*\}?\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),
     (r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\}|\{\s*°\s*\}|°)|\\degree(?![a-zA-Z])|(?<=\d)\s*degrees?\b", "°"),
@@ -198,15 +198,15 @@ _RULES: list[tuple[str, Any]] = [
      lambda m: "\\" + m[1].replace("measured", "") + "_{" + " ".join(re.sub(r"[\s{}_]", "", m[2])) + "}"),
     (r"\s*\(\s*(?:for\s+)?([a-z])\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?)\s*\)\s*$", r", \1 \\in \\mathbb{Z}"),
     (r"(?<=[a-z])\s*" + _text(r"(?:is\s+)?(odd|even)"), r"\\\1 "),
-    (r"\\(?:boldsymbol|bm|mathbf|mathit|pmb|underline|underbar|ensuremath|emph)(?=\s*\{)", ""),  # bold is no meaning
+    (r"\\(?:boldsymbol|bm|mathbf|mathit|pmb|underline|underbar|ensuremath|emph)(?=\s*\{)", ""),  # bold has no meaning
     (r"(_\s*(?:\{\s*\d+\s*\}|\d))\s*\\mathrm\s*\{\s*([A-Z][a-z]?)\s*\}", r"\1 \2"),  # H_2O
-    # ---- words that are none
-    # words behind a number are its unit, if they may be: 17\text{ miles}, 865 \mbox{ inches}^2
+    # ---- words without meaning
+    # words after a number are its unit, if they can be one: 17\text{ miles}, 865 \mbox{ inches}^2
     (rf"(?:(?<=[\d}})°%!])|(?<=\\pi))\s*(?P<units>{_UNIT_GROUP}(?:\s*(?:[/·*]|\\cdot(?![a-z]))?\s*{_UNIT_GROUP})*)",
      _units),
-    (r"(?<=[\d})])" + _text("!"), ""),  # an exclamation mark, and no factorial
+    (r"(?<=[\d})])" + _text("!"), ""),  # an exclamation mark, not a factorial
     (_text(r"([a-zA-Z]+)"), lambda m: f"\\{m[1]} " if m[1] in _FUNCTIONS else m[0]),
-    # what an answer is introduced by: \text{Area} = 36, \text{The answer is } 36
+    # introductions of an answer: \text{Area} = 36, \text{The answer is } 36
     (r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", _introduction),
     (r"^\s*" + _WORD + r"\s*\{[^{}\d]{3,}\}(?:_\{?\w+\}?)?\s*(?:=|:|\\approx(?![a-z]))", _introduction),
     (r"^\s*(?:[a-zA-Z]{3,}\s+)*[a-zA-Z]{4,}\s*[=:](?!=)\s*(?=\S)", _introduction),
@@ -242,7 +242,7 @@ def needed(pattern: str) -> str:
         else:
             literal = "" if pattern[at] in ".^$ " else pattern[at]
             at += 1
-        if at < len(pattern) and pattern[at] in "*?+{":  # how often: perhaps never
+        if at < len(pattern) and pattern[at] in "*?+{":  # a repetition, perhaps of zero times
             literal = literal if pattern[at] == "+" else ""
             at = pattern.index("}", at) + 1 if pattern[at] == "{" else at + 1
             at += pattern[at : at + 1] in ("?", "+")
@@ -251,7 +251,7 @@ def needed(pattern: str) -> str:
 
 
 def _end_of(pattern: str, at: int) -> int:
-    """The end of a group or of a class of characters that begins there."""
+    """The end of the group or character class that begins there."""
     depth = 0
     while True:
         char = pattern[at]
@@ -278,17 +278,17 @@ _NAMED = re.compile(r"\s*(?:\\[a-z]+\s*\{)?\s*([a-zA-Z]+)\s*\}?\s*\.?\s*")
 
 
 def rules() -> list[tuple[str, re.Pattern[str], Any]]:
-    """(a character that the pattern needs, pattern, what becomes of a match), in the order in which they apply."""
+    """(a character that the pattern needs, pattern, replacement), in the order of application."""
     return list(_COMPILED)
 
 
 def tidy(text: str) -> str:
-    """The text in the one spelling that the grammar reads. Example: "17 \\text{ miles}" is "17"."""
+    """The text in the spelling that the grammar reads. Example: "17 \\text{ miles}" is "17"."""
     named = _NAMED.fullmatch(text)
     if named and named[1].lower() in _NAMES:
         return _NAMES[named[1].lower()]
     text = shown(text)
-    if "align" in text or "{split}" in text or "{gather" in text:  # one statement a line
+    if "align" in text or "{split}" in text or "{gather" in text:  # one statement per line
         text = _ALIGNED.sub("", text).replace("&", "").replace("\\\\", ", ")
     for need, pattern, to in _COMPILED:
         if need in text:

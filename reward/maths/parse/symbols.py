@@ -1,7 +1,7 @@
 """Unicode mathematics -> LaTeX commands.
 
 In: any text. Out: the same with commands for mathematical characters; superscripts, subscripts, root and degree signs
-stay, for `spelling` to read with what they belong to. Must not know: what the text means.
+are left for `spelling`, which reads them in context. Must not know: what the text means.
 """
 
 from __future__ import annotations
