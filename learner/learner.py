@@ -1,6 +1,7 @@
 """All learner ranks as one learner.
 
-In: `TrainBatch`es. Out: `StepReport`s, published weights, checkpoints. Ranks are handles (see `rollout.base.handle`).
+In: judged groups, or packed batches. Out: `StepReport`s, published weights, checkpoints. Ranks are handles (see
+`rollout.base.handle`).
 Must not know: Ray, DeepSpeed, where batches come from.
 """
 
@@ -15,10 +16,14 @@ import numpy as np
 from conf.schema import AlgorithmConf, LearnerConf, Old, Transport
 from learner.data.batch import MicroBatch, TrainBatch
 from learner.data.flops import Shape, tokens_only
+from learner.data.pack import pack
 from learner.metrics.efficiency import efficiency
-from learner.metrics.report import StepReport
+from learner.metrics.report import StepReport, bad_steps
+from learner.objective import optimizer_steps
+from reward.group import Group
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import Future, Handle
+from rollout.base.spans import FOR_LEARNER, Spans
 from rollout.weight_sync.weights import Endpoint, Offer, Push, Route
 
 WaitAll = Callable[[list[Any]], list[Any]]
@@ -44,11 +49,14 @@ class Learner:
         route: Route | None = None,
         post: Callable[[int, Future], None] | None = None,
         gpu_sharing: GpuSharing | None = None,
+        spans: Spans | None = None,
     ):
         """shape: of the model, by which batches are balanced over ranks; None: by tokens. route: how weights leave;
         None: by the object store. post: given version and future `Weights` of every push that leaves them there.
-        turns: asked for the GPUs before each call; None: they are the ranks' alone.
+        gpu_sharing: asked for the GPUs before each call; None: they are the ranks' alone. spans: where waiting for the
+        ranks is recorded.
         """
+        self.spans = spans or Spans()
         self.gpu_sharing = gpu_sharing or GpuSharing()
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
         self.route, self.post = route or Route(Transport.object_store, 1), post
@@ -71,7 +79,28 @@ class Learner:
             self.endpoints = tuple(self._all("open_endpoint", self.route))
         return parameters
 
-    def update(self, batches: list[TrainBatch], algorithm: AlgorithmConf) -> StepReport | None:
+    def update(
+        self, groups: list[Group], algorithm: AlgorithmConf, max_response_tokens: int | None = None
+    ) -> StepReport | None:
+        """Learn from judged groups: `algorithm.optimizer_steps` optimizer steps. See `apply` and `pack`."""
+        with self.spans.of(FOR_LEARNER):
+            return self.apply(self.pack(groups, algorithm, max_response_tokens), algorithm)
+
+    def pack(
+        self, groups: list[Group], algorithm: AlgorithmConf, max_response_tokens: int | None = None
+    ) -> list[TrainBatch]:
+        """Advantages, token weights and micro-batches: one batch for each optimizer step, balanced over the ranks."""
+        return [
+            pack(sequences, totals, self.conf.max_tokens, self.shares, self.cost)
+            for sequences, totals in optimizer_steps(groups, algorithm, max_response_tokens)
+        ]
+
+    def stop_if_diverged(self, report: StepReport | None) -> None:
+        """Raises FloatingPointError once `learner.max_bad_steps` optimizer steps in a row were skipped."""
+        if report is not None and report.skipped and report.bad_in_a_row >= self.conf.max_bad_steps:
+            raise FloatingPointError(bad_steps(report.bad_in_a_row, report.updates))
+
+    def apply(self, batches: list[TrainBatch], algorithm: AlgorithmConf) -> StepReport | None:
         """One optimizer step for each batch that is not empty; None when all are: nothing to learn, a counted no-op.
 
         Raises ValueError before any rank is called when a batch does not fit the ranks or the model.

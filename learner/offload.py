@@ -104,7 +104,7 @@ class Offloader:
         if self.offloaded == "all" or (self.offloaded == "optimizer" and what == "everything"):
             raise TensorsOffloaded(
                 f"{who} needs the learner's {what} while {'all of it' if self.offloaded == 'all' else 'its optimizer'} "
-                "rests on the host: X"
+                "rests on the host: call reload() first"
             )
 
     @property

@@ -10,6 +10,7 @@ only the verdicts are waited for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class PendingVerdicts:
 class Grader:
     """All reward actors."""
 
-    def __init__(self, actors: list[Handle], conf: RewardConf):
+    def __init__(self, actors: Sequence[Handle], conf: RewardConf):
         self.actors, self.conf = actors, conf
         self._asked = 0  # calls so far: actors are used in rotation
 

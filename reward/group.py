@@ -1,4 +1,7 @@
-"""The graded siblings of one prompt, and the groups of one step."""
+"""The graded siblings of one prompt, and the graded batch of one step.
+
+In: trajectories with verdicts and rewards. Out: frozen records. Must not know: how they came about.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,18 @@ class Group:
         return len(self.rewards) > 1 and bool(np.any(self.rewards != self.rewards[0]))
 
 
-@dataclass(frozen=True, slots=True)
-class StepGroups:
-    """The graded groups of one training step, including those of dynamic sampling's further rounds."""
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedBatch:
+    """What one training step learns from, and what it took to get it."""
 
-    learnt: list[Group]  # to learn from
-    judged: list[Group]  # all, including those that are not learnt from
+    trajectories: list[Trajectory]  # of the batch itself, those without a verdict included
+    judged: list[Group]  # all groups, those of dynamic sampling's further rounds included
+    learnt: list[Group]  # those to learn from
+    staleness: int = 0  # updates made since the oldest token's weights
     rounds: int = 0  # of dynamic sampling
-    asked: int = 0  # groups requested in the rounds
-    thrown: int = 0  # graded groups that are not learnt from
-    given_up: int = 0  # sequences aborted
+    asked: int = 0  # groups requested in these rounds
+    given_up: int = 0  # sequences of these rounds that were aborted
+    begin: float = 0.0  # seconds since the epoch, when its caller began to wait for it
+    sampling_s: float = 0.0  # from the first sequence to the last one, of the slowest worker; batches overlap
+    grading_s: float = 0.0  # of the slowest reward actor; perhaps before `begin`
+    tokens: int = 0  # response tokens

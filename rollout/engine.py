@@ -84,7 +84,7 @@ class Engine:
             "async_scheduling": False,  # no token may be under way when weights change: its version would be a guess
         }
         if conf.tensor_parallel > 1:  # one process for each part, children of this one
-            arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.Extension"
+            arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.WorkerExtension"
         if conf.device is Device.cpu:
             arguments["kv_cache_memory_bytes"] = int(conf.kv_cache_gib * 2**30)
             # A seeded request whose prompt (or, put back for want of memory, whose prompt and answer so far) is split

@@ -12,6 +12,7 @@ asked for ahead.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollout.base.gpu_sharing import GpuSharing
@@ -103,7 +104,7 @@ class PendingBatch:
 class Sampler:
     """All rollout workers. A batch asked for after `load` is sampled by those weights or newer ones."""
 
-    def __init__(self, workers: list[Handle], sampling: SamplingParams, gpu_sharing: GpuSharing | None = None):
+    def __init__(self, workers: Sequence[Handle], sampling: SamplingParams, gpu_sharing: GpuSharing | None = None):
         """turns: asked for the GPUs before sequences are asked for; None: they are the workers' alone."""
         self.workers, self.sampling, self.gpu_sharing = workers, sampling, gpu_sharing or GpuSharing()
         self.lengths = Lengths(float(sampling.max_response_tokens))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -19,10 +19,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
 from orchestrator.base.errors import ActorDied, WaitedTooLong
-from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
+from orchestrator.cluster.handles import RayHandle, wait_all
 from orchestrator.cluster.placement import Plan, Role, Seat, plan
 from orchestrator.cluster.ray_connection import connect, disconnect
 from rollout.base.errors import BadInput
+from rollout.base.handle import Handle
 
 CLOSING_S = 5.0  # that actors have to close in order
 CALLS_AT_ONCE, OTHER_CALLS = 64, 16
@@ -110,7 +111,7 @@ class Cluster:
             site, Role.reward, body, [arguments] * conf.workers, 3600.0, options={"allow_out_of_order_execution": True}
         )
 
-    def release(self, handles: list[RayHandle]) -> None:
+    def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""
         for site in list(self._sites):
             for role in [role for role, seated in site.seated.items() if seated is handles]:
@@ -236,9 +237,9 @@ def listening_on(port: int | None) -> Iterator[None]:
         ) from error
 
 
-def started(handles: list[RayHandle], method: str, timeout_s: float, *args: Any) -> list[Any]:
+def started(handles: Sequence[Handle], method: str, timeout_s: float, *args: Any) -> list[Any]:
     """Call `method` on all at once and wait: for actors that take long to come up."""
-    futures: list[RayFuture] = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
+    futures = [handle.call(method, *args, timeout_s=timeout_s) for handle in handles]
     return wait_all(futures)
 
 

@@ -23,8 +23,9 @@ from typing import Any
 
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.base.interrupt import held
-from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.handles import wait_all
 from rollout.base.gpu_sharing import GpuSharing
+from rollout.base.handle import Handle
 
 WaitAll = Callable[[list[Any]], list[Any]]
 
@@ -39,7 +40,7 @@ class Colocation(GpuSharing):
     """Begins with both apart: samplers asleep with their weights kept, learner awake (see `begin`)."""
 
     def __init__(
-        self, workers: Sequence[RayHandle], ranks: Sequence[RayHandle], timeout_s: float, wait_all: WaitAll = wait_all
+        self, workers: Sequence[Handle], ranks: Sequence[Handle], timeout_s: float, wait_all: WaitAll = wait_all
     ):
         """timeout_s: for each side to leave or to take the GPUs."""
         self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
@@ -79,7 +80,7 @@ class Colocation(GpuSharing):
             self.holder = Holder.learning
         self.stale = self.stale or changes
 
-    def _ask(self, whom: Sequence[RayHandle], method: str, *args: Any, why: str) -> None:
+    def _ask(self, whom: Sequence[Handle], method: str, *args: Any, why: str) -> None:
         try:
             self.wait_all([one.call(method, *args, timeout_s=self.timeout_s) for one in whom])
         except WaitedTooLong as error:

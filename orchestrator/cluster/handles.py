@@ -6,7 +6,7 @@ In: Ray actors. Out: `RayHandle`s and `RayFuture`s, which the other rooms use wi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ray
@@ -88,8 +88,8 @@ class RayHandle:
         return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
 
 
-def wait_all(futures: list[RayFuture]) -> list[Any]:
-    """Values in order; the first failure among them is raised as soon as it is known."""
+def wait_all(futures: Sequence[Any]) -> list[Any]:
+    """futures: `RayFuture`s. Values in order; the first failure among them is raised as soon as it is known."""
     pending = {future.ref: future for future in futures}
     budget = max((future.timeout_s for future in futures), default=0.0)
     while pending:

@@ -21,19 +21,16 @@ from conf.schema import Config
 from orchestrator.base.errors import RunError
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
+from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
 from orchestrator.tracking.summary import interval, over_the_mix
 from orchestrator.training.evaluation import evaluate_modes, protocol
-from orchestrator.training.unjudged import Unjudged
-from reward.grader import Grader
-from reward.worker import RewardWorker
+from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
 from rollout.request import SamplingParams
-from rollout.sampler import Sampler
-from rollout.worker import RolloutWorker
 
 
 def whole(conf: Config) -> Config:
@@ -63,18 +60,17 @@ def command(conf: Config, target: Path | None = None) -> None:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
     with Cluster(conf.cluster) as cluster:
-        arguments = [conf.rollout, conf.model, path, control, conf.run.seed]
-        workers = cluster.rollout_workers(conf.rollout, RolloutWorker, arguments)
-        actors = cluster.reward_actors(conf.reward, RewardWorker, [conf.reward, path, control, conf.model])
+        sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
+        sampler = make_sampler(cluster, conf, path, control, sampling)
+        grader = make_grader(cluster, conf, path, control)
         try:
             with waiting("loading the vLLM engines"):
-                started([*workers, *actors], "ready", conf.rollout.start_timeout_s)
+                started([*sampler.workers, *grader.actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
-        sampler = Sampler(workers, SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length))
-        unjudged = Unjudged(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
+        unjudged = UnjudgedLog(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
         measured = evaluate_modes(
-            "evaluation", sampler, Grader(actors, conf.reward), prompts, conf.evaluate, length, unjudged, 0,
+            "evaluation", sampler, grader, prompts, conf.evaluate, length, unjudged, 0,
             conf.tracker.console,
         )  # fmt: skip
     if unjudged.first and not any(cell["n"] for cells in measured.values() for cell in cells.values()):

@@ -16,18 +16,17 @@ from typing import Any
 
 from conf.schema import Config, ModelConf, Placement
 from conf.shell import command_line
-from learner.data.flops import read_shape
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model
-from learner.worker import LearnerWorker
 from orchestrator.base.errors import RunError
 from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
-from orchestrator.cluster.cluster import Cluster, listening_on, started
+from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.colocation import Colocation
-from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.handles import wait_all
 from orchestrator.cluster.latest_weights import LatestWeights
+from orchestrator.cluster.parts import make_grader, make_learner, make_sampler, start_learner
 from orchestrator.commands.preflight import located, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
 from orchestrator.commands.warmup import warm_up
@@ -37,24 +36,26 @@ from orchestrator.tracking.summary import doubts, has_goals
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.training import run_dir as run_folders
+from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import Store
 from orchestrator.training.evaluation import Evaluator, Validator
 from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.loop import train
+from orchestrator.training.observers import Observers
 from orchestrator.training.resume import ended, refuse_changed
+from orchestrator.training.run_store import RunStore
 from orchestrator.training.unjudged import FILE as UNJUDGED
-from orchestrator.training.unjudged import Unjudged
+from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
 from reward.grader import Grader
-from reward.worker import RewardWorker
 from rollout.base.errors import BadInput
-from rollout.base.gpu_sharing import GpuSharing
+from rollout.base.spans import Spans
 from rollout.data.stream import PromptStream, as_prompts
 from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
-from rollout.engine import Engine
+from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
+from rollout.weight_sync.sync import WeightSync
 from rollout.weight_sync.weights import route
-from rollout.worker import RolloutWorker
 
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
@@ -129,102 +130,46 @@ def _run(
     evaluation, too_long = as_prompts(problems.evaluation, encode, limit)
     run_folders.add(folder, {"model": path, "evaluation_too_long": too_long})
 
-    rollout, learner_conf = conf.rollout, conf.learner
-    updates = conf.run.steps * conf.algorithm.optimizer_steps
-    cluster.reserve(rollout, learner_conf, conf.reward)
-    longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
-    ranks = cluster.learner_ranks(
-        learner_conf,
-        LearnerWorker,
-        [[learner_conf, conf.model, path, r, rollout.temperature, updates, longest] for r in range(learner_conf.ranks)],
-    )
-    shared = conf.cluster.placement is Placement.colocated
-    engine = functools.partial(Engine, sleeps=shared)
-    latest_weights = LatestWeights(conf.cluster.weight_sync_timeout_s) if rollout.max_restarts else None
-    current, post = (latest_weights.current, latest_weights.post) if latest_weights else (None, None)
-    workers = cluster.rollout_workers(
-        rollout, RolloutWorker, [rollout, conf.model, path, control, conf.run.seed, current, engine]
-    )
-    actors = cluster.reward_actors(conf.reward, RewardWorker, [conf.reward, path, control, conf.model])
-    gpu_sharing = Colocation(workers, ranks, conf.cluster.colocation_timeout_s) if shared else GpuSharing()
-    shape = read_shape(path, conf.model.revision)
-    learner = Learner(ranks, learner_conf, shape, wait_all, route(conf), post, gpu_sharing)
-    grader = Grader(actors, conf.reward)
-    sampler = Sampler(workers, SamplingParams.training(rollout), gpu_sharing)
-    _start(conf, workers, ranks, actors, learner, gpu_sharing)
-
-    step, best, asked = 0, None, []
+    driver = Spans()
+    learner, sampler, grader = _parts(conf, path, control, cluster, driver)
+    step, state = 0, dict[str, Any]()
     if saved:
         checkpoint, state = saved
-        with waiting(f"loading the checkpoint of step {state['step']}"):
+        step = state["step"]
+        with waiting(f"loading the checkpoint of step {step}"):
             learner.load(str(checkpoint))
         stream.restore(state["prompts"])
-        step, best, asked = (
-            state["step"],
-            state["best"],
-            state.get("asked", []),
-        )  # older checkpoints: none beside "prompts"
     else:  # a run that was stopped before its first checkpoint begins anew
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED):
             (folder / name).unlink(missing_ok=True)
-    timeline = Timeline(folder / "timeline.json", {"rollout": workers, "reward": actors, "learner": ranks})
-
-    tracker = Tracker(
-        folder,
-        conf.tracker,
-        conf.run.steps,
-        step,
-        lambda token_ids: decode_response(tokenizer, token_ids, control.ends),
-        conf.run.samples_per_step,
-    )
+    actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
+    timeline = Timeline(folder / "timeline.json", actors, driver)
+    decode = functools.partial(decode_response, tokenizer, ends=control.ends)
+    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, conf.run.samples_per_step)
     try:
         for note in problems.notes:
             tracker.note(note)
-        unjudged = Unjudged(conf.reward, tracker.note, folder / UNJUDGED, step, conf.run.steps)
+        unjudged = UnjudgedLog(conf.reward, tracker.note, folder / UNJUDGED, step)
         evaluator = Evaluator(conf, folder, sampler, grader, evaluation, tracker, unjudged)
         if not saved:
             for doubt in doubts(evaluator.run("warmup"), has_goals(asdict(conf))):
                 tracker.note(doubt)
         export = functools.partial(export_model, learner, tokenizer, conf.model)
-        conf_eval = conf.evaluate
-        samples = SamplingParams(
-            conf_eval.temperature, conf_eval.top_p, conf_eval.max_response_tokens or rollout.max_response_tokens
-        )
-        validator = Validator(
-            conf_eval,
-            validation,
-            conf.validation.samples,
-            samples,
-            sampler,
-            grader,
+        validator = Validator(conf, validation, sampler, grader, tracker, unjudged, export, folder, state)
+        observers = [
             tracker,
             unjudged,
-            export,
-            folder,
-            best,
-            saved[1].get("validated", step) if saved else -1,  # older checkpoints were saved after it
-        )
-        logprob_check = LogprobCheck(
-            sampler, learner, validation or evaluation, conf.run, learner_conf.max_tokens, conf.model.dtype
-        )
-        recorder = Recorder(folder, conf, learner, export, control, path)
-        recorder.begin(step)
-        parts = (
-            stream,
-            sampler,
-            grader,
-            learner,
-            store,
-            tracker,
-            unjudged,
+            UnjudgedLimit(conf.reward, conf.run.steps - step, folder / UNJUDGED),
+            Recorder(folder, conf, learner, export, control, path),
+            LogprobCheck(sampler, learner, validation or evaluation, conf),
             validator,
-            logprob_check,
-            recorder,
-            timeline,
-        )
+        ]
+        batches = BatchQueue(conf, stream, sampler, grader, state.get("asked", []), driver)
+        weight_sync = WeightSync(learner, sampler, conf.run.max_staleness == 0, wait_all, driver)
+        run_store = RunStore(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                train(conf, *parts, step, asked)
+                train(conf, batches, learner, weight_sync, run_store, Observers(timeline, observers), step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
                 raise
@@ -237,10 +182,48 @@ def _run(
         tracker.close()
         raise
     except BaseException:
-        with contextlib.suppress(Exception):  # what ended the run is told, not that its report failed as well
+        with contextlib.suppress(Exception):  # re-raise the original error, not one from writing the report
             _close(tracker, timeline, conf, folder)
         raise
     _close(tracker, timeline, conf, folder)
+
+
+def _parts(
+    conf: Config, path: str, control: ControlTokens, cluster: Cluster, driver: Spans
+) -> tuple[Learner, Sampler, Grader]:
+    """All three, started: engines load while the learner forms its group, unless they share GPUs."""
+    cluster.reserve(conf.rollout, conf.learner, conf.reward)
+    colocated = conf.cluster.placement is Placement.colocated
+    latest = LatestWeights(conf.cluster.weight_sync_timeout_s) if conf.rollout.max_restarts else None
+    learner = make_learner(
+        cluster,
+        conf,
+        conf.learner,
+        path,
+        conf.rollout.temperature,
+        updates=conf.run.steps * conf.algorithm.optimizer_steps,
+        longest=conf.data.max_prompt_tokens + conf.rollout.max_response_tokens,
+        route=route(conf),
+        post=latest.post if latest else None,
+        spans=driver,
+    )
+    sampling = SamplingParams.training(conf.rollout)
+    sampler = make_sampler(cluster, conf, path, control, sampling, latest.current if latest else None, colocated)
+    grader = make_grader(cluster, conf, path, control)
+    engines = [worker.call("ready", timeout_s=conf.rollout.start_timeout_s) for worker in sampler.workers]
+    if colocated:
+        with waiting("loading the vLLM engines"):
+            wait_all(engines)
+        learner.gpu_sharing = sampler.gpu_sharing = colocation = Colocation(
+            sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s
+        )
+        colocation.begin()
+    start_learner(learner, conf, reference=conf.algorithm.kl > 0)
+    with waiting("starting the reward actors"):
+        started(grader.actors, "ready", conf.cluster.start_timeout_s)
+    with waiting("loading the vLLM engines"):
+        wait_all(engines)
+    return learner, sampler, grader
 
 
 def _save_whole_steps(store: Store, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
@@ -275,30 +258,6 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
         return str(folder / "base")
     with waiting("loading the tokenizer and preparing the model"):
         return prepared_model(conf.model, folder / "base")
-
-
-def _start(
-    conf: Config,
-    workers: list[RayHandle],
-    ranks: list[RayHandle],
-    actors: list[RayHandle],
-    learner: Learner,
-    gpu_sharing: GpuSharing,
-) -> None:
-    """Wait until everything is up: engines load while the learner forms its group, unless they share GPUs."""
-    engines = [w.call("ready", timeout_s=conf.rollout.start_timeout_s) for w in workers]
-    if isinstance(gpu_sharing, Colocation):
-        with waiting("loading the vLLM engines"):
-            wait_all(engines)
-        gpu_sharing.begin()
-    with waiting("starting the learner ranks"):
-        started(ranks, "ready", conf.learner.start_timeout_s)
-    with waiting("loading the learner's model"), listening_on(conf.cluster.port):
-        learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)
-    with waiting("starting the reward actors"):
-        started(actors, "ready", conf.cluster.start_timeout_s)
-    with waiting("loading the vLLM engines"):
-        wait_all(engines)
 
 
 def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path) -> None:

@@ -28,13 +28,12 @@ from learner.data.sft import Curriculum
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
 from learner.schedule import learning_rate
-from learner.worker import LearnerWorker
 from orchestrator.base.errors import RunError
 from orchestrator.base.interrupt import held, requested, saving
 from orchestrator.base.lock import holder, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
-from orchestrator.cluster.cluster import Cluster, listening_on, started
-from orchestrator.cluster.handles import wait_all
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.cluster.parts import make_learner, start_learner
 from orchestrator.commands.preflight import located, refuse_unreadable
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
@@ -138,15 +137,8 @@ def _fine_tune(
         settings.ranks // settings.sequence_parallel,
         shape.cost if shape else tokens_only,
     )
-    arguments = [
-        [settings, conf.model, base, rank, 1.0, curriculum.steps, warmup.max_tokens] for rank in range(settings.ranks)
-    ]
-    handles = cluster.learner_ranks(settings, LearnerWorker, arguments)
-    learner = Learner(handles, settings, shape, wait_all)
-    with waiting("warm-up: learner ranks starting"):
-        started(handles, "ready", settings.start_timeout_s)
-    with waiting("warm-up: the learner loading its model"), listening_on(conf.cluster.port):
-        parameters = learner.start(conf.cluster.port, reference=False)
+    learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens)
+    parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
     done, before = _go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), held():
         log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
@@ -183,7 +175,7 @@ def _fine_tune(
         (partial / "warmup.json").write_text(json.dumps(facts, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-    cluster.release(handles)
+    cluster.release(learner.ranks)
 
 
 def _layout(conf: LearnerConf) -> dict[str, int]:

@@ -14,7 +14,14 @@ import numpy as np
 from learner.metrics.report import StepReport
 from rollout.trajectory import Trajectory
 
-NOT_COMPARED = {"seconds", "memory", "peak", "effort", "offenders", "bad_in_a_row"}  # of the machine, of steps before
+NOT_COMPARED = {
+    "seconds",
+    "memory",
+    "peak",
+    "efficiency",
+    "nonfinite",
+    "bad_in_a_row",
+}  # of the machine, of steps before
 FLOOR = 1e-2  # differences of smaller figures are relative to this: sums near zero are rounding
 
 

@@ -1,6 +1,6 @@
 """Records steps whole (`run.record`), so that they can be run again (`orchestrator.replay.replay`).
 
-In: each step's trajectories, groups, report and metrics; a learner that saves and exports itself. Out: folders
+In: finished steps; a learner that saves and exports itself. Out: folders
 `recorded/step_000012` (`orchestrator.replay.step_format`), written beside and renamed, so that one that exists is
 complete. Must not know: Ray, how a step is run again.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +21,8 @@ import numpy as np
 
 from conf.schema import Config
 from conf.shell import command_line
-from learner.metrics.report import StepReport
 from orchestrator.base.errors import RunError
+from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.replay.step_format import (
     CONFIG,
     FOLDER,
@@ -35,17 +35,14 @@ from orchestrator.replay.step_format import (
     version_name,
     write,
 )
-from orchestrator.tracking.metrics import Record
-from reward.group import StepGroups
 from rollout.mode import ControlTokens
-from rollout.trajectory import Trajectory
 
 
 class Saves(Protocol):
     def save(self, folder: str) -> None: ...
 
 
-class Recorder:
+class Recorder(Observer):
     """Records the steps of `run.record`; does nothing when that is empty."""
 
     def __init__(
@@ -74,24 +71,17 @@ class Recorder:
             shutil.rmtree(partial, ignore_errors=True)
         self._keep(step)
 
-    def record(
-        self,
-        step: int,
-        trajectories: Sequence[Trajectory],
-        filled: StepGroups,
-        report: StepReport | None,
-        metrics: Record,
-    ) -> None:
-        """After `step`'s update: write it if it was asked for, and keep what a step to come begins with.
+    def step(self, done: FinishedStep) -> None:
+        """Write the step if it was asked for, and keep what a step to come begins with.
 
         Raises RunError when it cannot be written (disk full); earlier records are then as they were.
         """
         if not self.steps:
             return
-        if step in self.steps:
-            with self._writing(step) as partial:
-                self._write(step, partial, trajectories, filled, report, metrics)
-        self._keep(step)
+        if done.number in self.steps:
+            with self._writing(done.number) as partial:
+                self._write(done, partial)
+        self._keep(done.number)
 
     def _keep(self, done: int) -> None:
         """With `done` finished steps: the weights, if they may sample for a recorded step, and the learner's state."""
@@ -113,21 +103,14 @@ class Recorder:
                 (partial / STATE).mkdir(parents=True)
                 self.learner.save(str(partial / STATE))
 
-    def _write(
-        self,
-        step: int,
-        partial: Path,
-        trajectories: Sequence[Trajectory],
-        filled: StepGroups,
-        report: StepReport | None,
-        metrics: Record,
-    ) -> None:
+    def _write(self, done: FinishedStep, partial: Path) -> None:
         from conf.compose import to_yaml
 
         (partial / CONFIG).write_text(to_yaml(self.conf))
-        every = {(t.prompt.uid, t.sibling): t for t in trajectories}  # of the batch, and of its refill
-        every |= {(t.prompt.uid, t.sibling): t for group in filled.judged for t in group.trajectories}
-        learnt = {group.prompt.uid for group in filled.learnt}
+        batch, step = done.batch, done.number
+        every = {(t.prompt.uid, t.sibling): t for t in batch.trajectories}  # and those of dynamic sampling's rounds
+        every |= {(t.prompt.uid, t.sibling): t for group in batch.judged for t in group.trajectories}
+        learnt = {group.prompt.uid for group in batch.learnt}
         for version in sorted({int(v) for t in every.values() for v in np.unique(t.versions)}):
             model = self._models / version_name(version)
             if model.is_dir():
@@ -142,10 +125,10 @@ class Recorder:
                 self.control,
                 self.base,
                 tuple(every.values()),
-                tuple(filled.judged),
-                tuple(group.prompt.uid in learnt for group in filled.judged),
-                report,
-                metrics,
+                tuple(batch.judged),
+                tuple(group.prompt.uid in learnt for group in batch.judged),
+                done.report,
+                done.figures,
                 surroundings(),
                 {path.name: digest(path) for path in weights},
             ),

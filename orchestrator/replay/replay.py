@@ -21,7 +21,6 @@ from typing import Any
 from conf.errors import brief
 from conf.schema import Config, Device, Dtype
 from conf.settings import all_keys
-from learner.data.batch import TrainBatch
 from orchestrator.base.errors import RunError
 from orchestrator.replay.compare import compare_reports, compare_trajectories
 from orchestrator.replay.step_format import (
@@ -138,9 +137,8 @@ def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
 
 def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster, started
+    from orchestrator.cluster.parts import make_sampler
     from rollout.request import SamplingParams
-    from rollout.sampler import Sampler
-    from rollout.worker import RolloutWorker
 
     by_version: dict[int, list[Trajectory]] = {}
     for one in recorded.trajectories:
@@ -161,10 +159,10 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
     with Cluster(conf.cluster) as cluster:
         for version, ours in sorted(kept.items()):
             path = str(asked.folder / MODELS / version_name(version))
-            arguments = [rollout, replace(conf.model, revision=None), path, recorded.control, conf.run.seed]
-            workers = cluster.rollout_workers(rollout, RolloutWorker, arguments)
-            started(workers, "ready", rollout.start_timeout_s)
-            sampler, prompts = Sampler(workers, sampling), list({t.prompt.uid: t.prompt for t in ours}.values())
+            here = replace(conf, model=replace(conf.model, revision=None))
+            sampler = make_sampler(cluster, here, path, recorded.control, sampling)
+            started(sampler.workers, "ready", rollout.start_timeout_s)
+            prompts = list({t.prompt.uid: t.prompt for t in ours}.values())
             for repetition in range(asked.repeat):
                 begin = time.monotonic()
                 again = sampler.sample(prompts, rollout.group_size, recorded.asked_for).wait()
@@ -172,7 +170,7 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
                 places = {(t.prompt.uid, t.sibling): t for t in again}
                 pairs += [(one, places.get((one.prompt.uid, one.sibling))) for one in ours]
             outcome.tokens += sum(len(t.token_ids) for t in again)
-            cluster.release(workers)
+            cluster.release(sampler.workers)
     compared = len(pairs) // asked.repeat
     equal, first, gap = compare_trajectories(pairs)
     outcome.equal, outcome.close = equal == len(pairs), gap <= CLOSE[conf.model.dtype]
@@ -193,11 +191,8 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
 
 
 def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
-    from learner.data.flops import read_shape
-    from learner.learner import Learner
-    from learner.worker import LearnerWorker
-    from orchestrator.cluster.cluster import Cluster, listening_on, started
-    from orchestrator.cluster.handles import wait_all
+    from orchestrator.cluster.cluster import Cluster
+    from orchestrator.cluster.parts import make_learner, start_learner
 
     moved = next((key for key in changed if key.startswith("model.path=")), None)
     path = conf.model.path if moved and conf.model.path else recorded.base
@@ -208,20 +203,14 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     outcome, reports = Outcome(), []
     with Cluster(conf.cluster) as cluster:
-        ranks = cluster.learner_ranks(
-            settings,
-            LearnerWorker,
-            [[settings, conf.model, path, r, conf.rollout.temperature, updates] for r in range(settings.ranks)],
-        )
-        learner = Learner(ranks, settings, read_shape(path, conf.model.revision), wait_all)
-        started(ranks, "ready", settings.start_timeout_s)
-        with listening_on(conf.cluster.port):
-            learner.start(conf.cluster.port, reference=conf.algorithm.kl > 0)
-        batches = _batches(recorded, conf, learner)
+        learner = make_learner(cluster, conf, settings, path, conf.rollout.temperature, updates)
+        start_learner(learner, conf, reference=conf.algorithm.kl > 0)
+        groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
+        batches = learner.pack(groups, conf.algorithm, conf.rollout.max_response_tokens)
         for _ in range(asked.repeat):
             learner.load(str(asked.folder / STATE))
             begin = time.monotonic()
-            reports.append(learner.update(batches, conf.algorithm))
+            reports.append(learner.apply(batches, conf.algorithm))
             outcome.seconds.append(time.monotonic() - begin)
     outcome.tokens = sum(batch.tokens for batch in batches)
     compared = [compare_reports(recorded.report, report) for report in reports]
@@ -241,18 +230,6 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
         outcome.lines.append(f"largest relative difference: {worst[name]['relative']:.2e}, {name}")
     outcome.found = {"figures": worst}
     return outcome
-
-
-def _batches(recorded: RecordedStep, conf: Config, learner: Any) -> list[TrainBatch]:
-    """As the loop makes them."""
-    from learner.data.pack import pack
-    from learner.objective import optimizer_steps
-
-    groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
-    return [
-        pack(sequences, totals, conf.learner.max_tokens, learner.shares, learner.cost)
-        for sequences, totals in optimizer_steps(groups, conf.algorithm, conf.rollout.max_response_tokens)
-    ]
 
 
 def _refuse_other_base(recorded: RecordedStep) -> None:

@@ -1,41 +1,33 @@
 """Judged groups and reports -> one flat record per step. No files, no Ray.
 
-In: groups, the learner's report, timings. Out: a dict of floats (None where there is nothing to average) under the
-names that metrics.jsonl, the console, the gauges and the report share.
+In: a judged batch, the learner's report, the driver's spans. Out: a dict of floats (None where there is nothing to
+average) under the names that metrics.jsonl, the console, the gauges and the report share.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from learner.metrics.report import StepReport
-from reward.grader import PendingVerdicts
-from reward.group import Group
+from orchestrator.base.observer import Record
+from orchestrator.tracking.utilization import Interval, by_kind
+from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
-from rollout.base.spans import Spans
+from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
 from rollout.mode import Mode
-from rollout.sampler import PendingBatch
 from rollout.trajectory import Finish, Trajectory
-
-if TYPE_CHECKING:
-    from reward.group import StepGroups
-
-Record = dict[str, float | int | None]
 
 FORMER = {"refill/": "dynamic_sampling/"}  # names in the files of older runs
 
-WAITS = {  # part of a step -> what the driver does meanwhile, in the timeline
-    "rollout": "waiting for trajectories",
-    "reward": "waiting for verdicts",
-    "learner": "waiting for the learner",
-    "push": "handing over weights",
+WAITS = {  # kind of the driver's spans -> seconds of a step
+    FOR_TRAJECTORIES: "seconds/rollout",
+    FOR_VERDICTS: "seconds/reward",
+    FOR_LEARNER: "seconds/learner",
+    FOR_WEIGHTS: "push/seconds",
 }
 
 
@@ -44,35 +36,6 @@ def under_todays_names(record: dict[str, Any]) -> dict[str, Any]:
     for old, new in FORMER.items():
         record = {new + key[len(old) :] if key.startswith(old) else key: value for key, value in record.items()}
     return record
-
-
-@dataclass(slots=True)
-class Timings:
-    """Seconds of one step by part, as the loop waited for them. driver: where they are recorded as spans, too."""
-
-    driver: Spans = field(default_factory=Spans)
-    parts: dict[str, float] = field(default_factory=dict)
-    step: float = 0.0
-    sampling: float = 0.0  # from a batch's first sequence to its last, of the slowest worker; batches overlap
-    tokens: int = 0  # response tokens
-    grading: float = 0.0  # of the slowest reward actor; it may have done so before the step began
-
-    @contextlib.contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        begin = time.monotonic()
-        with self.driver.of(WAITS.get(part, part)):
-            yield
-        self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - begin
-
-    def graded(self, verdicts: PendingVerdicts) -> None:
-        """Count verdicts that were waited for."""
-        self.grading += verdicts.seconds
-
-    def sampled(self, batch: PendingBatch) -> None:
-        """Count a batch that was waited for."""
-        if batch.stats:
-            self.sampling += batch.stats.seconds
-            self.tokens += batch.stats.tokens
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -126,22 +89,22 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
     return record
 
 
-def summarize(filled: StepGroups, report: StepReport | None, timings: Timings, staleness: int) -> Record:
-    """The record of one step. Answers are described as they were sampled, those that a refill threw away included.
+def summarize(batch: JudgedBatch, report: StepReport | None, spans: Iterable[Span], window: Interval) -> Record:
+    """The record of one step. Answers are described as they were sampled, those that dynamic sampling dropped included.
 
-    staleness: of the oldest token that was learnt from, in updates.
+    spans: the driver's; window: when the step began and ended, seconds since the epoch.
     """
-    groups = filled.judged
+    groups = batch.judged
     pairs = judged(groups)
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
-    record |= outcomes(groups, timings.grading)
-    record["staleness/max"] = staleness
+    record |= outcomes(groups, batch.grading_s)
+    record["staleness/max"] = batch.staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
-    record["dynamic_sampling/rounds"] = filled.rounds
-    record["dynamic_sampling/groups"] = filled.asked
-    record["dynamic_sampling/thrown"] = filled.thrown
-    record["dynamic_sampling/given_up"] = filled.given_up
+    record["dynamic_sampling/rounds"] = batch.rounds
+    record["dynamic_sampling/groups"] = batch.asked
+    record["dynamic_sampling/thrown"] = len(batch.judged) - len(batch.learnt)
+    record["dynamic_sampling/given_up"] = batch.given_up
     record["no_op"] = int(report is None)
     if report is not None:
         record |= {
@@ -182,12 +145,8 @@ def summarize(filled: StepGroups, report: StepReport | None, timings: Timings, s
             "learner/fill": report.efficiency.fill,
             "learner/imbalance": report.efficiency.imbalance,
         }
-    record |= {
-        "rollout/tokens_per_s": timings.tokens / timings.sampling if timings.sampling else None,
-        "seconds/rollout": timings.parts.get("rollout"),
-        "seconds/reward": timings.parts.get("reward"),
-        "seconds/learner": timings.parts.get("learner"),
-        "push/seconds": timings.parts.get("push"),
-        "seconds/step": timings.step,
-    }
+    waited = by_kind(spans, [window])
+    record["rollout/tokens_per_s"] = batch.tokens / batch.sampling_s if batch.sampling_s else None
+    record |= {name: waited.get(kind) for kind, name in WAITS.items()}
+    record["seconds/step"] = window[1] - window[0]
     return {key: (None if isinstance(v, float) and not np.isfinite(v) else v) for key, v in record.items()}

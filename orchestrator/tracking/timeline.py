@@ -46,10 +46,11 @@ class _Row:
 
 
 class Timeline:
-    """actors: the handles of each kind ("rollout", "reward", "learner"); path None: figures only, no file."""
+    """actors: the handles of each kind ("rollout", "reward", "learner"); driver: what the loop waits for; path None:
+    figures only, no file."""
 
-    def __init__(self, path: Path | None, actors: Mapping[str, Sequence[Handle]]):
-        self.driver = Spans()  # the loop's own: waiting, packing
+    def __init__(self, path: Path | None, actors: Mapping[str, Sequence[Handle]], driver: Spans | None = None):
+        self.driver = driver or Spans()
         self._rows: dict[Actor, _Row] = {}
         clocks = {DRIVER: ""}
         for kind, handles in actors.items():
@@ -61,22 +62,22 @@ class Timeline:
         self._windows: list[Interval] = []  # not complete yet
         self._wall = 0.0  # seconds of the complete ones
 
-    def step(self, step: int, seconds: float) -> Record:
-        """A step that took `seconds` has just ended. Returns the figures of the step before: of all that have become
-        complete since the last call, empty where none has."""
-        end = time.time()
-        window = (end - seconds, end)
+    def step(self, step: int, window: Interval) -> tuple[list[Span], Record]:
+        """A step has just ended. window: when it began and ended, seconds since the epoch.
+
+        Returns the driver's spans, and the figures of the step before: of all that have become complete since the last
+        call, empty where none has.
+        """
+        mine, end = _by_begin(self.driver.take()), window[1]
         self._read()
         complete = self._complete()
         self._windows.append(window)
         if self._trace is not None:
-            self._trace.write(
-                [*self._trace.spans(DRIVER, _by_begin(self.driver.take())), self._trace.step(step, window)]
-            )
+            self._trace.write([*self._trace.spans(DRIVER, mine), self._trace.step(step, window)])
         for row in self._rows.values():
             if row.answer is None:
                 row.answer, row.asked = row.handle.call("take_spans"), end
-        return complete
+        return mine, complete
 
     def summary(self) -> Record:
         """The figures over all steps that are complete."""

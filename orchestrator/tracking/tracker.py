@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import TrackerConf
-from learner.metrics.report import StepReport, bad_steps
+from learner.metrics.report import StepReport
+from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.cluster.hardware import memory_used_gib
 from orchestrator.tracking.console import Console
-from orchestrator.tracking.metrics import Record, judged
+from orchestrator.tracking.metrics import judged
 from reward.group import Group
 from reward.verdict import Verdict
 from rollout.trajectory import Trajectory
@@ -46,7 +47,7 @@ GAUGES = {
 }
 
 
-class Tracker:
+class Tracker(Observer):
     def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
         """decode: token ids -> text; samples: trajectories written per step."""
         self.folder, self.decode, self.samples = folder, decode, samples
@@ -61,6 +62,11 @@ class Tracker:
         self._metrics = (folder / "metrics.jsonl").open("a")
         self._samples = (folder / "samples.jsonl").open("a")
         self._texts = (folder / "samples.txt").open("a")
+
+    def step(self, done: FinishedStep) -> None:
+        self.log(done.number, done.figures)
+        self.show(done.number, done.batch.judged)
+        self.bad_steps(done.number, done.report)
 
     def log(self, step: int, record: Record) -> None:
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
@@ -118,11 +124,8 @@ class Tracker:
         self._samples.flush()
         self._texts.flush()
 
-    def bad_steps(self, step: int, report: StepReport | None, limit: int) -> None:
-        """Write the sequences of skipped optimizer steps to bad_steps.jsonl.
-
-        Raises FloatingPointError, after writing, when `limit` steps in a row were skipped.
-        """
+    def bad_steps(self, step: int, report: StepReport | None) -> None:
+        """Write the sequences of skipped optimizer steps to bad_steps.jsonl."""
         if report is None or not report.skipped:
             return
         with (self.folder / "bad_steps.jsonl").open("a") as file:
@@ -139,8 +142,6 @@ class Tracker:
                     "token_ids": one.token_ids.tolist(),
                 }
                 file.write(json.dumps(line) + "\n")
-        if report.bad_in_a_row >= limit:
-            raise FloatingPointError(bad_steps(report.bad_in_a_row, report.updates))
         self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
 
     def note(self, text: str) -> None:

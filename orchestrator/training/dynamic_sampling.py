@@ -13,26 +13,36 @@ their finishing, and those behind the last one that is needed are given up: whic
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from conf.schema import RolloutConf
-from orchestrator.tracking.metrics import Timings
 from reward.grader import Grader, PendingVerdicts
-from reward.group import Group, StepGroups
+from reward.group import Group
 from rollout.data.stream import PromptStream
 from rollout.sampler import Sampler
 
 PIECES = 16  # that a round is asked for in, when what is not needed of it is to be given up
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    judged: list[Group]  # all
+    learnt: list[Group]  # to learn from
+    rounds: int = 0
+    asked: int = 0  # groups requested in the rounds
+    given_up: int = 0  # sequences aborted
+
+
 class DynamicSampling:
     def __init__(self, conf: RolloutConf, prompts: PromptStream, sampler: Sampler, grader: Grader):
         self.conf, self.prompts, self.sampler, self.grader = conf, prompts, sampler, grader
 
-    def fill(self, groups: list[Group], step: int, timings: Timings) -> StepGroups:
-        """step: of the batch, which its seeds follow from."""
+    def fill(self, groups: list[Group], step: int, judge: Callable[[PendingVerdicts], list[Group]]) -> Filled:
+        """step: of the batch, which its seeds follow from. judge: waits for a batch and its verdicts."""
         conf = self.conf.dynamic_sampling
         if not conf.rounds:
-            return StepGroups(groups, groups)
+            return Filled(groups, groups)
         wanted, judged = len(groups), list(groups)
         rounds = asked = given_up = 0
         while rounds < conf.rounds and (missing := wanted - _informative(judged)) > 0:
@@ -40,25 +50,15 @@ class DynamicSampling:
             count = min(math.ceil(missing / rate * conf.factor), wanted)
             prompts = self.prompts.take(count)
             size = math.ceil(count / PIECES) if conf.abort else count
-            shares = [prompts[i : i + size] for i in range(0, count, size)]
-            batches = [self.sampler.sample(share, self.conf.group_size, step) for share in shares]
+            pieces = [prompts[i : i + size] for i in range(0, count, size)]
+            batches = [self.sampler.sample(piece, self.conf.group_size, step) for piece in pieces]
             for index, batch in enumerate(batches):
-                judged += self._judge(self.grader.ask(batch), timings)  # what is given up nobody grades
+                judged += judge(self.grader.ask(batch))  # what is given up nobody grades
                 if conf.abort and _informative(judged) >= wanted:
                     given_up += sum(later.abort() for later in batches[index + 1 :])
                     break
             rounds, asked = rounds + 1, asked + count
-        learnt = [group for group in judged if group.informative]
-        return StepGroups(learnt, judged, rounds, asked, len(judged) - len(learnt), given_up)
-
-    def _judge(self, verdicts: PendingVerdicts, timings: Timings) -> list[Group]:
-        with timings.of("rollout"):
-            verdicts.batch.wait()
-        timings.sampled(verdicts.batch)
-        with timings.of("reward"):
-            groups = self.grader.score(verdicts)
-        timings.graded(verdicts)
-        return groups
+        return Filled(judged, [group for group in judged if group.informative], rounds, asked, given_up)
 
 
 def _informative(groups: list[Group]) -> int:

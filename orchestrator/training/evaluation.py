@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 from conf.schema import Config, EvaluateConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.interrupt import held
+from orchestrator.base.observer import Observer, Record
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.console import progress
-from orchestrator.tracking.metrics import Record, describe
+from orchestrator.tracking.metrics import describe
 from orchestrator.tracking.tracker import Scored, Tracker
-from orchestrator.training.unjudged import Unjudged
+from orchestrator.training.unjudged import UnjudgedLog
 from reward.grader import Grader
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
@@ -61,30 +62,39 @@ def measure(
     return scored, failed
 
 
-class Validator:
+class Validator(Observer):
     """Validates every k steps, before the first step too, and keeps the best model's export."""
 
     def __init__(
         self,
-        conf: EvaluateConf,
+        conf: Config,
         prompts: list[Prompt],
-        samples: int,
-        sampling: SamplingParams,
         sampler: Sampler,
         grader: Grader,
         tracker: Tracker,
-        unjudged: Unjudged,
+        unjudged: UnjudgedLog,
         export: Callable[[Path], None],
         folder: Path,
-        best: dict[str, Any] | None = None,
-        done: int = -1,
+        state: Mapping[str, Any],
     ):
-        """best, done: of a resumed run, the best validation so far and the last step that was validated."""
-        self.conf, self.prompts, self.samples, self.sampling = conf, prompts, samples, sampling
+        """state: of a resumed run, its checkpoint's; empty: a new run."""
+        self.conf, self.prompts, self.samples = conf.evaluate, prompts, conf.validation.samples
+        longest = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
+        self.sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, longest)
         self.sampler, self.grader, self.tracker, self.export, self.folder = sampler, grader, tracker, export, folder
         self.unjudged = unjudged
-        self.best: dict[str, Any] = best or {"step": -1, "reward": float("-inf")}
-        self.done = done
+        self.best: dict[str, Any] = state.get("best") or {"step": -1, "reward": float("-inf")}
+        self.done = int(state.get("validated", state.get("step", -1)))  # older checkpoints were saved after it
+
+    def begin(self, step: int) -> None:
+        self.validate(step)
+
+    def between(self, step: int) -> None:
+        self.validate(step)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"best": self.best, "validated": self.done}
 
     def validate(self, step: int) -> Record | None:
         """The validation record of `step`, when one is due; already done steps are not repeated."""
@@ -135,7 +145,7 @@ def evaluate_modes(
     prompts: list[Prompt],
     conf: EvaluateConf,
     max_response_tokens: int,
-    unjudged: Unjudged,
+    unjudged: UnjudgedLog,
     step: int,
     console: bool = True,
     keep: Callable[[list[Scored]], None] = lambda scored: None,
@@ -230,7 +240,7 @@ class Evaluator:
     grader: Grader
     prompts: list[Prompt]
     tracker: Tracker
-    unjudged: Unjudged
+    unjudged: UnjudgedLog
 
     def run(self, model: str) -> dict[str, Any]:
         """Measure `model` ("warmup" or "final"); empty when the configuration asks for none."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from conf.schema import Dtype, RunConf
+from conf.schema import Config, Dtype
 from learner.data.batch import Sequence
 from learner.data.pack import pack
 from learner.learner import Learner
 from learner.loss import Totals
 from orchestrator.base.errors import RunError
+from orchestrator.base.observer import Observer
 from rollout.prompt import Prompt
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
@@ -25,22 +26,22 @@ BOUNDS = {  # largest and mean |difference|, nats: above rounding, far below any
 }
 
 
-class LogprobCheck:
+class LogprobCheck(Observer):
     """run.logprob_check_max_abs and run.logprob_check_mean_abs, or the bounds of `dtype` where they are null."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        learner: Learner,
-        prompts: list[Prompt],
-        run: RunConf,
-        max_tokens: int,
-        dtype: Dtype = Dtype.float32,
-    ):
+    def __init__(self, sampler: Sampler, learner: Learner, prompts: list[Prompt], conf: Config):
+        run, bounds = conf.run, BOUNDS[conf.model.dtype]
         self.sampler, self.learner, self.prompts = sampler, learner, prompts[:PROMPTS]
-        self.every, self.max_tokens = run.logprob_check_every, max_tokens
-        self.max_abs = BOUNDS[dtype][0] if run.logprob_check_max_abs is None else run.logprob_check_max_abs
-        self.mean_abs = BOUNDS[dtype][1] if run.logprob_check_mean_abs is None else run.logprob_check_mean_abs
+        self.every, self.max_tokens = run.logprob_check_every, conf.learner.max_tokens
+        self.max_abs = bounds[0] if run.logprob_check_max_abs is None else run.logprob_check_max_abs
+        self.mean_abs = bounds[1] if run.logprob_check_mean_abs is None else run.logprob_check_mean_abs
+
+    def begin(self, step: int) -> None:
+        self.check(step)
+
+    def between(self, step: int) -> None:
+        if self.every and step % self.every == 0:
+            self.check(step)
 
     def check(self, step: int) -> dict[str, float]:
         """Compare at the run's temperature, right after a push. Raises RunError above a bound."""
@@ -59,11 +60,9 @@ class LogprobCheck:
                 f"after the push of step {step} sampler and learner disagree on the log-probs of {len(gaps)} tokens: "
                 f"largest difference {figures['max_abs']:.2e} nats (run.logprob_check_max_abs: {self.max_abs:g}), "
                 f"mean {figures['mean_abs']:.2e} (run.logprob_check_mean_abs: {self.mean_abs:g}), KL "
-                f"{figures['kl']:.2e}: "
-                "the learner computed this model as transformers does when it loaded it (learner/model/parity.py), so "
-                "the "
-                "fault is on the sampler's side: the weights did not arrive whole, or vLLM computes them differently "
-                "(dtype, temperature)"
+                f"{figures['kl']:.2e}: the learner computed this model as transformers does when it loaded it "
+                "(learner/model/parity.py), so the fault is on the sampler's side: the weights did not arrive whole, "
+                "or vLLM computes them differently (dtype, temperature)"
             )
         return figures
 

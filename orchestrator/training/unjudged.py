@@ -19,6 +19,7 @@ from pathlib import Path
 
 from conf.schema import RewardConf
 from orchestrator.base.errors import RunError
+from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.tracking.tracker import drop_after
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
@@ -31,46 +32,21 @@ WORDS = {Outcome.RAISED: "raised", Outcome.TIMED_OUT: "timed out", Outcome.CRASH
 Cause = tuple[Outcome, str]
 
 
-class Unjudged:
-    def __init__(
-        self,
-        conf: RewardConf,
-        note: Callable[[str], None],
-        path: Path | None = None,
-        step: int = 0,
-        steps: int = STEPS,
-    ):
+class UnjudgedLog(Observer):
+    """Prints and writes failures, the first of each cause with all that is known of it."""
+
+    def __init__(self, conf: RewardConf, note: Callable[[str], None], path: Path | None = None, step: int = 0):
         """note: prints a line; path: of unjudged.jsonl, None: nothing is written; step: the last one done before, of
-        which a resumed run keeps the lines; steps: that the run will have in all."""
+        which a resumed run keeps the lines."""
         self.conf, self.note, self.path = conf, note, path
         self.first: str | None = None  # the first failure ever, in words
-        self._enough = min(STEPS, steps - step)
-        self._in_a_row = 0
         self._seen: Counter[Cause] = Counter()
         if path is not None:
             drop_after(path, step)
 
-    @property
-    def source(self) -> str:
-        return f"reward.function={self.conf.function}" if self.conf.function else "the grader"
-
-    def check(self, step: int, groups: Sequence[Group]) -> None:
-        """Tell of a training step's failures. RunError after STEPS steps in a row (or all, of a shorter run) with more
-        than `reward.max_unjudged` of them."""
-        failed = [verdict for group in groups for verdict in group.failed]
-        asked = len(failed) + sum(len(group.verdicts) for group in groups)
-        self.tell(f"step {step}", step, failed, asked)
-        self._in_a_row = self._in_a_row + 1 if len(failed) > self.conf.max_unjudged * asked else 0
-        if failed and self._in_a_row >= self._enough:
-            (commonest, _), *_ = Counter(map(_cause, failed)).most_common(1)
-            worst = next(verdict for verdict in failed if _cause(verdict) == commonest)
-            row = f" for {self._in_a_row} steps in a row" if self._in_a_row > 1 else ""
-            more = f" (more in {self.path})" if self.path is not None else ""
-            raise RunError(
-                f"step {step}: no verdict on {_share(failed, asked)} answers ({_counts(failed)}), more than "
-                f"reward.max_unjudged={self.conf.max_unjudged:g}{row}: {self.source}: {_words(worst)}; "
-                f"{self._advice(worst)}{more}"
-            )
+    def step(self, done: FinishedStep) -> None:
+        failed, asked = _failed(done.batch.judged)
+        self.tell(f"step {done.number}", done.number, failed, asked)
 
     def tell(self, when: str, step: int, failed: Sequence[Verdict], asked: int) -> None:
         """Print how many failed, and each cause that is new; write the first few of each. when: e.g. "step 3"."""
@@ -82,8 +58,8 @@ class Unjudged:
             cause = _cause(verdict)
             self._seen[cause] += 1
             if self._seen[cause] == 1:
-                self.first = self.first or f"{self.source}: {_words(verdict)}"
-                self.note(f"  {self.source}: {_words(verdict)}")
+                self.first = self.first or f"{_source(self.conf)}: {_words(verdict)}"
+                self.note(f"  {_source(self.conf)}: {_words(verdict)}")
             if self._seen[cause] <= WRITTEN:
                 about = asdict(verdict.failure) if verdict.failure else {}
                 line = {"step": step, "during": when, "outcome": verdict.outcome.value, **about}
@@ -91,6 +67,35 @@ class Unjudged:
         if self.path is not None and lines:
             with self.path.open("a") as file:
                 file.writelines(lines)
+
+
+class UnjudgedLimit(Observer):
+    """Ends a run of which too many answers get no verdict."""
+
+    def __init__(self, conf: RewardConf, steps: int = STEPS, path: Path | None = None):
+        """steps: that are still to come; path: of unjudged.jsonl, for the message."""
+        self.conf, self.path = conf, path
+        self._enough = min(STEPS, steps)
+        self._in_a_row = 0
+
+    def step(self, done: FinishedStep) -> None:
+        self.check(done.number, done.batch.judged)
+
+    def check(self, step: int, groups: Sequence[Group]) -> None:
+        """RunError after STEPS steps in a row (or all, of a shorter run) with more than `reward.max_unjudged` of
+        them."""
+        failed, asked = _failed(groups)
+        self._in_a_row = self._in_a_row + 1 if len(failed) > self.conf.max_unjudged * asked else 0
+        if failed and self._in_a_row >= self._enough:
+            (commonest, _), *_ = Counter(map(_cause, failed)).most_common(1)
+            worst = next(verdict for verdict in failed if _cause(verdict) == commonest)
+            row = f" for {self._in_a_row} steps in a row" if self._in_a_row > 1 else ""
+            more = f" (more in {self.path})" if self.path is not None else ""
+            raise RunError(
+                f"step {step}: no verdict on {_share(failed, asked)} answers ({_counts(failed)}), more than "
+                f"reward.max_unjudged={self.conf.max_unjudged:g}{row}: {_source(self.conf)}: {_words(worst)}; "
+                f"{self._advice(worst)}{more}"
+            )
 
     def _advice(self, verdict: Verdict) -> str:
         function, error = self.conf.function, verdict.failure.error if verdict.failure else ""
@@ -100,6 +105,16 @@ class Unjudged:
         if verdict.outcome is not Outcome.TIMED_OUT:
             limit = f"reward.memory_mib={self.conf.memory_mib}"
         return f"fix the function, or raise {limit}" if function else f"raise {limit}, or reward.max_unjudged"
+
+
+def _failed(groups: Sequence[Group]) -> tuple[list[Verdict], int]:
+    """Failures, and of how many answers."""
+    failed = [verdict for group in groups for verdict in group.failed]
+    return failed, len(failed) + sum(len(group.verdicts) for group in groups)
+
+
+def _source(conf: RewardConf) -> str:
+    return f"reward.function={conf.function}" if conf.function else "the grader"
 
 
 def _cause(verdict: Verdict) -> Cause:

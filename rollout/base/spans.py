@@ -19,6 +19,11 @@ JOIN_S = 0.002  # stretches of the same kind this close together are one
 KEPT = 65_536  # spans while nobody collects them; older ones are dropped
 
 
+# What the driver waits for: the kinds of its spans.
+FOR_TRAJECTORIES, FOR_VERDICTS = "waiting for trajectories", "waiting for verdicts"
+FOR_LEARNER, FOR_WEIGHTS = "waiting for the learner", "handing over weights"
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     kind: str  # "sampling", "loading weights", "waiting for weights", "grading", "learning", "publishing", ...

@@ -106,7 +106,8 @@ def test_the_run_writes_bad_steps_down_and_stops(
 
     def step(number: int, given: TrainBatch) -> StepReport:
         report: StepReport = ranks.scatter("update", [given], ALGORITHM)[0]
-        tracker.bad_steps(number, report, 2)
+        tracker.bad_steps(number, report)
+        Learner([], replace(CONF, max_bad_steps=2)).stop_if_diverged(report)
         return report
 
     step(1, bad)
@@ -138,20 +139,20 @@ def test_a_batch_that_does_not_fit_is_refused_before_any_rank_is_called() -> Non
     one, two = whole.ranks
     uneven = replace(whole, ranks=(one, two[:-1]))
     with pytest.raises(ValueError, match=r"same number of micro-batches on each of 2 ranks, got \[\d+, \d+\]"):
-        learner.update([uneven], ALGORITHM)
+        learner.apply([uneven], ALGORITHM)
     with pytest.raises(ValueError, match="same number of micro-batches on each of 2 ranks"):
-        learner.update([replace(whole, ranks=(one,))], ALGORITHM)
+        learner.apply([replace(whole, ranks=(one,))], ALGORITHM)
     learner.vocabulary -= 1
     with pytest.raises(ValueError, match=r"token id \d+, but the model's output head has \d+ rows"):
-        learner.update([whole], ALGORITHM)
+        learner.apply([whole], ALGORITHM)
     learner.vocabulary = None
     short = replace(one[0], weights=one[0].weights[:-1])
     with pytest.raises(ValueError, match=r"micro-batch 0 of rank 0: its arrays have not the length"):
-        learner.update([replace(whole, ranks=((short, *one[1:]), two))], ALGORITHM)
+        learner.apply([replace(whole, ranks=((short, *one[1:]), two))], ALGORITHM)
     learner.conf = replace(learner.conf, max_tokens=8)
     with pytest.raises(ValueError, match=r"has \d+ tokens, more than learner\.max_tokens=8"):
-        learner.update([whole], ALGORITHM)
-    assert learner.update([replace(whole, sequences=0)], ALGORITHM) is None  # nothing to learn
+        learner.apply([whole], ALGORITHM)
+    assert learner.apply([replace(whole, sequences=0)], ALGORITHM) is None  # nothing to learn
 
 
 def test_ranks_with_different_numbers_of_micro_batches_all_say_so(

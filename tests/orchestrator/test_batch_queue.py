@@ -13,7 +13,7 @@ from rollout.prompt import Prompt
 
 
 class Asked:
-    """Stands for sampler and panel: a batch is its prompts, and so are its verdicts."""
+    """Stands for sampler and grader: a batch is its prompts, and so are its verdicts."""
 
     def sample(self, prompts: list[Prompt], group_size: int, step: int) -> list[str]:
         return [prompt.uid for prompt in prompts]
@@ -36,12 +36,12 @@ def test_resumed_with_fewer_ahead_no_batch_is_lost_also_not_at_the_next_checkpoi
     wanted: list[Any] = []
     for step in range(8):
         undisturbed.ask(step)
-        wanted.append(undisturbed.next())
+        wanted.append(undisturbed.oldest())
 
     found, batch_queue = [], made(3, [])
     for step in range(8):
         batch_queue.ask(step)
-        found.append(batch_queue.next())
+        found.append(batch_queue.oldest())
         state = batch_queue.state()
         batch_queue = made(0, **state)  # saved and resumed after every step, nothing asked for ahead any more
     assert found == wanted

@@ -157,7 +157,7 @@ def test_a_real_engine_and_a_real_learner(
     from learner.data.batch import TrainBatch
     from learner.data.pack import pack
     from learner.objective import optimizer_steps
-    from learner.offload import Offloadable
+    from learner.offload import TensorsOffloaded
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.engine import Request
@@ -193,14 +193,14 @@ def test_a_real_engine_and_a_real_learner(
             future.wait()
         gpu_sharing.sampling()
         trajectories = sample(step)
-        with pytest.raises(Offloadable, match="a forward pass"):
+        with pytest.raises(TensorsOffloaded, match="a forward pass"):
             learner.ranks[0].body.logprobs(batch(trajectories)[0].ranks[0], 1.0)
         for mb, scored in learner.logprobs(batch(trajectories)[0], 1.0):
             response = mb.response
             assert np.abs(scored[response] - mb.behavior_logprobs[response]).max() < 1e-4
         gpu_sharing.sampling()
         assert [t.token_ids.tolist() for t in sample(step)] == [t.token_ids.tolist() for t in trajectories]
-        assert learner.update(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0)).skipped == 0
+        assert learner.apply(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0)).skipped == 0
         with pytest.raises(RuntimeError, match="push them before sampling"):
             gpu_sharing.sampling()
     rollout_worker.wake()

@@ -1,4 +1,5 @@
-"""Refill: informative groups are never lost, rounds are capped, what is given up does not depend on its length."""
+"""Dynamic sampling: no informative group is lost, rounds are capped, what is given up does not
+depend on its length."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import ArithmeticConf, DataConf, DynamicSamplingConf, RewardConf, RolloutConf
-from orchestrator.tracking.metrics import Timings
+from conf.schema import ArithmeticConf, Config, DataConf, DynamicSamplingConf, RewardConf, RolloutConf
+from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.dynamic_sampling import DynamicSampling
 from reward.group import Group
 from reward.groups import group_trajectories
 from reward.verdict import Outcome, Verdict
+from rollout.base.spans import FOR_TRAJECTORIES, FOR_VERDICTS
 from rollout.data.stream import PromptStream
 from rollout.mode import Mode
 from rollout.prompt import Prompt
@@ -76,7 +78,7 @@ class Verdicts:
 
 
 class Judged:
-    """Stands for the panel: only thinking is right."""
+    """Stands for the grader: only thinking is right."""
 
     def ask(self, batch: Batch) -> Verdicts:
         return Verdicts(batch)
@@ -95,14 +97,14 @@ def fill(every: int, **dynamic_sampling: Any) -> tuple[Any, Asked, PromptStream]
     sampler: Any = Asked(every)
     grader: Any = Judged()
     groups = grader.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, every)], sampler)))
-    return DynamicSampling(conf, stream, sampler, grader).fill(groups, 7, Timings()), sampler, stream
+    return DynamicSampling(conf, stream, sampler, grader).fill(groups, 7, grader.score), sampler, stream
 
 
 def test_off_is_off() -> None:
     filled, sampler, stream = fill(every=2)
     assert filled.learnt is filled.judged and len(filled.learnt) == WANTED
     assert not sampler.batches and stream.position == WANTED
-    assert (filled.rounds, filled.asked, filled.thrown, filled.given_up) == (0, 0, 0, 0)
+    assert (filled.rounds, filled.asked, filled.given_up) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
@@ -115,7 +117,6 @@ def test_filled_up_and_nothing_informative_is_lost(every: int, abort: bool) -> N
     assert [g.prompt.uid for g in filled.learnt] == [
         g.prompt.uid for g in filled.judged if informative(g.prompt, every)
     ]
-    assert filled.thrown == len(filled.judged) - len(filled.learnt)
     assert stream.position == WANTED + filled.asked and set(sampler.steps) <= {7}
     assert len(filled.judged) * SIBLINGS + filled.given_up == stream.position * SIBLINGS
 
@@ -135,24 +136,21 @@ def test_the_cap() -> None:
     filled, sampler, _ = fill(every=10**6, rounds=3)
     assert filled.rounds == 3 and len(sampler.batches) == 3
     assert all(len(batch.trajectories) == WANTED * SIBLINGS for batch in sampler.batches)  # a round is a batch at most
-    assert len(filled.learnt) == 1 and filled.thrown == 4 * WANTED - 1
+    assert len(filled.learnt) == 1 and len(filled.judged) == 4 * WANTED
 
 
 def test_enough_from_the_start() -> None:
     filled, sampler, _ = fill(every=1, rounds=3)
-    assert not sampler.batches and len(filled.learnt) == WANTED and filled.thrown == 0
+    assert not sampler.batches and len(filled.learnt) == len(filled.judged) == WANTED
 
 
 def test_seconds_and_tokens_of_the_rounds_count() -> None:
-    conf = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(rounds=1))
+    rollout = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(rounds=1))
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
     sampler: Any = Asked(2)
     grader: Any = Judged()
-    timings = Timings(sampling=1.0, tokens=5)
-    DynamicSampling(conf, stream, sampler, grader).fill(
-        grader.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, 2)], sampler))), 0, timings
-    )
-    assert (timings.sampling, timings.tokens, timings.grading) == (1.5, 15, 0.25) and set(timings.parts) == {
-        "rollout",
-        "reward",
-    }
+    queue = BatchQueue(Config(rollout=rollout), stream, sampler, grader)
+    batch = queue.next(0)
+    assert batch.rounds == 1 and len(batch.trajectories) == WANTED * SIBLINGS < len(batch.judged) * SIBLINGS
+    assert (batch.sampling_s, batch.tokens, batch.grading_s) == (1.0, 20, 0.5)
+    assert {span.kind for span in queue.spans.take()} == {FOR_TRAJECTORIES, FOR_VERDICTS}

@@ -244,7 +244,9 @@ def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., 
     stuck = place()
     assert stuck.call("ready").wait() == 1
     slow = stuck.call("sleep", 3.0, timeout_s=0.3)
-    with pytest.raises(WaitedTooLong, match=r"^the driver waited 0\.3 s for reward actor 0 \(sleep\)$"):
+    with pytest.raises(
+        WaitedTooLong, match=r"^the driver timed out after 0\.3 s waiting for reward actor 0 \(sleep\)$"
+    ):
         slow.wait()
     behind = stuck.call("ready", timeout_s=0.2)  # served in order: waits for the sleeping call
     with pytest.raises(WaitedTooLong, match=r"reward actor 0 \(ready\)"):

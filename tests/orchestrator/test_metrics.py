@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 import pytest
 
 from learner.metrics.report import StepReport
-from orchestrator.tracking.metrics import Timings, describe, judged, summarize
+from orchestrator.base.observer import Record
+from orchestrator.tracking.metrics import describe, judged, summarize
 from orchestrator.tracking.tracker import GAUGES
 from orchestrator.tracking.utilization import figures
-from reward.group import Group, StepGroups
+from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
+from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.sampler import BatchStats, PendingBatch
 from rollout.trajectory import Finish, Trajectory
 
 
@@ -106,20 +106,22 @@ def test_a_mode_that_nobody_chose_has_no_figures() -> None:
 def test_nothing_at_all_has_no_figures() -> None:
     record = describe([])
     assert record["reward/mean"] is None and record["tokens/mean"] is None and record["tokens/max"] is None
-    assert summarize(whole([]), None, Timings(), 0)["groups/dropped_share"] is None
+    assert summarize(JudgedBatch([], [], []), None, [], (0.0, 1.0))["groups/dropped_share"] is None
 
 
-def timed() -> Timings:
-    timings = Timings(parts={"rollout": 2.0, "reward": 0.5, "learner": 3.0, "push": 0.1})
-    sampler: Any = None
-    timings.sampled(PendingBatch(sampler, 1, [], 8, [], BatchStats(tokens=500, seconds=4.0, waited=2.0)))
-    timings.step, timings.grading = 5.75, 0.5
-    return timings
+SPANS = [  # of a step from 100 to 105.75
+    Span(FOR_TRAJECTORIES, 100.0, 102.0),
+    Span(FOR_VERDICTS, 102.0, 102.5),
+    Span(FOR_LEARNER, 102.5, 105.5),
+    Span(FOR_WEIGHTS, 105.5, 105.625),
+    Span(FOR_WEIGHTS, 98.0, 99.0),  # before it
+]
 
 
-def whole(groups: list[Group]) -> StepGroups:
-    """A batch without a refill."""
-    return StepGroups(groups, groups)
+def summed(groups: list[Group], report: StepReport | None) -> Record:
+    """500 tokens sampled in 4 s, judged in 0.5 s; no dynamic sampling."""
+    batch = JudgedBatch([], groups, groups, staleness=2, sampling_s=4.0, grading_s=0.5, tokens=500)
+    return summarize(batch, report, SPANS, (100.0, 105.75))
 
 
 def report(**values: float) -> StepReport:
@@ -129,15 +131,13 @@ def report(**values: float) -> StepReport:
 def test_a_step_by_hand() -> None:
     alike = group("2", [(5, SHORT, RIGHT, 1.0)] * 4, version=2)
     groups = [group("2", EASY, version=4), alike, group("9", HARD, version=3)]
-    found = summarize(
-        whole(groups), report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01), timed(), 2
-    )
+    found = summed(groups, report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01))
     assert found["groups/dropped_share"] == pytest.approx(1 / 3)
     assert found["staleness/max"] == 2 and found["versions/mixed"] == 0
     assert found["no_op"] == 0 and found["loss/total"] == -0.25 and found["loss/control"] == -0.2
     assert found["loss/response"] == -0.06 and found["loss/kl"] == 0.01 and found["lr"] == 1e-4
     assert found["learner/tokens_per_s"] == 300 and found["rollout/tokens_per_s"] == 125
-    assert found["seconds/rollout"] == 2 and found["push/seconds"] == 0.1 and found["seconds/step"] == 5.75
+    assert found["seconds/rollout"] == 2 and found["push/seconds"] == 0.125 and found["seconds/step"] == 5.75
     assert found["entropy"] is None  # not a number in the report: null, which JSON knows
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -150,19 +150,19 @@ def test_what_the_clips_and_the_sampler_did() -> None:
         **{name: name.replace("_", "/", 1) for name in ("importance_mean", "importance_max", "importance_capped")},
     }
     given = {name: 1000.0 + i for i, name in enumerate(keys)}
-    found = summarize(whole([group("2", EASY)]), report(**given), timed(), 2)
+    found = summed([group("2", EASY)], report(**given))
     assert {name: found[key] for name, key in keys.items()} == given
 
 
 def test_a_step_without_an_update() -> None:
-    found = summarize(whole([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)]), None, timed(), 2)
+    found = summed([group("2", [(5, SHORT, RIGHT, 1.0)] * 4)], None)
     assert found["no_op"] == 1 and found["groups/dropped_share"] == 1
     assert not [key for key in found if key.startswith("loss/")] and "grad_norm" not in found
 
 
 def test_verdicts_that_were_none_leave_and_are_counted() -> None:
     """A check that timed out is no wrong answer: its sibling is not in the group; the group counts it."""
-    found = summarize(whole([group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:])]), None, timed(), 2)
+    found = summed([group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:])], None)
     kinds = {key: value for key, value in found.items() if key.startswith("unjudged/")}
     assert kinds == {"unjudged/raised": 0, "unjudged/timed_out": 2, "unjudged/crashed": 1}
     assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
@@ -172,7 +172,7 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
     hits = [Verdict(RIGHT, "1", 0.0, cached=True), Verdict(WRONG, "2", 0.0)]
     two = group("2", [(4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0)])
     groups = [group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:]), replace(two, verdicts=tuple(hits))]
-    found = summarize(whole(groups), None, timed(), 2)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
+    found = summed(groups, None)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
     shares = {key: value for key, value in found.items() if key.startswith(("outcome/", "reward/"))}
     assert shares == pytest.approx(
         {
@@ -189,17 +189,6 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
     )
 
 
-def test_the_clock_of_a_part() -> None:
-    timings = Timings()
-    with timings.of("reward"):
-        time.sleep(0.02)
-    assert 0.02 <= timings.parts["reward"] < 5
-    (span,) = timings.driver.take()
-    assert span.kind == "waiting for verdicts" and span.end - span.begin == pytest.approx(
-        timings.parts["reward"], abs=0.01
-    )
-
-
 def test_every_gauge_has_its_figure() -> None:
-    found = summarize(whole([group("2", EASY)]), report(loss=1.0), timed(), 2)
+    found = summed([group("2", EASY)], report(loss=1.0))
     assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}

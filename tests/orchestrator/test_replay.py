@@ -22,11 +22,12 @@ from conf.schema import Config, RunConf
 from learner.metrics.efficiency import Efficiency
 from learner.metrics.report import NonfiniteSequence, StepReport
 from orchestrator.base.errors import RunError
+from orchestrator.base.observer import FinishedStep
 from orchestrator.commands import cli
 from orchestrator.replay.compare import compare_reports, compare_trajectories, relative
 from orchestrator.replay.recorder import Recorder
 from orchestrator.replay.step_format import RecordedStep, read, recorded_steps, refuse_damage, write
-from reward.group import Group, StepGroups
+from reward.group import Group, JudgedBatch
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
 from rollout.mode import ControlTokens, Mode
@@ -152,7 +153,7 @@ def trajectory(sibling: int = 0, uid: str = "p/0", version: int = 0, first: int 
     )
 
 
-def batch(version: int) -> tuple[list[Trajectory], StepGroups]:
+def batch(version: int) -> JudgedBatch:
     trajectories = [trajectory(sibling, version=version) for sibling in range(3)]
     verdicts = (Verdict(Outcome.CORRECT, "2", 0.5), Verdict(Outcome.WRONG, None, 0.25))
     group = Group(
@@ -162,7 +163,7 @@ def batch(version: int) -> tuple[list[Trajectory], StepGroups]:
         np.array([1, -1], np.float32),
         (Verdict(Outcome.CRASHED, None, 0.0),),
     )
-    return trajectories, StepGroups([group], [group])
+    return JudgedBatch(trajectories, [group], [group])
 
 
 class Learner:
@@ -195,7 +196,8 @@ def run(tmp_path: Path, record: list[int], steps: int, staleness: int = 0, begin
     for step in range(begin + 1, steps + 1):
         learner.updates += 1
         report = StepReport(step, 0, 30, 0.5, 1e-3, loss=step / 3)
-        recorder.record(step, *batch(max(step - 1 - staleness, begin)), report, {"reward/mean": step / 7})
+        sampled = batch(max(step - 1 - staleness, begin))
+        recorder.step(FinishedStep(step, sampled, report, {"reward/mean": step / 7}))
     return learner
 
 
@@ -213,8 +215,8 @@ def test_a_step_is_recorded_with_the_state_before_it(tmp_path: Path) -> None:
     assert (folder / "models" / "version_000002" / "model.safetensors").read_text() == "2"
     found = read(folder)
     assert (found.step, found.asked_for, found.seed, found.base) == (3, 2, 5, "hub/model")
-    trajectories, filled = batch(2)
-    assert same(found.trajectories, tuple(trajectories)) and same(found.groups, tuple(filled.judged))
+    sampled = batch(2)
+    assert same(found.trajectories, tuple(sampled.trajectories)) and same(found.groups, tuple(sampled.judged))
     assert found.learnt == (True,) and found.report and found.report.loss == 1.0
     assert found.metrics == {"reward/mean": 3 / 7} and "torch" in found.surroundings
     refuse_damage(folder, lambda name: True)
@@ -238,12 +240,12 @@ def test_a_refilled_batch_is_recorded_whole(tmp_path: Path) -> None:
     learner = Learner()
     recorder = Recorder(tmp_path, Config(run=RunConf(record=[1])), learner, learner.export, CONTROL, "hub/model")
     recorder.begin(0)
-    trajectories, filled = batch(0)
+    first = batch(0)
     more = trajectory(0, "p/1"), trajectory(1, "p/1")
-    equal = Group(more[0].prompt, more, filled.judged[0].verdicts, np.array([1, 1], np.float32))
-    recorder.record(1, trajectories, StepGroups(filled.learnt, [*filled.judged, equal], 1, 1, 1), None, {})
+    equal = Group(more[0].prompt, more, first.judged[0].verdicts, np.array([1, 1], np.float32))
+    recorder.step(FinishedStep(1, replace(first, judged=[*first.judged, equal], rounds=1, asked=1), None, {}))
     found = read(tmp_path / "recorded" / "step_000001")
-    assert same(found.trajectories, (*trajectories, *more)) and same(found.groups, (*filled.judged, equal))
+    assert same(found.trajectories, (*first.trajectories, *more)) and same(found.groups, (*first.judged, equal))
     assert found.learnt == (True, False) and found.report is None
 
 

@@ -112,9 +112,15 @@ def a_step(crew: Crew, timeline: Timeline, step: int, seconds: float = 10.0) -> 
     crew.body("learner").did("publishing", begin + 0.9 * seconds, end)
     crew.body("reward").did("grading", begin + 0.3 * seconds, begin + 0.4 * seconds)
     timeline.driver.add("waiting for trajectories", begin, begin + 0.3 * seconds)
-    found = timeline.step(step, seconds)
+    _, found = timeline.step(step, (begin, end))
     crew.served()
     return found
+
+
+def step_of(timeline: Timeline, step: int, seconds: float = 0.5) -> dict[str, Any]:
+    """A step of `seconds` that ends now."""
+    end = time.time()
+    return timeline.step(step, (end - seconds, end))[1]
 
 
 SHARES = {"busy/rollout": 0.8, "busy/reward": 0.1, "busy/learner": 0.5, "pipeline/step_vs_max": 1.25}
@@ -179,14 +185,14 @@ def test_it_never_waits_for_a_busy_actor(crew: Crew, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         end = time.time()
         learner.did("learning", end - 0.5, end)
-        assert timeline.step(step, 0.5) == {}  # returns, although nobody answers
+        assert step_of(timeline, step) == {}  # returns, although nobody answers
         ends.append(time.time())
     assert len(timeline._windows) == 3
     learner.may_go_on.set()
     crew.served()
-    assert timeline.step(4, 0.5) != {}  # of step 1, when it was asked; then of the rest
+    assert step_of(timeline, 4) != {}  # of step 1, when it was asked; then of the rest
     crew.served()
-    assert timeline.step(5, 0.5) != {}
+    assert step_of(timeline, 5) != {}
     assert [window[1] >= ends[-1] for window in timeline._windows] == [True]
     timeline.close()
 
@@ -227,7 +233,7 @@ def test_another_hosts_clock_is_corrected_and_this_ones_left_alone(tmp_path: Pat
     here = Crew()
     timeline = here.timeline(tmp_path / "here.json")
     here.body("rollout").did("sampling", 1000.25, 1001.5)
-    timeline.step(1, 1.0)
+    step_of(timeline, 1)
     timeline.close()
     found = read(tmp_path / "here.json")
     assert found is not None and found.spans[Actor("rollout")] == [Span("sampling", 1000.25, 1001.5)]
@@ -336,8 +342,8 @@ def test_without_a_file_there_are_figures_all_the_same(crew: Crew) -> None:
     assert a_step(crew, timeline, 2) == pytest.approx(SHARES, abs=0.02)
     assert timeline.close()
     alone = Timeline(None, {})
-    alone.step(1, 1.0)
-    assert set(alone.step(2, 1.0).values()) == {None} and alone.close() == "" and not alone._windows[1:]
+    step_of(alone, 1, 1.0)
+    assert set(step_of(alone, 2, 1.0).values()) == {None} and alone.close() == "" and not alone._windows[1:]
 
 
 def test_its_memory_does_not_grow_with_the_steps(crew: Crew, tmp_path: Path) -> None:

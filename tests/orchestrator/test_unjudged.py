@@ -11,9 +11,10 @@ import pytest
 
 from conf.schema import RewardConf
 from orchestrator.base.errors import RunError
+from orchestrator.base.observer import FinishedStep
 from orchestrator.tracking.metrics import outcomes
-from orchestrator.training.unjudged import STEPS, Unjudged
-from reward.group import Group
+from orchestrator.training.unjudged import STEPS, UnjudgedLimit, UnjudgedLog
+from reward.group import Group, JudgedBatch
 from reward.groups import group_trajectories
 from reward.verdict import Failure, Outcome, Verdict
 from reward.worker import RewardWorker
@@ -63,18 +64,22 @@ def failing(count: int, of: int, outcome: Outcome = Outcome.RAISED, error: str =
     return [Group(Prompt("p", "?", np.zeros(1, np.int32), "2", "test"), (), fine, np.zeros(of - count), failed)]
 
 
+def finished(step: int, groups: list[Group]) -> FinishedStep:
+    return FinishedStep(step, JudgedBatch([], groups, groups), None, {})
+
+
 def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_path: Path) -> None:
     told: list[str] = []
     conf = RewardConf(function=f"{function}:score", timeout_s=1.0, max_unjudged=1.0)
     file, own = tmp_path / "unjudged.jsonl", f"{tmp_path / function}.py"
-    watch = Unjudged(conf, told.append, file)
+    log = UnjudgedLog(conf, told.append, file)
     steps = [["1", "raise", "-1", "raise"], ["2"] * 4, ["raise", "missing", "hang", "exit"], ["raise"] * 8]
     records = []
     with RewardWorker(conf) as judge:
         for step, texts in enumerate(steps, 1):
             groups = groups_of(judge, conf, texts)
             records.append(outcomes(groups, None))
-            watch.check(step, groups)
+            log.step(finished(step, groups))
     kinds = ("unjudged", "unjudged/raised", "unjudged/timed_out", "unjudged/crashed")
     assert [[record[kind] for kind in kinds] for record in records] == [
         [2, 2, 0, 0],
@@ -97,20 +102,20 @@ def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_pa
     assert [line["outcome"] for line in lines[2:6]] == ["raised", "raised", "timed_out", "crashed"]
     assert lines[0]["error"] == "ZeroDivisionError: division by zero" and lines[0]["where"] == f"{own}:6"
     assert "return 1 / 0" in lines[0]["traceback"] and lines[1]["traceback"] is None
-    again = Unjudged(conf, told.append, file, step=3)  # a resumed run does step 4 again
-    again.check(4, [])
+    again = UnjudgedLog(conf, told.append, file, step=3)  # a resumed run does step 4 again
+    again.step(finished(4, []))
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 1, 3, 3, 3, 3]
 
 
 def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> None:
     conf = RewardConf(function=f"{function}:score", max_unjudged=0.5)
-    watch = Unjudged(conf, lambda line: None, tmp_path / "unjudged.jsonl", steps=100)
+    limit = UnjudgedLimit(conf, path=tmp_path / "unjudged.jsonl")
     bad, fine = ["raise", "raise", "missing", "1"], ["raise", "raise", "0", "1"]
     with RewardWorker(conf) as judge:
         for step, texts in enumerate([bad, bad, fine, bad, bad], 1):  # half is not above half
-            watch.check(step, groups_of(judge, conf, texts))
+            limit.check(step, groups_of(judge, conf, texts))
         with pytest.raises(RunError) as ended:
-            watch.check(6, groups_of(judge, conf, bad))
+            limit.check(6, groups_of(judge, conf, bad))
     assert str(ended.value) == (
         "step 6: no verdict on 3 of 4 answers (3 raised), more than reward.max_unjudged=0.5 for 3 steps in a row: "
         f"reward.function={function}:score: ZeroDivisionError: division by zero ({tmp_path / function}.py:6), "
@@ -120,24 +125,24 @@ def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> N
 
 def test_a_run_shorter_than_the_patience_ends_as_well() -> None:
     for steps in range(1, STEPS + 1):
-        watch = Unjudged(RewardConf(), lambda line: None, steps=steps)
+        limit = UnjudgedLimit(RewardConf(), steps)
         for step in range(1, steps):
-            watch.check(step, failing(4, of=4))
+            limit.check(step, failing(4, of=4))
         with pytest.raises(RunError, match="KeyError: 'x', on answer '1', gold '2'; please report"):
-            watch.check(steps, failing(4, of=4))
+            limit.check(steps, failing(4, of=4))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_the_share_is_the_limit(share: float) -> None:
-    watch = Unjudged(RewardConf(max_unjudged=share), lambda line: None)
+    limit = UnjudgedLimit(RewardConf(max_unjudged=share))
     for step in range(1, 3 * STEPS):
-        watch.check(step, failing(round(20 * share), of=20))
-        watch.check(step, [])
+        limit.check(step, failing(round(20 * share), of=20))
+        limit.check(step, [])
     if share < 1:
-        watch = Unjudged(RewardConf(max_unjudged=share), lambda line: None)
+        limit = UnjudgedLimit(RewardConf(max_unjudged=share))
         with pytest.raises(RunError):
             for step in range(1, STEPS + 1):
-                watch.check(step, failing(round(20 * share) + 1, of=20))
+                limit.check(step, failing(round(20 * share) + 1, of=20))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +156,8 @@ def test_the_share_is_the_limit(share: float) -> None:
     ],
 )
 def test_what_to_do_follows_from_the_kind(outcome: Outcome, error: str, function: str | None, advice: str) -> None:
-    watch = Unjudged(RewardConf(function=function), lambda line: None, steps=1)
+    limit = UnjudgedLimit(RewardConf(function=function), 1)
     with pytest.raises(RunError) as ended:
-        watch.check(1, [*failing(3, of=4, outcome=outcome, error=error), *failing(1, of=4)])
+        limit.check(1, [*failing(3, of=4, outcome=outcome, error=error), *failing(1, of=4)])
     who = "reward.function=a:b" if function else "the grader"
     assert str(ended.value).endswith(f"{who}: {error}, on answer '1', gold '2'; {advice}")

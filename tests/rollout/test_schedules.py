@@ -99,7 +99,7 @@ class Run:
         while step < run.steps:
             batch_queue.ask(step)
             assert len(batch_queue._in_flight) == min(run.max_staleness + 1, run.steps - step)
-            batch = batch_queue.next().batch
+            batch = batch_queue.oldest().batch
             assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
             assert int(batch.prompts[0].uid.split("/")[1]) >= seen
             seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
@@ -223,12 +223,12 @@ def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
             for step in range(6):
                 states.append(json.loads(json.dumps(batch_queue.state())))
                 batch_queue.ask(step)
-                assert batch_queue.next() == [f"counted/{3 * step + i}" for i in range(3)]
+                assert batch_queue.oldest() == [f"counted/{3 * step + i}" for i in range(3)]
             resumed, stream = Asked(), Counted()
             stream.position = states[interrupted]["prompts"]["position"]
             batch_queue = BatchQueue(conf, stream, resumed, resumed, states[interrupted]["asked"])
             for step in range(interrupted, 6):
                 batch_queue.ask(step)
-                assert batch_queue.next() == [f"counted/{3 * step + i}" for i in range(3)]
+                assert batch_queue.oldest() == [f"counted/{3 * step + i}" for i in range(3)]
             assert resumed.calls == whole.calls[interrupted:]
             assert len(whole.calls) == 6  # none is asked for beyond the last step

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import AlgorithmConf, RolloutConf, RunConf
+from conf.schema import AlgorithmConf, Config, LearnerConf, RolloutConf, RunConf
 from learner.data.batch import Sequence
 from learner.data.pack import pack
 from learner.learner import Learner
@@ -39,13 +39,17 @@ def learn(learner: Learner, trajectories: list[Trajectory], seed: int) -> None:
         advantage = float(rng.choice([-1.0, 1.0]))
         sequences.append(Sequence(ids, len(t.prompt.token_ids), ones, ones, advantage, t.behavior_logprobs, 0))
     totals = Totals(len(sequences), 1, 1)
-    report = learner.update([pack(sequences, totals, MAX_TOKENS, 1)], AlgorithmConf(kl=0.0))
+    report = learner.apply([pack(sequences, totals, MAX_TOKENS, 1)], AlgorithmConf(kl=0.0))
     assert report is not None and not report.skipped
 
 
 def push(sampler: Sampler, learner: Learner, version: int) -> None:
     for future in sampler.load(learner.publish(version), version):
         assert future.wait() > 0
+
+
+def checking(every: int) -> Config:
+    return Config(run=RunConf(logprob_check_every=every), learner=LearnerConf(max_tokens=MAX_TOKENS))
 
 
 def largest_gap(trajectories: list[Trajectory], learner: Learner, temperature: float) -> float:
@@ -114,29 +118,29 @@ def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: Mak
 
 def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
-    agreement = LogprobCheck(sampler, learner, make_prompts(20), RunConf(logprob_check_every=1), MAX_TOKENS)
-    agreement.check(0)
+    check = LogprobCheck(sampler, learner, make_prompts(20), checking(1))
+    check.check(0)
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
     push(sampler, learner, 1)
-    figures = agreement.check(1)
+    figures = check.check(1)
     assert 0 < figures["mean_abs"] <= figures["max_abs"] <= 1e-4
     assert abs(figures["kl"]) < 1e-7
     sampler.sampling = replace(SAMPLING, temperature=0.6)
-    assert agreement.check(1)["max_abs"] <= 1e-4
+    assert check.check(1)["max_abs"] <= 1e-4
 
 
 def test_check_can_be_turned_off(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
-    assert LogprobCheck(sampler, learner, make_prompts(1), RunConf(logprob_check_every=0), MAX_TOKENS).check(0) == {}
+    assert LogprobCheck(sampler, learner, make_prompts(1), checking(0)).check(0) == {}
     assert not sampler.workers[0].calls
 
 
 def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     sampler, learner = tied
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
-    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
+    check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
     with pytest.raises(RunError, match="after the push of step 1 sampler and learner disagree"):
-        agreement.check(1)
+        check.check(1)
 
 
 def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
@@ -152,11 +156,11 @@ def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], ma
         buffers=(*after.buffers, before.buffers[head.buffer]),
     )
     sampler.workers[0].call("load", stale).wait()
-    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
+    check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
     with pytest.raises(RunError, match="the weights did not arrive whole"):
-        agreement.check(1)
+        check.check(1)
     push(sampler, learner, 1)
-    agreement.check(1)
+    check.check(1)
 
 
 def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
@@ -166,9 +170,9 @@ def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], m
     (entry,) = [e for e in published.entries if e.name == "model.layers.1.mlp.down_proj.weight"]
     published.buffers[entry.buffer][entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
     sampler.workers[0].call("load", published).wait()
-    agreement = LogprobCheck(sampler, learner, make_prompts(8), RunConf(logprob_check_every=1), MAX_TOKENS)
+    check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
     with pytest.raises(RunError, match="disagree"):
-        agreement.check(1)
+        check.check(1)
 
 
 @pytest.fixture

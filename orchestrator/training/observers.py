@@ -1,0 +1,36 @@
+"""All observers of a run as one: tracker, recorder, validation, log-prob check and whatever comes.
+
+In: the loop's moments. Out: the same for each observer, in the order of the list, with the step's figures. Must not
+know: what the observers do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from learner.metrics.report import StepReport
+from orchestrator.base.observer import FinishedStep, Observer
+from orchestrator.tracking.metrics import summarize
+from orchestrator.tracking.timeline import Timeline
+from reward.group import JudgedBatch
+
+
+class Observers:
+    def __init__(self, timeline: Timeline, observers: Sequence[Observer]):
+        self.timeline, self.observers = timeline, observers
+
+    def begin(self, step: int) -> None:
+        for observer in self.observers:
+            observer.begin(step)
+
+    def step(self, step: int, batch: JudgedBatch, report: StepReport | None) -> None:
+        window = (batch.begin, time.time())
+        spans, busy = self.timeline.step(step, window)
+        done = FinishedStep(step, batch, report, summarize(batch, report, spans, window) | busy)
+        for observer in self.observers:
+            observer.step(done)
+
+    def between(self, step: int) -> None:
+        for observer in self.observers:
+            observer.between(step)

@@ -1,0 +1,35 @@
+"""When a run's checkpoints are written, and what stands in them beside the learner.
+
+In: the run's parts that have a state. Out: checkpoints (`orchestrator.training.checkpoint`). Must not know: what the
+states mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from conf.schema import RunConf
+from orchestrator.training.checkpoint import Saves, Store
+
+
+class HasState(Protocol):
+    def state(self) -> dict[str, Any]:
+        """JSON-able; keys of its own."""
+
+
+class RunStore:
+    def __init__(self, store: Store, run: RunConf, learner: Saves, parts: Sequence[HasState]):
+        self.store, self.run, self.learner, self.parts = store, run, learner, parts
+
+    def note(self, step: int) -> None:
+        """`step` is whole: the learner stands there until its next update, and an interruption saves this."""
+        self.store.note(step, self._state())
+
+    def save_if_due(self, step: int) -> None:
+        """At the run's end and every `run.save_every` steps. Raises RunError when it cannot be written."""
+        if step == self.run.steps or (self.run.save_every and step % self.run.save_every == 0):
+            self.store.save(step, self.learner, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {key: value for part in self.parts for key, value in part.state().items()}
