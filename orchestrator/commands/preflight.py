@@ -13,6 +13,7 @@ from typing import Any
 
 from conf.schema import Config, RandomModelConf
 from learner.model.support import context_length, read_config, unsupported
+from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
 from rollout.base.load_function import load_function
 from rollout.data.pairs import load_pairs
@@ -42,10 +43,13 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
         load_pairs(conf.warmup, conf.model)
     path = _kept_model(folder) or conf.model.path
     if path is not None:
-        tokenizer = load_tokenizer(path, conf.model)
-        if Path(path).expanduser().is_dir():
-            _refuse_truncated(Path(path).expanduser())
-        config = read_config(path, conf.model.revision)
+        local = Path(path).expanduser()
+        found = local.is_dir()
+        with waiting("checking the model" if found else f"no folder {local.absolute()}: asking the hub for {path}"):
+            tokenizer = load_tokenizer(path, conf.model)
+            if found:
+                _refuse_truncated(local)
+            config = read_config(path, conf.model.revision)
         if config is not None:
             _refuse_unfit(config, conf, command, f"model.path={path}")
             _refuse_small_vocabulary(config, tokenizer, conf, path)

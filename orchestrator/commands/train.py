@@ -65,8 +65,7 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
         problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)
-    with waiting("checking the model"):
-        refuse_unreadable(conf, "train", resume)
+    refuse_unreadable(conf, "train", resume)
     conf = located(conf)
     folder = resume or run_folders.create(conf, prefix)
     try:

@@ -75,8 +75,8 @@ def find(name: str, overrides: list[str]) -> Path:
         if (folder / "config.yaml").is_file():
             return folder.absolute()
     known = sorted(p.parent.name for p in conf_root.glob("*/config.yaml"))
-    there = f"; runs there: {', '.join(known[-8:])}" if known else "; there is no run there"
-    raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}{there}")
+    there = f"runs there: {', '.join(known[-8:])}" if known else "no run is there yet"
+    raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}; {there}")
 
 
 def newest(overrides: list[str], key: str = "run.name") -> Path:
@@ -148,7 +148,7 @@ def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--untracked-files=no")
     return {
         "git_commit": git("rev-parse", "HEAD"),
         "dirty": bool(status) if status is not None else None,

@@ -371,7 +371,7 @@ def test_mistakes_are_told_in_one_line(told: Any, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(Config()))
-    assert "there is no run there" in told("run=mine", "run.root=elsewhere", "step=1", "part=learning")
+    assert "no run is there yet" in told("run=mine", "run.root=elsewhere", "step=1", "part=learning")
     assert "runs there: mine" in told("run=yours", "step=1", "part=learning")
     assert "has no recorded step" in told("run=mine", "step=1", "part=learning")
     run(folder, [2, 4], steps=4)
