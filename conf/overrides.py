@@ -115,7 +115,7 @@ def _unreadable(argument: str, key: str, text: str) -> str:
         return (
             f"cannot read {argument!r}: special characters stand between quotes, for the shell too: {pasted(key, text)}"
         )
-    return f"cannot read {argument!r}: {text!r} is no value of {key}"
+    return f"cannot read {argument!r}: {text!r} is not a valid value of {key}"
 
 
 def _ambiguous(key: str, text: str, setting: Setting | None) -> str:

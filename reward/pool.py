@@ -279,7 +279,7 @@ class Pool:
             ) from None
         if status != "done":
             self._drop(sandbox)
-            if status == "refused" and "MemoryError" not in value:  # the message names a cause outside this process
+            if status == "rejected" and "MemoryError" not in value:  # the message names a cause outside this process
                 raise BadInput(value)
             raise BadInput(f"a grading process (reward.memory_mib={self.memory_mib}) cannot start: {value}")
         self._failed_starts = 0

@@ -65,7 +65,7 @@ def _serve(fd: int, memory_mib: int, timeout_s: float, warm: list[Any] | None) -
         try:
             status, value = "done", functions[name](*args)
         except BadInput as error:  # its message is complete
-            status, value = "refused", str(error)
+            status, value = "rejected", str(error)
         except (Exception, SystemExit) as error:  # reported to the pool, which counts and logs it
             status, value = "raised", one_line(error)
         return status, value, time.perf_counter() - start

@@ -153,7 +153,7 @@ class RewardWorker(Traced):
 
     def grade_batch(self, responses: Sequence[Response], think_tokens: Sequence[bool] | None = None) -> list[Verdict]:
         """Verdicts, aligned with the responses. think_tokens: whether a response's ids have a think token in the
-        answer; None: judge by the texts alone."""
+        answer; None: decide by the texts alone."""
         known = think_tokens or [False] * len(responses)
         if self.conf.function:
             verdicts = self._by_function(responses, known)

@@ -1,6 +1,6 @@
-"""What the learner's ranks are given: packed micro-batches.
+"""The learner's input: packed micro-batches.
 
-Law of alignment: entry i of every [N] array belongs to token i of the row; a sequence is a prompt and its response.
+Alignment: entry i of every [N] array belongs to token i of the row; a sequence is a prompt and its response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatch:
-    """Sequences one after the other in one row of N tokens, N <= max_tokens unless one sequence alone is longer."""
+    """Concatenated sequences in one row of N tokens; N <= max_tokens unless a single sequence is longer."""
 
     token_ids: np.ndarray  # i64[N]
     position_ids: np.ndarray  # i64[N], restart with each sequence

@@ -1,4 +1,4 @@
-"""Floating-point operations of a decoder on packed sequences, and what a device can do in a second.
+"""Floating-point operations of a decoder on packed sequences, and peak FLOP/s of devices.
 
 In: a model's `Shape` (from its config.json), lengths of sequences and responses. Out: FLOPs. Must not know: batches,
 engines, time.
@@ -8,16 +8,16 @@ One multiply-add is 2 FLOPs. A forward pass over a sequence of n tokens, r of th
     layers     n * layers * 2 * (hidden * heads * D * 2 + hidden * kv_heads * D * 2 + hidden * ffn * 3)
                queries and output, keys and values, MLP (3 matrices when gated, else 2)
     attention  layers * 2 * heads * D * n^2
-               scores and weighted values: 2 n^2 D each and a head, of which the causal half
+               scores and weighted values: 2 n^2 D each per head, of which the causal half
     head       r * 2 * hidden * vocab            only response tokens have logits here
 
-A backward pass costs twice the forward one: gradients of inputs and of weights. Model FLOPs, of which MFU is made, are
-what the mathematics needs: 3 times the forward pass (PaLM, arXiv 2204.02311, appendix B, which does not halve
-attention). Hardware FLOPs, of which HFU is made, are what is run (Megatron, "Reducing activation recomputation", arXiv
-2205.05198, appendix): full gradient checkpointing runs the layers' and attention's forward pass once more, 4 times in
-all (but for a layer's last product, which no gradient needs: torch stops before it), and so does the head's backward
-pass (`learner.model.logprob`) with its logits, always. Counted in neither: norms, rotations, softmax, the embeddings'
-look-up, the optimizer, padding in attention, what flash attention's backward pass recomputes.
+A backward pass costs twice the forward one: gradients of inputs and of weights. Model FLOPs, for MFU, are what the
+mathematics needs: 3 times the forward pass (PaLM, arXiv 2204.02311, appendix B, which does not halve attention).
+Hardware FLOPs, for HFU, are what is executed (Megatron, "Reducing activation recomputation", arXiv 2205.05198,
+appendix): full gradient checkpointing runs the forward pass of layers and attention once more, 4 times in total (except
+a layer's last product, which no gradient needs: torch stops before it), and the head's backward pass
+(`learner.model.logprob`) always recomputes its logits. Neither counts norms, rotations, softmax, the embedding look-up,
+the optimizer, padding in attention, or what flash attention's backward pass recomputes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNGATED = {"bloom", "falcon", "gpt_neox", "gptj", "mpt", "nemotron", "opt", "phi
 
 
 def tokens_only(tokens: int, responses: int) -> int:
-    """The cost to balance by when a model's shape is not known."""
+    """The cost to balance by if a model's shape is unknown."""
     return tokens
 
 
@@ -72,7 +72,7 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """From a Hugging Face configuration; None for what is not a plain decoder (mixtures of experts, other names)."""
+    """From a Hugging Face configuration; None if it is not a plain decoder (mixtures of experts, other names)."""
     needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     experts = any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     if experts or not all(isinstance(config.get(name), int) for name in needed):
@@ -91,7 +91,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def read_shape(path: str, revision: str | None = None) -> Shape | None:
-    """`shape_of` a model folder's config.json, or of a hub id's. Raises OSError when there is none."""
+    """`shape_of` a model folder's config.json, or of a hub id's. Raises OSError if there is none."""
     if not Path(path).is_dir():
         from huggingface_hub import hf_hub_download
 
@@ -104,7 +104,7 @@ class Work:
     """FLOPs of one or more updates."""
 
     model: int  # what the mathematics needs
-    hardware: int  # with what is computed twice
+    hardware: int  # including recomputation
 
 
 def work(
@@ -126,8 +126,8 @@ def work(
     return Work(model, hardware=model + again + head)
 
 
-# Dense bfloat16 TFLOP/s with float32 accumulation, from the makers' data sheets; the first whose words are all in the
-# device's name counts, so narrower names come first.
+# Dense bfloat16 TFLOP/s with float32 accumulation, from the vendors' data sheets; the first entry whose words are all
+# in the device's name applies, so narrower names come first.
 PEAKS = (
     ("B200", 2250),
     ("GH200", 989),
@@ -152,7 +152,7 @@ SLICED = {"MIG", "LAPTOP", "D"}  # a part of a device, or a slower one of the sa
 
 
 def peak_flops(name: str) -> float | None:
-    """FLOP/s of the device called `name` (`torch.cuda.get_device_name()`); None when it is not in the table."""
+    """FLOP/s of the device called `name` (`torch.cuda.get_device_name()`); None if it is not in the table."""
     words = set(re.split(r"[\s\-]+", name.upper()))
     if words & SLICED:
         return None

@@ -1,6 +1,6 @@
-"""Sequences packed to a token budget and balanced over ranks by what they cost.
+"""Sequences packed to a token budget and balanced over ranks by their cost.
 
-In: `Sequence`s of one optimizer step. Out: `TrainBatch`, and how good a packing is. Must not know: rewards, models,
+In: `Sequence`s of one optimizer step. Out: `TrainBatch`, and statistics of the packing. Must not know: rewards, models,
 DeepSpeed.
 """
 
@@ -17,7 +17,7 @@ from learner.data.flops import Cost, tokens_only
 from learner.data.shared_prefix import by_prompt, order
 from learner.loss import Totals
 
-PADDING = 1.3  # of the sequences that attention pads together, the longest is at most this times the shortest
+PADDING = 1.3  # of sequences that attention pads together, the longest is at most this many times the shortest
 
 
 def pack(
@@ -30,12 +30,12 @@ def pack(
 ) -> TrainBatch:
     """Balance `sequences` over ranks by `cost`, then fill micro-batches of at most `max_tokens` tokens.
 
-    siblings_together: sequences with one prompt go to one rank, which computes the prompt once; the balance is then
-    over prompts, so that this is for few siblings and many prompts.
+    siblings_together: sequences with the same prompt go to one rank, which computes the prompt once. Prompts are then
+    balanced instead of sequences, so this suits few siblings and many prompts.
 
     Every rank gets the same number of micro-batches (collective calls must match); a rank without tokens gets one of
-    weight zero. A sequence longer than the budget raises ValueError: its log-probs would not fit where the others do.
-    The result depends on nothing but the arguments.
+    weight zero. A sequence longer than the budget raises ValueError, since its log-probs might not fit in memory. The
+    result depends only on the arguments.
     """
     if not sequences:
         return TrainBatch(tuple(() for _ in range(num_ranks)), totals, 0, 0)
@@ -59,17 +59,17 @@ def pack(
 def balanced(costs: list[int], parts: int) -> list[list[int]]:
     """Indices of `costs`, ascending, in `parts` lists of nearly equal sums: largest differencing (Karmarkar and Karp).
 
-    Each item begins as `parts` sums, all zero but one. The two partial divisions whose sums lie furthest apart are
-    joined, the one's largest with the other's smallest, until one division is left. Its sums never lie further apart
-    than the largest cost. Time and memory grow with items x parts.
+    Each item starts as a partition with `parts` sums, all but one zero. The two partitions with the largest gaps are
+    merged, the largest sum of one with the smallest of the other, until one partition is left. Its gap never exceeds
+    the largest cost. Time and memory grow with items x parts.
     """
     count = len(costs)
     if parts == 1:
         return [list(range(count))]
     items = sorted(range(count), key=lambda i: -costs[i])
-    heap = [(-float(costs[i]), age) for age, i in enumerate(items)]  # (-gap, division), the larger costs first
-    made: dict[int, np.ndarray] = {}  # division -> its sums f64[parts], negative, so that ascending is largest first
-    joins: list[tuple[int, int, np.ndarray]] = []  # division count + k: of which two, and how its parts were sorted
+    heap = [(-float(costs[i]), age) for age, i in enumerate(items)]  # (-gap, partition), larger costs first
+    made: dict[int, np.ndarray] = {}  # partition -> its sums f64[parts], negative, so that ascending is largest first
+    joins: list[tuple[int, int, np.ndarray]] = []  # partition count + k: the two merged, and how the parts were sorted
 
     def sums(division: int) -> np.ndarray:
         if division >= count:
@@ -86,7 +86,7 @@ def balanced(costs: list[int], parts: int) -> list[list[int]]:
         made[division] = both
         joins.append((one, other, order.astype(np.uint16 if parts < 2**16 else np.intp)))
         heapq.heappush(heap, (float(both[0] - both[-1]), division))
-    lists = {heap[0][1]: np.arange(parts)}  # division -> in which list each of its parts is: back from the last one
+    lists = {heap[0][1]: np.arange(parts)}  # partition -> the list of each of its parts, traced back from the last one
     found: list[list[int]] = [[] for _ in range(parts)]
     while lists:
         division, mine = lists.popitem()
@@ -112,15 +112,15 @@ def buckets(lengths: list[int] | tuple[int, ...]) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How good the packing of an update is; idle rows count."""
+    """Quality of an update's packing; idle rows count."""
 
-    padding: float  # share of the cells in attention's buckets that hold no token
-    fill: float  # tokens over what the rows could hold
-    imbalance: float  # cost of the costliest rank over the mean one; 1 is even
+    padding: float  # fraction of the cells in attention's buckets without a token
+    fill: float  # tokens over the rows' capacity
+    imbalance: float  # cost of the costliest rank over the mean; 1 is even
 
 
 def packing(batches: Iterable[TrainBatch], max_tokens: int, cost: Cost = tokens_only) -> Packing:
-    """Of the batches of one update. Ranks wait for each other at every optimizer step: the costliest of each count."""
+    """Of one update's batches. Ranks wait for each other at every optimizer step, so each step's costliest counts."""
     cells = tokens = rows = worst = total = 0.0
     for batch in batches:
         spent = []
@@ -141,7 +141,7 @@ def _fill(share: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
     """First fit: each sequence, in order, into the first row with room, in O(log rows)."""
     most = min(len(share), 2 * sum(map(len, share)) // max_tokens + 1)  # rows: all but one are more than half full
     leaves = 1 << max(most - 1, 0).bit_length()
-    room = [max_tokens] * (2 * leaves)  # a tournament: room[i] is the larger of room[2i], room[2i + 1]
+    room = [max_tokens] * (2 * leaves)  # a tournament tree: room[i] is the larger of room[2i], room[2i + 1]
     rows: list[list[Sequence]] = []
     for sequence in share:
         length, node = len(sequence), 1
@@ -190,6 +190,6 @@ def _micro_batch(row: list[Sequence]) -> MicroBatch:
 
 
 def _idle(like: Sequence) -> MicroBatch:
-    """A row that costs one token's forward pass and weighs nothing."""
+    """A row with one token and weight zero."""
     zeros = np.zeros(1, np.float32)
     return _micro_batch([Sequence(like.token_ids[:2], 1, zeros, zeros, 0.0, zeros, -1)])

@@ -1,6 +1,6 @@
 """Paired long and short answers -> supervised batches (Thinkless stage 1).
 
-In: pairs, a tokenizer. Out: one `TrainBatch` per optimizer step, a function of (pairs, step) alone. Must not know:
+In: pairs, a tokenizer. Out: one `TrainBatch` per optimizer step, which depends only on (pairs, step). Must not know:
 engines.
 """
 
@@ -51,7 +51,7 @@ class Curriculum:
         return -(-self.pairs.size // self.conf.batch_size)
 
     def batches(self, done: int = 0) -> Iterator[TrainBatch]:
-        """Those after `done` steps, to the last."""
+        """The batches after `done` steps, to the last."""
         for step in range(done, self.steps):
             first = step * self.conf.batch_size
             examples = [e for i in range(first, first + self.conf.batch_size) for e in self._examples(i)]

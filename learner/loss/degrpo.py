@@ -3,8 +3,8 @@
     paper form    w_0 = alpha / N,   w_t = 1 / (N * T_i)      for t = 1..T_i
     code form     w_0 = alpha / N,   w_t = 1 / sum_i T_i      (the reference code, over the whole optimizer step)
 
-The KL term's weights v_t are GRPO's of that form, control token included. What counts is alpha times the mean response
-length: about 10 routes reliably in the quickstart, about 1 behaves like GRPO.
+The KL term's weights v_t are those of GRPO in the same form, control token included. What matters is alpha times the
+mean response length: about 10 routes reliably in the quickstart, about 1 behaves like GRPO.
 """
 
 from __future__ import annotations

@@ -21,18 +21,18 @@ f (`algorithm.importance`, with C = `algorithm.importance_cap`):
 
 The decoupled PPO objective (arXiv 2110.00641; AReaL, 2505.24298) weighs a surrogate against a proximal policy by
 prox / mu. With the learner's policy before the update as proximal policy, as in AReaL, that is the formula of truncated
-importance sampling: old = prox. They differ in what m has to make good, another engine's rounding (m near 1) or stale
-weights, and in what their code does above the cap.
+importance sampling: old = prox. They differ in what m corrects, another engine's rounding (m near 1) or stale weights,
+and in how their code treats values above the cap.
 
 k (`algorithm.kl_estimator`; Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html). The note compares
-estimates of KL(pi || ref). Here they are loss terms, so that their gradients count, on tokens sampled from pi:
+estimators of KL(pi || ref). Here they are loss terms, so what matters is their gradients, on tokens sampled from pi:
 
-    k1 = -d                 gradient grad log pi, whose mean is 0: it does not pull towards the reference, it only adds
-                            noise (right as a value, and as a penalty in the reward)
-    k2 = d^2 / 2            gradient -d grad log pi, whose mean is that of KL(pi || ref)
-    k3 = exp(d) - d - 1     gradient (1 - exp(d)) grad log pi, whose mean is that of KL(ref || pi), the other direction;
-                            k2's to first order in d, at most 1 where pi is large beside ref, growing as exp(d) where
-                            it is small
+    k1 = -d                 gradient grad log pi, with mean 0: it does not pull towards the reference, it only adds
+                            noise (correct as a value, and as a penalty in the reward)
+    k2 = d^2 / 2            gradient -d grad log pi, with the mean of grad KL(pi || ref)
+    k3 = exp(d) - d - 1     gradient (1 - exp(d)) grad log pi, with the mean of grad KL(ref || pi), the other direction;
+                            equal to k2's to first order in d, at most 1 if pi is large relative to ref, growing as
+                            exp(d) if it is small
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TokenLosses:
     surrogate: Tensor  # w_t f(m_t) times minus the clipped surrogate
     kl: Tensor  # v_t times the estimate, nats; zero without a reference
     ratio: Tensor  # r_t
-    high: Tensor  # bool: the upper bound took the gradient away (A > 0)
+    high: Tensor  # bool: the upper bound removed the gradient (A > 0)
     low: Tensor  # bool: the lower bound did (A < 0)
     dual: Tensor  # bool: the dual clip did (A < 0)
 

@@ -1,12 +1,11 @@
 """Causal attention over packed sequences, registered with transformers under the name `packed`.
 
-In: queries, keys and values of one row that holds several sequences, and the row's `Layout`. Out: the attention's
-output, with nothing leaking between sequences. A prompt that siblings share is in the row's states once, and each of
-them attends to it. On a GPU that is flash attention over the sequences' boundaries (`torch.nn.attention.varlen`);
-elsewhere sequences of similar length are padded into one causal sdpa call, so that the cost is that of per-sequence
-attention without its many small calls. Under sequence parallelism a rank holds a part of the row's tokens; the layout's
-`exchange` gives it all tokens of a part of the heads, and takes that back. Must not know: models, losses, process
-groups.
+In: queries, keys and values of one row with several sequences, and the row's `Layout`. Out: the attention output, with
+nothing leaking between sequences. A prompt shared by siblings is in the row's states once, and each sibling attends to
+it. On a GPU this is flash attention over sequence boundaries (`torch.nn.attention.varlen`); elsewhere sequences of
+similar length are padded into one causal sdpa call, which costs the same as per-sequence attention without its many
+small calls. Under sequence parallelism a rank holds a part of the row's tokens; the layout's `exchange` swaps it for
+all tokens of a part of the heads, and back. Must not know: models, losses, process groups.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Exchange = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor,
 
 
 class Layout:
-    """Where each sequence of a packed row lies, and how rows of similar length are padded together.
+    """The position of each sequence in a packed row, and how sequences of similar length are padded together.
 
-    lengths: tokens of each sequence, in row order. Built once for a micro-batch and used by every layer. part, parts:
-    this rank holds tokens [start, stop) of the row, one of `parts` equal ones, and `exchange` swaps tokens for heads.
-    Where siblings share a prompt, [start, stop) counts the tokens that are computed.
+    lengths: tokens of each sequence, in row order. Built once per micro-batch and used by every layer. part, parts:
+    this rank holds tokens [start, stop) of the row, one of `parts` equal parts, and `exchange` swaps tokens for heads.
+    If siblings share a prompt, [start, stop) counts only computed tokens.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Layout:
         exchange: Exchange | None = None,
         origins: np.ndarray | None = None,
     ):
-        """origins: see `learner.data.shared_prefix`; None (always under sequence parallelism): all are computed."""
+        """origins: see `learner.data.shared_prefix`; None (always so under sequence parallelism): all are computed."""
         if sum(lengths) % parts:
             raise ValueError(f"a row of {sum(lengths)} tokens cannot be divided over {parts} ranks: pad it")
         self.lengths, self.part, self.parts, self.exchange = lengths, part, parts, exchange
@@ -53,8 +52,8 @@ class Layout:
         starts = [0]
         for length in lengths:
             starts.append(starts[-1] + length)
-        self.computed: Tensor | None = None  # i64[n], which of the N tokens; None: all
-        self.place: Tensor | None = None  # i64[N], each token's among those
+        self.computed: Tensor | None = None  # i64[n], the computed ones of the N tokens; None: all
+        self.place: Tensor | None = None  # i64[N], each token's index among those
         own = torch.ones(starts[-1], dtype=torch.bool)  # not computed for an earlier sibling
         at = torch.arange(starts[-1])
         if origins is not None:
@@ -65,7 +64,7 @@ class Layout:
             at = (own.cumsum(0) - 1)[shared]
             self.computed, self.place = own.nonzero()[:, 0].to(device), at.to(device)
             self.stop = int(own.sum())
-        self.buckets: list[tuple[Tensor, Tensor]] = []  # i64[B, L] among the computed; bool[B, L]: its output is used
+        self.buckets: list[tuple[Tensor, Tensor]] = []  # i64[B, L] of computed tokens; bool[B, L]: the output is used
         for members in buckets(lengths):
             width = lengths[members[-1]]
             first = torch.tensor([starts[i] for i in members])[:, None]
@@ -91,12 +90,12 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, heads, N, D], key/value [1, kv_heads, N, D] -> [1, N, heads, D].
 
-    Raises ValueError without a layout (a caller that bypassed `learner.model.policy.Policy`), for another batch size
-    than 1, a mask, dropout, or a sliding window shorter than a sequence: none of these would be honoured.
+    Raises ValueError without a layout (the caller bypassed `learner.model.policy.Policy`), for a batch size other than
+    1, a mask, dropout, or a sliding window shorter than a sequence: it would ignore all of these.
     """
     if layout is None:
         raise ValueError(
-            "packed attention got no Layout: the model's layers do not pass on what its forward pass was given, or the "
+            "packed attention got no Layout: the model's layers do not pass on its forward pass's arguments, or the "
             "caller bypassed learner.model.policy.Policy"
         )
     if query.shape[0] != 1 or query.shape[2] != layout.stop - layout.start:
@@ -115,7 +114,7 @@ def packed_attention(
     states = [one.transpose(1, 2) for one in (query, key, value)]  # [1, n, heads, D]
     if layout.exchange is None:
         return whole(*states), None
-    if states[1].shape[2] % layout.parts:  # too few key heads to divide: as many as there are query heads
+    if states[1].shape[2] % layout.parts:  # too few key heads to divide: repeat them to the number of query heads
         times = states[0].shape[2] // states[1].shape[2]
         states[1:] = [one.repeat_interleave(times, dim=2) for one in states[1:]]
     return layout.exchange(whole, *states), None
@@ -135,7 +134,7 @@ def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling
 
 
 def _gathered(states: Tensor, index: Tensor) -> Tensor:
-    """[n, heads, D], i64[B, L] -> [B, heads, L, D]. By index_select, whose gradient adds in a fixed order."""
+    """[n, heads, D], i64[B, L] -> [B, heads, L, D], by index_select, whose gradient sums in a fixed order."""
     return states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
 
 

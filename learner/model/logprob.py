@@ -1,7 +1,7 @@
 """Log-probs and entropies of chosen tokens from hidden states, chunk by chunk: never one [N, vocab] float32 tensor.
 
-In: hidden states, output head, token ids, a mask. Out: [N] tensors aligned with the tokens themselves: entry i speaks
-of token i given those before it. This file holds the project's only shift by one. Must not know: losses, packing.
+In: hidden states, output head, token ids, a mask. Out: [N] tensors aligned with the tokens: entry i is for token i
+given those before it. This file has the project's only shift by one. Must not know: losses, packing.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 def _logits(hidden: Tensor, weight: Tensor, wide: torch.dtype, temperature: float) -> Tensor:
-    """[c, V] in float32 or wider, a tensor of its own: a chunk's memory is this and one more of its size."""
+    """[c, V] in float32 or wider, as a new tensor: a chunk needs the memory of this and one more of its size."""
     logits = hidden @ weight.T
     return logits.div_(temperature) if logits.dtype == wide else logits.to(wide).div_(temperature)
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
-    """Keeps hidden states and the log-normalizer only; the backward pass recomputes each chunk's logits."""
+    """Saves only hidden states and the log-normalizer; the backward pass recomputes each chunk's logits."""
 
     @staticmethod
     def forward(
@@ -38,7 +38,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             logp = logits.sub_(normalizer[:, None])
             logprobs[rows] = logp.gather(-1, targets[rows, None])[:, 0]
             entropies[rows] = -logp.exp().mul_(logp).sum(-1)
-            del logits, logp  # before the next chunk's come into being
+            del logits, logp  # before the next chunk's are allocated
         ctx.save_for_backward(hidden, weight, targets, normalizers)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropies)
@@ -50,7 +50,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
         grad, wide = grads[0], normalizers.dtype
         grad_hidden = torch.empty_like(hidden)
         grad_weight = None
-        if ctx.needs_input_grad[1]:  # not when only adapters learn
+        if ctx.needs_input_grad[1]:  # not if only adapters are trained
             grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
         for start in range(0, hidden.shape[0], ctx.chunk):
             rows = slice(start, start + ctx.chunk)
@@ -82,7 +82,7 @@ class LogProbHead(nn.Module):
 
         hidden: [n, H], of the row's tokens first .. first + n - 1; token_ids: i64[N]; response: bool[N], True only on
         tokens first + 1 .. first + n, never on a sequence's first token; temperature: logits are divided by it; chunk:
-        rows of logits that exist at one time.
+        rows of logits in memory at a time.
         """
         at = response.nonzero()[:, 0]  # [M] positions of the chosen tokens
         before = hidden[at - 1 - first]  # [M, H]: the state that predicts each

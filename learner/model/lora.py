@@ -1,7 +1,7 @@
-"""The only file that imports peft: low-rank adapters in a loaded model, and the model's weights with them merged in.
+"""Low-rank adapters (peft, imported nowhere else) in a loaded model, and the model's weights with adapters merged.
 
 In: a causal language model, `LoraConf`. Out: the same model with adapters as its only trainable parameters; plain
-Hugging Face names and merged tensors; peft's adapter folder. Must not know: DeepSpeed, batches, who asks.
+Hugging Face names and merged tensors; peft's adapter folder. Must not know: DeepSpeed, batches, callers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ RECORD = "lora.json"  # in a checkpoint's
 
 
 def attach(causal_lm: Any, conf: LoraConf) -> None:
-    """Put adapters into the model, in float32, and freeze all else. B is zero: the model is still what it was.
+    """Add float32 adapters to the model and freeze everything else. B is zero, so the model's outputs do not change.
 
-    Raises BadInput for a target that is no linear layer, or is the output head (`learner.model.logprob` reads its
+    Raises BadInput for a target that is not a linear layer, or is the output head (`learner.model.logprob` reads its
     weight).
     """
     from peft import inject_adapter_in_model
@@ -47,9 +47,9 @@ def attach(causal_lm: Any, conf: LoraConf) -> None:
 
 
 class _Narrow(nn.Linear):
-    """A matrix kept, and learnt, in float32 that is rounded to its input's dtype when it is used.
+    """A matrix stored and trained in float32, and rounded to its input's dtype when used.
 
-    peft would widen the input: a float32 copy of it for every adapted layer, and slow products on a GPU.
+    peft would widen the input instead: a float32 copy of it in every adapted layer, and slow products on a GPU.
     """
 
     def __init__(self, weight: Tensor):
@@ -61,7 +61,7 @@ class _Narrow(nn.Linear):
 
 
 def _linear(causal_lm: Any, target: str = "") -> list[str]:
-    """Names of the linear layers that `target` stands for (peft's rule: the name, or its end from a dot on)."""
+    """Names of the linear layers that `target` matches (peft's rule: the name, or its end after a dot)."""
     head = causal_lm.get_output_embeddings()
     return [
         name
@@ -77,14 +77,14 @@ def _short_names(causal_lm: Any) -> list[str]:
 def _peft_conf(conf: LoraConf, targets: Any, **more: Any) -> Any:
     from peft import LoraConfig
 
-    alpha = int(conf.alpha) if conf.alpha == int(conf.alpha) else conf.alpha  # other readers expect whole numbers
+    alpha = int(conf.alpha) if conf.alpha == int(conf.alpha) else conf.alpha  # other readers expect integers
     return LoraConfig(r=conf.rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=targets, **more)
 
 
 class Unadapted:
-    """A policy's engine with its adapters at scale zero: the model before training, which needs no second copy.
+    """A policy's engine with its adapters scaled to zero: the model before training, without a second copy.
 
-    The same layers run in the same order as with adapters, which ZeRO-3 learns once; adding zero changes no bit.
+    The same layers run in the same order as with adapters, which ZeRO-3 traces once; adding zero changes no bit.
     """
 
     def __init__(self, engine: Any, policy: nn.Module):
@@ -105,8 +105,8 @@ class Unadapted:
 def merged(named: Iterable[tuple[str, Tensor]], conf: LoraConf) -> Iterator[tuple[str, Tensor]]:
     """The model's parameters, adapters among them -> plain names, with new tensors W + alpha / rank * B A.
 
-    Added in float32 and rounded once; the given tensors stay as they are, and each is looked at only until the next
-    one is asked for (ZeRO-3 gathers one at a time). An adapted layer's weight comes before its A, and A before B.
+    Added in float32 and rounded once. The given tensors are not changed, and each is read only until the next one is
+    requested (ZeRO-3 gathers one at a time). An adapted layer's weight comes before its A, and A before B.
     """
     assert conf.rank
     whole, base, a = "", None, None
@@ -126,13 +126,13 @@ def merged(named: Iterable[tuple[str, Tensor]], conf: LoraConf) -> Iterator[tupl
 
 
 def record(folder: str, conf: LoraConf) -> None:
-    """Write beside a checkpoint which adapters it holds."""
+    """Record a checkpoint's adapters next to it."""
     if conf.rank:
         (Path(folder) / RECORD).write_text(json.dumps(_settings(conf)))
 
 
 def refuse_others(folder: str, conf: LoraConf) -> None:
-    """BadInput when the checkpoint in `folder` holds other adapters, or some and none are asked for, or the reverse."""
+    """BadInput if the adapters of the checkpoint in `folder` are not those of the configuration."""
     path = Path(folder) / RECORD
     saved = json.loads(path.read_text()) if path.is_file() else {}
     if saved != _settings(conf):
@@ -147,7 +147,7 @@ def _settings(conf: LoraConf) -> dict[str, Any]:
 
 
 def save_adapter(folder: Path, named: dict[str, Tensor], conf: LoraConf, base: str) -> None:
-    """The adapter as peft and vLLM load it on top of the model `base`, whose weights training left as they were."""
+    """The adapter as peft and vLLM load it on top of the model `base`, whose weights training did not change."""
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)

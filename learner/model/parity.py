@@ -1,9 +1,9 @@
-"""Does the learner compute what the model is? Its packed log-probs against transformers' own forward pass.
+"""Checks that the learner computes the model: its packed log-probs against transformers' own forward pass.
 
-In: a policy as loaded, before anything wraps or splits it. Out: nothing, or BadInput that names what differs. A few
-random sequences of different lengths lie in one row; the same module then takes each alone, with eager attention. What
-a model does beyond plain attention over one sequence and a linear head shows here, known to `learner.model.support` or
-not. Draws from a generator of its own. Must not know: DeepSpeed, batches, commands.
+In: a policy as loaded, before anything wraps or splits it. Out: nothing, or BadInput that names the difference. A few
+random sequences of different lengths are packed into one row; then the same module gets each alone, with eager
+attention. Anything a model does beyond plain attention over one sequence and a linear head shows up here, whether or
+not `learner.model.support` knows it. Uses its own random generator. Must not know: DeepSpeed, batches, commands.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from learner.model.reference import on_device
 from learner.model.support import context_length, unsupported, whole
 from rollout.base.errors import BadInput, in_one_line
 
-LENGTHS = (9, 24, 3, 17)  # tokens; the second is put at the end of the longest sequence of the run
+LENGTHS = (9, 24, 3, 17)  # tokens; the second gets the last positions of the run's longest sequence
 BOUNDS = {  # largest and mean |difference|, nats
     torch.float64: (1e-8, 1e-9),
     torch.float32: (1e-3, 1e-4),  # random models of 40 families: at most 2e-6, mean 4e-7
     torch.bfloat16: (2.0, 0.05),
 }
-ROOM = 2**30  # bytes, of a GPU's memory beside the weights' copy
-FLOOR = 4.0  # in bfloat16 differences up to this many times those between sdpa and eager attention are rounding, too
+ROOM = 2**30  # bytes of GPU memory required besides the copy of the weights
+FLOOR = 4.0  # in bfloat16, differences up to this many times those between sdpa and eager attention count as rounding
 
 
 def refuse_different(policy: Policy, path: str, longest: int = 0, device: Device = Device.cpu) -> None:
-    """BadInput unless packed log-probs are those of the model, within `BOUNDS` of its dtype, and all of it learns.
+    """BadInput unless packed log-probs agree with the model's, within `BOUNDS` of its dtype, and all of it is trained.
 
-    path: named in the message; longest: tokens of the longest sequence to come, which some rotary embeddings depend on;
-    device: gpu: compared there, in a copy, if there is room for one.
+    path: for the message; longest: tokens of the run's longest sequence, on which some rotary embeddings depend;
+    device: if gpu, the comparison runs there, in a copy, if there is room for one.
     """
     causal_lm = policy.causal_lm
     config = whole(causal_lm.config.to_dict())
@@ -43,18 +43,20 @@ def refuse_different(policy: Policy, path: str, longest: int = 0, device: Device
     known = unsupported(config, longest)
     if getattr(causal_lm.get_output_embeddings(), "bias", None) is not None:
         known.append("a bias in its output head")
-    cause = f"it has {'; '.join(dict.fromkeys(known))}" if known else "in what it differs is not known"
+    cause = f"it has {'; '.join(dict.fromkeys(known))}" if known else "the cause is unknown"
     ours = {id(parameter) for parameter in policy.parameters()}
     left = [name for name, parameter in causal_lm.named_parameters() if id(parameter) not in ours]
     if left:
-        raise BadInput(f"{what}: {', '.join(left[:4])} would neither learn nor reach the sampler ({cause})")
+        raise BadInput(f"{what}: {', '.join(left[:4])} would be neither trained nor synced to the sampler ({cause})")
     try:
         with on_device(policy, _device(policy, device)):
             packed, *alone = _log_probs(policy, int(max(min(longest, context_length(config)[0]), max(LENGTHS))))
     except torch.OutOfMemoryError:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, RuntimeError, NotImplementedError) as error:
-        raise BadInput(f"{what}: it takes no packed row of sequences ({in_one_line(error)}); {cause}") from error
+        raise BadInput(
+            f"{what}: it does not accept a packed row of sequences ({in_one_line(error)}); {cause}"
+        ) from error
     largest, mean = _gap(packed, alone[0])
     dtype = next(policy.parameters()).dtype
     max_abs, mean_abs = BOUNDS[dtype]
@@ -67,7 +69,7 @@ def refuse_different(policy: Policy, path: str, longest: int = 0, device: Device
             f"time, by {largest:.2g} nats at most, {mean:.2g} on average (allowed in {str(dtype)[6:]}: {max_abs:.2g} "
             f"and {mean_abs:.2g}): {cause}"
         )
-    if known:  # seen in other sequences, or by the sampler
+    if known:  # shows with other sequences, or in the sampler
         raise BadInput(f"{what}: {cause}")
 
 
@@ -86,8 +88,8 @@ def _gap(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _log_probs(policy: Policy, longest: int) -> list[Tensor]:
-    """Log-probs of the same tokens, nats, [tokens that have one before them] each: packed; one sequence at a time with
-    eager attention; in bfloat16 also with sdpa, which tells how much rounding alone makes of this model."""
+    """Log-probs of the same tokens, nats, for every token that is not the first of its sequence: packed; one sequence
+    at a time with eager attention; in bfloat16 also with sdpa, to measure what rounding alone causes in this model."""
     causal_lm, first = policy.causal_lm, next(policy.parameters())
     generator = torch.Generator().manual_seed(0)
     starts = (0, longest - LENGTHS[1], *[0] * (len(LENGTHS) - 2))

@@ -31,12 +31,12 @@ class Policy(nn.Module):
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
         shared = (name for name, parameter in self.body.named_parameters() if parameter is self.head.weight)
         name = next(shared, None)
-        self.tied_name = None if name is None else self._prefix + name  # of the embedding, where it is the head as well
-        self.watch: Callable[[Tensor], None] | None = None  # given each gradient of the last hidden states, [N or n, H]
+        self.tied_name = None if name is None else self._prefix + name  # of the embedding, if it is also the head
+        self.watch: Callable[[Tensor], None] | None = None  # gets each gradient of the last hidden states, [N or n, H]
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the output head, also where ZeRO-3 keeps only a part of them here."""
+        """Rows of the output head, even if ZeRO-3 keeps only a part of them here."""
         return int(getattr(self.head.weight, "ds_shape", self.head.weight.shape)[0])
 
     @property
@@ -45,14 +45,14 @@ class Policy(nn.Module):
 
     def forward(
         self,
-        token_ids: Tensor,  # i64[N], several sequences one after the other
+        token_ids: Tensor,  # i64[N], concatenated sequences
         position_ids: Tensor,  # i64[N], restarting with each sequence
-        response: Tensor,  # bool[N], the tokens asked for, among those that this rank's hidden states predict
+        response: Tensor,  # bool[N], the requested tokens, among those that this rank's hidden states predict
         layout: Layout,
         temperature: float,
         chunk: int,
     ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
-        # this rank's n of the N tokens: all, but for sequence parallelism, and each shared prompt once
+        # this rank's n of the N tokens: all, except under sequence parallelism, and each shared prompt once
         here = slice(layout.start, layout.stop) if layout.computed is None else layout.computed
         states = self.body(
             input_ids=token_ids[None, here], position_ids=position_ids[None, here], use_cache=False, layout=layout
@@ -75,7 +75,7 @@ def load_policy(
 ) -> Policy:
     """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
 
-    Raises BadInput when the folder is missing, truncated, or not a causal language model.
+    Raises BadInput if the folder is missing, truncated, or not a causal language model.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -84,7 +84,7 @@ def load_policy(
     logging.disable_progress_bar()
     refuse_absent(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise BadInput(f"model.path={path}: the folder holds no config.json; give a Hugging Face model folder")
+        raise BadInput(f"model.path={path}: the folder contains no config.json; give a Hugging Face model folder")
     try:
         causal_lm = AutoModelForCausalLM.from_pretrained(
             path,
@@ -93,10 +93,10 @@ def load_policy(
             attn_implementation=attention.NAME,
             trust_remote_code=trust_remote_code,
         )
-    except Exception as error:  # safetensors, OSError, ValueError: all say what is wrong with the folder
-        if isinstance(error, KeyError) and error.args == (attention.NAME,):  # a table of its own classes
+    except Exception as error:  # safetensors, OSError, ValueError: all describe what is wrong with the folder
+        if isinstance(error, KeyError) and error.args == (attention.NAME,):  # its own table of attention classes
             raise BadInput(
-                f"model.path={path}: this model cannot be trained here: its attention layers in transformers take no "
+                f"model.path={path}: this model cannot be trained here: its attention layers in transformers accept no "
                 "packed rows (they do not go through AttentionInterface); docs/learner.md lists what can be trained"
             ) from error
         raise BadInput(
@@ -106,16 +106,18 @@ def load_policy(
     _make_saveable(causal_lm)
     if checkpointing:
         causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        for module in causal_lm.modules():  # layers that can recompute do so in training mode only; what is in them,
-            module.training = getattr(module, "gradient_checkpointing", False)  # dropout, stays in evaluation mode
+        for module in causal_lm.modules():  # layers can recompute only in training mode; their children,
+            module.training = getattr(
+                module, "gradient_checkpointing", False
+            )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
     return Policy(causal_lm)
 
 
 def _make_saveable(causal_lm: Any) -> None:
-    """transformers loads a generation_config.json that it refuses to save at the end of a run: one with a temperature
-    or top_p, but without do_sample (Llama-2, Vicuna). Sampling is what that means, so this is added. From any other
-    that it would refuse only the token ids are kept."""
+    """transformers loads some generation_config.json files that it refuses to save at the end of a run: those with a
+    temperature or top_p but without do_sample (Llama-2, Vicuna). They mean sampling, so do_sample is added. Of any
+    other that it would not save only the token ids are kept."""
     given = causal_lm.generation_config
     if given is None or _saveable(given):
         return

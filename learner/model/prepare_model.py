@@ -1,7 +1,7 @@
 """A model folder that both sampler and learner can load: control tokens in the tokenizer, rows for them in the
 embeddings.
 
-In: a Hugging Face folder or hub id, or the shape of a random model. Out: a folder, or the path itself when nothing was
+In: a Hugging Face folder or hub id, or the shape of a random model. Out: a folder, or the path itself if nothing was
 missing. Must not know: training.
 """
 
@@ -55,16 +55,16 @@ def random_model(folder: Path, shape: RandomModelConf, conf: ModelConf, seed: in
 
 
 def prepared_model(conf: ModelConf, folder: Path) -> str:
-    """`conf.path` when its tokenizer has the control tokens (each one id), else `folder` with a copy that has them.
+    """`conf.path` if its tokenizer has the control tokens (each one id), otherwise `folder` with a copy that has them.
 
     New embedding rows (and rows that the tokenizer did not use) start as the mean of the old ones. Raises BadInput as
-    `rollout.data.tokens` and `learner.model.policy` do, and when adapters could not train those rows.
+    `rollout.data.tokens` and `learner.model.policy` do, and if adapters could not train those rows.
     """
     assert conf.path is not None
     tokenizer = load_tokenizer(conf.path, conf)
     renamed = conf.short_token_from is not None and (
         conf.short_token not in load_tokenizer(conf.path, replace(conf, short_token_from=None)).get_vocab()
-    )  # False for a model that went through here before: its short token has been trained
+    )  # False for a model prepared here before, whose short token has been trained
     before = vocabulary_size(tokenizer)
     _, new = add_control_tokens(tokenizer, conf)
     check_alignment(tokenizer, conf)
@@ -73,7 +73,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     if conf.lora.rank and (new or renamed):
         added = ", ".join(tokenizer.convert_ids_to_tokens([*new] or [control_tokens(tokenizer, conf).short]))
         raise BadInput(
-            f"model.lora.rank={conf.lora.rank} leaves the embeddings as they are, and those of {added} are new in "
+            f"model.lora.rank={conf.lora.rank} does not train the embeddings, and those of {added} are new in "
             f"{conf.path}: warm that model up first (`warmup`, without adapters), and train the warmed-up one"
         )
     import torch
@@ -86,7 +86,7 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     if vocabulary_size(tokenizer) > rows:
         causal_lm.resize_token_embeddings(vocabulary_size(tokenizer), mean_resizing=False)
     fresh = list(new)
-    if renamed:  # a spare token's row was never trained
+    if renamed:  # a spare token's row has never been trained
         fresh.append(control_tokens(tokenizer, conf).short)
     with torch.no_grad():
         for embedding in (causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()):
@@ -102,6 +102,6 @@ def _save(causal_lm: Any, folder: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # saving imports DeepSpeed, which tells on stdout that this process sees no GPU: the driver needs none
+    # saving imports DeepSpeed, which reports on stdout that this process sees no GPU; the driver needs none
     logging.getLogger("DeepSpeed").addFilter(lambda record: "accelerator to CPU" not in record.getMessage())
     causal_lm.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""The frozen reference, which only scores: on the learner's device, or waiting in the CPU's memory until it does.
+"""The frozen reference model, which only scores: on the learner's device, or in host memory until it scores.
 
-In: a policy. Out: the same, placed. Must not know: losses, batches.
+In: a policy. Out: the same, frozen and placed. Must not know: losses, batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from learner.model.policy import Policy
 
 
 def frozen(policy: Policy, device: torch.device, offload: bool) -> Policy:
-    """Without gradients; on `device`, or (offload, when that is a GPU) in page-locked memory of the CPU."""
+    """Without gradients; on `device`, or (offload, if that is a GPU) in page-locked host memory."""
     policy.requires_grad_(False)
     if not offload:
         return policy.to(device)
@@ -28,10 +28,10 @@ def frozen(policy: Policy, device: torch.device, offload: bool) -> Policy:
 
 @contextlib.contextmanager
 def on_device(reference: Any, device: torch.device) -> Iterator[None]:
-    """An offloaded reference's weights are on `device` inside, all together; nothing happens to any other.
+    """Within the context all weights of an offloaded reference are on `device`; any other reference is unaffected.
 
-    They do not change there, so leaving means dropping the copies. reference: a module, or whatever scores without
-    weights of its own (None, or the policy without its adapters).
+    The weights do not change, so leaving just drops the copies. reference: a module, or anything that scores without
+    its own weights (None, or the policy without its adapters).
     """
     tensors = _tensors(reference) if isinstance(reference, nn.Module) else []
     homes = [(tensor, tensor.data) for tensor in tensors if tensor.device.type != device.type]

@@ -1,7 +1,7 @@
-"""A micro-batch's part for one of the ranks that share it (sequence parallelism).
+"""One rank's part of a micro-batch under sequence parallelism.
 
-In: a micro-batch, which part of how many. Out: the same row, padded to equal parts, that asks only for what this rank's
-hidden states predict. Must not know: models, process groups.
+In: a micro-batch, the part's number and the number of parts. Out: the same row, padded to equal parts, with only the
+response tokens that this rank's hidden states predict. Must not know: models, process groups.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from learner.data.batch import MicroBatch
 
 
 def shard(mb: MicroBatch, part: int, parts: int) -> MicroBatch:
-    """Rank `part` holds tokens [part * n, (part + 1) * n) of the padded row and is asked for the tokens one further.
+    """Rank `part` holds tokens [part * n, (part + 1) * n) of the padded row and predicts the tokens one further on.
 
-    The parts' weights add up to the micro-batch's: every response token is asked of exactly one rank. parts = 1: `mb`.
+    The parts' weights add up to the micro-batch's: every response token belongs to exactly one rank. parts = 1: `mb`.
     """
     if parts == 1:
         return mb

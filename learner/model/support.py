@@ -1,7 +1,7 @@
-"""Which models can be trained here, as far as their config.json says; docs/learner.md has the list.
+"""Which models can be trained here, judging by their config.json; docs/learner.md has the list.
 
-In: a Hugging Face configuration as a mapping. Out: lines that name what cannot be done, and limits. Must not know:
-torch, weights, what a run asks for. `learner.model.parity` measures what this file reads.
+In: a Hugging Face configuration as a mapping. Out: descriptions of unsupported features, and limits. Must not know:
+torch, weights, a run's settings. `learner.model.parity` measures what this file only reads.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ LENGTHS = (  # keys in which vLLM looks for the number of positions (`derive_max
     "max_seq_length",
     "seq_len",
 )
-UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}  # `factor` is in it already
+UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}  # `factor` is included
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-ATTENTION = {"full_attention", "sliding_attention"}  # layer types that packed attention knows
+ATTENTION = {"full_attention", "sliding_attention"}  # layer types that packed attention supports
 STATEFUL = ("mamba", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "zamba", "bamba", "nemotron_h", "lfm2",
             "qwen3_next", "qwen3_5", "granitemoehybrid", "falcon_h1", "plamo2", "kimi_linear")  # fmt: skip
 ALIBI = {"bloom", "mpt"}
 HEAD_BIAS = {"phi", "gptj", "codegen"}
 UNPACKED = {"falcon", "gptj", "codegen", "mpt", "bloom", "stablelm", "nemotron"}  # as transformers 5.19 has them
-WINDOW_SWITCH = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}  # a window counts only with use_sliding_window
+WINDOW_SWITCH = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}  # a window applies only with use_sliding_window
 
 
 def read_config(path: str, revision: str | None = None) -> dict[str, Any] | None:
-    """The config.json of a model folder or hub id, its `text_config` laid over it; None when there is none.
+    """The config.json of a model folder or hub id, with its `text_config` merged in; None if there is none.
 
-    Raises BadInput when it is not JSON. Nothing heavy is imported for a folder.
+    Raises BadInput if it is not JSON. For a folder nothing heavy is imported.
     """
     file: Any = Path(path).expanduser() / "config.json"
     if not file.parent.is_dir():
@@ -55,18 +55,18 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any] | None
     except (OSError, ValueError) as error:
         raise BadInput(f"model.path={path}: its config.json cannot be read ({error}); get the model again") from error
     if not isinstance(config, dict):
-        raise BadInput(f"model.path={path}: its config.json holds no JSON object; get the model again")
+        raise BadInput(f"model.path={path}: its config.json is not a JSON object; get the model again")
     return whole(config)
 
 
 def whole(config: Config) -> dict[str, Any]:
-    """A configuration whose language model's part, where it has one, is not nested."""
+    """A configuration in which the language model's part, if any, is not nested."""
     text = config.get("text_config")
     return {**config, **text} if isinstance(text, dict) else dict(config)
 
 
 def context_length(config: Config) -> tuple[float, str]:
-    """(positions, the key that says so), as vLLM derives its largest max_model_len; (inf, "") where no key does."""
+    """(positions, the key they are from), as vLLM derives its largest max_model_len; (inf, "") without such a key."""
     found = [(config[key], key) for key in LENGTHS if isinstance(config.get(key), int | float)]
     length, key = min(found, default=(math.inf, ""), key=lambda one: one[0])
     if config.get("model_max_length"):
@@ -81,7 +81,7 @@ def context_length(config: Config) -> tuple[float, str]:
 
 
 def sliding_window(config: Config) -> int | None:
-    """Tokens of the attention window that some layer has; None for full attention everywhere."""
+    """Tokens of the attention window of any layer; None for full attention everywhere."""
     window, types = config.get("sliding_window"), config.get("layer_types")
     switch = config.get("use_sliding_window", config.get("model_type") not in WINDOW_SWITCH)
     slides = any("sliding" in kind for kind in types) if types else switch
@@ -91,13 +91,13 @@ def sliding_window(config: Config) -> int | None:
 def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
     """What the learner would compute wrongly, or the sampler load wrongly.
 
-    longest: tokens of the longest sequence that is learnt; room: rollout.max_model_len, by which vLLM chooses
-    LongRoPE's factors; 0 where nothing samples.
+    longest: tokens of the longest training sequence; room: rollout.max_model_len, by which vLLM chooses
+    LongRoPE's factors; 0 if nothing samples.
     """
     kind = str(config.get("model_type", ""))
     found = []
     if any(isinstance(config.get(key), int | list) and config[key] not in (0, 1, []) for key in EXPERTS):
-        found.append("mixture-of-experts layers, whose weights cannot be pushed to the sampler")
+        found.append("mixture-of-experts layers, whose weights cannot be synced to the sampler")
     for key in ("logits_scaling", "logit_scale"):
         if isinstance(config.get(key), int | float) and config[key] != 1:
             found.append(f"scaled logits ({key}={config[key]:g})")
@@ -113,14 +113,14 @@ def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
         names = f" ({', '.join(others)})" if others else ""
         found.append(f"recurrent or convolution layers{names}, through which packed sequences leak into each other")
     if kind in ALIBI or config.get("alibi"):
-        found.append("ALiBi, which takes a packed row for one sequence")
+        found.append("ALiBi, which treats a packed row as one sequence")
     if kind in UNPACKED:
-        found.append("attention layers in transformers that take no packed rows")
+        found.append("attention layers in transformers that accept no packed rows")
     for rope in _ropes(config):
         limit = _rope_switches_at(config, rope)
         if limit is not None and max(longest, room) > limit:
             found.append(
-                f"rotary embeddings ({_rope_type(rope)}) that change for a whole packed row when one of its sequences "
+                f"rotary embeddings ({_rope_type(rope)}) that change for a whole packed row if one of its sequences "
                 f"is longer than {limit} tokens (room here for {max(longest, room)})"
             )
     window = sliding_window(config)
@@ -144,7 +144,7 @@ def _rope_type(rope: Config) -> str:
 
 
 def _rope_switches_at(config: Config, rope: Config) -> int | None:
-    """The longest sequence up to which these rotary embeddings depend on nothing but a token's own position."""
+    """The longest sequence up to which these rotary embeddings depend only on a token's own position."""
     kind = _rope_type(rope)
     if kind not in ("longrope", "dynamic"):
         return None

@@ -36,7 +36,7 @@ def trl_reward(
     """A reward function for TRL's GRPOTrainer: 1.0 for a correct final answer, else 0.0, aligned with `completions`.
 
     completions: texts, or conversations, whose last message counts. solution: the data set's column of that name: gold
-    answers, or worked solutions that hold the gold answer in a box. Other columns are ignored.
+    answers, or worked solutions with the gold answer in a box. Other columns are ignored.
     Raises ValueError if the two differ in length. Only boxed answers count, as is usual in training.
     """
     return [

@@ -1,7 +1,7 @@
-"""From what a person writes as a path to local files: globs, folders of shards and addresses such as s3:// and hf://.
+"""Resolves a configured path to local files: globs, folders of shards and addresses such as s3:// and hf://.
 
-In: one path or address. Out: the files or the saved `datasets` folder behind it, remote ones fetched into a temporary
-folder of this process. Anything a person can mend is `BadInput`. Must not know: what the files hold.
+In: one path or address. Out: the files, or the saved `datasets` folder, that it means; remote ones are fetched into a
+temporary folder of this process. Anything the user can fix is `BadInput`. Must not know: the files' contents.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rollout.data.files import COMPRESSED, SUFFIXES, first_line, kind_of, listed
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 PACKAGES |= {"http": "requests aiohttp", "https": "requests aiohttp", "hf": "huggingface_hub"}
-SAVED = ("dataset_info.json", "dataset_dict.json")  # `datasets.save_to_disk` leaves one of them
-NO_DATA = {*SAVED, "dataset_infos.json", "state.json"}  # and these beside the data
+SAVED = ("dataset_info.json", "dataset_dict.json")  # `datasets.save_to_disk` writes one of them
+NO_DATA = {*SAVED, "dataset_infos.json", "state.json"}  # and these next to the data
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of the given name, or (saved) a folder that `datasets.load_from_disk` reads."""
+    """A file, or (saved) a folder for `datasets.load_from_disk`."""
 
     local: Path
-    name: str  # as a person knows it: full path or address
+    name: str  # for messages: full path or address
     saved: bool = False
 
 
@@ -38,19 +38,19 @@ def is_address(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """The full path that a local `path` means; an address as it is."""
+    """The full path of a local `path`; an address unchanged."""
     return path if is_address(path) else str(Path(path).expanduser().absolute())
 
 
 def exists(path: str) -> bool:
-    """Whether `path` is an address, a glob, or something on this machine's disk: nothing to ask the hub for."""
+    """Whether `path` is an address, a glob, or exists on this machine's disk, so that the hub is not needed."""
     return is_address(path) or Path(path).expanduser().exists() or _is_glob(path)
 
 
 def locate(path: str, key: str, split: str | None, subset: str | None) -> list[Found]:
-    """The files that `path` means, in natural order (part-2 before part-10), never none.
+    """The files that `path` means, at least one, in natural order (part-2 before part-10).
 
-    A folder may hold one data set: one file, or the shards of one. `split` and `subset` choose where it holds several.
+    A folder may contain one data set: one file, or the shards of one. `split` and `subset` choose if there are several.
     `key` is the configuration key, for messages. Raises BadInput.
     """
     full = absolute(path)
@@ -84,7 +84,7 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
         return [Found(_fetched(system, name), scheme + name) for name in sorted(found, key=_natural)]
     except BadInput:
         raise
-    except Exception as error:  # file systems raise kinds of their own (network, credentials): all end here, with cause
+    except Exception as error:  # file systems raise their own exceptions (network, credentials)
         raise BadInput(f"{where}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
 
 
@@ -97,7 +97,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, subset: str | None) -> Sequence[str]:
-    """The files of the one data set in a folder: shards differ by a number at the end of their names only."""
+    """The files of the one data set in a folder; shards differ only by a number at the end of their names."""
     sets: dict[str, list[str]] = {}
     for file in sorted(system.find(root), key=_natural):
         inner = PurePosixPath(file.removeprefix(root).strip("/"))
@@ -112,7 +112,7 @@ def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, 
             [*range(1, len(files) + 1)],
         ):
             if all(of for _, of in numbers):
-                continue  # shards of which some are missing: told below
+                continue  # some shards are missing: reported below
             del sets[name]  # aime_2024 and aime_2025 are two data sets
             sets |= {file.removeprefix(root).strip("/"): [file] for file in files}
     section = key.partition(".")[0]
@@ -152,7 +152,7 @@ def _without_number(file: str) -> str:
 
 
 def _number(file: str) -> tuple[int | None, int]:
-    """(number of a shard, of how many): (3, 5) for train-00003-of-00005.parquet; of 0: it does not say."""
+    """(number of a shard, of how many): (3, 5) for train-00003-of-00005.parquet; of 0 if the name does not say."""
     found = _SHARD.search(_stem(PurePosixPath(file).name)[0])
     return (int(found[1]), int(found[2] or 0)) if found else (None, 0)
 
@@ -188,7 +188,7 @@ def _filesystem(full: str, where: str) -> tuple[Any, str]:
     try:
         return url_to_fs(full) if is_address(full) else (fsspec.filesystem("file"), full)
     except ImportError as error:
-        package = PACKAGES.get(scheme, "what fsspec names")
+        package = PACKAGES.get(scheme, "the package that fsspec names")
         raise BadInput(f"{where}: {scheme}:// needs a package that is not installed: pip install {package}") from error
     except ValueError as error:
         if "not known" not in str(error):

@@ -1,16 +1,16 @@
-r"""The generated, graded task: chains of absolute differences, a~b = |a - b|, of single digits, from left to right.
+r"""The generated task with levels: chains of absolute differences, a~b = |a - b|, of single digits, from left to right.
 
-In: a seed and an index. Out: questions with written-out and short answers. Level k is the number of terms: k = 2 can be
-answered at once, k = 8 needs its steps written down.
+In: a seed and an index. Out: questions with long and short answers. Level k is the number of terms: k = 2 can be
+answered directly, k = 8 needs its steps written down.
 
     problem  "5~2~4          :3="                            padded to `width`, then the marker of k
     think    "5~2=3;3~4=1?5~2=3;3~4=1</think>\boxed{1}"     each step, then each step checked
     short    "\boxed{1}"
 
-(Why not sums: a running total is linear in its terms, and some warm-ups find that shortcut, so that hard levels stop
-being hard. Of absolute differences only the parity is linear, and in long chains it is hard to find.)
+(Why not sums: a running total is linear in its terms, and some warm-ups find that shortcut, so that hard levels are no
+longer hard. With absolute differences only the parity is linear, and in long chains it is hard to find.)
 
-Question `index` of a stream depends on (purpose, seed, index) alone. Streams of different purpose or seed are drawn
+Question `index` of a stream depends only on (purpose, seed, index). Streams of different purpose or seed are drawn
 independently; a level has only (max_digit + 1)^k questions (digits 0..5: 36 for k = 2, 216 for k = 3, 1.7 million
 for k = 8), so the small levels of an evaluation necessarily repeat questions seen in training. Must not know: tokens,
 modes, rewards.
@@ -65,8 +65,8 @@ def short_answer(steps: Steps) -> str:
 def question_at(seed: int, index: int, conf: ArithmeticConf, purpose: str) -> tuple[int, str, Steps]:
     """(level, problem, steps) number `index` of the stream (purpose, seed).
 
-    Levels follow `conf.weights` evenly: any stretch of n questions holds a level's share to within about one question
-    (an additive low-discrepancy sequence), so that a small batch is never without its hard questions.
+    Levels follow `conf.weights` evenly: any n consecutive questions contain a level's share to within about one
+    question (an additive low-discrepancy sequence), so that a small batch always has its hard questions.
     """
     start = random.Random(f"{SOURCE}/{purpose}/{seed}").random()
     place = (start + index * GOLDEN) % 1.0 * sum(conf.weights)

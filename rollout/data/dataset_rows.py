@@ -1,7 +1,7 @@
-"""The rows that a configuration's `path` means: local files, folders, addresses, or a pinned hub data set.
+"""The rows of a configured `path`: local files, folders, addresses, or a pinned hub data set.
 
 In: a section of the configuration (`data`, `validation`, `warmup`) with its name. Out: `Part`s with rows as dicts, as
-their publisher wrote them; anything a person can mend is `BadInput`. Must not know: what the columns mean.
+published; anything the user can fix is `BadInput`. Must not know: what the columns mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rollout.data.files import SUFFIXES, Rows, first_line, listed, rows_of, stem
 
 
 class Source(Protocol):
-    """What every section with a `path` has."""
+    """The settings that every section with a `path` has."""
 
     path: Any
     revision: str | None
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HubSet:
-    """What is pinned of a hub data set. `revision` is a commit of its repository."""
+    """A pinned hub data set. `revision` is a commit of its repository."""
 
     revision: str
     split: str
@@ -39,8 +39,8 @@ class HubSet:
     subset: str | None = None
 
 
-# None of these was ever loaded where this was written (the hub was out of reach). Each commit is the one that several
-# unrelated public repositories pin or hold in their caches; columns and splits are as their data cards describe them.
+# None of these has been loaded by its hub name here (docs/gpu.md). Each commit is the one that several
+# unrelated public repositories pin or have in their caches; columns and splits are those of the data cards.
 HUB_SETS: dict[str, HubSet] = {
     "openai/gsm8k": HubSet("740312add88f781978c0658806c59bc2815b9866", "train", "question", "answer", subset="main"),
     "HuggingFaceH4/MATH-500": HubSet("6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test", "problem", "answer", "level"),
@@ -57,15 +57,15 @@ class Part:
 
     rows: Rows
     source: str  # "folder/stem" of a file, the hub's name of a data set
-    stem: str  # of its problems' uids; differs between the parts of a run
+    stem: str  # prefix of its problems' uids; different for each part of a run
     pinned: HubSet | None = None
 
 
 def read_parts(conf: Source, key: str) -> list[Part]:
-    """What `conf.path` means: one path, or several in a list, in the order given.
+    """The parts of `conf.path`, which is one path or a list of them, in the order given.
 
-    A path is, in this order: an address (s3://, file://, ...); what lies on the disk (a file, a folder); a glob; a hub
-    data set's name. Rows are read when they are gone through, and raise BadInput as well. `key` is the section's name.
+    A path is, tried in this order: an address (s3://, file://, ...); a file or folder on disk; a glob; a hub
+    data set's name. Rows are read lazily, and may raise BadInput then. `key` is the section's name.
     """
     if not conf.path:
         raise BadInput(f"{key}.path is not set: give a {'/'.join(SUFFIXES)} file or a hub data set's name")
@@ -84,7 +84,7 @@ def read_parts(conf: Source, key: str) -> list[Part]:
                 raise BadInput(f"{key}.path names {found.name} twice")
             seen.add(found.name)
             parts.append(_saved(conf, found, key) if found.saved else _file(found, f"{key}.path={found.name}"))
-    if len({part.stem for part in parts}) < len(parts):  # folders of one name at two places
+    if len({part.stem for part in parts}) < len(parts):  # two folders of the same name in different places
         count = Counter(part.stem for part in parts)
         parts = [
             Part(p.rows, p.source, f"{p.stem}@{i}" if count[p.stem] > 1 else p.stem, p.pinned)
@@ -94,7 +94,7 @@ def read_parts(conf: Source, key: str) -> list[Part]:
 
 
 def is_hub_name(path: str) -> bool:
-    """What lies on the disk, a file-like name and an absolute or dotted path are local; "owner/name" is the hub's."""
+    """Existing files, file-like names and absolute or dotted paths are local; "owner/name" is the hub's."""
     if exists(path):
         return False
     return path in HUB_SETS or bool(
@@ -112,13 +112,13 @@ def _file(found: Found, where: str) -> Part:
 
 
 def _saved(conf: Source, found: Found, key: str) -> Part:
-    """A folder that `datasets.save_to_disk` wrote: one table, or several named splits."""
+    """A folder written by `datasets.save_to_disk`: one table, or several named splits."""
     import datasets
 
     where = f"{key}.path={found.name}"
     try:
         saved = datasets.load_from_disk(str(found.local))
-    except Exception as error:  # files and metadata, each with kinds of their own: all end here, with the cause
+    except Exception as error:  # files and metadata raise various exceptions
         raise BadInput(
             f"{where}: cannot be read as a saved data set ({type(error).__name__}: {first_line(error)})"
         ) from error
@@ -147,10 +147,10 @@ def _hub(conf: Source, name: str, key: str) -> Part:
 
     try:
         loaded = datasets.load_dataset(name, subset, split=split, revision=revision)
-    except Exception as error:  # network, hub and builder each raise their own kinds: all end here, with the cause
+    except Exception as error:  # network, hub and builder raise their own exceptions
         raise BadInput(
             f"{key}.path={name}: {looked}, and the hub data set (revision {revision}, split {split}) could not be "
-            f"loaded ({type(error).__name__}: {first_line(error)}); where the hub is out of reach, "
+            f"loaded ({type(error).__name__}: {first_line(error)}); if the hub cannot be reached, "
             f"download the data elsewhere and give {key}.path=<local {'/'.join(SUFFIXES)} file>"
         ) from error
     if not len(loaded):
@@ -159,7 +159,7 @@ def _hub(conf: Source, name: str, key: str) -> Part:
 
 
 def _dataset(loaded: Any) -> Rows:
-    """Rows of a `datasets.Dataset`, as arrow holds them."""
+    """Rows of a `datasets.Dataset`, as stored in arrow."""
 
     def batches(names: Sequence[str] | None) -> Iterator[Any]:
         chosen = loaded if names is None else loaded.select_columns(list(names))

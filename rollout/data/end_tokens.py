@@ -1,7 +1,4 @@
-"""Which ids end a response.
-
-In: a tokenizer, the files of its model. Out: ids. Must not know: control tokens, sampling.
-"""
+"""Which token ids end a response."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from rollout.base.load_function import one_line
 
 
 def end_tokens(tokenizer: Any, path: str | Path, conf: ModelConf) -> set[int]:
-    """Ids that end a response: the tokenizer's end of sequence, those that the model's generation_config.json and
-    config.json name, and the token that the chat template closes an assistant's turn with.
+    """Ids that end a response: the tokenizer's end of sequence, those named in the model's generation_config.json and
+    config.json, and the token with which the chat template closes an assistant's turn.
 
     Example: Gemma has `<eos>` and `<end_of_turn>`, Llama 3 `<|eot_id|>` among three, a base model with Qwen's template
     `<|endoftext|>` and `<|im_end|>`.
@@ -34,20 +31,22 @@ def end_tokens(tokenizer: Any, path: str | Path, conf: ModelConf) -> set[int]:
         try:
             named = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id")
         except (ValueError, AttributeError) as error:
-            raise BadInput(f"model.path={path}: {name} is no JSON object ({one_line(error)}); get it again") from error
+            raise BadInput(
+                f"model.path={path}: {name} is not a JSON object ({one_line(error)}); download it again"
+            ) from error
         found |= {one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int)}
     return found | _turn_end(tokenizer)
 
 
 def _turn_end(tokenizer: Any) -> set[int]:
-    """The added token (as special ones are) that the chat template writes right behind an assistant's words, if any."""
+    """The added token (special ones included) that the chat template writes right after an assistant's text, if any."""
     from jinja2 import TemplateError
 
     words = "thinkless"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": words}]
     try:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:  # written for questions alone
+    except TemplateError:  # a template for questions only
         return set()
     _, there, rest = text.rpartition(words)
     ids = tokenizer.encode(rest.lstrip(), add_special_tokens=False) if there else []

@@ -1,7 +1,7 @@
-"""Rows of one local data file or table, gone through as often as wanted and never held as a whole where that can be.
+"""Rows of one local data file or table, iterable any number of times and streamed if possible.
 
-In: the path of a file. Out: `Rows`. JSON lines, CSV, parquet and arrow are streamed; a .json file is read whole.
-Anything a person can mend is `BadInput`. Must not know: where the file came from, what its columns mean.
+In: the path of a file. Out: `Rows`. JSON lines, CSV, parquet and arrow are streamed; a .json file is read at once.
+Anything the user can fix is `BadInput`. Must not know: where the file came from, what its columns mean.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ LINES = (".jsonl", ".ndjson")
 SEPARATED = {".csv": ",", ".tsv": "\t"}
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (*LINES, ".json", *SEPARATED, *TABLES)
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")  # behind any of SUFFIXES but those of TABLES
-BATCH = 1000  # rows of a table that exist as Python objects at a time
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")  # after any of SUFFIXES except those of TABLES
+BATCH = 1000  # rows of a table held as Python objects at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows as dicts, as their publisher wrote them."""
+    """Rows as dicts, as published."""
 
-    read: Callable[[Sequence[str] | None], Iterator[Row]]  # names of the columns that are needed; None: all
-    schema: Sequence[str] | None = None  # names of columns where the file says them by itself
+    read: Callable[[Sequence[str] | None], Iterator[Row]]  # names of the needed columns; None: all
+    schema: Sequence[str] | None = None  # column names, if the file declares them
 
     def columns(self) -> list[str]:
-        """Names of columns, in order of appearance; fields of an object in a column follow it as "column.field"."""
+        """Column names in order of appearance; the fields of an object in a column follow it as "column.field"."""
         if self.schema is not None:
             return list(self.schema)
         return list(dict.fromkeys(name for row in self.read(None) for name in _names(row)))
 
 
 def kind_of(name: str) -> str | None:
-    """The suffix that says how a file is read: ".jsonl" for "a.jsonl.gz"; None where it is none of ours."""
+    """The suffix that decides how a file is read: ".jsonl" for "a.jsonl.gz"; None if unknown."""
     path = Path(name)
     if path.suffix in COMPRESSED:
         inner = Path(path.stem).suffix
@@ -57,9 +57,9 @@ def stem_of(name: str) -> str:
 
 
 def rows_of(path: Path, where: str) -> Rows:
-    """The rows of the file `path`; `where` is what messages call it.
+    """The rows of the file `path`; `where` is its name in messages.
 
-    Raises BadInput, here or while the rows are read: not readable, not of its kind (with the line), a row that is no
+    Raises BadInput, here or while the rows are read: not readable, malformed (with the line), a row that is not an
     object.
     """
     kind = kind_of(path.name)
@@ -118,7 +118,7 @@ def _checked(rows: Iterable[Any], where: str) -> Iterator[Row]:
 
 
 def _guarded(read: Callable[[], Iterable[Any]], where: str) -> Iterator[Any]:
-    """`read`'s rows; what the file system, a decompressor or a decoder raises becomes BadInput."""
+    """`read`'s rows; errors of the file system, a decompressor or a decoder become BadInput."""
     import lzma
     import zlib
 
@@ -156,7 +156,7 @@ def _opened(path: Path) -> IO[bytes]:
 def _json_lines(path: Path, where: str) -> Iterator[Any]:
     start = 0  # of the line, in bytes
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):  # split at \n alone: U+2028 may stand inside a string
+        for number, line in enumerate(file, start=1):  # split only at \n: a string may contain U+2028
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -168,7 +168,7 @@ def _json_lines(path: Path, where: str) -> Iterator[Any]:
 
 
 def _json(path: Path, where: str) -> Iterable[Any]:
-    """A list of objects, an object of lists, {"data": [...]}, or one object a line."""
+    """A list of objects, an object of lists, {"data": [...]}, or one object per line."""
     with _opened(path) as file:
         text = file.read().decode("utf-8-sig")
     if not text.strip():
@@ -177,7 +177,7 @@ def _json(path: Path, where: str) -> Iterable[Any]:
         whole = _value(text, where)
     except BadInput as error:
         if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.msg == "Extra data":
-            return _json_lines(path, where)  # the first value is complete: one object a line
+            return _json_lines(path, where)  # the first value is complete: one object per line
         raise
     del text
     if isinstance(whole, list):
@@ -188,54 +188,54 @@ def _json(path: Path, where: str) -> Iterable[Any]:
             return columns[0]  # {"data": [{...}, ...]}
         if len({len(column) for column in columns}) > 1:
             sizes = listed(f"{name}: {len(column)}" for name, column in whole.items())
-            raise BadInput(f"{where}: its columns differ in length ({sizes}); mend the file")
+            raise BadInput(f"{where}: its columns differ in length ({sizes}); fix the file")
         return [dict(zip(whole, values, strict=True)) for values in zip(*columns, strict=True)]
-    raise BadInput(f"{where}: holds a {type(whole).__name__}; must be a list of objects or an object of lists")
+    raise BadInput(f"{where}: contains a {type(whole).__name__}; must be a list of objects or an object of lists")
 
 
 def _value(text: str, where: str, line: int | None = None) -> Any:
-    """The JSON value that `text` is; `line` is its number where the file holds one value a line."""
+    """`text` as a JSON value; `line` is its number if the file has one value per line."""
     try:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
             raise
-        except ValueError:  # an integer of more digits than Python makes an int of: its digits, then, as text
+        except ValueError:  # an integer with more digits than Python converts: keep its digits as text
             return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
     except json.JSONDecodeError as error:
         at = line or error.lineno
-        raise BadInput(f"{where}, line {at}: not JSON ({error.msg}, column {error.colno}); mend that line") from error
+        raise BadInput(f"{where}, line {at}: not JSON ({error.msg}, column {error.colno}); fix that line") from error
     except RecursionError as error:
         raise BadInput(
             f"{where}{f', line {line}' if line else ''}: JSON nested too deeply; no row needs that"
         ) from error
 
 
-# ---- CSV and TSV: every value is text, as it stands ("007" stays "007") ----
+# ---- CSV and TSV: every value is text, unchanged ("007" stays "007") ----
 
 
 def _separated(path: Path, where: str) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # a worked solution may be longer than the library's 128 KiB
+    csv.field_size_limit(2**31 - 1)  # a worked solution may exceed the library's 128 KiB
     with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as text:
         header = text.readline()
         separator = SEPARATED[str(kind_of(path.name))]
-        if separator not in header and ";" in header:  # spreadsheets of half of Europe
+        if separator not in header and ";" in header:  # as European spreadsheets write it
             separator = ";"
         reader = csv.reader(itertools.chain([header], text), delimiter=separator, strict=True)
         try:
             names = next(reader, [])
             if twice := [name for name in names if names.count(name) > 1]:
-                raise BadInput(f"{where}: its first line must name the columns; {twice[0]!r} stands there twice")
+                raise BadInput(f"{where}: its first line must name the columns; {twice[0]!r} occurs twice")
             for values in reader:
                 if len(values) > len(names):
                     raise BadInput(
                         f"{where}, line {reader.line_num}: {len(values)} values for {len(names)} columns "
-                        f"({listed(names)}); put a value that holds {separator!r} between quotation marks"
+                        f"({listed(names)}); put values that contain {separator!r} in quotation marks"
                     )
                 if values:
                     yield dict(zip(names, values + [None] * (len(names) - len(values)), strict=True))  # type: ignore[list-item]
         except csv.Error as error:
-            raise BadInput(f"{where}, line {reader.line_num}: not CSV ({error}); mend that line") from error
+            raise BadInput(f"{where}, line {reader.line_num}: not CSV ({error}); fix that line") from error
 
 
 # ---- parquet and arrow ----
@@ -259,7 +259,7 @@ def _table_file(path: Path, kind: str, where: str) -> Rows:
             try:
                 yield from batches(names)
             except pyarrow.ArrowException as error:
-                raise BadInput(f"{where}: not a file of kind {kind} ({first_line(error)})") from error
+                raise BadInput(f"{where}: not a {kind} file ({first_line(error)})") from error
             except OSError as error:
                 raise BadInput(f"{where}: cannot be read ({first_line(error)})") from error
 
@@ -276,7 +276,7 @@ def _table_file(path: Path, kind: str, where: str) -> Rows:
 
 
 def _record_batches(file: Any) -> Any:
-    """A reader of arrow's stream format (what `datasets` writes) or of its file format."""
+    """A reader of arrow's stream format (written by `datasets`) or of its file format."""
     import pyarrow
 
     if file.size() == 0:

@@ -1,6 +1,6 @@
-r"""Gold answers, as data sets write them -> the text (or texts) that responses are graded against.
+r"""Gold answers as data sets write them -> the text (or texts) that responses are graded against.
 
-In: a value of the answer's column. Out: one answer, or a tuple of several; a value that is no answer is `Unusable`.
+In: a value of the answer column. Out: one answer, or a tuple of several; a value that is not an answer is `Unusable`.
 Must not know: files, columns, how answers are compared.
 """
 
@@ -19,19 +19,19 @@ import numpy as np
 
 
 class Unusable(Exception):
-    """Why one row cannot be used. Raised while a row is read, caught and counted in `rollout.data.problems` only."""
+    """Why a row cannot be used. Raised while a row is read, caught and counted only in `rollout.data.problems`."""
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def half_a_pair(text: str) -> bool:
-    """Whether `text` holds half a surrogate pair: no UTF-8 can be made of it."""
+    """Whether `text` contains half a surrogate pair, and so cannot be encoded as UTF-8."""
     return _SURROGATES.search(text) is not None
 
 
 def text_of(value: Any, what: str) -> str:
-    """`value` as text without space around it."""
+    """`value` as stripped text."""
     if value is None:
         raise Unusable(f"{what} is null")
     if not isinstance(value, str):
@@ -39,26 +39,26 @@ def text_of(value: Any, what: str) -> str:
     if not (text := value.strip()):
         raise Unusable(f"{what} is empty")
     if half_a_pair(text):
-        raise Unusable(f"{what} holds half a surrogate pair")
+        raise Unusable(f"{what} contains half a surrogate pair")
     return text
 
 
 def gold_of(value: Any, all_answers: bool, unusable: Collection[str] = ()) -> str | tuple[str, ...]:
     """27.0 -> "27"; "so 5+5 #### 1,010" -> "1010"; ["9.6\\n"] -> "9.6"; '["1", "2"]' -> ("1", "2"); "[1, 2]" as it is.
 
-    unusable: texts that stand for a missing answer, in small letters.
+    unusable: texts that mean a missing answer, in lower case.
     """
     members = quoted_list(value) if isinstance(value, str) else value
     if not isinstance(members, list | tuple):
         return _single(value, unusable)
-    found: dict[str, None] = {}  # a set that keeps the order
+    found: dict[str, None] = {}  # an ordered set
     for member in members:
         if isinstance(member, list | tuple):
             raise Unusable("answer is a list of lists")
         try:
             found[_single(member, unusable)] = None
         except Unusable:
-            if all_answers:  # a set of answers with a hole can never be given in full
+            if all_answers:  # an incomplete set of answers can never be given in full
                 raise
     if not found:
         raise Unusable("answer is an empty list")
@@ -73,12 +73,12 @@ def _single(value: Any, unusable: Collection[str]) -> str:
             raise Unusable("answer is not a finite number")
         try:
             return str(int(value)) if value == int(value) else np.format_float_positional(float(value), trim="-")
-        except ValueError:  # Python writes no integer of more than 4300 digits
+        except ValueError:  # Python does not convert integers of more than 4300 digits
             raise Unusable("answer is an integer of thousands of digits: give it as text") from None
     text = text_of(value, "answer")
     if "####" in text:
         text = text_of(text.rpartition("####")[2], "answer")
-        if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # always one number there: no list of answers
+        if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # one number, not a list of answers
             text = text.replace(",", "")
     if text.casefold() in unusable:
         raise Unusable(f"answer is {text.casefold()}")
@@ -86,11 +86,11 @@ def _single(value: Any, unusable: Collection[str]) -> str:
 
 
 def quoted_list(text: str) -> list[Any] | None:
-    r"""The members of a list that is kept as text, or None for any other text.
+    r"""The members of a list stored as text, or None for any other text.
 
-    Its quotation marks make it one, as JSON ('["3", "4"]') or as Python and numpy print it ("['3', '4']", "['3' '4']").
-    Without them it stays one answer: [1, 2] may be an interval, a point or a row of a matrix. Backslashes that nobody
-    doubled ('["\frac{1}{2}"]') are taken as they were meant.
+    Quotation marks make it a list, as JSON ('["3", "4"]') or as Python and numpy print it ("['3', '4']", "['3' '4']").
+    Without them it is one answer: [1, 2] may be an interval, a point or a row of a matrix. Backslashes that should have
+    been doubled ('["\frac{1}{2}"]') are kept.
     """
     text = text.strip()
     if not re.match(r"\[\s*[\"']", text) or not text.endswith("]"):
@@ -122,8 +122,8 @@ def boxed(solution: str) -> str:
 
 
 def of_solution(solution: Any) -> Any:
-    r"""The answer in a worked solution: behind ####, in its last \boxed{}, or the whole of it where it is no more than
-    an answer: one word or one formula ("42", "$\frac{1}{2}$")."""
+    r"""The answer in a worked solution: after ####, in its last \boxed{}, or all of it if it is just an answer: one
+    word or one formula ("42", "$\frac{1}{2}$")."""
     if not isinstance(solution, str) or "####" in solution:
         return solution
     if "\\boxed{" not in solution and re.fullmatch(r"\$[^$\n]+\$|\S*[0-9A-Za-z]\S*", solution.strip()):

@@ -1,7 +1,7 @@
-"""Which columns hold question, gold answer and level: those of public data sets, verl, TRL and OpenRLHF among them.
+"""Which columns hold question, gold answer and level, for the layouts of public data sets, verl, TRL and OpenRLHF.
 
-In: the names of a data set's columns, its rows. Out: a row's question and answer as the publisher wrote them; a chat
-becomes the one question in it. Must not know: files, how answers are normalised or compared.
+In: a data set's column names and rows. Out: a row's question and answer as published; a chat is reduced to its one
+question. Must not know: files, how answers are normalised or compared.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rollout.data.dataset_rows import HubSet
 from rollout.data.files import Row, listed
 from rollout.data.golds import Unusable, of_solution
 
-CHATS = ("messages", "conversations")  # of whole conversations: an answer may stand in them
-SOLUTIONS = ("solution", "completion")  # worked, with the answer in them
+CHATS = ("messages", "conversations")  # of whole conversations, which may contain the answer
+SOLUTIONS = ("solution", "completion")  # worked solutions, which contain the answer
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "input", *CHATS)
 ANSWER_COLUMNS = (
     "answer",
@@ -36,7 +36,7 @@ ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names of columns; "column.field" is a field of an object in a column, "" none."""
+    """Column names; "column.field" is a field of an object in a column, "" means none."""
 
     problem: str
     answer: str
@@ -56,9 +56,9 @@ class Layout:
 
 
 def layout_of(conf: DataConf, present: Sequence[str], source: str, pinned: HubSet | None) -> Layout:
-    """The columns that `conf` or the pinned set names, else the first present of the usual ones.
+    """The columns that `conf` or the pinned set names, otherwise the first present of the usual ones.
 
-    present: see `rollout.data.files.Rows.columns`. Raises BadInput with the columns that there are.
+    present: see `rollout.data.files.Rows.columns`. Raises BadInput with the existing columns.
     """
 
     def choose(what: str, given: str | None, pinned_name: str | None, names: Sequence[str]) -> str:
@@ -92,7 +92,7 @@ def _column(given: str | None, names: Sequence[str], present: Sequence[str], wha
 
 
 def field(row: Row, name: str) -> Any:
-    """row["reward_model"]["ground_truth"] for "reward_model.ground_truth"; None where there is none."""
+    """row["reward_model"]["ground_truth"] for "reward_model.ground_truth"; None if absent."""
     if name in row:
         return row[name]
     outer, _, inner = name.partition(".")
@@ -112,7 +112,7 @@ def is_chat(value: Any) -> bool:
 
 
 def question(value: Any, system: SystemTurn | None, column: str) -> Any:
-    """The text of a chat's only user turn; anything but a chat as it is. An answer may follow in `CHATS` only."""
+    """The text of a chat's only user turn; anything else unchanged. Only in `CHATS` an answer may follow."""
     if not is_chat(value):
         return value
     turns = [(_role(turn), _content(turn)) for turn in value]
@@ -136,7 +136,7 @@ def said_by_assistant(chat: Sequence[Mapping[str, Any]]) -> str:
     """The text of the last assistant turn."""
     said = [_content(turn) for turn in chat if _role(turn) == "assistant"]
     if not said:
-        raise Unusable("answer is nowhere: no assistant turn")
+        raise Unusable("answer is missing: no assistant turn")
     return said[-1]
 
 

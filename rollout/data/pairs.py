@@ -1,7 +1,7 @@
 r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1).
 
-In: `WarmupConf`. Out: `Pair` number i of an endless sequence, a function of the configuration and i alone, so that
-ranks take disjoint pairs and a resumed warm-up goes on by number. Must not know: tokens, batches, the loss.
+In: `WarmupConf`. Out: `Pair` number i of an endless sequence, which depends only on the configuration and i, so that
+ranks take disjoint pairs and a resumed warm-up continues by number. Must not know: tokens, batches, the loss.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rollout.data.layouts import field as field_of
 
 PAIR = ("problem", "think", "short")
 MAX_UNUSABLE = 0.05  # share of a file's rows
-ADAPTERS = {"openai/gsm8k": "rollout.data.pairs:gsm8k_pair"}  # of hub data sets, where warmup.adapter is null
+ADAPTERS = {"openai/gsm8k": "rollout.data.pairs:gsm8k_pair"}  # of hub data sets, if warmup.adapter is null
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Pairs:
         return None if self.rows is None else len(self.rows)
 
     def at(self, index: int) -> Pair:
-        """Pair number `index` >= 0; for a file, number index % size of the order of epoch index // size."""
+        """Pair number `index` >= 0; for a file, number index % size in the order of epoch index // size."""
         if self.rows is None:
             _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
             return Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps))
@@ -68,14 +68,14 @@ class Pairs:
         return self.rows[self._order[1][offset]]
 
     def __iter__(self) -> Iterator[Pair]:
-        """All pairs from number 0 on, without end."""
+        """All pairs from number 0 on, endlessly."""
         index = 0
         while True:
             yield self.at(index)
             index += 1
 
     def sha256(self) -> str:
-        """Of the content (hex): enters the hash by which a finished warm-up is cached."""
+        """SHA-256 of the content (hex), part of the key under which a finished warm-up is cached."""
         if self.rows is None:
             return arithmetic.conf_hash(self.conf.arithmetic)
         digest = hashlib.sha256()
@@ -87,9 +87,9 @@ class Pairs:
 def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """The pairs that `conf` describes; the names of the control tokens come from `model`.
 
-    An answer that repeats its control token at the start loses it. Rows with an empty text, or whose long answer never
-    closes its thinking or gives nothing after it, are skipped and counted.
-    Raises BadInput: as `rollout.data.dataset_rows.read_parts`; column lacking; more than 5 % of the rows unusable.
+    A control token repeated at the start of its answer is removed. Rows with an empty text, or whose long answer never
+    closes its thinking or has nothing after it, are skipped and counted.
+    Raises BadInput: as `rollout.data.dataset_rows.read_parts`; missing column; more than 5 % of the rows unusable.
     """
     model = model or ModelConf()
     if conf.path is None:
@@ -113,7 +113,7 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
         parts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items())
         raise BadInput(
             f"warmup.path={conf.path}: {sum(unusable.values())} of {rows} rows not usable ({parts}), "
-            f"more than {MAX_UNUSABLE:.0%}; mend the file"
+            f"more than {MAX_UNUSABLE:.0%}; fix the file"
         )
     return Pairs(conf, model.think_end_token, tuple(pairs), dict(unusable))
 
@@ -146,7 +146,7 @@ def _adapted(name: str, part: Part) -> Iterator[Row]:
 
 
 def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
-    r"""An adapter for GSM8K: its worked solution is the long answer, its result alone the short one.
+    r"""An adapter for GSM8K: its worked solution is the long answer, its result the short one.
 
         Example: answer "5 * 2 = <<5*2=10>>10
     #### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}".
@@ -158,17 +158,17 @@ def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _pair(row: Row, names: Sequence[str], model: ModelConf) -> tuple[Pair | None, str]:
-    """(pair, "") or (None, why not)"""
+    """(pair, "") or (None, reason)"""
     texts = [field_of(row, name) for name in names]
     for name, text in zip(PAIR, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             return None, f"{name} is not text" if text and not isinstance(text, str) else f"{name} is null or empty"
         if half_a_pair(text):
-            return None, f"{name} holds half a surrogate pair"
+            return None, f"{name} contains half a surrogate pair"
     problem, think, short = (str(text) for text in texts)
     think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
     if not think.partition(model.think_end_token)[2].strip():
         return None, f"think has no answer after {model.think_end_token}"
     if any(token in short for token in (model.think_token, model.think_end_token)):
-        return None, "short holds a think token"  # reward.format_error in training
+        return None, "short contains a think token"  # reward.format_error in training
     return Pair(problem.strip(), think, short), ""

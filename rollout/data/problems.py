@@ -1,7 +1,7 @@
 """Problems with their gold answers, from files or a pinned hub data set.
 
 In: `DataConf`. Out: `LoadedProblems`: the usable rows as `Problem`s, the count of unusable rows by reason, a hash.
-A row that cannot be used is skipped and counted; anything a person can mend is `BadInput`.
+A row that cannot be used is skipped and counted; anything the user can fix is `BadInput`.
 Must not know: tokenizers, prompts, how answers are graded.
 """
 
@@ -55,10 +55,10 @@ class LoadedProblems:
 
 
 def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
-    """Read `conf.path` (see `rollout.data.dataset_rows.read_parts`); `key` is the section that named it, for messages.
+    """Read `conf.path` (see `rollout.data.dataset_rows.read_parts`); `key` is the section's name, for messages.
 
-    Raises BadInput: file absent, empty, not of its kind (with the line); column lacking (with the nearest);
-    hub unreachable; adapter missing or failing (with the row); share of unusable rows above `conf.max_unusable`.
+    Raises BadInput: file missing, empty or malformed (with the line); column missing (with the nearest); hub
+    unreachable; adapter missing or failing (with the row); share of unusable rows above `conf.max_unusable`.
     """
     parts = read_parts(conf, key)
     sources = list(dict.fromkeys(part.source for part in parts))
@@ -89,7 +89,7 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
 
     if not read:
         raise BadInput(f"{key}.path={source}: the file is empty; it must hold at least one row")
-    faulty = sum(unusable.values()) - unusable[SKIPPED]  # what an adapter skips is a choice, not a fault
+    faulty = sum(unusable.values()) - unusable[SKIPPED]  # rows skipped by an adapter are not faulty
     if not problems or faulty > conf.max_unusable * read:
         limit = f"more than data.max_unusable={conf.max_unusable:g}" if problems else "none is left"
         raise BadInput(
@@ -101,7 +101,7 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
 
 
 def content_hash(problems: Iterable[Problem]) -> str:
-    """SHA-256 (hex) of what is asked and graded, in order; neither file format nor folder enters."""
+    """SHA-256 (hex) of questions and answers in order, independent of file format and folder."""
     digest = hashlib.sha256()
     for p in problems:
         digest.update(json.dumps([p.problem, p.answer, p.level, p.all_answers]).encode() + b"\n")
@@ -111,7 +111,7 @@ def content_hash(problems: Iterable[Problem]) -> str:
 def split_validation(problems: Sequence[Problem], size: int, seed: int) -> tuple[list[Problem], list[Problem]]:
     """(training, held out): `size` problems drawn by `seed`, both in the given order.
 
-    No question stands in both: rows that repeat a held-out question's text are left out of training too.
+    No question is in both: rows that repeat a held-out question's text are left out of training too.
     """
     if not 0 <= size < len(problems):
         raise BadInput(f"validation.size={size} must be at least 0 and below the {len(problems)} problems of data.path")
@@ -124,7 +124,7 @@ def split_validation(problems: Sequence[Problem], size: int, seed: int) -> tuple
 
 
 def validation_data(validation: ValidationConf, data: DataConf) -> DataConf:
-    """How to load `validation.path`: columns, adapter and limits as for `data`, everything else its own."""
+    """How to load `validation.path`: columns, adapter and limits of `data`, everything else of `validation`."""
     return replace(
         data,
         path=validation.path,

@@ -1,8 +1,8 @@
-"""PromptStream: problems in, `Prompt`s out, endlessly, and resumable from one number.
+"""PromptStream: an endless stream of prompts, resumable from one number.
 
-In: problems (or the generated task), an encode function, `DataConf`, a seed. Out: `Prompt`s; a JSON-able state.
-Draw n of a shard is a function of (data, seed, shard, n) alone, so the state is the count of draws. A shard is a fixed
-share of the rows (every num_shards-th), reshuffled in each epoch. Must not know: tokenizers, modes, the sampler.
+In: problems (or the generated task), an encode function, `DataConf`, a seed. Out: `Prompt`s; a JSON-serializable state.
+Draw n of a shard depends only on (data, seed, shard, n), so the state is the number of draws. A shard is a fixed part
+of the rows (every num_shards-th), reshuffled in each epoch. Must not know: tokenizers, modes, the sampler.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from rollout.prompt import Prompt
 
 Encode = Callable[[str], np.ndarray]  # problem text -> i32[P], the generation prompt's ids
 
-PATIENCE = 1000  # generated questions in a row that may be too long before the stream gives up
+PATIENCE = 1000  # consecutive generated questions that may be too long before the stream gives up
 
 
 class PromptStream:
     """An endless, seeded, sharded, resumable stream of prompts.
 
-    problems: rows to go through, epoch after epoch; None: the generated task of `conf.arithmetic`.
+    problems: rows, repeated in every epoch; None: the generated task of `conf.arithmetic`.
     encode: called once per problem, when it is first drawn.
     Prompts longer than `conf.max_prompt_tokens` are dropped and counted in `counts["too_long"]`, once per draw.
     Raises BadInput: shard out of range, a shard without rows, an impossible generated task.
@@ -66,9 +66,9 @@ class PromptStream:
         return self.position // len(self._rows) if self._rows else 0
 
     def take(self, n: int) -> list[Prompt]:
-        """The next `n` prompts. BadInput when a whole epoch holds no prompt that is short enough."""
+        """The next `n` prompts. BadInput if a whole epoch has no prompt that is short enough."""
         taken: list[Prompt] = []
-        dropped = 0  # in a row; 2 * rows - 1 draws in a row hold a whole epoch
+        dropped = 0  # consecutive; any 2 * rows - 1 consecutive draws contain a whole epoch
         patience = 2 * len(self._rows) - 1 if self._rows else PATIENCE
         while len(taken) < n:
             problem, uid, ids = self._draw(self.position)
@@ -88,7 +88,7 @@ class PromptStream:
         return taken
 
     def again(self, cursor: dict[str, Any], n: int) -> list[Prompt]:
-        """The `n` prompts that were taken where `state` was `cursor`; the stream stays where it is."""
+        """The `n` prompts drawn from state `cursor` on; the stream's own position does not change."""
         here = self.state()
         self.restore(cursor)
         taken = self.take(n)
@@ -96,15 +96,15 @@ class PromptStream:
         return taken
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands, JSON-able."""
+        """The stream's position, JSON-serializable."""
         return {**self._identity, "position": self.position, "counts": dict(self.counts)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken. BadInput when it was taken from other data or another way through them."""
+        """Continue from `state`. BadInput if it was saved with other data or another order."""
         for key, mine in self._identity.items():
             if key not in state or state[key] != mine:
                 raise BadInput(
-                    f"this run's prompts cannot go on from the saved ones: {key} was {state.get(key)!r}, "
+                    f"this run's prompts cannot continue from the saved position: {key} was {state.get(key)!r}, "
                     f"is {mine!r}; resume with the saved data and settings, or start a new run"
                 )
         position, counts = state.get("position"), state.get("counts")
@@ -139,7 +139,7 @@ def as_prompts(problems: Iterable[Problem], encode: Encode, max_prompt_tokens: i
 
 def _encoded(encode: Encode, problem: Problem) -> np.ndarray:
     ids = np.array(encode(problem.problem), dtype=np.int32)
-    ids.setflags(write=False)  # shared by the same problem's prompts of several epochs
+    ids.setflags(write=False)  # shared by the prompts of one problem in several epochs
     return ids
 
 

@@ -1,12 +1,12 @@
 r"""Text <-> token ids: the quickstart's tokenizer, control tokens, generation prompts, responses.
 
-In: a Hugging Face tokenizer and `ModelConf`. Out: ids (i32) and text. Two laws hold for every tokenizer accepted here:
-each control token is exactly one id, and a training text tokenizes as it is sampled,
+In: a Hugging Face tokenizer and `ModelConf`. Out: ids (i32) and text. Every tokenizer accepted here satisfies two
+conditions: each control token is exactly one id, and a training text is tokenized as it is sampled,
 
     ids(prompt_text + "<think>" + text) == generation_prompt + [think] + encode_response(text)
 
 with prompt_text the chat template up to where the control token is sampled (`check_alignment` asserts it at start).
-Must not know: models' weights, batches, rewards. `tokenizer` is any transformers PreTrainedTokenizerBase.
+Must not know: model weights, batches, rewards. `tokenizer` is any transformers PreTrainedTokenizerBase.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def build_character_tokenizer(folder: str | Path, conf: ModelConf | None = None)
 
     0 <|pad|>, 1 <|end|> (end of sequence), 2 <|user|>, 3 <|assistant|>, 4 think, 5 end of think, 6 short, 7 \boxed{,
     8 + b for byte b. An ASCII character is its byte, any other its UTF-8 bytes, so that every text round-trips;
-    a token's name that stands in a text becomes that token.
+    a token's name in a text becomes that token.
 
-    Written as byte-level BPE without merges because next to a Qwen2 config.json transformers 5 and vLLM ignore what
-    tokenizer.json says of splitting and decoding and put Qwen2's in its place: byte-level, which changes nothing here
-    (but for an NFC normalizer; `load_tokenizer` takes tokenizer.json as it is).
+    Written as byte-level BPE without merges because next to a Qwen2 config.json transformers 5 and vLLM ignore the
+    splitting and decoding rules of tokenizer.json and use Qwen2's: byte-level, which changes nothing here (except an
+    NFC normalizer; `load_tokenizer` uses tokenizer.json unchanged).
     """
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
@@ -99,7 +99,7 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
 
     def load(source: str, revision: str | None) -> Any:
         try:
-            # AutoTokenizer replaces the splitting of tokenizer.json by its own for some model types (Qwen2 among them)
+            # for some model types (such as Qwen2) AutoTokenizer replaces tokenizer.json's pre-tokenizer by its own
             at = {"revision": revision} if revision else {}
             written = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **at)
             kind: Any = PreTrainedTokenizerFast
@@ -108,11 +108,11 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
             return kind.from_pretrained(
                 source, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False, **at
             )
-        except Exception as error:  # files, hub, remote code: each raises its own kinds; all end here, with the cause
+        except Exception as error:  # files, hub and remote code raise various exceptions
             hint = (
                 "its tokenizer does not load, the folder may be damaged"
                 if Path(source).is_dir()
-                else f"there is no folder {local.absolute()}, and the hub did not give a model of this name"
+                else f"there is no folder {local.absolute()}, and the hub did not return a model of this name"
             )
             raise BadInput(f"model.path={source}: {hint} ({in_one_line(error, 300)})") from error
 
@@ -120,7 +120,7 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
     if conf.chat_template:
         template = Path(conf.chat_template).expanduser()
         if not template.is_file():
-            raise BadInput(f"model.chat_template={template}: no such file; give a file that holds a Jinja template")
+            raise BadInput(f"model.chat_template={template}: no such file; give a file with a Jinja template")
         tokenizer.chat_template = template.read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise BadInput(f"model.path={name}: its tokenizer has no chat template; give one as model.chat_template=<file>")
@@ -136,10 +136,10 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
 
 
 def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, tuple[int, ...]]:
-    """(control tokens, ids that are new): adds to `tokenizer`, in place, those that it lacks.
+    """(control tokens, new ids): adds missing ones to `tokenizer`, in place.
 
-    No id of another token is taken. New ids may lie within the model's padded embedding or beyond it: resize to
-    `vocabulary_size` when needed, and initialise their rows. Raises BadInput as `control_tokens`.
+    No id of another token is used. New ids may be within the model's padded embedding or beyond it: resize to
+    `vocabulary_size` if needed, and initialise their rows. Raises BadInput as `control_tokens`.
     """
     from transformers import AddedToken
 
@@ -158,21 +158,21 @@ def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, 
     if added & taken:
         raise BadInput(
             f"the tokenizer gives {', '.join(missing)} ids that belong to other tokens ({sorted(added & taken)}): "
-            "use spare tokens of it instead (model.short_token_from, model.think_token, model.think_end_token)"
+            "use its spare tokens instead (model.short_token_from, model.think_token, model.think_end_token)"
         )
     return control_tokens(tokenizer, conf), tuple(sorted(added))
 
 
 def vocabulary_size(tokenizer: Any) -> int:
-    """The highest id and 1: the rows that an embedding needs. (`len` counts tokens, fewer where ids are unused.)"""
+    """The highest id plus 1: the rows that an embedding needs. (`len` counts tokens: fewer if ids are unused.)"""
     return int(max(tokenizer.get_vocab().values(), default=-1)) + 1
 
 
 def _reserve_ids(tokenizer: Any, names: list[str]) -> None:
-    """Give new tokens the ids above all others, where the files of the tokenizer allow it.
+    """Give new tokens ids above all others, if the tokenizer's files allow it.
 
-    `add_tokens` counts tokens: where ids are unused, it would give ids that belong to others, bytes among them. But a
-    token that the model's own vocabulary lists keeps the id that it has there.
+    `add_tokens` counts tokens: if ids are unused, it would assign ids of other tokens, bytes among them. But a token
+    that is in the model's own vocabulary keeps its id there.
     """
     from tokenizers import Tokenizer
 
@@ -185,7 +185,7 @@ def _reserve_ids(tokenizer: Any, names: list[str]) -> None:
 
 
 def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = None) -> ControlTokens:
-    """The control tokens' ids. BadInput: one is not exactly one id, two coincide, or there is no end of sequence.
+    """The control tokens' ids. BadInput if one is not exactly one id, two coincide, or there is no end of sequence.
 
     path: of the model, whose files may name further end tokens (`rollout.data.end_tokens`); None: only the tokenizer's
     own.
@@ -225,15 +225,15 @@ def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
-    """Write the tokenizer with a chat template that ends where `prompt_text` does: whoever serves the model asks by
-    that template, and one that opens the answer with a think token would leave no mode to choose."""
+    """Write the tokenizer with a chat template that ends where `prompt_text` does: the model is served with that
+    template, and one that opens the answer with a think token would leave no mode to choose."""
     template = tokenizer.chat_template
     if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != _templated(tokenizer, "?"):
         cut = "".join(
             f"{{% elif text.rstrip().endswith({name!r}) %}}{{{{ text.rstrip()[:-{len(name)}] }}}}"
             for name in _openers(conf)
         )
-        tokenizer = copy.copy(tokenizer)  # the caller's keeps the template that it came with
+        tokenizer = copy.copy(tokenizer)  # the caller's keeps its own template
         tokenizer.chat_template = (
             f"{{% set text +%}}{template}{{%+ endset %}}{{% if not add_generation_prompt %}}{{{{ text }}}}{cut}"
             "{% else %}{{ text }}{% endif %}"
@@ -251,7 +251,7 @@ def _templated(tokenizer: Any, problem: str) -> str:
 
 
 def generation_prompt(tokenizer: Any, problem: str, conf: ModelConf) -> np.ndarray:
-    """i32[P]: what is given to the sampler, which then samples the control token.
+    """i32[P]: the sampler's prompt, after which it samples the control token.
 
     Special tokens are those that the template writes; none is added a second time.
     """
@@ -260,21 +260,21 @@ def generation_prompt(tokenizer: Any, problem: str, conf: ModelConf) -> np.ndarr
 
 
 def encode_response(tokenizer: Any, text: str, conf: ModelConf | None = None) -> np.ndarray:
-    """i32[T-1]: ids of `text` as it follows a control token; neither that nor the end of sequence is included.
+    """i32[T-1]: ids of `text` after a control token, without that token and without the end of sequence.
 
-    Encoded behind a control token, since some tokenizers treat a text's beginning differently (put a space before it).
+    Encoded after a control token, since some tokenizers treat the start of a text differently (prepend a space).
     """
     anchor = (conf or ModelConf()).think_token
     first, *ids = tokenizer.encode(anchor + text, add_special_tokens=False)
     if tokenizer.convert_ids_to_tokens(first) != anchor:
-        raise BadInput(f"model.think_token={anchor!r} is not one id of the tokenizer: add_control_tokens comes first")
+        raise BadInput(f"model.think_token={anchor!r} is not one id of the tokenizer: call add_control_tokens first")
     return np.array(ids, dtype=np.int32)
 
 
 def training_example(
     tokenizer: Any, problem: str, mode: Mode, text: str, conf: ModelConf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(prompt i32[P], response i32[T]), as `generation_prompt` and `training_response` give them."""
+    """(prompt i32[P], response i32[T]), as returned by `generation_prompt` and `training_response`."""
     control = control_tokens(tokenizer, conf)
     return generation_prompt(tokenizer, problem, conf), training_response(tokenizer, control, mode, text, conf)
 
@@ -286,7 +286,7 @@ def training_response(tokenizer: Any, control: ControlTokens, mode: Mode, text: 
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray, ends: Sequence[int] = ()) -> str:
-    """Text of sampled ids: control tokens kept, a final end token dropped, spaces as they are.
+    """Text of sampled ids: control tokens kept, a final end token dropped, spaces unchanged.
 
     ends: `ControlTokens.ends`; the tokenizer's own end of sequence always counts as one.
     """
@@ -297,7 +297,7 @@ def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray, ends: Seque
 
 
 def check_alignment(tokenizer: Any, conf: ModelConf) -> None:
-    """BadInput when a training text would not tokenize as it is sampled, tried on a few texts (milliseconds)."""
+    """BadInput if training texts are not tokenized as sampled, checked on a few texts (milliseconds)."""
     control = control_tokens(tokenizer, conf)
     for mode, text in (
         (Mode.THINK, f"7+2=9{conf.think_end_token}\\boxed{{9}}"),
@@ -312,13 +312,13 @@ def check_alignment(tokenizer: Any, conf: ModelConf) -> None:
         if whole != parts:
             at = next((i for i, (a, b) in enumerate(zip(whole, parts, strict=False)) if a != b), len(parts))
             raise BadInput(
-                f"the tokenizer does not keep {name} apart from the text around it: token {at} of the prompt with "
+                f"the tokenizer does not separate {name} from the text around it: token {at} of the prompt with "
                 f"{name + text!r} differs between training and sampling; choose control tokens that strip no spaces"
             )
 
 
 def _byte_alphabet() -> list[str]:
-    """The character that byte-level BPE writes for each byte 0..255: itself where printable, else one from 256 on."""
+    """The character that byte-level BPE writes for each byte 0..255: itself if printable, otherwise one from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]

@@ -99,7 +99,7 @@ def test_sliding_windows(config: dict[str, Any], window: int | None) -> None:
         ({"model_type": "llama4_text", "layer_types": ["chunked_attention"]}, "chunked_attention"),
         ({"model_type": "mpt"}, "ALiBi"),
         ({"model_type": "falcon", "alibi": True}, "ALiBi"),
-        ({"model_type": "stablelm"}, "take no packed rows"),
+        ({"model_type": "stablelm"}, "accept no packed rows"),
         ({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 99}, "longrope"),
     ],
 )

@@ -403,7 +403,7 @@ def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, run
         ("model.revision=main", "model.revision was null in this run"),
         ("warmup.steps=7", "the run began with that warm-up"),
         ("run.seed=5", "seed was 0, is 5"),
-        ("data.arithmetic.width=20", "prompts cannot go on from the saved ones: data was"),
+        ("data.arithmetic.width=20", "prompts cannot continue from the saved position: data was"),
     ],
 )
 def test_what_a_checkpoint_holds_cannot_be_changed(

@@ -98,7 +98,7 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
         ({"problem": ["1+1?"]}, "problem is not text"),
         ({"problem": "\ud800"}, "half a surrogate"),
         ({"short": ""}, "short is null or empty"),
-        ({"short": "1+1=2</think>\\boxed{2}"}, "short holds a think token"),
+        ({"short": "1+1=2</think>\\boxed{2}"}, "short contains a think token"),
     ],
 )
 def test_unusable_rows(tmp_path: Path, row: dict[str, Any], reason: str) -> None:

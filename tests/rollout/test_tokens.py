@@ -195,7 +195,7 @@ def test_control_token_that_splits_is_refused(folders: dict[str, str]) -> None:
     tokenizer = load_tokenizer(folders["qwen"], CONF)
     with pytest.raises(BadInput, match=r"think_token='<think>' must be exactly one id.*is [2-9].*warm-up"):
         control_tokens(tokenizer, CONF)
-    with pytest.raises(BadInput, match="add_control_tokens comes first"):
+    with pytest.raises(BadInput, match="call add_control_tokens first"):
         encode_response(tokenizer, "7+2=9")
     with pytest.raises(BadInput, match="short_token='' must be exactly one id"):
         add_control_tokens(tokenizer, ModelConf(short_token=""))
@@ -213,7 +213,7 @@ def test_control_token_that_eats_spaces_is_refused(folders: dict[str, str]) -> N
     tokenizer = load_tokenizer(folders["qwen"], CONF)
     tokenizer.add_tokens([AddedToken("<think>", lstrip=True, normalized=False)])
     add_control_tokens(tokenizer, CONF)
-    with pytest.raises(BadInput, match="does not keep <think> apart"):
+    with pytest.raises(BadInput, match="does not separate <think> from"):
         check_alignment(tokenizer, CONF)
 
 
@@ -334,7 +334,7 @@ def test_every_end_token_that_the_model_s_files_name_ends_a_response(tmp_path: P
         assert control.eos == ids["<|eos|>"] and set(control.other_ends) == {ids[one] for one in others}
     assert control_tokens(tokenizer, CONF).ends == (ids["<|eos|>"],)  # without the model's files
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(BadInput, match=r"config\.json is no JSON object"):
+    with pytest.raises(BadInput, match=r"config\.json is not a JSON object"):
         control_tokens(tokenizer, CONF, path)
 
 

@@ -66,7 +66,7 @@ _BEGINS = ("s", "bos", "begin_of_text", "startoftext", "begin▁of▁sentence", 
 
 
 def text_of_turn(text: str) -> str:
-    """The text up to the end of the turn, where a marker of it stands in the text; other markers are left out."""
+    """The text up to the first end-of-turn marker, without other markers."""
     if "<" not in text and "INST]" not in text:
         return text
     struck = "<s>" in text.replace("<s>", "", 1) if text.lstrip().startswith("<s>") else "<s>" in text
@@ -100,7 +100,7 @@ _MAX_JOINT = 80  # characters between two boxes
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of every complete outermost box, in one pass whatever the text holds."""
+    """(start, end, content) of every complete outermost box, in one pass whatever the text."""
     first = min((at for name in ("boxed", "fbox") if (at := text.find(name)) >= 0), default=-1)
     if first < 0:
         return []
@@ -136,7 +136,7 @@ def boxed(text: str) -> str | None:
 
 
 def _joined(between: str) -> bool:
-    """Whether what stands between two boxes makes them one list: ", ", " and ", " cats and "."""
+    """Whether the text between two boxes makes them one list: ", ", " and ", " cats and "."""
     if len(between) > _MAX_JOINT:
         return False
     if (counted := _COUNTED.match(between)) and is_unit(counted["words"] or ""):

@@ -144,12 +144,12 @@ class Commands(Cursor):
         return self.symbol("\\" + name)
 
     def nothing_left(self) -> None:
-        r"""\frac131 and \sqrt71 are no number: TeX takes one digit each, and nobody means a product with the rest."""
+        r"""\frac131 and \sqrt71 are rejected: TeX takes one digit each, and a product with the rest is never meant."""
         if self.rest == self.at:
             raise Unreadable("digits behind an argument of one digit")
 
     def fraction(self) -> Node:
-        r"""\frac{a}{b}; \frac{d}{dx} takes what follows."""
+        r"""\frac{a}{b}; \frac{d}{dx} applies to what follows."""
         start = self.at
         above = self.argument()
         below = self.argument()

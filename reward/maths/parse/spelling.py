@@ -224,9 +224,9 @@ _INNER = re.compile(_WORD + r"\s*\{([^{}]*)\}")
 
 
 def needed(pattern: str) -> str:
-    r"""A character that every match of a pattern holds, "" where none is found: it saves most rules their search.
+    r"""A character that every match of a pattern contains, "" if none is found; it spares most rules their search.
 
-    Example: of r"(?<=x)\\frac" it is the backslash. Groups and alternatives are not looked into.
+    Example: of r"(?<=x)\\frac" it is the backslash. Groups and alternatives are not examined.
     """
     found = ""
     at = 0
