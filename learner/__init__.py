@@ -1,1 +1,1 @@
-"""How judged tokens become weights. In: judged groups. Out: weights. Must not know: the loop, placement, vLLM."""
+"""Learning. In: graded groups. Out: weights. Must not know: the training loop, placement, vLLM."""

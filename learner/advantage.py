@@ -11,6 +11,6 @@ from reward.group import Group
 
 
 def advantages(group: Group) -> np.ndarray:
-    """f32[G'] for the group's judged siblings, e.g. rewards [1, -1, 0.5] -> [0.833, -1.167, 0.333]."""
+    """f32[G'] for the group's graded siblings, e.g. rewards [1, -1, 0.5] -> [0.833, -1.167, 0.333]."""
     rewards = group.rewards.astype(np.float64)
     return (rewards - rewards.mean()).astype(np.float32)

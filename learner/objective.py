@@ -1,4 +1,4 @@
-"""Judged groups -> weighted sequences, one list per optimizer step.
+"""Graded groups -> weighted sequences, one list per optimizer step.
 
 In: groups and the algorithm's configuration. Out: `Sequence`s with their step's `Totals`. Must not know: packing,
 models.
@@ -24,7 +24,7 @@ MODE_INDEX = {Mode.THINK: 0, Mode.SHORT: 1, None: -1}
 
 
 class Algorithm(Protocol):
-    """What a file of `learner.loss` offers: f32[length] for a trajectory of `length` tokens, control token included."""
+    """A function of a `learner.loss` file: f32[length] for a trajectory of `length` tokens, control token included."""
 
     def token_weights(self, length: int, totals: Totals, conf: AlgorithmConf) -> np.ndarray: ...
 
@@ -43,9 +43,9 @@ def optimizer_steps(
 ) -> list[tuple[list[Sequence], Totals]]:
     """The batch split by prompts into `conf.optimizer_steps` consecutive parts, each with its own totals.
 
-    Totals count every trajectory of the part; groups whose rewards are all equal give no sequences (their surrogate's
-    gradient is zero, and the KL term is taken over the others with the same denominators). max_response_tokens: what
-    conf.length_constant is when it is null.
+    Totals count every trajectory of the part. Groups with equal rewards give no sequences (their surrogate's gradient
+    is zero, and the KL term covers the other groups with the same denominators). max_response_tokens: the value of
+    conf.length_constant if it is null.
     """
     conf = replace(conf, length_constant=conf.length_constant or max_response_tokens)
     parts = np.array_split(np.arange(len(groups)), conf.optimizer_steps)
@@ -60,7 +60,7 @@ def weighted_sequences(groups: list[Group], conf: AlgorithmConf) -> tuple[list[S
 
     @functools.cache
     def weights(length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shared by all trajectories of this length, which nobody writes to."""
+        """Shared by all trajectories of this length, so read-only."""
         return algorithm.token_weights(length, totals, conf), algorithm.kl_weights(length, totals, conf)
 
     sequences = []

@@ -1,4 +1,4 @@
-"""Learning rate by optimizer step. In: configuration. Out: one float. Must not know: optimizers."""
+"""Learning rate by optimizer step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from conf.schema import LearnerConf, Schedule
 
 
 def learning_rate(conf: LearnerConf, update: int, total: int) -> float:
-    """Rate of optimizer step `update` (0-based) of `total`: linear increase over warmup_steps, full rate until the
-    share decay_start, then the schedule down to min_lr_ratio * lr at the last step (constant: no decrease)."""
+    """Rate of optimizer step `update` (0-based) of `total`: linear increase over warmup_steps, full rate up to the
+    fraction decay_start, then the schedule down to min_lr_ratio * lr at the last step (constant: no decrease)."""
     if update < conf.warmup_steps:
         return conf.lr * (update + 1) / conf.warmup_steps
     if conf.schedule is Schedule.constant:

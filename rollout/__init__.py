@@ -1,1 +1,1 @@
-"""Which tokens exist. In: problems and weights. Out: trajectories. Must not know: rewards, losses, the loop."""
+"""Generation. In: problems and weights. Out: trajectories. Must not know: rewards, losses, the training loop."""

@@ -1,4 +1,4 @@
-"""The only file that imports vLLM: one engine, in this process, stepped by its owner.
+"""One vLLM engine in this process, stepped by its owner.
 
 In: token ids with sampling parameters; weights, which enter between two steps, also while sequences are under way. Out:
 sampled ids, each with its log-prob (after temperature) and the version of the weights that sampled it. Must not know:

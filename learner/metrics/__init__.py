@@ -1,1 +1,1 @@
-"""What an update reports of itself: sums over tokens, non-finite values, memory, efficiency."""
+"""Metrics of an update: sums over tokens, non-finite values, memory, efficiency."""

@@ -1,7 +1,7 @@
-"""How well an update used its devices: tokens and FLOPs a second, utilization, the quality of its packing.
+"""How well an update used its devices: tokens and FLOPs per second, utilization, packing.
 
-In: the batches of an update, the model's shape, seconds. Out: `Efficiency`. Must not know: engines, where time was
-taken.
+In: the batches of an update, the model's shape, seconds. Out: `Efficiency`. Must not know: engines, how time was
+measured.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from learner.data.shared_prefix import repeated
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Of one update. A rank is a device. None: not known."""
+    """Of one update. A rank is a device. None: unknown."""
 
     tokens_per_s: float  # of one rank; prompts count, padding does not
     tflops: float | None  # model FLOP/s of one rank, in units of 1e12
-    mfu: float | None  # of the device's peak, model FLOPs
-    hfu: float | None  # of the device's peak, recomputed ones included
-    padding: float  # share of empty cells in attention's buckets (attention over boundaries, on a GPU, has none)
-    fill: float  # tokens over what the micro-batches could hold
-    imbalance: float  # cost of the costliest rank over the mean one
+    mfu: float | None  # model FLOPs over the device's peak
+    hfu: float | None  # FLOPs including recomputation over the device's peak
+    padding: float  # fraction of empty cells in attention's buckets (none on a GPU, with attention over boundaries)
+    fill: float  # tokens over the micro-batches' capacity
+    imbalance: float  # cost of the costliest rank over the mean
 
 
 def efficiency(
@@ -41,7 +41,7 @@ def efficiency(
 ) -> Efficiency:
     """Of an update over `batches` that took `seconds` on `ranks` devices.
 
-    scored: passes without gradient over each of the batches (reference, old log-probs), none when empty; peak: FLOP/s
+    scored: passes without gradient over each of the batches (reference, old log-probs), none if empty; peak: FLOP/s
     of one device; shared: siblings in a row share their prompt.
     """
     packed = packing(batches, max_tokens, shape.cost if shape else tokens_only)

@@ -1,7 +1,7 @@
-"""Sums over response tokens on one rank, added over ranks once per update.
+"""Sums over response tokens on one rank, reduced over ranks once per update.
 
-In: micro-batches with their log-probs and losses. Out: `StepReport`. They stay on the device until the report: reading
-a number would make the device wait for every micro-batch. Must not know: models, engines.
+In: micro-batches with their log-probs and losses. Out: `StepReport`. The sums stay on the device until the report:
+reading a number would synchronize the device at every micro-batch. Must not know: models, engines.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SUMMED = ("count", "loss_control", "loss_response", "loss_kl", "loss_think", "lo
           "high", "low", "dual", "compared", "mismatch_kl", "mismatch_abs", "importance", "capped")  # fmt: skip
 HOST = ("tokens", "grad_control", "grad_response")  # known without the device
 LARGEST = ("mismatch", "importance")
-NEAR = (0.9, 1.1)  # ratios outside are counted
+NEAR = (0.9, 1.1)  # ratios outside this range are counted
 
 
 class LossMetrics:
     def __init__(self, conf: AlgorithmConf, steps: list[tuple[MicroBatch, ...]]):
-        """steps: what this rank answers for in the number of tokens."""
+        """steps: this rank's micro-batches, whose tokens it counts."""
         self.conf = conf
         self.tokens = sum(sum(mb.lengths) for step in steps for mb in step if mb.kl_weights.any())  # not idle rows
         self.sums: Tensor | None = None  # f64[len(SUMMED)]
@@ -43,7 +43,7 @@ class LossMetrics:
         entropies: Tensor,
         parts: TokenLosses,
     ) -> None:
-        """Log-probs and entropies [N], without gradient; old_logprobs: the learner's before the update, None where not
+        """Log-probs and entropies [N], without gradient; old_logprobs: the learner's before the update, None if not
         computed."""
         device = logprobs.device
         counted = torch.tensor(mb.response & (mb.kl_weights > 0), device=device)  # not a rank's idle row

@@ -1,6 +1,6 @@
-"""The highest memory of this process in each phase of an update.
+"""Peak memory of this process in each phase of an update.
 
-In: a device, phases. Out: GiB by phase: allocated on a GPU, resident in RAM for a CPU. Must not know: what phases do.
+In: a device, phases. Out: GiB by phase: allocated on a GPU, resident on a CPU. Must not know: what phases do.
 
     memory = PeakMemory(engine.device)
     with memory.of("score"):
@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 class PeakMemory:
-    """A phase that is entered several times keeps its highest value. Phases do not nest."""
+    """A phase that is entered several times keeps its peak. Phases do not nest."""
 
     def __init__(self, device: Any):
         self.device = device  # torch.device
@@ -57,7 +57,7 @@ class PeakMemory:
 
 
 def reset_resident_peak() -> bool:
-    """Begin a new high-water mark of resident memory; False where the kernel does not let us (it then never falls)."""
+    """Reset the high-water mark of resident memory; False if the kernel forbids it (it then never falls)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -66,12 +66,12 @@ def reset_resident_peak() -> bool:
 
 
 def resident_peak() -> int:
-    """Bytes: the highest resident memory since the last reset (or since the process began)."""
+    """Bytes: peak resident memory since the last reset (or since the process began)."""
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def resident() -> int:
-    """Bytes resident now (0 where /proc does not say)."""
+    """Bytes resident now (0 if /proc does not say)."""
     return _status("VmRSS")
 
 

@@ -1,4 +1,4 @@
-"""Sequences whose loss or gradient is not finite, and how much of the gradient comes from control tokens.
+"""Sequences whose loss or gradient is not finite, and the part of the gradient that comes from control tokens.
 
 In: each micro-batch's per-token losses and the gradient of its last hidden states. Out: `NonfiniteSequence`s, and the
 gradient's squared norm split by what its rows predict. Numbers stay on the device until they are read. Must not know:
@@ -14,14 +14,14 @@ from torch import Tensor
 from learner.data.batch import MicroBatch
 from learner.metrics.report import NonfiniteSequence
 
-MOST = 16  # sequences kept of an update on one rank
+MOST = 16  # sequences kept per update and rank
 
 
 class NonfiniteWatch:
     """`take` each micro-batch before its backward pass; `step` after each optimizer step."""
 
     def __init__(self, rank: int, scale: float):
-        """scale: what gradients are multiplied with before they come here (DeepSpeed averages over ranks)."""
+        """scale: the factor already applied to the gradients passed here (DeepSpeed averages over ranks)."""
         self.rank, self.scale = rank, scale
         self.kept: list[NonfiniteSequence] = []  # of skipped optimizer steps
         self._squares: list[Tensor] = []  # [control, response] of each micro-batch
@@ -30,12 +30,12 @@ class NonfiniteWatch:
         self._start = 0
 
     def take(self, mb: MicroBatch, start: int, losses: Tensor) -> None:
-        """losses: f32[N] per token; start: the row's first token that this rank holds hidden states of."""
+        """losses: f32[N] per token; start: the row's first token whose hidden states this rank has."""
         self._mb, self._start = mb, start
         self._seen.append((mb, ~torch.isfinite(losses.detach()), "loss"))
 
     def gradient(self, gradient: Tensor) -> None:
-        """Of the last hidden states, [n, H]: row j is what predicts token start + j + 1."""
+        """The gradient of the last hidden states, [n, H]: row j predicts token start + j + 1."""
         assert self._mb is not None
         squares = gradient.detach().float().pow(2).sum(-1) / self.scale**2  # [n]
         first, count = self._start + 1, len(self._mb.control)
@@ -51,7 +51,7 @@ class NonfiniteWatch:
     def step(self, applied: bool, batch: tuple[MicroBatch, ...], update: int) -> None:
         """Keep what was found if optimizer step `update` was skipped.
 
-        When nothing was found, rank 0 names all its sequences: the gradient overflowed on its way through the layers.
+        If nothing was found, rank 0 reports all its sequences: the gradient overflowed inside the layers.
         """
         seen, self._seen = self._seen, []
         if applied:
@@ -75,7 +75,7 @@ class NonfiniteWatch:
 
 
 def _sequences(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: int) -> list[NonfiniteSequence]:
-    """The sequences of a micro-batch that hold a token where `bad`, bool[N], is set."""
+    """The sequences of a micro-batch with a token for which `bad`, bool[N], is set."""
     found, start = [], 0
     for length in mb.lengths:
         here = slice(start, start + length)
