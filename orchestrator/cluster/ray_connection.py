@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -75,12 +76,14 @@ def _join(address: str) -> None:
     with waiting(f"joining Ray at {address}"):
         _refuse_silence(address)
         # the head may have been started by another interpreter: actors run this one
-        ray.init(address=address, runtime_env={"py_executable": sys.executable}, **COMMON)
+        ray.init(address=address, runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON)
 
 
 def _start(conf: ClusterConf) -> None:
     # free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365)
     free = functools.partial(ray._private.parameter.RayParams, dashboard_agent_listen_port=0)
+    # Ray writes the interpreter into a line for bash as it is, so that one with a space has to be quoted
+    odd = shlex.quote(sys.executable) != sys.executable
     with waiting("starting a private Ray"), _replaced(ray._private.parameter, "RayParams", free):
         ray.init(
             address="local",
@@ -88,6 +91,7 @@ def _start(conf: ClusterConf) -> None:
             object_store_memory=int(conf.object_store_gib * 2**30),
             labels={PRIVATE: str(os.getpid())},
             _metrics_export_port=conf.metrics_port,
+            runtime_env={"py_executable": shlex.quote(sys.executable)} if odd else None,
             **COMMON,
         )
 

@@ -25,6 +25,7 @@ from tests.helpers.launched import Watched
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
+NOTE = Path(".cache") / "thinkless" / "interpreter"  # below the home folder: what `make setup` writes
 
 
 def free_ports(count: int) -> list[int]:
@@ -49,11 +50,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, st
         "--object-store-memory=200000000", "--disable-usage-stats", "--include-dashboard=true",
     ]  # fmt: skip
     home = tmp_path_factory.mktemp("home")
+    (home / NOTE).parent.mkdir(parents=True)
+    (home / NOTE).write_text(sys.executable + "\n")
+    link = Path(temporary) / "env"  # Ray's own workers do not come up under a path with a space (docs/install.md)
+    link.symlink_to(sys.prefix)
     run = Watched(
         arguments,
         tmp_path_factory.mktemp("head"),
-        {"PATH": path, "HOME": str(home), "RAY_JOB_STOP_WAIT_TIME_S": "300"},
-        program=[RAY],
+        {"PATH": path, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "RAY_JOB_STOP_WAIT_TIME_S": "300"},
+        program=[str(link / "bin" / "python"), "-m", "ray.scripts.scripts"],
         outlives_tests=True,
     )
     try:
