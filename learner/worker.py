@@ -7,6 +7,7 @@ is called, in the same order.
 
 from __future__ import annotations
 
+import functools
 import socket
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from learner.model.reference import frozen
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.updater import Updater
-from learner.weight_sender import WeightSender
 from rollout.base.spans import Traced, spent
+from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
 
 
@@ -95,7 +96,8 @@ class LearnerWorker(Traced):
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
         self.engine = Engine(policy, conf, learnt, conf.ranks)
         self.updater = Updater(self.engine, conf, self.rank, self.temperature, self.total_updates)
-        self.publisher = WeightSender(self.rank, conf.ranks, self.engine, model.lora)
+        merge = functools.partial(lora.merged, conf=model.lora) if model.lora.rank else None
+        self.publisher = WeightSender(self.rank, conf.ranks, self.engine, merge)
         if reference and model.lora.rank:
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:
@@ -158,7 +160,7 @@ class LearnerWorker(Traced):
     @named_wait
     @spent("publishing")
     def send(self, version: int) -> Weights | None:
-        """Send the weights to those who come through the door; collective under ZeRO-3. See `WeightSender.send`."""
+        """Send the weights to the workers that connect; collective under ZeRO-3. See `WeightSender.send`."""
         return self._publisher().send(version)
 
     def _publisher(self) -> WeightSender:

@@ -77,7 +77,7 @@ class Connection:
 
 
 class Listener:
-    """The learner rank's side: a door that stays open, and the workers that come through it."""
+    """The learner rank's side: a socket that listens for the whole run, and the workers that connect."""
 
     def __init__(self, me: str, address: str, device: str, rank: int):
         self.me = me
@@ -139,7 +139,7 @@ class Listener:
 
 
 def connect(endpoint: Endpoint, me: str, version: int, timeout_s: float, **more: Any) -> Connection:
-    """The worker's side: go to a rank's door for the weights of `version`. more: what else the rank must know."""
+    """The worker's side: connect to a rank for the weights of `version`. more: what else the rank must know."""
     peer = f"learner rank {endpoint.rank}"
     try:
         connection = socket.create_connection(endpoint.address, timeout=timeout_s)
@@ -148,7 +148,7 @@ def connect(endpoint: Endpoint, me: str, version: int, timeout_s: float, **more:
             f"{me} cannot reach {peer} at {endpoint.address[0]}:{endpoint.address[1]} ({error})"
         ) from error
     line = Connection(connection, me, peer, timeout_s)
-    with line._named("to open its door"):
+    with line._named("to answer"):
         challenge = line._exactly(32, time.monotonic() + timeout_s)
         connection.sendall(_answer(endpoint.key, challenge))
     line.send("hello", {"name": me, "version": version, **more})

@@ -19,9 +19,9 @@ from learner.data.pack import pack
 from learner.model.policy import load_policy
 from learner.model.prepare_model import random_model
 from learner.objective import optimizer_steps
-from learner.weight_sender import StagingBuffer
 from rollout.weight_sync import transport
 from rollout.weight_sync.handshake import connect
+from rollout.weight_sync.sender import StagingBuffer
 from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, worker_name
 from tests.helpers import naive
 from tests.helpers.learner_ranks import Ranks

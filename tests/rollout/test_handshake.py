@@ -72,7 +72,7 @@ def test_a_silent_rank_is_named(host: Listener, in_thread: In) -> None:
 def test_a_rank_whose_door_stays_shut_is_named(host: Listener) -> None:
     """Connected, but nobody is there to let it in."""
     with pytest.raises(
-        TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to open its door"
+        TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to answer"
     ):
         connect(host.endpoint, NAMES[0], 3, 0.3)
 

@@ -1,6 +1,6 @@
 """One learner rank's sending side: its weights as others know them, by whichever transport.
 
-In: a rank's engine. Out: `Weights` for the object store; a door through which workers fetch them while this rank sends.
+In: a rank's engine. Out: `Weights` for the object store; an endpoint that workers fetch them from while it sends.
 Under ZeRO-3 weights are gathered bucket by bucket (`Engine.parameters`), under LoRA merged layer by layer; no transport
 holds a second full model on a GPU. Must not know: objectives, batches, Ray.
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from conf.schema import LoraConf, Transport
-from learner.model import lora
+from conf.schema import Transport
 from rollout.weight_sync import transport
 from rollout.weight_sync.handshake import Connection, Listener
 from rollout.weight_sync.weights import (
@@ -32,13 +31,15 @@ from rollout.weight_sync.weights import (
     with_aliases,
 )
 
+Merge = Callable[[Iterator[tuple[str, Tensor]]], Iterator[tuple[str, Tensor]]]
+
 
 class WeightSender:
     """Collective under ZeRO-3: every rank calls the same methods in the same order."""
 
-    def __init__(self, rank: int, ranks: int, engine: Any, adapters: LoraConf):
-        """engine: a `learner.engine.Engine`."""
-        self.rank, self.ranks, self.engine, self.adapters = rank, ranks, engine, adapters
+    def __init__(self, rank: int, ranks: int, engine: Any, merge: Merge | None = None):
+        """engine: a `learner.engine.Engine`. merge: what makes plain weights of parameters with adapters among them."""
+        self.rank, self.ranks, self.engine, self.merge = rank, ranks, engine, merge
         self.gathered = engine.conf.zero_stage == 3
         self.bucket = max(int(engine.conf.weight_sync_bucket_mib * MIB), 1)
         tied = engine.policy.tied_name
@@ -63,7 +64,7 @@ class WeightSender:
         return self._manifest
 
     def _merged(self, named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        return lora.merged(named, self.adapters) if self.adapters.rank else named
+        return self.merge(named) if self.merge else named
 
     # ------------------------------------------------------------------ the object store
 
@@ -76,7 +77,7 @@ class WeightSender:
         if self.rank != 0:
             self._help_to_gather()
             return None
-        if not self.gathered and not self.adapters.rank and self.engine.device.type == "cpu":
+        if not self.gathered and self.merge is None and self.engine.device.type == "cpu":
             return views(self.whole(), version, self.aliases)
         stage = self._staged()
         for name, tensor in self.whole():
@@ -98,7 +99,7 @@ class WeightSender:
     # ------------------------------------------------------------------ ipc and nccl
 
     def open(self, route: Route, address: str) -> Endpoint:
-        """Open this rank's door, for all pushes of the run. address: of this host."""
+        """Listen for workers, for all pushes of the run. address: of this host."""
         me = f"learner rank {self.rank}"
         self._route, self._host = route, Listener(me, address, transport.device_name(self.engine.device), self.rank)
         return self._host.endpoint
@@ -116,7 +117,7 @@ class WeightSender:
         With `route.keep`, rank 0 returns a copy for the object store besides. Raises TimeoutError or ConnectionError
         that name the worker.
         """
-        assert self._route is not None and self._host is not None, "the door is not open"
+        assert self._route is not None and self._host is not None, "`open` has not been called"
         guests = self._route.guests(self.rank, self.engine.device.type == "cuda")
         stage = self._staged() if self._route.keep and self.rank == 0 else None
         if not guests:
