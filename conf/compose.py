@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf import renamed
 from conf.check import check
 from conf.errors import BadConfig, brief
+from conf.flags import NO_FLAGS, Flags
 from conf.groups import FOLDER, groups, options
 from conf.overrides import quoted, read_overrides
 from conf.schema import Config, WarmupConf
@@ -43,9 +44,8 @@ def typed(config: Any) -> Config:
     """The composed configuration as dataclasses. Raises BadConfig when a value does not fit its type."""
     try:
         plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-        found = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Config), plain)
-        )  # refuses what +key=value added
+        # merged into the structure once more: it refuses what +key=value added
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     except (OmegaConfBaseException, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
     assert isinstance(found, Config)
@@ -136,42 +136,12 @@ def to_yaml(conf: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(conf))
 
 
-@dataclass(frozen=True)
-class Flags:
-    """What a command line asks of Hydra beside its overrides; the names are those of Hydra's own flags."""
-
-    multirun: bool = False  # one run for each value of overrides that have several
-    cfg: str | None = None  # print "job" (the settings), "hydra" (Hydra's own) or "all" instead of running
-    package: str | None = None  # with cfg: this section alone
-    resolve: bool = False  # with cfg: no ${key} stays
-    info: str | None = None  # print how the configuration is composed instead of running
-    config_dir: str | None = None  # a further folder of YAML files
-    config_path: str | None = None  # the folder of YAML files in place of FOLDER
-    config_name: str | None = None  # the YAML file to begin with
-
-    @classmethod
-    def of(cls, options: Any) -> Flags:
-        """From attributes of the same names, as argparse gives them."""
-        return cls(**{one.name: getattr(options, one.name) for one in fields(cls)})
-
-    @property
-    def shows(self) -> bool:
-        """Something is printed, and nothing runs."""
-        return bool(self.cfg or self.info)
-
-    @property
-    def own_files(self) -> bool:
-        """YAML files other than ours are read."""
-        return bool(self.config_dir or self.config_path or self.config_name)
-
-
-def run_command(command: str, body: Callable[[Config], None], arguments: list[str], flags: Flags | None = None) -> None:
+def run_command(command: str, body: Callable[[Config], None], arguments: list[str], flags: Flags = NO_FLAGS) -> None:
     """Compose `arguments` (overrides), check, and call `body`: once, for each member of a multirun, or, where `flags`
     ask for something to be shown, not at all.
 
     Raises BadConfig for every mistake in keys, values, groups or their combination.
     """
-    flags = flags or Flags()
     failed: list[BaseException] = []
 
     def task(config: DictConfig) -> None:
@@ -203,9 +173,9 @@ def run_command(command: str, body: Callable[[Config], None], arguments: list[st
         raise failed[0]
 
 
-def composed(arguments: list[str], flags: Flags | None = None) -> Config:
+def composed(arguments: list[str], flags: Flags = NO_FLAGS) -> Config:
     """The configuration of these overrides, not checked for whether it can run. Raises BadConfig."""
-    with _hydra(arguments, flags or Flags()) as (_, name, overrides):
+    with _hydra(arguments, flags) as (_, name, overrides):
         return typed(hydra.compose(name, overrides))
 
 
@@ -222,9 +192,8 @@ def _hydra(arguments: list[str], flags: Flags) -> Iterator[tuple[Any, str, list[
     main = str(FOLDER) if flags.config_path is None else _folder("--config-path", flags.config_path)
     if flags.config_dir is not None:
         further = _folder("--config-dir", flags.config_dir)
-        if (
-            flags.config_name and Path(further, f"{name}.yaml").is_file()
-        ):  # Hydra looks for it in the first folder alone
+        # Hydra looks for the file to begin with in the first folder alone
+        if flags.config_name and Path(further, f"{name}.yaml").is_file():
             main, further = further, main
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{further}')}]")
     try:
@@ -253,7 +222,10 @@ def one_line(error: BaseException) -> str:
         known = options(group)
         guess = difflib.get_close_matches(option, known, 1)
         hint = f"; did you mean {group}={guess[0]}?" if guess else ""
-        return f"unknown {group} {option!r}{hint} (there are: {', '.join(known)})"
+        there = (
+            f" (there are: {', '.join(known)})" if known else f": has the package that provides {group} been installed?"
+        )
+        return f"unknown {group} {option!r}{hint}{there}"
     if found := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' (?:is )?not in", text):
         full = re.search(r"full_key: (\S+)", text)
         key = full.group(1) if full else found.group(1)

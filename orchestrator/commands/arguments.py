@@ -240,7 +240,7 @@ def _add_command(commands: Any, name: str, command: Command) -> argparse.Argumen
 
 
 def _add_hydra_flags(command: argparse.ArgumentParser) -> None:
-    """Overrides, and `conf.compose.Flags` under the names that they have in other programs of Hydra's."""
+    """Overrides, and `conf.flags.Flags` under the names that they have in other programs of Hydra's."""
     kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     for names, arguments, meaning in (
         (("-h", "--help"), {"action": "store_true"}, "this; with words behind it, the groups and settings whose names "

@@ -13,15 +13,12 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from conf.flags import NO_FLAGS, Flags
+from conf.schema import Config
 from orchestrator.base import interrupt
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.commands.arguments import COMMANDS, parsers, read
-
-if TYPE_CHECKING:  # Hydra takes a quarter of a second
-    from conf.compose import Flags
-    from conf.schema import Config
 
 LIBRARIES = "loading the libraries"
 
@@ -71,8 +68,6 @@ def run(name: str, words: list[str]) -> None:
 
 
 def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
-    from conf.compose import Flags
-
     flags = Flags.of(options)
     if options.help or flags.shows:  # what was asked for alone
         enable(False)
@@ -180,10 +175,10 @@ def _evaluate(arguments: list[str], flags: Flags) -> None:
 
 def _shown(conf: Config, flags: Flags) -> bool:
     """Print a saved run's configuration where --cfg job asks for it. Raises BadConfig for any other flag."""
-    from conf.compose import Flags, to_yaml
+    from conf.compose import to_yaml
     from conf.errors import BadConfig
 
-    if flags not in (Flags(), Flags(cfg="job")):
+    if flags not in (NO_FLAGS, Flags(cfg="job")):
         raise BadConfig("of the options, a saved run takes --cfg job alone; its settings change by key=value")
     if flags.cfg:
         print(to_yaml(conf), end="")

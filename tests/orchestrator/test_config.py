@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from conf.check import check
-from conf.compose import Flags, from_file, options, run_command, to_yaml
+from conf.compose import from_file, options, run_command, to_yaml
 from conf.errors import BadConfig
+from conf.flags import Flags
 from conf.ranges import RANGES, Range, refuse_outside
 from conf.schema import (
     Config,

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.check import check
-from conf.compose import Flags, from_file, run_command, to_yaml
+from conf.compose import from_file, run_command, to_yaml
 from conf.errors import BadConfig
+from conf.flags import Flags
 from conf.overrides import pasted, read_overrides
 from conf.schema import Config
 from conf.settings import all_keys
