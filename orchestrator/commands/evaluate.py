@@ -29,7 +29,7 @@ from orchestrator.training.evaluation import evaluate_modes, protocol
 from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
-from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
+from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
 from rollout.request import SamplingParams
 
 
@@ -54,6 +54,7 @@ def command(conf: Config, target: Path | None = None) -> None:
     assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model, path)
+    check_prompt(tokenizer, conf.model)
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
     prompts, too_long = as_prompts(problems.evaluation, encode, conf.data.max_prompt_tokens)
     if not prompts:

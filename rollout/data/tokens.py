@@ -24,6 +24,7 @@ import numpy as np
 
 from conf.schema import ModelConf
 from rollout.base.errors import BadInput, in_one_line
+from rollout.data.chat_template import refuse_thinking, template_up_to_the_mode, up_to_the_mode
 from rollout.data.end_tokens import end_tokens
 from rollout.mode import ControlTokens, Mode
 
@@ -217,11 +218,9 @@ def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = No
 def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
     """The chat template's text for `problem`, up to where the control token is sampled.
 
-    A think token that the template itself opens the answer with (R1: `<think>` and a line end) is removed.
+    What the template itself begins the answer with is removed (see `rollout.data.chat_template`).
     """
-    text = _templated(tokenizer, problem)
-    opened = "|".join(map(re.escape, _openers(conf)))
-    return re.sub(rf"({opened})\s*\Z", "", text)
+    return up_to_the_mode(_templated(tokenizer, problem), conf)
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
@@ -229,20 +228,9 @@ def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
     template, and one that opens the answer with a think token would leave no mode to choose."""
     template = tokenizer.chat_template
     if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != _templated(tokenizer, "?"):
-        cut = "".join(
-            f"{{% elif text.rstrip().endswith({name!r}) %}}{{{{ text.rstrip()[:-{len(name)}] }}}}"
-            for name in _openers(conf)
-        )
         tokenizer = copy.copy(tokenizer)  # the caller's keeps its own template
-        tokenizer.chat_template = (
-            f"{{% set text +%}}{template}{{%+ endset %}}{{% if not add_generation_prompt %}}{{{{ text }}}}{cut}"
-            "{% else %}{{ text }}{% endif %}"
-        )
+        tokenizer.chat_template = template_up_to_the_mode(template, conf)
     tokenizer.save_pretrained(folder)
-
-
-def _openers(conf: ModelConf) -> list[str]:
-    return list(dict.fromkeys((conf.think_token, "<think>")))
 
 
 def _templated(tokenizer: Any, problem: str) -> str:
@@ -296,8 +284,15 @@ def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray, ends: Seque
     return str(tokenizer.decode(plain, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
+def check_prompt(tokenizer: Any, conf: ModelConf) -> None:
+    """BadInput when the chat template thinks before the control token is sampled."""
+    refuse_thinking(prompt_text(tokenizer, "What is 7+2?", conf).rpartition("What is 7+2?")[2], conf)
+
+
 def check_alignment(tokenizer: Any, conf: ModelConf) -> None:
-    """BadInput if training texts are not tokenized as sampled, checked on a few texts (milliseconds)."""
+    """BadInput if training texts are not tokenized as sampled, checked on a few texts (milliseconds), or as
+    `check_prompt`."""
+    check_prompt(tokenizer, conf)
     control = control_tokens(tokenizer, conf)
     for mode, text in (
         (Mode.THINK, f"7+2=9{conf.think_end_token}\\boxed{{9}}"),

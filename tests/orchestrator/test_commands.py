@@ -462,6 +462,14 @@ def test_a_control_token_that_splits(
     assert "model.think_token='<reason>'" in line and "exactly one id" in line and not runs()
 
 
+def test_a_chat_template_that_thinks_before_the_mode_is_chosen(
+    thinkless: Callable[..., Told], here: Path, tiny_model: Path
+) -> None:
+    (here / "thinks.jinja").write_text("{{ messages[0].content }}:<think>Well.</think>")
+    line = thinkless("evaluate", f"model.path={tiny_model}", "model.chat_template=thinks.jinja").line
+    assert "the chat template begins the answer with ':<think>Well.'" in line and "model.chat_template=<file>" in line
+
+
 def test_more_ranks_than_there_are_cpus(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
     line = thinkless("train", "experiment=quickstart", "learner.ranks=1000").line
     assert "learner.ranks=1000" in line and "CPU" in line and "its num_cpus" in line and not runs()

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from conf.choices import SystemTurn
-from conf.schema import DataConf, ValidationConf
+from conf.schema import DataConf, ValidationConf, WarmupConf
 from rollout.base.errors import BadInput
 from rollout.data.dataset_rows import HUB_SETS
+from rollout.data.pairs import load_pairs
 from rollout.data.problems import (
     Problem,
     content_hash,
@@ -424,6 +425,37 @@ def test_hub_sets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked.pop() == ("openai/gsm8k", "socratic", "test", "abc")
     load_problems(DataConf(path="someone/else", revision="abc"))
     assert asked.pop() == ("someone/else", None, "train", "abc")
+
+
+def test_hub_sets_of_pairs_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As problems are; the advice where none is pinned, warmup.revision, is one that counts."""
+    import datasets
+
+    asked = []
+
+    def fake(name: str, subset: str | None, *, split: str, revision: str) -> datasets.Dataset:
+        asked.append((name, subset, split, revision))
+        row = {
+            "question": "1+1?",
+            "answer": "1 + 1 = 2\n#### 2",
+            "problem": "1+1?",
+            "think": "2</think>2",
+            "short": "2",
+        }
+        return datasets.Dataset.from_list([row])
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    pinned = HUB_SETS["openai/gsm8k"]
+    load_pairs(WarmupConf(path="openai/gsm8k"))
+    load_pairs(WarmupConf(path="openai/gsm8k", revision="abc", subset="socratic", split="test"))
+    with pytest.raises(BadInput, match=r"give warmup\.revision=<commit>"):
+        load_pairs(WarmupConf(path="someone/pairs"))
+    load_pairs(WarmupConf(path="someone/pairs", revision="abc"))
+    assert asked == [
+        ("openai/gsm8k", pinned.subset, pinned.split, pinned.revision),
+        ("openai/gsm8k", "socratic", "test", "abc"),
+        ("someone/pairs", None, "train", "abc"),
+    ]
 
 
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:

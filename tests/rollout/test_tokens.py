@@ -255,11 +255,22 @@ def test_tokenizer_without_end_of_sequence(tmp_path: Path) -> None:
         add_control_tokens(tokenizer, CONF)
 
 
-@pytest.mark.parametrize("ending", ["<|Assistant|><think>\\n", "<|Assistant|>\\n\\n<think>", "<|Assistant|>\\n"])
+BEGUN = [
+    "<think>\\n",
+    "\\n\\n<think>",
+    "\\n",
+    "<think>\\n\\n</think>\\n\\n",
+    "\\n<think></think>",
+    "</think>",
+    "\\n </think> ",
+]
+
+
+@pytest.mark.parametrize("begun", BEGUN)
 @pytest.mark.parametrize("space", ["", "\n", "  "])
-def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, ending: str, space: str) -> None:
+def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, begun: str, space: str) -> None:
     """A server renders the saved template: it ends where training let the mode be sampled, and changes nothing else."""
-    template = space + R1.replace("<|Assistant|><think>\n", ending) + space
+    template = space + R1.replace("<|Assistant|><think>\n", f"<|Assistant|>{begun}") + space
     folder = _byte_level(tmp_path, template, ["<think>", "</think>", "<short>"], bos=True)
     given = load_tokenizer(folder, CONF)
     save_tokenizer(given, tmp_path / "saved", CONF)
@@ -267,9 +278,26 @@ def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, ending: str, s
     messages = [{"role": "user", "content": "What is <think>?"}]
     asked = saved.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asked == prompt_text(given, "What is <think>?", CONF) == prompt_text(saved, "What is <think>?", CONF)
-    assert not asked.rstrip().endswith("<think>") and given.chat_template == template
+    assert asked.rpartition("<|Assistant|>")[2].strip() == "" and given.chat_template == template
     talk = [*messages, {"role": "assistant", "content": "<think>"}]
     assert saved.apply_chat_template(talk, tokenize=False) == given.apply_chat_template(talk, tokenize=False)
+
+
+@pytest.mark.parametrize("names", [("<think>", "</think>"), ("<reason>", "</reason>")])
+def test_thinking_is_not_closed_before_the_mode_is_chosen(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Not by the control tokens' own names either. What a question says of them stays."""
+    conf = ModelConf(think_token="<reason>", think_end_token="</reason>")
+    question, begun = f"Is {names[0]}{names[1]} empty?", f"{names[0]}\n\n{names[1]}\n\n"
+    folder = _byte_level(tmp_path, R1.replace("<think>\n", begun), [*names, "<short>"], bos=True)
+    assert prompt_text(load_tokenizer(folder, conf), question, conf) == f"<|begin|><|User|>{question}<|Assistant|>"
+
+
+def test_a_template_that_thinks_by_itself_is_refused(tmp_path: Path) -> None:
+    for nth, begun in enumerate(("<think>\nWell.\n</think>\n", "<think>Let me see: ", "</think>So")):
+        template = R1.replace("<think>\n", begun)
+        folder = _byte_level(tmp_path / str(nth), template, ["<think>", "</think>", "<short>"], bos=True)
+        with pytest.raises(BadInput, match=r"^the chat template begins the answer with .*model\.chat_template=<file>"):
+            check_alignment(load_tokenizer(folder, CONF), CONF)
 
 
 # ---- ids that are unused ----
