@@ -70,7 +70,7 @@ def measured_driver(per_s: float) -> Driver:
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
     from rollout.prompt import Prompt
-    from rollout.worker import RolloutResult
+    from rollout.request import RolloutResult
 
     def control_plane(length: int, groups: int) -> float:
         n, ids = groups * GROUP, np.arange(PROMPT, dtype=np.int32)

@@ -38,7 +38,7 @@ class Request:
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     token_ids: np.ndarray  # i32[T]
-    logprobs: np.ndarray  # f32[T], nats, after temperature
+    behavior_logprobs: np.ndarray  # f32[T], nats, after temperature
     versions: np.ndarray  # i32[T], of the weights that sampled each id
     stopped: bool  # an end token was sampled (and is the last id)
     aborted: bool
@@ -267,7 +267,7 @@ def _sample(output: Any) -> Sample:
         versions[span.start : span.end] = int(span.version)
     return Sample(
         token_ids=np.asarray(output.token_ids, dtype=np.int32),
-        logprobs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
+        behavior_logprobs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
         versions=versions,
         stopped=output.finish_reason == "stop",
         aborted=output.finish_reason not in ("stop", "length"),

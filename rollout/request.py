@@ -57,7 +57,7 @@ class RolloutResult:
 
     lengths: np.ndarray  # i32[n]; 0: given up (see `RolloutWorker.abort`)
     token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included
-    logprobs: np.ndarray  # f32[sum of lengths], nats; 0 for a forced control token
+    behavior_logprobs: np.ndarray  # f32[sum of lengths], nats; 0 for a forced control token
     versions: np.ndarray  # i32[sum of lengths]
     modes: np.ndarray  # u8[n], index into MODES
     finishes: np.ndarray  # u8[n], index into FINISHES
@@ -73,7 +73,7 @@ class RolloutResult:
     def trajectories(
         self, prompts: Sequence[Prompt], siblings: Sequence[int], first: int = 0
     ) -> list[Trajectory | None]:
-        """One for each (prompt, sibling) of the share from its response `first` on; None where it was given up."""
+        """One for each (prompt, sibling) of the request from its response `first` on; None where it was given up."""
         ends = np.cumsum(self.lengths).tolist()
         found: list[Trajectory | None] = []
         begin = ends[first - 1] if first else 0
@@ -86,7 +86,7 @@ class RolloutResult:
                     prompts[i - first],
                     siblings[i - first],
                     self.token_ids[begin:end],
-                    self.logprobs[begin:end],
+                    self.behavior_logprobs[begin:end],
                     MODES[self.modes[i]],
                     FINISHES[self.finishes[i]],
                     self.versions[begin:end],

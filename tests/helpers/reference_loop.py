@@ -31,7 +31,7 @@ from rollout.trajectory import Finish, Trajectory
 def trajectory(prompt, sibling, sample, control):
     finish = Finish.STOP if sample.stopped else Finish.LENGTH
     mode = control.mode_of(int(sample.token_ids[0]))
-    return Trajectory(prompt, sibling, sample.token_ids, sample.logprobs, mode, finish, sample.versions)
+    return Trajectory(prompt, sibling, sample.token_ids, sample.behavior_logprobs, mode, finish, sample.versions)
 
 
 def main(run: Path, target: Path) -> None:

@@ -25,9 +25,9 @@ from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.engine import Request, Sample
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
-from rollout.request import SamplingParams
+from rollout.request import SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
-from rollout.worker import RolloutWorker, derive_seed
+from rollout.worker import RolloutWorker
 
 RUN_SEED = 5
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
@@ -276,7 +276,7 @@ def check_trajectory(t: Trajectory, step: int, sampling: SamplingParams, notes: 
 def check_left_over(worker: RolloutWorker, notes: Notes) -> None:
     """Nothing, and no more was done than the configuration allows."""
     worker.abort(-1)  # a turn of the engine's thread: what it was about to write is written
-    assert not (worker._running or worker._waiting or worker._shares or worker._postponed)
+    assert worker.scheduler.empty and not worker.mailbox.draining
     assert worker.engine.unfinished == 0
     assert notes.most <= worker.conf.max_num_seqs
     assert all(older <= newer for (older, _), (newer, _) in pairwise(notes.loads)), notes.loads
@@ -284,4 +284,4 @@ def check_left_over(worker: RolloutWorker, notes: Notes) -> None:
         assert all(under_way == 0 for _, under_way in notes.loads)
         assert all(len(set(versions)) <= 1 for begun in notes.versions.values() for versions in begun)
     worker.close()
-    assert notes.closed and not worker._thread.is_alive()
+    assert notes.closed and not worker.thread.is_alive()

@@ -18,9 +18,9 @@ import pytest
 from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, RolloutResult, SamplingParams
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams, derive_seed
 from rollout.trajectory import Trajectory
-from rollout.worker import RolloutWorker, derive_seed
+from rollout.worker import RolloutWorker
 from tests.helpers.scripted import (
     CONTROL,
     PATIENCE_S,
@@ -79,11 +79,11 @@ class Stepped:
     asked: int = 0
 
     def ask(self, method: str, *args: Any) -> ThreadFuture:
-        """Call, and wait until the call lies in the worker's inbox, which the engine, in a step, does not look into."""
+        """Call, and wait until the call lies in the mailbox, which the engine thread, in a step, does not look into."""
         until(lambda: self.notes.at_gate)
-        size = self.worker._inbox.qsize()
+        size = len(self.worker.mailbox)
         answer = self.handle.call(method, *args)
-        until(lambda: self.worker._inbox.qsize() == size + 1)
+        until(lambda: len(self.worker.mailbox) == size + 1)
         return answer
 
     def start(self, request: RolloutRequest) -> ThreadFuture:
@@ -220,7 +220,7 @@ def test_giving_up_leaves_the_others_alone(make_stepped: Any) -> None:
     assert sampled.wait().lengths.tolist() == [2] + [0] * 6 and never.wait().lengths.tolist() == [0]
     kept = found(doomed, sampled.wait())
     assert kept[0] is not None and kept[0].token_ids.tolist() == found_ids(short) and kept[1:] == [None] * 6
-    assert [entry[0] for entry in one.worker._waiting] in ([], [6])
+    assert one.worker.scheduler.waiting in ([], [6])
     one.run_on()
     assert (others.wait().lengths > 0).all()
     assert one.worker.abort(5) == one.worker.abort(6) == one.worker.abort(1234) == 0
@@ -311,7 +311,7 @@ def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
         except BaseException as error:
             error.add_note(f"schedule {seed}")
             raise
-        worker._thread.join(PATIENCE_S)
-        assert not worker._thread.is_alive()
+        worker.thread.join(PATIENCE_S)
+        assert not worker.thread.is_alive()
         assert notes.closed
     assert told["answered"] > 100 and told["died"] > 100

@@ -29,7 +29,9 @@ def requests(count: int, prompt: int = 20, tokens: int = 24, seed: int = 0, temp
 
 def same(one: Sample, other: Sample) -> bool:
     """Equal to the last bit."""
-    return np.array_equal(one.token_ids, other.token_ids) and np.array_equal(one.logprobs, other.logprobs)
+    return np.array_equal(one.token_ids, other.token_ids) and np.array_equal(
+        one.behavior_logprobs, other.behavior_logprobs
+    )
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_order_limits_and_progress(engine: Engine) -> None:
     samples = engine.generate(asked, told.append)
     assert len(samples) == len(asked) and sum(told) == sum(len(s.token_ids) for s in samples)
     for request, sample in zip(asked, samples, strict=True):
-        assert len(sample.logprobs) == len(sample.token_ids)
+        assert len(sample.behavior_logprobs) == len(sample.token_ids)
         assert sample.stopped or len(sample.token_ids) == request.max_tokens
 
 
@@ -121,8 +123,8 @@ def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temper
         chosen = torch.tensor(sample.token_ids, dtype=torch.int64)[:, None]
         expected = (logits / temperature).log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
         plain = logits.log_softmax(-1).gather(-1, chosen)[:, 0].numpy()
-        worst = max(worst, float(np.abs(sample.logprobs - expected).max()))
-        other = max(other, float(np.abs(sample.logprobs - plain).max()))
+        worst = max(worst, float(np.abs(sample.behavior_logprobs - expected).max()))
+        other = max(other, float(np.abs(sample.behavior_logprobs - plain).max()))
     assert worst < 1e-4
     assert temperature == 1.0 or other > 0.1  # the test can tell the two apart
 
@@ -131,7 +133,7 @@ def test_samples_follow_the_distribution(engine: Engine) -> None:
     """The first token's frequencies over 4,000 seeds are those that the log-probs claim (chi-square, p > 1e-6)."""
     samples = engine.generate([Request([2, 40, 50, 3], 1, 1.0, 1.0, seed) for seed in range(4000)])
     drawn = [int(s.token_ids[0]) for s in samples]
-    logprob = {token: float(s.logprobs[0]) for token, s in zip(drawn, samples, strict=True)}
+    logprob = {token: float(s.behavior_logprobs[0]) for token, s in zip(drawn, samples, strict=True)}
     expected = {token: 4000 * np.exp(value) for token, value in logprob.items() if 4000 * np.exp(value) >= 10}
     chi_square = sum((drawn.count(token) - e) ** 2 / e for token, e in expected.items())
     freedom = len(expected)

@@ -35,7 +35,7 @@ def test_every_token_by_the_weights_that_its_version_names(
         asked = [share(prompts, 4, sampling, batch, 10 * round_ + batch) for batch in (1, 2)]
         with pushes(rollout_worker, policies.weights, round_), ThreadPoolExecutor(2) as pool:
             answers = list(pool.map(rollout_worker.sample, asked))
-        assert not rollout_worker._running and not rollout_worker._shares and not rollout_worker._waiting
+        assert rollout_worker.scheduler.empty
         for one, sampled in zip(asked, answers, strict=True):
             trajectories = found(one, sampled)
             assert len(trajectories) == 96 and None not in trajectories
@@ -78,7 +78,7 @@ def test_the_same_weights_again_and_again_change_no_bit(
         with pushes(rollout_worker, lambda version: policies.weights(version, 0), round_) as pushed:
             stormy = rollout_worker.sample(asked)
         assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(calm.lengths, stormy.lengths)
-        assert np.array_equal(calm.logprobs, stormy.logprobs)
+        assert np.array_equal(calm.behavior_logprobs, stormy.behavior_logprobs)
         assert pushed
         versions |= set(stormy.versions.tolist())
     assert len(versions) > (2 if way is OnWeightSync.drain else 8)
@@ -91,7 +91,9 @@ def test_batches_side_by_side_do_not_mix(rollout_worker: Any, policies: Policies
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 5), ThreadPoolExecutor(5) as pool:
         together = list(pool.map(rollout_worker.sample, asked))
     for one, other in zip(alone, together, strict=True):
-        assert np.array_equal(one.token_ids, other.token_ids) and np.array_equal(one.logprobs, other.logprobs)
+        assert np.array_equal(one.token_ids, other.token_ids) and np.array_equal(
+            one.behavior_logprobs, other.behavior_logprobs
+        )
 
 
 # ---------------------------------------------------------------------- what is cached
@@ -175,7 +177,9 @@ def test_pushes_among_sequences_put_back_for_want_of_memory(
     with pushes(tight, lambda v: policies.weights(v, 0), 1, longest_s=0.3):
         stormy = tight.sample(asked)
     assert [k for k in dropped if not k.get("drop_stale_output")]  # for want of memory
-    assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(calm.logprobs, stormy.logprobs)
+    assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(
+        calm.behavior_logprobs, stormy.behavior_logprobs
+    )
     tight.load(policies.weights(tight.ready() + 1))
     with pushes(tight, policies.weights, 2, longest_s=0.3):
         trajectories = found(asked, tight.sample(asked))

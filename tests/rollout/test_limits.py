@@ -83,7 +83,7 @@ def test_giving_up_a_batch(rollout_worker: Any, policies: Policies, make_prompts
     calm = rollout_worker.sample(doomed)
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 4), ThreadPoolExecutor(2) as pool:
         first, second = pool.submit(rollout_worker.sample, doomed), pool.submit(rollout_worker.sample, kept)
-        until(lambda: rollout_worker._running)
+        until(lambda: rollout_worker.scheduler.running)
         time.sleep(0.3)
         lost = rollout_worker.abort(4)
         assert lost == list(first.result().lengths).count(0) > 0
@@ -110,17 +110,17 @@ def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable
     assert worker.ready() == 0
     worker.load(policies.weights(2, 0))
     again = worker.sample(asked)
-    assert np.array_equal(calm.logprobs, again.logprobs) and set(again.versions.tolist()) == {2}
+    assert np.array_equal(calm.behavior_logprobs, again.behavior_logprobs) and set(again.versions.tolist()) == {2}
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(worker.sample, share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 1000)))
-        until(lambda: worker._running)
+        until(lambda: worker.scheduler.running)
         with pytest.raises(ValueError, match="no module or parameter named 'no'"):
             worker.load(half)
         with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
             under_way.result()
     with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
         worker.sample(asked)
-    worker._thread.join()
+    worker.thread.join()
     worker.engine.load(policies.weights(3, 0))  # vLLM's engines in one process share their rotary embedding
 
 
@@ -149,7 +149,7 @@ def test_weights_that_lack_a_part(rollout_worker: Any, policies: Policies, make_
                     rollout_worker.load(replace(weights, entries=entries))
             else:
                 rollout_worker.load(weights)
-        assert np.array_equal(rollout_worker.sample(asked).logprobs, calm.logprobs), part
+        assert np.array_equal(rollout_worker.sample(asked).behavior_logprobs, calm.behavior_logprobs), part
 
 
 # ---------------------------------------------------------------------- what we rely on

@@ -242,4 +242,4 @@ def test_a_push_among_running_requests(rollout_worker: RolloutWorker, _shared_wo
         done = dict(sample for _ in range(5) for sample in (engine.step() if engine.unfinished else []))
         assert done[0].versions.tolist() == [before] * 2 + [9 + recompute] * 3
         assert done[1].versions.tolist() == [9 + recompute] * 5
-        assert np.array_equal(done[0].logprobs, done[1].logprobs)
+        assert np.array_equal(done[0].behavior_logprobs, done[1].behavior_logprobs)

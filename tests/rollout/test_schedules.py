@@ -21,11 +21,11 @@ from orchestrator.training.batch_queue import BatchQueue
 from reward.grader import Grader, PendingVerdicts
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import SamplingParams
+from rollout.request import SamplingParams, derive_seed
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
-from rollout.worker import RolloutWorker, derive_seed
+from rollout.worker import RolloutWorker
 from tests.helpers.scripted import (
     RUN_SEED,
     Counted,

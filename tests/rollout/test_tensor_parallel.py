@@ -23,7 +23,7 @@ def sample(worker: Any, prompts: list[Any]) -> RolloutResult:
 
 def alike(one: RolloutResult, other: RolloutResult) -> None:
     assert np.array_equal(one.token_ids, other.token_ids) and np.array_equal(one.versions, other.versions)
-    assert np.abs(one.logprobs - other.logprobs).max() < CLOSE
+    assert np.abs(one.behavior_logprobs - other.behavior_logprobs).max() < CLOSE
 
 
 def test_two_processes_sample_what_one_samples(

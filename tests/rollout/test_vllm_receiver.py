@@ -100,7 +100,7 @@ def test_every_process_of_a_tensor_parallel_engine_gets_them(
 
     def logprobs(engine: Engine) -> np.ndarray:
         (sample,) = engine.generate([Request(prompt, 8, 1e-3, 1.0, 1)])
-        return sample.logprobs
+        return sample.behavior_logprobs
 
     two_processes.load(flatten(_folder(trained), 0))
     before = logprobs(two_processes)
