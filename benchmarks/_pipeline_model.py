@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from conf.schema import OnWeightSync
-from rollout.sampler import MEMORY
+from rollout.sampler import DECAY
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,7 +272,7 @@ class Spread:
     def learn(self, batch: Batch) -> None:
         for kind in np.unique(batch.kinds):
             mean = float(batch.lengths[batch.kinds == kind].mean())
-            self.means[int(kind)] = MEMORY * self.means.get(int(kind), mean) + (1 - MEMORY) * mean
+            self.means[int(kind)] = DECAY * self.means.get(int(kind), mean) + (1 - DECAY) * mean
 
 
 @dataclass(frozen=True, slots=True)

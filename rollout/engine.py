@@ -20,7 +20,7 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.data.tokens import refuse_absent
 from rollout.weight_sync.weights import Offer, Weights
 
-MEMORY = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
+SLEEP_TAGS = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Engine:
         self.conf, self.ends = conf, list(ends)
         self.version = 0
         self._sleeps = sleeps and conf.device is Device.gpu
-        self._asleep: set[str] = set()  # of MEMORY
+        self._asleep: set[str] = set()  # of SLEEP_TAGS
         self._count = 0  # requests so far: vLLM's names of them
         self._loads = 0
         self._keys: dict[str, int] = {}  # name -> key
@@ -210,11 +210,11 @@ class Engine:
             raise RuntimeError(f"the sampling engine cannot sleep: {self.unfinished} requests are under way")
         if self._sleeps:
             self.engine.sleep(level=1 if keep else 2)
-        self._asleep = set(MEMORY)
+        self._asleep = set(SLEEP_TAGS)
 
     def wake(self, tags: Sequence[str] | None = None) -> None:
         """Take memory again: "weights" (enough to `load`), "kv_cache", or all of it (None)."""
-        wanted = [tag for tag in (tags or MEMORY) if tag in self._asleep]
+        wanted = [tag for tag in (tags or SLEEP_TAGS) if tag in self._asleep]
         if wanted and self._sleeps:
             self.engine.wake_up(wanted)
         self._asleep -= set(wanted)

@@ -22,7 +22,7 @@ from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
 
-MEMORY = 0.9  # of the running mean of lengths, for each batch
+DECAY = 0.9  # of the running mean of lengths, per batch
 URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were asked for
 
 
@@ -59,7 +59,7 @@ class Lengths:
             seen.setdefault((t.prompt.source, t.prompt.level), []).append(len(t.token_ids))
         for kind, lengths in seen.items():
             mean = sum(lengths) / len(lengths)
-            self._means[kind] = MEMORY * self._means.get(kind, mean) + (1 - MEMORY) * mean
+            self._means[kind] = DECAY * self._means.get(kind, mean) + (1 - DECAY) * mean
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ running beside costs nothing. So the time is measured, as a line through what wa
 
 from __future__ import annotations
 
-MEMORY = 0.99  # of the running means, for each step
+DECAY = 0.99  # of the running sums, per step
 
 
 class StepTime:
@@ -21,9 +21,9 @@ class StepTime:
     def note(self, sequences: int, seconds: float) -> None:
         """A step in which none began (their prompts would be in its time)."""
         for name, value in (("_weight", 1.0), ("_n", sequences), ("_t", seconds)):
-            setattr(self, name, MEMORY * getattr(self, name) + value)
-        self._nn = MEMORY * self._nn + sequences * sequences
-        self._nt = MEMORY * self._nt + sequences * seconds
+            setattr(self, name, DECAY * getattr(self, name) + value)
+        self._nn = DECAY * self._nn + sequences * sequences
+        self._nt = DECAY * self._nt + sequences * seconds
 
     def beside(self, older: int, slowdown: float) -> float:
         """Sequences that may run, `older` ones of an older batch included, so that a step takes at most `slowdown`

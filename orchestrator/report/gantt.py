@@ -12,7 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, percent, tick_text
+from orchestrator.report.numbers import percent, tick_text
+from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, panels
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
 from rollout.base.spans import Span
@@ -46,13 +47,13 @@ def section(recorded: Recorded, last_step: int) -> dict[str, Any]:
     busy = line_plot(found["busy"], "Share of time at work over steps", x_end=last_step, y=(0, 1), form=percent)
     most = max([1.5, *(1.05 * value for _, value in found["ratio"].points if value is not None)])
     ratio = line_plot([found["ratio"]], "Step time over the larger part", x_end=last_step, y=(1.0, most))
-    plots = [
+    plots = panels(
         ("Time at work", "share of each step in which the actors of a kind worked, their mean", busy),
         ("Step time over max(sampling, learning)", "1: the busiest rollout worker or learner rank never paused", ratio),
-    ]
+    )
     return found | {
         "charts": [one | {"svg": Markup(one["svg"])} for one in found["charts"]],
-        "plots": [{"title": title, "note": note, "svg": Markup(svg)} for title, note, svg in plots if svg],
+        "plots": plots,
     }
 
 

@@ -11,8 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+
+from orchestrator.report.numbers import number, percent, tick_text
 
 MAX_POINTS = 600  # of a line; longer ones are averaged in bins
 RAW_FROM = 16  # points from which a running mean is drawn over the raw values
@@ -63,6 +67,11 @@ class Axis:
         return [10.0**power for power in range(first, last + 1, stride)]
 
 
+def panels(*plots: tuple[str, str, str]) -> list[dict[str, Any]]:
+    """(title, note, SVG) as the page takes them; those with nothing to draw are left out."""
+    return [{"title": title, "note": note, "svg": Markup(svg)} for title, note, svg in plots if svg]
+
+
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers in [low, high], at 1, 2, 2.5 or 5 times a power of ten. Example: (0, 7, 4) -> [0, 2, 4, 6]."""
     if high <= low:
@@ -71,25 +80,6 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if rough <= power * factor * (1 + 1e-9))
     return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if abs(value) >= 0.1 or value == 0 else f"{100 * value:.1f} %"
-
-
-def number(value: float) -> str:
-    """Three significant digits or so. Example: 1234.5 -> "1,234", 0.01234 -> "0.0123", 0.00001 -> "1e-05"."""
-    size = abs(value)
-    if size >= 100 or value == 0:
-        return f"{value:,.0f}".replace("-", "−")
-    text = f"{value:.3g}" if size < 1e-3 else f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
-    return text.replace("-", "−", 1) if value < 0 else text
-
-
-def tick_text(value: float) -> str:
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:,.10g}".replace("-", "−")
 
 
 def line_plot(

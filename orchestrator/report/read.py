@@ -21,6 +21,8 @@ from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.metrics import under_todays_names
 
+RECENT = 10  # steps whose mean is "lately"
+MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 
 Record = dict[str, Any]
@@ -56,6 +58,16 @@ class Run:
     def before(self) -> list[Record]:
         """Answers of the model that training began with."""
         return [sample for sample in self.samples if sample.get("step") == 0]
+
+    @property
+    def after(self) -> list[Record]:
+        """All other answers."""
+        return [sample for sample in self.samples if sample.get("step") != 0]
+
+    def recent(self, key: str) -> float | None:
+        """The mean of a figure's last `RECENT` values; None where it has none."""
+        known: list[float] = [record[key] for record in self.steps if record.get(key) is not None][-RECENT:]
+        return sum(known) / len(known) if known else None
 
     @property
     def wall_seconds(self) -> float | None:

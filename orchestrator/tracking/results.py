@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from orchestrator.tracking.serving import ask_command, serve_command
-from orchestrator.tracking.summary import has_goals, interval, summarize_evaluation
+from orchestrator.tracking.summary import MODE_NAMES, has_goals, interval, summarize_evaluation
 
 MARKS = {True: "met    ", False: "NOT met", None: "not measured"}
 
@@ -33,10 +33,9 @@ def result_lines(folder: Path) -> list[str]:
 
 
 def _ways(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    names = {"free": "free choice", "think": "always think", "short": "always short"}
     models = {"warmup": "before training", "final": "after it"}
     return [
-        (f"{models.get(model, model)}, {names[way]}", mix)
+        (f"{models.get(model, model)}, {MODE_NAMES[way]}", mix)
         for model, ways in summary["mix"].items()
         for way, mix in ways.items()
     ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from conf.schema import ArithmeticConf, RewardConf
 
-WAYS = ("free", "think", "short")
+MODE_NAMES = {"free": "free choice", "think": "always think", "short": "always short"}  # of an evaluation
 FIGURES = ("accuracy", "reward", "think_rate", "tokens")
 
 MAX_REGRET = 0.05
@@ -105,7 +105,7 @@ def summarize_evaluation(evaluation: Mapping[str, Any], goals: bool = True) -> d
     models = evaluation.get("models") or {}
     levels = [_level(name, weight, models.get("final") or {}) for name, weight in zip(names, weights, strict=True)]
     mix = {
-        model: {way: over_the_mix(ways.get(way) or {}, names, weights) for way in WAYS if ways.get(way)}
+        model: {way: over_the_mix(ways.get(way) or {}, names, weights) for way in MODE_NAMES if ways.get(way)}
         for model, ways in models.items()
     }
 
@@ -143,7 +143,7 @@ def _weights(names: list[str], given: Mapping[Any, Any]) -> list[float]:
 
 def _level(name: str, weight: float, final: Mapping[str, Any]) -> dict[str, Any]:
     """What each mode earns on one level, and whether the policy follows the clearly better one."""
-    figure = {way: _figures((final.get(way) or {}).get(name)) for way in WAYS}
+    figure = {way: _figures((final.get(way) or {}).get(name)) for way in MODE_NAMES}
     think, short, free = (figure[way]["reward"] for way in ("think", "short", "free"))
     gap = _minus(short, think)  # > 0: short earns more
     better = None if gap is None else "short" if gap >= 0 else "think"  # as good: the cheaper one

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written beside, then renamed, so that a folder that exists is complete.
+"""Checkpoints of a run. A checkpoint that exists is complete.
 
 In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must not know: what the state means.
 """
@@ -6,7 +6,6 @@ In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must n
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import whole_folder, write_json
 from orchestrator.base.interrupt import held
 
 
@@ -55,26 +55,19 @@ class Store:
 
         Raises RunError when it cannot be written (disk full); the previous checkpoint is then as it was.
         """
-        target, partial = self.folder / f"step_{step:06d}", self.folder / f".step_{step:06d}.partial"
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            learner.save(str(partial))
-            (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=1))
-            _to_disk(partial)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        except (OSError, RuntimeError) as error:
+        target = self.folder / f"step_{step:06d}"
+
+        def failed(reason: str) -> RunError:
             before = self.steps()
             kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is no earlier checkpoint"
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            free = shutil.disk_usage(self.folder.parent).free / 2**20
-            raise RunError(
-                f"cannot save the checkpoint of step {step} to {target} ({reason}; {free:.0f} MiB free); {kept}: "
-                f"free some space, then {self.to_go_on}"
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            return RunError(
+                f"cannot save the checkpoint of step {step} to {target} ({reason}); {kept}: free some space, then "
+                f"{self.to_go_on}"
+            )
+
+        with whole_folder(target, failed) as partial:
+            learner.save(str(partial))
+            write_json(partial / "state.json", {"step": step, **state})
         for old in self.steps()[: -self.keep] if self.keep > 0 else []:
             shutil.rmtree(self.folder / f"step_{old:06d}", ignore_errors=True)
 
@@ -85,11 +78,3 @@ class Store:
             return None
         folder = self.folder / f"step_{steps[-1]:06d}"
         return folder, json.loads((folder / "state.json").read_text())
-
-
-def _to_disk(folder: Path) -> None:
-    """Wait until every file is on the disk: a power cut must not leave a complete-looking folder of empty files."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

@@ -1,13 +1,12 @@
 """Measures a policy on held-out prompts: validation during training, and the final evaluation in free and forced modes.
 
-In: sampler, reward panel, prompts. Out: figures. Must not know: the learner's insides, how prompts were made.
+In: sampler, grader, prompts. Out: figures. Must not know: the learner's insides, how prompts were made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from conf.schema import Config, EvaluateConf
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import whole_folder, write_json
 from orchestrator.base.interrupt import held
 from orchestrator.base.observer import Observer, Record
 from orchestrator.base.waiting import waiting
@@ -33,7 +33,7 @@ from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 
 CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
-WAYS: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
+FORCED_MODES: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
 
 
 def measure(
@@ -128,13 +128,9 @@ class Validator(Observer):
         reward = found["reward/mean"]
         if reward is not None and reward > self.best["reward"]:
             self.best = {"step": step, "reward": reward}
-            target = self.folder / "best"
-            partial = self.folder / ".best.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            self.export(partial)
-            (partial / "validation.json").write_text(json.dumps({**self.best, **record}, indent=1))
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+            with whole_folder(self.folder / "best") as partial:
+                self.export(partial)
+                write_json(partial / "validation.json", {**self.best, **record})
         return record
 
 
@@ -156,11 +152,11 @@ def evaluate_modes(
     without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of the free
     choice.
     """
-    total = len(prompts) * conf.samples * len(WAYS)
+    total = len(prompts) * conf.samples * len(FORCED_MODES)
     result = {}
     failed: dict[str, list[Verdict]] = {}
     with progress(total, label, enabled=console) as bar:
-        for way, mode in WAYS.items():
+        for way, mode in FORCED_MODES.items():
             sampling = SamplingParams(conf.temperature, conf.top_p, max_response_tokens, mode)
             scored, failed[way] = measure(sampler, grader, prompts, conf.samples, conf.seed, sampling, bar.advance)
             if mode is None:
@@ -262,5 +258,5 @@ class Evaluator:
             conf.tracker.console,
             self.tracker.before if model == "warmup" else lambda scored: None,
         )
-        path.write_text(json.dumps(found, indent=1))
+        write_json(path, found)
         return dict(found["models"][model])

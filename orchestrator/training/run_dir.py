@@ -21,6 +21,7 @@ import psutil
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
 from conf.shell import command_line
+from orchestrator.base.files import write_json
 from orchestrator.base.lock import holder
 from orchestrator.cluster.hardware import hardware
 from orchestrator.training.run_root import root
@@ -112,7 +113,7 @@ def state(folder: Path) -> str:
 def add(folder: Path, facts: dict[str, Any]) -> None:
     """Complete provenance.json by what is known later; what stands there stays."""
     path = folder / "provenance.json"
-    path.write_text(json.dumps(facts | json.loads(path.read_text()), indent=1))
+    write_json(path, facts | json.loads(path.read_text()))
 
 
 def record(folder: Path, conf: Config, data_hash: str) -> None:
@@ -122,7 +123,7 @@ def record(folder: Path, conf: Config, data_hash: str) -> None:
     session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
     if path.is_file():  # a resumed run: what it began as stays
         now = json.loads(path.read_text())
-    path.write_text(json.dumps(now | {"sessions": [*now.get("sessions", []), session]}, indent=1))
+    write_json(path, now | {"sessions": [*now.get("sessions", []), session]})
 
 
 def ended(folder: Path) -> None:
@@ -130,7 +131,7 @@ def ended(folder: Path) -> None:
     path = folder / "provenance.json"
     now = json.loads(path.read_text())
     now["sessions"][-1]["ended"] = _stamp(time.time())
-    path.write_text(json.dumps(now, indent=1))
+    write_json(path, now)
 
 
 def _stamp(seconds: float) -> str:

@@ -18,9 +18,9 @@ import yaml
 from conf.compose import run_command, to_yaml
 from conf.schema import Config
 from orchestrator.report import plots, read, write_report
-from orchestrator.report.page import pick_samples
 from orchestrator.report.plots import Dot, Line, line_plot, nice_ticks, scatter_plot, stacked_plot
 from orchestrator.report.read import merged, read_run
+from orchestrator.report.tables import pick_samples
 
 LEVELS = ("2", "9")
 

@@ -1,0 +1,62 @@
+"""Files and folders that are complete as soon as they exist.
+
+In: text, JSON values, folders written beside. Out: files and folders under their names. Must not know: what they hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside `path` and rename it; an older one stays intact until then."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_whole(path, json.dumps(value, indent=1))
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, failed: Callable[[str], Exception] | None = None) -> Iterator[Path]:
+    """An empty folder beside `target` that takes its place when the body ends.
+
+    When the body raises, that folder is removed, and `target` stays as it was. failed: makes the error to raise instead
+    of an OSError or RuntimeError from its reason, "No space left on device; 3 MiB free".
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        replace_folder(partial, target)
+    except (OSError, RuntimeError) as error:
+        if failed is None:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        free = shutil.disk_usage(target.parent.parent).free / 2**20
+        raise failed(f"{reason}; {free:.0f} MiB free") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Rename `partial` to `target`, which it replaces, once its files are on the disk: a power cut must not leave a
+    complete-looking folder of empty files."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

@@ -1,0 +1,186 @@
+"""The report's sentences: what the run came to, what its reader must know, how and where it was made.
+
+In: a run as read, its evaluation's summary. Out: text. Must not know: the page, plots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.report.numbers import duration, exact_percent, number
+from orchestrator.report.read import Record, Run
+from orchestrator.tracking.serving import ask_command, serve_command
+
+MAX_CAUSES = 3  # of answers without a verdict, that are shown
+
+
+def verdict(run: Run, summary: Record | None, goals: bool) -> str:
+    """The run in one sentence."""
+    if not run.steps:
+        return "No step has been recorded yet."
+    if summary is None or summary["accuracy"] is None:
+        opening = f"Finished after {run.last_step} steps" if run.finished else f"At step {run.last_step}"
+        if not run.finished:
+            opening += f" of {run.setting('run.steps')}"
+        lately = [
+            form.format(show(value))
+            for key, form, show in (
+                ("accuracy/all", "{} of the answers are right", exact_percent),
+                ("think_rate/all", "{} begin by thinking", exact_percent),
+                ("tokens/mean", "one takes {} tokens", number),
+            )
+            if (value := run.recent(key)) is not None
+        ]
+        return f"{opening}: {', '.join(lately)}{'; ' if lately else ''}nothing was evaluated yet."
+    missed = [check["name"] for check in summary["checks"] if check["met"] is False]
+    met = sum(check["met"] is True for check in summary["checks"])
+    choices = []
+    for mode in ("think", "short"):
+        levels = [level for level in summary["levels"] if level["should"] == mode and level["think_rate"] is not None]
+        if levels:
+            weight = sum(level["weight"] for level in levels)
+            rates = (
+                level["think_rate"] * (level["weight"] / weight if weight else 1 / len(levels)) for level in levels
+            )
+            worth = "where thinking pays" if mode == "think" else "where a short answer does"
+            choices.append(f"on {exact_percent(sum(rates))} of the questions {worth}")
+    thinks = (
+        f"it thinks {' and '.join(choices)}"
+        if choices
+        else f"it thinks on {exact_percent(summary['think_rate'])} of the questions"
+    )
+    right = f"is right on {exact_percent(summary['accuracy'])} of {'the mix' if len(summary['levels']) > 1 else 'them'}"
+    ratio = summary["tokens_vs_always_think"]
+    cost = "" if ratio is None else f" with {exact_percent(ratio)} of always-think’s tokens"
+    if not goals:
+        opening = f"After {run.last_step} steps"
+    elif missed or met < len(summary["checks"]):
+        opening = f"{met} of {len(summary['checks'])} goals met"
+    else:
+        opening = "The model learnt when to think"
+    return f"{opening}: {thinks}, and {right}{cost}{'; missed: ' + ', '.join(missed) if missed else ''}."
+
+
+def warnings(run: Run) -> list[str]:
+    """What the figures below do not show, and whoever reads them must know."""
+    found = []
+    affected = [record for record in run.steps if record.get("unjudged")]
+    if affected:
+        lost = sum(int(record["unjudged"]) for record in affected)
+        asked = sum(map(_asked, affected))
+        share = f" ({exact_percent(lost / asked)} of those steps’)" if asked else ""
+        kinds = {"raised": "an exception was raised", "timed_out": "the check timed out", "crashed": "it crashed"}
+        counts = {kind: sum(record.get(f"unjudged/{kind}") or 0 for record in run.steps) for kind in kinds}
+        why = "; ".join(f"{words}: {counts[kind]:,}" for kind, words in kinds.items() if counts[kind])
+        found.append(
+            f"In {len(affected)} of {len(run.steps)} steps, {lost:,} answers{share} have no verdict"
+            f"{f': {why}' if why else ''}. They are left out of training and of every figure here."
+        )
+    elif run.unjudged:
+        found.append("Answers to a validation or an evaluation have no verdict; they are left out of its figures.")
+    causes = {(line.get("outcome"), line.get("where") or str(line.get("error")).partition(":")[0]): line
+              for line in reversed(run.unjudged)}  # fmt: skip
+    for line in list(causes.values())[::-1][:MAX_CAUSES]:
+        where = f" ({line['where']})" if line.get("where") else ""
+        about = f", on {line['about']}" if line.get("about") else ""
+        found.append(f"First at {line.get('during')}: {line.get('error')}{where}{about}")
+    return found
+
+
+def _asked(record: Mapping[str, Any]) -> float:
+    """Answers of a step: those without a verdict are what the shares of the others lack."""
+    judged = sum(value for key, value in record.items() if key.startswith("outcome/") and value is not None)
+    unjudged = record.get("unjudged") or 0
+    return unjudged / (1 - judged) if unjudged and judged < 1 else 0.0
+
+
+def measured(run: Run) -> str:
+    """How the evaluation was made."""
+    evaluation = run.evaluation
+    counts, rewards = evaluation.get("questions"), evaluation.get("rewards")
+    per_level = evaluation.get("questions_per_level") if run.setting("data.path") is None else None
+    if per_level:
+        on = f"{per_level} fresh questions per level"
+    elif isinstance(counts, dict):
+        on = f"{sum(counts.values()):,} held-out problems in all"
+    else:
+        on = "held-out problems"
+    out = f"Measured on {on}"
+    if (evaluation.get("samples") or 1) > 1:
+        out += f", {evaluation['samples']} answers to each,"
+    if evaluation.get("temperature") is not None:
+        out += f" at temperature {evaluation['temperature']:g}"
+    out += ", with the mode left to the model and with either mode forced."
+    kinds = (
+        ("correct_short", "a right short answer"),
+        ("correct_think", "a right one with thinking"),
+        ("wrong", "a wrong one"),
+    )
+    if function := run.setting("reward.function"):
+        out += f" Rewards: those that {function} gives."
+    elif isinstance(rewards, dict) and all(rewards.get(key) is not None for key, _ in kinds):
+        parts = [f"{rewards[key]:g} for {name}".replace("-", "−") for key, name in kinds]
+        out += f" Rewards: {', '.join(parts)}."
+    return out
+
+
+def facts(run: Run) -> list[str]:
+    """The small print under the title."""
+    total = run.setting("run.steps")
+    out = [f"{run.last_step} of {total} steps" + ("" if run.finished else ", unfinished") if total else ""]
+    wall, times = run.wall_seconds, [record["time"] for record in run.steps if record.get("time") is not None]
+    if len(times) > 1:
+        within = f"{duration(wall)} in all, " if wall else ""
+        out.append(f"{within}{duration(times[-1] - times[0])} of {'it ' if wall else ''}training")
+    loss = run.setting("algorithm.loss")
+    out.append({"degrpo": "DeGRPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO"}.get(loss, str(loss)) if loss else "")
+    out.append(
+        f"started {str(run.provenance['started'])[:16].replace('T', ' ')}" if run.provenance.get("started") else ""
+    )
+    if commit := run.provenance.get("git_commit"):
+        out.append(f"commit {str(commit)[:10]}{', modified' if run.provenance.get('dirty') else ''}")
+    out.append(f"seed {run.provenance['seed']}" if run.provenance.get("seed") is not None else "")
+    return [fact for fact in out if fact]
+
+
+def circumstances(run: Run) -> list[tuple[str, str]]:
+    """Command, time, machine and memory, as far as they were recorded."""
+    provenance, times = run.provenance, [r["time"] for r in run.steps if r.get("time") is not None]
+    found = [("command", str(provenance.get("command") or "")), ("given in", str(provenance.get("folder") or ""))]
+    found.append(("started", str(provenance.get("started") or "").replace("T", " ")))
+    sessions = provenance.get("sessions")
+    if isinstance(sessions, list) and len(sessions) > 1:
+        found.append(("resumed", ", ".join(str(s.get("started")).replace("T", " ") for s in sessions[1:])))
+    if run.wall_seconds:
+        steps = (
+            f", of which {duration(times[-1] - times[0])} between the first step and the last" if len(times) > 1 else ""
+        )
+        found.append(("wall time", f"{duration(run.wall_seconds)}{steps}"))
+    machine = provenance.get("hardware")
+    if isinstance(machine, dict):
+        gpus = machine.get("gpus") or []
+        found.append(
+            (
+                "driver’s host",
+                f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB of memory, "
+                + ("; ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) or "no GPU"),
+            )
+        )
+    host = max((r["memory/host_gib"] for r in run.steps if r.get("memory/host_gib") is not None), default=None)
+    learner = max(
+        (v for r in run.steps for k, v in r.items() if k.startswith("learner/memory_gib/") and v), default=None
+    )
+    peaks = [f"{number(host)} GiB, all processes together"] if host else []
+    peaks += [f"{number(learner)} GiB, a learner rank"] if learner else []
+    found.append(("peak memory", "; ".join(peaks)))
+    return [(name, value) for name, value in found if value]
+
+
+def serving(run: Run) -> Record | None:
+    """Commands to serve the final model; None when there is none."""
+    model = run.folder / "model"
+    if not (model / "config.json").is_file():
+        return None
+    problem = next((str(sample.get("problem")) for sample in run.samples), "What is 7 + 2?")
+    return {"serve": serve_command(model, run.config), "ask": ask_command(model, run.config, problem)}

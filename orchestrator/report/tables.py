@@ -1,0 +1,138 @@
+"""The report's key figures, its table of models and modes, and its sample answers.
+
+In: a run as read, its evaluation's summary. Out: what the page's template shows. Must not know: plots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.report.numbers import exact_percent, number, or_dash, signed
+from orchestrator.report.read import MODEL_NAMES, RECENT, Record, Run
+from orchestrator.tracking.summary import MODE_NAMES, interval
+
+CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
+
+
+def tiles(run: Run, summary: Record | None) -> list[Record]:
+    """The four key figures, each with its goal."""
+    if summary is None:
+        lately = f"mean of the last {RECENT} steps; no evaluation yet"
+        rows = (
+            ("Reward", run.recent("reward/mean"), signed),
+            ("Accuracy", run.recent("accuracy/all"), exact_percent),
+            ("Tokens per answer", run.recent("tokens/mean"), number),
+            ("Think rate", run.recent("think_rate/all"), exact_percent),
+        )
+        return [
+            {"label": label, "value": or_dash(form)(value), "met": None, "goal": "", "note": lately}
+            for label, value, form in rows
+        ]
+    regret, low, high, _, accuracy, difference, _, saving = summary["checks"]
+    rates = {low["met"], high["met"]}
+    cost = summary["tokens"], summary["mix"].get("warmup", {}).get("think", {}).get("tokens")
+    return [
+        {
+            "label": "Regret",
+            "value": regret["text"],
+            "met": regret["met"],
+            "goal": regret["goal"] and f"goal {regret['goal']}",
+            "note": "reward lost against the better forced mode",
+        },
+        {
+            "label": "Accuracy",
+            "value": accuracy["text"],
+            "met": accuracy["met"],
+            "goal": accuracy["goal"] and f"goal {accuracy['goal']}",
+            "note": "" if difference["value"] is None else f"{difference['text']} against always-think",
+        },
+        {
+            "label": "Tokens vs always-think",
+            "value": saving["text"],
+            "met": saving["met"],
+            "goal": saving["goal"] and f"goal {saving['goal']}",
+            "note": "" if None in cost else f"{number(cost[0])} against {number(cost[1])} an answer",
+        },
+        {
+            "label": "Think rate",
+            "value": or_dash(exact_percent)(summary["think_rate"]),
+            "met": None if None in rates else rates == {True},
+            "goal": low["goal"] and f"goal {low['goal']} where short pays, {high['goal']} where thinking does",
+            "note": f"{low['text']} and {high['text']} at worst",
+        },
+    ]
+
+
+def before_after(run: Run, summary: Mapping[str, Any]) -> Record:
+    """Rows: model and mode; cells: every level, then the mix."""
+    names = [str(level) for level in run.evaluation.get("levels") or ()]
+    rows = []
+    for model, modes in (run.evaluation.get("models") or {}).items():
+        for mode in (mode for mode in MODE_NAMES if modes.get(mode)):
+            cells = [modes[mode].get(name) or {} for name in names] + [summary["mix"][model][mode]]
+            name = MODEL_NAMES.get(model, model)
+            rows.append({"model": name, "mode": MODE_NAMES[mode], "key": mode, "cells": [_cell(c) for c in cells]})
+    weights = [level["weight"] for level in summary["levels"]]
+    return {"levels": list(zip(names, weights, strict=True)), "rows": rows}
+
+
+def _cell(figures: Mapping[str, Any]) -> Record:
+    spread = interval(figures)
+    text = "" if spread is None else f"{100 * spread[0]:.1f}–{100 * spread[1]:.1f}"
+    return {key: figures.get(key) for key in ("accuracy", "tokens", "think_rate", "reward")} | {"interval": text}
+
+
+def sample_views(run: Run, samples: Sequence[Record], count: int = 6) -> list[Record]:
+    """Up to `count` of the samples as the page shows them."""
+    return [_sample_view(run, sample) for sample in pick_samples(samples, run.levels, count)]
+
+
+def pick_samples(samples: Sequence[Record], levels: Sequence[str], count: int = 6) -> list[Record]:
+    """Varied answers from the later half of the run, newest first within each kind: (mode, right, hard) as listed."""
+    hard = set(levels[(len(levels) + 1) // 2 :])
+    latest = sorted(samples, key=lambda sample: sample.get("step") or 0, reverse=True)
+    last = (latest[0].get("step") or 0) if latest else 0
+    late = [sample for sample in latest if (sample.get("step") or 0) >= last / 2]
+
+    def kind(sample: Record) -> tuple[Any, bool, bool]:
+        return sample.get("mode"), sample.get("outcome") == "correct", str(sample.get("level")) in hard
+
+    kinds = [
+        *(("short", True, False), ("think", True, True), ("short", False, True)),
+        *(("think", False, True), ("think", True, False), ("short", True, True)),
+        *(("short", False, False), ("think", False, False)),
+    ]
+    firsts = [next((sample for sample in late if kind(sample) == wanted), None) for wanted in kinds]
+    picked = [sample for sample in firsts if sample is not None][:count]
+    for sample in latest:  # too few kinds: whatever is newest
+        if len(picked) >= count:
+            break
+        if not any(sample is other for other in picked):
+            picked.append(sample)
+    return picked
+
+
+def _sample_view(run: Run, sample: Mapping[str, Any]) -> Record:
+    """A sample as the page shows it: its control token apart, the middle of a very long answer left out."""
+    text, control = str(sample.get("response") or ""), ""
+    for token in (run.setting("model.think_token", "<think>"), run.setting("model.short_token", "<short>")):
+        if text.startswith(token):
+            control, text = token, text[len(token) :]
+    if len(text) > CLIP:
+        left_out = len(text) - CLIP_HEAD - CLIP_TAIL
+        text = f"{text[:CLIP_HEAD]}\n… {left_out:,} characters left out …\n{text[-CLIP_TAIL:]}"
+    outcome = str(sample.get("outcome") or "unknown")
+    answer = sample.get("answer")
+    return {
+        "problem": str(sample.get("problem") or "").strip(),
+        "control": control,
+        "text": text,
+        "mode": sample.get("mode") if sample.get("mode") in ("think", "short") else "none",
+        "outcome": outcome.replace("_", " "),
+        "right": outcome == "correct",
+        "reward": sample.get("reward"),
+        "answer": ", ".join(map(str, answer)) if isinstance(answer, list) else "" if answer is None else str(answer),
+        "step": sample.get("step"),
+        "level": sample.get("level"),
+    }
