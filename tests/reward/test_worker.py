@@ -170,7 +170,7 @@ def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
     return RolloutResult(
         lengths=np.array([0 if one is None else len(one.token_ids) for one in trajectories], np.int32),
         token_ids=np.concatenate([one.token_ids for one in there]),
-        logprobs=np.concatenate([one.behavior_logprobs for one in there]),
+        behavior_logprobs=np.concatenate([one.behavior_logprobs for one in there]),
         versions=np.concatenate([one.versions for one in there]),
         modes=np.array([2 if one is None else MODES.index(one.mode) for one in trajectories], np.uint8),
         finishes=np.array([2 if one is None else FINISHES.index(one.finish) for one in trajectories], np.uint8),
