@@ -26,12 +26,12 @@ def check(conf: Config, command: str = "train") -> None:
     _evaluate(conf)
     _gpus(conf)
     _warmup(conf)
-    _shared(conf)
+    _colocated(conf)
     _transport(conf)
-    _enough(conf, command)
+    _something_to_do(conf, command)
 
 
-def need(condition: bool, message: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise BadConfig(message)
 
@@ -39,11 +39,11 @@ def need(condition: bool, message: str) -> None:
 def _run(conf: Config, command: str) -> None:
     run, algorithm = conf.run, conf.algorithm
     beyond = [step for step in run.record if step > run.steps]
-    need(
+    _require(
         command != "train" or not beyond,
         f"run.record={run.record} must lie within this run's steps, 1 to run.steps={run.steps}",
     )
-    need(
+    _require(
         run.max_staleness == 0 or algorithm.importance is not Importance.none or algorithm.old is Old.sampler,
         f"run.max_staleness={run.max_staleness} learns from answers of older weights: add "
         "algorithm.importance=truncate (the decoupled objective), or algorithm.old=sampler",
@@ -53,29 +53,29 @@ def _run(conf: Config, command: str) -> None:
 def _model(conf: Config) -> None:
     random, lora = conf.model.random, conf.model.lora
     if random is not None:
-        need(
+        _require(
             random.hidden_size % (2 * random.heads) == 0,
             f"model.random.hidden_size={random.hidden_size} must be a multiple of twice model.random.heads="
             f"{random.heads}: rotary embeddings need an even size per head",
         )
-        need(
+        _require(
             random.heads % random.kv_heads == 0,
             f"model.random.heads={random.heads} must be a multiple of model.random.kv_heads={random.kv_heads}",
         )
     if lora.rank:
-        need(
+        _require(
             lora.dropout == 0,
             f"model.lora.dropout must be 0, got {lora.dropout}: the learner's log-probs would not be the sampler's",
         )
         named = isinstance(lora.targets, list) and all(isinstance(name, str) and name for name in lora.targets)
-        need(
+        _require(
             lora.targets == "all-linear" or (named and len(lora.targets) > 0),
             f"model.lora.targets must be all-linear or layers' names such as [q_proj,v_proj], got {lora.targets}",
         )
 
 
 def _data(conf: Config) -> None:
-    need(
+    _require(
         conf.data.shard < conf.data.num_shards,
         f"data.shard={conf.data.shard} must be below data.num_shards={conf.data.num_shards}: shards count from 0",
     )
@@ -87,14 +87,14 @@ def check_arithmetic(conf: ArithmeticConf, key: str = "arithmetic") -> None:
     """BadConfig when `conf` cannot make questions. key: its section's name in messages."""
     for name in ("levels", "weights", "width", "max_digit"):
         refuse_outside(f"data.arithmetic.{name}", getattr(conf, name), f"{key}.{name}")
-    need(
+    _require(
         len(set(conf.levels)) == len(conf.levels) == len(conf.weights) > 0,
         f"{key}.levels={list(conf.levels)} must be different, with one weight each; "
         f"got {key}.weights={list(conf.weights)}",
     )
-    need(sum(conf.weights) > 0, f"{key}.weights={list(conf.weights)} must not all be 0")
+    _require(sum(conf.weights) > 0, f"{key}.weights={list(conf.weights)} must not all be 0")
     width = 2 * max(conf.levels) - 1
-    need(
+    _require(
         conf.width >= width,
         f"{key}.width={conf.width} must be at least {width} to hold level {max(conf.levels)}",
     )
@@ -102,35 +102,35 @@ def check_arithmetic(conf: ArithmeticConf, key: str = "arithmetic") -> None:
 
 def _rollout(conf: Config, command: str) -> None:
     rollout = conf.rollout
-    need(
+    _require(
         command not in ("train", "replay") or rollout.top_p == 1,
         f"rollout.top_p must be 1 in training, got {rollout.top_p}: the sampler's log-probs would be those of the "
         "cut-off distribution, the learner's those of the whole one (evaluate.top_p may be lower)",
     )
     for name in ("max_tokens_short", "max_tokens_think"):
         limit = getattr(rollout, name)
-        need(
+        _require(
             limit is None or limit <= rollout.max_response_tokens,
             f"rollout.{name} must be at most rollout.max_response_tokens={rollout.max_response_tokens}, got {limit}",
         )
-    need(
+    _require(
         rollout.prompts_per_step >= conf.algorithm.optimizer_steps,
         f"algorithm.optimizer_steps={conf.algorithm.optimizer_steps} needs at least as many rollout.prompts_per_step, "
         f"got {rollout.prompts_per_step}",
     )
     longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
-    need(
+    _require(
         longest <= rollout.max_model_len,
         f"rollout.max_model_len={rollout.max_model_len} must hold data.max_prompt_tokens={conf.data.max_prompt_tokens} "
         f"+ rollout.max_response_tokens={rollout.max_response_tokens} = {longest}",
     )
-    need(
+    _require(
         longest <= conf.learner.max_tokens,
         f"learner.max_tokens={conf.learner.max_tokens} must hold the longest sequence, data.max_prompt_tokens "
         f"+ rollout.max_response_tokens = {longest}",
     )
     tokens = max(rollout.max_num_batched_tokens, rollout.max_model_len)  # as rollout.engine asks for
-    need(
+    _require(
         rollout.max_num_seqs <= tokens,
         f"rollout.max_num_seqs={rollout.max_num_seqs} must not exceed rollout.max_num_batched_tokens={tokens}: each "
         "sequence takes a token of every engine step",
@@ -139,16 +139,16 @@ def _rollout(conf: Config, command: str) -> None:
 
 def _algorithm(conf: Config) -> None:
     algorithm = conf.algorithm
-    need(
+    _require(
         algorithm.clip_high is None or algorithm.clip_high >= algorithm.clip,
         f"algorithm.clip_high must be at least algorithm.clip={algorithm.clip}, got {algorithm.clip_high}",
     )
-    need(
+    _require(
         algorithm.length_constant is None or algorithm.loss is Loss.dr_grpo,
         f"algorithm.length_constant is Dr. GRPO's alone: choose algorithm.loss=dr_grpo, or leave it null; "
         f"got algorithm.loss={algorithm.loss.value}",
     )
-    need(
+    _require(
         algorithm.importance is Importance.none or algorithm.old is Old.learner,
         f"algorithm.importance={algorithm.importance.value} needs algorithm.old=learner: a ratio against the sampler's "
         "log-probs holds these weights already",
@@ -157,21 +157,21 @@ def _algorithm(conf: Config) -> None:
 
 def _learner(conf: Config) -> None:
     learner = conf.learner
-    need(
+    _require(
         learner.ranks % learner.sequence_parallel == 0,
         f"learner.ranks={learner.ranks} must be a multiple of learner.sequence_parallel={learner.sequence_parallel}",
     )
-    need(
+    _require(
         learner.zero_stage > 0
         or conf.model.dtype is Dtype.float32
         or (bool(conf.model.lora.rank) and conf.warmup is None),  # adapters are float32; a warm-up trains all weights
         "learner.zero_stage=0 trains float32 weights: for model.dtype=bfloat16 choose stage 1, 2 or 3",
     )
-    need(
+    _require(
         learner.zero_stage == 3 or not learner.offload_parameters,
         f"learner.offload_parameters needs learner.zero_stage=3, got {learner.zero_stage}",
     )
-    need(
+    _require(
         learner.zero_stage > 0 or not learner.offload_optimizer,
         "learner.offload_optimizer needs learner.zero_stage 1, 2 or 3, got 0",
     )
@@ -182,19 +182,19 @@ def _warmup(conf: Config) -> None:
     if warmup is None:
         return
     if warmup.path is None:
-        need(warmup.steps > 0, f"warmup.steps must be above 0 for generated questions, got {warmup.steps}")
+        _require(warmup.steps > 0, f"warmup.steps must be above 0 for generated questions, got {warmup.steps}")
         check_arithmetic(warmup.arithmetic, "warmup.arithmetic")
-    need(
+    _require(
         warmup.max_tokens <= conf.learner.max_tokens,
         f"warmup.max_tokens={warmup.max_tokens} must not exceed learner.max_tokens={conf.learner.max_tokens}",
     )
     learner = conf.learner
     ranks = learner.ranks if warmup.ranks is None else warmup.ranks
-    need(
+    _require(
         ranks % learner.sequence_parallel == 0,
         f"warmup.ranks={ranks} must be a multiple of learner.sequence_parallel={learner.sequence_parallel}",
     )
-    need(
+    _require(
         ranks == 1 or learner.device is Device.cpu or learner.num_gpus == 1,
         f"warmup.ranks={ranks} needs learner.num_gpus=1, got {learner.num_gpus:g}: NCCL wants a GPU for each rank",
     )
@@ -202,7 +202,7 @@ def _warmup(conf: Config) -> None:
 
 def _evaluate(conf: Config) -> None:
     evaluated = conf.evaluate.max_response_tokens
-    need(
+    _require(
         evaluated is None or conf.data.max_prompt_tokens + evaluated <= conf.rollout.max_model_len,
         f"evaluate.max_response_tokens={evaluated} does not fit into rollout.max_model_len={conf.rollout.max_model_len}"
         f" beside data.max_prompt_tokens={conf.data.max_prompt_tokens}",
@@ -212,49 +212,49 @@ def _evaluate(conf: Config) -> None:
 def _gpus(conf: Config) -> None:
     rollout, learner = conf.rollout, conf.learner
     for name, part in (("rollout", rollout), ("learner", learner)):
-        need(
+        _require(
             part.device is Device.cpu or part.num_gpus > 0,
             f"{name}.num_gpus must be above 0 with {name}.device=gpu, got {part.num_gpus:g}",
         )
-    need(
+    _require(
         rollout.device is Device.cpu
         or rollout.num_gpus == 1
         or (rollout.num_gpus < 1 and rollout.tensor_parallel == 1),
         f"rollout.num_gpus must be 1, or less with rollout.tensor_parallel=1, got {rollout.num_gpus:g} with "
         f"{rollout.tensor_parallel}: a worker on several GPUs is rollout.tensor_parallel=<GPUs>",
     )
-    need(
+    _require(
         learner.device is Device.cpu or learner.num_gpus == 1 or (learner.num_gpus < 1 and learner.ranks == 1),
         f"learner.num_gpus must be 1, or less with learner.ranks=1, got {learner.num_gpus:g} with "
         f"{learner.ranks}: NCCL wants a GPU for each rank",
     )
 
 
-def _shared(conf: Config) -> None:
+def _colocated(conf: Config) -> None:
     """cluster.placement=colocated: samplers and learner ranks on the same GPUs, in turns."""
     rollout, learner = conf.rollout, conf.learner
     if conf.cluster.placement is not Placement.colocated:
         return
-    need(
+    _require(
         rollout.workers * rollout.tensor_parallel == learner.ranks,
         f"cluster.placement=colocated puts a sampler beside every learner rank: rollout.workers={rollout.workers} x "
         f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
     )
-    need(
+    _require(
         rollout.device is learner.device,
         f"cluster.placement=colocated needs one device for both, got rollout.device={rollout.device.value} and "
         f"learner.device={learner.device.value}",
     )
-    need(
+    _require(
         conf.run.max_staleness == 0,
         f"cluster.placement=colocated samples and learns in turns: run.max_staleness must be 0, got "
         f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=disaggregated",
     )
-    need(
+    _require(
         rollout.num_gpus == 1 and learner.num_gpus == 1,
         "cluster.placement=colocated divides each GPU itself: leave rollout.num_gpus and learner.num_gpus at 1",
     )
-    need(
+    _require(
         rollout.max_restarts == 0,
         f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=disaggregated: a sampler cannot start "
         "on a GPU that the learner holds",
@@ -265,41 +265,40 @@ def _transport(conf: Config) -> None:
     rollout, learner, transport = conf.rollout, conf.learner, conf.cluster.transport
     gpus = rollout.device is Device.gpu and learner.device is Device.gpu
     if transport is Transport.nccl:
-        need(
+        _require(
             gpus
             and rollout.num_gpus == 1
             and learner.num_gpus == 1
             and conf.cluster.placement is Placement.disaggregated,
             "cluster.transport=nccl broadcasts between whole GPUs of cluster.placement=disaggregated: choose "
-            "object_store (or "
-            "auto) where sampler or learner has none, or a part of one, and ipc where they share them",
+            "object_store (or auto) where sampler or learner has none, or a part of one, and ipc where they share them",
         )
     if transport is Transport.ipc:
-        need(
+        _require(
             rollout.device is learner.device,
             f"cluster.transport=ipc needs one device for both, got rollout.device={rollout.device.value} and "
             f"learner.device={learner.device.value}: choose object_store",
         )
-        need(
+        _require(
             not gpus or rollout.workers * rollout.tensor_parallel == learner.ranks,
             f"cluster.transport=ipc needs a sampler beside every learner rank: rollout.workers={rollout.workers} x "
             f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
         )
 
 
-def _enough(conf: Config, command: str) -> None:
+def _something_to_do(conf: Config, command: str) -> None:
     """The command has what it works on."""
     made = conf.warmup is not None and conf.model.random is not None
-    need(
+    _require(
         command != "train" or conf.resume is not None or conf.model.path is not None or made,
         "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b or "
         "thinkless_1p5b_paper), or give model.path=<Hugging Face folder or hub id>",
     )
-    need(
+    _require(
         command != "warmup" or conf.warmup is not None,
         "no warm-up is configured: give warmup.path=<pairs>, or choose experiment=quickstart",
     )
-    need(
+    _require(
         command != "warmup" or conf.model.path is not None or conf.model.random is not None,
         "nothing to warm up: give model.path=<Hugging Face folder or hub id>, or choose model=tiny",
     )

@@ -22,7 +22,7 @@ DOORS = {
     "peft": {"learner/model/lora.py"},
     "ray": {
         "orchestrator/cluster/ray_connection.py",
-        "orchestrator/cluster/cluster.py",
+        "orchestrator/cluster/actors.py",
         "orchestrator/cluster/handles.py",
         "orchestrator/cluster/latest_weights.py",
         "orchestrator/tracking/tracker.py",

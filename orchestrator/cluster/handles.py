@@ -37,7 +37,7 @@ class RayFuture:
             raise cause from None
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
-                raise _complaint(self.what, error) from error
+                raise _start_error(self.what, error) from error
             raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)})") from error
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
@@ -48,11 +48,11 @@ class RayFuture:
         return bool(done)
 
 
-def _complaint(what: str, error: Exception) -> Exception:
-    """What an actor raised that failed while it came up: Ray tells it as text, a traceback with the error at its end.
+def _start_error(what: str, error: Exception) -> Exception:
+    """The error that an actor raised in its constructor, which Ray gives as text: a traceback that ends in the error.
 
     The error's message may have several lines, indented ones among them (pydantic's): it is all that follows the last
-    line of the form `module.Kind: message` behind the last stack frame.
+    line of the form `module.Kind: message` after the last stack frame.
     """
     lines = str(error).strip().splitlines()
     frames = [at for at, line in enumerate(lines) if re.match(r'\s+File ".+", line \d+', line)]
@@ -79,7 +79,7 @@ class RayHandle:
         self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> RayFuture:
-        """Ask for `method(*args)` there; returns at once."""
+        """Call `method(*args)` there; returns at once."""
         values = [arg.ref if isinstance(arg, RayFuture) else arg for arg in args]
         ask = getattr(self.actor, method)
         if method in self.own:

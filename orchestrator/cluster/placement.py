@@ -1,10 +1,10 @@
-"""Which actor sits where: the one place in which placement groups are thought out.
+"""Which actor sits where: the only file that decides what is in a placement group.
 
 In: configuration. Out: a `Plan`: bundles of resources, and for every actor its bundle and its part of it. Must not
-know: Ray (`orchestrator.cluster.cluster` carries a plan out), what the actors do.
+know: Ray (`orchestrator.cluster.actors` carries a plan out), what the actors do.
 
-    split    one bundle for each actor: k samplers on `tensor_parallel` GPUs each, learner ranks on one GPU each
-    shared   one bundle for each sampler with its `tensor_parallel` GPUs, and a learner rank on each of these
+    disaggregated   one bundle per actor: k samplers on `tensor_parallel` GPUs each, learner ranks on one GPU each
+    colocated       one bundle per sampler with its `tensor_parallel` GPUs, and a learner rank on each of these
 
 A bundle lies on one host, so a tensor-parallel sampler has its GPUs on one host. Learner ranks have GPUs of their own
 in both (NCCL refuses two ranks on one).
@@ -18,7 +18,7 @@ from enum import Enum
 
 from conf.schema import Device, LearnerConf, Placement, RewardConf, RolloutConf
 
-Bundle = dict[str, float]  # {"CPU": ..., "GPU": ...}; no entry for a resource that it does not want
+Bundle = dict[str, float]  # {"CPU": ..., "GPU": ...}; no entry for a resource that it does not need
 
 
 class Role(Enum):
@@ -43,15 +43,12 @@ class Seat:
     gpus: float  # as Ray counts them: a half each for a sampler and a learner rank on one GPU
     beside: tuple[int, ...] = ()  # learner ranks whose GPUs this sampler uses; Ray counts them as those ranks' alone
 
-    def bundle_for_it(self) -> Bundle:
-        return _bundle(self.cpus, self.gpus)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One placement group: all of it is placed, or nothing is.
 
-    Example, shared, two samplers on two GPUs each, four learner ranks:
+    Example: colocated, two samplers on two GPUs each, four learner ranks:
 
         bundles  {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}
         seats    rollout: (0, gpus=0, beside=(0, 1)), (1, gpus=0, beside=(2, 3))
@@ -81,8 +78,8 @@ def plan(
     reward: RewardConf | None = None,
 ) -> Plan:
     """The plan of those that are given. Alone (a warm-up, an evaluation), samplers or ranks have whole GPUs in any
-    placement. Raises ValueError for a shared plan in which samplers and ranks do not pair up (`conf.check` has refused
-    it)."""
+    placement. Raises ValueError for a colocated plan in which samplers and ranks do not pair up (`conf.check` rejects
+    it earlier)."""
     bundles: list[Bundle] = []
     seats: dict[Role, tuple[Seat, ...]] = {}
     if placement is Placement.colocated and rollout is not None and learner is not None:

@@ -190,7 +190,7 @@ def test_split_on_four_gpus(four_gpus: Any) -> None:
     assert sorted([*mine, *others]) == ["0", "1", "2", "3"] and len(mine) == 2
     assert len(judges) == 2 and worker.call("threads").wait() == "1"
 
-    from orchestrator.cluster.cluster import CALLS_AT_ONCE
+    from orchestrator.cluster.actors import CALLS_AT_ONCE
 
     # however many calls wait in a rollout worker for weights, those that bring them come in beside them
     waiting = [worker.call("sample", timeout_s=60.0) for _ in range(CALLS_AT_ONCE + 10)]

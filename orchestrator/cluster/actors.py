@@ -1,0 +1,178 @@
+"""Actors in Ray's placement groups: started where a plan says, and ended again.
+
+In: plans (`orchestrator.cluster.placement`), actors' classes and arguments. Out: `RayHandle`s. Must not know: what the
+actors do, why they sit where they sit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.base.errors import ActorDied, WaitedTooLong
+from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.placement import Plan, Role, Seat
+from rollout.base.errors import BadInput
+from rollout.base.handle import Handle
+
+CLOSING_S = 5.0  # that actors have to close in order
+CALLS_AT_ONCE = 64  # of `sample`, on one rollout worker
+# Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
+# worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
+# they grade is sampled, however early they were made.
+THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("judge_request", 1)}
+
+
+@dataclass(slots=True)
+class _Group:
+    """A placement group, and the actors that were started in it so far."""
+
+    plan: Plan
+    group: PlacementGroup
+    actors: dict[Role, list[RayHandle]] = field(default_factory=dict)
+
+
+class Actors:
+    def __init__(self, timeout_s: float):
+        """timeout_s: for a busy cluster to have room."""
+        self.timeout_s = timeout_s
+        self._groups: list[_Group] = []
+
+    def reserve(self, plan: Plan) -> _Group:
+        """Hold the places of a plan, all or none, for `start`. BadInput when the cluster is too small for them,
+        WaitedTooLong when it is busy."""
+        self.refuse_too_large(plan)
+        group = placement_group([dict(bundle) for bundle in plan.bundles], strategy=plan.strategy)
+        if not group.wait(self.timeout_s):
+            remove_placement_group(group)
+            listed = ", ".join(
+                f"{len(seats)} {role.value}s ({_readable(seats[0])} each)" for role, seats in plan.seats.items()
+            )
+            raise WaitedTooLong(
+                f"the driver timed out after {self.timeout_s:g} s waiting for a place for {listed}: the cluster is "
+                f"busy; free it, or lower {' or '.join(role.key for role in plan.seats)}"
+            )
+        self._groups.append(_Group(plan, group))
+        return self._groups[-1]
+
+    def start(
+        self,
+        role: Role,
+        alone: Plan,
+        body: type,
+        arguments: list[list[Any]],
+        timeout_s: float,
+        threads: int | None = None,
+        **options: Any,
+    ) -> list[RayHandle]:
+        """An actor for each list of arguments, in places reserved for `role`, or else in those of `alone`.
+
+        timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; options: of Ray's actors.
+        """
+        free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
+        group = next(free, None) or self.reserve(alone)
+        method, calls = THREADS.get(role, ("", 0))
+        remote: Any = ray.remote(concurrency_groups={method: calls}) if method else ray.remote
+        actor_class = remote(body)
+        handles = group.actors[role] = []
+        for index, (seat, args) in enumerate(zip(group.plan.seats[role], arguments, strict=True)):
+            environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+            if seat.beside:
+                environment |= self._gpus_of(group, seat)
+            actor = actor_class.options(
+                num_cpus=seat.cpus,
+                num_gpus=seat.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    group.group, placement_group_bundle_index=seat.bundle
+                ),
+                runtime_env={"env_vars": environment} if environment else None,
+                **options,
+            ).remote(*args)
+            handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
+        return handles
+
+    def release(self, handles: Sequence[Handle]) -> None:
+        """End these actors (as `start` returned them); their resources are free once none of their group is left."""
+        for group in list(self._groups):
+            for role in [role for role, started in group.actors.items() if started is handles]:
+                _end(group.actors.pop(role))
+                if not group.actors:
+                    self._groups.remove(group)
+                    _free(group)
+
+    def end_all(self) -> None:
+        for group in reversed(self._groups):
+            for handles in group.actors.values():
+                _end(handles)
+            _free(group)
+        self._groups.clear()
+
+    def dead(self) -> list[ActorDied]:
+        """Errors of the actors that do not live any more."""
+        dead = []
+        for handle in (handle for group in self._groups for handles in group.actors.values() for handle in handles):
+            try:
+                handle.call("ready", timeout_s=0.5).wait()
+            except ActorDied as error:
+                dead.append(error)
+            except Exception:  # busy, or stuck for want of the dead one
+                continue
+        return dead
+
+    def refuse_too_large(self, plan: Plan) -> None:
+        """BadInput when the cluster, were it idle but for these actors, has no room for `plan`."""
+        total = ray.cluster_resources()
+        for resource in ("CPU", "GPU"):
+            need, have, parts = plan.needs(resource), total.get(resource, 0), plan.parts(resource)
+            taken = sum(group.plan.needs(resource) for group in self._groups)
+            if need > have - taken + 1e-6:
+                listed = " + ".join(f"{key}={count} of {each:g}" for key, (count, each) in parts.items())
+                already = f", {taken:g} of them taken by this run's other actors" if taken else ""
+                raise BadInput(
+                    f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}{already}; lower "
+                    f"{'one of them' if len(parts) > 1 else next(iter(parts))}, or its num_{resource.lower()}s"
+                )
+            largest = max((node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]), default=0)
+            most = max((bundle.get(resource, 0) for bundle in plan.bundles), default=0)
+            if most > largest + 1e-6:
+                raise BadInput(
+                    f"{' and '.join(parts)}: {most:g} {resource}s are required on one host, and the largest has "
+                    f"{largest:g}; lower num_{resource.lower()}s or rollout.tensor_parallel"
+                )
+
+    def _gpus_of(self, group: _Group, seat: Seat) -> dict[str, str]:
+        """The environment in which a sampler sees the GPUs of the ranks beside it, which Ray counts as theirs."""
+        ranks = group.actors[Role.learner]
+        found = wait_all([ranks[r].call("__ray_call__", _own_gpus, timeout_s=self.timeout_s) for r in seat.beside])
+        return {
+            "CUDA_VISIBLE_DEVICES": ",".join(gpu for gpus in found for gpu in gpus),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+
+
+def _own_gpus(_: Any) -> list[str]:
+    """Run in an actor: the ids of the GPUs that Ray gave it."""
+    return list(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+
+
+def _end(handles: list[RayHandle]) -> None:
+    closing = [handle.call("close").ref for handle in handles]
+    ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)  # ended either way; the work is done or lost
+    for handle in handles:
+        with contextlib.suppress(Exception):
+            ray.kill(handle.actor)
+
+
+def _free(group: _Group) -> None:
+    with contextlib.suppress(Exception):
+        remove_placement_group(group.group)
+
+
+def _readable(seat: Seat) -> str:
+    return f"{seat.cpus:g} CPU" + (f", {seat.gpus:g} GPU" if seat.gpus else "")
