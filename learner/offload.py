@@ -1,18 +1,18 @@
-"""A learner rank's tensors put to rest in the host's memory, so that a sampler may have the GPU, and taken up again.
+"""Offloads a learner rank's tensors to host memory, so that a sampler may use the GPU, and reloads them.
 
-In: the objects that hold the tensors. Out: the same tensors, without memory on the device while they rest. Must not
-know: what the tensors mean, who wants the device.
+In: the objects that hold the tensors. Out: the same tensors, without memory on the device while they are offloaded.
+Must not know: what the tensors mean, who uses the device.
 
 It works on torch's untyped storages, whatever ZeRO stage made them. Views and aliases (DeepSpeed keeps many: flat
 groups, partitions, gradients) stay valid: each goes on pointing to its storage, which is emptied and filled again.
 
     offloader.offload("optimizer")   all but the policy's own weights: optimizer states, master weights, gradients,
-                                  buckets, the frozen reference. Enough to publish.
+                                     buckets, the frozen reference. Enough to publish.
     offloader.offload("all")         everything
-    offloader.reload()              as it was, bit for bit
+    offloader.reload()               as it was, bit for bit
 
-torch has no guard of its own: reading an emptied tensor ends a CPU process at once. So whoever uses the tensors calls
-`need` before.
+torch does not check: reading an emptied tensor ends a CPU process at once. So every use of the tensors calls `need`
+first.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["optimizer", "all"]
-LIBRARIES = ("torch", "deepspeed", "learner", "transformers", "peft")  # whose objects are looked into
+LIBRARIES = ("torch", "deepspeed", "learner", "transformers", "peft")  # whose objects are searched for tensors
 
 
 @dataclass(slots=True, eq=False)
 class _Offloaded:
     storage: torch.UntypedStorage
     size: int  # bytes
-    home: Tensor | None  # u8[size] on the host; None: what was in it need not come back
+    copy: Tensor | None  # u8[size] on the host; None: its content is not needed again
 
 
 class TensorsOffloaded(RuntimeError):
-    """Something was asked of a learner whose tensors are at rest."""
+    """A learner was used whose tensors are offloaded."""
 
 
 class Offloader:
     """The tensors of one rank that live on `device`.
 
-    policy: its parameters and buffers are the weights. holders: whatever else holds tensors, looked through anew at
-    each `offload`. scratch: gives tensors that hold nothing between two steps: their memory is given away, not copied.
+    policy: its parameters and buffers are the weights. holders: other objects that hold tensors, searched anew at each
+    `offload`. scratch: returns tensors that hold nothing between two steps: their memory is freed, not copied.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Offloader:
         self._more: list[Callable[[], Any]] = []
         self.offloaded: Kind | None = None
         self._offloaded: dict[int, _Offloaded] = {}  # by the storage's address as an object
-        self._homes: dict[int, list[Tensor]] = {}  # page-locked host memory to use again, by size
+        self._spare: dict[int, list[Tensor]] = {}  # page-locked host memory to reuse, by size
 
     def also(self, holder: Callable[[], Any]) -> None:
-        """Gives another object whose tensors rest with "optimizer" and with "all"; asked anew at each `offload`."""
+        """Adds an object whose tensors are offloaded with "optimizer" and "all". holder: called at each `offload`."""
         self._more.append(holder)
 
     def _everything(self) -> Iterator[Tensor]:
         return _tensors([*self.holders, *(holder() for holder in self._more)])
 
     def offload(self, kind: Kind) -> int:
-        """Put exactly these to rest; weights that rest already come back for "optimizer". Returns the bytes at rest."""
+        """Offload exactly these: weights that are offloaded come back for "optimizer". Returns the bytes offloaded."""
         if kind not in ("optimizer", "all"):
-            raise ValueError(f'what rests must be "optimizer" or "all", got {kind!r}')
+            raise ValueError(f'offload must be given "optimizer" or "all", got {kind!r}')
         _own([tensor for tensor in self._everything() if tensor.device.type == self.device.type])
         weights = _storages(_weights(self.policy), self.device)
         wanted = _storages(self._everything(), self.device)
@@ -80,10 +80,10 @@ class Offloader:
         self.offloaded = kind  # also when what follows fails half-way: nothing may be used then
         self._synchronize()
         for key in [key for key in self._offloaded if key not in wanted and key in weights]:
-            self._take_up(key)
+            self._reload(key)
         for key, storage in wanted.items():
             if key not in self._offloaded and storage.nbytes():
-                self._put_down(key, storage, key not in empty)
+                self._offload(key, storage, key not in empty)
         self._synchronize()
         for one in self._offloaded.values():
             if one.storage.nbytes():
@@ -93,40 +93,40 @@ class Offloader:
         return self.bytes
 
     def reload(self) -> None:
-        """Take everything up again; nothing happens when nothing rests."""
+        """Bring everything back; nothing happens when nothing is offloaded."""
         for key in list(self._offloaded):
-            self._take_up(key)
+            self._reload(key)
         self._synchronize()
         self.offloaded = None
 
     def need(self, what: Literal["weights", "everything"], who: str) -> None:
-        """Raises Resting when `what` is not there."""
+        """Raises TensorsOffloaded when `what` is offloaded."""
         if self.offloaded == "all" or (self.offloaded == "optimizer" and what == "everything"):
             raise TensorsOffloaded(
                 f"{who} needs the learner's {what} while {'all of it' if self.offloaded == 'all' else 'its optimizer'} "
-                "rests on the host: call reload() first"
+                "is offloaded to the host: call reload() first"
             )
 
     @property
     def bytes(self) -> int:
-        """Bytes that rest."""
+        """Bytes offloaded."""
         return sum(one.size for one in self._offloaded.values())
 
-    def _put_down(self, key: int, storage: torch.UntypedStorage, keep: bool) -> None:
-        size, home = storage.nbytes(), None
+    def _offload(self, key: int, storage: torch.UntypedStorage, keep: bool) -> None:
+        size, copy = storage.nbytes(), None
         if keep:
-            spare = self._homes.get(size)
-            home = spare.pop() if spare else torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-            home.copy_(_raw(storage), non_blocking=True)
-        self._offloaded[key] = _Offloaded(storage, size, home)
+            spare = self._spare.get(size)
+            copy = spare.pop() if spare else torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            copy.copy_(_raw(storage), non_blocking=True)
+        self._offloaded[key] = _Offloaded(storage, size, copy)
 
-    def _take_up(self, key: int) -> None:
+    def _reload(self, key: int) -> None:
         one = self._offloaded.pop(key)
         one.storage.resize_(one.size)
-        if one.home is not None:
-            _raw(one.storage).copy_(one.home, non_blocking=True)
+        if one.copy is not None:
+            _raw(one.storage).copy_(one.copy, non_blocking=True)
             if self.device.type == "cuda":
-                self._homes.setdefault(one.size, []).append(one.home)
+                self._spare.setdefault(one.size, []).append(one.copy)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -134,8 +134,8 @@ class Offloader:
 
 
 def _own(tensors: list[Tensor]) -> None:
-    """Memory of torch's own for those that borrow it (a model's file that is mapped, on the CPU): only that can be
-    given back. Tensors that share memory go on sharing it."""
+    """Move tensors that borrow their memory (from a mapped model file, on the CPU) to memory of torch's, which can be
+    freed. Tensors that share memory go on sharing it."""
     owned: dict[int, Tensor] = {}
     for tensor in tensors:
         if tensor.layout is torch.strided and not (storage := tensor.untyped_storage()).resizable():

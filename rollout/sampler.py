@@ -3,15 +3,14 @@
 In: prompts. Out: a `PendingBatch` of trajectories. Workers are `Handle`s: objects whose `call` returns a future with
 `wait` and `done`. Must not know: Ray, rewards, losses.
 
-A batch is spread when it is asked for: its groups, those first whose answers are expected to be longest, each to the
-worker with the fewest tokens outstanding. Siblings stay together and share their prompt's cached prefix. Workers begin
-the next batch's sequences as the last ones of this batch end, so that a straggler holds up nobody while batches are
-asked for ahead.
+A batch is spread when it is requested: its groups, those first whose answers are expected to be longest, each to the
+worker with the fewest outstanding tokens. Siblings stay together and share their prompt's cached prefix. Workers begin
+the next batch's sequences as the last ones of this batch end, so that a straggler delays nobody while several batches
+are in flight.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,19 +22,18 @@ from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Push
 
 DECAY = 0.9  # of the running mean of lengths, per batch
-URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were asked for
+URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were requested
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStats:
     tokens: int  # response tokens of the batch
     seconds: float  # from its first sequence's begin to its last one's end, of the slowest worker
-    waited: float  # seconds the caller waited for it
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A worker's share of a batch."""
+    """What one worker samples of a batch."""
 
     places: list[int]  # of its responses in the batch
     request: RolloutRequest
@@ -64,7 +62,7 @@ class Lengths:
 
 @dataclass(slots=True)
 class PendingBatch:
-    """Trajectories asked for; `wait` returns them ordered by prompt, then sibling."""
+    """Requested trajectories; `wait` returns them ordered by prompt, then sibling."""
 
     sampler: Sampler
     number: int
@@ -75,13 +73,13 @@ class PendingBatch:
     sampled: list[Trajectory] | None = None  # once waited for
 
     def wait(self) -> list[Trajectory]:
-        """All that was asked for, but what was given up (`abort`)."""
+        """All that was requested, except what was given up (`abort`)."""
         if self.sampled is None:
             self.sampled = self._wait()
         return self.sampled
 
     def _wait(self) -> list[Trajectory]:
-        begin, tokens, slowest = time.monotonic(), 0, 0.0
+        tokens, slowest = 0, 0.0
         trajectories: list[Trajectory | None] = [None] * (len(self.prompts) * self.group_size)
         for part in self.parts:
             sampled = part.answer.wait()
@@ -90,7 +88,7 @@ class PendingBatch:
             siblings = [place % self.group_size for place in part.places]
             for place, trajectory in zip(part.places, sampled.trajectories(prompts, siblings), strict=True):
                 trajectories[place] = trajectory
-        self.stats = BatchStats(tokens, slowest, time.monotonic() - begin)
+        self.stats = BatchStats(tokens, slowest)
         whole = [t for t in trajectories if t is not None]
         if all(part.request.sampling is self.sampler.sampling for part in self.parts):
             self.sampler.lengths.learn(whole)  # (a forced mode has other lengths)
@@ -102,15 +100,15 @@ class PendingBatch:
 
 
 class Sampler:
-    """All rollout workers. A batch asked for after `load` is sampled by those weights or newer ones."""
+    """All rollout workers. A batch requested after `load` is sampled by those weights or newer ones."""
 
     def __init__(self, workers: Sequence[Handle], sampling: SamplingParams, gpu_sharing: GpuSharing | None = None):
-        """turns: asked for the GPUs before sequences are asked for; None: they are the workers' alone."""
+        """gpu_sharing: called before sequences are requested; None: the GPUs are the workers' alone."""
         self.workers, self.sampling, self.gpu_sharing = workers, sampling, gpu_sharing or GpuSharing()
         self.lengths = Lengths(float(sampling.max_response_tokens))
         self.version = 0  # of the weights pushed last
         self._batches = 0
-        self._asked: list[list[Part]] = [[] for _ in workers]
+        self._requested: list[list[Part]] = [[] for _ in workers]
 
     def sample(
         self,
@@ -120,7 +118,7 @@ class Sampler:
         sampling: SamplingParams | None = None,
         urgent: bool = False,
     ) -> PendingBatch:
-        """Ask for `group_size` siblings of each prompt. urgent: begin before all that was asked for earlier."""
+        """Request `group_size` siblings of each prompt. urgent: begin before everything requested earlier."""
         self.gpu_sharing.sampling()
         self._batches += 1
         number = self._batches - URGENT if urgent else self._batches
@@ -146,13 +144,13 @@ class Sampler:
             places = [i * group_size + sibling for i in indices for sibling in range(group_size)]
             answer = self.workers[worker].call("sample", request)
             part = Part(places, request, answer, sum(expected[i] for i in indices) * group_size)
-            self._asked[worker].append(part)
+            self._requested[worker].append(part)
             batch.parts.append(part)
         return batch
 
     def _unfinished(self, worker: int) -> list[Part]:
-        self._asked[worker] = [part for part in self._asked[worker] if not part.answer.done()]
-        return self._asked[worker]
+        self._requested[worker] = [part for part in self._requested[worker] if not part.answer.done()]
+        return self._requested[worker]
 
     def load(self, push: Push, version: int) -> list[Future]:
         """Push published weights to every worker. Returns at once with all that is to be waited for: the workers'

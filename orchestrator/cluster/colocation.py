@@ -1,18 +1,18 @@
-"""Sampler and learner on the same GPUs, in turns.
+"""Sampler and learner on the same GPUs, one at a time.
 
-In: handles of both, and who is about to work. Out: the GPUs' memory given from one to the other, when the holder
+In: handles of both, and which of them is about to work. Out: the GPUs' memory handed from one to the other when that
 changes. Must not know: steps, batches, Ray.
 
-Who waits for whom: whoever is about to work waits here until the other has left the GPUs. Leaving comes before taking,
-on all GPUs, so that no GPU ever holds both:
+Who waits for whom: a call here returns when the other side has left the GPUs. All GPUs are left before any is taken, so
+that none ever holds both:
 
-    sampling   learner ranks rest whole            samplers awake
-    pushing    optimizer rests, weights are there  weights awake, no cache (what a push reads and writes)
-    learning   learner ranks awake                 samplers asleep; their weights wait on the host, or are dropped
-                                                   when the learner is about to change its own
+    sampling   learner offloaded             samplers awake
+    pushing    optimizer offloaded           weights awake, no cache (what a push reads and writes)
+    learning   learner on the GPUs           samplers asleep; their weights are kept on the host, or dropped when the
+                                             learner is about to change its own
 
-What was dropped comes back with the next push, and sampling before that is refused. A change of hands is finished
-before an interruption is raised: a checkpoint still wants the learner whole.
+Dropped weights come back with the next push, and sampling before that is an error. A hand-over is finished before an
+interruption is raised: a checkpoint needs the whole learner.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class Holder(Enum):
 
 
 class Colocation(GpuSharing):
-    """Begins with both apart: samplers asleep with their weights kept, learner awake (see `begin`)."""
+    """Begins with samplers asleep, their weights kept, and the learner on the GPUs (see `begin`)."""
 
     def __init__(
         self, workers: Sequence[Handle], ranks: Sequence[Handle], timeout_s: float, wait_all: WaitAll = wait_all
     ):
-        """timeout_s: for each side to leave or to take the GPUs."""
+        """timeout_s: for each side to leave or take the GPUs."""
         self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
         self.holder = Holder.learning
         self.stale = False  # the samplers' weights are no longer the learner's, and may be gone
 
     def begin(self) -> None:
-        """Once the samplers have started, and before the learner does: on an empty GPU each."""
+        """Between the samplers' start and the learner's: each starts on an empty GPU."""
         self._ask(self.workers, "sleep", True, why="before the learner can start")
 
     @held()

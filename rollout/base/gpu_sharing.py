@@ -1,23 +1,21 @@
-"""Who holds the GPUs: what samplers and learner say before they use them.
+"""What samplers and learner call before they use the GPUs that they may share.
 
-In: who is about to work. Out: nothing; the call returns when the GPUs are theirs. Must not know: how they change hands
-(`orchestrator.cluster.colocation`), Ray.
+In: which of them is about to work. Out: nothing; the call returns when the GPUs are free for it. Must not know: how
+they are handed over (`orchestrator.cluster.colocation`), Ray.
 """
 
 from __future__ import annotations
 
 
 class GpuSharing:
-    """Everyone has GPUs of their own: nobody waits. Placement disaggregated, and CPUs without turns."""
+    """Disaggregated placement, and CPUs: everyone has devices of their own, and no call waits."""
 
     def sampling(self) -> None:
-        """Before sequences are asked for."""
+        """Before sequences are requested."""
 
     def pushing(self) -> None:
-        """Before weights are published and loaded. What was published before has arrived."""
+        """Before weights are published and loaded. Those published before have been loaded."""
 
     def learning(self, changes: bool) -> None:
-        """Before the learner does anything else. changes: its weights will be others than the samplers' afterwards.
-
-        Nothing is being sampled or pushed any more.
-        """
+        """Before the learner does anything else, when nothing is being sampled or pushed. changes: its weights will
+        differ from the samplers' afterwards."""

@@ -144,7 +144,7 @@ def awake_bytes(state: dict[str, Any]) -> int:
 
     gc.collect()
     offloaded = state["worker"].engine.offloader._offloaded.values() if "worker" in state else ()
-    homes = {one.home.data_ptr() for one in offloaded if one.home is not None}
+    homes = {one.copy.data_ptr() for one in offloaded if one.copy is not None}
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # looking at some of torch's own objects is deprecated

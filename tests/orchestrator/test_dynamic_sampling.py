@@ -44,7 +44,7 @@ def answers(prompt: Prompt, every: int) -> list[Trajectory]:
 class Batch:
     trajectories: list[Trajectory]
     sampler: Any
-    stats: BatchStats = field(default_factory=lambda: BatchStats(10, 0.5, 0.5))
+    stats: BatchStats = field(default_factory=lambda: BatchStats(10, 0.5))
     waited: bool = False
 
     def wait(self) -> list[Trajectory]:
