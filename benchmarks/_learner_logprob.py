@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks._figures import figure, say
 from benchmarks._learner_setup import LONGEST, QWEN
 from conf.schema import LearnerConf
-from learner.metrics.memory import reset_resident_peak, resident, resident_peak
+from learner.metrics.memory import reset_resident_peak, resident_peak
 
 COUNTS = (1024, 2048, 4096, 8192, 16_384, LONGEST)  # tokens
 KINDS = ("own", "full", "tiled")
@@ -74,7 +76,7 @@ def measure(kind: str, count: int, shrink: int = 1, hidden_size: int = 64) -> tu
     gc.collect()
     if not reset_resident_peak():
         say("this kernel does not let processes reset their high-water mark: too high a figure is possible")
-    before, begin = resident(), time.perf_counter()
+    before, begin = psutil.Process().memory_info().rss, time.perf_counter()
     run(hidden, weight, ids, advantages)
     seconds = time.perf_counter() - begin
     assert weight.grad is not None and hidden.grad is not None

@@ -46,14 +46,14 @@ def make_group(prompt: np.ndarray, responses: list[np.ndarray], rng: np.random.G
 def quickstart_groups(tokenizer: Any, prompts: int = 32) -> list[Any]:
     """One step's trajectories of the quickstart: its questions, half of the siblings thinking, half short."""
     from rollout.data.arithmetic import question_at, short_answer, think_answer
-    from rollout.data.tokens import training_example
+    from rollout.data.tokens import control_tokens, generation_prompt, training_response
 
-    rng, groups = np.random.default_rng(0), []
+    rng, groups, control = np.random.default_rng(0), [], control_tokens(tokenizer, ModelConf())
     for index in range(prompts):
         _, problem, steps = question_at(0, index, ArithmeticConf(), "bench")
         texts = [(Mode.THINK, think_answer(steps)), (Mode.SHORT, short_answer(steps))]
-        pairs = [training_example(tokenizer, problem, mode, text, ModelConf()) for mode, text in texts]
-        groups.append(make_group(pairs[0][0], [response for _, response in pairs * 4], rng, f"q{index}"))
+        responses = [training_response(tokenizer, control, mode, text, ModelConf()) for mode, text in texts]
+        groups.append(make_group(generation_prompt(tokenizer, problem, ModelConf()), responses * 4, rng, f"q{index}"))
     return groups
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import psutil
 
 from benchmarks._figures import figure, say
 from benchmarks._learner_setup import (
@@ -33,7 +34,7 @@ from benchmarks._learner_setup import (
 from benchmarks._learner_sides import Bare, Ours, check_same, make_trl, weights_of
 from conf.schema import LearnerConf, ModelConf, RandomModelConf
 from learner.data.pack import packing
-from learner.metrics.memory import GIB, resident
+from learner.metrics.memory import GIB
 
 GOALS = {"torch": 0.9, "trl": 2.0}
 
@@ -223,7 +224,7 @@ def growth(small: bool) -> None:
             if count in (early, late):
                 gc.collect()
                 ctypes.CDLL(None).malloc_trim(0)  # what the C library keeps for later goes up and down by 2 %
-                sizes.append(resident())
+                sizes.append(psutil.Process().memory_info().rss)
         before, after = sizes
         say(f"growth: {before / GIB:.3f} GiB after {early} updates of differing size, {after / GIB:.3f} after {late}")
         figure("update_memory_growth", after / before, "ratio of bytes", 1.01)

@@ -39,16 +39,6 @@ class Statistics:
     def answers(self) -> int:
         return sum(self.counts.values())
 
-    @property
-    def answers_per_s(self) -> float:
-        """Answers per second busy; 0 before the first."""
-        return self.answers / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def cache_hit_share(self) -> float:
-        """0..1, of all answers; 0 before the first."""
-        return self.cache_hits / self.answers if self.answers else 0.0
-
     def share(self, outcome: Outcome) -> float:
         """0..1, of all answers; 0 before the first."""
         return self.counts[outcome] / self.answers if self.answers else 0.0

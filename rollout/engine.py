@@ -8,7 +8,7 @@ prompts' answers, groups, batches, Ray.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,19 +143,6 @@ class Engine:
         self.engine.abort_request(names)
         for name in names:
             self._forget(name)
-
-    def generate(self, requests: Sequence[Request], advance: Callable[[int], None] | None = None) -> list[Sample]:
-        """Sample all requests (continuous batching) and return them in order. advance: told of each finished one's
-        tokens."""
-        samples: dict[int, Sample] = {}
-        for key, request in enumerate(requests):
-            self.add(key, request)
-        while self.unfinished:
-            for key, sample in self.step():
-                samples[key] = sample
-                if advance:
-                    advance(len(sample.token_ids))
-        return [samples[key] for key in range(len(requests))]
 
     def load(self, weights: Weights | Offer, recompute: bool = False) -> None:
         """Replace all weights (see `rollout.weight_sync.vllm_receiver`), between two steps.

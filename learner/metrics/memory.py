@@ -66,19 +66,9 @@ def reset_resident_peak() -> bool:
 
 
 def resident_peak() -> int:
-    """Bytes: peak resident memory since the last reset (or since the process began)."""
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def resident() -> int:
-    """Bytes resident now (0 if /proc does not say)."""
-    return _status("VmRSS")
-
-
-def _status(field: str) -> int:
+    """Bytes: the highest resident memory since the last reset (or since the process began)."""
     try:
-        text = Path("/proc/self/status").read_text()
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     except OSError:
-        return 0
-    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
-    return int(found.group(1)) * 1024 if found else 0
+        found = None
+    return 1024 * (int(found.group(1)) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

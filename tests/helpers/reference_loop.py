@@ -1,7 +1,7 @@
 """Training as a person would write it first: sample, grade, learn, push; one thing after the other, in one process.
 
 Usage: python -m tests.helpers.reference_loop <run folder of a finished `thinkless train`> <folder for the model>. It
-takes the run's settings and first model and does the same steps without Ray, without the rollout worker's inbox, the
+takes the run's settings and first model and does the same steps without Ray, without the rollout worker's mailbox, the
 sampler, the run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`), and exports the
 model.
 """
@@ -26,6 +26,7 @@ from rollout.data.tokens import control_tokens, generation_prompt, load_tokenize
 from rollout.engine import Engine, Request
 from rollout.request import derive_seed
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.engines import generate
 
 
 def trajectory(prompt, sibling, sample, control):
@@ -53,9 +54,8 @@ def main(run: Path, target: Path) -> None:
     for step in range(conf.run.steps):
         asked = [(p, i) for p in prompts.take(rollout.prompts_per_step) for i in range(G)]
         limits = (rollout.max_response_tokens, rollout.temperature, rollout.top_p)
-        samples = engine.generate(
-            [Request(p.token_ids, *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in asked]
-        )
+        requests = [Request(p.token_ids, *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in asked]
+        samples = generate(engine, requests)
         answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(asked, samples)]
         groups = group_trajectories(answers, judge.judge(answers), conf.reward)
         steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)

@@ -22,7 +22,13 @@ from learner.data.sft import Curriculum
 from learner.model.prepare_model import prepared_model, random_model
 from orchestrator.commands.warmup import fingerprint, learner_conf
 from rollout.data.pairs import load_pairs
-from rollout.data.tokens import build_character_tokenizer, control_tokens, load_tokenizer, training_example
+from rollout.data.tokens import (
+    build_character_tokenizer,
+    control_tokens,
+    generation_prompt,
+    load_tokenizer,
+    training_response,
+)
 from rollout.mode import Mode
 from tests.helpers.learner_ranks import Ranks
 
@@ -71,7 +77,8 @@ def test_prompts_are_masked_and_modes_paired(models: dict[str, str]) -> None:
         for index in range(step * 5, step * 5 + 5):
             pair = pairs.at(index)
             for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
-                prompt, response = training_example(tokenizer, pair.problem, mode, text, MODEL)
+                prompt = generation_prompt(tokenizer, pair.problem, MODEL)
+                response = training_response(tokenizer, control, mode, text, MODEL)
                 wanted[(*prompt.tolist(), -1, *response.tolist())] += 1
         found = Counter()
         for s in sequences(batch):

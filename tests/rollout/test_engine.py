@@ -14,6 +14,7 @@ from conf.schema import ModelConf, RolloutConf
 from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request, Sample
 from rollout.mode import ControlTokens
+from tests.helpers.engines import generate
 
 
 def requests(count: int, prompt: int = 20, tokens: int = 24, seed: int = 0, temperature: float = 1.0) -> list[Request]:
@@ -41,13 +42,13 @@ def engine(rollout_worker: Any) -> Engine:
 
 def test_same_seed_same_sample(engine: Engine) -> None:
     asked = requests(16)
-    assert all(map(same, engine.generate(asked), engine.generate(asked)))
+    assert all(map(same, generate(engine, asked), generate(engine, asked)))
 
 
 def test_other_seed_other_sample(engine: Engine) -> None:
     asked = requests(16)
     others = [replace(r, seed=r.seed ^ 1) for r in asked]
-    pairs = zip(engine.generate(asked), engine.generate(others), strict=True)
+    pairs = zip(generate(engine, asked), generate(engine, others), strict=True)
     assert not any(np.array_equal(one.token_ids, other.token_ids) for one, other in pairs)
 
 
@@ -55,18 +56,18 @@ def test_seeds_count_in_their_low_32_bits(engine: Engine) -> None:
     """All that torch's generator for the CPU takes of a seed: `derive_seed` must differ there, and not only above."""
     (request,) = requests(1)
     high, low = [[replace(request, seed=3 + (i << shift)) for i in range(8)] for shift in (32, 29)]
-    assert len({tuple(s.token_ids) for s in engine.generate(low)}) == 8
-    assert len({tuple(s.token_ids) for s in engine.generate(high)}) == 1
+    assert len({tuple(s.token_ids) for s in generate(engine, low)}) == 8
+    assert len({tuple(s.token_ids) for s in generate(engine, high)}) == 1
 
 
 def test_independent_of_batch_composition(engine: Engine) -> None:
     """Alone, in another order, in another company: the same bits (one thread)."""
     asked = requests(48)
-    together = engine.generate(asked)
+    together = generate(engine, asked)
     for i in (0, 17, 47):
-        assert same(engine.generate([asked[i]])[0], together[i])
+        assert same(generate(engine, [asked[i]])[0], together[i])
     order = np.random.default_rng(1).permutation(48)
-    shuffled = engine.generate([asked[i] for i in order] + requests(20, prompt=60, seed=9))
+    shuffled = generate(engine, [asked[i] for i in order] + requests(20, prompt=60, seed=9))
     assert all(same(shuffled[place], together[i]) for place, i in enumerate(order))
 
 
@@ -74,7 +75,7 @@ def test_order_limits_and_progress(engine: Engine) -> None:
     """More requests than run at one time, of different lengths: each answer stands in its own place."""
     asked = [Request([2, 3], 1 + i % 9, 1.0, 1.0, i) for i in range(engine.conf.max_num_seqs + 44)]
     told: list[int] = []
-    samples = engine.generate(asked, told.append)
+    samples = generate(engine, asked, told.append)
     assert len(samples) == len(asked) and sum(told) == sum(len(s.token_ids) for s in samples)
     for request, sample in zip(asked, samples, strict=True):
         assert len(sample.behavior_logprobs) == len(sample.token_ids)
@@ -82,7 +83,7 @@ def test_order_limits_and_progress(engine: Engine) -> None:
 
 
 def test_end_of_sequence_is_the_last_id(engine: Engine, control: ControlTokens) -> None:
-    samples = engine.generate(requests(200, tokens=64))
+    samples = generate(engine, requests(200, tokens=64))
     assert {s.stopped for s in samples} == {True, False}
     for sample in samples:
         assert (sample.token_ids[-1] == control.eos) == sample.stopped and not sample.aborted
@@ -92,10 +93,10 @@ def test_end_of_sequence_is_the_last_id(engine: Engine, control: ControlTokens) 
 def test_every_end_token_ends_a_response(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that is not the tokenizer's own: the sample is what it was, up to and with the first of them."""
     asked = requests(100, tokens=64)
-    before = engine.generate(asked)
+    before = generate(engine, asked)
     ends = [*engine.ends, 50, 90]
     monkeypatch.setattr(engine, "ends", ends)
-    after = engine.generate(asked)
+    after = generate(engine, asked)
     assert {int(s.token_ids[-1]) for s in after if s.stopped} == {*ends}
     for long, short in zip(before, after, strict=True):
         at = np.flatnonzero(np.isin(long.token_ids, ends))
@@ -104,7 +105,7 @@ def test_every_end_token_ends_a_response(engine: Engine, monkeypatch: pytest.Mon
 
 
 def test_nothing_asked_nothing_given(engine: Engine) -> None:
-    assert engine.generate([]) == []
+    assert generate(engine, []) == []
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -116,7 +117,7 @@ def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temper
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
     asked = requests(12, temperature=temperature)
     worst = other = 0.0
-    for request, sample in zip(asked, engine.generate(asked), strict=True):
+    for request, sample in zip(asked, generate(engine, asked), strict=True):
         ids = torch.tensor([[*request.token_ids, *sample.token_ids.tolist()]])
         with torch.no_grad():
             logits = model(ids).logits[0, len(request.token_ids) - 1 : -1]  # [T, V]
@@ -131,7 +132,7 @@ def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temper
 
 def test_samples_follow_the_distribution(engine: Engine) -> None:
     """The first token's frequencies over 4,000 seeds are those that the log-probs claim (chi-square, p > 1e-6)."""
-    samples = engine.generate([Request([2, 40, 50, 3], 1, 1.0, 1.0, seed) for seed in range(4000)])
+    samples = generate(engine, [Request([2, 40, 50, 3], 1, 1.0, 1.0, seed) for seed in range(4000)])
     drawn = [int(s.token_ids[0]) for s in samples]
     logprob = {token: float(s.behavior_logprobs[0]) for token, s in zip(drawn, samples, strict=True)}
     expected = {token: 4000 * np.exp(value) for token, value in logprob.items() if 4000 * np.exp(value) >= 10}
@@ -151,7 +152,7 @@ def tight(tiny_model: Path, make_worker: Callable[..., Any]) -> Engine:
 def test_waiting_prompts_beyond_one_step(engine: Engine, tight: Engine) -> None:
     """A seeded request whose prompt is split over steps would crash the CPU engine: 128 prompts of 200 tokens."""
     asked = requests(128, prompt=200, tokens=16)
-    assert all(map(same, tight.generate(asked), engine.generate(asked)))
+    assert all(map(same, generate(tight, asked), generate(engine, asked)))
 
 
 def test_requests_put_back_for_want_of_memory(engine: Engine, tight: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_requests_put_back_for_want_of_memory(engine: Engine, tight: Engine, mon
     preempt = scheduler._preempt_request
     monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(1), preempt(*a, **k)))
     asked = requests(40, prompt=20, tokens=300)
-    assert all(map(same, tight.generate(asked), engine.generate(asked)))
+    assert all(map(same, generate(tight, asked), generate(engine, asked)))
     assert dropped
 
 
@@ -168,8 +169,8 @@ def test_long_prompts(engine: Engine) -> None:
     """128 prompts of a thousand tokens: twice what one step prefills."""
     asked = requests(128, prompt=1000, tokens=8)
     assert sum(len(r.token_ids) for r in asked) > engine.conf.max_num_batched_tokens
-    samples = engine.generate(asked)
-    assert same(samples[77], engine.generate([asked[77]])[0])
+    samples = generate(engine, asked)
+    assert same(samples[77], generate(engine, [asked[77]])[0])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

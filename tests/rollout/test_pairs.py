@@ -16,7 +16,13 @@ from conf.schema import ArithmeticConf, ModelConf, WarmupConf
 from rollout.base.errors import BadInput
 from rollout.data.arithmetic import problem_at
 from rollout.data.pairs import Pair, gsm8k_pair, load_pairs
-from rollout.data.tokens import build_character_tokenizer, load_tokenizer, training_example
+from rollout.data.tokens import (
+    build_character_tokenizer,
+    control_tokens,
+    generation_prompt,
+    load_tokenizer,
+    training_response,
+)
 
 GOOD = {"problem": "1+1?", "think": "<think>\nhm</think>\\boxed{2}", "short": "<short>\\boxed{2}"}
 
@@ -51,11 +57,15 @@ def test_tokens_of_both_answers(tmp_path: Path) -> None:
     build_character_tokenizer(tmp_path)
     model = ModelConf()
     tokenizer = load_tokenizer(tmp_path, model)
+    control = control_tokens(tokenizer, model)
     for level, cost in ((2, 17), (3, 29), (7, 77), (8, 89)):
         pair = load_pairs(WarmupConf(arithmetic=ArithmeticConf([level], [1.0]))).at(0)
-        prompt, think = training_example(tokenizer, pair.problem, Mode.THINK, pair.think, model)
-        assert (len(prompt), len(think)) == (1 + 15 + 3 + 1, cost)
-        assert len(training_example(tokenizer, pair.problem, Mode.SHORT, pair.short, model)[1]) == 5
+        prompt = generation_prompt(tokenizer, pair.problem, model)
+        think, short = (
+            training_response(tokenizer, control, mode, text, model)
+            for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short))
+        )
+        assert (len(prompt), len(think), len(short)) == (1 + 15 + 3 + 1, cost, 5)
 
 
 def test_epochs_of_a_file_are_complete_and_reshuffled(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rollout.data.tokens import (
     load_tokenizer,
     prompt_text,
     save_tokenizer,
-    training_example,
+    training_response,
     vocabulary_size,
 )
 from rollout.mode import ControlTokens, Mode
@@ -118,8 +118,8 @@ def test_training_text_tokenizes_as_it_is_sampled(folders: dict[str, str], name:
                     prompt, response = generation_prompt(tok, problem, CONF), encode_response(tok, text)
                     assert whole == [*prompt, control.id_of(mode), *response]
                     assert prompt.dtype == response.dtype == np.int32
-                    shown, answered = training_example(tok, problem, mode, text, CONF)
-                    assert [*shown, *answered] == [*whole, control.eos]
+                    answered = training_response(tok, control, mode, text, CONF)
+                    assert [*prompt, *answered] == [*whole, control.eos]
                     decoded = decode_response(tok, answered)
                     if name == "metaspace-always":  # puts a space after every added token, and cannot say it did
                         decoded, text = decoded.replace(" ", ""), text.replace(" ", "")

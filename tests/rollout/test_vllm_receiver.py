@@ -21,6 +21,7 @@ from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.weight_sync.handshake import Listener
 from rollout.weight_sync.weights import Endpoint, Offer, Push, Route, Weights, flatten
+from tests.helpers.engines import generate
 
 MakePrompts = Callable[..., list[Prompt]]
 In = Callable[..., "Future[Any]"]
@@ -99,7 +100,7 @@ def test_every_process_of_a_tensor_parallel_engine_gets_them(
     prompt = [2, *range(40, 60), 3]
 
     def logprobs(engine: Engine) -> np.ndarray:
-        (sample,) = engine.generate([Request(prompt, 8, 1e-3, 1.0, 1)])
+        (sample,) = generate(engine, [Request(prompt, 8, 1e-3, 1.0, 1)])
         return sample.behavior_logprobs
 
     two_processes.load(flatten(_folder(trained), 0))
