@@ -1,4 +1,4 @@
-"""The only file that imports DeepSpeed: one rank's policy, optimizer and process group.
+"""One rank's policy, optimizer and process group in DeepSpeed, which no other file imports.
 
 In: a `Policy`, losses already weighted by the whole step's totals. Out: updated weights, gradient norms, checkpoints.
 Must not know: objectives, trajectories, Ray.
@@ -130,7 +130,7 @@ class Engine:
         return out
 
     def offload(self, kind: Kind) -> int:
-        """Give the device's memory to others (see `learner.offload`). Returns the bytes at rest."""
+        """Free the device's memory (see `learner.offload`). Returns the bytes offloaded."""
         if self.conf.zero_stage == 3 and self.offloader.offloaded != "all":
             self.deepspeed.empty_partition_cache()
         return self.offloader.offload(kind)
@@ -202,7 +202,7 @@ class Engine:
                     yield self.policy.public_name(name), parameter.data
 
     def outlines(self) -> Iterator[tuple[str, Tensor]]:
-        """As `parameters`, but tensors without data, of the whole shapes; nothing is gathered."""
+        """As `parameters`, but without data, in the full shapes; nothing is gathered."""
         for name, parameter in self.policy.named_parameters():
             shape = getattr(parameter, "ds_shape", parameter.shape)
             yield self.policy.public_name(name), torch.empty(shape, dtype=parameter.dtype, device="meta")

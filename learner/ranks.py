@@ -1,6 +1,6 @@
-"""What one learner rank does about the others: agree on numbers, and say so when one does not answer.
+"""Agreement between learner ranks: equal inputs to collective calls, and errors that name the rank that waited.
 
-In: a rank's configuration, numbers. Out: nothing, or an error on every rank alike. Must not know: models, DeepSpeed.
+In: a rank's configuration, numbers. Out: nothing, or the same error on every rank. Must not know: models, DeepSpeed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def digest(text: str) -> int:
 
 
 def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A collective call that ended in a time-out or a lost neighbour says which rank waited in which call."""
+    """Decorates a collective method: after a time-out or a lost peer the error names the rank and the call."""
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -41,8 +41,8 @@ def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def agree(conf: LearnerConf, what: str, *numbers: int) -> None:
-    """All ranks alike raise ValueError unless they were given the same numbers (the one collective call that cannot
-    hang on a disagreement: its shape is fixed)."""
+    """Every rank raises ValueError unless all were given the same numbers. (This collective call cannot hang on a
+    disagreement: its shape is fixed.)"""
     if conf.ranks == 1:
         return
     mine = torch.tensor(numbers, dtype=torch.int64, device="cpu" if conf.device is Device.cpu else "cuda")

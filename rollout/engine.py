@@ -1,6 +1,6 @@
 """One vLLM engine in this process, stepped by its owner.
 
-In: token ids with sampling parameters; weights, which enter between two steps, also while sequences are under way. Out:
+In: token ids with sampling parameters; weights, which are loaded between two steps, also with sequences in flight. Out:
 sampled ids, each with its log-prob (after temperature) and the version of the weights that sampled it. Must not know:
 prompts' answers, groups, batches, Ray.
 """
@@ -20,12 +20,12 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.data.tokens import refuse_absent
 from rollout.weight_sync.weights import Offer, Weights
 
-SLEEP_TAGS = ("weights", "kv_cache")  # vLLM's names of what a sleeping engine gives away
+SLEEP_TAGS = ("weights", "kv_cache")  # vLLM's names for what a sleeping engine frees
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to sample after `token_ids`; the same seed, weights and thread count give the same ids and log-probs."""
+    """What to sample after `token_ids`. The same seed, weights and thread count give the same ids and log-probs."""
 
     token_ids: Sequence[int]
     max_tokens: int
@@ -48,7 +48,7 @@ class Engine:
     """One vLLM engine with the weights of `path`, then of the last `load`."""
 
     def __init__(self, conf: RolloutConf, model: ModelConf, path: str, ends: Sequence[int], sleeps: bool = False):
-        """ends: ids that end a response; sleeps: `sleep` gives a GPU's memory away (a CPU's engine keeps it)."""
+        """ends: ids that end a response; sleeps: `sleep` frees a GPU's memory (an engine on a CPU keeps it)."""
         _prepare_environment(conf)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -62,8 +62,8 @@ class Engine:
         self._count = 0  # requests so far: vLLM's names of them
         self._loads = 0
         self._keys: dict[str, int] = {}  # name -> key
-        self._requests: dict[int, _UnderWay] = {}  # by key
-        self._uncapped: set[int] = set()  # keys whose first id is not known yet and decides their length
+        self._requests: dict[int, _InFlight] = {}  # by key
+        self._uncapped: set[int] = set()  # keys whose first id decides their length and is not known yet
         arguments: dict[str, Any] = {
             "model": path,
             "revision": model.revision,
@@ -81,7 +81,7 @@ class Engine:
             "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
             "enable_sleep_mode": self._sleeps,
             "disable_log_stats": True,
-            "async_scheduling": False,  # no token may be under way when weights change: its version would be a guess
+            "async_scheduling": False,  # no token may be in flight when weights change: its version would be a guess
         }
         if conf.tensor_parallel > 1:  # one process for each part, children of this one
             arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.WorkerExtension"
@@ -98,7 +98,7 @@ class Engine:
         except Exception as error:  # a configuration, a file, memory: each of its parts raises its own kinds
             raise BadInput(f"vLLM cannot start with model.path={path}: {in_one_line(error)}") from error
         if conf.tensor_parallel > 1:
-            self._leave_no_names()
+            self._unlink_shared_memory()
         self.receiver = Receiver(self.engine)
         self.engine.engine_core.set_weight_version(str(self.version))
 
@@ -108,26 +108,26 @@ class Engine:
         return len(self._keys)
 
     def add(self, key: int, request: Request) -> None:
-        """Queue a request; `step` gives its sample under `key`, which must not be under way already."""
+        """Queue a request; `step` returns its sample under `key`, which must not be in flight already."""
         from vllm.inputs.engine import tokens_input
 
         if self._asleep:
             raise RuntimeError("the sampling engine was asked for a response while it sleeps: wake it first")
         if key in self._requests:
-            raise ValueError(f"a request with key {key} is under way already")
+            raise ValueError(f"a request with key {key} is in flight already")
         # cached prefixes are matched only by requests that began under the same weights
         prompt = tokens_input([int(i) for i in request.token_ids], cache_salt=str(self._loads))
         self._count += 1
         name = str(self._count)
         internal = self.engine.add_request(name, prompt, self._parameters(request))
-        self._keys[name], self._requests[key] = key, _UnderWay(name, internal, request)
+        self._keys[name], self._requests[key] = key, _InFlight(name, internal, request)
         if request.caps:
             self._uncapped.add(key)
 
     def step(self) -> list[tuple[int, Sample]]:
-        """One token for each running sequence; the samples that ended with it. RuntimeError after half a load."""
+        """Sample a token for each running sequence; returns the ended samples. RuntimeError after a failed load."""
         if not self.receiver.whole:
-            raise RuntimeError(f"a push after version {self.version} failed half-way: there is nothing to sample by")
+            raise RuntimeError(f"a push after version {self.version} failed half-way: the weights are incomplete")
         done = []
         for output in self.engine.step():
             if output.finished:
@@ -138,7 +138,7 @@ class Engine:
         return done
 
     def abort(self, keys: Sequence[int]) -> None:
-        """Stop these requests; what they sampled is gone."""
+        """Stop these requests and drop what they sampled."""
         names = [self._requests[key].name for key in keys]
         self.engine.abort_request(names)
         for name in names:
@@ -147,10 +147,10 @@ class Engine:
     def load(self, weights: Weights | Offer, recompute: bool = False) -> None:
         """Replace all weights (see `rollout.weight_sync.vllm_receiver`), between two steps.
 
-        Sequences under way go on from their tokens so far, each with its own random generator where it stood. Their
-        keys and values stay as the old weights made them, or are computed anew by the new weights (recompute). Cached
-        prefixes of old weights are never matched: they are dropped where nothing runs (checked: RuntimeError) or all is
-        recomputed, and otherwise carry another salt than later requests, and so do those still without a token.
+        Sequences in flight go on from their tokens so far, with the state of their random generators. Their keys and
+        values stay as the old weights computed them, or are recomputed by the new ones (recompute). Cached prefixes of
+        old weights are never matched: they are dropped if nothing runs (checked: RuntimeError) or all is recomputed;
+        otherwise later requests have another salt, and requests still without a token are added again.
         """
         if "weights" in self._asleep:
             raise RuntimeError("the sampling engine was given weights while it sleeps: wake it first")
@@ -169,11 +169,11 @@ class Engine:
         for key, request in zip(keys, requests, strict=True):
             self.add(key, request)
 
-    def _ids_so_far(self, one: _UnderWay) -> list[int]:
+    def _ids_so_far(self, one: _InFlight) -> list[int]:
         return self.engine.output_processor.request_states[one.internal].detokenizer.output_token_ids
 
     def _cap(self) -> None:
-        """Shorten requests whose first id says how long they may become (vLLM reads the limit at every step)."""
+        """Lower the limit of requests whose first id has a cap of its own (vLLM reads the limit at every step)."""
         scheduled = self.engine.engine_core.engine_core.scheduler.requests
         for key in list(self._uncapped):
             one = self._requests[key]
@@ -189,18 +189,18 @@ class Engine:
         return key
 
     def sleep(self, keep: bool) -> None:
-        """Give a GPU's memory away. keep: the weights wait on the host; else they are gone until the next `load`.
+        """Free a GPU's memory. keep: the weights are kept on the host; else they are dropped until the next `load`.
 
-        Cached prefixes are forgotten. Raises RuntimeError while requests are under way.
+        Cached prefixes are dropped. Raises RuntimeError while requests are in flight.
         """
         if self.unfinished:
-            raise RuntimeError(f"the sampling engine cannot sleep: {self.unfinished} requests are under way")
+            raise RuntimeError(f"the sampling engine cannot sleep: {self.unfinished} requests are in flight")
         if self._sleeps:
             self.engine.sleep(level=1 if keep else 2)
         self._asleep = set(SLEEP_TAGS)
 
     def wake(self, tags: Sequence[str] | None = None) -> None:
-        """Take memory again: "weights" (enough to `load`), "kv_cache", or all of it (None)."""
+        """Allocate memory again: "weights" (enough to `load`), "kv_cache", or all of it (None)."""
         wanted = [tag for tag in (tags or SLEEP_TAGS) if tag in self._asleep]
         if wanted and self._sleeps:
             self.engine.wake_up(wanted)
@@ -209,9 +209,9 @@ class Engine:
     def close(self) -> None:
         self.engine.engine_core.shutdown()
 
-    def _leave_no_names(self) -> None:
-        """What a tensor-parallel engine's processes share is mapped by now: without its names in /dev/shm it goes with
-        them, also when they are killed."""
+    def _unlink_shared_memory(self) -> None:
+        """Unlink the shared memory of a tensor-parallel engine's processes once they have mapped it: without names in
+        /dev/shm it is freed with them, also when they are killed."""
         queue = self.engine.engine_core.engine_core.model_executor.rpc_broadcast_mq.buffer
         queue.shared_memory.unlink()
         queue.is_creator = False  # nothing is left to unlink
@@ -242,7 +242,7 @@ def _unlink_all_reduce(_: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _UnderWay:
+class _InFlight:
     name: str  # ours
     internal: str  # vLLM's
     request: Request
@@ -262,7 +262,7 @@ def _sample(output: Any) -> Sample:
 
 
 def _prepare_environment(conf: RolloutConf) -> None:
-    """vLLM takes these as environment variables, and reads them when it is imported."""
+    """Settings that vLLM takes as environment variables, and reads when it is imported."""
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a fork of a process with threads may hang

@@ -1,7 +1,7 @@
-"""What a rollout worker is asked for and what it answers.
+"""A rollout worker's request and result.
 
-In: prompts, sibling numbers, how to sample. Out: `RolloutRequest` and `RolloutResult`; the latter in columns, so that
-thousands of answers travel as a few arrays. Must not know: engines, workers.
+In: prompts, sibling numbers, sampling parameters. Out: `RolloutRequest` and `RolloutResult`; the latter in columns, so
+that thousands of responses travel as a few arrays. Must not know: engines, workers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RolloutRequest:
-    """What one worker is asked for: responses `siblings[i]` = (index into prompts, sibling number)."""
+    """What one worker samples: response i is `siblings[i]` = (index into prompts, sibling number)."""
 
     batch: int  # number of the batch, unique; an older batch's sequences begin before those of a newer one
     step: int  # seeds follow from (run seed, prompt, sibling, step)
@@ -53,7 +53,7 @@ class RolloutRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RolloutResult:
-    """A worker's answer to a `RolloutRequest`, in columns: n responses in its order, of `lengths[i]` tokens each."""
+    """The responses to a `RolloutRequest` in columns: n of them in its order, of `lengths[i]` tokens each."""
 
     lengths: np.ndarray  # i32[n]; 0: given up (see `RolloutWorker.abort`)
     token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included

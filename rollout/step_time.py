@@ -1,10 +1,10 @@
-"""How long an engine step takes with so many sequences, and how many may run beside an older batch.
+"""Predicts how long an engine step takes, and how many sequences may run beside an older batch.
 
 In: the time of every step. Out: a number of sequences. Must not know: batches, engines.
 
-Where a step's time grows with the number of sequences (a CPU), a newer batch that fills the engine slows the last
-answers of the older one, for which the learner waits; where it does not (a GPU that reads its weights once a step),
-running beside costs nothing. So the time is measured, as a line through what was seen: seconds = a + b * sequences.
+Where a step's time grows with the number of sequences (a CPU), a newer batch that fills the engine slows the older
+one's last responses, which the learner waits for; where it does not (a GPU that reads its weights once per step),
+running beside costs nothing. So the time is measured and fitted by a line: seconds = a + b * sequences.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What every part of the orchestrator uses: errors, signals, locks, and what is said during a wait."""
+"""What every part of the orchestrator uses: errors, signals, locks, files, progress of a wait."""

@@ -1,4 +1,4 @@
-"""Errors that end a run with one clear line. In: nothing. Out: exception types. Must not know: who raises them."""
+"""Errors that end a run with one clear line."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class WaitedTooLong(RunError):
 
 
 class ActorDied(RunError):
-    """Which actor's process is no more."""
+    """Which actor's process has died."""

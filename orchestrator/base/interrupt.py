@@ -1,12 +1,12 @@
-"""What Ctrl-C (SIGINT) and SIGTERM do, for the whole process: the first asks for an orderly end, the second ends it.
+"""Handles Ctrl-C (SIGINT) and SIGTERM: the first signal requests an orderly end, the second ends the process.
 
 In: signals; what the running command promises to save (`saving`). Out: `Interrupted`, `EndedAtOnce`. Must not know:
 what is saved.
 
-A first signal outside of `saving` raises at once. Inside, it prints the promise and raises at a wait for actors
-(`waiting_here`), never between two calls of a collective operation and never within `held`: the work that a checkpoint
-will hold is then whole. The second signal raises at once, wherever the process is; further ones are ignored, so that
-they do not disturb the clean-up.
+Outside of `saving` a first signal raises at once. Inside, it prints the promise and raises at a wait for actors
+(`waiting_here`), never between two calls of a collective operation and never within `held`, so that a checkpoint holds
+whole steps. The second signal raises at once, wherever the process is; further ones are ignored, so that they do not
+disturb the clean-up.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A first signal where something was promised: save it, then end."""
+    """A first signal inside `saving`: save, then end."""
 
 
 class EndedAtOnce(KeyboardInterrupt):
-    """A second signal, or a first one where there is nothing to save."""
+    """A second signal, or a first one with nothing to save."""
 
 
 @dataclass(slots=True)
 class _State:
     number: int = 0  # of the first signal; 0: none yet
     raised: bool = False
-    ended: bool = False  # the end at once was asked for
+    ended: bool = False  # an immediate end was requested
     promise: str = ""  # what the first signal leads to; empty: it ends the command at once
     held: int = 0
     waiting: bool = False
@@ -44,7 +44,7 @@ _state = _State()
 
 
 def install() -> None:
-    """From now on signals are handled here. Only from the main thread."""
+    """Install the signal handlers. Only from the main thread."""
     global _state
     _state = _State()
     for number in SIGNALS:
@@ -57,14 +57,14 @@ def exit_code() -> int:
 
 
 def requested() -> bool:
-    """Whether somebody has asked for an end."""
+    """Whether a signal has requested the end."""
     return _state.number != 0
 
 
 @contextlib.contextmanager
 def saving(promise: str) -> Iterator[None]:
-    """The first signal within is answered with `promise` and raised as `Interrupted` where it does no harm, at the
-    latest when this ends without an error."""
+    """A first signal in the body prints `promise` and is raised as `Interrupted` where that does no harm, at the latest
+    when the body ends without an error."""
     before, _state.promise = _state.promise, promise
     try:
         yield
@@ -76,7 +76,7 @@ def saving(promise: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """What happens within is finished before a first signal is raised. Also a decorator."""
+    """The body is finished before a first signal is raised. Also a decorator."""
     _state.held += 1
     try:
         yield

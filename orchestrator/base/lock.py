@@ -1,4 +1,4 @@
-"""A folder that one process at a time may write to: a lock file, which its process's death frees.
+"""A lock file for folders that one process at a time may write to. It is freed when its process dies.
 
 In: a path. Out: the lock, held or not. Must not know: what it protects.
 """
@@ -25,9 +25,9 @@ class Taken(Exception):
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` within. Raises Taken at once when another process does. The file is gone afterwards.
+    """Hold the lock at `path` in the body, then remove it. Raises Taken at once when another process holds it.
 
-    A file system without locks (some network mounts) protects nothing: then this process goes on unprotected.
+    On a file system without locks (some network mounts) this process goes on unprotected.
     """
     file = _take(path)
     try:
@@ -40,7 +40,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_in_turn(path: Path, what: str) -> Iterator[None]:
-    """`locked`, after whoever holds it. what: names the holder in the message of WaitedTooLong."""
+    """`locked`, after waiting for its holder. what: names the holder in the message of WaitedTooLong."""
     deadline = time.monotonic() + LONGEST_S
     with contextlib.ExitStack() as stack:
         while True:

@@ -1,7 +1,7 @@
-"""Says what is being waited for, with seconds, so that no part of a command is silent for long.
+"""Prints what a command is waiting for, with seconds, so that it is never silent for long.
 
-In: what is waited for. Out: lines on stderr; on a terminal one line that counts the seconds. Must not know: what the
-wait is.
+In: the name of a wait. Out: lines on stderr; on a terminal one line that counts the seconds. Must not know: how the
+wait is done.
 
     with waiting("starting Ray"):
         ray.init()
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 FIRST_S, EVERY_S, REDRAW_S = 0.5, 10.0, 1.0
-LONG_S = 2.0  # a wait that took longer has a line at its end
+LONG_S = 2.0  # a longer wait gets a line at its end
 _enabled = True
 
 
@@ -32,7 +32,7 @@ def enable(on: bool) -> None:
 
 
 def is_terminal(file: TextIO) -> bool:
-    """Whether control codes (a line that is redrawn) make sense there."""
+    """Whether a line can be redrawn there."""
     return file.isatty() and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""What a run has to work with on this host, and how much memory it takes.
+"""This host's hardware, and how much memory a run uses on it.
 
 In: nothing. Out: plain facts. Must not know: Ray, runs.
 """
@@ -44,9 +44,9 @@ def _gpus() -> list[str]:
 
 
 def memory_used_gib() -> float | None:
-    """Memory of this process and all that descend from it, GiB; pages that several share count once (Pss).
+    """Memory of this process and its descendants, GiB; shared pages count once (Pss).
 
-    None on a cluster that was joined: its actors are no descendants.
+    None on a cluster that was joined: its actors are not descendants.
     """
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     total, raylet = 0, False

@@ -1,4 +1,4 @@
-"""The Rays on this host: whose they are, and whether another can start beside them.
+"""Ray instances on this host: who runs them, and whether another can start beside them.
 
 In: /proc, Ray's temporary folder, environment variables. Out: `LocalRay`s, the address that "auto" means, `BadInput`
 where Ray cannot start. Must not know: actors. Standard library only: `thinkless doctor` reads it, too.
@@ -23,18 +23,18 @@ NOT_PRIVATE = "leave RAY_ADDRESS and cluster.address out for a private Ray"
 
 @dataclass(frozen=True, slots=True)
 class LocalRay:
-    """A Ray that this host is part of."""
+    """A Ray cluster that this host is part of."""
 
     pid: int  # of its raylet
     user: str
     address: str  # of its head, host:port
-    head: bool  # whether that runs here
+    head: bool  # whether the head runs here
     run: str | None  # process id of the run whose private Ray it is
-    agent_port: int | None  # where it takes jobs: two Rays on a host cannot have the same
+    agent_port: int | None  # where it accepts jobs: two Rays on a host cannot share it
 
 
 def local_rays() -> list[LocalRay]:
-    """All that can be seen in this network, by their raylets."""
+    """All that are visible in this network namespace, by their raylets."""
     found, network = [], os.readlink("/proc/self/ns/net")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -42,11 +42,11 @@ def local_rays() -> list[LocalRay]:
         try:
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             owner = entry.stat().st_uid
-        except OSError:  # it has ended, or hides
+        except OSError:  # it has ended, or is hidden
             continue
         if Path(words[0]).name != "raylet":
             continue
-        with contextlib.suppress(OSError):  # another user's does not tell
+        with contextlib.suppress(OSError):  # another user's cannot be read
             if os.readlink(entry / "ns" / "net") != network:
                 continue
         line = " ".join(words)
@@ -75,7 +75,7 @@ def auto_address() -> str:
     noted = started_last.read_text().strip() if started_last.is_file() else None
     if len(heads) == 1:
         return heads[0]
-    if noted and (noted in heads or not seen):  # not seen: another container's, perhaps
+    if noted and (noted in heads or not seen):  # not seen: perhaps another container's
         return noted
     if heads:
         raise BadInput(
@@ -99,7 +99,7 @@ def refuse_private(address: str) -> None:
 
 
 def temporary_folder() -> Path:
-    """Where Ray makes its folder `ray`."""
+    """Where Ray creates its folder `ray`."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 

@@ -1,4 +1,4 @@
-"""Ray started or joined, for this process.
+"""Starts or joins Ray for this process.
 
 In: configuration, RAY_ADDRESS. Out: a connection, or an error of one line. Must not know: actors, placement.
 """
@@ -35,8 +35,8 @@ COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 
 
 def connect(conf: ClusterConf) -> bool:
-    """Join the Ray at cluster.address or RAY_ADDRESS, else start a private one. Returns whether that has a token of its
-    own. Raises BadInput where it cannot be, RunError where it did not come up."""
+    """Join the Ray at cluster.address or RAY_ADDRESS, else start a private one. Returns whether that one has its own
+    token. Raises BadInput when it is not possible, RunError when Ray did not start."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -98,7 +98,7 @@ def _start(conf: ClusterConf) -> None:
 
 @contextlib.contextmanager
 def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """For settings of `ray.init` that it has no argument for."""
+    """For settings that `ray.init` has no argument for."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -108,17 +108,17 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def cannot_start(address: str | None, error: Exception) -> RunError:
-    """One line for whatever Ray says when it does not come up."""
+    """One line for whatever Ray reports when it does not start."""
     reason, doctor = " ".join(str(error).split())[:300] or type(error).__name__, command_line("doctor")
     if address:
         return RunError(f"cannot join Ray at {address} ({reason}): see RAY_ADDRESS, cluster.address, and {doctor}")
     if re.search(r"timed? ?out|within", reason):
-        return RunError(f"a private Ray did not come up in time ({reason}): the machine may be busy, so try again")
-    return RunError(f"cannot start a private Ray ({reason}); what is in its way, perhaps: {doctor}")
+        return RunError(f"a private Ray did not start in time ({reason}): the machine may be busy, so try again")
+    return RunError(f"cannot start a private Ray ({reason}); for possible causes: {doctor}")
 
 
 def _refuse_silence(address: str) -> None:
-    """ConnectionError when nobody listens at host:port: Ray would go on trying for many minutes."""
+    """ConnectionError when nothing listens at host:port: Ray would retry for many minutes."""
     host, _, port = address.rpartition(":")
     if host and "/" not in address and port.isdigit():
         with contextlib.closing(socket.create_connection((host, int(port)), timeout=20.0)):
@@ -126,7 +126,7 @@ def _refuse_silence(address: str) -> None:
 
 
 def _install(handlers: dict[signal.Signals, Any]) -> None:
-    """Ray puts a handler of its own over SIGTERM's, which prints the machine's stack before it calls ours."""
+    """Restore our handlers: Ray replaces SIGTERM's by one that prints a stack trace before it calls ours."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             if handler is not None:
@@ -134,8 +134,8 @@ def _install(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def _authenticate(token: str | None) -> None:
-    """Give a private Ray a token of its own. Left alone, Ray (2.60) writes one to ~/.ray, and a head that is started
-    later then refuses every `ray job submit` that does not know of it."""
+    """Give a private Ray its own token. By default Ray (2.60) writes one to ~/.ray, and a head that is started later
+    then rejects every `ray job submit` that does not have it."""
     from ray._raylet import AuthenticationTokenLoader, Config
 
     if token is None:

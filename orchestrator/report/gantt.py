@@ -1,6 +1,6 @@
-"""Who did what when: Gantt charts of a few steps, and shares of time over the whole run.
+"""Gantt charts of a few steps, and each actor's use of time over the whole run.
 
-In: a timeline as it was read. Out: SVG in the page's colours, rows of a table. Must not know: files, the page.
+In: a timeline as read. Out: SVG in the page's colours, rows of a table. Must not know: files, the page.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOOKS = {  # kind of span -> colour; in the order of the legend
 }
 ORDER = ("driver", "rollout", "reward", "learner")
 FIRST, MIDDLE = 3, 5  # steps of the two charts
-PAUSE = 3.0  # times the usual step, between two steps: a stretch ends there
+PAUSE = 3.0  # times the median step, between two steps: a stretch ends there
 MOST_ROWS = 16  # of actors; of more, evenly spread ones of each kind
 WIDTH, LABELS, SHARES = 1040.0, 128.0, 62.0
 TOP, ROW, BAR = 24.0, 24.0, 16.0

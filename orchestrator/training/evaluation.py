@@ -32,7 +32,7 @@ from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 
-CHUNK = 512  # prompts asked for at one time, so that a long evaluation shows progress
+CHUNK = 512  # prompts sampled at a time, so that a long evaluation shows progress
 FORCED_MODES: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
 
 
@@ -45,7 +45,7 @@ def measure(
     sampling: SamplingParams,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[list[Scored], list[Verdict]]:
-    """`samples` responses to each prompt: those with a verdict, and what became of the others."""
+    """`samples` responses to each prompt: those with a verdict, and the outcomes of the others."""
     parts = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
     pending = [grader.ask(sampler.sample(part, samples, seed, sampling, urgent=True)) for part in parts]
     scored: list[Scored] = []
@@ -63,7 +63,7 @@ def measure(
 
 
 class Validator(Observer):
-    """Validates every k steps, before the first step too, and keeps the best model's export."""
+    """Validates every k steps and before the first one, and keeps the best model's export."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Validator(Observer):
         return {"best": self.best, "validated": self.done}
 
     def validate(self, step: int) -> Record | None:
-        """The validation record of `step`, when one is due; already done steps are not repeated."""
+        """Validate at `step` when it is due; steps already validated are not repeated."""
         if not self.conf.every or step % self.conf.every or not self.prompts or step <= self.done:
             return None
         with waiting(f"validation at step {step}"):
@@ -194,7 +194,7 @@ def questions(prompts: list[Prompt]) -> dict[str, int]:
 
 
 def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
-    """On what, and how, `evaluate_modes` measures: stands beside its figures, so that they can be compared.
+    """What `evaluate_modes` measures on, and how: written beside its figures, so that they can be compared.
 
     weights: each level's share of the mix: of training for generated questions, of these prompts otherwise.
     """

@@ -1,6 +1,6 @@
-"""Do sampler and learner hold the same policy? A few fresh samples are scored by both.
+"""Checks that sampler and learner hold the same policy: both score a few fresh samples.
 
-In: sampler, learner, prompts. Out: nothing, or a RunError that stops the run: training on log-probs of another policy
+In: sampler, learner, prompts. Out: nothing, or a RunError that stops the run: training on another policy's log-probs
 looks healthy and learns nothing. Must not know: rewards, the loop.
 """
 

@@ -1,5 +1,4 @@
-"""A run to go on with: its configuration, and what must not change, because a checkpoint holds it and going on with
-something else would fail late or lie.
+"""The configuration of a resumed run, and which settings must stay as the checkpoint has them.
 
 In: the run's folder, overrides, the checkpoint's state. Out: a configuration, or `BadInput` before anything is started.
 Must not know: how a checkpoint is loaded.
@@ -35,7 +34,7 @@ FREE = ("warmup.cache", "warmup.ranks", "model.trust_remote_code")
 
 
 def ended(conf: Config, run_folder: Path) -> bool:
-    """Whether a run that has done its steps has also exported its model and, where that is wanted, evaluated it."""
+    """Whether a run that has done its steps has also exported its model and, if configured, evaluated it."""
     path = run_folder / "evaluation.json"
     evaluated = path.is_file() and "final" in json.loads(path.read_text())["models"]
     exported = (run_folder / "model" / "tokenizer_config.json").is_file()  # written last
@@ -43,7 +42,7 @@ def ended(conf: Config, run_folder: Path) -> bool:
 
 
 def refuse_changed(run_folder: Path, conf: Config, state: dict[str, Any], training: list[Problem] | None) -> None:
-    """BadInput when `conf` cannot go on from the checkpoint with this `state` of the run in `run_folder`.
+    """BadInput when `conf` cannot resume from the checkpoint with this `state` of the run in `run_folder`.
 
     training: its problems; None: the generated task.
     """

@@ -1,4 +1,4 @@
-"""Run folders: where a run writes, and what it was.
+"""Run folders: where a run writes, with its configuration and provenance.
 
 In: configuration. Out: a folder with config.yaml and provenance.json. Must not know: training.
 """
@@ -70,7 +70,7 @@ def _overridden_root(overrides: list[str]) -> Path:
 
 
 def find(name: str, overrides: list[str]) -> Path:
-    """The folder of an existing run, given as a path or as a name under run.root (as overridden, else the default)."""
+    """The folder of an existing run, given as a path or as a name under run.root (overridden or default)."""
     conf_root = _overridden_root(overrides)
     for folder in (Path(name).expanduser(), conf_root / name):
         if (folder / "config.yaml").is_file():
@@ -81,7 +81,7 @@ def find(name: str, overrides: list[str]) -> Path:
 
 
 def newest(overrides: list[str], key: str = "run.name") -> Path:
-    """The run under run.root that was started last. key: by which the command is given another one."""
+    """The run under run.root that was started last. key: the argument that names another one."""
     conf_root = _overridden_root(overrides)
     runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
@@ -93,12 +93,12 @@ def newest(overrides: list[str], key: str = "run.name") -> Path:
 
 
 def lock(folder: Path) -> Path:
-    """The file that a run's process holds locked while it works in its folder."""
+    """The lock file that a run's process holds while it works in its folder."""
     return folder / ".lock"
 
 
 def learning(folder: Path) -> bool:
-    """Whether a first step was reached: before it, a run starts and warms up."""
+    """Whether the first step was reached: before it, a run starts and warms up."""
     return (folder / "metrics.jsonl").is_file()
 
 
@@ -111,17 +111,17 @@ def state(folder: Path) -> str:
 
 
 def add(folder: Path, facts: dict[str, Any]) -> None:
-    """Complete provenance.json by what is known later; what stands there stays."""
+    """Add facts to provenance.json; those that it has stay."""
     path = folder / "provenance.json"
     write_json(path, facts | json.loads(path.read_text()))
 
 
 def record(folder: Path, conf: Config, data_hash: str) -> None:
-    """Write config.yaml and provenance.json: first of all, so that `report` and `resume` know the run."""
+    """Write config.yaml and provenance.json, before anything else, so that `report` and `resume` know the run."""
     (folder / "config.yaml").write_text(to_yaml(conf))
     path, now = folder / "provenance.json", provenance(conf, data_hash)
     session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
-    if path.is_file():  # a resumed run: what it began as stays
+    if path.is_file():  # a resumed run: its first session's facts stay
         now = json.loads(path.read_text())
     write_json(path, now | {"sessions": [*now.get("sessions", []), session]})
 
@@ -165,7 +165,7 @@ def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
 
 
 def _arguments(argv: list[str]) -> list[str]:
-    """Of the original command line, what `thinkless` was asked; `python -m orchestrator.<command>` is the same."""
+    """The arguments of `thinkless` in the original command line; `python -m orchestrator.<command>` is the same."""
     for at, word in enumerate(argv):
         if word == "-m" and argv[at + 1 : at + 2]:
             module = argv[at + 1].rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Where runs lie. In: run.root. Out: an absolute path. Must not know: what a run is; standard library only."""
+"""The folder that holds runs: `run.root` as an absolute path. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def in_ray_job() -> bool:
 
 
 def root(run_root: str) -> Path:
-    """`run.root` as an absolute path; a relative one lies under ~/thinkless inside a Ray job, else where one stands."""
+    """`run.root` as an absolute path; a relative one is under ~/thinkless in a Ray job, else where the command runs."""
     path = Path(run_root).expanduser()
     if path.is_absolute():
         return path

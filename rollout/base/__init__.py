@@ -1,1 +1,1 @@
-"""What every room uses: errors, handles of actors, spans of time, who has the GPU, functions loaded by name."""
+"""What every package uses: errors, actor handles, spans of time, GPU sharing, functions loaded by name."""

@@ -1,4 +1,4 @@
-"""Errors of the rooms. In: nothing. Out: exception types. Must not know: what causes them."""
+"""Errors that every package raises."""
 
 from __future__ import annotations
 

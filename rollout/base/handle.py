@@ -1,4 +1,4 @@
-"""How rooms call actors without knowing Ray: a call returns at once, and its answer is waited for later."""
+"""Calls to actors without knowing Ray: a call returns a future at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Future(Protocol):
-    """The answer of one call. As an argument of another call its value goes there directly."""
+    """The result of one call. As an argument of another call its value goes to that actor directly."""
 
     def wait(self) -> Any:
         """The value; raises what the call raised, or an error that names who waited for whom."""

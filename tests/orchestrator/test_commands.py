@@ -529,7 +529,7 @@ def test_whatever_ray_says_when_it_does_not_come_up_is_one_line() -> None:
 
     slow = Exception("The current node timed out during startup. This could happen because\nsome of the raylet failed")
     line = str(cannot_start(None, slow))
-    assert "did not come up in time" in line and "try again" in line and "\n" not in line
+    assert "did not start in time" in line and "try again" in line and "\n" not in line
     assert "doctor" in str(cannot_start(None, OSError("No space left")))
     line = str(cannot_start("host:6379", ConnectionError("Failed to connect\nto it")))
     assert "cannot join Ray at host:6379 (Failed to connect to it)" in line and "RAY_ADDRESS" in line
