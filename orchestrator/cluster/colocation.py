@@ -17,17 +17,16 @@ interruption is raised: a checkpoint needs the whole learner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from learner.learner import WaitAll
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.base.interrupt import held
 from orchestrator.cluster.handles import wait_all
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import Handle
-
-WaitAll = Callable[[list[Any]], list[Any]]
 
 
 class Holder(Enum):

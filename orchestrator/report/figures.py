@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.report.numbers import number, or_dash, percent
 from orchestrator.report.plots import Dot, Line, line_plot, panels, scatter_plot, stacked_plot
-from orchestrator.report.read import MODEL_NAMES, Record, Run
+from orchestrator.report.read import MODEL_NAMES, JsonObject, Run
 from orchestrator.tracking.summary import MODE_NAMES, interval
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
@@ -62,7 +62,7 @@ def _ramp(stops: Sequence[tuple[int, int, int]], count: int) -> list[str]:
     return colors
 
 
-def _series(records: Iterable[Record], key: str) -> list[tuple[float, float | None]]:
+def _series(records: Iterable[JsonObject], key: str) -> list[tuple[float, float | None]]:
     return [(record["step"], record.get(key)) for record in records]
 
 
@@ -72,12 +72,12 @@ def _upper(lines: Iterable[Line]) -> tuple[float, float]:
     return max(0.0, math.floor(10 * low - 0.5) / 10), 1.0
 
 
-def learning(run: Run) -> list[Record]:
+def learning(run: Run) -> list[JsonObject]:
     """Think rate, accuracy, tokens and reward over steps, plain GRPO's recorded curves beside or dashed."""
     end, steps, whole = run.last_step, run.steps, (0.0, 1.0)
     aside = [record for record in run.grpo if record["step"] <= end]
 
-    def levels(records: list[Record], key: str, dashed: bool = False) -> list[Line]:
+    def levels(records: list[JsonObject], key: str, dashed: bool = False) -> list[Line]:
         names = enumerate(drawn_levels(run))
         return [Line(f"level {name}", _series(records, f"{key}/level/{name}"), f"--l{k}", dashed) for k, name in names]
 
@@ -137,7 +137,7 @@ def learning(run: Run) -> list[Record]:
     )
 
 
-def machinery(run: Run) -> list[Record]:
+def machinery(run: Run) -> list[JsonObject]:
     """Loss, validation and speed."""
     end, steps = run.last_step, run.steps
     parts = (("control", "loss/control", "--think"), ("response", "loss/response", "--a"), ("KL", "loss/kl", "--faint"))
@@ -182,12 +182,12 @@ def _rest_of_step(record: Mapping[str, Any]) -> float | None:
     return max(0.0, float(record["seconds/step"]) - sum(record.get(part) or 0.0 for part in parts))
 
 
-def health(run: Run) -> list[Record]:
+def health(run: Run) -> list[JsonObject]:
     """Small multiples; the last value stands under each title."""
 
     def small(
-        title: str, records: list[Record], keys: Sequence[tuple[str, str]], kind: str, end: float
-    ) -> list[Record]:
+        title: str, records: list[JsonObject], keys: Sequence[tuple[str, str]], kind: str, end: float
+    ) -> list[JsonObject]:
         form = percent if kind == "share" else number
         lines = [
             Line(n, _series(records, key), c) for (n, key), c in zip(keys, ("--ink", "--a", "--faint"), strict=False)

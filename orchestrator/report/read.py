@@ -25,23 +25,23 @@ RECENT = 10  # steps whose mean is "lately"
 MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 
-Record = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
     folder: Path
     name: str
-    config: Record
+    config: JsonObject
     config_text: str
-    provenance: Record
-    steps: list[Record]  # by step; one record per step, a validation merged into it
-    warmup: list[Record]
-    evaluation: Record
-    samples: list[Record]
-    grpo: list[Record]  # plain GRPO recorded with the same settings; empty where it does not apply
+    provenance: JsonObject
+    steps: list[JsonObject]  # by step; one record per step, a validation merged into it
+    warmup: list[JsonObject]
+    evaluation: JsonObject
+    samples: list[JsonObject]
+    grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
-    unjudged: list[Record] = field(default_factory=list)  # the first answers without a verdict, with their cause
+    unjudged: list[JsonObject] = field(default_factory=list)  # the first answers without a verdict, with their cause
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Example: setting("run.steps")."""
@@ -55,12 +55,12 @@ class Run:
         return int(self.steps[-1]["step"]) if self.steps else 0
 
     @property
-    def before(self) -> list[Record]:
+    def before(self) -> list[JsonObject]:
         """Answers of the model that training began with."""
         return [sample for sample in self.samples if sample.get("step") == 0]
 
     @property
-    def after(self) -> list[Record]:
+    def after(self) -> list[JsonObject]:
         """All other answers."""
         return [sample for sample in self.samples if sample.get("step") != 0]
 
@@ -141,7 +141,7 @@ def same(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return True
 
 
-def records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[JsonObject]:
     """The objects of a .jsonl file. A line that does not parse is left out: the last may be torn by a cut."""
     for line in _text(path).splitlines():
         try:
@@ -152,9 +152,9 @@ def records(path: Path) -> Iterator[Record]:
             yield under_todays_names({key: _finite(value) for key, value in record.items()})
 
 
-def merged(lines: Iterable[Record]) -> list[Record]:
+def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
     """One record per step, in order. A resumed run writes again from its checkpoint: what it repeats is replaced."""
-    by_step: dict[int, Record] = {}
+    by_step: dict[int, JsonObject] = {}
     for line in lines:
         if not isinstance(step := line.get("step"), int):
             continue
@@ -188,7 +188,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _object(path: Path) -> Record:
+def _object(path: Path) -> JsonObject:
     try:
         value = json.loads(_text(path))
     except ValueError:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.report.numbers import duration, exact_percent, number
-from orchestrator.report.read import Record, Run
+from orchestrator.report.read import JsonObject, Run
 from orchestrator.tracking.serving import ask_command, serve_command
 
 MAX_CAUSES = 3  # of answers without a verdict, that are shown
 
 
-def verdict(run: Run, summary: Record | None, goals: bool) -> str:
+def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
     """The run in one sentence."""
     if not run.steps:
         return "No step has been recorded yet."
@@ -177,7 +177,7 @@ def circumstances(run: Run) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
-def serving(run: Run) -> Record | None:
+def serving(run: Run) -> JsonObject | None:
     """Commands to serve the final model; None when there is none."""
     model = run.folder / "model"
     if not (model / "config.json").is_file():

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.report.numbers import exact_percent, number, or_dash, signed
-from orchestrator.report.read import MODEL_NAMES, RECENT, Record, Run
+from orchestrator.report.read import MODEL_NAMES, RECENT, JsonObject, Run
 from orchestrator.tracking.summary import MODE_NAMES, interval
 
 CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
 
 
-def tiles(run: Run, summary: Record | None) -> list[Record]:
+def tiles(run: Run, summary: JsonObject | None) -> list[JsonObject]:
     """The four key figures, each with its goal."""
     if summary is None:
         lately = f"mean of the last {RECENT} steps; no evaluation yet"
@@ -64,7 +64,7 @@ def tiles(run: Run, summary: Record | None) -> list[Record]:
     ]
 
 
-def before_after(run: Run, summary: Mapping[str, Any]) -> Record:
+def before_after(run: Run, summary: Mapping[str, Any]) -> JsonObject:
     """Rows: model and mode; cells: every level, then the mix."""
     names = [str(level) for level in run.evaluation.get("levels") or ()]
     rows = []
@@ -77,25 +77,25 @@ def before_after(run: Run, summary: Mapping[str, Any]) -> Record:
     return {"levels": list(zip(names, weights, strict=True)), "rows": rows}
 
 
-def _cell(figures: Mapping[str, Any]) -> Record:
+def _cell(figures: Mapping[str, Any]) -> JsonObject:
     spread = interval(figures)
     text = "" if spread is None else f"{100 * spread[0]:.1f}–{100 * spread[1]:.1f}"
     return {key: figures.get(key) for key in ("accuracy", "tokens", "think_rate", "reward")} | {"interval": text}
 
 
-def sample_views(run: Run, samples: Sequence[Record], count: int = 6) -> list[Record]:
+def sample_views(run: Run, samples: Sequence[JsonObject], count: int = 6) -> list[JsonObject]:
     """Up to `count` of the samples as the page shows them."""
     return [_sample_view(run, sample) for sample in pick_samples(samples, run.levels, count)]
 
 
-def pick_samples(samples: Sequence[Record], levels: Sequence[str], count: int = 6) -> list[Record]:
+def pick_samples(samples: Sequence[JsonObject], levels: Sequence[str], count: int = 6) -> list[JsonObject]:
     """Varied answers from the later half of the run, newest first within each kind: (mode, right, hard) as listed."""
     hard = set(levels[(len(levels) + 1) // 2 :])
     latest = sorted(samples, key=lambda sample: sample.get("step") or 0, reverse=True)
     last = (latest[0].get("step") or 0) if latest else 0
     late = [sample for sample in latest if (sample.get("step") or 0) >= last / 2]
 
-    def kind(sample: Record) -> tuple[Any, bool, bool]:
+    def kind(sample: JsonObject) -> tuple[Any, bool, bool]:
         return sample.get("mode"), sample.get("outcome") == "correct", str(sample.get("level")) in hard
 
     kinds = [
@@ -113,7 +113,7 @@ def pick_samples(samples: Sequence[Record], levels: Sequence[str], count: int = 
     return picked
 
 
-def _sample_view(run: Run, sample: Mapping[str, Any]) -> Record:
+def _sample_view(run: Run, sample: Mapping[str, Any]) -> JsonObject:
     """A sample as the page shows it: its control token apart, the middle of a very long answer left out."""
     text, control = str(sample.get("response") or ""), ""
     for token in (run.setting("model.think_token", "<think>"), run.setting("model.short_token", "<short>")):
