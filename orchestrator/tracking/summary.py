@@ -11,7 +11,7 @@ the evaluation's weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -209,86 +209,36 @@ def _over(a: float | None, b: float | None) -> float | None:
 
 
 def _checks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    def rates(mode: str) -> list[float]:
-        return [
-            level["think_rate"]
-            for level in summary["levels"]
-            if level["should"] == mode and level["think_rate"] is not None
-        ]
+    rates: dict[str, list[float]] = {"think": [], "short": []}
+    for level in summary["levels"]:
+        if level["should"] and level["think_rate"] is not None:
+            rates[level["should"]].append(level["think_rate"])
+    checks = []
 
-    def check(
-        name: str, value: Any, text: Callable[[Any], str], goal: str, met: Callable[[Any], bool]
-    ) -> dict[str, Any]:
-        known = value is not None
-        return {
-            "name": name,
-            "value": value,
-            "text": text(value) if known else "–",
-            "goal": goal,
-            "met": met(value) if known else None,
-        }
+    def check(name: str, value: float | None, text: str, sign: str, bound: float, bound_text: str = "{:.0%}") -> None:
+        met = None if value is None else value <= bound + SLACK if sign == "≤" else value >= bound - SLACK
+        shown = "–" if value is None else _readable(text, value)
+        goal = f"{sign} {_readable(bound_text, bound)}"
+        checks.append({"name": name, "value": value, "text": shown, "goal": goal, "met": met})
 
-    def share(value: float) -> str:
-        return f"{100 * value:.1f} %"
+    check("regret against the better forced mode", summary["regret"], "{:.3f}", "≤", MAX_REGRET, "{:.2f}")
+    short, think = max(rates["short"], default=None), min(rates["think"], default=None)
+    check("highest think rate where short earns ≥ 0.2 more", short, "{:.1%}", "≤", MAX_THINK_RATE)
+    check("lowest think rate where thinking earns ≥ 0.2 more", think, "{:.1%}", "≥", MIN_THINK_RATE)
+    both = summary["both_kinds"] if any(level["gap"] is not None for level in summary["levels"]) else None
+    shown = {True: "yes", False: "no", None: "–"}[both]
+    checks.append({"name": "levels of both kinds", "value": both, "text": shown, "goal": "yes", "met": both})
+    check("accuracy over the mix", summary["accuracy"], "{:.1%}", "≥", MIN_ACCURACY)
+    difference, loss = summary["accuracy_vs_always_think"], -MAX_ACCURACY_LOSS
+    check("accuracy minus the warm-up's always-think", difference, "{:+.1%}", "≥", loss, "{:+.0%}")
+    tokens = "tokens relative to the"
+    check(f"{tokens} better mode per level", summary["tokens_vs_best_mode"], "{:.1%}", "≤", MAX_TOKENS_VS_BEST_MODE)
+    ratio = summary["tokens_vs_always_think"]
+    check(f"{tokens} warm-up's always-think", ratio, "{:.1%}", "≤", MAX_TOKENS_VS_ALWAYS_THINK)
+    return checks
 
-    def at_most(limit: float) -> Callable[[Any], bool]:
-        return lambda value: value <= limit + SLACK
 
-    def at_least(limit: float) -> Callable[[Any], bool]:
-        return lambda value: value >= limit - SLACK
-
-    measured = any(level["gap"] is not None for level in summary["levels"])
-    return [
-        check(
-            "regret against the better forced mode",
-            summary["regret"],
-            lambda v: f"{v:.3f}".replace("-", "−"),
-            f"≤ {MAX_REGRET:.2f}",
-            at_most(MAX_REGRET),
-        ),
-        check(
-            "highest think rate where short earns ≥ 0.2 more",
-            max(rates("short"), default=None),
-            share,
-            f"≤ {100 * MAX_THINK_RATE:.0f} %",
-            at_most(MAX_THINK_RATE),
-        ),
-        check(
-            "lowest think rate where thinking earns ≥ 0.2 more",
-            min(rates("think"), default=None),
-            share,
-            f"≥ {100 * MIN_THINK_RATE:.0f} %",
-            at_least(MIN_THINK_RATE),
-        ),
-        check(
-            "levels of both kinds",
-            summary["both_kinds"] if measured else None,
-            lambda v: "yes" if v else "no",
-            "yes",
-            bool,
-        ),
-        check(
-            "accuracy over the mix", summary["accuracy"], share, f"≥ {100 * MIN_ACCURACY:.0f} %", at_least(MIN_ACCURACY)
-        ),
-        check(
-            "accuracy minus the warm-up's always-think",
-            summary["accuracy_vs_always_think"],
-            lambda v: f"{100 * v:+.1f} points".replace("-", "−"),
-            f"≥ −{100 * MAX_ACCURACY_LOSS:.0f} points",
-            at_least(-MAX_ACCURACY_LOSS),
-        ),
-        check(
-            "tokens relative to the better mode per level",
-            summary["tokens_vs_best_mode"],
-            share,
-            f"≤ {100 * MAX_TOKENS_VS_BEST_MODE:.0f} %",
-            at_most(MAX_TOKENS_VS_BEST_MODE),
-        ),
-        check(
-            "tokens relative to the warm-up's always-think",
-            summary["tokens_vs_always_think"],
-            share,
-            f"≤ {100 * MAX_TOKENS_VS_ALWAYS_THINK:.0f} %",
-            at_most(MAX_TOKENS_VS_ALWAYS_THINK),
-        ),
-    ]
+def _readable(form: str, value: float) -> str:
+    """Example: ("{:+.1%}", -0.012) -> "−1.2 points"."""
+    text = form.format(value).replace("-", "−")
+    return text.replace("%", " points" if "+" in form else " %")
