@@ -1,4 +1,4 @@
-"""Prompt: what the policy is asked. (The stream that makes prompts is in `rollout.data.stream`.)"""
+"""A question as the policy gets it. (`rollout.data.stream` makes them.)"""
 
 from __future__ import annotations
 

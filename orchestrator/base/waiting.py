@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 FIRST_S, EVERY_S, REDRAW_S = 0.5, 10.0, 1.0
@@ -69,7 +68,7 @@ class waiting:
             self._ticker = Ticker(self._say, FIRST_S, REDRAW_S if self._redraws else EVERY_S)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._ticker is None:
             return
         self._ticker.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
@@ -37,9 +36,7 @@ class Cluster:
         self._private = connect(self.conf)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         unexplained = isinstance(error, Exception) and not isinstance(error, (BadInput, ActorDied))
         dead = self._actors.dead() if unexplained else []
         self._actors.end_all()
