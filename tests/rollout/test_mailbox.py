@@ -1,0 +1,60 @@
+"""Calls that wait for the engine's thread: their order, and what becomes of them at its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from rollout.mailbox import Mailbox
+
+PATIENCE_S = 10.0
+
+
+def test_calls_run_in_order_and_errors_go_to_their_callers() -> None:
+    mailbox, ran = Mailbox(), []
+
+    def note(name: str) -> Callable[[], str]:
+        return lambda: ran.append(name) or name
+
+    first, broken, last = mailbox.submit(note("a")), mailbox.submit(lambda: 1 // 0), mailbox.submit(note("b"))
+    assert len(mailbox) == 3 and not ran
+    mailbox.run_queued(lambda: False)
+    assert ran == ["a", "b"] and (first.result(0), last.result(0)) == ("a", "b")
+    with pytest.raises(ZeroDivisionError):
+        broken.result(0)
+
+
+def test_a_call_when_idle_waits_for_what_runs_and_keeps_its_place_before_later_ones_of_its_kind() -> None:
+    mailbox, ran, busy = Mailbox(), [], True
+    for name, when_idle in (("load 1", True), ("sample", False), ("load 2", True)):
+        mailbox.submit(lambda name=name: ran.append(name), when_idle)
+    mailbox.run_queued(lambda: busy)
+    assert ran == ["sample"] and mailbox.draining
+    busy = False
+    mailbox.submit(lambda: ran.append("load 3"), when_idle=True)
+    mailbox.run_queued(lambda: busy)
+    assert ran == ["sample", "load 1", "load 2", "load 3"] and not mailbox.draining
+
+
+def test_when_it_closes_calls_of_every_kind_raise_the_error() -> None:
+    mailbox, error = Mailbox(), RuntimeError("the engine died")
+    postponed = mailbox.submit(int, when_idle=True)
+    mailbox.run_queued(lambda: True)
+    queued = mailbox.submit(int)
+    mailbox.close(error)
+    for call in (postponed, queued, mailbox.submit(int), mailbox.submit(int, when_idle=True)):
+        with pytest.raises(RuntimeError, match="the engine died"):
+            call.result(0)
+    assert len(mailbox) == 0 and not mailbox.draining
+
+
+def test_the_owner_sleeps_until_a_call_comes() -> None:
+    mailbox, woken = Mailbox(), threading.Event()
+    owner = threading.Thread(target=lambda: (mailbox.wait(), woken.set()), daemon=True)
+    owner.start()
+    assert not woken.is_set()
+    mailbox.submit(int)
+    assert woken.wait(PATIENCE_S)
+    mailbox.wait()  # one is queued: at once
