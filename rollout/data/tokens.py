@@ -259,14 +259,6 @@ def encode_response(tokenizer: Any, text: str, conf: ModelConf | None = None) ->
     return np.array(ids, dtype=np.int32)
 
 
-def training_example(
-    tokenizer: Any, problem: str, mode: Mode, text: str, conf: ModelConf
-) -> tuple[np.ndarray, np.ndarray]:
-    """(prompt i32[P], response i32[T]), as returned by `generation_prompt` and `training_response`."""
-    control = control_tokens(tokenizer, conf)
-    return generation_prompt(tokenizer, problem, conf), training_response(tokenizer, control, mode, text, conf)
-
-
 def training_response(tokenizer: Any, control: ControlTokens, mode: Mode, text: str, conf: ModelConf) -> np.ndarray:
     """i32[T]: control token first, then `text`, end of sequence last."""
     body = encode_response(tokenizer, text, conf)
