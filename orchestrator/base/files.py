@@ -24,8 +24,9 @@ def write_whole(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=1))
+def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """default: makes what JSON does not know into what it does."""
+    write_whole(path, json.dumps(value, indent=1, default=default))
 
 
 @contextlib.contextmanager

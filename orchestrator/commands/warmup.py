@@ -29,6 +29,7 @@ from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
 from learner.schedule import learning_rate
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import replace_folder
 from orchestrator.base.interrupt import held, requested, saving
 from orchestrator.base.lock import holder, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
@@ -173,8 +174,7 @@ def _fine_tune(
             "unusable": dict(pairs.unusable),
         }
         (partial / "warmup.json").write_text(json.dumps(facts, indent=1))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        replace_folder(partial, target)
     cluster.release(learner.ranks)
 
 

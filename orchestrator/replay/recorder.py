@@ -22,6 +22,7 @@ import numpy as np
 from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import replace_folder
 from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.replay.step_format import (
     CONFIG,
@@ -134,8 +135,7 @@ class Recorder(Observer):
             ),
         )
         target = self.folder / step_name(step)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        replace_folder(partial, target)
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[Path]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ import numpy as np
 
 from learner.metrics.efficiency import Efficiency
 from learner.metrics.report import NonfiniteSequence, StepReport
+from orchestrator.base.files import write_json
 from orchestrator.tracking.metrics import under_todays_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
@@ -124,15 +124,13 @@ def write(folder: Path, recorded: RecordedStep) -> None:
         versions=_joined([t.versions for t in recorded.trajectories], np.int32),
         rewards=_joined([g.rewards for g in recorded.groups], np.float32),
     )
-    _json(folder / "report.json", asdict(recorded.report) if recorded.report else None)
-    _json(folder / "metrics.json", recorded.metrics)
+    write_json(folder / "report.json", asdict(recorded.report) if recorded.report else None, _plain)
+    write_json(folder / "metrics.json", recorded.metrics, _plain)
     facts = {name: getattr(recorded, name) for name in ABOUT_STEP}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
-    for path in files:  # a power cut must not leave a complete-looking folder of empty files
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
     digests = {str(path.relative_to(folder)): [path.stat().st_size, digest(path)] for path in files}
-    _json(folder / FACTS, {"format": FORMAT, **facts, "control": asdict(recorded.control), "files": digests})
+    record = {"format": FORMAT, **facts, "control": asdict(recorded.control), "files": digests}
+    write_json(folder / FACTS, record, _plain)
 
 
 def read(folder: Path) -> RecordedStep:
@@ -235,10 +233,6 @@ def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
 
 def _rows(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
-
-
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, default=_plain))
 
 
 def _load(path: Path) -> Any:
