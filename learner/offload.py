@@ -69,7 +69,7 @@ class Offloader:
     def offload(self, kind: Kind) -> int:
         """Offload exactly these: weights that are offloaded come back for "optimizer". Returns the bytes offloaded."""
         if kind not in ("optimizer", "all"):
-            raise ValueError(f'offload must be given "optimizer" or "all", got {kind!r}')
+            raise ValueError(f'kind must be "optimizer" or "all", got {kind!r}')
         _own([tensor for tensor in self._everything() if tensor.device.type == self.device.type])
         weights = _storages(_weights(self.policy), self.device)
         wanted = _storages(self._everything(), self.device)
