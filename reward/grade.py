@@ -1,7 +1,7 @@
-"""One response -> outcome and answer. Pure, in this process.
+"""The answer of one response, or the outcome that it has without one.
 
-In: text, mode, finish, gold. Out: `Outcome` and the extracted answer. Must not know: processes, rewards.
-Order: no mode, format error, cut off, no answer, then equivalence; an answer found in a cut-off response never counts.
+In: text, mode, finish. Out: an `Outcome`, or the extracted answer. Must not know: gold answers, processes, rewards.
+Order: no mode, format error, cut off, no answer; an answer found in a cut-off response never counts.
 
 Format: the answer must not contain a think token, opening or closing. A short response is all answer; the answer of a
 thinking one is what follows its first closing token. Otherwise a policy that writes `<short>` and then thinks would be
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reward.maths.equivalence import Gold, equivalent
 from reward.maths.extraction.answer import final_answer, without_thinking
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
@@ -72,20 +71,3 @@ def find_answer(
         return Outcome.CUT_OFF, None
     answer = final_answer(rest, strict)
     return (Outcome.NO_ANSWER if answer is None else None), answer
-
-
-def grade(
-    text: str,
-    mode: Mode | None,
-    finish: Finish,
-    gold: Gold,
-    all_answers: bool,
-    strict: bool,
-    think_end: str = "</think>",
-) -> tuple[Outcome, str | None]:
-    """The outcome and the answer found. May hang on hostile answers; `reward.worker` runs checks under a hard limit."""
-    think_token = think_token_in_text(text, mode, (think_end.replace("/", "", 1), think_end))
-    outcome, answer = find_answer(text, mode, finish, strict, think_end, think_token=think_token)
-    if outcome is not None or answer is None:
-        return outcome or Outcome.NO_ANSWER, answer
-    return (Outcome.CORRECT if equivalent(answer, gold, all_answers) else Outcome.WRONG), answer

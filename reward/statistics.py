@@ -32,7 +32,6 @@ class Statistics:
 
     counts: Mapping[Outcome, int]  # answers; every outcome has an entry
     seconds: float  # wall-clock seconds in which at least one answer was being graded
-    cache_hits: int  # answers decided by the check of an equal one
     slowest: tuple[Slow, ...]  # at most 10, slowest first
 
     @property
@@ -50,12 +49,10 @@ class Tally:
     def __init__(self) -> None:
         self._counts: Counter[Outcome] = Counter()
         self._seconds = 0.0
-        self._cache_hits = 0
         self._slowest: list[Slow] = []  # a heap, fastest first
 
     def add(self, verdict: Verdict, gold: str | tuple[str, ...]) -> None:
         self._counts[verdict.outcome] += 1
-        self._cache_hits += verdict.cached
         full = len(self._slowest) >= _SLOWEST
         if full and verdict.seconds <= self._slowest[0].seconds:
             return
@@ -70,6 +67,5 @@ class Tally:
         return Statistics(
             {outcome: self._counts[outcome] for outcome in Outcome},
             self._seconds,
-            self._cache_hits,
             tuple(sorted(self._slowest, reverse=True)),
         )

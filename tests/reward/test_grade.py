@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward.grade import find_answer, grade, think_token_in_ids, think_token_in_text
+from reward.grade import find_answer, think_token_in_ids, think_token_in_text
+from reward.maths.equivalence import equivalent
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
+
+
+def grade(text, mode, finish, gold, all_answers: bool, strict: bool) -> tuple[Outcome, str | None]:
+    """The outcome and the answer found, as a reward worker grades, but in this process and without a limit."""
+    think_token = think_token_in_text(text, mode, ("<think>", "</think>"))
+    outcome, answer = find_answer(text, mode, finish, strict, "</think>", think_token=think_token)
+    if outcome is not None or answer is None:
+        return outcome or Outcome.NO_ANSWER, answer
+    return (Outcome.CORRECT if equivalent(answer, gold, all_answers) else Outcome.WRONG), answer
 
 
 @pytest.mark.parametrize(
