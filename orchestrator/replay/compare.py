@@ -21,7 +21,7 @@ NOT_COMPARED = {
     "efficiency",
     "nonfinite",
     "bad_in_a_row",
-}  # of the machine, of steps before
+}  # the machine, earlier steps
 FLOOR = 1e-2  # differences of smaller figures are relative to this: sums near zero are rounding
 
 
