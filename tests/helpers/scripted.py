@@ -31,7 +31,7 @@ from rollout.worker import RolloutWorker
 
 RUN_SEED = 5
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
-PATIENCE_S = 10.0  # no schedule takes a tenth of it: whoever waits longer is stuck
+PATIENCE_S = 60.0  # no schedule takes a tenth of it on a busy machine: whoever waits longer is stuck
 
 
 def draw(*key: Any) -> float:

