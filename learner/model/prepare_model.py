@@ -62,9 +62,10 @@ def prepared_model(conf: ModelConf, folder: Path) -> str:
     """
     assert conf.path is not None
     tokenizer = load_tokenizer(conf.path, conf)
+    # False for a model prepared here before, whose short token has been trained
     renamed = conf.short_token_from is not None and (
         conf.short_token not in load_tokenizer(conf.path, replace(conf, short_token_from=None)).get_vocab()
-    )  # False for a model prepared here before, whose short token has been trained
+    )
     before = vocabulary_size(tokenizer)
     _, new = add_control_tokens(tokenizer, conf)
     check_alignment(tokenizer, conf)

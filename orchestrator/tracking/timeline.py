@@ -112,9 +112,8 @@ class Timeline:
             answer, row.answer, row.known_until = row.answer, None, row.asked
             try:
                 taken: list[Span] = answer.wait()
-            except (
-                ActorDied
-            ) as error:  # whoever waits for its work is told, or goes on with another; the chart shows it
+            except ActorDied as error:
+                # whoever waits for its work is told, or goes on with another; the chart shows it
                 if self._trace is not None:
                     self._trace.write([self._trace.mark(actor, f"died: {error}", row.asked)])
                 continue

@@ -269,9 +269,8 @@ def test_any_layout(
     assert_same(got, want, floor=0.01)
 
 
-MOVING = LearnerConf(
-    lr=0.02, weight_decay=0.1, betas=[0.9, 0.95], eps=1e-4, max_grad_norm=0.05, logprob_chunk=16
-)  # steps large enough for the clip to act, an eps that keeps AdamW smooth where gradients are near zero
+# steps large enough for the clip to act, an eps that keeps AdamW smooth where gradients are near zero
+MOVING = LearnerConf(lr=0.02, weight_decay=0.1, betas=[0.9, 0.95], eps=1e-4, max_grad_norm=0.05, logprob_chunk=16)
 TWO_STEPS = replace(ONE_STEP, optimizer_steps=2)
 LATER = naive.some_groups(7, prompts=6)
 

@@ -353,10 +353,8 @@ def test_the_adapters_switched_off_are_the_reference(
     shares = batch(4, count).ranks
     before = ranks.each(_logprobs, shares)
     for rank, pairs in enumerate(ranks.each(_references, shares, models["tied"])):
-        for (
-            own,
-            copied,
-        ) in pairs:  # (gathered weights lie elsewhere in memory, on which a product's last bit may depend)
+        for own, copied in pairs:
+            # gathered weights lie elsewhere in memory, on which a product's last bit may depend
             np.testing.assert_allclose(own, copied, rtol=0, atol=2e-6 if stage == 3 else 0)
         assert not all(np.array_equal(own, now) for (own, _), now in zip(pairs, before[rank], strict=True))
     after = ranks.each(_logprobs, shares)
