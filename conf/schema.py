@@ -41,12 +41,8 @@ class RunConf:
     samples_per_step: int = 2  # trajectories written as text per step
     record: list[int] = field(default_factory=list)  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
-    logprob_check_max_abs: float | None = (
-        None  # largest |log-prob(vLLM) - log-prob(learner)| allowed, nats; null: by dtype
-    )
-    logprob_check_mean_abs: float | None = (
-        None  # its mean, nats; null: by dtype (orchestrator/training/logprob_check.py)
-    )
+    logprob_check_max_abs: float | None = None  # largest |sampler's - learner's log-prob|, nats; null: by dtype
+    logprob_check_mean_abs: float | None = None  # its mean, nats; null: by dtype (training/logprob_check.py)
 
 
 @dataclass
@@ -155,9 +151,7 @@ class RolloutConf:
     device: Device = Device.cpu  # of the engines
     tensor_parallel: int = 1  # GPUs (or CPU processes) per engine, all on one host
     num_cpus: float = 0.4  # of each worker, times tensor_parallel, for Ray's placement
-    num_gpus: float = (
-        1.0  # of each worker with tensor_parallel=1, at most 1; device gpu and cluster.placement=disaggregated only
-    )
+    num_gpus: float = 1.0  # of each worker with tensor_parallel=1, at most 1; device gpu, placement disaggregated
     max_restarts: int = 0  # times that Ray restarts a worker that died; it then fetches the current weights
     threads: int = 1  # OpenMP threads of each CPU engine
     group_size: int = 8  # G, siblings per prompt
@@ -312,12 +306,8 @@ class ClusterConf:
     start_timeout_s: float = 120.0  # for Ray to start or answer, and for reward actors
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
-    weight_sync_timeout_s: float = (
-        600.0  # ipc, nccl: for either side to wait for the other (rollout.on_weight_sync=drain: for the last answers)
-    )
-    colocation_timeout_s: float = (
-        300.0  # placement colocated: for samplers or learner ranks to free or reclaim their GPUs
-    )
+    weight_sync_timeout_s: float = 600.0  # ipc, nccl: for the other side (on_weight_sync=drain: for the last answers)
+    colocation_timeout_s: float = 300.0  # colocated: for samplers or learner ranks to free or reclaim their GPUs
 
 
 @dataclass
