@@ -231,7 +231,7 @@ def _gpus(conf: Config) -> None:
 
 
 def _colocated(conf: Config) -> None:
-    """cluster.placement=colocated: samplers and learner ranks on the same GPUs, in turns."""
+    """cluster.placement=colocated: samplers and learner ranks on the same GPUs, one at a time."""
     rollout, learner = conf.rollout, conf.learner
     if conf.cluster.placement is not Placement.colocated:
         return
@@ -247,7 +247,7 @@ def _colocated(conf: Config) -> None:
     )
     _require(
         conf.run.max_staleness == 0,
-        f"cluster.placement=colocated samples and learns in turns: run.max_staleness must be 0, got "
+        f"cluster.placement=colocated samples and learns alternately: run.max_staleness must be 0, got "
         f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=disaggregated",
     )
     _require(

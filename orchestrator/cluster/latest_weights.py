@@ -1,11 +1,11 @@
-"""Where the newest weights are posted, for rollout workers that start again in the middle of a run.
+"""The newest weights, kept for rollout workers that restart in the middle of a run.
 
-In: every push's `Weights` in the object store. Out: `FetchLatest`, which a worker asks when it starts; the weights go
+In: every push's `Weights` in the object store. Out: `FetchLatest`, which a worker calls when it starts; the weights go
 from the object store to it, not through here. Must not know: what weights are, who trains.
 
-A worker that asks waits for no push: one that is not yet there it will be given, like all others. The board itself is
-one small actor beside the driver; it is not started again, since it would come back empty: a worker that asks then
-fails with its name, rather than go on with old weights.
+A worker does not wait here for a push that has not arrived: it gets that one like all others. One small actor beside
+the driver keeps the references. It is not restarted, since it would come back empty: a worker that calls it then fails
+with its name, rather than go on with old weights.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.handles import RayFuture, RayHandle
 
-NAME = "weights board"
+NAME = "actor of the latest weights"
 
 
 class LatestWeights:
     """The driver's side. Needs Ray (an entered `Cluster`)."""
 
     def __init__(self, timeout_s: float = 600.0):
-        """timeout_s: how long a worker waits for the weights to come over from another host."""
+        """timeout_s: how long a worker waits for the weights to arrive from another host."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = f"{NAME} {secrets.token_hex(8)}"
         self._actor = ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
         self.current = FetchLatest(name, timeout_s)
 
     def post(self, version: int, weights: RayFuture) -> None:
-        """The `Weights` of this version will be in the object store: `Learner(post=latest_weights.post)`."""
+        """`weights`, a call's result, will be the `Weights` of this version: `Learner(post=latest_weights.post)`."""
         self._actor.post.remote(version, [weights.ref])
 
 
@@ -43,7 +43,7 @@ class LatestWeights:
 class FetchLatest:
     """A worker's side: calling it gives the newest `Weights` that are in the object store; None before the first.
 
-    It knows the board by name: with a reference to it in its arguments, Ray may be unable to start a worker again.
+    It knows the actor by name: with a reference to it in its arguments, Ray may be unable to restart a worker.
     """
 
     name: str
@@ -53,16 +53,16 @@ class FetchLatest:
         try:
             latest_weights = ray.get_actor(self.name)
         except ValueError as error:
-            raise ActorDied(f"the {NAME} is no more, and with it the current weights") from error
+            raise ActorDied(f"the {NAME} has died, and the current weights are lost with it") from error
         found = RayHandle(latest_weights, NAME, self.timeout_s).call("newest").wait()
         if found is None:
             return None
         version, ref = found
-        return RayFuture(ref, f"the weights of version {version} on the {NAME}", self.timeout_s).wait()
+        return RayFuture(ref, f"the weights of version {version} from the {NAME}", self.timeout_s).wait()
 
 
 class _LatestWeights:
-    """Holds references: to the newest weights that are there, and to those that are being pushed."""
+    """Holds references to the newest weights that have arrived, and to those being pushed."""
 
     def __init__(self) -> None:
         self._posted: list[tuple[int, Any]] = []  # oldest first
@@ -79,7 +79,7 @@ class _LatestWeights:
             return there[-1] if there else None
 
     def _settle(self, ref: Any) -> None:
-        """Once these weights are there, let go of those before them."""
+        """Once these weights have arrived, drop those before them."""
         _there(ref, None)
         with self._lock:
             places = [place for place, (_, posted) in enumerate(self._posted) if posted == ref]

@@ -134,11 +134,11 @@ def store_bytes() -> int:
     return int(stats.store_stats.object_store_bytes_used)
 
 
-def test_a_lost_board_is_an_error_and_not_old_weights(cluster: Cluster) -> None:
+def test_when_the_actor_is_lost_that_is_an_error_and_not_old_weights(cluster: Cluster) -> None:
     latest_weights = LatestWeights(timeout_s=20.0)
     assert latest_weights.current() is None
     ray.kill(latest_weights._actor)
-    with pytest.raises(ActorDied, match="weights board"):
+    with pytest.raises(ActorDied, match="actor of the latest weights"):
         latest_weights.current()
 
 
