@@ -163,7 +163,7 @@ def parts_of(folder: Path, skip: int) -> Parts:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [record for record in lines if "seconds/step" in record]
     ends = np.array([record["time"] for record in records])
-    names = ("seconds/step", "seconds/rollout", "seconds/reward", "seconds/learner", "push/seconds")
+    names = ("seconds/step", "seconds/rollout", "seconds/reward", "seconds/learner", "weight_sync/seconds")
     whole, *known = (np.array([record[name] for record in records[skip:]]) for name in names)
     trace = read(folder / "timeline.json")
     if trace is None:

@@ -228,7 +228,7 @@ def steady(records: list[dict[str, Any]], warmup: int) -> Turn:
         "p95": statistics.median(r["tokens/p95"] for r in counted),
         "max": max(r["tokens/max"] for r in counted),
     }
-    for key in ("seconds/rollout", "seconds/reward", "seconds/learner", "push/seconds", "seconds/step"):
+    for key in ("seconds/rollout", "seconds/reward", "seconds/learner", "weight_sync/seconds", "seconds/step"):
         if (values := [r[key] for r in counted if r.get(key) is not None]) and len(values) == len(counted):
             say(f"  our {key}: {statistics.median(values):.3f}")
     return Turn(len(counted), seconds, lengths)

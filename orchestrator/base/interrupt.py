@@ -4,7 +4,7 @@ In: signals; what the running command promises to save (`saving`). Out: `Interru
 what is saved.
 
 Outside of `saving` a first signal raises at once. Inside, it prints the promise and raises at a wait for actors
-(`waiting_here`), never between two calls of a collective operation and never within `held`, so that a checkpoint holds
+(`waiting_here`), never between two calls of a collective operation and never within `defer_signals`: a checkpoint holds
 whole steps. The second signal raises at once, wherever the process is; further ones are ignored, so that they do not
 disturb the clean-up.
 """
@@ -36,7 +36,7 @@ class _State:
     raised: bool = False
     ended: bool = False  # an immediate end was requested
     promise: str = ""  # what the first signal leads to; empty: it ends the command at once
-    held: int = 0
+    defer_signals: int = 0
     waiting: bool = False
 
 
@@ -75,13 +75,13 @@ def saving(promise: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """The body is finished before a first signal is raised. Also a decorator."""
-    _state.held += 1
+    _state.defer_signals += 1
     try:
         yield
     finally:
-        _state.held -= 1
+        _state.defer_signals -= 1
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def waiting_here() -> Iterator[None]:
         return
     before, _state.waiting = _state.waiting, True  # before the check: a signal in between is raised by its handler
     try:
-        if _pending() and not _state.held:
+        if _pending() and not _state.defer_signals:
             _raise()
         yield
     except KeyboardInterrupt as error:
@@ -119,7 +119,7 @@ def _heard(number: int, frame: FrameType | None) -> None:
         _state.number = number
     if first and _state.promise:
         os.write(2, f"\ninterrupted: {_state.promise}; a second Ctrl-C ends it at once and saves nothing\n".encode())
-        if _state.waiting and not _state.held:
+        if _state.waiting and not _state.defer_signals:
             _raise()
         return
     for again in SIGNALS:

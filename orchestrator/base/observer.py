@@ -1,6 +1,7 @@
-"""What looks at a run without being part of the algorithm: the moments of a run that an observer may have.
+"""Callbacks of the training loop (like TRL's TrainerCallback).
 
-In: the loop's moments. Out: each observer's own. Must not know: what observers do, what a step does.
+In: called by the loop at named moments. Out: whatever each observer writes; one that raises ends the run. Must not
+know: what observers do, what a step does.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class FinishedStep:
 
 
 class Observer:
-    """Does nothing at any moment; subclasses override those they need. One that raises ends the run."""
+    """All hooks default to no-ops."""
 
     def begin(self, step: int) -> None:
         """Before the first step of this process, with the weights of `step` finished steps in the samplers."""
 
     def step(self, done: FinishedStep) -> None:
-        """A step is done. The first signal waits for this, so it must not take long or wait for samplers."""
+        """A step is done. Ctrl-C is deferred while this runs: be quick, and do not wait for samplers."""
 
-    def between(self, step: int) -> None:
-        """After `step` steps, before the next batch is waited for. May sample and wait."""
+    def after_step(self, step: int) -> None:
+        """After `step` steps, before the loop waits for the next batch. May sample and wait."""

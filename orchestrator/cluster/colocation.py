@@ -23,7 +23,7 @@ from typing import Any
 
 from learner.learner import WaitAll
 from orchestrator.base.errors import WaitedTooLong
-from orchestrator.base.interrupt import held
+from orchestrator.base.interrupt import defer_signals
 from orchestrator.cluster.handles import wait_all
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import Handle
@@ -50,7 +50,7 @@ class Colocation(GpuSharing):
         """Between the samplers' start and the learner's: each starts on an empty GPU."""
         self._ask(self.workers, "sleep", True, why="before the learner can start")
 
-    @held()
+    @defer_signals()
     def sampling(self) -> None:
         if self.holder is Holder.sampling:
             return
@@ -61,7 +61,7 @@ class Colocation(GpuSharing):
         self._ask(self.workers, "wake", None if kept else ["kv_cache"], why="to sample")
         self.holder = Holder.sampling
 
-    @held()
+    @defer_signals()
     def pushing(self) -> None:
         if self.holder is not Holder.pushing:
             if self.holder is Holder.sampling:
@@ -71,7 +71,7 @@ class Colocation(GpuSharing):
             self.holder = Holder.pushing
         self.stale = False
 
-    @held()
+    @defer_signals()
     def learning(self, changes: bool) -> None:
         if self.holder is not Holder.learning:
             self._ask(self.workers, "sleep", not changes, why="before the learner can work")

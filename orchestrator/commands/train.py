@@ -37,13 +37,13 @@ from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.training import run_dir as run_folders
 from orchestrator.training.batch_queue import BatchQueue
-from orchestrator.training.checkpoint import Store
+from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.evaluation import Evaluator, Validator
 from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.loop import train
 from orchestrator.training.observers import Observers
 from orchestrator.training.resume import ended, refuse_changed
-from orchestrator.training.run_store import RunStore
+from orchestrator.training.run_checkpoints import RunCheckpoints
 from orchestrator.training.unjudged import FILE as UNJUDGED
 from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
 from reward.grader import Grader
@@ -77,7 +77,7 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
 
 
 def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> None:
-    store = Store(folder, conf.run.keep_checkpoints)
+    store = CheckpointStore(folder, conf.run.keep_checkpoints)
     saved = store.latest() if resume else None
     if saved:
         if saved[1]["step"] >= conf.run.steps and ended(conf, folder):
@@ -114,7 +114,7 @@ def _run(
     conf: Config,
     problems: Problems,
     folder: Path,
-    store: Store,
+    store: CheckpointStore,
     saved: tuple[Path, dict[str, Any]] | None,
     cluster: Cluster,
 ) -> None:
@@ -165,10 +165,10 @@ def _run(
         ]
         batches = BatchQueue(conf, stream, sampler, grader, state.get("asked", []), driver)
         weight_sync = WeightSync(learner, sampler, conf.run.max_staleness == 0, wait_all, driver)
-        run_store = RunStore(store, conf.run, learner, [batches, validator])
+        run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                train(conf, batches, learner, weight_sync, run_store, Observers(timeline, observers), step)
+                train(conf, batches, learner, weight_sync, run_checkpoints, Observers(timeline, observers), step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
                 raise
@@ -225,7 +225,7 @@ def _parts(
     return learner, sampler, grader
 
 
-def _save_whole_steps(store: Store, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
+def _save_whole_steps(store: CheckpointStore, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
     """After an interruption: a checkpoint of the steps that are whole. What was being sampled is given up; a resumed
     run asks for it again."""
     sampler.abort_all()

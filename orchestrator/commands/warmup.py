@@ -30,7 +30,7 @@ from learner.model.prepare_model import prepared_model, random_model
 from learner.schedule import learning_rate
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import replace_folder
-from orchestrator.base.interrupt import held, requested, saving
+from orchestrator.base.interrupt import defer_signals, requested, saving
 from orchestrator.base.lock import holder, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
@@ -39,7 +39,7 @@ from orchestrator.commands.preflight import located, refuse_unreadable
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
 from orchestrator.tracking.tracker import drop_after
-from orchestrator.training.checkpoint import Store
+from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.run_root import root
 from rollout.data.pairs import Pairs, load_pairs
 from rollout.data.tokens import load_tokenizer, save_tokenizer
@@ -68,7 +68,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
         if (target / "warmup.json").is_file():  # made by whom this process waited for
             return target
         partial = cache / f".{target.name}.partial"
-        store = Store(partial, keep=1, to_go_on="give the same command again")
+        store = CheckpointStore(partial, keep=1, to_go_on="give the same command again")
         if not store.steps():
             shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -117,7 +117,13 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
 
 
 def _fine_tune(
-    conf: Config, warmup: WarmupConf, cluster: Cluster, pairs: Pairs, store: Store, partial: Path, target: Path
+    conf: Config,
+    warmup: WarmupConf,
+    cluster: Cluster,
+    pairs: Pairs,
+    store: CheckpointStore,
+    partial: Path,
+    target: Path,
 ) -> None:
     """Go on from the checkpoint in `store`, or begin; `partial` becomes `target` at the end."""
     with waiting("warm-up: preparing the model"):
@@ -141,7 +147,7 @@ def _fine_tune(
     learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens)
     parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
     done, before = _go_on(conf, store, learner, curriculum)
-    with saving("the warm-up's finished steps are being saved"), held():
+    with saving("the warm-up's finished steps are being saved"), defer_signals():
         log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
         with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
             asked: deque[Any] = deque()
@@ -183,7 +189,7 @@ def _layout(conf: LearnerConf) -> dict[str, int]:
     return {"zero_stage": conf.zero_stage, "ranks": conf.ranks if conf.zero_stage else 0}
 
 
-def _go_on(conf: Config, store: Store, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
+def _go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
     """Load the checkpoint of an earlier process, when there is one. Returns its finished steps and their seconds."""
     found = store.latest()
     if found is None:

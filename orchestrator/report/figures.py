@@ -144,7 +144,7 @@ def machinery(run: Run) -> list[JsonObject]:
     times = (("rollout", "--a"), ("reward", "--b"), ("learner", "--c"))
     seconds = [
         *(Line(name, _series(steps, f"seconds/{name}"), color) for name, color in times),
-        Line("push", _series(steps, "push/seconds"), "--short"),
+        Line("push", _series(steps, "weight_sync/seconds"), "--short"),
         Line("other", [(record["step"], _rest_of_step(record)) for record in steps], "--faint"),
     ]
     validation = [
@@ -178,7 +178,7 @@ def machinery(run: Run) -> list[JsonObject]:
 def _rest_of_step(record: Mapping[str, Any]) -> float | None:
     if record.get("seconds/step") is None:
         return None
-    parts = ("seconds/rollout", "seconds/reward", "seconds/learner", "push/seconds")
+    parts = ("seconds/rollout", "seconds/reward", "seconds/learner", "weight_sync/seconds")
     return max(0.0, float(record["seconds/step"]) - sum(record.get(part) or 0.0 for part in parts))
 
 

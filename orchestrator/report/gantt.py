@@ -30,7 +30,8 @@ LOOKS = {  # kind of span -> colour; in the order of the legend
     "waiting for trajectories": "--a",
     "waiting for verdicts": "--b",
     "waiting for the learner": "--c",
-    "handing over weights": "--short",
+    "waiting for the weight sync": "--short",
+    "handing over weights": "--short",  # older runs
 }
 ORDER = ("driver", "rollout", "reward", "learner")
 FIRST, MIDDLE = 3, 5  # steps of the two charts

@@ -21,13 +21,13 @@ from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_
 from rollout.mode import Mode
 from rollout.trajectory import Finish, Trajectory
 
-FORMER = {"refill/": "dynamic_sampling/"}  # names in the files of older runs
+FORMER = {"refill/": "dynamic_sampling/", "push/": "weight_sync/"}  # names in the files of older runs
 
 WAITS = {  # kind of the driver's spans -> seconds of a step
     FOR_TRAJECTORIES: "seconds/rollout",
     FOR_VERDICTS: "seconds/reward",
     FOR_LEARNER: "seconds/learner",
-    FOR_WEIGHTS: "push/seconds",
+    FOR_WEIGHTS: "weight_sync/seconds",
 }
 
 

@@ -37,7 +37,7 @@ GAUGES = {
     "accuracy/short": "thinkless_accuracy_short",
     "reward/mean": "thinkless_reward",
     "tokens/mean": "thinkless_tokens_per_answer",
-    "push/seconds": "thinkless_push_seconds",
+    "weight_sync/seconds": "thinkless_weight_sync_seconds",
     "busy/rollout": "thinkless_rollout_busy",
     "busy/reward": "thinkless_reward_busy",
     "busy/learner": "thinkless_learner_busy",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
-from orchestrator.base.interrupt import held
+from orchestrator.base.interrupt import defer_signals
 
 
 class Saves(Protocol):
@@ -22,7 +22,7 @@ class Saves(Protocol):
     def load(self, folder: str) -> int: ...
 
 
-class Store:
+class CheckpointStore:
     """The checkpoints of one run folder."""
 
     def __init__(self, run_folder: Path, keep: int, to_go_on: str | None = None):
@@ -49,7 +49,7 @@ class Store:
         found = (re.fullmatch(r"step_(\d+)", path.name) for path in self.folder.glob("step_*"))
         return sorted(int(m.group(1)) for m in found if m and (self.folder / m.group(0) / "state.json").is_file())
 
-    @held()
+    @defer_signals()
     def save(self, step: int, learner: Saves, state: dict[str, Any]) -> None:
         """Write `step`'s checkpoint and drop all but the newest `keep`.
 

@@ -16,7 +16,7 @@ from typing import Any
 from conf.schema import Config, EvaluateConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
-from orchestrator.base.interrupt import held
+from orchestrator.base.interrupt import defer_signals
 from orchestrator.base.observer import Observer, Record
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.console import progress
@@ -89,7 +89,7 @@ class Validator(Observer):
     def begin(self, step: int) -> None:
         self.validate(step)
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         self.validate(step)
 
     def state(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Validator(Observer):
             scored, failed = measure(
                 self.sampler, self.grader, self.prompts, self.samples, self.conf.seed, self.sampling
             )
-        with held():
+        with defer_signals():
             return self._take(step, scored, failed)
 
     def _take(self, step: int, scored: list[Scored], failed: list[Verdict]) -> Record:

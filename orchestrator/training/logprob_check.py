@@ -39,7 +39,7 @@ class LogprobCheck(Observer):
     def begin(self, step: int) -> None:
         self.check(step)
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         if self.every and step % self.every == 0:
             self.check(step)
 

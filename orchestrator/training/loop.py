@@ -3,19 +3,19 @@
 In: the parts. Out: the number of finished steps; everything else is in the run folder. Must not know: Ray, vLLM,
 DeepSpeed.
 
-Who waits for whom: this loop waits for the oldest batch and its verdicts, then for the learner, then for the weights of
-the step before (at `run.max_staleness` 0: of this step). Meanwhile the samplers work on the batches in the queue and
-take new weights between two of their steps; reward actors grade what is sampled.
+Who waits for whom: this loop waits for the oldest batch and its verdicts, then for the learner, then for the previous
+step's weight sync (at `run.max_staleness` 0: this step's). Meanwhile the samplers work on the batches in the queue and
+load new weights between two engine steps; reward actors grade what is sampled.
 """
 
 from __future__ import annotations
 
 from conf.schema import Config
 from learner.learner import Learner
-from orchestrator.base.interrupt import held
+from orchestrator.base.interrupt import defer_signals
 from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.observers import Observers
-from orchestrator.training.run_store import RunStore
+from orchestrator.training.run_checkpoints import RunCheckpoints
 from rollout.weight_sync.sync import WeightSync
 
 
@@ -24,27 +24,32 @@ def train(
     batches: BatchQueue,
     learner: Learner,
     weight_sync: WeightSync,
-    store: RunStore,
+    checkpoints: RunCheckpoints,
     observers: Observers,
     step: int,
 ) -> int:
-    """Train from `step` finished steps to `conf.run.steps`; the version of weights is the number of finished steps."""
-    store.note(step)
+    """Train from `step` finished steps to `conf.run.steps`; the weights' version is the number of finished steps.
+
+    pi_theta is the learner's policy, mu the samplers'. `checkpoints.mark_complete`: what an interruption would save;
+    observers change it too (the best model, the last validated step).
+    """
+    checkpoints.mark_complete(step)
     weight_sync.start(step)
     weight_sync.wait()
     observers.begin(step)
-    store.note(step)
+    checkpoints.mark_complete(step)
     while step < conf.run.steps:
         batch = batches.next(step)  # y_1..y_G ~ mu(.|x), r_i = R(x, y_i)
-        with held():  # an interruption waits until the step is whole
-            report = learner.update(batch.learnt, conf.algorithm, conf.rollout.max_response_tokens)  # theta
+        with defer_signals():  # Ctrl-C is deferred until the step is complete
+            # advantages (learner/advantage.py), loss (learner/loss/surrogate.py), optimizer steps
+            report = learner.update(batch.learnt, conf.algorithm, conf.rollout.max_response_tokens)
             step += 1
             weight_sync.start(step)  # mu <- pi_theta
             observers.step(step, batch, report)
             learner.stop_if_diverged(report)
-            store.note(step)
-        observers.between(step)
-        store.note(step)
-        store.save_if_due(step)
+            checkpoints.mark_complete(step)
+        observers.after_step(step)
+        checkpoints.mark_complete(step)
+        checkpoints.save_if_due(step)
     weight_sync.wait()
     return step

@@ -31,6 +31,6 @@ class Observers:
         for observer in self.observers:
             observer.step(done)
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         for observer in self.observers:
-            observer.between(step)
+            observer.after_step(step)

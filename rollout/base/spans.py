@@ -21,7 +21,7 @@ KEPT = 65_536  # spans while nobody collects them; older ones are dropped
 
 # What the driver waits for: the kinds of its spans.
 FOR_TRAJECTORIES, FOR_VERDICTS = "waiting for trajectories", "waiting for verdicts"
-FOR_LEARNER, FOR_WEIGHTS = "waiting for the learner", "handing over weights"
+FOR_LEARNER, FOR_WEIGHTS = "waiting for the learner", "waiting for the weight sync"
 
 
 @dataclass(frozen=True, slots=True)

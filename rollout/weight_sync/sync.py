@@ -1,4 +1,4 @@
-"""The loop's weight sync: the learner's weights of one version after the other, in all samplers.
+"""The loop's weight sync: sends each version of the learner's weights to all rollout workers.
 
 In: a version. Out: nothing; after `wait` every sampler has it. Must not know: transports, Ray, what a step is.
 """
@@ -13,22 +13,24 @@ from rollout.base.spans import FOR_WEIGHTS, Spans
 from rollout.weight_sync.weights import Push
 
 
-class Publishes(Protocol):
+class Publisher(Protocol):
     def publish(self, version: int) -> Push: ...
 
 
-class Loads(Protocol):
+class Loader(Protocol):
     def load(self, push: Push, version: int) -> list[Future]: ...
 
 
 class WeightSync:
-    """synchronous: `start` returns once the samplers have the weights (strictly on-policy); otherwise they arrive while
-    the next step goes on, and the start of the next sync waits for them: at most one is under way."""
+    """At most one sync is in flight.
+
+    synchronous: `start` returns once the samplers have the weights (strictly on-policy); otherwise they arrive while
+    the next step goes on, and the next `start` waits for them."""
 
     def __init__(
         self,
-        learner: Publishes,
-        sampler: Loads,
+        learner: Publisher,
+        sampler: Loader,
         synchronous: bool,
         wait_all: Callable[[list[Any]], Any],
         spans: Spans | None = None,
@@ -36,18 +38,20 @@ class WeightSync:
         """wait_all: waits for all futures, raising the first failure at once. spans: where the waiting is recorded."""
         self.learner, self.sampler, self.synchronous, self.wait_all = learner, sampler, synchronous, wait_all
         self.spans = spans or Spans()
-        self._under_way: list[Future] = []
+        self._in_flight: list[Future] = []
 
     def start(self, version: int) -> None:
-        """Send the learner's current weights to all samplers as `version`. Raises what went wrong with the last one."""
+        """Send the learner's current weights to all samplers as `version`. Re-raises the previous sync's error."""
         with self.spans.of(FOR_WEIGHTS):
             self.wait()
-            self._under_way = self.sampler.load(self.learner.publish(version), version)
+            self._in_flight = self.sampler.load(self.learner.publish(version), version)
             if self.synchronous:
                 self.wait()
 
     def wait(self) -> None:
-        """Until all samplers have the version that was started last. Raises TimeoutError or ConnectionError that name
-        both sides, BadInput when vLLM cannot take the weights."""
-        self.wait_all(self._under_way)
-        self._under_way = []
+        """Wait until all samplers have the version that was started last.
+
+        Raises TimeoutError or ConnectionError that name both sides, BadInput when vLLM cannot take the weights.
+        """
+        self.wait_all(self._in_flight)
+        self._in_flight = []

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.base.errors import RunError
 from orchestrator.base.interrupt import EndedAtOnce
-from orchestrator.training.checkpoint import Store
+from orchestrator.training.checkpoint import CheckpointStore
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 
@@ -36,10 +36,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_was_saved_is_found(tmp_path: Path) -> None:
-    store = Store(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2)
     assert store.latest() is None and store.steps() == []
     store.save(2, Writes(), STATE)
-    found = Store(tmp_path, keep=2).latest()
+    found = CheckpointStore(tmp_path, keep=2).latest()
     assert found == (tmp_path / "checkpoints" / "step_000002", {"step": 2, **STATE})
     assert (found[0] / "weights").read_bytes() == b"7" * 1000
     assert json.loads((found[0] / "state.json").read_text())["prompts"]["position"] == 48
@@ -47,14 +47,14 @@ def test_what_was_saved_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [30]), (2, [20, 30]), (0, [3, 10, 20, 30])])
 def test_the_newest_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
-    store = Store(tmp_path, keep)
+    store = CheckpointStore(tmp_path, keep)
     for step in (3, 10, 20, 30):
         store.save(step, Writes(), STATE)
     assert store.steps() == left and names(tmp_path) == [f"step_{step:06d}" for step in left]
 
 
 def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
-    store = Store(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2)
     for step in (999_999, 1_000_000):
         store.save(step, Writes(), STATE)
     assert store.steps() == [999_999, 1_000_000]
@@ -64,7 +64,7 @@ def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
 
 def test_what_was_cut_short_does_not_count(tmp_path: Path) -> None:
     """A kill -9 between two files leaves the folder beside; a folder without its state is none."""
-    store = Store(tmp_path, keep=3)
+    store = CheckpointStore(tmp_path, keep=3)
     store.save(1, Writes(), STATE)
     (tmp_path / "checkpoints" / ".step_000002.partial").mkdir()
     (tmp_path / "checkpoints" / "step_000003").mkdir()
@@ -75,7 +75,7 @@ def test_what_was_cut_short_does_not_count(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_done_again_replaces_its_checkpoint(tmp_path: Path) -> None:
-    store = Store(tmp_path, keep=3)
+    store = CheckpointStore(tmp_path, keep=3)
     store.save(1, Writes(), STATE)
     store.save(1, Writes(lambda folder: (folder / "other").touch()), {"prompts": {}})
     assert names(tmp_path / "checkpoints" / "..") == ["step_000001"]
@@ -101,7 +101,7 @@ def torch_to_a_full_device(folder: Path) -> None:
 
 @pytest.mark.parametrize("write", [to_a_full_device, torch_to_a_full_device])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Callable[[Path], None]) -> None:
-    store = Store(tmp_path, keep=1)
+    store = CheckpointStore(tmp_path, keep=1)
     store.save(10, Writes(), STATE)
     with pytest.raises(RunError) as refused:
         store.save(20, Writes(write), STATE)
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Calla
 
 def test_a_full_disk_before_the_first_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"there is no earlier checkpoint: free some space"):
-        Store(tmp_path, keep=1).save(1, Writes(to_a_full_device), STATE)
+        CheckpointStore(tmp_path, keep=1).save(1, Writes(to_a_full_device), STATE)
     assert names(tmp_path) == []
 
 
@@ -141,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up(small_disk: Path) -> None:
     """A real one, where even the small state file may find no room."""
-    store = Store(small_disk, keep=2)
+    store = CheckpointStore(small_disk, keep=2)
     store.save(1, Writes(), STATE)
     with pytest.raises(RunError, match="step 1 is intact") as refused:
         store.save(2, Writes(lambda folder: (folder / "weights").write_bytes(b"7" * 2**21) and None), STATE)
@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
 
 def test_the_last_whole_step_is_saved_once(tmp_path: Path) -> None:
     """Not before the first one, and not again when its checkpoint is there."""
-    store = Store(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2)
     store.note(0, STATE)
     assert store.save_noted(Writes()) is None and store.steps() == []
     store.note(3, STATE)
@@ -175,7 +175,7 @@ def test_a_second_signal_leaves_no_half_checkpoint(tmp_path: Path) -> None:
         (folder / "begun").write_bytes(b"some of it")
         raise EndedAtOnce
 
-    store = Store(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2)
     store.save(1, Writes(), STATE)
     store.note(2, STATE)
     with pytest.raises(EndedAtOnce):

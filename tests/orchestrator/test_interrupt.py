@@ -13,7 +13,7 @@ import ray
 
 from conf.schema import ClusterConf
 from orchestrator.base import interrupt
-from orchestrator.base.interrupt import EndedAtOnce, Interrupted, held, saving, waiting_here
+from orchestrator.base.interrupt import EndedAtOnce, Interrupted, defer_signals, saving, waiting_here
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.handles import RayHandle, wait_all
 
@@ -42,7 +42,7 @@ def test_it_is_raised_at_a_wait_and_once(capfd: pytest.CaptureFixture[str]) -> N
         try:
             signal.raise_signal(signal.SIGTERM)
             done.append("between two calls")
-            with held(), waiting_here():
+            with defer_signals(), waiting_here():
                 done.append("a wait in what must be whole")
             with waiting_here():
                 done.append("never")
@@ -88,7 +88,7 @@ def test_work_that_never_waits_again_is_finished_first() -> None:
 
 
 def test_the_second_ends_it_anywhere() -> None:
-    with pytest.raises(EndedAtOnce), saving("saved"), held():
+    with pytest.raises(EndedAtOnce), saving("saved"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 

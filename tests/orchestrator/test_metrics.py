@@ -137,7 +137,7 @@ def test_a_step_by_hand() -> None:
     assert found["no_op"] == 0 and found["loss/total"] == -0.25 and found["loss/control"] == -0.2
     assert found["loss/response"] == -0.06 and found["loss/kl"] == 0.01 and found["lr"] == 1e-4
     assert found["learner/tokens_per_s"] == 300 and found["rollout/tokens_per_s"] == 125
-    assert found["seconds/rollout"] == 2 and found["push/seconds"] == 0.125 and found["seconds/step"] == 5.75
+    assert found["seconds/rollout"] == 2 and found["weight_sync/seconds"] == 0.125 and found["seconds/step"] == 5.75
     assert found["entropy"] is None  # not a number in the report: null, which JSON knows
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 

@@ -34,7 +34,12 @@ def record(step: int, **changes: Any) -> dict[str, Any]:
     share = step / 40
     return {
         **{"step": step, "time": 1000.0 + 3 * step, "seconds/step": 3.0, "seconds/rollout": 1.5, "seconds/reward": 0.2},
-        **{"seconds/learner": 1.0, "push/seconds": 0.1, "rollout/tokens_per_s": 2000.0, "learner/tokens_per_s": 4000.0},
+        **{
+            "seconds/learner": 1.0,
+            "weight_sync/seconds": 0.1,
+            "rollout/tokens_per_s": 2000.0,
+            "learner/tokens_per_s": 4000.0,
+        },
         **{"reward/mean": share, "accuracy/all": 0.9, "accuracy/think": 0.95, "accuracy/short": 0.8},
         **{"think_rate/all": 0.5, "tokens/mean": 30.0, "tokens/think": 60.0, "tokens/short": 5.0},
         **{f"think_rate/level/{level}": share for level in LEVELS},

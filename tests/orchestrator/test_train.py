@@ -93,7 +93,7 @@ def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Traine
         page = scrape(port)
         if "ray_thinkless_" in page:
             seen.append(page)
-        return run.process.poll() is not None or "ray_thinkless_push_seconds" in page
+        return run.process.poll() is not None or "ray_thinkless_weight_sync_seconds" in page
 
     run.until(all_gauges, "the gauges appeared on Ray's Prometheus end point")
     return Trained(succeeded(run.wait()), folder / "runs" / "learns", seen[-1] if seen else "")
@@ -147,7 +147,7 @@ ALWAYS = {
     "clip_fraction", "grad_norm", "lr", "skipped_updates", "mismatch/kl", "mismatch/mean_abs", "mismatch/max_abs",
     "ratio_outside", "clip/high", "clip/low", "clip/dual", "importance/mean", "importance/max", "importance/capped",
     "learner/tokens_per_s", "rollout/tokens_per_s", "seconds/rollout", "seconds/reward", "seconds/learner",
-    "push/seconds", "seconds/step",
+    "weight_sync/seconds", "seconds/step",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from conf.schema import RunConf
-from orchestrator.training.checkpoint import Saves, Store
+from orchestrator.training.checkpoint import CheckpointStore, Saves
 
 
 class HasState(Protocol):
@@ -18,12 +18,12 @@ class HasState(Protocol):
         """JSON-able; keys of its own."""
 
 
-class RunStore:
-    def __init__(self, store: Store, run: RunConf, learner: Saves, parts: Sequence[HasState]):
+class RunCheckpoints:
+    def __init__(self, store: CheckpointStore, run: RunConf, learner: Saves, parts: Sequence[HasState]):
         self.store, self.run, self.learner, self.parts = store, run, learner, parts
 
-    def note(self, step: int) -> None:
-        """`step` is whole: the learner stands there until its next update, and an interruption saves this."""
+    def mark_complete(self, step: int) -> None:
+        """`step` is complete: the learner stays as it is until its next update, and an interruption saves this."""
         self.store.note(step, self._state())
 
     def save_if_due(self, step: int) -> None:
