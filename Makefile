@@ -1,10 +1,11 @@
 # make quickstart   set up everything, then train, evaluate and report on the embedded defaults
-# make test         set up everything, then lint, types and tests
+# make check        set up everything, then lint, types and the tests that start nothing heavy
+# make test         set up everything, then lint, types and all tests
 # PYTHON=/path/to/python3.12 chooses the interpreter of the environment; ARGS="..." adds arguments.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart test bench lint clean
+.PHONY: help setup lock quickstart check test bench lint clean
 BIN := .venv/bin
 export PYTHON
 
@@ -26,7 +27,10 @@ quickstart: setup ## a small model learns when to think: the main job, end to en
 lint: setup ## ruff and mypy
 	@echo "ruff check" && $(BIN)/ruff check . && echo "ruff format" && $(BIN)/ruff format --check . && echo "mypy" && $(BIN)/mypy
 
-test: lint ## lint, types and tests
+check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for every change
+	@$(BIN)/python -m pytest -n 2 -m "not heavy" $(ARGS)
+
+test: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs

@@ -23,21 +23,55 @@ from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
 from rollout.weight_sync.weights import Weights
 
-RUNS = {"train": "a", "replay": "a", "job": "a", "on_policy": "b", "faults": "b", "turns": "b"}  # in orchestrator/
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quickstart's tokenizer
+
+
+# Files by how long they take, the longest first, so that both processes of `make test` end at the same time. Those of a
+# line share what they start, and stay in one process.
+LONGEST = [
+    ["orchestrator/test_train.py", "orchestrator/test_replay.py"],
+    ["test_benchmarks.py"],
+    ["orchestrator/test_faults.py", "orchestrator/test_colocation.py"],
+    ["orchestrator/test_job.py"],
+    ["learner/test_gradient.py"],
+    ["learner/test_worker.py", "learner/test_lora.py", "learner/test_offload.py"],
+    ["orchestrator/test_placement.py"],
+    ["rollout/test_in_flight.py", "rollout/test_limits.py", "rollout/test_agreement.py"],
+    ["orchestrator/test_on_policy.py"],
+    ["rollout/test_schedules.py"],
+    ["orchestrator/test_latest_weights.py", "orchestrator/test_interrupt.py"],
+    ["orchestrator/test_commands.py"],
+    ["rollout/test_tensor_parallel.py"],
+    ["learner/test_bad_input.py"],
+    ["orchestrator/test_config.py"],
+    ["orchestrator/test_overrides.py"],
+    ["reward/test_worker.py"],
+    ["orchestrator/test_verify.py"],
+]
+PLACE = {f"tests/{file}": place for place, files in enumerate(LONGEST) for file in files}
+HEAVY_FIXTURES = {"warm_up", "make_learner", "make_worker", "groups_of_ranks", "place", "head"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first. Tests with a fixture that starts Ray, vLLM or DeepSpeed are marked as heavy; files that start
+    one of them themselves say so (`pytestmark`)."""
+    items.sort(key=lambda item: PLACE.get(item.nodeid.partition("::")[0], len(LONGEST)))
+    for item in items:
+        if HEAVY_FIXTURES & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.heavy)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How the processes of `make test` share the tests: those of a file stay together, for its fixtures, and so do
-    all of a half of those that train with the whole system, for their warm-up."""
+    """How the processes of `make test` share the tests: each takes the next file, or the next line of LONGEST."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return RUNS.get(file.removeprefix("tests/orchestrator/test_").removesuffix(".py"), file)
+            return f"line {PLACE[file]}" if file in PLACE else file
 
+    config.option.loadscopereorder = False  # not by the number of tests
     return Scheduling(config, log)
 
 

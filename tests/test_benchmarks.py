@@ -68,6 +68,7 @@ def documented(script: str) -> set[str]:
     return {name for cell in cells for name in re.findall(r"(?<![\w.])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![\w=.])", cell)}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_small_forms_print_every_documented_figure(script: str, runs: Path) -> None:
     options = [SHARING[script], str(runs)] if script in SHARING else []

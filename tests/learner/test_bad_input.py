@@ -174,6 +174,7 @@ def test_ranks_with_different_numbers_of_micro_batches_all_say_so(
 # ------------------------------------------------------------------ a rank that does not answer
 
 
+@pytest.mark.heavy
 def test_a_rank_that_waits_in_vain_says_who_waited() -> None:
     """One rank alone in a collective call, and one whose neighbour is killed."""
     import tempfile

@@ -219,6 +219,7 @@ def _logprobs(state: dict[str, Any], shares: tuple[tuple[MicroBatch, ...], ...],
     return state["worker"].logprobs(shares[state["rank"]], temperature)
 
 
+@pytest.mark.heavy
 def test_no_shared_memory_is_left_and_none_of_others_is_taken(models: dict[str, str]) -> None:
     """Two learners may start at the same time on one machine: each removes its own blocks only."""
     shm, stop, made = Path("/dev/shm"), threading.Event(), []

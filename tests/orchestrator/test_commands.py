@@ -470,11 +470,13 @@ def test_a_chat_template_that_thinks_before_the_mode_is_chosen(
     assert "the chat template begins the answer with ':<think>Well.'" in line and "model.chat_template=<file>" in line
 
 
+@pytest.mark.heavy
 def test_more_ranks_than_there_are_cpus(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
     line = thinkless("train", "experiment=quickstart", "learner.ranks=1000").line
     assert "learner.ranks=1000" in line and "CPU" in line and "its num_cpus" in line and not runs()
 
 
+@pytest.mark.heavy
 def test_a_port_in_use(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
@@ -484,6 +486,7 @@ def test_a_port_in_use(thinkless: Callable[..., Told], runs: Callable[[], list[s
     assert f"cluster.port={port}" in line and "in use" in line and not runs()
 
 
+@pytest.mark.heavy
 def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -492,6 +495,7 @@ def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callabl
     assert address in line and "cluster.address" in line and not runs()
 
 
+@pytest.mark.heavy
 def test_a_folder_that_ray_cannot_use(
     thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[], list[str]]
 ) -> None:
@@ -508,6 +512,7 @@ def test_a_folder_that_ray_cannot_use(
     assert not runs()
 
 
+@pytest.mark.heavy
 def test_the_doctor_on_a_machine_that_runs_these_tests(
     thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_wait_under_way_ends() -> None:
         pytest.fail("went on waiting")
 
 
+@pytest.mark.heavy
 def test_a_long_wait_of_ray_ends_the_same_way() -> None:
     """Ray's own loop, after a second in it, raises a KeyboardInterrupt of its own in place of the handler's."""
     with Cluster(ClusterConf()):

@@ -26,6 +26,8 @@ from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
 from orchestrator.cluster.latest_weights import LatestWeights
 from rollout.weight_sync.weights import Weights, flatten
 
+pytestmark = pytest.mark.heavy
+
 PATIENCE_S = 120.0
 
 

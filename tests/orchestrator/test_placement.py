@@ -13,6 +13,8 @@ import pytest
 from conf.schema import Device, LearnerConf, Placement, RewardConf, RolloutConf
 from orchestrator.cluster.placement import Plan, Role, plan
 
+pytestmark = pytest.mark.heavy
+
 SPLIT, SHARED = Placement.disaggregated, Placement.colocated
 
 

@@ -173,6 +173,7 @@ def test_long_prompts(engine: Engine) -> None:
     assert same(samples[77], generate(engine, [asked[77]])[0])
 
 
+@pytest.mark.heavy
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"vLLM cannot start with model.path=.*config") as caught:
         Engine(RolloutConf(), ModelConf(), str(tmp_path), ends=[1])

@@ -185,6 +185,7 @@ def random_run(seed: int) -> Run:
     return Run(rng, conf, sampler, bodies, notes, Counted())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_training_runs(block: int) -> None:
     seen = Counter()
