@@ -49,7 +49,7 @@ class Ready:
 class ScriptedWorker:
     """Answers every share at once: 46 tokens each, half of them short."""
 
-    def call(self, method: str, *args: Any) -> Ready:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Ready:
         share: RolloutRequest = args[0]
         n = len(share.siblings)
         total = n * TOKENS
@@ -78,7 +78,7 @@ class ScriptedJudge:
     right = Verdict(Outcome.CORRECT, "1", 0.0)
     wrong = Verdict(Outcome.WRONG, "2", 0.0)
 
-    def call(self, method: str, *args: Any) -> Ready:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Ready:
         sampled, prompts, first = args
         modes = sampled.wait().modes[first : first + len(prompts)].tolist()
         return Ready(Judged([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))

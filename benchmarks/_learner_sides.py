@@ -30,7 +30,11 @@ class Bare:
 
         self.policy, self.conf, self.plain = load_policy(path, "float32").train(), conf, plain
         self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=conf.lr, betas=tuple(conf.betas), eps=conf.eps, weight_decay=conf.weight_decay
+            self.policy.parameters(),
+            lr=conf.lr,
+            betas=(conf.betas[0], conf.betas[1]),
+            eps=conf.eps,
+            weight_decay=conf.weight_decay,
         )
 
     def __call__(self, batch: TrainBatch) -> None:

@@ -90,7 +90,8 @@ def bare_engine(model: str, threads: int, longest: int) -> None:
     answers.write("[0, 0]\n")
     for line in sys.stdin:
         requests, turn = json.loads(line)
-        prompts, parameters = [], []
+        prompts: list[Any] = []
+        parameters = []
         for p in make_prompts(requests, turn):
             for sibling in range(GROUP):
                 prompts.append({"prompt_token_ids": p.token_ids.tolist()})

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,18 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
 def grade_here(grader: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
     """One cold pass in this process, pinned to one core: seconds and verdicts."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    verify: Callable[[str, str], bool]
     if grader == "ours":
-        from reward.maths import verify
+        from reward.maths import verify as ours
+
+        verify = ours
     else:
         import math_verify
 
-        def verify(response: str, gold: str) -> bool:
+        def theirs(response: str, gold: str) -> bool:
             return bool(math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(response)))
+
+        verify = theirs
 
     verdicts = []
     start = time.perf_counter()

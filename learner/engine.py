@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Engine:
         optimizer = optimizer_class(
             [parameter for parameter in policy.parameters() if parameter.requires_grad],  # adapters alone, if there are
             lr=conf.lr,
-            betas=tuple(conf.betas),
+            betas=(conf.betas[0], conf.betas[1]),
             eps=conf.eps,
             weight_decay=conf.weight_decay,
         )
@@ -173,6 +173,7 @@ class Engine:
                 if not parameter.requires_grad:
                     continue
                 gradient = safe_get_full_grad(parameter) if self.conf.zero_stage else parameter.grad
+                assert gradient is not None, f"{name} has no gradient"
                 taken[self.policy.public_name(name)] = gradient.detach().float().cpu().clone()
             return original(lr_kwargs)
 
@@ -196,7 +197,7 @@ class Engine:
 
         limit = int(self.conf.weight_sync_bucket_mib * MIB)
         named = self.policy.named_parameters()
-        for bucket in buckets(named, lambda one: one[1].ds_numel * one[1].element_size(), limit):
+        for bucket in buckets(named, lambda one: cast(Any, one[1]).ds_numel * one[1].element_size(), limit):
             with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
                 for name, parameter in bucket:
                     yield self.policy.public_name(name), parameter.data

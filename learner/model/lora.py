@@ -42,7 +42,7 @@ def attach(causal_lm: Any, conf: LoraConf) -> None:
     for layer in [module for module in causal_lm.modules() if isinstance(module, LoraLayer)]:
         layer.cast_input_dtype_enabled = False
         for part in (layer.lora_A, layer.lora_B):
-            part[ADAPTER] = _Narrow(part[ADAPTER].weight)
+            part[ADAPTER] = _Narrow(part.get_parameter(f"{ADAPTER}.weight"))
     assert all(".lora_" in name for name, parameter in causal_lm.named_parameters() if parameter.requires_grad)
 
 
@@ -77,7 +77,8 @@ def _short_names(causal_lm: Any) -> list[str]:
 def _peft_conf(conf: LoraConf, targets: Any, **more: Any) -> Any:
     from peft import LoraConfig
 
-    alpha = int(conf.alpha) if conf.alpha == int(conf.alpha) else conf.alpha  # other readers expect integers
+    assert conf.rank
+    alpha: Any = int(conf.alpha) if conf.alpha == int(conf.alpha) else conf.alpha  # other readers expect integers
     return LoraConfig(r=conf.rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=targets, **more)
 
 

@@ -31,7 +31,7 @@ class LatestWeights:
         """timeout_s: how long a worker waits for the weights to arrive from another host."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = f"{NAME} {secrets.token_hex(8)}"
-        self._actor = ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
+        self._actor: Any = ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
         self.current = FetchLatest(name, timeout_s)
 
     def post(self, version: int, weights: RayFuture) -> None:

@@ -45,16 +45,17 @@ def make_learner(
     return Learner(ranks, settings, read_shape(path, conf.model.revision), wait_all, **more)
 
 
-def start_learner(learner: Learner, conf: Config, reference: bool, during: str = "") -> int:
+def start_learner(learner: Learner, conf: Config, reference: bool | None = None, during: str = "") -> int:
     """Wait until the ranks are there, have joined and loaded the model. Returns its number of parameters.
 
+    reference: whether the frozen reference model is loaded as well; None: where the loss has a KL term.
     during: begins the lines that say what is waited for. Raises BadInput for a port in use, and for a model that the
     learner cannot compute.
     """
     with waiting(f"{during}starting the learner ranks"):
         started(learner.ranks, "ready", learner.conf.start_timeout_s)
     with waiting(f"{during}loading the learner's model"), listening_on(conf.cluster.port):
-        return learner.start(conf.cluster.port, reference)
+        return learner.start(conf.cluster.port, conf.algorithm.kl > 0 if reference is None else reference)
 
 
 def make_sampler(

@@ -24,7 +24,7 @@ def located(conf: Config) -> Config:
     """`conf` with the folder of model.path, and the file of model.chat_template, as absolute paths: other processes,
     and other hosts, stand elsewhere. A hub id, or what is not there at all, stays as it is."""
     named = {"path": conf.model.path, "chat_template": conf.model.chat_template}
-    found = {
+    found: dict[str, Any] = {
         key: os.path.abspath(Path(name).expanduser())
         for key, name in named.items()
         if name is not None and not Path(name).is_absolute() and Path(name).expanduser().exists()

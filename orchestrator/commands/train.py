@@ -217,7 +217,7 @@ def _parts(
             sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s
         )
         colocation.begin()
-    start_learner(learner, conf, reference=conf.algorithm.kl > 0)
+    start_learner(learner, conf)
     with waiting("starting the reward actors"):
         started(grader.actors, "ready", conf.cluster.start_timeout_s)
     with waiting("loading the vLLM engines"):

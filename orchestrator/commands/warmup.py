@@ -93,7 +93,12 @@ def _say(conf: Config, text: str) -> None:
 def fingerprint(conf: Config, pairs: Pairs) -> str:
     """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
     assert conf.warmup is not None
-    what = {"recipe": RECIPE, "pairs": pairs.sha256(), "model": asdict(conf.model), "warmup": asdict(conf.warmup)}
+    what: dict[str, Any] = {
+        "recipe": RECIPE,
+        "pairs": pairs.sha256(),
+        "model": asdict(conf.model),
+        "warmup": asdict(conf.warmup),
+    }
     for name in ("cache", "ranks", "revision", "subset", "split"):  # what the last three choose is in the pairs' hash
         what["warmup"].pop(name)
     what["model"].pop("lora")
@@ -150,13 +155,14 @@ def _fine_tune(
     with saving("the warm-up's finished steps are being saved"), defer_signals():
         log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
         with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-            asked: deque[Any] = deque()
+            asked: deque[tuple[int, Any]] = deque()
             step, saved = done, time.monotonic()
             for step, batch in enumerate(curriculum.batches(done), start=done + 1):
                 asked.append((step, learner.fine_tune(batch)))
                 due = requested() or time.monotonic() - saved > SAVE_EVERY_S
                 while len(asked) >= AHEAD or (asked and (due or step == curriculum.steps)):
-                    log.take(*asked.popleft(), bar)
+                    at, pending = asked.popleft()
+                    log.take(at, pending, bar)
                 if due and step < curriculum.steps:
                     state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
                     store.save(step, learner, state)
@@ -233,11 +239,11 @@ class _Log:
 
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
-    assert conf.warmup is not None
     enable(conf.tracker.console)
     refuse_foreign_warmup(conf)
     refuse_unreadable(conf, "warmup")
     conf = located(conf)
+    assert conf.warmup is not None
     with Cluster(conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     print(f"the warmed-up model is in {warmed}")

@@ -204,7 +204,7 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
     outcome, reports = Outcome(), []
     with Cluster(conf.cluster) as cluster:
         learner = make_learner(cluster, conf, settings, path, conf.rollout.temperature, updates)
-        start_learner(learner, conf, reference=conf.algorithm.kl > 0)
+        start_learner(learner, conf)
         groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
         batches = learner.pack(groups, conf.algorithm, conf.rollout.max_response_tokens)
         for _ in range(asked.repeat):

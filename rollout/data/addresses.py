@@ -58,7 +58,7 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
     try:
         system, root = _filesystem(full, where)
         if system.isfile(root):
-            found = [root]
+            found: Sequence[str] = [root]
         elif system.isdir(root):
             names = [PurePosixPath(name).name for name in system.ls(root, detail=False)]
             if any(name in SAVED for name in names):

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rollout.base.errors import BadInput
 
@@ -134,7 +134,7 @@ def _opened(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         import gzip
 
-        return gzip.open(path)
+        return cast(IO[bytes], gzip.open(path))
     if path.suffix == ".bz2":
         import bz2
 
@@ -233,7 +233,7 @@ def _separated(path: Path, where: str) -> Iterator[Row]:
                         f"({listed(names)}); put values that contain {separator!r} in quotation marks"
                     )
                 if values:
-                    yield dict(zip(names, values + [None] * (len(names) - len(values)), strict=True))  # type: ignore[list-item]
+                    yield dict(zip(names, values + [None] * (len(names) - len(values)), strict=True))
         except csv.Error as error:
             raise BadInput(f"{where}, line {reader.line_num}: not CSV ({error}); fix that line") from error
 

@@ -134,12 +134,11 @@ def _look(state: dict[str, Any], folder: str) -> tuple[int, float, bool]:
 
 @pytest.mark.parametrize("kl", [0.0, 0.001])
 def test_a_run_loads_one_only_for_its_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.commands import train
-    from rollout.base.gpu_sharing import GpuSharing
+    from orchestrator.cluster import parts
 
     asked: list[bool] = []
-    monkeypatch.setattr(train, "started", lambda *args: None)
-    monkeypatch.setattr(train, "wait_all", lambda futures: None, raising=False)
-    learner: Any = SimpleNamespace(start=lambda port, reference: asked.append(reference))
-    train._start(Config(algorithm=AlgorithmConf(kl=kl)), [], [], [], learner, GpuSharing())
+    monkeypatch.setattr(parts, "started", lambda *args: None)
+    start = lambda port, reference: asked.append(reference)  # noqa: E731
+    learner: Any = SimpleNamespace(ranks=[], conf=LearnerConf(), start=start)
+    parts.start_learner(learner, Config(algorithm=AlgorithmConf(kl=kl)))
     assert asked == [kl > 0]
