@@ -1,21 +1,25 @@
 """The learner's gradients under every layout (ranks, ZeRO stages, packing) against a float64 reference.
 
-In: nothing but `small`. Out: the worst tensor's error. Must not know: speeds. The reference and the ranks are the
-tests' own (tests/helpers/naive.py, learner_ranks.py).
+In: nothing but `small`. Out: the worst tensor's error. Must not know: speeds, how the reference does it
+(_learner_reference).
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
+import multiprocessing
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks._figures import figure, say
-from benchmarks._learner_setup import model_folder
-from conf.schema import AlgorithmConf, LearnerConf, RandomModelConf
+from benchmarks._learner_setup import model_folder, ragged_groups
+from conf.schema import AlgorithmConf, LearnerConf, ModelConf, RandomModelConf
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
 
@@ -44,17 +48,59 @@ def layouts() -> Iterator[Layout]:
         yield {"ranks": 2, "sequence_parallel": 2, "zero_stage": stage}, model, budget
 
 
+class Ranks:
+    """Learner ranks in processes that stay, in each of which a worker can be started anew."""
+
+    def __init__(self, count: int):
+        spawn = multiprocessing.get_context("spawn")
+        self.processes = [ProcessPoolExecutor(1, spawn) for _ in range(count)]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    def start(self, conf: LearnerConf, path: str, reference: str) -> None:
+        self.all(_start, [(conf, path, rank, reference, self.port) for rank in range(len(self.processes))])
+
+    def all(self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """`function` with each rank's own arguments, at the same time."""
+        answers = [process.submit(function, *own) for process, own in zip(self.processes, arguments, strict=True)]
+        return [answer.result() for answer in answers]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.shutdown()
+
+
+_workers: list[Any] = []  # of a rank's process: its worker
+
+
+def _start(conf: LearnerConf, path: str, rank: int, reference: str, port: int) -> None:
+    from benchmarks._learner_reference import TEMPERATURE
+    from learner.model.policy import load_policy
+    from learner.worker import LearnerWorker
+
+    _workers.clear()
+    gc.collect()
+    worker = LearnerWorker(conf, ModelConf(), path, rank, TEMPERATURE, 10)
+    worker.start("127.0.0.1", port, True)
+    worker.reference = load_policy(reference, "float32").requires_grad_(False)  # other weights than the policy's
+    _workers.append(worker)
+
+
+def _gradients(share: Any, algorithm: AlgorithmConf) -> Any:
+    return _workers[0].gradients([share], algorithm)
+
+
 def gradient(small: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
-    from tests.helpers import naive
-    from tests.helpers.learner_ranks import Ranks
+    from benchmarks import _learner_reference
 
     shape = RandomModelConf(hidden_size=32, layers=2, heads=4, kv_heads=4, ffn_size=48, init_std=0.15)
     still = LearnerConf(lr=0.0, weight_decay=0.0, logprob_chunk=7)
     algorithm = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
-    groups = naive.some_groups(0)
+    groups = ragged_groups(4, 8.0, 24, (1, 9))
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
         folders = {"tied": model_folder(Path(scratch) / "tied", shape, 3)}
         folders["untied"] = model_folder(Path(scratch) / "untied", replace(shape, kv_heads=2), 4)
@@ -63,7 +109,10 @@ def gradient(small: bool) -> None:
         torch.manual_seed(5)
         Qwen2ForCausalLM(config).save_pretrained(folders["untied"])
         reference = {"tied": model_folder(Path(scratch) / "other", shape, 5), "untied": folders["tied"]}
-        wanted = {name: naive.one_update(folders[name], reference[name], groups, algorithm)[0] for name in folders}
+        wanted = {
+            name: _learner_reference.gradient(folder, reference[name], groups, algorithm)
+            for name, folder in folders.items()
+        }
         ((sequences, totals),) = optimizer_steps(groups, algorithm)
         worst, count, made = 0.0, 0, dict[int, Ranks]()
         try:
@@ -76,11 +125,12 @@ def gradient(small: bool) -> None:
                 if (changes, model) != running:
                     ranks.start(conf, folders[model], reference[model])
                     running = (changes, model)
-                parts = conf.ranks // conf.sequence_parallel
-                batch = pack(sequences, totals, budget, parts)
-                shares = tuple(batch.ranks[r * parts // conf.ranks] for r in range(conf.ranks))
-                got = ranks.scatter("gradients", [replace(batch, ranks=shares)], algorithm)[0]
-                errors = {name: naive.relative_error(got[name], want) for name, want in wanted[model].items()}
+                batch = pack(sequences, totals, budget, conf.ranks // conf.sequence_parallel)
+                shares = [batch.ranks[rank // conf.sequence_parallel] for rank in range(conf.ranks)]
+                got = ranks.all(_gradients, [(share, algorithm) for share in shares])[0]
+                errors = {
+                    name: _learner_reference.relative_error(got[name], want) for name, want in wanted[model].items()
+                }
                 name = max(errors, key=errors.__getitem__)
                 if errors[name] > worst:
                     worst = errors[name]

@@ -1,0 +1,65 @@
+"""One on-policy DeGRPO update written out: float64, one sequence at a time, transformers' own model.
+
+In: model folders, judged groups. Out: the gradient of every tensor. Must not know: ranks, packing, learner/.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf.schema import AlgorithmConf, Form, Importance, KLEstimator, Loss, Old
+
+TEMPERATURE = 0.6
+
+
+def gradient(folder: str, reference: str, groups: list[Any], conf: AlgorithmConf) -> dict[str, Tensor]:
+    """By name as transformers has it. conf: DeGRPO in the reference code's form, one optimizer step."""
+    written = (Loss.degrpo, Form.code, Old.learner, Importance.none, KLEstimator.k3, 1)
+    asked = (conf.loss, conf.form, conf.old, conf.importance, conf.kl_estimator, conf.optimizer_steps)
+    assert asked == written, f"not written out here: {asked}"
+    model, frozen = _load(folder), _load(reference).requires_grad_(False)
+    count = sum(len(group.trajectories) for group in groups)
+    body = sum(len(t.token_ids) - 1 for group in groups for t in group.trajectories)
+    for group in groups:
+        mean = float(group.rewards.astype(np.float64).mean())
+        for trajectory, reward in zip(group.trajectories, group.rewards.tolist(), strict=True):
+            new, ref = _logprobs(model, trajectory), _logprobs(frozen, trajectory)
+            weights = torch.full_like(new, 1 / body)
+            weights[0] = conf.alpha / count
+            surrogate = -weights * (reward - mean) * torch.exp(new - new.detach())
+            kl = (torch.exp(ref - new) - (ref - new) - 1) / (body + count)
+            (surrogate.sum() + conf.kl * kl.sum()).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def relative_error(got: np.ndarray, want: Tensor) -> float:
+    """||got - want|| / ||want||."""
+    return float((torch.as_tensor(got).double() - want).norm() / want.norm())
+
+
+def _load(folder: str) -> Any:
+    """In float64 throughout: transformers' RMS norms and eager softmax would go through float32."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa").train()
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(_rms_norm, module)
+    return model
+
+
+def _rms_norm(module: Any, states: Tensor) -> Tensor:
+    return module.weight * states / (states.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
+
+
+def _logprobs(model: Any, trajectory: Any) -> Tensor:
+    """f64[T] of the response's tokens."""
+    prompt = len(trajectory.prompt.token_ids)
+    ids = torch.tensor(np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids])).long()
+    table = (model(ids[None]).logits[0] / TEMPERATURE).log_softmax(-1)[prompt - 1 : -1]
+    return table.gather(-1, ids[prompt:, None])[:, 0]
