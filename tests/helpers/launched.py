@@ -24,6 +24,7 @@ import psutil
 THINKLESS = str(Path(sys.executable).with_name("thinkless"))  # the console script of the interpreter that tests run in
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 600.0  # seconds until a command counts as hanging: far above what a busy machine needs
+SOON = 60.0  # from a fault to the end of the command, on a machine that may be busy with other things
 CLEAN_UP = 30.0  # seconds that Ray's last processes may take to go after the command has ended
 
 Known = dict[int, float]  # pid -> when it was started

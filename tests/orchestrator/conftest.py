@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.launched import RUNNING, succeeded, thinkless
-
-# After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
-TASK = [
-    "experiment=quickstart",
-    "data.arithmetic.levels=[2,4]",
-    "data.arithmetic.weights=[0.7,0.3]",
-    "warmup.arithmetic.levels=[2,4]",
-    "warmup.arithmetic.weights=[0.3,0.7]",
-    "warmup.short_weight=1",
-    "warmup.steps=500",
-    "rollout.workers=1",
-]
-TINY = ["rollout.prompts_per_step=4", "rollout.group_size=4", "evaluate.every=0", "evaluate.final=false"]
-TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.logprob_check_every=1"]
+from tests.helpers.launched import RUNNING, SOON, Watched, succeeded, thinkless
+from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, steps
 
 
 @pytest.fixture(autouse=True)
@@ -70,18 +59,76 @@ def tiny(task: list[str]) -> list[str]:
     return [*task, *TINY]
 
 
-@dataclass(frozen=True)
-class OnPolicy:
-    steps: int
-    arguments: list[str]  # of `thinkless train`, but for its name
-    run: Path  # its finished folder
+# ---- two samplers and two learner ranks: left alone, interrupted, killed; and in turns (test_colocation) ----
 
 
 @pytest.fixture(scope="session")
-def on_policy(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> OnPolicy:
-    """A run on two samplers, strictly on-policy, that other ways to the same steps are compared with."""
-    folder = tmp_path_factory.mktemp("on-policy")
-    arguments = [*tiny, "rollout.prompts_per_step=12", "rollout.workers=2", "rollout.num_cpus=0.2"]
-    arguments += ["run.steps=6", "run.max_staleness=0"]
-    succeeded(thinkless("train", *arguments, "run.name=ours", folder=folder))
-    return OnPolicy(6, arguments, folder / "runs" / "ours")
+def two_of_each(tiny: list[str]) -> list[str]:
+    """Arguments of a run with checkpoints, validations and log-prob checks in between; run.steps is to be given."""
+    settings = [one for one in tiny if not one.startswith("evaluate.every")]
+    settings += [f"run.save_every={SAVE_EVERY}", "evaluate.every=2", "evaluate.questions=8", "validation.size=8"]
+    return [*settings, "rollout.workers=2", "learner.ranks=2", "rollout.num_cpus=0.2", "learner.num_cpus=0.2"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run that was ended from outside."""
+
+    run: Watched
+    folder: Path
+    checkpoint: int  # the newest, as a step, when it was interrupted
+    compared: int = 0  # steps to compare with the run that was left alone
+
+
+@pytest.fixture(scope="session")
+def interrupted(two_of_each: list[str], tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """Ctrl-C in training, after the first checkpoint."""
+    where = tmp_path_factory.mktemp("interrupted")
+    endless = ["run.steps=100000", "run.name=mine", "rollout.max_restarts=2"]
+    run, folder = Watched(["train", *two_of_each, *endless], where), where / "runs" / "mine"
+    run.until(lambda: checkpoints(folder), "the first checkpoint")
+    run.interrupt(signal.SIGINT)
+    run.wait(SOON)
+    return Course(run, folder, max(checkpoints(folder)))
+
+
+@pytest.fixture(scope="session")
+def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """The interrupted run goes on. kill -9 its first sampler, which may start again; then its second learner rank."""
+    folder, begin = tmp_path_factory.mktemp("killed") / "mine", interrupted.checkpoint
+    shutil.copytree(interrupted.folder, folder)
+    run = Watched(["train", f"resume={folder}"], folder.parent)
+    run.until(lambda: max(steps(folder), default=0) > begin, "a step")
+    before = run.titled("ray::RolloutWorker")
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    run.until(lambda: set(run.titled("ray::RolloutWorker")) - {*before}, "a new sampler")
+    again = max(steps(folder))
+    run.until(lambda: max(steps(folder)) >= max(again + 2, begin + 4), "steps with the new sampler")
+    os.kill(run.titled("ray::LearnerWorker")[1], signal.SIGKILL)
+    return Course(run.wait(SOON), folder, begin, again + 2)
+
+
+@pytest.fixture(scope="session")
+def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, of which nobody took anything."""
+    where = tmp_path_factory.mktemp("left-alone")
+    succeeded(thinkless("train", *two_of_each, f"run.steps={killed.compared}", "run.name=mine", folder=where))
+    return where / "runs" / "mine"
+
+
+# ---- plain GRPO one batch ahead: trained (test_train), recorded and done again (test_replay) ----
+
+
+@pytest.fixture(scope="session")
+def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A multirun of two: GRPO one batch ahead, on two learner ranks, with weights taken between sequences and two steps
+    recorded; then the same with a reward function that says nothing."""
+    folder = tmp_path_factory.mktemp("multirun")
+    (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
+    ahead = ["run.max_staleness=1", "rollout.on_weight_sync=drain", "algorithm.importance=truncate"]
+    overrides = ["algorithm=grpo", *ahead, "learner.ranks=2", "run.steps=4", "run.save_every=2"]
+    overrides += ["run.record=[1,3]", "reward.function=null,my_reward:constant"]
+    succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
+    first, second = (folder / "runs" / name for name in ("train-001", "train-002"))
+    return first, second

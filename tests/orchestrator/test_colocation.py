@@ -18,6 +18,7 @@ from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from rollout.base.gpu_sharing import GpuSharing
 from tests.helpers.launched import succeeded, thinkless
+from tests.helpers.runs import steps
 
 
 class Gpu:
@@ -216,17 +217,12 @@ def figures(folder: Path) -> list[str]:
     return [json.dumps(row, sort_keys=True) for row in kept]
 
 
-def test_a_shared_run_is_a_split_run(tiny: list[str], tmp_path: Path) -> None:
+def test_a_colocated_run_is_a_disaggregated_run(two_of_each: list[str], left_alone: Path, tmp_path: Path) -> None:
     """Two of each, with checkpoint, validation and log-prob checks in between: the same numbers, bit for bit."""
-    course = ["run.steps=4", "run.save_every=2", "evaluate.every=2", "evaluate.questions=8", "validation.size=8"]
-    runs = []
-    for placement in ("split", "shared"):
-        more = [f"run.name={placement}", f"cluster.placement={placement}", "rollout.workers=2", "learner.ranks=2"]
-        more += ["rollout.num_cpus=0.2", "learner.num_cpus=0.2"]
-        settings = [one for one in tiny if not one.startswith("evaluate.every")]
-        succeeded(thinkless("train", *settings, *course, *more, folder=tmp_path))
-        runs.append(figures(tmp_path / "runs" / placement))
-        runs[-1].append((tmp_path / "runs" / placement / "samples.jsonl").read_text())
-    split, shared = runs
-    assert sum('"loss/total"' in row and '"reward/mean"' in row for row in split) == 4
-    assert split == shared
+    count = len(steps(left_alone))
+    more = [f"run.steps={count}", "run.name=mine", "cluster.placement=colocated"]
+    succeeded(thinkless("train", *two_of_each, *more, folder=tmp_path))
+    colocated = tmp_path / "runs" / "mine"
+    assert sum('"loss/total"' in row and '"reward/mean"' in row for row in figures(left_alone)) == count >= 4
+    assert figures(colocated) == figures(left_alone)
+    assert (colocated / "samples.jsonl").read_text() == (left_alone / "samples.jsonl").read_text()

@@ -1,15 +1,14 @@
 """What goes wrong while it runs: interruptions, killed actors, stuck ones. Each ends soon, says one clear line and
 leaves nothing behind.
 
-The run that is interrupted is resumed, and the resumed one loses an actor: so its start shows that the checkpoint
-before it was good.
+The run that is interrupted is resumed, and the resumed one loses a sampler and a learner rank (conftest.py): so its
+start shows that the checkpoint before it was good.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,128 +16,51 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.launched import Watched, succeeded, thinkless, told_in_one_line
+from tests.helpers.launched import SOON, Watched, succeeded, thinkless, told_in_one_line
+from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, steps
 
-SOON = 60.0  # seconds from a fault to the end of the command, on a machine that may be busy with other things
-FOREVER = "run.steps=100000"
+pytestmark = pytest.mark.heavy
 
-
-def steps(folder: Path) -> list[int]:
-    try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-    except OSError:
-        return []
-    return [row["step"] for row in map(json.loads, lines) if "seconds/step" in row]
-
-
-def checkpoints(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").glob("*"))
+SHORT_WARM_UP = 100  # steps
 
 
 # ---- interrupted ----
 
 
-def test_an_interrupted_warm_up_goes_on_to_the_same_weights(task: list[str], warm_up: Any, tmp_path: Path) -> None:
-    """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again."""
-    run = Watched(["train", *task, "warmup.cache=cache", "run.name=mine"], tmp_path)
-    run.until(lambda: "warm-up: 1/500" in run.err, "the warm-up began")
-    assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
-    run.interrupt(signal.SIGTERM)
-    run.wait(SOON)
-    assert run.returncode == 143 and told_in_one_line(run) == "thinkless: interrupted"
-    assert "interrupted: the warm-up's finished steps are being saved; a second Ctrl-C ends it at once" in run.err
-    assert not list((tmp_path / "runs").iterdir())
-    (kept,) = (tmp_path / "cache").glob(".*.partial/checkpoints/step_*")
-    done = int(kept.name.removeprefix("step_"))
-    assert 1 <= done < 500 and f"the warm-up's {done} of 500 steps are saved" in run.err
-
-    again = succeeded(thinkless("warmup", *task, "warmup.cache=cache", folder=tmp_path))
-    assert f"warm-up: goes on from step {done} of 500" in again.out
-    (here,), (there,) = (
-        [p.parent for p in where.glob("*/warmup.json")] for where in (tmp_path / "cache", warm_up.cache)
-    )
-    assert here.name == there.name and [path.name for path in (tmp_path / "cache").iterdir()] == [here.name]
-    assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
-    logs = [[json.loads(line) for line in (f / "warmup.jsonl").read_text().splitlines()] for f in (here, there)]
-    assert [(row["step"], row["loss"]) for row in logs[0]] == [(row["step"], row["loss"]) for row in logs[1]]
-
-
-@pytest.fixture(scope="module")
-def interrupted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, Path]]:
-    """Ctrl-C in training, after the second checkpoint."""
-    where = tmp_path_factory.mktemp("interrupted")
-    run = Watched(
-        ["train", *tiny, FOREVER, *["run.name=mine", "run.save_every=3", "run.keep_checkpoints=2", "learner.ranks=2"]],
-        where,
-    )
-    folder = where / "runs" / "mine"
-    run.until(lambda: "step_000006" in checkpoints(folder), "the second checkpoint")
-    run.interrupt(signal.SIGINT)
-    run.wait(SOON)
-    yield run, folder
-
-
-def test_interrupted_in_training(interrupted: tuple[Watched, Path]) -> None:
+def test_interrupted_in_training(interrupted: Any) -> None:
     """The steps that are done are saved, and the report is written, before anything else ends."""
-    run, folder = interrupted
+    run, folder, done = interrupted.run, interrupted.folder, interrupted.checkpoint
     assert run.returncode == 130 and told_in_one_line(run) == "thinkless: interrupted"
-    last = checkpoints(folder)[-1]
-    done = int(last.removeprefix("step_"))
     assert done == steps(folder)[-1]
     said = run.err.index(f"the checkpoint of step {done} is saved; to go on from it: ")
     assert f"train resume={folder}\n" in run.err[said:]
     assert run.err.index("a second Ctrl-C ends it at once") < said
     assert (folder / "report.html").is_file() and f"report: {folder / 'report.html'}" in run.out
-    assert 1 <= len(checkpoints(folder)) <= 2 and (folder / "checkpoints" / last / "state.json").is_file()
+    assert 1 <= len(checkpoints(folder)) <= 2
+    assert (folder / "checkpoints" / f"step_{done:06d}" / "state.json").is_file()
     assert not list(folder.glob(".*")) and not (folder / "model").exists()
 
 
-@pytest.fixture(scope="module")
-def not_interrupted(interrupted: tuple[Watched, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run from the checkpoint before the interruption, to three steps after it."""
-    _, folder = interrupted
-    copy = tmp_path_factory.mktemp("not-interrupted") / "mine"
-    shutil.copytree(folder, copy)
-    _, last = checkpoints(folder)
-    shutil.rmtree(copy / "checkpoints" / last)
-    to = int(last.removeprefix("step_")) + 3
-    succeeded(thinkless("train", f"resume={copy}", f"run.steps={to}", folder=copy.parent))
-    return copy
+# ---- actors are killed ----
 
 
-# ---- an actor is killed ----
-
-
-def killed(folder: Path) -> tuple[Watched, int]:
-    """Resume the run, kill -9 its second learner rank in the middle; the command and the step that it went on from."""
-    before = checkpoints(folder)[-1]
-    begin = int(before.removeprefix("step_"))
-    run = Watched(["train", f"resume={folder}"], folder.parent)
-    run.until(lambda: f"going on from step {begin}" in run.out, "it goes on")
-    run.until(lambda: max(steps(folder), default=0) >= begin + 4, "some steps")
-    os.kill(run.titled("ray::LearnerWorker")[1], signal.SIGKILL)
-    return run.wait(SOON), begin
-
-
-def test_a_killed_actor_is_named(interrupted: tuple[Watched, Path], not_interrupted: Path) -> None:
-    """Not what the others said when the connection to it was lost. (not_interrupted: made before this goes on.)"""
-    _, folder = interrupted
-    run, begin = killed(folder)
+def test_a_killed_learner_rank_is_named(killed: Any) -> None:
+    """Not what the others said when the connection to it was lost."""
+    run, folder, begin = killed.run, killed.folder, killed.checkpoint
+    assert f"going on from step {begin}" in run.out
     line = told_in_one_line(run)
     assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
     assert f"thinkless train resume={folder}" in line and len(line) < 600
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
-    due = (begin + 3) // 3 * 3  # run.save_every=3, wherever the interruption saved
-    assert int(checkpoints(folder)[-1].removeprefix("step_")) >= due
+    due = (begin + 3) // SAVE_EVERY * SAVE_EVERY  # wherever the interruption saved
+    assert checkpoints(folder)[-1] >= due
 
 
-def test_an_interruption_changes_nothing(interrupted: tuple[Watched, Path], not_interrupted: Path) -> None:
-    """Steps before and after it: the same losses, to the last bit."""
-    _, folder = interrupted
-    mine, other = (
-        [json.loads(line).get("loss/total") for line in (path / "metrics.jsonl").read_text().splitlines()]
-        for path in (folder, not_interrupted)
-    )
+def test_interruption_and_a_sampler_started_again_change_nothing(killed: Any, left_alone: Path) -> None:
+    """Steps before and after: the same losses, to the last bit. The new sampler takes the current weights itself and
+    samples what it was asked for once more, seed for seed."""
+    mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, left_alone))
+    assert killed.checkpoint + 1 < killed.compared == len(other)
     assert mine[: len(other)] == other and any(other[-3:])
 
 
@@ -150,13 +72,20 @@ def score(problem, response, answer, mode):
 """
 
 
-def test_a_reward_function_that_fails_is_told_and_ends_the_run(tiny: list[str], tmp_path: Path) -> None:
-    """First in the evaluation of what training starts from, which then shows no accuracy; training ends soon."""
-    (tmp_path / "my_scores.py").write_text(FAULTY)
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A run that cannot be graded, from a short warm-up of its own."""
+    where = tmp_path_factory.mktemp("faulty")
+    (where / "my_scores.py").write_text(FAULTY)
     few = ["evaluate.final=true", "evaluate.questions=2", "evaluate.every=1", "validation.size=4", "run.save_every=1"]
-    run = Watched(["train", *tiny, FOREVER, *few, "run.name=mine", "reward.function=my_scores:score"], tmp_path).wait()
-    line, folder = told_in_one_line(run), tmp_path / "runs" / "mine"
-    cause = f"reward.function=my_scores:score: AttributeError: 'str' object has no attribute 'missing' ({tmp_path}"
+    own = [f"warmup.steps={SHORT_WARM_UP}", "warmup.cache=cache", "run.name=mine", "reward.function=my_scores:score"]
+    return thinkless("train", *TASK, *TINY, "run.steps=100000", *few, *own, folder=where)
+
+
+def test_a_reward_function_that_fails_is_told_and_ends_the_run(faulty: Watched) -> None:
+    """First in the evaluation of what training starts from, which then shows no accuracy; training ends soon."""
+    run, line, folder = faulty, told_in_one_line(faulty), faulty.folder / "runs" / "mine"
+    cause = f"reward.function=my_scores:score: AttributeError: 'str' object has no attribute 'missing' ({run.folder}"
     assert run.returncode == 1 and f"{cause}/my_scores.py:3)" in line
     assert line.startswith(
         "thinkless: step 3: no verdict on any of 16 answers (16 raised), more than reward.max_unjudged"
@@ -174,6 +103,34 @@ def test_a_reward_function_that_fails_is_told_and_ends_the_run(tiny: list[str], 
     assert "my_scores.py:3), on problem arithmetic/" in (folder / "report.html").read_text()
     first, *_ = map(json.loads, (folder / "unjudged.jsonl").read_text().splitlines())
     assert first["during"].startswith("evaluation") and "answer.missing" in first["traceback"]
+
+
+# ---- an interrupted warm-up ----
+
+
+def test_an_interrupted_warm_up_goes_on_to_the_same_weights(faulty: Watched, tmp_path: Path) -> None:
+    """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
+    warm-up, of which nobody took anything, is that of the run above."""
+    short, cache = [*TASK, f"warmup.steps={SHORT_WARM_UP}", "warmup.cache=cache"], tmp_path / "cache"
+    run = Watched(["train", *short, "run.name=mine"], tmp_path)
+    run.until(lambda: f"warm-up: 1/{SHORT_WARM_UP}" in run.err, "the warm-up began")
+    assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
+    run.interrupt(signal.SIGTERM)
+    run.wait(SOON)
+    assert run.returncode == 143 and told_in_one_line(run) == "thinkless: interrupted"
+    assert "interrupted: the warm-up's finished steps are being saved; a second Ctrl-C ends it at once" in run.err
+    assert not list((tmp_path / "runs").iterdir())
+    (kept,) = cache.glob(".*.partial/checkpoints/step_*")
+    done = int(kept.name.removeprefix("step_"))
+    assert 1 <= done < SHORT_WARM_UP and f"the warm-up's {done} of {SHORT_WARM_UP} steps are saved" in run.err
+
+    again = succeeded(thinkless("warmup", *short, folder=tmp_path))
+    assert f"warm-up: goes on from step {done} of {SHORT_WARM_UP}" in again.out
+    (here,), (there,) = ([p.parent for p in where.glob("*/warmup.json")] for where in (cache, faulty.folder / "cache"))
+    assert here.name == there.name and [path.name for path in cache.iterdir()] == [here.name]
+    assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+    logs = [[json.loads(line) for line in (f / "warmup.jsonl").read_text().splitlines()] for f in (here, there)]
+    assert [(row["step"], row["loss"]) for row in logs[0]] == [(row["step"], row["loss"]) for row in logs[1]]
 
 
 # ---- waiting, for real actors ----
@@ -311,23 +268,3 @@ def test_an_actor_that_cannot_start_says_why(place: Callable[..., Any]) -> None:
         place("bad input").call("ready").wait()
     with pytest.raises(RunError, match=r"^reward actor 0 \(ready\): cannot start \(ZeroDivisionError: by zero\)$"):
         place("broken").call("ready").wait()
-
-
-# ---- a sampler that may start again ----
-
-
-def test_a_killed_sampler_starts_again_and_changes_nothing(on_policy: Any, tmp_path: Path) -> None:
-    """It takes the current weights itself and samples what it was asked for once more: the same, seed for seed."""
-    run = Watched(["train", *on_policy.arguments, "run.name=killed", "rollout.max_restarts=2"], tmp_path)
-    folder = tmp_path / "runs" / "killed"
-    run.until(lambda: max(steps(folder), default=0) >= 2, "some steps")
-    before = run.titled("ray::RolloutWorker")
-    os.kill(before[0], signal.SIGKILL)
-    run.until(lambda: set(run.titled("ray::RolloutWorker")) - {*before}, "a new one")
-    assert len(before) == 2 and run.wait().returncode == 0, run.err[-3000:]
-    assert steps(folder) == [*range(1, on_policy.steps + 1)]
-    killed, left_alone = (
-        [json.loads(line).get("loss/total") for line in (path / "metrics.jsonl").read_text().splitlines()]
-        for path in (folder, on_policy.run)
-    )
-    assert killed == left_alone and any(killed)

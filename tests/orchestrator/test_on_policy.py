@@ -7,18 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
+
+from tests.helpers.launched import succeeded, thinkless
+from tests.helpers.runs import records
+
+pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).parents[2]
+STEPS = 6
 
 
-def test_no_staleness_is_the_plain_loop_bit_for_bit(on_policy: Any, tmp_path: Path) -> None:
+def test_no_staleness_is_the_plain_loop_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
     """Losses and final weights, through two Ray samplers on one side and a twenty-line loop on the other."""
     from safetensors.numpy import load_file
 
-    run = on_policy.run
+    more = ["rollout.prompts_per_step=12", "rollout.workers=2", "rollout.num_cpus=0.2", "run.max_staleness=0"]
+    succeeded(thinkless("train", *tiny, *more, f"run.steps={STEPS}", "run.name=ours", folder=tmp_path))
+    run = tmp_path / "runs" / "ours"
     plain = subprocess.run(
         [sys.executable, "-m", "tests.helpers.reference_loop", str(run), str(tmp_path / "plain")],
         cwd=ROOT,
@@ -28,10 +36,9 @@ def test_no_staleness_is_the_plain_loop_bit_for_bit(on_policy: Any, tmp_path: Pa
         timeout=600,
     )
     assert plain.returncode == 0, plain.stderr[-3000:]
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if "seconds/step" in row]
+    rows = records(run)
     told = [line.split() for line in plain.stdout.splitlines() if line[:1].isdigit()]
-    assert len(told) == on_policy.steps
+    assert len(told) == STEPS
     assert [float(row["loss/total"]).hex() for row in rows] == [loss for _, loss, _ in told]
     assert [round(row["tokens/mean"] * 48) for row in rows] == [int(tokens) for _, _, tokens in told]
     assert all(row["staleness/max"] == 0 and row["no_op"] == 0 for row in rows)

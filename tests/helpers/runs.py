@@ -1,0 +1,40 @@
+"""Settings under which a run takes seconds, and what is read from a run's folder while it runs and afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+# After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
+TASK = [
+    "experiment=quickstart",
+    "data.arithmetic.levels=[2,4]",
+    "data.arithmetic.weights=[0.7,0.3]",
+    "warmup.arithmetic.levels=[2,4]",
+    "warmup.arithmetic.weights=[0.3,0.7]",
+    "warmup.short_weight=1",
+    "warmup.steps=500",
+    "rollout.workers=1",
+]
+TINY = ["rollout.prompts_per_step=4", "rollout.group_size=4", "evaluate.every=0", "evaluate.final=false"]
+TINY += ["learner.schedule=constant", "rollout.kv_cache_gib=0.25", "run.logprob_check_every=1"]
+SAVE_EVERY = 2  # of the runs with two samplers and two learner ranks
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The training steps that a run has recorded so far, without validations."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return []
+    return [row for row in map(json.loads, lines) if "seconds/step" in row]
+
+
+def steps(folder: Path) -> list[int]:
+    return [row["step"] for row in records(folder)]
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """The steps of a run's checkpoints."""
+    return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*"))
