@@ -8,6 +8,7 @@ SHELL := /bin/bash
 .PHONY: help setup lock quickstart check test bench lint clean
 BIN := .venv/bin
 export PYTHON
+unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
