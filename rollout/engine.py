@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class Engine:
         for output in self.engine.step():
             if output.finished:
                 key = self._forget(output.request_id)
-                done.append((key, _sample(output.outputs[0])))
+                done.append((key, _sample(cast(Any, output).outputs[0])))
         if self._uncapped:
             self._cap()
         return done
@@ -170,11 +170,18 @@ class Engine:
             self.add(key, request)
 
     def _ids_so_far(self, one: _InFlight) -> list[int]:
-        return self.engine.output_processor.request_states[one.internal].detokenizer.output_token_ids
+        detokenizer = self.engine.output_processor.request_states[one.internal].detokenizer
+        assert detokenizer is not None
+        return detokenizer.output_token_ids
+
+    @property
+    def _core(self) -> Any:
+        """vLLM's scheduler and executor, which are in this process (`_prepare_environment`)."""
+        return cast(Any, self.engine.engine_core).engine_core
 
     def _cap(self) -> None:
         """Lower the limit of requests whose first id has a cap of its own (vLLM reads the limit at every step)."""
-        scheduled = self.engine.engine_core.engine_core.scheduler.requests
+        scheduled = self._core.scheduler.requests
         for key in list(self._uncapped):
             one = self._requests[key]
             if ids := self._ids_so_far(one):
@@ -212,7 +219,7 @@ class Engine:
     def _unlink_shared_memory(self) -> None:
         """Unlink the shared memory of a tensor-parallel engine's processes once they have mapped it: without names in
         /dev/shm it is freed with them, also when they are killed."""
-        queue = self.engine.engine_core.engine_core.model_executor.rpc_broadcast_mq.buffer
+        queue = self._core.model_executor.rpc_broadcast_mq.buffer
         queue.shared_memory.unlink()
         queue.is_creator = False  # nothing is left to unlink
         if self.conf.device is Device.cpu:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -78,7 +78,7 @@ class Actors:
         free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
         group = next(free, None) or self.reserve(alone)
         method, calls = THREADS.get(role, ("", 0))
-        remote: Any = ray.remote(concurrency_groups={method: calls}) if method else ray.remote
+        remote: Any = cast(Any, ray.remote)(concurrency_groups={method: calls}) if method else ray.remote
         actor_class = remote(body)
         handles = group.actors[role] = []
         for index, (seat, args) in enumerate(zip(group.plan.seats[role], arguments, strict=True)):

@@ -136,7 +136,7 @@ def _install(handlers: dict[signal.Signals, Any]) -> None:
 def _authenticate(token: str | None) -> None:
     """Give a private Ray its own token. By default Ray (2.60) writes one to ~/.ray, and a head that is started later
     then rejects every `ray job submit` that does not have it."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
     if token is None:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
