@@ -37,7 +37,7 @@ class RayFuture:
             raise cause from None
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
-                raise _start_error(self.what, error) from error
+                raise start_error(self.what, error) from error
             raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)})") from error
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
@@ -48,7 +48,7 @@ class RayFuture:
         return bool(done)
 
 
-def _start_error(what: str, error: Exception) -> Exception:
+def start_error(what: str, error: Exception) -> Exception:
     """The error that an actor raised in its constructor, which Ray gives as text: a traceback that ends in the error.
 
     The error's message may have several lines, indented ones among them (pydantic's): it is all that follows the last

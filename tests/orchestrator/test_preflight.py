@@ -16,7 +16,7 @@ import pytest
 
 from conf.schema import Config, DataConf, ModelConf, RandomModelConf, RolloutConf, WarmupConf
 from orchestrator.base.errors import RunError
-from orchestrator.cluster.handles import _complaint
+from orchestrator.cluster.handles import start_error
 from orchestrator.commands.preflight import located, refuse_unreadable
 from orchestrator.commands.warmup import fingerprint
 from rollout.base.errors import BadInput, in_one_line
@@ -251,5 +251,5 @@ ray::Worker.__init__() (pid=1, ip=10.0.0.1)
     ids=["several lines", "ours", "no message"],
 )
 def test_an_actor_that_fails_while_it_starts_is_quoted_in_full(end: str, kind: type[Exception], said: str) -> None:
-    told = _complaint("sampler", RuntimeError(STORY + end + "\n"))
+    told = start_error("sampler", RuntimeError(STORY + end + "\n"))
     assert type(told) is kind and str(told) == said
