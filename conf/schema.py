@@ -302,6 +302,7 @@ class ClusterConf:
     address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
     object_store_gib: float = 0.5  # private local cluster only
     port: int | None = None  # of the learner's process group; null: a free one
+    network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
     metrics_port: int | None = None  # Prometheus endpoint of a private local cluster; null: a free one
     start_timeout_s: float = 120.0  # for Ray to start or answer, and for reward actors
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks

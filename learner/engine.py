@@ -20,6 +20,7 @@ from torch import Tensor
 from conf.schema import Device, Dtype, LearnerConf
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
+from rollout.base.network import gloo_towards
 from rollout.weight_sync.weights import MIB, buckets
 
 
@@ -28,6 +29,7 @@ def join_process_group(rank: int, ranks: int, address: str, port: int, device: D
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK="0", MASTER_ADDR=address, MASTER_PORT=str(port))
     if device is Device.cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
+        gloo_towards(address)
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     import deepspeed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,17 @@ class LearnerWorker(Traced):
         temperature: float,
         total_updates: int,
         longest: int = 0,
+        host: Callable[[], str] = lambda: "127.0.0.1",
     ):
         """path: Hugging Face folder; temperature: of the rollouts; total_updates: optimizer steps of the whole
-        schedule; longest: tokens of the longest sequence to come (see `learner.model.parity`)."""
+        schedule; longest: tokens of the longest sequence to come (see `learner.model.parity`); host: gives the address
+        by which other hosts reach this one (the default serves ranks and samplers on one host)."""
         if conf.device is Device.cpu:
             torch.set_num_threads(conf.threads)
         super().__init__()
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
         self.temperature, self.total_updates, self.longest = temperature, total_updates, longest
+        self.host = host
         self.reference: Policy | lora.Unadapted | None = None
         self.publisher: WeightSender | None = None  # once started
 
@@ -70,11 +74,7 @@ class LearnerWorker(Traced):
         with socket.socket() as probe:
             probe.bind(("", port or 0))
             free = probe.getsockname()[1]
-        try:
-            host = socket.gethostbyname(socket.gethostname())
-        except OSError:
-            host = "127.0.0.1"
-        return host, free
+        return self.host(), free
 
     @named_wait
     def start(self, address: str, port: int, reference: bool) -> int:
@@ -155,7 +155,7 @@ class LearnerWorker(Traced):
 
     def open_endpoint(self, route: Route) -> Endpoint:
         """Where the sampler fetches what `send` sends."""
-        return self._publisher().open(route, self.address(None)[0])
+        return self._publisher().open(route, self.host())
 
     @named_wait
     @spent("publishing")

@@ -25,6 +25,7 @@ DOORS = {
         "orchestrator/cluster/actors.py",
         "orchestrator/cluster/handles.py",
         "orchestrator/cluster/latest_weights.py",
+        "orchestrator/cluster/network.py",
         "orchestrator/tracking/tracker.py",
     },
     "hydra": {"conf/compose.py", "conf/overrides.py"},

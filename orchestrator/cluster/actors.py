@@ -7,7 +7,7 @@ actors do, why they sit where they sit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -39,9 +39,9 @@ class _Group:
 
 
 class Actors:
-    def __init__(self, timeout_s: float):
-        """timeout_s: for a busy cluster to have room."""
-        self.timeout_s = timeout_s
+    def __init__(self, timeout_s: float, environment: Mapping[str, str]):
+        """timeout_s: for a busy cluster to have room. environment: of every actor."""
+        self.timeout_s, self.environment = timeout_s, environment
         self._groups: list[_Group] = []
 
     def reserve(self, plan: Plan) -> _Group:
@@ -69,11 +69,13 @@ class Actors:
         arguments: list[list[Any]],
         timeout_s: float,
         threads: int | None = None,
+        named: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[RayHandle]:
         """An actor for each list of arguments, in places reserved for `role`, or else in those of `alone`.
 
-        timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; options: of Ray's actors.
+        timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; named: further arguments, the same
+        for all; options: of Ray's actors.
         """
         free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
         group = next(free, None) or self.reserve(alone)
@@ -82,7 +84,7 @@ class Actors:
         actor_class = remote(body)
         handles = group.actors[role] = []
         for index, (seat, args) in enumerate(zip(group.plan.seats[role], arguments, strict=True)):
-            environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+            environment = {**self.environment, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
             if seat.beside:
                 environment |= self._gpus_of(group, seat)
             actor = actor_class.options(
@@ -93,7 +95,7 @@ class Actors:
                 ),
                 runtime_env={"env_vars": environment} if environment else None,
                 **options,
-            ).remote(*args)
+            ).remote(*args, **(named or {}))
             handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
         return handles
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
 from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.actors import Actors
 from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.network import environment, host_address
 from orchestrator.cluster.placement import Role, plan
 from orchestrator.cluster.ray_connection import connect, disconnect
 from rollout.base.errors import BadInput
@@ -29,7 +31,7 @@ class Cluster:
 
     def __init__(self, conf: ClusterConf):
         self.conf = conf
-        self._actors = Actors(conf.start_timeout_s)
+        self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface))
         self._private = False
 
     def __enter__(self) -> Cluster:
@@ -72,8 +74,11 @@ class Cluster:
         )
 
     def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[RayHandle]:
-        alone = plan(self.conf.placement, learner=conf)
-        return self._actors.start(Role.learner, alone, body, arguments, conf.timeout_s, conf.threads)
+        """Each is also given `host`, by which it learns its host's address."""
+        alone, host = plan(self.conf.placement, learner=conf), partial(host_address, self.conf.network_interface)
+        return self._actors.start(
+            Role.learner, alone, body, arguments, conf.timeout_s, conf.threads, named={"host": host}
+        )
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         alone, every = plan(self.conf.placement, reward=conf), [arguments] * conf.workers

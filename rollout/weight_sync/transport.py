@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollout.base.network import gloo_towards
 from rollout.weight_sync.weights import aligned, buckets, dtype_name
 
 Named = Iterable[tuple[str, Tensor]]
@@ -68,6 +69,7 @@ class _Gloo:
     """A group of its own beside the process's groups, as vLLM's stateless NCCL group is."""
 
     def __init__(self, address: str, port: int, rank: int, world: int, timeout_s: float):
+        gloo_towards(address)
         limit = timedelta(seconds=timeout_s)
         store = torch.distributed.TCPStore(address, port, world, rank == 0, timeout=limit)
         self.group: Any = torch.distributed.ProcessGroupGloo(store, rank, world, limit)

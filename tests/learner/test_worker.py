@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from learner.data.pack import pack
 from learner.model.policy import load_policy
 from learner.objective import optimizer_steps
 from learner.schedule import learning_rate
+from learner.worker import LearnerWorker
 from rollout.base.errors import BadInput
 from tests.helpers import naive
 from tests.helpers.learner_ranks import Ranks
@@ -51,6 +53,14 @@ def on_disk(folder: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(Path(folder) / "model.safetensors")
+
+
+def test_a_rank_listens_at_the_address_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the host's own name resolves to."""
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
+    worker = LearnerWorker(CONF, FLOAT, "a model", 0, 1.0, 1, host=lambda: "192.0.2.77")
+    host, port = worker.address(None)
+    assert host == "192.0.2.77" and 0 < port < 65536
 
 
 @every_layout

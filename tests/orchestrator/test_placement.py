@@ -109,8 +109,16 @@ def test_what_does_not_pair_is_no_plan() -> None:
 class Body:
     """An actor that tells what it was given."""
 
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
+    def __init__(self, *arguments: Any, host: Any = None):
+        self.arguments, self.host = arguments, host
+
+    def address(self) -> str:
+        return str(self.host())
+
+    def interfaces(self) -> list[str | None]:
+        import os
+
+        return [os.environ.get(f"{library}_SOCKET_IFNAME") for library in ("NCCL", "GLOO")]
 
     def ready(self) -> int:
         return 1
@@ -160,8 +168,8 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     entered = []
 
-    def make(placement: Placement) -> Cluster:
-        conf = ClusterConf(object_store_gib=0.1, placement=placement, start_timeout_s=20.0)
+    def make(placement: Placement, interface: str | None = None) -> Cluster:
+        conf = ClusterConf(object_store_gib=0.1, placement=placement, start_timeout_s=20.0, network_interface=interface)
         entered.append(Cluster(conf).__enter__())
         return entered[-1]
 
@@ -188,6 +196,11 @@ def test_split_on_four_gpus(four_gpus: Any) -> None:
     ranks = cluster.learner_ranks(learner(2), body, [[r] for r in range(2)])
     (worker,) = cluster.rollout_workers(rollout(1, many=2), body, [])
     judges = cluster.reward_actors(REWARD, body, [])
+    import ray
+
+    (node,) = ray.nodes()  # the address by which Ray knows it, whatever the host's name resolves to
+    assert {rank.call("address", timeout_s=60.0).wait() for rank in ranks} == {node["NodeManagerAddress"]}
+    assert ranks[0].call("interfaces").wait() == worker.call("interfaces").wait() == [None, None]
     mine, others = seen([worker])[0].split(","), seen(ranks)
     assert sorted([*mine, *others]) == ["0", "1", "2", "3"] and len(mine) == 2
     assert len(judges) == 2 and worker.call("threads").wait() == "1"
@@ -216,6 +229,21 @@ def test_shared_on_four_gpus(four_gpus: Any) -> None:
         assert Counter(gpu for one in ours for gpu in one.split(",")) == Counter(theirs)
         cluster.release(samplers)
         cluster.release(ranks)
+
+
+def test_a_network_interface_for_traffic_between_hosts(four_gpus: Any) -> None:
+    """Ranks and samplers listen there, and NCCL and gloo take no other; one that a host lacks is named."""
+    from rollout.base.errors import BadInput
+
+    cluster, body = four_gpus(SPLIT, "lo"), shipped()
+    (rank,), (worker,) = cluster.learner_ranks(learner(1), body, [[]]), cluster.rollout_workers(rollout(1), body, [])
+    assert rank.call("address", timeout_s=60.0).wait() == "127.0.0.1"
+    for one in (rank, worker):
+        assert one.call("interfaces", timeout_s=60.0).wait() == ["=lo", "lo"]
+    cluster.conf.network_interface = "lo:9"
+    (other,) = cluster.learner_ranks(learner(1), body, [[]])
+    with pytest.raises(BadInput, match=r"^cluster\.network_interface=lo:9: .* it has .*lo \(127\.0\.0\.1\)"):
+        other.call("address", timeout_s=60.0).wait()
 
 
 def test_a_cluster_that_is_too_small_is_told_before_anything_starts(four_gpus: Any) -> None:

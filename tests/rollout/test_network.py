@@ -1,0 +1,28 @@
+"""Where gloo listens: on the interface from which the other side is reached, whatever the host's name resolves to."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+import pytest
+
+from rollout.base.network import GLOO, gloo_towards
+
+
+def test_gloo_takes_the_interface_of_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: pytest.fail("a host's name says nothing of its networks"))
+    for name, addresses in psutil.net_if_addrs().items():
+        for one in addresses:
+            if one.family is socket.AF_INET:
+                monkeypatch.setenv(GLOO, "")  # put back at the end, whatever is set meanwhile
+                monkeypatch.delenv(GLOO)
+                gloo_towards(one.address)
+                assert os.environ[GLOO] == name
+
+
+def test_the_users_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GLOO, "eth7")
+    gloo_towards("127.0.0.1")
+    assert os.environ[GLOO] == "eth7"
