@@ -329,7 +329,7 @@ def test_the_exported_weights_are_the_checkpoint_s(trained: Trained) -> None:
 def test_gauges_on_rays_prometheus_end_point(trained: Trained) -> None:
     for name in (
         "rollout_tokens_per_second", "learner_tokens_per_second", "think_rate", "accuracy", "accuracy_think",
-        "accuracy_short", "push_seconds", "reward", "step",
+        "accuracy_short", "weight_sync_seconds", "reward", "step",
     ):  # fmt: skip
         lines = [line for line in trained.scraped.splitlines() if line.startswith(f"ray_thinkless_{name}{{")]
         assert lines and 'run="learns"' in lines[0] and math.isfinite(float(lines[0].split()[-1])), name
