@@ -115,3 +115,20 @@ def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.
     where = tmp_path_factory.mktemp("left-alone")
     succeeded(thinkless("train", *two_of_each, f"run.steps={killed.compared}", "run.name=mine", folder=where))
     return where / "runs" / "mine"
+
+
+# ---- plain GRPO one batch ahead: trained (test_train), recorded and done again (test_replay) ----
+
+
+@pytest.fixture(scope="session")
+def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A multirun of two: GRPO one batch ahead, on two learner ranks, with weights taken between sequences and two steps
+    recorded; then the same with a reward function that says nothing."""
+    folder = tmp_path_factory.mktemp("multirun")
+    (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
+    ahead = ["run.max_staleness=1", "rollout.on_weight_sync=drain", "algorithm.importance=truncate"]
+    overrides = ["algorithm=grpo", *ahead, "learner.ranks=2", "run.steps=4", "run.save_every=2"]
+    overrides += ["run.record=[1,3]", "reward.function=null,my_reward:constant"]
+    succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
+    first, second = (folder / "runs" / name for name in ("train-001", "train-002"))
+    return first, second

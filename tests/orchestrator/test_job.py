@@ -13,14 +13,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.commands import interpreter
+from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_root
 from tests.helpers.launched import Watched
+from tests.helpers.runs import checkpoints, records, steps
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -78,42 +83,100 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_job_trains_is_stopped_and_goes_on(head: tuple[Watched, str], tiny: list[str], tmp_path: Path) -> None:
-    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's.
+@dataclass(frozen=True)
+class Stopped:
+    """A job that was stopped, and one that went on from the last checkpoint but one, as if the newest were lost."""
 
-    `ray job stop` sends SIGTERM: its steps are saved, and told how to go on from, before Ray kills it.
-    """
-    run, address = head
-    runs = tmp_path / "runs"
-    found = runs / "job"
-    entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=100000", f"run.root={runs}", "run.name=job"]
+    folder: Path  # of the run
+    first: Watched
+    before: list[dict[str, Any]]  # records of the first job
+    checkpoints: list[int]  # that it left
+    again: Watched
+    left: list[list[int]]  # samplers and learner ranks that were there after each of the two
+
+
+@pytest.fixture(scope="module")
+def job(head: tuple[Watched, str], tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's."""
+    (run, address), where = head, tmp_path_factory.mktemp("job")
+    folder, left = where / "runs" / "job", []
+    entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=100000", f"run.root={where / 'runs'}"]
+    entry += ["run.name=job", "run.save_every=1", "evaluate.questions=8", "validation.size=8"]
     entry[entry.index("evaluate.every=0")] = "evaluate.every=2"
     submit = ["job", "submit", f"--address={address}", "--working-dir", str(ROOT)]
-    first = Watched([*submit, "--submission-id=first", "--", *entry], tmp_path / "first", program=[RAY])
-    first.until(lambda: len(training_steps(found)) >= 2, "some steps")
-    stop = Watched(["job", "stop", f"--address={address}", "first"], tmp_path / "stop", program=[RAY])
+    first = Watched([*submit, "--submission-id=first", "--", *entry], where / "first", program=[RAY])
+    first.until(lambda: len(steps(folder)) >= 2, "some steps")
+    stop = Watched(["job", "stop", f"--address={address}", "first"], where / "stop", program=[RAY])
     assert stop.wait().returncode == 0, stop.out + stop.err
     first.wait()
-    done = training_steps(found)
-    assert (found / "checkpoints" / f"step_{len(done):06d}" / "state.json").is_file()
-    assert f"the checkpoint of step {len(done)} is saved; to go on from it: " in first.out, first.out[-6000:]
-    assert f"train resume={found}" in first.out and f"report: {found / 'report.html'}" in first.out
-    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")  # places are free again
+    left.append(run.titled("ray::RolloutWorker") + run.titled("ray::LearnerWorker"))
+    before, saved = records(folder), checkpoints(folder)
 
-    entry = ["python3", "-m", "orchestrator.train", f"resume={found}", f"run.steps={len(done) + 1}"]
-    again = Watched([*submit, "--", *entry], tmp_path / "again", program=[RAY]).wait()
+    shutil.rmtree(folder / "checkpoints" / f"step_{saved[-1]:06d}")
+    entry = ["python3", "-m", "orchestrator.train", f"resume={folder}", f"run.steps={saved[-1] + 1}"]
+    again = Watched([*submit, "--", *entry], where / "again", program=[RAY]).wait()
+    left.append(run.titled("ray::RolloutWorker") + run.titled("ray::LearnerWorker"))
     assert again.returncode == 0, again.out[-6000:] + again.err[-3000:]
-    assert training_steps(found) == [*range(1, len(done) + 2)]
-    names = {path.name for path in found.iterdir()}
+    return Stopped(folder, first, before, saved, again, left)
+
+
+def test_a_stopped_job_saves_its_steps(job: Stopped) -> None:
+    """`ray job stop` sends SIGTERM: its steps are saved, and told how to go on from, before Ray kills it."""
+    done = len(job.before)
+    assert job.checkpoints == [done - 1, done]
+    assert f"the checkpoint of step {done} is saved; to go on from it: " in job.first.out, job.first.out[-6000:]
+    assert f"train resume={job.folder}" in job.first.out and f"report: {job.folder / 'report.html'}" in job.first.out
+
+
+def test_places_are_free_again_after_each_job(job: Stopped) -> None:
+    assert job.left == [[], []]
+
+
+# ---- going on ----
+
+SAME = ["reward/mean", "loss/total", "loss/control", "tokens/mean", "think_rate/all", "grad_norm", "kl", "entropy"]
+
+
+def test_a_resumed_run_has_each_step_once(job: Stopped) -> None:
+    done = len(job.before)
+    assert f"going on from step {done - 1}" in job.again.out
+    assert steps(job.folder) == [*range(1, done + 2)]
+    rows = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+    validated = [row["step"] for row in rows if "seconds/step" not in row]
+    assert validated == [*range(0, done + 2, 2)]
+    headers = [line for line in (job.folder / "samples.txt").read_text().splitlines() if line.startswith("--- step")]
+    counts = Counter(int(header.split()[2].rstrip(",")) for header in headers)
+    counts.pop(0, None)  # of the model that training begins with
+    assert counts == dict.fromkeys(range(1, done + 2), 2)
+
+
+def test_a_resumed_run_goes_on_in_the_same_timeline(job: Stopped) -> None:
+    """With the time of the step that was lost, which it took as well."""
+    found, done = read_trace(job.folder / "timeline.json"), len(job.before)
+    assert found is not None
+    assert [step for step, _, _ in found.steps] == [*range(1, done + 1), done, done + 1]
+
+
+def test_a_resumed_run_is_the_one_that_was_never_interrupted(job: Stopped) -> None:
+    """A step done twice: the same prompts, seeds, weights and optimizer state give the same figures. (Several steps, to
+    the last bit: test_faults.)"""
+    before, again = job.before[-1], records(job.folder)[len(job.before) - 1]
+    assert before["step"] == again["step"] and "reward/mean" in before
+    for key in SAME:
+        assert again.get(key) == pytest.approx(before.get(key), rel=1e-5, abs=1e-6), key
+
+
+def test_a_resumed_run_goes_on_with_the_next_prompts(job: Stopped) -> None:
+    last = len(job.before) + 1
+    state = json.loads((job.folder / "checkpoints" / f"step_{last:06d}" / "state.json").read_text())
+    assert state["step"] == last and state["prompts"]["position"] == 4 * last
+    assert len(json.loads((job.folder / "provenance.json").read_text())["sessions"]) == 2
+    names = {path.name for path in job.folder.iterdir()}
     assert names >= {"config.yaml", "provenance.json", "samples.txt", "checkpoints", "best", "model", "report.html"}
-    assert f"run folder: {found}" in again.out
-    assert not run.titled("ray::RolloutWorker") and not run.titled("ray::LearnerWorker")
+    assert (job.folder / "model" / "config.json").is_file() and f"run folder: {job.folder}" in job.again.out
 
 
-def training_steps(folder: Path) -> list[int]:
-    path = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return [row["step"] for row in rows if "seconds/step" in row]
+# ---- a job that fails ----
 
 
 def test_a_job_that_fails_says_why(head: tuple[Watched, str], tmp_path: Path) -> None:
@@ -184,5 +247,6 @@ def test_no_other_python_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "\n" not in message
 
 
+@pytest.mark.heavy
 def test_this_python_has_everything() -> None:
     interpreter.ensure_interpreter("orchestrator.train")  # returns

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import socket
 import urllib.request
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ import pytest
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
 from tests.helpers.launched import Watched, succeeded, thinkless
+
+pytestmark = pytest.mark.heavy
 
 STEPS, SAVE_EVERY, VALIDATE_EVERY = 16, 7, 8
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -339,79 +339,7 @@ def test_memory_stays_small(trained: Trained, warm_up: Any) -> None:
     assert 0.5 < trained.done.peak_gib < 8 and 0.5 < warm_up.peak_gib < 8  # and nothing stays: see `succeeded`
 
 
-# ---- going on ----
-
-SAME = ["reward/mean", "loss/total", "loss/control", "tokens/mean", "think_rate/all", "grad_norm", "kl", "entropy"]
-
-
-@pytest.fixture(scope="module")
-def resumed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """As if the run had been stopped in its last step, with the checkpoint of step 14 as its newest: two steps more."""
-    folder = tmp_path_factory.mktemp("resumed") / "learns"
-    shutil.copytree(trained.folder, folder)
-    shutil.rmtree(folder / "checkpoints" / f"step_{STEPS:06d}")
-    shutil.rmtree(folder / "model")
-    done = thinkless(
-        "train", f"resume={folder}", f"run.steps={STEPS + 2}", "evaluate.final=false", folder=folder.parent
-    )
-    return Trained(succeeded(done), folder, "")
-
-
-def test_a_resumed_run_has_each_step_once(resumed: Trained) -> None:
-    assert "going on from step 14" in resumed.done.out
-    assert [row["step"] for row in resumed.rows()] == [*range(1, STEPS + 3)]
-    assert [row["step"] for row in resumed.rows(training=False)] == [0, 8, 16]
-    headers = [
-        line for line in (resumed.folder / "samples.txt").read_text().splitlines() if line.startswith("--- step")
-    ]
-    counts = Counter(int(header.split()[2].rstrip(",")) for header in headers)
-    assert counts.pop(0) == 4  # of the model that training begins with, not written again: two levels in two modes
-    assert counts == dict.fromkeys(range(1, STEPS + 3), 2)
-
-
-def test_a_resumed_run_goes_on_in_the_same_timeline(resumed: Trained) -> None:
-    """With the time of the steps that were lost, which it took as well."""
-    found = read_trace(resumed.folder / "timeline.json")
-    assert found is not None
-    assert [step for step, _, _ in found.steps] == [*range(1, STEPS + 1), *range(15, STEPS + 3)]
-
-
-def test_a_resumed_run_is_the_one_that_was_never_interrupted(trained: Trained, resumed: Trained) -> None:
-    """Steps 15 and 16, done twice: the same prompts, seeds, weights and optimizer state give the same figures."""
-    for step in (15, 16):
-        for key in SAME:
-            before, again = trained.rows()[step - 1][key], resumed.rows()[step - 1][key]
-            assert again == pytest.approx(before, rel=1e-5, abs=1e-6), (step, key)
-    validated = [row["validation/reward"] for row in trained.rows(training=False)]
-    assert [row["validation/reward"] for row in resumed.rows(training=False)] == validated
-
-
-def test_a_resumed_run_goes_on_with_the_next_prompts(resumed: Trained) -> None:
-    state = resumed.json(f"checkpoints/step_{STEPS + 2:06d}/state.json")
-    assert state["step"] == STEPS + 2 and state["prompts"]["position"] == 24 * (STEPS + 2)
-    assert (resumed.folder / "model" / "config.json").is_file()
-    assert len(resumed.json("provenance.json")["sessions"]) == 2
-
-
 # ---- the other ways to run ----
-
-
-@pytest.fixture(scope="module")
-def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A multirun of two: plain GRPO one batch ahead; then the same with a reward function that says nothing."""
-    folder = tmp_path_factory.mktemp("multirun")
-    (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
-    overrides = [
-        "algorithm=grpo",
-        "run.max_staleness=1",
-        "algorithm.importance=truncate",
-        "run.steps=4",
-        "run.save_every=2",
-        "reward.function=null,my_reward:constant",
-    ]
-    succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
-    first, second = (folder / "runs" / name for name in ("train-001", "train-002"))
-    return first, second
 
 
 def test_members_of_a_multirun_have_their_own_folders(members: tuple[Path, Path]) -> None:
@@ -461,15 +389,15 @@ def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path
     """All of them within the context; the tiny model answers them poorly, and nothing breaks."""
     [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
     task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
-    arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=3", "run.logprob_check_every=1"]
-    fewer = ["rollout.prompts_per_step=8", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
+    arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=2", "run.logprob_check_every=1"]
+    fewer = ["rollout.prompts_per_step=4", "rollout.group_size=4", "validation.size=8", "evaluate.questions=8"]
     done = succeeded(thinkless("train", *task, *arguments, *fewer, folder=tmp_path))
     folder = tmp_path / "runs" / "train-001"
     assert "gsm8k/train: 7473 problems" in done.err and "dropped as longer" not in done.err
     rows = metrics(folder)
-    assert [row["step"] for row in rows] == [1, 2, 3] and all(row["reward/mean"] >= -1 for row in rows)
+    assert [row["step"] for row in rows] == [1, 2] and all(row["reward/mean"] >= -1 for row in rows)
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["evaluation_too_long"] == 0
     found = json.loads((folder / "evaluation.json").read_text())
-    assert found["levels"] == ["all"] and found["models"]["final"]["free"]["all"]["n"] == 32
+    assert found["levels"] == ["all"] and found["models"]["final"]["free"]["all"]["n"] == 8
     assert (folder / "report.html").is_file()
