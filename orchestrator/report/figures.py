@@ -220,8 +220,8 @@ def modes_scatter(summary: Mapping[str, Any]) -> str:
             if mix["accuracy"] is None or mix["tokens"] is None:
                 continue
             low, high = interval(mix) or (mix["accuracy"], mix["accuracy"])
-            hollow = model != "final" and "final" in summary["mix"]  # its filled counterpart has the label
+            hollow = model != "final"
             name = f"{MODEL_NAMES.get(model, model).lower()}, {MODE_NAMES[mode]}"
-            label = "" if hollow else MODE_NAMES[mode]
+            label = "" if hollow and "final" in summary["mix"] else MODE_NAMES[mode]  # the filled counterpart has it
             dots.append(Dot(name, label, mix["tokens"], mix["accuracy"], low, high, colors[mode], hollow))
     return scatter_plot(dots, "Accuracy against tokens per answer, over the mix", "tokens per answer")

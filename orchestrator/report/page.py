@@ -39,15 +39,17 @@ def render(run: Run) -> str:
     environment.filters |= {"percent": or_dash(exact_percent), "number": or_dash(number), "signed": or_dash(signed)}
     goals = has_goals(run.config)
     summary = summarize_evaluation(run.evaluation, goals) if run.evaluation.get("models") else None
+    final = summary is not None and "final" in summary["mix"]
     return environment.get_template("page.html.jinja").render(
         run=run,
         ramp=figures.level_colors(run),
         facts=sentences.facts(run),
         verdict=sentences.verdict(run, summary, goals),
         warnings=sentences.warnings(run),
-        tiles=tables.tiles(run, summary),
+        tiles=tables.tiles(run, summary if final else None),
         learning=figures.learning(run),
         summary=summary,
+        final=final,
         goals=goals,
         measured=sentences.measured(run),
         scatter=Markup(figures.modes_scatter(summary)) if summary else "",

@@ -23,6 +23,11 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
         opening = f"Finished after {run.last_step} steps" if run.finished else f"At step {run.last_step}"
         if not run.finished:
             opening += f" of {run.setting('run.steps')}"
+        waits = "nothing was evaluated yet"
+        if summary is not None:
+            waits = "the final model has not been evaluated"
+            if "final" in summary["mix"]:
+                waits = "no answer of the final evaluation has a verdict"
         lately = [
             form.format(show(value))
             for key, form, show in (
@@ -32,7 +37,7 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
             )
             if (value := run.recent(key)) is not None
         ]
-        return f"{opening}: {', '.join(lately)}{'; ' if lately else ''}nothing was evaluated yet."
+        return f"{opening}: {', '.join(lately)}{'; ' if lately else ''}{waits}."
     missed = [check["name"] for check in summary["checks"] if check["met"] is False]
     met = sum(check["met"] is True for check in summary["checks"])
     choices = []

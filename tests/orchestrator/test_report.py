@@ -185,6 +185,18 @@ def test_a_cut_run_with_a_torn_last_line(folder: Path) -> None:
     assert "20 of 40 steps, unfinished" in page.text
 
 
+def test_a_run_of_which_only_the_warm_up_was_evaluated(folder: Path) -> None:
+    """Hollow dots, as the legend says, and nothing about a final model that there is not."""
+    found = json.loads((folder / "evaluation.json").read_text())
+    del found["models"]["final"]
+    (folder / "evaluation.json").write_text(json.dumps(found))
+    page = report(folder)
+    assert "the final model has not been evaluated" in page.text and "Which mode pays" not in page.text
+    assert "Before and after" in page.text and "no evaluation yet" in page.text
+    dots = re.findall(r'<circle [^>]*r="5" stroke-width[^>]*>', (folder / "report.html").read_text())
+    assert dots and all("var(--paper)" in dot for dot in dots)
+
+
 @pytest.mark.parametrize(
     "name",
     [
