@@ -184,9 +184,10 @@ def seen(handles: list[Any]) -> list[str]:
     return [str(gpus) for gpus in wait_all([handle.call("gpus", timeout_s=60.0) for handle in handles])]
 
 
-def test_split_on_four_gpus(four_gpus: Any) -> None:
+def test_split_on_four_gpus(four_gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollout.base.errors import BadInput
 
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)  # a learner rank in this process chose one for itself
     cluster, body = four_gpus(SPLIT), shipped()
     warming = cluster.learner_ranks(learner(4), body, [[]] * 4)  # a warm-up takes all of them, and gives them back
     assert sorted(seen(warming)) == ["0", "1", "2", "3"]
