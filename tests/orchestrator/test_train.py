@@ -390,7 +390,7 @@ def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path
     [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
     task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
     arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=2", "run.logprob_check_every=1"]
-    fewer = ["rollout.prompts_per_step=4", "rollout.group_size=4", "validation.size=8", "evaluate.questions=8"]
+    fewer = ["rollout.prompts_per_step=4", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
     done = succeeded(thinkless("train", *task, *arguments, *fewer, folder=tmp_path))
     folder = tmp_path / "runs" / "train-001"
     assert "gsm8k/train: 7473 problems" in done.err and "dropped as longer" not in done.err
@@ -399,5 +399,5 @@ def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["evaluation_too_long"] == 0
     found = json.loads((folder / "evaluation.json").read_text())
-    assert found["levels"] == ["all"] and found["models"]["final"]["free"]["all"]["n"] == 8
+    assert found["levels"] == ["all"] and found["models"]["final"]["free"]["all"]["n"] == 32
     assert (folder / "report.html").is_file()
