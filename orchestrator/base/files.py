@@ -45,11 +45,15 @@ def whole_folder(target: Path, failed: Callable[[str], Exception] | None = None)
     except (OSError, RuntimeError) as error:
         if failed is None:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        free = shutil.disk_usage(target.parent.parent).free / 2**20
-        raise failed(f"{reason}; {free:.0f} MiB free") from error
+        raise failed(reason(error, target.parent.parent)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def reason(error: Exception, folder: Path) -> str:
+    """Why something could not be written in `folder`, with the room there: "No space left on device; 3 MiB free"."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{first}; {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
 
 
 def replace_folder(partial: Path, target: Path) -> None:

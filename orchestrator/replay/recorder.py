@@ -22,7 +22,7 @@ import numpy as np
 from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import replace_folder
+from orchestrator.base.files import reason, replace_folder
 from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.replay.step_format import (
     CONFIG,
@@ -134,8 +134,7 @@ class Recorder(Observer):
                 {path.name: digest(path) for path in weights},
             ),
         )
-        target = self.folder / step_name(step)
-        replace_folder(partial, target)
+        replace_folder(partial, self.folder / step_name(step))
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[Path]:
@@ -148,12 +147,10 @@ class Recorder(Observer):
             shutil.rmtree(self._models, ignore_errors=True)
             if isinstance(error, RunError):  # an actor's death, not the disk's
                 raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            free = shutil.disk_usage(self.folder.parent).free / 2**20
             again = command_line("train", f"resume={self.folder.parent}")
             raise RunError(
-                f"cannot record step {step} in {self.folder} ({reason}; {free:.0f} MiB free): free some space, or "
-                f"give run.record=[] in place of run.record={sorted(self.steps)}, then go on: {again}"
+                f"cannot record step {step} in {self.folder} ({reason(error, self.folder.parent)}): free some space, "
+                f"or give run.record=[] in place of run.record={sorted(self.steps)}, then go on: {again}"
             ) from error
 
 

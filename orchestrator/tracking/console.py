@@ -101,6 +101,11 @@ def _aligned(cells: tuple[str, ...]) -> str:
     return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
+def _bar(total: int, done: int, file: TextIO, form: str, **more: Any) -> tqdm[Any]:
+    """A bar that disappears at its end. more: further arguments of tqdm."""
+    return tqdm(total=total, initial=done, file=file, bar_format=form, dynamic_ncols=True, leave=False, **more)
+
+
 class Console:
     """One line per step. `enabled=False` prints nothing at all; `progress=False` leaves out the bar."""
 
@@ -125,14 +130,7 @@ class Console:
         self._table = is_terminal(self._file)
         if enabled and progress and self._table:
             form = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps, {elapsed} gone{postfix}"
-            self._bar = tqdm(
-                total=total_steps,
-                initial=start_step,
-                file=self._file,
-                bar_format=form,
-                dynamic_ncols=True,
-                leave=False,
-            )
+            self._bar = _bar(total_steps, start_step, self._file, form)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step."""
@@ -234,16 +232,7 @@ class progress:
         self._bar: tqdm[Any] | None = None
         if enabled and is_terminal(self._file):
             form = "{desc} {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left{postfix}"
-            self._bar = tqdm(
-                total=total,
-                desc=label,
-                initial=start,
-                file=self._file,
-                bar_format=form,
-                dynamic_ncols=True,
-                leave=False,
-                delay=1e-9,
-            )
+            self._bar = _bar(total, start, self._file, form, desc=label, delay=1e-9)
 
     def __enter__(self) -> Self:
         if self._enabled:

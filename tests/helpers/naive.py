@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._learner_reference import load, logprobs
 from conf.schema import AlgorithmConf, Form, Importance, KLEstimator, LearnerConf, Loss, Old
 from reward.group import Group
 from reward.verdict import Outcome, Verdict
@@ -102,31 +102,6 @@ def weighted(groups: list[Group], conf: AlgorithmConf) -> list[Weighted]:
                     weights.append(1 / (N * T) if paper else 1 / sum_T)
             kept.append(Weighted(trajectory, reward - mean, weights, [plain] * (T + 1)))
     return kept
-
-
-def load(folder: str) -> Any:
-    """In float64 throughout: transformers' RMS norms and eager softmax would go through float32."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa").train()
-    for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = partial(_rms_norm, module)
-    return model
-
-
-def _rms_norm(module: Any, states: Tensor) -> Tensor:
-    return module.weight * states / (states.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
-
-
-def logprobs(model: Any, trajectory: Trajectory, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probs [T] of the response's tokens and entropies [T] where they were sampled."""
-    prompt = len(trajectory.prompt.token_ids)
-    ids = torch.tensor(np.concatenate([trajectory.prompt.token_ids, trajectory.token_ids])).long()
-    table = (model(ids[None]).logits[0] / temperature).log_softmax(-1)[prompt - 1 : -1]  # [T, V]
-    return table.gather(-1, ids[prompt:, None])[:, 0], -(table.exp() * table).sum(-1)
 
 
 @dataclass
@@ -261,9 +236,3 @@ def several_updates(
         optimizer.step()
         all_terms.append(terms)
     return taken, {name: p.detach().clone() for name, p in model.named_parameters()}, all_terms
-
-
-def relative_error(got: Any, want: Tensor, least: float = 0.0) -> float:
-    """||got - want|| / max(||want||, least) in float64."""
-    got = torch.as_tensor(got).double()
-    return float((got - want.double()).norm()) / max(float(want.double().norm()), least)

@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from benchmarks._learner_reference import relative_error
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
@@ -53,7 +54,7 @@ def assert_same(got: dict[str, Any], want: dict[str, torch.Tensor], bound: float
     """Relative error of each tensor; floor: share of the whole gradient's norm that a smaller tensor counts as."""
     assert got.keys() == want.keys()
     least = floor * float(torch.cat([tensor.flatten() for tensor in want.values()]).norm())
-    errors = {name: naive.relative_error(got[name], want[name], least) for name in want}
+    errors = {name: relative_error(got[name], want[name], least) for name in want}
     worst = max(errors, key=errors.__getitem__)
     assert errors[worst] <= bound, f"{worst}: {errors[worst]:.2e}"
 
@@ -114,7 +115,7 @@ def test_bfloat16_points_the_same_way(
     got = ranks.scatter("gradients", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
     want = reference("untied", 0)[0]
     flat = [torch.cat([torch.as_tensor(g[name]).double().flatten() for name in want]) for g in (got, want)]
-    assert naive.relative_error(*flat) < 0.1
+    assert relative_error(*flat) < 0.1
     reports = ranks.scatter("update", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])
     assert [r.grad_norm for r in reports] == pytest.approx([float(flat[1].norm())] * 2, rel=0.1)
 

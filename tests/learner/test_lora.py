@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks._learner_reference import relative_error
 from conf.schema import (
     AlgorithmConf,
     Config,
@@ -153,7 +154,7 @@ def test_gradient_is_that_of_the_reference(
     for got in ranks.scatter("gradients", [batch(5, count // ranks.sharing)], ALGORITHM):
         assert got.keys() == want.keys()
         for name in want:
-            assert naive.relative_error(got[name], want[name]) < 1e-5, name
+            assert relative_error(got[name], want[name]) < 1e-5, name
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +173,12 @@ def test_gradient_over_divided_weights(groups_of_ranks: dict[int, Ranks], wide: 
     want, _ = reference_gradients(wide, adapters, 5)
     for got in ranks.scatter("gradients", [batch(5, 2)], ALGORITHM):
         assert got.keys() == want.keys()
-        assert max(naive.relative_error(got[name], want[name]) for name in want) < 1e-5
+        assert max(relative_error(got[name], want[name]) for name in want) < 1e-5
     adapters = {name: value for name, value in tensors(ranks).items() if ".lora_" in name}  # `gradients` updates
     plain, sent = dict(naive.load(wide).named_parameters()), published(ranks)
     for name in [name for name in plain if name.endswith("_proj.weight")]:
         a, b = (torch.tensor(adapters[name.replace("weight", f"lora_{x}.default.weight")]).double() for x in "AB")
-        assert naive.relative_error(sent[name], plain[name].detach() + SCALE * b @ a) < 1e-6
+        assert relative_error(sent[name], plain[name].detach() + SCALE * b @ a) < 1e-6
 
 
 def _share_at_hand(state: dict[str, Any]) -> float:
@@ -197,7 +198,7 @@ def test_gradient_over_a_bfloat16_model_points_the_same_way(
     want, _ = reference_gradients(models["untied"], adapters, 5)
     got = ranks.scatter("gradients", [batch(5, count)], ALGORITHM)[0]
     flat = [torch.cat([torch.as_tensor(each[name]).double().flatten() for name in want]) for each in (got, want)]
-    assert naive.relative_error(*flat) < (1e-5 if model is FLOAT else 0.1)
+    assert relative_error(*flat) < (1e-5 if model is FLOAT else 0.1)
 
 
 @every_layout
