@@ -160,16 +160,17 @@ def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
         "hardware": hardware(),  # of the driver's host
         "started": _stamp(psutil.Process().create_time()),
         "folder": os.getcwd(),  # where the command was given
-        "command": command_line(*_arguments(sys.orig_argv)),  # sys.argv lacks `-m`
+        "command": command_line(*arguments_of(sys.orig_argv)),  # sys.argv lacks `-m`
     }
 
 
-def _arguments(argv: list[str]) -> list[str]:
-    """The arguments of `thinkless` in the original command line; `python -m orchestrator.<command>` is the same."""
+def arguments_of(argv: list[str]) -> list[str]:
+    """The arguments of `thinkless` in the original command line; `python -m orchestrator <command>` and
+    `python -m orchestrator.train` are the same."""
     for at, word in enumerate(argv):
         if word == "-m" and argv[at + 1 : at + 2]:
             module = argv[at + 1].rpartition(".")[2]
-            return argv[at + 2 :] if module == "cli" else [module, *argv[at + 2 :]]
+            return argv[at + 2 :] if module in ("cli", "orchestrator") else [module, *argv[at + 2 :]]
         if at and not word.startswith("-"):
             return argv[at + 1 :]
     return argv[1:]

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from conf.overrides import read_overrides
 from conf.shell import command_line, program, setting
+from orchestrator.training.run_dir import arguments_of
 
 ODD = [
     "/a b/c",
@@ -85,3 +86,15 @@ def test_a_source_tree_that_was_never_installed(tmp_path: Path, monkeypatch: pyt
     assert program("thinkless")[:2] == ["env", f"PYTHONPATH={Path(__file__).parents[2]}"]
     done = shell(command_line("--help"), tmp_path)
     assert done.returncode == 0 and "usage: thinkless" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["python", "/env/bin/thinkless", "train", "run.steps=3"],
+        ["python", "-m", "orchestrator", "train", "run.steps=3"],
+        ["python", "-B", "-m", "orchestrator.train", "run.steps=3"],
+    ],
+)
+def test_a_recorded_command_is_one_of_thinkless_however_it_was_started(argv: list[str]) -> None:
+    assert arguments_of(argv) == ["train", "run.steps=3"]
