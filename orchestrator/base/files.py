@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.base.errors import RunError
+
+NOT_THE_DISK = (RunError, TimeoutError, ConnectionError)  # an actor's death, or a wait for one
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file beside `path` and rename it; an older one stays intact until then."""
@@ -34,7 +38,7 @@ def whole_folder(target: Path, failed: Callable[[str], Exception] | None = None)
     """An empty folder beside `target` that takes its place when the body ends.
 
     When the body raises, that folder is removed, and `target` stays as it was. failed: makes the error to raise instead
-    of an OSError or RuntimeError from its reason, "No space left on device; 3 MiB free".
+    of one of the disk (OSError, RuntimeError) from its reason, "No space left on device; 3 MiB free".
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -43,7 +47,7 @@ def whole_folder(target: Path, failed: Callable[[str], Exception] | None = None)
         yield partial
         replace_folder(partial, target)
     except (OSError, RuntimeError) as error:
-        if failed is None:
+        if failed is None or isinstance(error, NOT_THE_DISK):
             raise
         raise failed(reason(error, target.parent.parent)) from error
     finally:

@@ -158,8 +158,8 @@ def _run(
         observers = [
             tracker,
             unjudged,
-            UnjudgedLimit(conf.reward, conf.run.steps - step, folder / UNJUDGED),
             Recorder(folder, conf, learner, export, control, path),
+            UnjudgedLimit(conf.reward, conf.run.steps - step, folder / UNJUDGED),
             LogprobCheck(sampler, learner, validation or evaluation, conf),
             validator,
         ]

@@ -29,7 +29,7 @@ from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
 from learner.schedule import learning_rate
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import replace_folder
+from orchestrator.base.files import NOT_THE_DISK, replace_folder, write_json
 from orchestrator.base.interrupt import defer_signals, requested, saving
 from orchestrator.base.lock import holder, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
@@ -74,6 +74,8 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
         try:
             partial.mkdir(parents=True, exist_ok=True)
             _fine_tune(conf, conf.warmup, cluster, pairs, store, partial, target)
+        except NOT_THE_DISK:
+            raise
         except OSError as error:
             raise RunError(f"cannot write the warm-up to {cache} ({error}); free space or set warmup.cache") from error
         except FloatingPointError:  # going on would lead there again
@@ -149,7 +151,7 @@ def _fine_tune(
         settings.ranks // settings.sequence_parallel,
         shape.cost if shape else tokens_only,
     )
-    learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens)
+    learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens, shape)
     parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
     done, before = _go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), defer_signals():
@@ -185,7 +187,7 @@ def _fine_tune(
             "too_long": curriculum.too_long,
             "unusable": dict(pairs.unusable),
         }
-        (partial / "warmup.json").write_text(json.dumps(facts, indent=1))
+        write_json(partial / "warmup.json", facts)
         replace_folder(partial, target)
     cluster.release(learner.ranks)
 

@@ -22,7 +22,7 @@ import numpy as np
 from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import reason, replace_folder
+from orchestrator.base.files import NOT_THE_DISK, reason, replace_folder
 from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.replay.step_format import (
     CONFIG,
@@ -145,7 +145,7 @@ class Recorder(Observer):
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(self._models, ignore_errors=True)
-            if isinstance(error, RunError):  # an actor's death, not the disk's
+            if isinstance(error, NOT_THE_DISK):
                 raise
             again = command_line("train", f"resume={self.folder.parent}")
             raise RunError(

@@ -25,7 +25,7 @@ class Observers:
             observer.begin(step)
 
     def step(self, step: int, batch: JudgedBatch, report: StepReport | None) -> None:
-        window = (batch.begin, time.time())
+        window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
         done = FinishedStep(step, batch, report, summarize(batch, report, spans, window) | busy)
         for observer in self.observers:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.base.errors import RunError
+from orchestrator.base.errors import ActorDied, RunError
 from orchestrator.base.interrupt import EndedAtOnce
 from orchestrator.training.checkpoint import CheckpointStore
 
@@ -111,6 +111,16 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Calla
     assert names(tmp_path) == ["step_000010"]
     found = store.latest()
     assert found and found[1]["step"] == 10 and (found[0] / "weights").read_bytes() == b"7" * 1000
+
+
+@pytest.mark.parametrize("error", [ActorDied("learner rank 1: killed"), TimeoutError("learner rank 0 timed out")])
+def test_what_is_not_the_disks_fault_is_not_told_as_such(tmp_path: Path, error: Exception) -> None:
+    def write(folder: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as told:
+        CheckpointStore(tmp_path, keep=1).save(1, Writes(write), STATE)
+    assert told.value is error and names(tmp_path) == []
 
 
 def test_a_full_disk_before_the_first_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from learner.metrics.report import StepReport
-from orchestrator.base.observer import Record
+from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.tracking.metrics import describe, judged, summarize
+from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import GAUGES
 from orchestrator.tracking.utilization import figures
+from orchestrator.training.observers import Observers
 from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
@@ -192,3 +195,15 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
 def test_every_gauge_has_its_figure() -> None:
     found = summed([group("2", EASY)], report(loss=1.0))
     assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_step() -> None:
+    seen: list[FinishedStep] = []
+
+    class Sees(Observer):
+        def step(self, done: FinishedStep) -> None:
+            seen.append(done)
+
+    later = JudgedBatch([], [], [], begin=time.time() + 3600)
+    Observers(Timeline(None, {}), [Sees()]).step(1, later, None)
+    assert [done.figures["seconds/step"] for done in seen] == [0.0]
