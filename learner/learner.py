@@ -48,16 +48,14 @@ class Learner:
         wait_all: WaitAll = in_order,
         route: Route | None = None,
         post: Callable[[int, Future], None] | None = None,
-        gpu_sharing: GpuSharing | None = None,
         spans: Spans | None = None,
     ):
         """shape: of the model, by which batches are balanced over ranks; None: by tokens. route: how weights leave;
         None: by the object store. post: given version and future `Weights` of every push that leaves them there.
-        gpu_sharing: asked for the GPUs before each call; None: they are the ranks' alone. spans: where waiting for the
-        ranks is recorded.
+        spans: where waiting for the ranks is recorded.
         """
         self.spans = spans or Spans()
-        self.gpu_sharing = gpu_sharing or GpuSharing()
+        self.gpu_sharing = GpuSharing()  # called before the ranks use the GPUs; set where they share them
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
         self.route, self.post = route or Route(Transport.object_store, 1), post
         self.endpoints: tuple[Endpoint, ...] = ()  # known once started, for transports that fetch

@@ -102,9 +102,9 @@ class PendingBatch:
 class Sampler:
     """All rollout workers. A batch requested after `load` is sampled by those weights or newer ones."""
 
-    def __init__(self, workers: Sequence[Handle], sampling: SamplingParams, gpu_sharing: GpuSharing | None = None):
-        """gpu_sharing: called before sequences are requested; None: the GPUs are the workers' alone."""
-        self.workers, self.sampling, self.gpu_sharing = workers, sampling, gpu_sharing or GpuSharing()
+    def __init__(self, workers: Sequence[Handle], sampling: SamplingParams):
+        self.workers, self.sampling = workers, sampling
+        self.gpu_sharing = GpuSharing()  # called before sequences are requested; set where the learner shares the GPUs
         self.lengths = Lengths(float(sampling.max_response_tokens))
         self.version = 0  # of the weights pushed last
         self._batches = 0

@@ -12,6 +12,7 @@ import psutil
 import ray
 
 from rollout.base.errors import BadInput
+from rollout.base.network import GLOO
 
 
 def host_address(interface: str | None) -> str:
@@ -37,4 +38,4 @@ def environment(interface: str | None) -> dict[str, str]:
     if interface is None:
         return {}
     whole_name = f"={interface}"  # NCCL would take it for a prefix
-    return {"NCCL_SOCKET_IFNAME": whole_name, "GLOO_SOCKET_IFNAME": interface}
+    return {"NCCL_SOCKET_IFNAME": whole_name, GLOO: interface}

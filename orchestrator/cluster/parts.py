@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conf.schema import Config, LearnerConf
-from learner.data.flops import read_shape
+from learner.data.flops import Shape, read_shape
 from learner.learner import Learner
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.cluster import Cluster, listening_on, started
@@ -34,15 +34,17 @@ def make_learner(
     temperature: float,
     updates: int,
     longest: int = 0,
+    shape: Shape | None = None,
     **more: Any,
 ) -> Learner:
-    """settings: conf.learner, or a warm-up's; the other arguments: see `LearnerWorker`, and `Learner` for more."""
+    """settings: conf.learner, or a warm-up's; shape: of the model, where the caller has read it. The other arguments:
+    see `LearnerWorker`, and `Learner` for more."""
     from learner.worker import LearnerWorker  # with DeepSpeed, which who only samples does not load
 
     each = [temperature, updates, longest]
     arguments = [[settings, conf.model, path, rank, *each] for rank in range(settings.ranks)]
     ranks = cluster.learner_ranks(settings, LearnerWorker, arguments)
-    return Learner(ranks, settings, read_shape(path, conf.model.revision), wait_all, **more)
+    return Learner(ranks, settings, shape or read_shape(path, conf.model.revision), wait_all, **more)
 
 
 def start_learner(learner: Learner, conf: Config, reference: bool | None = None, during: str = "") -> int:

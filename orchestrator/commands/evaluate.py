@@ -7,7 +7,6 @@ evaluate-<data>-<time>.json. Must not know: learners.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from conf.schema import Config
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import write_json
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.parts import make_grader, make_sampler
@@ -80,7 +80,7 @@ def command(conf: Config, target: Path | None = None) -> None:
     found["overall"] = overall(found)
     beside = target or Path(path).expanduser()
     target = free_name(beside if os.access(beside, os.W_OK) else Path.cwd(), found["data"]["name"])
-    target.write_text(json.dumps(found, indent=1))
+    write_json(target, found)
     print(*heading(found), table(found), f"written to {target}", sep="\n")
 
 

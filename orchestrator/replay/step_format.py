@@ -59,10 +59,10 @@ class RecordedStep:
     base: str  # model that training began with: a folder, or a hub id; also the KL term's reference
     trajectories: tuple[Trajectory, ...]  # of the batch, those without a verdict included
     groups: tuple[Group, ...]  # all that were judged, of these very trajectories
-    learnt: tuple[bool, ...]  # of each group: whether it was learnt from (a refill throws some away)
+    learnt: tuple[bool, ...]  # of each group: whether it was learnt from (dynamic sampling drops some)
     report: StepReport | None
     metrics: dict[str, float | int | None]
-    surroundings: dict[str, str]  # package -> version, "python", "cpu"
+    surroundings: dict[str, str]  # package -> version, and "cpu"
     base_files: dict[str, str]  # weights file of the base folder -> digest; empty for a hub id
 
 

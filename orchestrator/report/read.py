@@ -70,6 +70,11 @@ class Run:
         return sum(known) / len(known) if known else None
 
     @property
+    def times(self) -> list[float]:
+        """When the steps ended, seconds since the epoch, as far as it was recorded."""
+        return [record["time"] for record in self.steps if record.get("time") is not None]
+
+    @property
     def wall_seconds(self) -> float | None:
         """From the start of each session to its end, or to its last record when it was cut."""
         sessions = self.provenance.get("sessions")
@@ -77,10 +82,9 @@ class Run:
             sessions = [self.provenance]
         known = [session for session in sessions if isinstance(session, dict)]
         begins = [begin for session in known if (begin := _moment(session.get("started"))) is not None]
-        times = [record["time"] for record in self.steps if record.get("time") is not None]
         total = 0.0
         for session, begin, following in zip(known, begins, [*begins[1:], math.inf], strict=False):
-            last = max((time for time in times if begin <= time < following), default=begin)
+            last = max((time for time in self.times if begin <= time < following), default=begin)
             total += max(0.0, (_moment(session.get("ended")) or last) - begin)
         return total or None
 

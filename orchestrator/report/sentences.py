@@ -134,7 +134,7 @@ def facts(run: Run) -> list[str]:
     """The small print under the title."""
     total = run.setting("run.steps")
     out = [f"{run.last_step} of {total} steps" + ("" if run.finished else ", unfinished") if total else ""]
-    wall, times = run.wall_seconds, [record["time"] for record in run.steps if record.get("time") is not None]
+    wall, times = run.wall_seconds, run.times
     if len(times) > 1:
         within = f"{duration(wall)} in all, " if wall else ""
         out.append(f"{within}{duration(times[-1] - times[0])} of {'it ' if wall else ''}training")
@@ -151,7 +151,7 @@ def facts(run: Run) -> list[str]:
 
 def circumstances(run: Run) -> list[tuple[str, str]]:
     """Command, time, machine and memory, as far as they were recorded."""
-    provenance, times = run.provenance, [r["time"] for r in run.steps if r.get("time") is not None]
+    provenance, times = run.provenance, run.times
     found = [("command", str(provenance.get("command") or "")), ("given in", str(provenance.get("folder") or ""))]
     found.append(("started", str(provenance.get("started") or "").replace("T", " ")))
     sessions = provenance.get("sessions")

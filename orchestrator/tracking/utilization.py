@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.base.observer import Record
 from rollout.base.spans import Span
 
 Interval = tuple[float, float]  # begin, end, seconds
-Record = dict[str, float | int | None]
 
 TITLES = {"driver": "driver", "rollout": "rollout worker", "reward": "reward actor", "learner": "learner rank"}
 WORK = {"rollout": "sampling", "reward": "grading", "learner": "learning"}  # by kind of actor

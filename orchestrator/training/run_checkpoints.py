@@ -24,12 +24,10 @@ class RunCheckpoints:
 
     def mark_complete(self, step: int) -> None:
         """`step` is complete: the learner stays as it is until its next update, and an interruption saves this."""
-        self.store.note(step, self._state())
+        self.store.note(step, {key: value for part in self.parts for key, value in part.state().items()})
 
     def save_if_due(self, step: int) -> None:
-        """At the run's end and every `run.save_every` steps. Raises RunError when it cannot be written."""
+        """What was marked last, at the run's end and every `run.save_every` steps. Raises RunError when it cannot be
+        written."""
         if step == self.run.steps or (self.run.save_every and step % self.run.save_every == 0):
-            self.store.save(step, self.learner, self._state())
-
-    def _state(self) -> dict[str, Any]:
-        return {key: value for part in self.parts for key, value in part.state().items()}
+            self.store.save_noted(self.learner)
