@@ -4,9 +4,9 @@
     python3 .ci/setup.py            make it current (does nothing when it is)
     python3 .ci/setup.py --clean    remove it
 
-Python's own venv and pip bring uv; uv installs requirements-cpu.lock, and DeepSpeed with the operator that ranks on a
-CPU need. It is safe to interrupt and to run again, and two calls at once wait for each other. Any Python 3.7 or later
-can start this script; it looks for the interpreter of the environment (3.11 or later) itself, or takes PYTHON's.
+Python's own venv and pip bring uv, and uv installs requirements-cpu.lock. It is safe to interrupt and to run again, and
+two calls at once wait for each other. Any Python 3.7 or later can start this script; it looks for the interpreter of
+the environment (3.11 or later) itself, or takes PYTHON's.
 """
 
 from __future__ import annotations
@@ -41,10 +41,8 @@ NETWORK = re.compile(
     re.IGNORECASE,
 )
 LACKING = "no version of %s|%s has no wheels"  # what uv says of a requirement that no index has
-# What builds the packages that come as sources: DeepSpeed's operators are compiled against torch.
-BUILD_WITH = ("torch", "setuptools", "numpy", "ninja", "psutil", "py-cpuinfo", "packaging")
-# With the operator for ranks on a CPU, both its files at once, and without debugging information, which costs half.
-BUILD_VARIABLES = {"DS_BUILD_SHM_COMM": "1", "DS_ENABLE_NINJA": "1", "CFLAGS": "-g0"}
+# No byte code of these: models are imported one at a time, if ever.
+SELDOM = r"/site-packages/(.+/tests?/|torch/testing/|ray/(rllib|serve|tune|llm)/|transformers/models/(?!auto/|qwen2/))"
 # pip's settings in uv's words, and what stands between several values of one.
 UV_VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", None),
@@ -307,7 +305,7 @@ class Uv:
     def __init__(self, uv, env, log):
         """uv: the program, beside a Python that has pip."""
         self.log = log
-        self.variables, flags = uv_variables(uv.with_name("python"), {**variables(env), **BUILD_VARIABLES})
+        self.variables, flags = uv_variables(uv.with_name("python"), variables(env))
         self.command = [uv, "pip", "install", "--python", env / "bin" / "python", *flags]
 
     def install(self, *arguments, may_lack=None):
@@ -315,17 +313,14 @@ class Uv:
         return fetch([*self.command, *arguments], self.log, self.variables, may_lack)
 
     def install_lock(self, lock, *more):
-        """Every package of the lock, checked against its hash, and `more`."""
+        """Every package of the lock, checked against its hash, and `more`; what they are built with is locked too."""
+        arguments = ["--no-deps", "--build-constraints", lock, "-r", lock, *more]
         torch = "torch==" + pins(lock)["torch"]
-        tools = [name for name in BUILD_WITH if name in locked(lock)]
-        with Stage("torch and build tools", self.log):
-            if not self.install("-c", lock, *tools, may_lack=torch):
-                print("not in the configured index, taking PyTorch's own ... ", end="", flush=True)
+        with Stage("packages (%d)" % len(pins(lock)), self.log):
+            if not self.install(*arguments, may_lack=torch):
+                print("torch is not in the configured index, taking PyTorch's own ... ", end="", flush=True)
                 self.install("--no-deps", "--default-index", TORCH_INDEX, torch)
-                self.install("-c", lock, *tools)
-        with Stage("packages (%d)" % len(locked(lock)), self.log):
-            # DeepSpeed anew each time: a build in uv's cache may be for another torch, or another processor
-            self.install("--no-deps", "--no-build-isolation", "--refresh-package", "deepspeed", "-r", lock, *more)
+                self.install(*arguments)
 
 
 def create(python, env, log):
@@ -355,18 +350,11 @@ def name_vllm():
     (folder / "RECORD").write_text("".join("%s/%s,,\n" % (folder.name, name) for name in [*files, "RECORD"]))
 
 
-# Imports every file of the project, which writes the byte code that a first run would otherwise wait for.
-CHECK = """
-import importlib, pkgutil, sys, torch
-from deepspeed.git_version_info import installed_ops
-if torch.version.cuda is not None:
-    sys.exit("torch %s is a CUDA build" % torch.__version__)
-if not installed_ops.get("deepspeed_shm_comm"):
-    sys.exit("DeepSpeed was built without its shared-memory operator")
-for room in ("conf", "rollout", "reward", "learner", "orchestrator"):
-    for module in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
-        importlib.import_module(module.name)
-"""
+def compile_bytecode(python, log):
+    """Of what runs import: without it the first one waits, and every one where PYTHONDONTWRITEBYTECODE is set."""
+    site = next(VENV.glob("lib/python3*/site-packages"))
+    with Stage("byte code", log):  # some packages hold templates that are no Python: no check
+        run([python, "-m", "compileall", "-q", "-j", "0", "-x", SELDOM, site], log, variables(VENV))
 
 
 def empty():
@@ -402,13 +390,11 @@ def install():
                 create(info["command"], VENV, log)
             Uv(VENV / "bin" / "uv", VENV, log).install_lock(LOCK, *project)
             name_vllm()
+            compile_bytecode(VENV / "bin" / "python", log)
         else:
             with Stage("thinkless", log):
-                Uv(VENV / "bin" / "uv", VENV, log).install("--no-deps", "--no-build-isolation", *project)
-        with Stage("check", log):
-            code, output = run([VENV / "bin" / "python", "-c", CHECK], log, variables(VENV))
-            if code:
-                raise Stop("the environment does not work; log: %s; its last lines:\n%s" % (log.name, tail(output)))
+                arguments = ["--no-deps", "--build-constraints", LOCK, *project]
+                Uv(VENV / "bin" / "uv", VENV, log).install(*arguments)
     shutil.copy(str(LOCK), str(VENV / "requirements.lock"))
     MARK.write_text("\n".join(wanted_state()) + "\n")
     print("[setup] ready in %.0f s: %s" % (time.time() - begun, VENV), flush=True)

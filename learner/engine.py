@@ -34,6 +34,8 @@ def join_process_group(rank: int, ranks: int, address: str, port: int, device: D
     import deepspeed
 
     deepspeed.utils.logger.setLevel("WARNING")
+    # Else DeepSpeed compiles an operator for tensor-parallel inference, which training does not use, and fills /dev/shm
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
         dist_backend="gloo" if device is Device.cpu else "nccl",
         auto_mpi_discovery=False,
@@ -44,9 +46,6 @@ def join_process_group(rank: int, ranks: int, address: str, port: int, device: D
     )
     if ranks > 1:
         torch.distributed.barrier()
-    if device is Device.cpu:  # its shared-memory op maps these for the process's life and never unlinks them
-        for path in Path("/dev/shm").glob(f"deepspeed_*_{os.getuid()}_{address}_{port}_*"):  # no other group's
-            path.unlink(missing_ok=True)
 
 
 class _ClippedAdamW(torch.optim.AdamW):

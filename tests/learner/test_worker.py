@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,31 +228,16 @@ def _logprobs(state: dict[str, Any], shares: tuple[tuple[MicroBatch, ...], ...],
 
 
 @pytest.mark.heavy
-def test_no_shared_memory_is_left_and_none_of_others_is_taken(models: dict[str, str]) -> None:
-    """Two learners may start at the same time on one machine: each removes its own blocks only."""
-    shm, stop, made = Path("/dev/shm"), threading.Event(), []
-
-    def another_learner() -> None:
-        while not stop.wait(0.1):
-            path = shm / f"deepspeed_allreduce_buffer_{os.getuid()}_127.0.0.1_1_{len(made)}"
-            path.touch()
-            made.append(path)
-
-    thread = threading.Thread(target=another_learner)
-    thread.start()
-    try:
-        ranks = Ranks(2)
-        ranks.start(replace(CONF, ranks=2), models["tied"])
-        left = list(shm.glob(f"*_{ranks.port}_*"))
-        ranks.close()
-    finally:
-        stop.set()
-        thread.join()
-        survivors = [path.exists() for path in made]
-        for path in made:
-            path.unlink(missing_ok=True)
-    assert not left and made and all(survivors)
-    assert not list(shm.glob(f"*_{ranks.port}_*"))
+def test_joining_compiles_nothing_and_takes_no_shared_memory(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No compiler is needed on a CPU, and nothing of DeepSpeed's inference operator is left in /dev/shm."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    ranks = Ranks(2)
+    ranks.start(replace(CONF, ranks=2), models["tied"])
+    buffers = list(Path("/dev/shm").glob(f"*_{ranks.port}_*"))
+    ranks.close()
+    assert not buffers and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
