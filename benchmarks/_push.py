@@ -39,6 +39,7 @@ from learner.worker import LearnerWorker
 from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
+from rollout.weight_sync.sync import WeightSync
 from rollout.weight_sync.weights import Route, Weights
 from rollout.worker import RolloutWorker
 
@@ -112,21 +113,16 @@ class Engined(RolloutWorker):
         return self.load(self.kept)
 
 
-def started_learner(cluster: Any, path: str, model: ModelConf, conf: LearnerConf, route: Route) -> tuple[Learner, Any]:
-    from orchestrator.cluster.handles import wait_all
-
-    ranks = cluster.learner_ranks(conf, Rank, [[conf, model, path, 0, 1.0, 1]])
-    learner = Learner(ranks, conf, wait_all=wait_all, route=route)
-    learner.start(None, reference=False)
-    return learner, ranks[0]
+def started_rank(cluster: Any, path: str, model: ModelConf, conf: LearnerConf) -> Any:
+    (rank,) = cluster.learner_ranks(conf, Rank, [[conf, model, path, 0, 1.0, 1]])
+    Learner([rank], conf).start(None, reference=False)
+    return rank
 
 
-def pushed(sampler: Sampler, learner: Learner, version: int) -> float:
+def pushed(weight_sync: WeightSync, version: int) -> float:
     """Seconds of a whole push."""
-    from orchestrator.cluster.handles import wait_all
-
     begin = time.perf_counter()
-    wait_all(sampler.load(learner.publish(version), version))
+    weight_sync.start(version)
     return time.perf_counter() - begin
 
 
@@ -157,20 +153,20 @@ def large_push(rounds: int, transport: Transport, small: bool) -> dict[str, floa
         Cluster(ClusterConf(object_store_gib=0.5 if small else 4.0)) as cluster,
     ):
         path = (small_model if small else large_model)(Path(folder))
-        learner, rank = started_learner(cluster, path, model, conf, route)
+        rank = started_rank(cluster, path, model, conf)
         if transport is Transport.object_store:
             readers = cluster.rollout_workers(rollout, Reader, [])
             started(readers, "ready", 60.0)
-            light = Sampler(readers, SAMPLING)
+            light = WeightSync([rank], Sampler(readers, SAMPLING), True, wait_all)
             ratio, mine, copy = compared(
-                "transport alone", lambda: pushed(light, learner, 1), lambda: rank.call("memcpy").wait(), rounds
+                "transport alone", lambda: pushed(light, 1), lambda: rank.call("memcpy").wait(), rounds
             )
             found |= {"push_vs_memcpy": ratio, "push_transport_seconds": mine, "memcpy_seconds": copy}
             cluster.release(readers)
 
         workers = cluster.rollout_workers(rollout, Engined, [rollout, model, path, CONTROL, 0])
         started(workers, "ready", rollout.start_timeout_s)
-        sampler = Sampler(workers, SAMPLING)
+        weight_sync = WeightSync([rank], Sampler(workers, SAMPLING), True, wait_all, route)
         weights = rank.call("publish", 1)
         wait_all([worker.call("keep", weights) for worker in workers])
         del weights
@@ -178,30 +174,30 @@ def large_push(rounds: int, transport: Transport, small: bool) -> dict[str, floa
         def reload() -> float:
             return max(wait_all([worker.call("reload") for worker in workers]))
 
-        ratio, mine, base = compared("whole push", lambda: pushed(sampler, learner, 2), reload, rounds)
+        ratio, mine, base = compared("whole push", lambda: pushed(weight_sync, 2), reload, rounds)
         found |= {"push_vs_reload": ratio, "push_whole_seconds": mine, "reload_seconds": base}
         if small:
-            found["push_quickstart_ms"] = push_ms(sampler, learner, 1)
+            found["push_quickstart_ms"] = push_ms(weight_sync, 1)
     return found
 
 
 def small_push(pushes: int, transport: Transport) -> float:
     """Median milliseconds of a push of the quickstart's model."""
     from orchestrator.cluster.cluster import Cluster, started
+    from orchestrator.cluster.handles import wait_all
 
     rollout, route = RolloutConf(), Route(transport, 1)
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder, Cluster(ClusterConf()) as cluster:
         path = small_model(Path(folder))
-        learner, _ = started_learner(cluster, path, ModelConf(), LearnerConf(), route)
+        rank = started_rank(cluster, path, ModelConf(), LearnerConf())
         workers = cluster.rollout_workers(rollout, RolloutWorker, [rollout, ModelConf(), path, CONTROL, 0])
         started(workers, "ready", rollout.start_timeout_s)
-        sampler = Sampler(workers, SAMPLING)
-        return push_ms(sampler, learner, pushes)
+        return push_ms(WeightSync([rank], Sampler(workers, SAMPLING), True, wait_all, route), pushes)
 
 
-def push_ms(sampler: Sampler, learner: Learner, pushes: int) -> float:
+def push_ms(weight_sync: WeightSync, pushes: int) -> float:
     """Median of `pushes`, after three."""
-    seconds = [pushed(sampler, learner, version) for version in range(3, pushes + 6)][3:]
+    seconds = [pushed(weight_sync, version) for version in range(3, pushes + 6)][3:]
     say("quickstart, ms: " + " ".join(f"{1000 * each:.0f}" for each in seconds))
     return 1000 * statistics.median(seconds)
 

@@ -1,6 +1,6 @@
 """All learner ranks as one learner.
 
-In: judged groups, or packed batches. Out: `StepReport`s, published weights, checkpoints. Ranks are handles (see
+In: judged groups, or packed batches. Out: `StepReport`s, checkpoints. Ranks are handles (see
 `rollout.base.handle`).
 Must not know: Ray, DeepSpeed, where batches come from.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import AlgorithmConf, LearnerConf, Old, Transport
+from conf.schema import AlgorithmConf, LearnerConf, Old
 from learner.data.batch import MicroBatch, TrainBatch
 from learner.data.flops import Shape, tokens_only
 from learner.data.pack import pack
@@ -22,15 +22,8 @@ from learner.metrics.report import StepReport, bad_steps
 from learner.objective import optimizer_steps
 from reward.group import Group
 from rollout.base.gpu_sharing import GpuSharing
-from rollout.base.handle import Future, Handle
+from rollout.base.handle import Future, Handle, WaitAll, in_order
 from rollout.base.spans import FOR_LEARNER, Spans
-from rollout.weight_sync.weights import Endpoint, Offer, Push, Route
-
-WaitAll = Callable[[list[Any]], list[Any]]
-
-
-def in_order(futures: list[Any]) -> list[Any]:
-    return [future.wait() for future in futures]
 
 
 class Learner:
@@ -46,19 +39,13 @@ class Learner:
         conf: LearnerConf,
         shape: Shape | None = None,
         wait_all: WaitAll = in_order,
-        route: Route | None = None,
-        post: Callable[[int, Future], None] | None = None,
         spans: Spans | None = None,
     ):
-        """shape: of the model, by which batches are balanced over ranks; None: by tokens. route: how weights leave;
-        None: by the object store. post: given version and future `Weights` of every push that leaves them there.
-        spans: where waiting for the ranks is recorded.
-        """
+        """shape: of the model, by which batches are balanced over ranks; None: by tokens. spans: where
+        waiting for the ranks is recorded."""
         self.spans = spans or Spans()
         self.gpu_sharing = GpuSharing()  # called before the ranks use the GPUs; set where they share them
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all
-        self.route, self.post = route or Route(Transport.object_store, 1), post
-        self.endpoints: tuple[Endpoint, ...] = ()  # known once started, for transports that fetch
         self.shape = shape
         self.cost: Callable[[int, int], int] = shape.cost if shape else tokens_only
         self.vocabulary: int | None = None  # rows of the output head, known once started
@@ -73,8 +60,6 @@ class Learner:
         address, free = self.ranks[0].call("address", port).wait()
         parameters = int(self._all("start", address, free, reference)[0])
         self.vocabulary = int(self.ranks[0].call("vocabulary").wait())
-        if self.route.transport is not Transport.object_store:
-            self.endpoints = tuple(self._all("open_endpoint", self.route))
         return parameters
 
     def update(
@@ -154,24 +139,6 @@ class Learner:
             parts = zip(*answers[share * size : (share + 1) * size], strict=True)  # each rank's, zero where others'
             scored += [(mb, np.sum(values, axis=0)) for mb, values in zip(mine, parts, strict=True)]
         return scored
-
-    def publish(self, version: int) -> Push:
-        """The current weights, on their way: `rollout.sampler.Sampler.load` takes them on to the workers.
-
-        Returns at once. They do not come through this process; what is waited for with the workers' answers is in the
-        push.
-        """
-        self.gpu_sharing.pushing()
-        if self.endpoints:
-            sending = tuple(rank.call("send", version) for rank in self.ranks)
-            kept = sending[0] if self.route.keep else None
-            push = Push(Offer(version, self.route, self.endpoints), sending, kept)
-        else:
-            first, *others = [rank.call("publish", version) for rank in self.ranks]
-            push = Push(first, tuple(others), first)
-        if self.post is not None and push.kept is not None:
-            self.post(version, push.kept)
-        return push
 
     def save(self, folder: str) -> None:
         self.gpu_sharing.learning(changes=False)

@@ -19,7 +19,6 @@ from rollout.base.handle import Future, Handle
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Trajectory
-from rollout.weight_sync.weights import Push
 
 DECAY = 0.9  # of the running mean of lengths, per batch
 URGENT = 10**12  # urgent batches have numbers below all others, in the order in which they were requested
@@ -100,13 +99,13 @@ class PendingBatch:
 
 
 class Sampler:
-    """All rollout workers. A batch requested after `load` is sampled by those weights or newer ones."""
+    """All rollout workers. A batch is sampled by weights of `version`, or newer ones."""
 
     def __init__(self, workers: Sequence[Handle], sampling: SamplingParams):
         self.workers, self.sampling = workers, sampling
         self.gpu_sharing = GpuSharing()  # called before sequences are requested; set where the learner shares the GPUs
         self.lengths = Lengths(float(sampling.max_response_tokens))
-        self.version = 0  # of the weights pushed last
+        self.version = 0  # of the weights sent last: `WeightSync` sets it
         self._batches = 0
         self._requested: list[list[Part]] = [[] for _ in workers]
 
@@ -151,12 +150,6 @@ class Sampler:
     def _unfinished(self, worker: int) -> list[Part]:
         self._requested[worker] = [part for part in self._requested[worker] if not part.answer.done()]
         return self._requested[worker]
-
-    def load(self, push: Push, version: int) -> list[Future]:
-        """Push published weights to every worker. Returns at once with all that is to be waited for: the workers'
-        answers (each one's seconds), then the senders'."""
-        self.version = version
-        return [*(worker.call("load", push.to(index)) for index, worker in enumerate(self.workers)), *push.sending]
 
     def abort_all(self) -> None:
         """Give up everything that is unfinished."""

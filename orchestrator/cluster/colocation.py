@@ -21,12 +21,11 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from learner.learner import WaitAll
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.base.interrupt import defer_signals
 from orchestrator.cluster.handles import wait_all
 from rollout.base.gpu_sharing import GpuSharing
-from rollout.base.handle import Handle
+from rollout.base.handle import Handle, WaitAll
 
 
 class Holder(Enum):

@@ -35,7 +35,7 @@ class LatestWeights:
         self.current = FetchLatest(name, timeout_s)
 
     def post(self, version: int, weights: RayFuture) -> None:
-        """`weights`, a call's result, will be the `Weights` of this version: `Learner(post=latest_weights.post)`."""
+        """`weights`, a call's result, will be the `Weights` of this version: `WeightSync(post=latest_weights.post)`."""
         self._actor.post.remote(version, [weights.ref])
 
 

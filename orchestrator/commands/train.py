@@ -130,7 +130,7 @@ def _run(
     run_folders.add(folder, {"model": path, "evaluation_too_long": too_long})
 
     driver = Spans()
-    learner, sampler, grader = _parts(conf, path, control, cluster, driver)
+    learner, sampler, grader, weight_sync = _parts(conf, path, control, cluster, driver)
     step, state = 0, dict[str, Any]()
     if saved:
         checkpoint, state = saved
@@ -164,7 +164,6 @@ def _run(
             validator,
         ]
         batches = BatchQueue(conf, stream, sampler, grader, state.get("asked", []), driver)
-        weight_sync = WeightSync(learner, sampler, conf.run.max_staleness == 0, wait_all, driver)
         run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
@@ -189,8 +188,8 @@ def _run(
 
 def _parts(
     conf: Config, path: str, control: ControlTokens, cluster: Cluster, driver: Spans
-) -> tuple[Learner, Sampler, Grader]:
-    """All three, started: engines load while the learner forms its group, unless they share GPUs."""
+) -> tuple[Learner, Sampler, Grader, WeightSync]:
+    """All of them, started: engines load while the learner forms its group, unless they share GPUs."""
     cluster.reserve(conf.rollout, conf.learner, conf.reward)
     colocated = conf.cluster.placement is Placement.colocated
     latest = LatestWeights(conf.cluster.weight_sync_timeout_s) if conf.rollout.max_restarts else None
@@ -202,8 +201,6 @@ def _parts(
         conf.rollout.temperature,
         updates=conf.run.steps * conf.algorithm.optimizer_steps,
         longest=conf.data.max_prompt_tokens + conf.rollout.max_response_tokens,
-        route=route(conf),
-        post=latest.post if latest else None,
         spans=driver,
     )
     sampling = SamplingParams.training(conf.rollout)
@@ -222,7 +219,10 @@ def _parts(
         started(grader.actors, "ready", conf.cluster.start_timeout_s)
     with waiting("loading the vLLM engines"):
         wait_all(engines)
-    return learner, sampler, grader
+    post = latest.post if latest else None
+    synchronous = conf.run.max_staleness == 0
+    weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, driver)
+    return learner, sampler, grader, weight_sync
 
 
 def _save_whole_steps(store: CheckpointStore, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:

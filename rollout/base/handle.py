@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -19,3 +20,12 @@ class Handle(Protocol):
     """An actor, or a plain object in its place."""
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Future: ...
+
+
+# Waits for all futures and returns their values, in order.
+WaitAll = Callable[[list[Any]], list[Any]]
+
+
+def in_order(futures: list[Any]) -> list[Any]:
+    """`WaitAll` for handles whose calls cannot wait for each other."""
+    return [future.wait() for future in futures]

@@ -1,24 +1,19 @@
 """The loop's weight sync: sends each version of the learner's weights to all rollout workers.
 
-In: a version. Out: nothing; after `wait` every sampler has it. Must not know: transports, Ray, what a step is.
+In: a version, and handles of both sides. Out: nothing; after `wait` every sampler has it. Weights do not come through
+this process. Must not know: Ray, how bytes move, what a step is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from rollout.base.handle import Future
+from conf.schema import Transport
+from rollout.base.handle import Future, Handle, WaitAll, in_order
 from rollout.base.spans import FOR_WEIGHTS, Spans
-from rollout.weight_sync.weights import Push
-
-
-class Publisher(Protocol):
-    def publish(self, version: int) -> Push: ...
-
-
-class Loader(Protocol):
-    def load(self, push: Push, version: int) -> list[Future]: ...
+from rollout.sampler import Sampler
+from rollout.weight_sync.weights import Endpoint, Offer, Route, worker_name
 
 
 class WeightSync:
@@ -29,22 +24,31 @@ class WeightSync:
 
     def __init__(
         self,
-        learner: Publisher,
-        sampler: Loader,
+        ranks: Sequence[Handle],
+        sampler: Sampler,
         synchronous: bool,
-        wait_all: Callable[[list[Any]], Any],
+        wait_all: WaitAll = in_order,
+        route: Route | None = None,
+        post: Callable[[int, Any], None] | None = None,
         spans: Spans | None = None,
     ):
-        """wait_all: waits for all futures, raising the first failure at once. spans: where the waiting is recorded."""
-        self.learner, self.sampler, self.synchronous, self.wait_all = learner, sampler, synchronous, wait_all
-        self.spans = spans or Spans()
+        """ranks: the learner's, started. wait_all: waits for all futures, raising the first failure at once. route:
+        how weights travel; None: through the object store. post: given version and future `Weights` of each sync, for
+        workers that restart; needs `route.keep`. spans: where the waiting is recorded."""
+        self.ranks, self.sampler, self.synchronous, self.wait_all = ranks, sampler, synchronous, wait_all
+        self.route, self.post, self.spans = route, post, spans or Spans()
+        self.endpoints: tuple[Endpoint, ...] = ()  # where workers fetch weights; none: they are in the object store
+        if route is not None and route.transport is not Transport.object_store:
+            self.endpoints = tuple(wait_all([rank.call("open_endpoint", route) for rank in ranks]))
         self._in_flight: list[Future] = []
 
     def start(self, version: int) -> None:
         """Send the learner's current weights to all samplers as `version`. Re-raises the previous sync's error."""
         with self.spans.of(FOR_WEIGHTS):
             self.wait()
-            self._in_flight = self.sampler.load(self.learner.publish(version), version)
+            self.sampler.gpu_sharing.pushing()
+            self._in_flight = self._send(version)
+            self.sampler.version = version  # what is requested from now on is sampled by it, or by newer weights
             if self.synchronous:
                 self.wait()
 
@@ -55,3 +59,18 @@ class WeightSync:
         """
         self.wait_all(self._in_flight)
         self._in_flight = []
+
+    def _send(self, version: int) -> list[Future]:
+        """Both sides' calls, as futures to wait for."""
+        workers, offers = self.sampler.workers, list[Any]()
+        if self.endpoints:
+            assert self.route is not None
+            published = sending = [rank.call("send", version) for rank in self.ranks]
+            names = map(worker_name, range(len(workers)))
+            offers = [Offer(version, self.route, self.endpoints, name) for name in names]
+        else:  # rank 0's result goes on to the workers; to wait for it would bring it here
+            published = [rank.call("publish", version) for rank in self.ranks]
+            offers, sending = [published[0]] * len(workers), published[1:]
+        if self.post is not None:
+            self.post(version, published[0])
+        return [*(worker.call("load", offer) for worker, offer in zip(workers, offers, strict=True)), *sending]

@@ -1,15 +1,15 @@
 """Weights on their way from the learner into the samplers: what is carried, what is offered, and by which transport.
 
 In: named tensors. Out: `Weights` (the tensors themselves, which the object store copies once and shares between
-processes), or an `Offer` (where to fetch them), and the `Push` that a driver passes on. How bytes move is in
-`rollout.weight_sync.transport`, how they enter vLLM in `rollout.weight_sync.vllm_receiver`. Must not know: who trains.
+processes), or an `Offer` (where to fetch them). How bytes move is in `rollout.weight_sync.transport`, how they enter
+vLLM in `rollout.weight_sync.vllm_receiver`. Must not know: who trains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from conf.schema import Config, Device, Placement, Transport
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from rollout.base.handle import Future
 
 ALIGNMENT = 64  # bytes
 MIB = 2**20
@@ -204,16 +202,3 @@ class Offer:
     route: Route
     endpoints: tuple[Endpoint, ...]
     receiver: str = ""  # who it is given to, for both sides' messages
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Weights of one version on their way: what each worker is given, and what is to be waited for besides."""
-
-    offer: Any  # a future of `Weights`, which goes on to the workers without coming to the driver; or an `Offer`
-    sending: tuple[Future, ...] = ()  # the learner ranks' answers
-    kept: Future | None = None  # of `Weights` in the object store, for workers that start later
-
-    def to(self, worker: int) -> Any:
-        """The argument for `RolloutWorker.load` of this worker."""
-        return replace(self.offer, receiver=worker_name(worker)) if isinstance(self.offer, Offer) else self.offer

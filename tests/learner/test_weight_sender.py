@@ -423,6 +423,6 @@ def test_live_weights_are_not_copied(make_learner: Callable[..., Any], tiny_mode
     """On the CPU without ZeRO-3 or adapters, the object store's copy is the only one."""
     learner = make_learner(tiny_model)
     engine = learner.ranks[0].body.engine
-    found = dict(learner.publish(1).offer.wait().tensors())
+    found = dict(learner.ranks[0].call("publish", 1).wait().tensors())
     held = {engine.policy.public_name(name): p.data_ptr() for name, p in engine.policy.named_parameters()}
     assert {name: tensor.data_ptr() for name, tensor in found.items() if name in held} == held

@@ -161,13 +161,19 @@ def test_a_real_engine_and_a_real_learner(
     from learner.offload import TensorsOffloaded
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
+    from rollout.base.handle import in_order
     from rollout.engine import Request
     from rollout.request import RolloutRequest, SamplingParams
+    from rollout.sampler import Sampler
+    from rollout.weight_sync.sync import WeightSync
 
     learner = make_learner(tiny_model)
-    gpu_sharing = Colocation([local_handle(rollout_worker)], learner.ranks, 60.0, lambda fs: [f.wait() for f in fs])
+    gpu_sharing = Colocation([local_handle(rollout_worker)], learner.ranks, 60.0, in_order)
     gpu_sharing.begin()
     learner.gpu_sharing = gpu_sharing
+    sampler = Sampler([local_handle(rollout_worker)], SamplingParams(1.0, 1.0, 12))
+    sampler.gpu_sharing = gpu_sharing
+    weight_sync = WeightSync(learner.ranks, sampler, True)
     prompts = make_prompts(2)
     pairs = [(p, s) for p in range(2) for s in range(4)]
 
@@ -189,9 +195,7 @@ def test_a_real_engine_and_a_real_learner(
     with pytest.raises(RuntimeError, match="asked for a response while it sleeps: wake it first"):
         rollout_worker.engine.add(0, Request(prompts[0].token_ids, 4, 1.0, 1.0, 0))
     for step in range(3):
-        push = learner.publish(step)
-        for future in [local_handle(rollout_worker).call("load", push.to(0)), *push.sending]:
-            future.wait()
+        weight_sync.start(step)
         gpu_sharing.sampling()
         trajectories = sample(step)
         with pytest.raises(TensorsOffloaded, match="a forward pass"):

@@ -155,15 +155,15 @@ def test_what_was_published_is_not_what_came_after(cluster: Cluster, tiny_model:
     sequence = Sequence(ids, 8, ones / 24, ones, 1.0, -ones, -1)
     batch = pack([sequence], Totals(1, 24, 24), conf.max_tokens, 1)
     receivers = [actor(Worker, None), actor(Worker, None)]
-    before = receivers[0].call("load", learner.publish(0).offer).wait()
+    before = receivers[0].call("load", rank.call("publish", 0)).wait()
     for step in range(3):
-        push = learner.publish(step)  # of what the last update left
+        published = rank.call("publish", step)  # of what the last update left
         report = learner.apply([batch], AlgorithmConf(kl=0.0, optimizer_steps=1))  # asked for at once
         assert report is not None and not report.skipped
-        arrived = wait_all([receiver.call("load", push.offer) for receiver in receivers])
+        arrived = wait_all([receiver.call("load", published) for receiver in receivers])
         for one in arrived:
             assert all(np.array_equal(one[name], before[name]) for name in before), step
-        later: RayFuture = learner.publish(step + 1).offer
+        later: RayFuture = rank.call("publish", step + 1)
         before_next = receivers[0].call("load", later).wait()
         assert any(not np.array_equal(before_next[name], before[name]) for name in before), step
         before = before_next

@@ -22,6 +22,7 @@ from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
+from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
 
 MakePrompts = Callable[..., list[Prompt]]
@@ -44,8 +45,7 @@ def learn(learner: Learner, trajectories: list[Trajectory], seed: int) -> None:
 
 
 def push(sampler: Sampler, learner: Learner, version: int) -> None:
-    for future in sampler.load(learner.publish(version), version):
-        assert future.wait() > 0
+    WeightSync(learner.ranks, sampler, True).start(version)
 
 
 def checking(every: int) -> Config:
@@ -146,9 +146,9 @@ def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], 
 def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     """vLLM keeps a packed copy of the output head on the CPU, which embeddings alone do not change."""
     sampler, learner = tied
-    before = learner.publish(0).offer.wait().copy()
+    before = learner.ranks[0].call("publish", 0).wait().copy()
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
-    after = learner.publish(1).offer.wait()
+    after = learner.ranks[0].call("publish", 1).wait()
     (head,) = [entry for entry in after.entries if entry.name == "lm_head.weight"]
     stale = replace(
         after,
@@ -166,7 +166,7 @@ def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], ma
 def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
     """Close is not the same: one matrix of twenty off by a hundredth."""
     sampler, learner = tied
-    published = learner.publish(1).offer.wait().copy()
+    published = learner.ranks[0].call("publish", 1).wait().copy()
     (entry,) = [e for e in published.entries if e.name == "model.layers.1.mlp.down_proj.weight"]
     published.buffers[entry.buffer][entry.offset : entry.offset + entry.size].view(np.float32)[:] *= 1.01
     sampler.workers[0].call("load", published).wait()

@@ -14,7 +14,6 @@ from rollout.prompt import Prompt
 from rollout.request import RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
-from rollout.weight_sync.weights import Push
 
 MakePrompts = Callable[..., list[Prompt]]
 SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=8)
@@ -80,12 +79,6 @@ def test_a_sampling_of_its_own(two: list[Any], make_prompts: MakePrompts) -> Non
     forced = sampler.sample(make_prompts(3), 2, 0, SamplingParams(1.0, 1.0, 4, Mode.SHORT)).wait()
     assert all(t.mode is Mode.SHORT and t.forced and len(t.token_ids) <= 4 for t in forced)
     assert not any(t.forced for t in sampler.sample(make_prompts(3), 2, 0).wait())
-
-
-def test_load_reaches_every_worker(two: list[Any], _shared_worker: Any) -> None:
-    futures = Sampler(two, SAMPLING).load(Push(_shared_worker.weights), 0)
-    assert len(futures) == 2 and all(future.wait() > 0 for future in futures)
-    assert all(handle.calls[-1][0] == "load" for handle in two)
 
 
 # ---------------------------------------------------------------------- who is asked for what
@@ -204,7 +197,7 @@ def test_numbers_of_batches_and_the_weights_they_wait_for(make_prompts: MakeProm
     worker = Patient()
     sampler = Sampler([worker], SAMPLING)
     for version, urgent in ((0, False), (3, True), (3, False), (4, True)):
-        sampler.load(Push(LocalFuture(object())), version)
+        sampler.version = version
         sampler.sample(make_prompts(1), 1, 0, urgent=urgent)
     requests = [args[0] for method, args in worker.calls if method == "sample"]
     assert [request.min_version for request in requests] == [0, 3, 3, 4]

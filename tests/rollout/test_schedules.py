@@ -24,13 +24,14 @@ from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
-from rollout.weight_sync.weights import Push
+from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
 from tests.helpers.scripted import (
     RUN_SEED,
     Counted,
     Notes,
     ScriptedWeights,
+    ThreadFuture,
     ThreadHandle,
     check_left_over,
     check_trajectory,
@@ -57,10 +58,11 @@ class Run:
     stream: Counted
     seen: Counter[str] = field(default_factory=Counter)  # what the schedules are for did happen
 
-    def publish(self, version: int) -> Push:
-        """Weights that are there a little later."""
+    def call(self, method: str, version: int) -> ThreadFuture:
+        """The learner's rank: weights that are there a little later."""
+        assert method == "publish"
         seconds = self.rng.choice([0.0, 0.0, 0.0005, 0.002])
-        return Push(in_thread(lambda: (time.sleep(seconds), ScriptedWeights(version))[1]))
+        return in_thread(lambda: (time.sleep(seconds), ScriptedWeights(version))[1])
 
     def check(
         self, batch: Any, trajectories: list[Trajectory], prompts: list[Prompt], siblings: int, step: int, least: int
@@ -92,9 +94,9 @@ class Run:
         grader = Grader([], self.conf.reward)  # nobody grades
         grader.ask = lambda batch: PendingVerdicts(batch, [])  # type: ignore[method-assign]
         batch_queue, seen = BatchQueue(self.conf, self.stream, self.sampler, grader, []), 0
-        pushes = self.sampler.load(self.publish(step), step)
-        for push in pushes:
-            push.wait()
+        weight_sync = WeightSync([self], self.sampler, run.max_staleness == 0)
+        weight_sync.start(step)
+        weight_sync.wait()
         given_up = []
         while step < run.steps:
             batch_queue.ask(step)
@@ -123,18 +125,12 @@ class Run:
             assert 0 <= staleness == batch_queue.measure(trajectories, step) <= run.max_staleness
             self.seen["stalest"] += staleness == run.max_staleness > 0
             step += 1
-            for push in pushes:
-                assert push.wait() >= 0
-            pushes = self.sampler.load(self.publish(step), step)
-            if run.max_staleness == 0:
-                for push in pushes:
-                    push.wait()
+            weight_sync.start(step)
             if rng.random() < 0.25:
                 self.evaluate(step)
             if rng.random() < 0.3:
                 time.sleep(rng.random() * 0.002)
-        for push in pushes:
-            push.wait()
+        weight_sync.wait()
         assert not batch_queue._in_flight
         for one in given_up:
             for t in one.wait():  # those that ended before

@@ -20,7 +20,7 @@ from rollout.engine import Engine, Request
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.weight_sync.handshake import Listener
-from rollout.weight_sync.weights import Endpoint, Offer, Push, Route, Weights, flatten
+from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, flatten, worker_name
 from tests.helpers.engines import generate
 
 MakePrompts = Callable[..., list[Prompt]]
@@ -67,7 +67,7 @@ def sampled(worker: Any, prompts: list[Prompt]) -> list[tuple[list[int], list[fl
 
 
 def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
-    return Push(Offer(version, route, (rank.open_endpoint(route),))).to(0)
+    return Offer(version, route, (rank.open_endpoint(route),), worker_name(0))
 
 
 @transports
@@ -157,7 +157,7 @@ def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
     host = Listener("learner rank 3", "127.0.0.1", "cpu", 3)
     host.close()
     for transport in (Transport.ipc, Transport.nccl):
-        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,))).to(0)
+        offer = Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,), worker_name(0))
         with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 3 at"):
             rollout_worker.load(offer)
     assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
@@ -171,7 +171,7 @@ def test_a_learner_that_says_nothing_is_named(
     before = sampled(rollout_worker, prompts)
     host = Listener("learner rank 0", "127.0.0.1", "cpu", 0)
     try:
-        offer = Push(Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,))).to(0)
+        offer = Offer(9, Route(transport, 1, timeout_s=0.5), (host.endpoint,), worker_name(0))
         coming = in_thread(host.receive, ["rollout worker 0"], 9, 20.0)
         verb = "hand out" if transport is Transport.ipc else "begin with"
         expected = (
@@ -188,7 +188,7 @@ def test_a_learner_that_says_nothing_is_named(
 def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: Any) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
     endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
-    offer = Push(Offer(9, Route(Transport.ipc, 1), (endpoint,))).to(2)
+    offer = Offer(9, Route(Transport.ipc, 1), (endpoint,), worker_name(2))
     expected = r"rollout worker 2: no learner rank is on its device cpu \(they are on GPU-1234\)"
     with pytest.raises(ConnectionError, match=expected):
         rollout_worker.load(offer)

@@ -25,8 +25,6 @@ from conf.schema import (
 )
 from rollout.weight_sync.weights import (
     ALIGNMENT,
-    Offer,
-    Push,
     Route,
     Weights,
     buckets,
@@ -245,11 +243,3 @@ def test_who_fetches_from_whom() -> None:
     assert broadcast.guests(0, True) == all_workers and broadcast.guests(1, True) == []
     assert [shared.guests(rank, True) for rank in range(4)] == [[name] for name in sorted(all_workers * 2)]
     assert shared.guests(0, False) == all_workers and shared.guests(1, False) == []  # one memory for all CPUs
-
-
-def test_each_worker_is_offered_the_weights_under_its_name() -> None:
-    offer = Offer(3, Route(Transport.nccl, 2), ())
-    push = Push(offer)
-    assert push.to(1) == replace(offer, receiver="rollout worker 1")
-    weights = flatten([("a", torch.ones(1))], 0)
-    assert Push(weights).to(1) is weights

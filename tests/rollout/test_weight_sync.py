@@ -1,0 +1,131 @@
+"""`WeightSync`: which calls go to whom, what is waited for and when, and whose error is raised where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conf.schema import Transport
+from rollout.request import SamplingParams
+from rollout.sampler import Sampler
+from rollout.weight_sync.sync import WeightSync
+from rollout.weight_sync.weights import Offer, Route
+
+
+class Pending:
+    """A call that ends when it is waited for."""
+
+    def __init__(self, name: str, events: list[str], error: Exception | None = None):
+        self.name, self.events, self.error = name, events, error
+
+    def wait(self) -> Any:
+        self.events.append(self.name)
+        if self.error is not None:
+            raise self.error
+        return self.name
+
+    def done(self) -> bool:
+        return False
+
+
+class Actor:
+    """Notes its calls, and when they are waited for."""
+
+    def __init__(self, name: str, events: list[str], error: Exception | None = None):
+        self.name, self.events, self.error = name, events, error
+        self.calls: list[tuple[Any, ...]] = []
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Pending:
+        self.calls.append((method, *args))
+        return Pending(f"{self.name} {method} {len(self.calls)}", self.events, self.error)
+
+
+class Parts:
+    """Two ranks and two workers, and what happened to them in order."""
+
+    def __init__(self, error: Exception | None = None):
+        self.events: list[str] = []
+        self.ranks = [Actor(f"rank {i}", self.events) for i in range(2)]
+        self.workers = [Actor(f"worker {i}", self.events, error) for i in range(2)]
+        self.sampler = Sampler(self.workers, SamplingParams(1.0, 1.0, 8))
+        self.posted: list[tuple[int, Any]] = []
+
+    def sync(self, synchronous: bool, **more: Any) -> WeightSync:
+        return WeightSync(
+            self.ranks,
+            self.sampler,
+            synchronous,
+            post=lambda version, kept: self.posted.append((version, kept)),
+            **more,
+        )
+
+
+def test_object_store_weights_go_to_every_worker_and_not_through_the_driver() -> None:
+    parts = Parts()
+    parts.sync(synchronous=True).start(3)
+    ((posted_version, weights),) = parts.posted
+    assert posted_version == 3 and weights.name == "rank 0 publish 1"
+    assert [rank.calls for rank in parts.ranks] == [[("publish", 3)]] * 2  # all ranks gather under ZeRO-3
+    assert all(worker.calls == [("load", weights)] for worker in parts.workers)
+    assert parts.events == ["worker 0 load 1", "worker 1 load 1", "rank 1 publish 1"]  # rank 0's is not fetched
+    assert parts.sampler.version == 3
+
+
+def test_each_worker_is_offered_the_endpoints_under_its_name() -> None:
+    parts = Parts()
+    route = Route(Transport.nccl, 2, keep=True)
+    weight_sync = parts.sync(synchronous=True, route=route)
+    for version in (0, 1):
+        weight_sync.start(version)
+    endpoints = ("rank 0 open_endpoint 1", "rank 1 open_endpoint 1")
+    for index, worker in enumerate(parts.workers):
+        offers = [Offer(version, route, endpoints, f"rollout worker {index}") for version in (0, 1)]  # type: ignore[arg-type]
+        assert worker.calls == [("load", offer) for offer in offers]
+    assert all(rank.calls == [("open_endpoint", route), ("send", 0), ("send", 1)] for rank in parts.ranks)
+    assert parts.events[-4:] == ["worker 0 load 2", "worker 1 load 2", "rank 0 send 3", "rank 1 send 3"]
+    assert [(version, kept.name) for version, kept in parts.posted] == [(0, "rank 0 send 2"), (1, "rank 0 send 3")]
+
+
+def test_an_asynchronous_sync_is_waited_for_by_the_next_one() -> None:
+    parts = Parts()
+    weight_sync = parts.sync(synchronous=False)
+    weight_sync.start(1)
+    assert parts.events == [] and parts.sampler.version == 1
+    weight_sync.start(2)
+    assert parts.events == ["worker 0 load 1", "worker 1 load 1", "rank 1 publish 1"]
+    weight_sync.wait()
+    assert parts.events[3:] == ["worker 0 load 2", "worker 1 load 2", "rank 1 publish 2"]
+    weight_sync.wait()
+    assert len(parts.events) == 6
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_failed_load_is_raised_before_anything_else_is_sent(synchronous: bool) -> None:
+    parts = Parts(error=ConnectionError("rollout worker 0 cannot reach learner rank 0"))
+    weight_sync = parts.sync(synchronous)
+    with pytest.raises(ConnectionError, match="rollout worker 0"):
+        weight_sync.start(1)
+        weight_sync.start(2)
+    assert [len(rank.calls) for rank in parts.ranks] == [1, 1]
+
+
+def test_shared_gpus_are_handed_over_between_two_syncs() -> None:
+    """The previous version has been loaded, and the next one is not yet published."""
+    parts = Parts()
+
+    class Sharing:
+        def pushing(self) -> None:
+            parts.events.append(f"pushing after {len(parts.ranks[0].calls)} calls")
+
+    parts.sampler.gpu_sharing = Sharing()  # type: ignore[assignment]
+    weight_sync = parts.sync(synchronous=False)
+    weight_sync.start(1)
+    weight_sync.start(2)
+    assert parts.events == [
+        "pushing after 0 calls",
+        "worker 0 load 1",
+        "worker 1 load 1",
+        "rank 1 publish 1",
+        "pushing after 1 calls",
+    ]
