@@ -2,7 +2,7 @@
 
 The path of one version, in the order in which `sync.WeightSync.start` runs it:
 
-1. sync           (sync_weights) waits for the previous sync, has the learner publish and the samplers load
+1. sync           (sync_weights) waits for the previous sync, calls the learner ranks, then the rollout workers
 2. sender         a learner rank's side: gathers (ZeRO-3) and merges (LoRA) the parameters, by one of three transports
 3. weights        what is sent: `Weights` (the tensors themselves) or an `Offer` (where to fetch them), and the
                   `Route` (which transport, time-outs)
