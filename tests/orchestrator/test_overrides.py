@@ -41,16 +41,23 @@ def composed(*arguments: str) -> list[Config]:
     return found
 
 
-@pytest.mark.parametrize("text", LIKE_SOMETHING_ELSE)
-def test_text_keeps_its_characters(text: str, elsewhere: Path) -> None:
+@pytest.mark.parametrize("texts", list(zip(*[iter(LIKE_SOMETHING_ELSE)] * 3, strict=True)), ids=" ".join)
+def test_text_keeps_its_characters(texts: tuple[str, str, str], elsewhere: Path) -> None:
     """In overrides, in the YAML of a run, read back from it, and in overrides of a saved run."""
-    (conf,) = composed(f"run.name={text}", f"model.revision={text}", f"model.lora.targets=[{pasted_value(text)},q]")
-    assert (conf.run.name, conf.model.revision, conf.model.lora.targets) == (text, text, [text, "q"])
+    name, revision, subset = texts
+    (conf,) = composed(
+        f"run.name={name}",
+        f"model.revision={revision}",
+        f"data.subset={subset}",
+        f"model.lora.targets=[{','.join(map(pasted_value, texts))}]",
+    )
+    assert (conf.run.name, conf.model.revision, conf.data.subset, conf.model.lora.targets) == (*texts, [*texts])
     saved = elsewhere / "config.yaml"
     saved.write_text(to_yaml(conf))
     assert from_file(saved, []) == conf
-    other = from_file(saved, [f"model.think_token={text}"])
-    assert other.model.think_token == text and other.run.name == text
+    other = from_file(saved, [f"model.think_token={subset}", f"model.short_token={name}", f"data.split={revision}"])
+    assert (other.model.think_token, other.model.short_token, other.data.split) == (subset, name, revision)
+    assert other.run.name == name
 
 
 def pasted_value(text: str) -> str:
