@@ -1,4 +1,4 @@
-"""Refuses impossible combinations of settings, each with one line that says what to do.
+"""Refuses values outside their ranges and impossible combinations of settings, in one line that says what to do.
 
 In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, machines, other rooms.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from conf.choices import Device, Dtype, Importance, Loss, Old, Placement, Transport
 from conf.errors import BadConfig
-from conf.ranges import refuse_all_outside, refuse_outside
 from conf.schema import ArithmeticConf, Config
+from conf.settings import ABSENT, settings
 
 
 def check(conf: Config, command: str = "train") -> None:
@@ -16,7 +16,7 @@ def check(conf: Config, command: str = "train") -> None:
 
     command: "train", "warmup", "evaluate" or "replay". Raises BadConfig with the first fault.
     """
-    refuse_all_outside(conf)
+    _values(conf)
     _run(conf, command)
     _model(conf)
     _data(conf)
@@ -34,6 +34,18 @@ def check(conf: Config, command: str = "train") -> None:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise BadConfig(message)
+
+
+def _values(conf: Config) -> None:
+    """Every number is within its range, and no text is empty."""
+    for key, setting in settings().items():
+        value = setting.of(conf)
+        if value is ABSENT:
+            continue
+        if setting.range is not None:
+            setting.refuse_outside(value)
+        elif setting.textual and value == "":
+            raise BadConfig(f"{key} must not be empty{' (null: none)' if setting.optional else ''}, got ''")
 
 
 def _run(conf: Config, command: str) -> None:
@@ -80,13 +92,10 @@ def _data(conf: Config) -> None:
         f"data.shard={conf.data.shard} must be below data.num_shards={conf.data.num_shards}: shards count from 0",
     )
     if conf.data.path is None:
-        check_arithmetic(conf.data.arithmetic, "data.arithmetic")
+        _arithmetic(conf.data.arithmetic, "data.arithmetic")
 
 
-def check_arithmetic(conf: ArithmeticConf, key: str = "arithmetic") -> None:
-    """BadConfig when `conf` cannot make questions. key: its section's name in messages."""
-    for name in ("levels", "weights", "width", "max_digit"):
-        refuse_outside(f"data.arithmetic.{name}", getattr(conf, name), f"{key}.{name}")
+def _arithmetic(conf: ArithmeticConf, key: str) -> None:
     _require(
         len(set(conf.levels)) == len(conf.levels) == len(conf.weights) > 0,
         f"{key}.levels={list(conf.levels)} must be different, with one weight each; "
@@ -183,7 +192,7 @@ def _warmup(conf: Config) -> None:
         return
     if warmup.path is None:
         _require(warmup.steps > 0, f"warmup.steps must be above 0 for generated questions, got {warmup.steps}")
-        check_arithmetic(warmup.arithmetic, "warmup.arithmetic")
+        _arithmetic(warmup.arithmetic, "warmup.arithmetic")
     _require(
         warmup.max_tokens <= conf.learner.max_tokens,
         f"warmup.max_tokens={warmup.max_tokens} must not exceed learner.max_tokens={conf.learner.max_tokens}",

@@ -19,7 +19,6 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +31,7 @@ from conf.flags import NO_FLAGS, Flags
 from conf.groups import FOLDER, groups, options
 from conf.overrides import quoted, read_overrides
 from conf.schema import Config, WarmupConf
-from conf.settings import all_keys, sections, settings
+from conf.settings import all_keys, sections
 from conf.shell import command_line
 
 
@@ -84,50 +83,32 @@ def from_file(path: Path, arguments: list[str]) -> Config:
     except OmegaConfBaseException as error:
         raise BadConfig(f"{path}: {one_line(error)}") from error
     try:
-        return typed(OmegaConf.merge(config, _tree(read_overrides(arguments))))
+        changes = OmegaConf.create()
+        for override in read_overrides(arguments):
+            OmegaConf.update(changes, override.key_or_group, override.value())
+        return typed(OmegaConf.merge(config, changes))
     except (OmegaConfBaseException, HydraException, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
 
 
-def _tree(overrides: list[Override]) -> dict[str, Any]:
-    """{"run": {"steps": 3}} of run.steps=3."""
-    tree: dict[str, Any] = {}
-    for override in overrides:
-        *sections, name = override.key_or_group.split(".")
-        place = tree
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[name] = override.value()
-    return tree
+class _TextLoader(yaml.SafeLoader):
+    """Leaves every scalar but null as its characters; what is no text in the schema, OmegaConf converts."""
+
+
+_NULL = "tag:yaml.org,2002:null"
+_TextLoader.yaml_implicit_resolvers = {
+    first: [resolver for resolver in resolvers if resolver[0] == _NULL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _saved(path: Path) -> Any:
-    """A YAML file's settings; a setting that is text keeps its characters, quoted there or not."""
-
-    seen = set()
-
-    def keep(node: yaml.Node, key: str) -> None:
-        if id(node) in seen:  # an alias
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            for name, value in node.value:
-                keep(value, f"{key}.{name.value}" if key else str(name.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                keep(item, key)
-        elif key in settings() and settings()[key].textual and node.tag != "tag:yaml.org,2002:null":
-            node.tag = "tag:yaml.org,2002:str"
-
+    """The settings in a YAML file."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
+        content = yaml.load(path.read_text(encoding="utf-8"), _TextLoader)
+        if not isinstance(content, dict):
             raise BadConfig(f"{path} holds no configuration: it must be key: value, by sections")
-        keep(root, "")
-        return OmegaConf.create(renamed.saved(loader.construct_document(root)))
+        return OmegaConf.create(renamed.saved(content))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise BadConfig(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -241,15 +222,10 @@ def one_line(error: BaseException) -> str:
 def nearest(key: str) -> str:
     if (now := renamed.today(key)) != key:
         return f"; it is now called {now!r}"
-    known = known_keys()
+    known = [*all_keys(), *groups()]
     tail = key.rpartition(".")[2]
     guess = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == tail]
     if not guess:
         last = {k.rpartition(".")[2]: k for k in reversed(known)}
         guess = [last[m] for m in difflib.get_close_matches(tail, last, 1, 0.7)]
     return f"; did you mean {guess[0]!r}?" if guess else f"; all keys: {command_line('train', '--help')}"
-
-
-def known_keys() -> list[str]:
-    """What may stand before a "=": settings, sections and groups."""
-    return [*all_keys(), *groups()]

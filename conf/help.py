@@ -14,9 +14,8 @@ from typing import Any
 
 from conf.errors import BadConfig
 from conf.groups import description, groups, options
-from conf.ranges import described
 from conf.schema import Config
-from conf.settings import ABSENT, Section, Setting, choice_meanings, choices_of, sections
+from conf.settings import ABSENT, Section, Setting, as_text, choice_meanings, choices_of, sections
 
 NARROW = 76  # columns below which a meaning stands under its setting, not beside it
 WIDEST = 120
@@ -94,9 +93,8 @@ def _wrapped(text: str, width: int, indent: str) -> str:
 
 def _meaning(setting: Setting) -> str:
     """Its comment in the schema and what it takes: "vLLM engines, one Ray actor each (integer in [1, 10000])"."""
-    if setting.numeric:
-        takes = described(setting)
-        takes = takes if setting.many else f"{'integer' if setting.kind is int else 'number'} {takes}"
+    if setting.range is not None:
+        takes = setting.valid if setting.many else f"{'integer' if setting.kind is int else 'number'} {setting.valid}"
     elif isinstance(setting.kind, type) and issubclass(setting.kind, Enum):
         said = choice_meanings()
         each = [(one.value, said.get((setting.kind.__name__, one.name))) for one in setting.kind]
@@ -122,4 +120,4 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    return as_text(value)

@@ -7,16 +7,16 @@ is text, everything after the first = is the text itself, except that
 - null means none, and [a,b] is a list if the setting takes one (the same rule holds for its items),
 - a value that begins with a quote ends with it, and the quotes are removed (so "null" is a text),
 - ${key} is the value of another setting,
-- with --multirun a comma separates the values of the runs; without it, it is rejected.
+- with --multirun a comma separates the values of the runs, and choice(...) and the like are Hydra's; without it, they
+  are rejected.
 """
 
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from conf import renamed
@@ -25,6 +25,7 @@ from conf.groups import groups, options
 from conf.settings import Setting, settings
 
 QUOTES = ("'", '"')
+SWEEPS = ("choice(", "range(", "interval(", "glob(", "shuffle(", "sort(")  # Hydra's functions for several values
 
 
 def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
@@ -41,45 +42,28 @@ def pasted(key: str, text: str) -> str:
 def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     key, equals, text = argument.partition("=")
     setting = settings().get(key.lstrip("+~"))
-    kept = setting is not None and setting.textual
+    if equals and setting is not None and setting.textual and not text.startswith(SWEEPS):
+        argument = f"{key}={_literal(text)}"
     try:
         found = parser.parse_override(argument)
         value = found.value()
     except (HydraException, ValueError) as error:
-        rewritten = argument
-        if setting is not None and kept and text and not text.startswith(QUOTES) and "${" not in text:
-            rewritten = f"{key}={quoted(text)}"
-            if setting.kind is not str and text[0] + text[-1] == "[]":
-                rewritten = f"{key}=[{','.join(map(_item, _parts(text[1:-1])))}]"
-        if rewritten == argument:
-            raise BadConfig(brief(_unreadable(argument, key if equals else "", text))) from error
-        return _read(parser, rewritten, multirun)
+        raise BadConfig(brief(_unreadable(argument, key if equals else "", text))) from error
     if key in groups() and isinstance(value, list | dict):
         raise BadConfig(brief(f"{argument}: choose one of {key}={', '.join(options(key))}"))
-    if found.is_sweep_override():
-        if not multirun:
-            raise BadConfig(brief(_ambiguous(key, text, setting)))
-        if kept and isinstance(value, ChoiceSweep) and value.simple_form:
-            return parser.parse_override(f"{key}={_kept_each(text, value.list)}")
-    elif kept and isinstance(value, list):
-        return parser.parse_override(f"{key}=[{_kept_each(text.strip()[1:-1], value)}]")
-    elif kept and isinstance(value, bool | int | float):
-        return parser.parse_override(f"{key}={quoted(text)}")
+    if found.is_sweep_override() and not multirun:
+        raise BadConfig(brief(_ambiguous(key, text, setting)))
     return found
 
 
-def _kept_each(text: str, values: list[Any]) -> str:
-    """`text`, comma-separated, with quotes around what Hydra turned into numbers or truth values."""
-    parts = _parts(text)
-    if len(parts) != len(values):
-        return text
-    return ",".join(
-        quoted(part) if isinstance(value, bool | int | float) else part for part, value in zip(parts, values)
-    )
-
-
-def _item(text: str) -> str:
-    return text if text.startswith(QUOTES) or text == "null" else quoted(text)
+def _literal(text: str) -> str:
+    """`text`, which may be several values or a list of them, such that Hydra reads back its characters."""
+    text = text.strip()
+    if len(parts := _parts(text)) > 1:
+        return ",".join(map(_literal, parts))
+    if text[:1] + text[-1:] == "[]":
+        return f"[{_literal(text[1:-1])}]" if text[1:-1] else text
+    return text if text.startswith(QUOTES) or text == "null" or "${" in text else quoted(text)
 
 
 def quoted(text: str) -> str:

@@ -1,7 +1,8 @@
 """The typed configuration tree, registered with Hydra by `conf.compose`.
 
 In: nothing. Out: dataclasses; an unknown key or a wrong type in any YAML file or override is an error at start.
-Units are in the names (`_s` seconds, `_gib`) or in the comment. Must not know: Hydra, files, other packages.
+Units are in the names (`_s` seconds, `_gib`) or in the comment, ranges beside the defaults. Must not know: Hydra,
+files, other packages.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from conf.choices import (
     SystemTurn,
     Transport,
 )
+from conf.ranges import number
 
 MISSING = "???"
 
@@ -33,29 +35,29 @@ class RunConf:
 
     name: str | None = None  # null: numbered, e.g. train-001; an explicit name must not exist yet
     root: str = "runs"  # if relative: to where the command was started (inside a Ray job: to ~/thinkless)
-    steps: int = 100  # training steps (one batch of trajectories each)
-    seed: int = 0  # of sampling and of the order of problems
-    max_staleness: int = 0  # batches requested ahead; 0: strictly on-policy
-    save_every: int = 50  # steps between checkpoints; 0: only the last
-    keep_checkpoints: int = 2  # newest ones that are kept; 0: all
-    samples_per_step: int = 2  # trajectories written as text per step
-    record: list[int] = field(default_factory=list)  # steps to record completely, for `thinkless replay`
-    logprob_check_every: int = 20  # steps between sampler/learner log-prob checks; 1 in tests; 0: never
-    logprob_check_max_abs: float | None = None  # largest |sampler's - learner's log-prob|, nats; null: by dtype
-    logprob_check_mean_abs: float | None = None  # its mean, nats; null: by dtype (training/logprob_check.py)
+    steps: int = number(100, "[0, 1e7]")  # training steps (one batch of trajectories each)
+    seed: int = number(0, "[0, 4294967295]")  # of sampling and of the order of problems
+    max_staleness: int = number(0, "[0, 1000]")  # batches requested ahead; 0: strictly on-policy
+    save_every: int = number(50, "[0, 1e7]")  # steps between checkpoints; 0: only the last
+    keep_checkpoints: int = number(2, "[0, 1e6]")  # newest ones that are kept; 0: all
+    samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
+    record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
+    logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never
+    logprob_check_max_abs: float | None = number(None, "(0, 1000]")  # largest log-prob difference, nats; null: by dtype
+    logprob_check_mean_abs: float | None = number(None, "(0, 1000]")  # mean log-prob difference, nats; null: by dtype
 
 
 @dataclass
 class RandomModelConf:
     """A Qwen2-shaped model with random weights and a character-level tokenizer (the quickstart's)."""
 
-    hidden_size: int = 64  # width of the residual stream
-    layers: int = 3  # transformer blocks
-    heads: int = 2  # attention heads
-    kv_heads: int = 2  # heads of keys and values
-    ffn_size: int = 192  # hidden size of the feed-forward blocks
-    init_std: float = 0.125  # hidden^-0.5: the usual 0.02 stalls at this size
-    max_position_embeddings: int = 2048  # tokens of the longest sequence
+    hidden_size: int = number(64, "[2, 1e5]")  # width of the residual stream
+    layers: int = number(3, "[1, 1000]")  # transformer blocks
+    heads: int = number(2, "[1, 1000]")  # attention heads
+    kv_heads: int = number(2, "[1, 1000]")  # heads of keys and values
+    ffn_size: int = number(192, "[1, 1e6]")  # hidden size of the feed-forward blocks
+    init_std: float = number(0.125, "(0, 10]")  # hidden^-0.5: the usual 0.02 stalls at this size
+    max_position_embeddings: int = number(2048, "[2, 1e8]")  # tokens of the longest sequence
 
 
 @dataclass
@@ -63,11 +65,11 @@ class LoraConf:
     """Low-rank adapters (peft) in `train`: only they are trained, the model's own weights do not change. A warm-up is
     not affected: it trains all weights."""
 
-    rank: int | None = None  # of each adapter B A; null or 0: off, all weights are trained
-    alpha: float = 32.0  # an adapted weight is W + alpha / rank * B A
-    dropout: float = 0.0  # must be 0: otherwise log-probs would differ from the sampler's, and from each other
+    rank: int | None = number(None, "[0, 65536]")  # of each adapter B A; null or 0: off, all weights are trained
+    alpha: float = number(32.0, "(0, 1e6]")  # an adapted weight is W + alpha / rank * B A
+    dropout: float = number(0.0, "[0, 1)")  # must be 0: otherwise log-probs would differ from the sampler's
     targets: Any = "all-linear"  # every linear layer except the output head; or names, e.g. [q_proj, v_proj]
-    seed: int = 0  # of A's random start; B starts at zero
+    seed: int = number(0, "[0, 4294967295]")  # of A's random start; B starts at zero
 
 
 @dataclass
@@ -91,10 +93,10 @@ class ModelConf:
 class ArithmeticConf:
     """The generated task: chains a~b~c of absolute differences of k single digits; k is the level."""
 
-    levels: list[int] = field(default_factory=lambda: [2, 3, 7, 8])  # terms of a chain, all different
-    weights: list[float] = field(default_factory=lambda: [0.25, 0.55, 0.1, 0.1])  # share of each level
-    width: int = 15  # characters the expression is padded to
-    max_digit: int = 5  # digits are 0..max_digit
+    levels: list[int] = number([2, 3, 7, 8], "[2, 500]")  # terms of a chain, all different
+    weights: list[float] = number([0.25, 0.55, 0.1, 0.1], "[0, 1e6]")  # share of each level
+    width: int = number(15, "[1, 1000]")  # characters the expression is padded to
+    max_digit: int = number(5, "[1, 9]")  # digits are 0..max_digit
 
 
 @dataclass
@@ -114,11 +116,11 @@ class DataConf:
     unusable_answers: list[str] = field(  # texts that mean a missing answer, in any case
         default_factory=lambda: ["nan", "none", "null", "n/a", "<na>", "[]", "?", "-"]
     )
-    max_unusable: float = 0.05  # share of rows that may be unusable before the data set is rejected
-    max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
+    max_unusable: float = number(0.05, "[0, 1]")  # share of rows that may be unusable before the data set is rejected
+    max_prompt_tokens: int = number(1024, "[1, 1e8]")  # longer prompts are dropped and counted
     shuffle: bool = True  # differently in each epoch
-    shard: int = 0  # this run's shard of num_shards
-    num_shards: int = 1  # runs that share the problems
+    shard: int = number(0, "[0, 1e6]")  # this run's shard of num_shards
+    num_shards: int = number(1, "[1, 1e6]")  # runs that share the problems
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
 
 
@@ -130,16 +132,16 @@ class ValidationConf:
     revision: str | None = None  # as data.revision
     subset: str | None = None  # as data.subset
     split: str | None = None  # as data.split
-    size: int = 128  # problems per validation
-    samples: int = 1  # responses per problem
+    size: int = number(128, "[0, 1e6]")  # problems per validation
+    samples: int = number(1, "[1, 10000]")  # responses per problem
 
 
 @dataclass
 class DynamicSamplingConf:
     """More prompts if groups carry no gradient because their rewards are equal (DAPO's dynamic sampling)."""
 
-    rounds: int = 0  # extra rounds per batch at most; 0: off, all groups are learnt from
-    factor: float = 1.0  # prompts requested in a round, per prompt missing at the batch's rate so far
+    rounds: int = number(0, "[0, 1000]")  # extra rounds per batch at most; 0: off, all groups are learnt from
+    factor: float = number(1.0, "[1, 1000]")  # prompts requested in a round per missing one, at the batch's rate so far
     abort: bool = False  # abort what a round no longer needs, once the groups before it suffice
 
 
@@ -147,55 +149,55 @@ class DynamicSamplingConf:
 class RolloutConf:
     """Sampling by vLLM."""
 
-    workers: int = 1  # vLLM engines, one Ray actor each
+    workers: int = number(1, "[1, 10000]")  # vLLM engines, one Ray actor each
     device: Device = Device.cpu  # of the engines
-    tensor_parallel: int = 1  # GPUs (or CPU processes) per engine, all on one host
-    num_cpus: float = 0.4  # of each worker, times tensor_parallel, for Ray's placement
-    num_gpus: float = 1.0  # of each worker with tensor_parallel=1, at most 1; device gpu, placement disaggregated
-    max_restarts: int = 0  # times that Ray restarts a worker that died; it then fetches the current weights
-    threads: int = 1  # OpenMP threads of each CPU engine
-    group_size: int = 8  # G, siblings per prompt
-    prompts_per_step: int = 16  # per batch, group_size responses each
-    temperature: float = 1.0  # of training samples; the range is vLLM's
-    top_p: float = 1.0  # must be 1 in training (docs/method.md)
-    max_response_tokens: int = 128  # control token included
-    max_tokens_short: int | None = None  # a further limit on short responses, in training; null: none
-    max_tokens_think: int | None = None  # the same for thinking ones
+    tensor_parallel: int = number(1, "[1, 1024]")  # GPUs (or CPU processes) per engine, all on one host
+    num_cpus: float = number(0.4, "[0, 10000]")  # of each worker, times tensor_parallel, for Ray's placement
+    num_gpus: float = number(1.0, "[0, 1024]")  # of each worker, at most 1; device gpu, placement disaggregated
+    max_restarts: int = number(0, "[0, 1e6]")  # times that Ray restarts a worker that died, with the current weights
+    threads: int = number(1, "[1, 1024]")  # OpenMP threads of each CPU engine
+    group_size: int = number(8, "[2, 1e5]")  # G, siblings per prompt
+    prompts_per_step: int = number(16, "[1, 1e6]")  # per batch, group_size responses each
+    temperature: float = number(1.0, "[0.01, 2]")  # of training samples; the range is vLLM's
+    top_p: float = number(1.0, "(0, 1]")  # must be 1 in training (docs/method.md)
+    max_response_tokens: int = number(128, "[2, 1e8]")  # control token included
+    max_tokens_short: int | None = number(None, "[2, 1e8]")  # limit on short responses, in training; null: none
+    max_tokens_think: int | None = number(None, "[2, 1e8]")  # likewise on thinking ones
     on_weight_sync: OnWeightSync = OnWeightSync.keep  # what happens to running sequences, if run.max_staleness > 0
-    slowdown: float | None = None  # factor by which a newer batch may slow an older one's engine steps; null: no bound
+    slowdown: float | None = number(None, "[1, 1e6]")  # how much a newer batch may slow an older one; null: no limit
     dynamic_sampling: DynamicSamplingConf = field(default_factory=DynamicSamplingConf)
-    max_model_len: int = 2048  # tokens of the longest prompt with its response
-    max_num_seqs: int = 256  # sequences that one engine samples at a time
-    max_num_batched_tokens: int = 65536  # prompt and response tokens of one engine step
-    kv_cache_gib: float = 1.0  # CPU engine
-    gpu_memory_utilization: float = 0.5  # share of the GPU that an engine takes
+    max_model_len: int = number(2048, "[2, 1e8]")  # tokens of the longest prompt with its response
+    max_num_seqs: int = number(256, "[1, 1e6]")  # sequences that one engine samples at a time
+    max_num_batched_tokens: int = number(65536, "[1, 1e8]")  # prompt and response tokens of one engine step
+    kv_cache_gib: float = number(1.0, "(0, 1e5]")  # CPU engine
+    gpu_memory_utilization: float = number(0.5, "(0, 1]")  # share of the GPU that an engine takes
     enforce_eager: bool = True  # no CUDA graphs
     prefix_caching: bool = True  # compute the keys and values of shared prompts once
-    start_timeout_s: float = 600.0  # for an engine to load the model
-    timeout_s: float = 3600.0  # for one batch of trajectories
+    start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for an engine to load the model
+    timeout_s: float = number(3600.0, "[0.1, 1e7]")  # for one batch of trajectories
 
 
 @dataclass
 class RewardConf:
     """Grading, and what each outcome is worth."""
 
-    workers: int = 1  # reward actors
-    num_cpus: float = 0.1  # of each actor, for Ray's placement
-    processes: int = 1  # grading processes of each actor
-    timeout_s: float = 5.0  # hard limit of one check; the process is killed
-    memory_mib: int = 2048  # address-space limit of a grading process
+    workers: int = number(1, "[1, 10000]")  # reward actors
+    num_cpus: float = number(0.1, "[0, 10000]")  # of each actor, for Ray's placement
+    processes: int = number(1, "[1, 1024]")  # grading processes of each actor
+    timeout_s: float = number(5.0, "[0.01, 1e5]")  # hard limit of one check; the process is killed
+    memory_mib: int = number(2048, "[0, 1e8]")  # address-space limit of a grading process
     strict: bool = True  # training: \boxed{} only; false: lenient extraction
-    max_unjudged: float = 0.1  # share of a step's answers without a verdict; above it 3 steps in a row end the run
+    max_unjudged: float = number(0.1, "[0, 1]")  # share of answers without a verdict; 3 steps above it end the run
     function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, rewards, caps
-    correct_short: float = 1.0  # reward of a right answer in short mode
-    correct_think: float = 0.5  # 1 - gamma
-    wrong: float = -1.0  # reward of a wrong answer
-    cut_off: float = -1.0  # of a response that reached its limit
-    no_answer: float = -1.0  # of a response without a final answer
-    no_mode: float = -1.0  # of a response without a control token first
-    format_error: float = -1.0  # of one with a think token in its answer (anywhere in a short one; docs/method.md)
-    max_tokens_short: int | None = None  # a longer short response gets cut_off's reward, right or wrong; null: no cap
-    max_tokens_think: int | None = None  # the same for thinking ones; response tokens, control token included
+    correct_short: float = number(1.0, "[-1e6, 1e6]")  # reward of a right answer in short mode
+    correct_think: float = number(0.5, "[-1e6, 1e6]")  # 1 - gamma
+    wrong: float = number(-1.0, "[-1e6, 1e6]")  # reward of a wrong answer
+    cut_off: float = number(-1.0, "[-1e6, 1e6]")  # of a response that reached its limit
+    no_answer: float = number(-1.0, "[-1e6, 1e6]")  # of a response without a final answer
+    no_mode: float = number(-1.0, "[-1e6, 1e6]")  # of a response without a control token first
+    format_error: float = number(-1.0, "[-1e6, 1e6]")  # of one with a misplaced think token (docs/method.md)
+    max_tokens_short: int | None = number(None, "[1, 1e8]")  # a longer short one gets cut_off's reward; null: no cap
+    max_tokens_think: int | None = number(None, "[1, 1e8]")  # likewise for thinking ones; control token included
 
 
 @dataclass
@@ -204,18 +206,18 @@ class AlgorithmConf:
 
     loss: Loss = Loss.degrpo  # the objective (docs/method.md)
     form: Form = Form.code  # weight of a token
-    alpha: float = 0.001  # weight of the control token (DeGRPO)
-    length_constant: int | None = None  # tokens that Dr. GRPO divides by; null: rollout.max_response_tokens
-    clip: float = 0.2  # the ratio's lower bound is 1 - clip
-    clip_high: float | None = None  # its upper bound is 1 + clip_high; null: clip
-    dual_clip: float | None = None  # bound on the ratio for negative advantages, above 1; null: none
+    alpha: float = number(0.001, "[0, 1e6]")  # weight of the control token (DeGRPO)
+    length_constant: int | None = number(None, "[1, 1e8]")  # of Dr. GRPO, tokens; null: rollout.max_response_tokens
+    clip: float = number(0.2, "(0, 1)")  # the ratio's lower bound is 1 - clip
+    clip_high: float | None = number(None, "(0, 1e6]")  # its upper bound is 1 + clip_high; null: clip
+    dual_clip: float | None = number(None, "(1, 1e6]")  # bound on the ratio for negative advantages; null: none
     old: Old = Old.learner  # denominator of the ratio
     importance: Importance = Importance.none  # weights for a sampler that differs from the learner, or is stale
-    importance_cap: float = 2.0  # bound on these weights
-    kl: float = 0.001  # coefficient of the KL estimate to the frozen reference; 0: no reference model
+    importance_cap: float = number(2.0, "(0, 1e6]")  # bound on these weights
+    kl: float = number(0.001, "[0, 1e6]")  # coefficient of the KL estimate to the frozen reference; 0: no reference
     kl_estimator: KLEstimator = KLEstimator.k3  # see learner/loss/surrogate.py
-    max_log_ratio: float = 10.0  # bound on the exponents of ratio, importance weight and KL
-    optimizer_steps: int = 2  # optimizer steps per batch of trajectories
+    max_log_ratio: float = number(10.0, "(0, 80]")  # bound on exponents (ratio, importance, KL); exp(89) overflows
+    optimizer_steps: int = number(2, "[1, 1e6]")  # optimizer steps per batch of trajectories
     mask_cut_off: bool = False  # leave cut-off responses out of the loss
 
 
@@ -223,32 +225,32 @@ class AlgorithmConf:
 class LearnerConf:
     """Training by DeepSpeed."""
 
-    ranks: int = 1  # DeepSpeed processes
-    sequence_parallel: int = 1  # consecutive ranks that split each micro-batch's tokens (Ulysses), for long answers
+    ranks: int = number(1, "[1, 1e5]")  # DeepSpeed processes
+    sequence_parallel: int = number(1, "[1, 1e5]")  # consecutive ranks that split each micro-batch's tokens (Ulysses)
     device: Device = Device.cpu  # of the ranks
-    num_cpus: float = 0.4  # of each rank, for Ray's placement
-    num_gpus: float = 1.0  # of each rank, at most 1; device gpu and cluster.placement=disaggregated only
-    threads: int = 1  # CPU threads of each rank
-    lr: float = 1e-6  # learning rate of AdamW
+    num_cpus: float = number(0.4, "[0, 10000]")  # of each rank, for Ray's placement
+    num_gpus: float = number(1.0, "[0, 1024]")  # of each rank, at most 1; device gpu, placement disaggregated
+    threads: int = number(1, "[1, 1024]")  # CPU threads of each rank
+    lr: float = number(1e-6, "(0, 1)")  # learning rate of AdamW
     schedule: Schedule = Schedule.constant  # of the learning rate
-    warmup_steps: int = 0  # optimizer steps of linear increase
-    decay_start: float = 0.0  # share of the schedule at full rate before a linear or cosine decay begins
-    min_lr_ratio: float = 0.1  # of lr, at the end of a linear or cosine schedule
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # AdamW's
-    eps: float = 1e-8  # AdamW's
-    weight_decay: float = 0.01  # AdamW's
-    max_grad_norm: float = 1.0  # longer gradients are scaled down to it; 0: never
-    max_tokens: int = 8192  # micro-batch budget, tokens
-    logprob_chunk: int = 1024  # tokens whose logits are in memory at a time
-    zero_stage: int = 0  # of DeepSpeed's ZeRO: what is partitioned over the ranks; 0: nothing
+    warmup_steps: int = number(0, "[0, 1e8]")  # optimizer steps of linear increase
+    decay_start: float = number(0.0, "[0, 1]")  # share of the schedule at full rate, before a linear or cosine decay
+    min_lr_ratio: float = number(0.1, "[0, 1]")  # of lr, at the end of a linear or cosine schedule
+    betas: list[float] = number([0.9, 0.999], "[0, 1) x 2")  # AdamW's
+    eps: float = number(1e-8, "(0, 0.1]")  # AdamW's
+    weight_decay: float = number(0.01, "[0, 10]")  # AdamW's
+    max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
+    max_tokens: int = number(8192, "[1, 1e8]")  # micro-batch budget, tokens
+    logprob_chunk: int = number(1024, "[1, 1e8]")  # tokens whose logits are in memory at a time
+    zero_stage: int = number(0, "[0, 3]")  # of DeepSpeed's ZeRO: what is partitioned over the ranks; 0: nothing
     offload_optimizer: bool = False  # optimizer states in host memory
     offload_parameters: bool = False  # weights in host memory; zero_stage 3 only
     offload_reference: bool = False  # the frozen reference in host memory while it does not score
     gradient_checkpointing: bool = False  # less memory, a second forward pass
-    weight_sync_bucket_mib: float = 256.0  # size of the pieces in which weights are gathered (ZeRO-3), merged and sent
-    max_bad_steps: int = 3  # non-finite losses or gradients in a row before the run stops
-    start_timeout_s: float = 600.0  # for the ranks to load the model and join
-    timeout_s: float = 1800.0  # of one update, and of every collective call
+    weight_sync_bucket_mib: float = number(256.0, "(0, 1e6]")  # pieces in which weights are gathered, merged and sent
+    max_bad_steps: int = number(3, "[1, 1e6]")  # non-finite losses or gradients in a row before the run stops
+    start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for the ranks to load the model and join
+    timeout_s: float = number(1800.0, "[0.1, 1e7]")  # of one update, and of every collective call
 
 
 @dataclass
@@ -264,20 +266,20 @@ class WarmupConf:
     problem_column: str = "problem"  # text of the problem
     think_column: str = "think"  # text after the think token: reasoning, </think>, answer
     short_column: str = "short"  # text after the short token: concise answer
-    max_tokens: int = 2048  # longer examples are dropped and counted
-    steps: int = 0  # optimizer steps; 0: with path one epoch, without path no warm-up
-    batch_size: int = 32  # questions per step, each in both modes
-    ranks: int | None = None  # learner ranks of the warm-up; null: learner.ranks
-    short_weight: float = 1.0  # weight of a short answer's tokens after the control token; 1 for all others
-    lr: float | None = None  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
+    max_tokens: int = number(2048, "[1, 1e8]")  # longer examples are dropped and counted
+    steps: int = number(0, "[0, 1e8]")  # optimizer steps; 0: with path one epoch, without path no warm-up
+    batch_size: int = number(32, "[1, 1e6]")  # questions per step, each in both modes
+    ranks: int | None = number(None, "[1, 1e5]")  # learner ranks of the warm-up; null: learner.ranks
+    short_weight: float = number(1.0, "[0, 1e6]")  # weight of a short answer's tokens after the control token
+    lr: float | None = number(None, "(0, 1)")  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
     schedule: Schedule = Schedule.linear  # of the learning rate
-    warmup_steps: int = 30  # optimizer steps of linear increase
-    min_lr_ratio: float = 0.1  # of lr, at the end of a linear or cosine schedule
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # AdamW's
-    weight_decay: float = 0.0  # AdamW's
-    max_grad_norm: float = 1.0  # longer gradients are scaled down to it; 0: never
+    warmup_steps: int = number(30, "[0, 1e8]")  # optimizer steps of linear increase
+    min_lr_ratio: float = number(0.1, "[0, 1]")  # of lr, at the end of a linear or cosine schedule
+    betas: list[float] = number([0.9, 0.98], "[0, 1) x 2")  # AdamW's
+    weight_decay: float = number(0.0, "[0, 10]")  # AdamW's
+    max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
-    seed: int = 0  # of the order of pairs and of random weights
+    seed: int = number(0, "[0, 4294967295]")  # of the order of pairs and of random weights
     cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
 
 
@@ -285,14 +287,14 @@ class WarmupConf:
 class EvaluateConf:
     """Validation during a run, and the evaluation at its end or by `thinkless evaluate`."""
 
-    every: int = 20  # steps between validations, the first before step 1; 0: never
+    every: int = number(20, "[0, 1e7]")  # steps between validations, the first before step 1; 0: never
     final: bool = True  # at the end of train, evaluate warm-up and final model with free and forced modes
-    questions: int = 512  # final evaluation: fresh questions per level (generated task), or problems (data sets)
-    temperature: float = 1.0  # of validation and evaluation
-    top_p: float = 1.0  # likewise; may be below 1
-    samples: int = 1  # responses per problem
-    max_response_tokens: int | None = None  # null: rollout.max_response_tokens
-    seed: int = 1234  # of generated questions, held-out rows and sampling
+    questions: int = number(512, "[1, 1e6]")  # of the final evaluation, per level (generated task) or in all
+    temperature: float = number(1.0, "[0.01, 2]")  # of validation and evaluation
+    top_p: float = number(1.0, "(0, 1]")  # likewise; may be below 1
+    samples: int = number(1, "[1, 10000]")  # responses per problem
+    max_response_tokens: int | None = number(None, "[2, 1e8]")  # null: rollout.max_response_tokens
+    seed: int = number(1234, "[0, 4294967295]")  # of generated questions, held-out rows and sampling
 
 
 @dataclass
@@ -300,15 +302,15 @@ class ClusterConf:
     """Ray, placement and weight transport."""
 
     address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
-    object_store_gib: float = 0.5  # private local cluster only
-    port: int | None = None  # of the learner's process group; null: a free one
+    object_store_gib: float = number(0.5, "[0.08, 1e5]")  # private local cluster only; Ray needs 75 MiB
+    port: int | None = number(None, "[1, 65535]")  # of the learner's process group; null: a free one
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
-    metrics_port: int | None = None  # Prometheus endpoint of a private local cluster; null: a free one
-    start_timeout_s: float = 120.0  # for Ray to start or answer, and for reward actors
+    metrics_port: int | None = number(None, "[1, 65535]")  # Prometheus of a private cluster; null: a free one
+    start_timeout_s: float = number(120.0, "[0.1, 1e7]")  # for Ray to start or answer, and for reward actors
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
-    weight_sync_timeout_s: float = 600.0  # ipc, nccl: for the other side (on_weight_sync=drain: for the last answers)
-    colocation_timeout_s: float = 300.0  # colocated: for samplers or learner ranks to free or reclaim their GPUs
+    weight_sync_timeout_s: float = number(600.0, "[0.1, 1e7]")  # ipc, nccl: for the other side; drain: for answers
+    colocation_timeout_s: float = number(300.0, "[0.1, 1e7]")  # colocated: for GPUs to be freed or reclaimed
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Every setting as declared in `conf.schema`: key, type, default, meaning.
+"""Every setting as declared in `conf.schema`: key, type, default, range, meaning.
 
 In: the dataclasses of `conf.schema` and their trailing comments. Out: one `Setting` per key. Must not know: Hydra,
 what a setting does.
@@ -11,12 +11,15 @@ import functools
 import inspect
 import io
 import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from types import ModuleType, NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from conf import choices, schema
+from conf.errors import BadConfig, brief
+from conf.ranges import Range
 
 ABSENT = object()  # the value of a setting whose section is null
 
@@ -30,11 +33,8 @@ class Setting:
     many: bool  # a list
     optional: bool  # null is allowed
     default: Any
+    range: Range | None  # of a number, or of a list's numbers
     meaning: str  # the schema's trailing comment; empty if the name says it
-
-    @property
-    def numeric(self) -> bool:
-        return self.kind in (int, float)
 
     @property
     def textual(self) -> bool:
@@ -49,6 +49,29 @@ class Setting:
                 return ABSENT
             value = getattr(value, name)
         return value
+
+    @property
+    def valid(self) -> str:
+        """The valid numbers: "in [1, 65535] or null", "2 numbers in [0, 1)"; empty if it is not a number."""
+        if self.range is None:
+            return ""
+        if not self.many:
+            return f"in {self.range.text}{' or null' if self.optional else ''}"
+        several = "a list of" if self.range.count is None else self.range.count
+        return f"{several} {'numbers' if self.kind is float else 'integers'} in {self.range.text}"
+
+    def refuse_outside(self, value: Any, shown: str = "") -> None:
+        """BadConfig if `value` is not in its range. shown: its name in the message, by default its key."""
+        assert self.range is not None
+        if value is None and self.optional:
+            return
+        if self.many:
+            items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            good = all(map(self.range.holds, items)) and self.range.count in (None, len(items))
+        else:
+            good = self.range.holds(value)
+        if not good:
+            raise BadConfig(brief(f"{shown or self.key} must be {self.valid}, got {as_text(value)}"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,8 @@ def sections() -> tuple[Section, ...]:
             many = get_origin(plain) is list
             of = get_args(plain)[0] if many else object if plain is Any else plain
             meaning = comments.get((kind.__name__, item.name), "")
-            own.append(Setting(key, of, many, optional or plain is Any, getattr(blank, item.name), meaning))
+            default, bounds = getattr(blank, item.name), item.metadata.get("range")
+            own.append(Setting(key, of, many, optional or plain is Any, default, bounds, meaning))
         for one, key in inner:
             walk(one, key)
         described = kind.__doc__ or ""
@@ -139,6 +163,11 @@ def choices_of(setting: Setting) -> list[str]:
     if isinstance(setting.kind, type) and issubclass(setting.kind, Enum):
         return [member.value for member in setting.kind]
     return ["true", "false"] if setting.kind is bool else []
+
+
+def as_text(value: Any) -> str:
+    """`value` as text, floats as short as they are exact: 1e-06, 2 for 2.0."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

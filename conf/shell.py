@@ -7,7 +7,6 @@ Put a command on its own line, or at the very end of a line after a colon and a 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -30,12 +29,3 @@ def program(name: str) -> list[str]:
     if name != "thinkless":
         return [name]
     return ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", "orchestrator"]
-
-
-def setting(key: str, value: object) -> str:
-    """`key=value` that Hydra reads back as this text. Example: setting("model.path", "/a b") -> "model.path='/a b'" """
-    text = str(value)
-    if re.fullmatch(r"/[\w./@%+-]*", text):
-        return f"{key}={text}"
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{key}='{quoted}'"  # Hydra halves backslashes before a quote, and no others

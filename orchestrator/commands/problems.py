@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.check import check_arithmetic
 from conf.schema import Config
 from rollout.base.errors import BadInput
 from rollout.data import arithmetic
@@ -56,7 +55,6 @@ def load_all_problems(conf: Config) -> Problems:
     """Training, validation and evaluation problems; raises BadInput before anything is started."""
     data, validation, evaluate = conf.data, conf.validation, conf.evaluate
     if data.path is None:
-        check_arithmetic(data.arithmetic)
         seed = evaluate.seed
         held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
         fresh = [

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from io import FileIO
 from typing import Any
 
-from conf.ranges import refuse_outside
 from conf.schema import RewardConf
+from conf.settings import settings
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
 from orchestrator.commands.verify_io import Unreadable, error_line, read_case, verdict_line
@@ -220,9 +220,9 @@ class Lines:
 def _complete(options: Namespace) -> None:
     """Put in what depends on the terminal. Raises BadConfig or BadInput for values that cannot be."""
     options.files = options.files or ["-"]
-    refuse_outside("reward.processes", options.processes, "--processes")
-    refuse_outside("reward.timeout_s", options.timeout, "--timeout")
-    refuse_outside("reward.memory_mib", options.memory_mib, "--memory-mib")
+    settings()["reward.processes"].refuse_outside(options.processes, "--processes")
+    settings()["reward.timeout_s"].refuse_outside(options.timeout, "--timeout")
+    settings()["reward.memory_mib"].refuse_outside(options.memory_mib, "--memory-mib")
     missing = [name for name in options.files if name != "-" and not os.path.exists(name)]
     if missing:
         raise BadInput(f"{missing[0]}: no such file")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from conf.compose import from_file
+from conf.overrides import pasted
 from conf.schema import Config
-from conf.shell import setting
 from orchestrator.commands.preflight import located
 from rollout.base.errors import BadInput
 from rollout.data.problems import Problem
@@ -57,7 +57,7 @@ def refuse_changed(run_folder: Path, conf: Config, state: dict[str, Any], traini
         if key == "model.path" and isinstance(was, str) and Path(was).is_absolute() and not Path(was).exists():
             continue  # it was moved
         old = _shown(was)
-        again = f"{key}={old}" if re.fullmatch(r"[\w./-]+", old) else setting(key, old)
+        again = f"{key}={old}" if re.fullmatch(r"[\w./-]+", old) else pasted(key, old)
         raise BadInput(
             f"{key} was {old} in this run and cannot become {_shown(is_now)}: {reason}; go on with {again}, or start "
             "a new run"

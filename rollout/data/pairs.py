@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from conf.check import check_arithmetic
 from conf.schema import ModelConf, WarmupConf
 from rollout.base.errors import BadInput
 from rollout.base.load_function import load_function
@@ -93,7 +92,6 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """
     model = model or ModelConf()
     if conf.path is None:
-        check_arithmetic(conf.arithmetic)
         return Pairs(conf, model.think_end_token, None)
     pairs: list[Pair] = []
     unusable: Counter[str] = Counter()

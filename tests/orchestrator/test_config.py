@@ -21,7 +21,6 @@ from conf.check import check
 from conf.compose import from_file, options, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.flags import Flags
-from conf.ranges import RANGES, Range, refuse_outside
 from conf.schema import (
     Config,
     Device,
@@ -422,26 +421,27 @@ def test_a_number_outside_its_range(quickstart: Config, argument: str, said: str
 
 def test_every_numeric_setting_has_a_range() -> None:
     """And every range belongs to a setting whose default lies within it."""
-    assert set(RANGES) == {key for key, setting in settings().items() if setting.numeric}
     for key, setting in settings().items():
-        if setting.numeric and setting.default is not None:
-            refuse_outside(key, setting.default)
+        assert (setting.range is not None) == (setting.kind in (int, float)), key
+        if setting.range is not None and setting.default is not None:
+            setting.refuse_outside(setting.default)
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", [key for key, setting in settings().items() if setting.range is not None])
 def test_no_numeric_setting_takes_what_is_no_number(key: str) -> None:
     """Bounds belong to a range or not, and nothing infinite, undefined or of another type does."""
-    setting, bounds = settings()[key], Range.read(RANGES[key])
+    setting, bounds = settings()[key], settings()[key].range
+    assert bounds is not None
     wrong: list[Any] = [float("nan"), float("inf"), float("-inf"), True, "1", [[1]], 10**400, -(10**400)]
     wrong += [] if bounds.with_low else [bounds.low]
     wrong += [] if bounds.with_high else [bounds.high]
     wrong += [] if setting.optional else [None]
     for value in wrong:
         with pytest.raises(BadConfig, match=re.escape(key)):
-            refuse_outside(key, [value] * (bounds.count or 1) if setting.many else value)
+            setting.refuse_outside([value] * (bounds.count or 1) if setting.many else value)
     right = [*([bounds.low] if bounds.with_low else []), *([bounds.high] if bounds.with_high else [])]
     for value in [*right, *([None] if setting.optional else [])]:
-        refuse_outside(key, [value] * (bounds.count or 1) if setting.many else value)
+        setting.refuse_outside([value] * (bounds.count or 1) if setting.many else value)
 
 
 @pytest.mark.parametrize("key", [key for key, one in settings().items() if one.kind is str and not one.many])
@@ -510,10 +510,10 @@ def test_a_saved_run_without_a_warm_up(tmp_path: Path) -> None:
 
 
 def test_every_check_has_its_case() -> None:
-    """A new cross-field check wants a line in REFUSED: as many messages there as `need` can give."""
+    """A new cross-field check wants a line in REFUSED: as many messages there as `_require` can give."""
     tree = ast.parse(Path(compose.FOLDER, "check.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    needs = sum(call.func.id == "need" for call in calls if isinstance(call.func, ast.Name))
+    needs = sum(call.func.id == "_require" for call in calls if isinstance(call.func, ast.Name))
     tested = len(REFUSED) - 1 + 3  # "nothing to train" stands there twice; three are tested above
     assert needs <= tested
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conf.overrides import read_overrides
-from conf.shell import command_line, program, setting
+from conf.overrides import pasted, read_overrides
+from conf.shell import command_line, program
 from orchestrator.training.run_dir import arguments_of
 
 ODD = [
@@ -51,8 +51,7 @@ def elsewhere(python: str, **environment: str) -> str:
 
 @pytest.mark.parametrize("value", ODD)
 def test_arguments_come_through_a_shell_and_through_hydra(value: str) -> None:
-    text = command_line(setting("model.path", value)).removeprefix(command_line())
-    done = shell(f"printf '%s\\0'{text}", Path("/"))
+    done = shell(f"printf '%s\\0' {pasted('model.path', value)}", Path("/"))
     (argument,) = done.stdout.split("\0")[:-1]
     override = OverridesParser.create().parse_override(argument)
     assert override.key_or_group == "model.path" and override.value() == value

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.check import check_arithmetic
+from conf.check import check
 from conf.errors import BadConfig
-from conf.schema import ArithmeticConf
+from conf.schema import ArithmeticConf, Config, DataConf, ModelConf
 from rollout.data.arithmetic import problem_at, problems_of_level, question, short_answer, think_answer
 
 CONF = ArithmeticConf()
@@ -87,4 +87,4 @@ def test_level_2_has_36_questions() -> None:
 )
 def test_impossible_settings(conf: ArithmeticConf, message: str) -> None:
     with pytest.raises(BadConfig, match=message):
-        check_arithmetic(conf)
+        check(Config(model=ModelConf(path="some/model"), data=DataConf(arithmetic=conf)))

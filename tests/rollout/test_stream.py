@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, DataConf
 from rollout.base.errors import BadInput
 from rollout.data.problems import Problem
@@ -155,23 +154,9 @@ def test_damaged_state_is_refused(damage: dict[str, object]) -> None:
         stream().restore({})
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"shard": 2, "num_shards": 2}, "data.shard=2 must be"),
-        ({"shard": -1}, "data.shard=-1 must be"),
-        ({"num_shards": 0}, "below data.num_shards=0"),
-        ({"shard": 10, "num_shards": 11}, "data.shard=10 of 11 is empty"),
-    ],
-)
-def test_bad_shards(change: dict[str, int], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        stream(conf=replace(CONF, **change))  # type: ignore[arg-type]
-
-
-def test_impossible_generated_task_is_refused_at_once() -> None:
-    with pytest.raises(BadConfig, match=r"arithmetic.width=3"):
-        stream(None, replace(CONF, arithmetic=ArithmeticConf(width=3)))
+def test_a_shard_without_rows() -> None:
+    with pytest.raises(BadInput, match=r"data.shard=10 of 11 is empty"):
+        stream(conf=replace(CONF, shard=10, num_shards=11))
 
 
 def test_as_prompts_keeps_order_and_counts_the_dropped() -> None:
