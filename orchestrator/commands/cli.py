@@ -225,7 +225,8 @@ def guarded(body: Callable[[], None]) -> int:
 
 
 def _tell(message: str, error: BaseException) -> None:
-    notes = [note for note in getattr(error, "__notes__", []) if note.startswith("the last checkpoint")]
+    ours = ("the last checkpoint", "no training step")
+    notes = [note for note in getattr(error, "__notes__", []) if note.startswith(ours)]
     if os.environ.get("THINKLESS_TRACEBACK"):
         import traceback
 

@@ -97,6 +97,8 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> No
     except BaseException as error:
         if not resume and not run_folders.learning(folder):  # nothing was learnt: leave no empty run behind
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"no training step had finished, and {folder} is removed; the same command begins again")
         elif store.steps() and not isinstance(error, Interrupted) and "resume=" not in str(error):  # else it was told
             again = command_line("train", f"resume={folder}")
             error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")

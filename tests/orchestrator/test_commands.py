@@ -415,6 +415,20 @@ def test_what_a_checkpoint_holds_cannot_be_changed(
     assert said in line and (here / "runs" / "mine" / "config.yaml").read_bytes() == before
 
 
+def test_an_interruption_before_the_first_step_says_what_becomes_of_the_run(
+    thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder has been announced, and is removed: so that is announced as well."""
+    monkeypatch.setattr("orchestrator.commands.train.Cluster", lambda conf: signal.raise_signal(signal.SIGTERM))
+    done = thinkless("train", "experiment=quickstart", "run.name=mine")
+    folder = here / "runs" / "mine"
+    assert done.code == 143 and f"run folder: {folder}" in done.out and runs() == []
+    last = done.err.rstrip().splitlines()[-1]
+    assert last == (
+        f"thinkless: interrupted; no training step had finished, and {folder} is removed; the same command begins again"
+    )
+
+
 def test_a_run_that_still_runs_is_not_resumed(thinkless: Callable[..., Told], here: Path) -> None:
     """Two processes would write to one folder. Before the first step it says why nothing is to be seen yet."""
     folder = here / "runs" / "mine"

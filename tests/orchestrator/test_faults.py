@@ -117,7 +117,10 @@ def test_an_interrupted_warm_up_goes_on_to_the_same_weights(faulty: Watched, tmp
     assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
     run.interrupt(signal.SIGTERM)
     run.wait(SOON)
-    assert run.returncode == 143 and told_in_one_line(run) == "thinkless: interrupted"
+    assert run.returncode == 143 and told_in_one_line(run) == (
+        f"thinkless: interrupted; no training step had finished, and {tmp_path}/runs/mine is removed; the same command "
+        "begins again"
+    )
     assert "interrupted: the warm-up's finished steps are being saved; a second Ctrl-C ends it at once" in run.err
     assert not list((tmp_path / "runs").iterdir())
     (kept,) = cache.glob(".*.partial/checkpoints/step_*")
