@@ -45,8 +45,8 @@ _PRECISION = threading.RLock()  # mpmath's precision is global to the process
 
 # ------------------------------------------------------------------ fast path
 
-_PLAIN = re.compile(r"([+-]?)(?:\\?\$)?(?:(\d{1,3}(?:,\d{3})+|\d+)(\.\d*)?|(\.\d+))(?:/(\d+))?")
-_FRAC = re.compile(r"([+-]?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_PLAIN = re.compile(r"([+-]?)(?:\\?\$)?((?!0\d*,)(?:\d{1,3}(?:,\d{3})+|\d+)(?:/0*[1-9]\d*|\.\d*)?|\.\d+)")
+_FRAC = re.compile(r"^([+-]?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}\Z")
 _MAX_PLAIN = 4_100  # characters, within what Python converts
 
 
@@ -55,24 +55,13 @@ def plain_number(text: str) -> tuple[Fraction, bool] | None:
 
     Example: "-1,234.50" is (Fraction(-2469, 2), True); "3/4" is (Fraction(3, 4), False).
     """
-    if len(text) > _MAX_PLAIN:
+    if len(text) > _MAX_PLAIN or not text.isascii():
         return None
-    match = _PLAIN.fullmatch(text)
-    if match is not None and text.isascii():
-        sign, whole, part, bare, below = match.groups()
-        if whole and whole.startswith("0") and "," in whole:
-            return None
-        decimal = bool((part and part != ".") or bare)
-        if below is not None and (decimal or int(below) == 0):
-            return None
-        value = Fraction((whole or "").replace(",", "") + (part if part and part != "." else "") + (bare or ""))
-        value = value / int(below) if below is not None else value
-        return (-value if sign == "-" else value), decimal
-    match = _FRAC.fullmatch(text)
-    if match is not None and text.isascii() and int(match[3]):
-        value = Fraction(int(match[2]), int(match[3]))
-        return (-value if match[1] == "-" else value), False
-    return None
+    match = _PLAIN.fullmatch(_FRAC.sub(r"\1\2/\3", text) if "frac" in text else text)
+    if match is None:
+        return None
+    value = Fraction(match[1] + match[2].replace(",", ""))
+    return value, "." in match[2][:-1]
 
 
 def quick(answer: str, gold: Gold, all_answers: bool = False) -> bool | None:
@@ -86,13 +75,9 @@ def _quick(answer: str, gold: str) -> bool | None:
         return False
     if gold == answer:
         return True
-    a = plain_number(gold)
-    b = plain_number(answer) if a is not None else None
-    if a is None or b is None:
+    if (a := plain_number(gold)) is None or (b := plain_number(answer)) is None:
         return None
-    if a[1] or b[1]:
-        return close(a[0], b[0])
-    return a[0] == b[0]
+    return close(a[0], b[0]) if a[1] or b[1] else a[0] == b[0]
 
 
 # ------------------------------------------------------------------ all answers

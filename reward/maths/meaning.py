@@ -12,17 +12,11 @@ from fractions import Fraction
 from typing import Any
 
 from reward.maths.parse.grammar import Node
-from reward.maths.trees import children, is_function, is_name, names, some
+from reward.maths.trees import is_function, is_name, names, replaced, some
 
 STRUCTURES = {"set", "list", "or", "seq", "ratio", "setop", "builder", "named", "residue"}
 NO_NUMBERS = STRUCTURES | {"rel", "matrix"}
 _WHOLE = (("sym", "mathbb_Z"), ("sym", "mathbb_N"))
-
-
-def constants(node: Node) -> set[str]:
-    if node[0] == "const":
-        return {node[1]}
-    return set().union(*(constants(child) for child in children(node)))
 
 
 def is_quantity(node: Node) -> bool:
@@ -193,12 +187,13 @@ def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
 def both_signs(node: Node) -> list[Node]:
     """The tree with all upper signs, and with all lower signs."""
 
-    def pick(tree: Any, upper: bool) -> Any:
-        if isinstance(tree, tuple):
-            if tree and tree[0] == "pm":
-                right = pick(tree[3], upper)
-                return ("add", pick(tree[2], upper), right if (tree[1] == "±") is upper else ("neg", right))
-            return tuple(pick(child, upper) for child in tree)
-        return tree
+    def with_sign(tree: Node, upper: bool) -> Any:
+        def sum_of(part: Node) -> Node | None:
+            if part[0] != "pm":
+                return None
+            left, right = with_sign(part[2], upper), with_sign(part[3], upper)
+            return ("add", left, right if (part[1] == "±") is upper else ("neg", right))
 
-    return [pick(node, True), pick(node, False)]
+        return replaced(tree, sum_of)
+
+    return [with_sign(node, True), with_sign(node, False)]

@@ -1,8 +1,8 @@
-"""Queries on trees: their parts, their free symbols, and whether they can be an answer's name."""
+"""Trees: visited, searched and rewritten; their free symbols; whether they can be an answer's name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from reward.maths.parse.grammar import Node
@@ -10,38 +10,36 @@ from reward.maths.parse.grammar import Node
 _FUNCTIONS = set("fghpqFGHPQTSVuvyE")
 
 
-def children(node: Node) -> Iterator[Node]:
-    """The direct parts of a node that are nodes, also inside tuples (items, rows)."""
-    for child in node[1:]:
-        if isinstance(child, tuple) and child:
-            if isinstance(child[0], str) and not (
-                len(child) == 2 and isinstance(child[1], tuple) and node[0] == "named"
-            ):
-                yield child
-            else:
-                yield from _deep(child)
+def walk(tree: Node) -> Iterator[Node]:
+    """The node and every node inside it, also in tuples of items and rows."""
+    stack = [tree]
+    while stack:
+        part = stack.pop()
+        if isinstance(part[0], str):
+            yield part
+        stack += [child for child in part if isinstance(child, tuple) and child]
 
 
-def _deep(items: tuple[Any, ...]) -> Iterator[Node]:
-    for item in items:
-        if isinstance(item, tuple) and item:
-            if isinstance(item[0], str):
-                yield item
-            else:
-                yield from _deep(item)
-
-
-def some(node: Node, *kinds: str) -> bool:
+def some(tree: Node, *kinds: str) -> bool:
     """Whether the tree contains a node of these kinds."""
-    return node[0] in kinds or any(some(child, *kinds) for child in children(node))
+    return any(node[0] in kinds for node in walk(tree))
 
 
-def names(node: Node) -> set[str]:
+def names(tree: Node) -> set[str]:
     """The free symbols of a tree."""
-    if node[0] == "sym":
-        return {node[1]}
-    found = set().union(*(names(child) for child in children(node)))
-    return found - {node[1]} if node[0] in ("sum", "prod", "int", "lim") else found
+    if tree[0] == "sym":
+        return {tree[1]}
+    found = set().union(*(names(part) for part in tree if isinstance(part, tuple) and part))
+    return found - {tree[1]} if tree[0] in ("sum", "prod", "int", "lim") else found
+
+
+def replaced(tree: Any, new: Callable[[Node], Node | None]) -> Any:
+    """The tree with `new(node)` in place of every node for which that is not None; its parts are not visited."""
+    if not isinstance(tree, tuple):
+        return tree
+    if tree and isinstance(tree[0], str) and (other := new(tree)) is not None:
+        return other
+    return tuple(replaced(part, new) for part in tree)
 
 
 def is_name(node: Node) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reward.maths.equivalence import equivalent
-from reward.maths.parse.spelling import needed, rules, tidy
+from reward.maths.parse.spelling import RULES, needed, tidy
 from reward.maths.parse.symbols import shown
 from reward.maths.unit_words import is_unit
 
@@ -41,7 +41,7 @@ def test_a_rule_that_is_skipped_would_not_have_matched() -> None:
             case = json.loads(line)
             texts.update(shown(text) for text in (case["gold"], case["response"]))
     assert len(texts) > 4000
-    for need, pattern, _ in rules():
+    for need, pattern, _ in RULES:
         for text in texts:
             assert need in text or pattern.search(text) is None, (need, pattern.pattern, text)
 

@@ -6,9 +6,8 @@ written as a decimal. Must not know: text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
 
 from reward.maths.compare import reals
 from reward.maths.compare.families import same_family
@@ -16,7 +15,7 @@ from reward.maths.compare.points import constant_ratio, decimal, same_value
 from reward.maths.compare.value import Undefined, evaluate, ratio, real, same
 from reward.maths.meaning import NO_NUMBERS, STRUCTURES, is_quantity, meant
 from reward.maths.parse.grammar import Node
-from reward.maths.trees import is_name, names, some
+from reward.maths.trees import is_name, names, replaced, some
 
 _MAX_ITEMS = 100
 
@@ -30,38 +29,13 @@ def equal(a: Node, b: Node) -> bool:
     if (found := same_family(a, b)) is not None:
         return found
     for one, other in ((a, b), (b, a)):
-        if one[0] in ("set", "list") and len(one[1]) == 1 and other[0] not in ("set", "list", "or"):
-            return equal(one[1][0], other)  # {5} and 5
-        if one[0] == "matrix" and other[0] == "seq" and other[1:3] == ("(", ")"):
-            flat = tuple(entry for row in one[1] for entry in row)
-            return (len(one[1]) == 1 or len(one[1][0]) == 1) and _in_order(flat, other[3])
-        if one[0] == "matrix" and other[0] == "seq" and other[1:3] == ("[", "]"):
-            rows = [item for item in other[3] if item[0] == "seq" and item[1:3] == ("[", "]")]
-            return len(rows) == len(other[3]) == len(one[1]) and all(map(_in_order, one[1], (row[3] for row in rows)))
-        if one[0] == "seq" and other[0] in ("add", "mul", "sym") and names(other) and names(other) <= set(_VECTORS):
-            return one[1:3] == ("(", ")") and _same_vector(one[3], other)
-        if one[0] == "named":
-            return _same_named(one, other)
-        if one[0] == "ratio" and other[0] not in NO_NUMBERS and len(one[1]) == 2:
-            return equal(("div", *one[1]), other)
+        if (found := _across_kinds(one, other)) is not None:
+            return found
     if kinds <= {"set", "list", "or"}:
         return _any_order(a[1], b[1], repeats="set" not in kinds and not _solutions(a))
-    if kinds == {"seq"}:
-        return a[1:3] == b[1:3] and _in_order(a[3], b[3])
-    if kinds == {"ratio"}:
-        parts = _by_name(a, b)
-        return _in_order(a[1], parts) or _same_ratio(a[1], parts)
-    if kinds == {"residue"}:
-        return equal(a[2], b[2]) and equal(("fn", "mod", a[1], a[2]), ("fn", "mod", b[1], b[2]))
-    if kinds == {"setop"}:
-        if a[1] != b[1]:
-            return False
-        if a[1] == "∖":
-            return equal(a[2], b[2]) and equal(a[3], b[3])
-        return _any_order(_operands(a, a[1]), _operands(b, a[1]), repeats=False)
-    if kinds == {"builder"}:
-        return equal(a[1], b[1]) and equal(meant(a[2]), meant(b[2]))
-    if kinds == {"matrix"} and _in_rows(a, b):
+    if len(kinds) == 1 and a[0] in _SAME_KIND:
+        return _SAME_KIND[a[0]](a, b)
+    if kinds == {"matrix"} and len(a[1]) == len(b[1]) and all(map(_in_order, a[1], b[1])):
         return True
     if kinds & STRUCTURES:
         return False
@@ -73,11 +47,49 @@ def equal(a: Node, b: Node) -> bool:
 # ------------------------------------------------------------------ structures
 
 
+def _across_kinds(one: Node, other: Node) -> bool | None:
+    """{5} and 5, a vector as a column or a tuple, named values, a ratio and its value; None: nothing of the kind."""
+    if one[0] in ("set", "list") and len(one[1]) == 1 and other[0] not in ("set", "list", "or"):
+        return equal(one[1][0], other)
+    if one[0] == "matrix" and other[:3] == ("seq", "(", ")"):
+        flat = tuple(entry for row in one[1] for entry in row)
+        return (len(one[1]) == 1 or len(one[1][0]) == 1) and _in_order(flat, other[3])
+    if one[0] == "matrix" and other[:3] == ("seq", "[", "]"):
+        rows = [item[3] for item in other[3] if item[:3] == ("seq", "[", "]")]
+        return len(rows) == len(other[3]) == len(one[1]) and all(map(_in_order, one[1], rows))
+    if one[0] == "seq" and other[0] in ("add", "mul", "sym") and names(other) and names(other) <= set(_VECTORS):
+        return one[1:3] == ("(", ")") and _same_vector(one[3], other)
+    if one[0] == "named":
+        return _same_named(one, other)
+    if one[0] == "ratio" and other[0] not in NO_NUMBERS and len(one[1]) == 2:
+        return equal(("div", *one[1]), other)
+    return None
+
+
+def _same_set_operation(a: Node, b: Node) -> bool:
+    if a[1] != b[1]:
+        return False
+    if a[1] == "∖":
+        return equal(a[2], b[2]) and equal(a[3], b[3])
+    return _any_order(_operands(a, a[1]), _operands(b, a[1]), repeats=False)
+
+
+_SAME_KIND: dict[str, Callable[[Node, Node], bool]] = {
+    "seq": lambda a, b: a[1:3] == b[1:3] and _in_order(a[3], b[3]),
+    "ratio": lambda a, b: _in_order(a[1], parts := _by_name(a, b)) or _same_ratio(a[1], parts),
+    "residue": lambda a, b: equal(a[2], b[2]) and equal(("fn", "mod", *a[1:]), ("fn", "mod", *b[1:])),
+    "setop": _same_set_operation,
+    "builder": lambda a, b: equal(a[1], b[1]) and equal(meant(a[2]), meant(b[2])),
+}
+
+
 def _region(node: Node) -> bool:
     """Whether a tree is a set of numbers by its content, not only by its form, as (1, 2) is."""
-    return node[0] in ("rel", "setop", "builder") or node == ("sym", "mathbb_R") or (
-        node[0] in ("or", "list", "set") and any(item[0] == "rel" for item in node[1])
-    )  # fmt: skip
+    return (
+        node[0] in ("rel", "setop", "builder")
+        or node == ("sym", "mathbb_R")
+        or (node[0] in ("or", "list", "set") and any(item[0] == "rel" for item in node[1]))
+    )
 
 
 _VECTORS = ("vec_i", "vec_j", "vec_k")
@@ -89,18 +101,9 @@ def _same_vector(parts: Sequence[Node], node: Node) -> bool:
         return False
     one, nothing = ("num", Fraction(1)), ("num", Fraction(0))
     return all(
-        equal(part, _put(node, {name: one if name == _VECTORS[at] else nothing for name in _VECTORS}))
+        equal(part, replaced(node, {("sym", name): one if name == _VECTORS[at] else nothing for name in _VECTORS}.get))
         for at, part in enumerate(parts)
     )
-
-
-def _put(node: Any, values: dict[str, Node]) -> Any:
-    """The tree with symbols replaced by nodes."""
-    if not isinstance(node, tuple):
-        return node
-    if node and node[0] == "sym" and node[1] in values:
-        return values[node[1]]
-    return tuple(_put(part, values) for part in node)
 
 
 def _as_reals(a: Node, b: Node) -> bool | None:
@@ -139,10 +142,6 @@ def _in_order(a: Sequence[Node], b: Sequence[Node]) -> bool:
     return len(a) == len(b) and all(equal(meant(x), meant(y)) for x, y in zip(a, b, strict=True))
 
 
-def _in_rows(a: Node, b: Node) -> bool:
-    return len(a[1]) == len(b[1]) and all(_in_order(x, y) for x, y in zip(a[1], b[1], strict=True))
-
-
 def _any_order(a: Sequence[Node], b: Sequence[Node], repeats: bool) -> bool:
     """repeats: whether the multiplicity of a member counts."""
     if max(len(a), len(b)) > _MAX_ITEMS or (repeats and len(a) != len(b)):
@@ -164,16 +163,15 @@ def _same_member(x: Node, y: Node) -> bool:
 
 def _same_ratio(a: Sequence[Node], b: Sequence[Node]) -> bool:
     """2:3 is 4:6; but 3:15 and 4:20 may be times of day."""
-    if len(a) != len(b) or (len(a) == 2 and _clock(a) and _clock(b)):
+    if len(a) != len(b) or (len(a) == 2 and _time_of_day(a) and _time_of_day(b)):
         return False
     try:
-        values = [[evaluate(part, {}) for part in parts] for parts in (a, b)]
-        return all(
-            not isinstance(x, list) and not isinstance(y, list) and x != 0 and y != 0
-            for x, y in zip(*values, strict=True)
-        ) and all(same(ratio(x, values[0][0]), ratio(y, values[1][0]), False) for x, y in zip(*values, strict=True))
+        first, second = ([evaluate(part, {}) for part in parts] for parts in (a, b))
     except Undefined:
         return False
+    if any(isinstance(x, list) or x == 0 for x in (*first, *second)):
+        return False
+    return all(same(ratio(x, first[0]), ratio(y, second[0]), False) for x, y in zip(first, second, strict=True))
 
 
 def _by_name(a: Node, b: Node) -> tuple[Node, ...]:
@@ -185,7 +183,7 @@ def _by_name(a: Node, b: Node) -> tuple[Node, ...]:
     return tuple(named[name] for name in a[2])
 
 
-def _clock(parts: Sequence[Node]) -> bool:
+def _time_of_day(parts: Sequence[Node]) -> bool:
     return all(part[0] == "num" for part in parts) and parts[0][1] <= 24 and 10 <= parts[1][1] < 60
 
 
@@ -209,10 +207,8 @@ def _same_named(a: Node, b: Node) -> bool:
 
 def _roots(node: Node) -> bool:
     """x_1 = 2, x_2 = 3: one unknown with several values."""
-    return (
-        not any(name.startswith("\\") for name, _ in node[1])
-        and len({name.partition("_")[0] for name, _ in node[1]}) == 1
-    )
+    stems = {name.partition("_")[0] for name, _ in node[1]}
+    return len(stems) == 1 and not stems.pop().startswith("\\")
 
 
 # ------------------------------------------------------------------ relations

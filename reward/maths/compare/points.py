@@ -13,8 +13,8 @@ from typing import Any
 
 from reward.maths.compare.residues import same_residues
 from reward.maths.compare.value import TooLarge, Undefined, evaluate, ratio, real, same
-from reward.maths.meaning import children, constants, names, some
 from reward.maths.parse.grammar import Node
+from reward.maths.trees import names, some, walk
 
 _INTEGERS = set("nkmNjlr")  # names that usually stand for integers
 
@@ -63,36 +63,28 @@ def same_value(a: Node, b: Node) -> bool:
             return _at_points(one[1], other) or _at_points(one, other)
         if one[0] == "deg" and other[0] != "deg":
             return _at_points(one[1], other) or _at_points(one, other)
-    return _at_points(a, b) or (_whole_matters(a, b) and _at_points(a, b, whole=True))
+    return _at_points(a, b) or ((_whole_matters(a) or _whole_matters(b)) and _at_points(a, b, whole=True))
 
 
-def _whole_matters(*nodes: Node) -> bool:
+_OF_INTEGERS = {("const", "pi"), ("fn", "factorial"), ("fn", "binom"), ("fn", "mod")}
+
+
+def _whole_matters(node: Node) -> bool:
     """Factorials, sums, (-1)^n, cos n pi: formulas in integers."""
     return any(
-        some(node, "sum", "prod", "factorial")
-        or any(part in ("factorial", "binom", "mod") for part in _functions(node))
-        or "pi" in constants(node)
-        or _alternates(node)
-        for node in nodes
+        part[0] in ("sum", "prod")
+        or part[:2] in _OF_INTEGERS
+        or (part[0] == "pow" and names(part[2]) and not names(part[1]))
+        for part in walk(node)
     )
-
-
-def _functions(node: Node) -> set[str]:
-    own = {node[1]} if node[0] == "fn" else set()
-    return own.union(*(_functions(child) for child in children(node)))
-
-
-def _alternates(node: Node) -> bool:
-    if node[0] == "pow" and bool(names(node[2])) and not names(node[1]):
-        return True
-    return any(_alternates(child) for child in children(node))
 
 
 def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
     symbols = sorted(names(a) | names(b))
     loose = decimal(a, b)
-    imaginary = any("i" in constants(node) for node in (a, b))
-    several = len(symbols) > 1 and not any("abs" in _functions(node) for node in (a, b))
+    heads = {part[:2] for part in (*walk(a), *walk(b))}
+    imaginary = ("const", "i") in heads
+    several = len(symbols) > 1 and ("fn", "abs") not in heads
     compared = unreal = 0
     exact = True
     for point in _points(symbols, whole):

@@ -7,8 +7,9 @@ question. Must not know: text, other kinds of trees.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from mpmath import mp
 
 from reward.maths.compare.value import Undefined, evaluate, real, same
 from reward.maths.parse.grammar import Node
-from reward.maths.trees import is_name
+from reward.maths.trees import is_name, names
 
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _MAX_PIECES = 200
@@ -84,17 +85,19 @@ def _set(node: Node, solve: bool) -> Pieces | None:
             return None  # a pair
         return [Piece(low, node[1] == "[" and _finite(low), high, node[2] == "]" and _finite(high))]
     if kind in ("set", "list") and not any(item[0] in ("rel", "seq", "setop") for item in node[1]):
-        points = [_number(item) for item in node[1]]
-        return None if None in points else [Piece(point, True, point, True) for point in points]
+        return _points(node[1])
     if kind == "setop":
         left, right = _set(node[2], solve), _set(node[3], solve)
         if left is None or right is None:
             return None
-        return {"∪": _union, "∩": _intersection, "∖": _difference}[node[1]](_tidied(left), _tidied(right))
+        left, right = _tidied(left), _tidied(right)
+        if node[1] == "∪":
+            return _tidied([*left, *right])
+        return (_intersection if node[1] == "∩" else _difference)(left, right)
     if kind == "builder":
         name = node[1][1][0] if node[1][0] == "rel" and node[1][1][1] == "∈" else node[1]
         found = _set(node[2], True)
-        return found if name[0] == "sym" and _names(node[2]) == {name[1]} else None
+        return found if name[0] == "sym" and names(node[2]) - {"mathbb_R"} == {name[1]} else None
     if kind in ("or", "list", "set"):
         return _several("and" if node[2:] == ("and",) else kind, node[1], solve)
     if kind == "rel":
@@ -109,33 +112,27 @@ def _several(kind: str, items: tuple[Node, ...], solve: bool) -> Pieces | None:
     """
     if not any(item[0] == "rel" for item in items):
         return None
-    points = [None if item[0] == "rel" else _number(item) for item in items]
-    found = [
-        _set(item, solve) if item[0] == "rel" else None if point is None else [Piece(point, True, point, True)]
-        for item, point in zip(items, points, strict=True)
-    ]
-    if any(one is None for one in found):
+    found: list[Pieces] = []
+    for item in items:
+        one = _set(item, solve) if item[0] == "rel" else _points([item])
+        if one is None:
+            return None
+        found.append(_tidied(one))
+    if len(set().union(*map(names, items)) - {"mathbb_R"}) > 1:
         return None
-    if len(set().union(*(_names(item) for item in items))) > 1:
-        return None
-    every = _tidied([piece for one in found for piece in one or []])
+    union = _tidied([piece for one in found for piece in one])
     if kind == "or":
-        return every
-    both: Pieces = LINE
-    for one in found:
-        both = _intersection(both, _tidied(one or []))
-    return both if kind == "and" else both or every
+        return union
+    both = functools.reduce(_intersection, found)
+    return both if kind == "and" else both or union
 
 
-def _names(node: Any) -> set[str]:
-    if node and node[0] == "sym" and node[1] != "mathbb_R":
-        return {node[1]}
-    return set().union(*(_names(child) for child in node if isinstance(child, tuple)))
+def _points(items: Sequence[Node]) -> Pieces | None:
+    values = [_number(item) for item in items]
+    return None if None in values else [Piece(value, True, value, True) for value in values]
 
 
 def _number(node: Node) -> Any:
-    if node[0] in ("seq", "set", "list", "rel", "ratio", "matrix", "setop", "builder", "or"):
-        return None
     try:
         value = evaluate(node, {})
     except Undefined:
@@ -170,25 +167,20 @@ def _inequality(parts: list[Any], solve: bool) -> Pieces | None:
         name: Node = ("sym", "x")
         inner = _inequality([("fn", "abs", name) if left[:2] == ("fn", "abs") else name, op, right], False)
         return None if inner is None else [_moved(piece, slope, offset) for piece in inner]
-    if left[0] == "fn" and left[1] == "abs" and left[2][0] == "sym":
-        inside = [Piece(-bound, op == "<=", bound, op == "<=")] if bound >= 0 else []
-        if op in ("<", "<="):
-            return inside
+    if left[:2] == ("fn", "abs") and left[2][0] == "sym":
         if op == "!=":
             return _difference(LINE, [Piece(-bound, True, -bound, True), Piece(bound, True, bound, True)])
-        return _difference(LINE, _tidied([Piece(-bound, op == ">", bound, op == ">")])) if bound >= 0 else LINE
+        inside = _tidied([Piece(-bound, op in ("<=", ">"), bound, op in ("<=", ">"))])  # empty for a negative bound
+        return inside if op in ("<", "<=") else _difference(LINE, inside)
     if left[0] == "fn" or not is_name(left):
         return None
-    if op == "!=":
-        return [Piece(-mp.inf, False, bound, False), Piece(bound, False, mp.inf, False)]
-    if op in ("<", "<="):
-        return [Piece(-mp.inf, False, bound, op == "<=")]
-    return [Piece(bound, op == ">=", mp.inf, False)]
+    left_of, right_of = Piece(-mp.inf, False, bound, op == "<="), Piece(bound, op == ">=", mp.inf, False)
+    return [left_of, right_of] if op == "!=" else [left_of if op in ("<", "<=") else right_of]
 
 
 def _linear(node: Node) -> tuple[Fraction, Fraction] | None:
     """(a, b) if the tree is a x + b in its only symbol, with exact numbers and a not 0."""
-    found = _names(node)
+    found = names(node)
     if len(found) != 1:
         return None
     try:
@@ -204,10 +196,10 @@ def _linear(node: Node) -> tuple[Fraction, Fraction] | None:
 def _moved(piece: Piece, slope: Fraction, offset: Fraction) -> Piece:
     """The x for which slope x + offset is in the piece."""
 
-    def back(end: Any) -> Any:
-        return (end - offset) / slope if isinstance(end, Fraction) else (end - _mp(offset)) / _mp(slope)
-
-    low, high = back(piece.low), back(piece.high)
+    low, high = (
+        (end - offset) / slope if isinstance(end, Fraction) else (end - _mp(offset)) / _mp(slope)
+        for end in (piece.low, piece.high)
+    )
     if slope > 0:
         return Piece(low, piece.low_in, high, piece.high_in)
     return Piece(high, piece.high_in, low, piece.low_in)
@@ -248,10 +240,6 @@ def _tidied(found: Pieces) -> Pieces:
                 continue
         out.append(piece)
     return out
-
-
-def _union(a: Pieces, b: Pieces) -> Pieces:
-    return _tidied([*a, *b])
 
 
 def _intersection(a: Pieces, b: Pieces) -> Pieces:

@@ -10,67 +10,53 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from reward.maths.meaning import children, names, some
-from reward.maths.parse.grammar import Node
+from reward.maths.parse.grammar import Node, parse
 from reward.maths.parse.lexer import Unreadable
+from reward.maths.parse.spelling import tidy
+from reward.maths.trees import names, replaced, some, walk
 
 CALCULUS = ("int", "lim", "diff", "sum", "prod")
 _MAX_DIGITS = 6  # of any number, so that no tower or factorial of a large one is ever built
 _MAX_NODES = 60
 
 
+class _NoClosedForm(Exception):
+    """sympy has no answer, or one that the grammar cannot express."""
+
+
 def worked_out(tree: Node) -> Node | None:
     """The tree with all its calculus evaluated; None if any of it has no closed form."""
-    if not some(tree, *CALCULUS):
-        return tree
-    if tree[0] in CALCULUS:
-        return _closed_form(tree)
-    parts: list[Any] = []
-    for part in tree:
-        if isinstance(part, tuple) and part and isinstance(part[0], str):
-            part = worked_out(part)
-            if part is None:
-                return None
-        elif isinstance(part, tuple):
-            parts_in = [worked_out(item) if isinstance(item, tuple) else item for item in part]
-            if None in parts_in:
-                return None
-            part = tuple(parts_in)
-        parts.append(part)
-    return tuple(parts)
+    try:
+        done: Node = replaced(tree, lambda node: _closed_form(node) if node[0] in CALCULUS else None)
+    except _NoClosedForm:
+        return None
+    return done
 
 
-def _closed_form(tree: Node) -> Node | None:
+def _closed_form(tree: Node) -> Node:
     import sympy
 
-    from reward.maths.parse.grammar import parse
-    from reward.maths.parse.spelling import tidy
-
     if not _small(tree) or (tree[0] in ("sum", "prod") and not names(tree) and tree[3] != ("const", "oo")):
-        return None  # `value` handles finite sums of numbers, or they are too long
+        raise _NoClosedForm  # `value` handles finite sums of numbers, or they are too long
     try:
         done = _built(tree, sympy).doit()
         if done.has(sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product, sympy.Derivative, sympy.AccumBounds):
-            return None
+            raise _NoClosedForm
         return parse(tidy(str(sympy.latex(done, ln_notation=True))))
     except (Unreadable, NotImplementedError, ValueError, TypeError, AttributeError, ArithmeticError, KeyError):
-        return None  # sympy has no answer, or one that this grammar cannot express
+        raise _NoClosedForm from None
 
 
 def _small(tree: Node) -> bool:
-    count = 0
-    level = [tree]
-    while level:
-        count += len(level)
-        for node in level:
-            if node[0] in ("num", "dec") and max(abs(node[1].numerator), node[1].denominator) >= 10**_MAX_DIGITS:
-                return False
-            if node[0] == "pow" and some(node[2], "pow"):
-                return False  # no towers
-            if node[0] == "fn" and node[1] == "factorial" and some(node[2], "pow", "factorial", "mul"):
-                return False
-        level = [child for node in level for child in children(node)]
-    return count <= _MAX_NODES
+    nodes = list(walk(tree))
+    for node in nodes:
+        if node[0] in ("num", "dec") and max(abs(node[1].numerator), node[1].denominator) >= 10**_MAX_DIGITS:
+            return False
+        if node[0] == "pow" and some(node[2], "pow"):
+            return False  # no towers
+        if node[:2] == ("fn", "factorial") and some(node[2], "pow", "mul", "fn"):
+            return False  # nor factorials of factorials
+    return len(nodes) <= _MAX_NODES
 
 
 def _built(node: Node, sympy: Any) -> Any:

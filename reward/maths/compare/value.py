@@ -65,10 +65,7 @@ def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     if kind == "const":
         return {"pi": +mp.pi, "e": +mp.e, "i": mp.mpc(0, 1), "oo": mp.inf}[node[1]]
     if kind == "base":
-        try:
-            return Fraction(int(node[1], node[2]))
-        except ValueError as error:
-            raise Undefined(str(error)) from None
+        return Fraction(int(node[1], node[2]))
     if kind == "matrix":
         return _alike([[_evaluate(entry, symbols, terms) for entry in row] for row in node[1]])[0]
     if kind in ("sum", "prod"):
@@ -108,7 +105,7 @@ def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 def _alike(*values: Number) -> list[Number]:
     """Matrices and numbers with entries of one type: all fractions, or all floats (an exponent stays an integer)."""
-    entries = [x for value in values for x in (_entries(value) if isinstance(value, list) else [value])]
+    entries = [x for value in values for row in (value if isinstance(value, list) else [[value]]) for x in row]
     if any(isinstance(x, list) for x in entries):
         raise Undefined("a matrix of matrices")
     if all(isinstance(x, Fraction) for x in entries):
@@ -116,10 +113,6 @@ def _alike(*values: Number) -> list[Number]:
     return [
         [[_float(x) for x in row] for row in value] if isinstance(value, list) else _float(value) for value in values
     ]
-
-
-def _entries(matrix: Number) -> list[Number]:
-    return [x for row in matrix for x in row]
 
 
 _TRANSPOSE = (("sym", "T"), ("sym", "\\top"), ("sym", "\\intercal"))
@@ -253,24 +246,25 @@ def _root(a: Fraction, n: int) -> Fraction | None:
     return None if p is None or q is None else Fraction(p, q)
 
 
-_TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc", "cis"}
 _MPMATH = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
-    "arccot": "acot", "arcsec": "asec", "arccsc": "acsc", "ln": "log", "Re": "re", "Im": "im", "arg": "arg",
-    "Gamma": "gamma",
+    "arccot": "acot", "arcsec": "asec", "arccsc": "acsc", "ln": "log", "lg": "log10", "Re": "re", "Im": "im",
+    "Gamma": "gamma", "cis": "expj",
 }  # fmt: skip
+_LIMITS = {  # of an argument's absolute value
+    **dict.fromkeys(("Gamma", "zeta"), 1000),
+    **dict.fromkeys(("exp", "sinh", "cosh", "tanh"), MAX_MAGNITUDE),
+    **dict.fromkeys(("sin", "cos", "tan", "cot", "sec", "csc", "cis"), 2**MAX_ANGLE_BITS),
+}
 
 
 def _function(name: str, args: list[Number]) -> Number:
-    if any(isinstance(a, list) for a in args):
-        if name in ("det", "abs") and len(args) == 1 and len(args[0]) == len(args[0][0]):
-            return det(args[0])
-        if name == "abs" and len(args) == 1 and 1 in (len(args[0]), len(args[0][0])):
-            return _power(sum((_float(x) ** 2 for row in args[0] for x in row), mp.mpf(0)), Fraction(1, 2))
-        raise Undefined(f"{name} of a matrix")
-    exact = all(isinstance(a, Fraction) for a in args)
+    one, exact = args[0], all(isinstance(a, Fraction) for a in args)
     whole = exact and all(a.denominator == 1 for a in args)
-    one = args[0]
+    if any(isinstance(a, list) for a in args):
+        if name in ("det", "abs") and len(args) == 1 and len(one) == len(one[0]):
+            return det(one)
+        raise Undefined(f"{name} of a matrix")
     if name in ("max", "min"):
         if not all(real(a) for a in args):
             raise Undefined("no order")
@@ -297,40 +291,30 @@ def _function(name: str, args: list[Number]) -> Number:
         return _function("ln", [one]) / below
     if len(args) != 1 or name == "det":
         raise Undefined(f"{name} of {len(args)}")
+    return _of_one(name, one, whole)
+
+
+def _of_one(name: str, a: Number, whole: bool) -> Number:
+    """A function of one number. whole: it is an exact integer."""
     if name == "factorial":
-        if whole and 0 <= one <= 1000:
-            return Fraction(math.factorial(one.numerator))
-        if abs(_float(one)) > MAX_FACTORIAL or (whole and one < 0):
+        if whole and 0 <= a <= 1000:
+            return Fraction(math.factorial(a.numerator))
+        if abs(_float(a)) > MAX_FACTORIAL or (whole and a < 0):
             raise TooLarge(name)
-        return mp.factorial(_float(one))
+        return mp.factorial(_float(a))
     if name == "factorial2":
-        if not whole or not 0 <= one <= 300:
+        if not whole or not 0 <= a <= 300:
             raise TooLarge(name)
-        return Fraction(math.prod(range(one.numerator, 0, -2)))
-    if name in ("Gamma", "zeta") and abs(_float(one)) > 1000:
-        raise TooLarge(name)
+        return Fraction(math.prod(range(a.numerator, 0, -2)))
     if name == "abs":
-        return abs(one)
+        return abs(a)
     if name in ("floor", "ceil"):
-        if exact:
-            return Fraction(math.floor(one) if name == "floor" else math.ceil(one))
-        return (mp.floor if name == "floor" else mp.ceil)(one)
-    if name == "sqrt":
-        return _power(one, Fraction(1, 2))
-    x = _float(one)
-    if not mp.isfinite(x):
-        raise Undefined("infinite argument")
-    if name in ("exp", "sinh", "cosh", "tanh") and abs(x) > MAX_MAGNITUDE:
+        if isinstance(a, Fraction):
+            return Fraction(math.floor(a) if name == "floor" else math.ceil(a))
+        return (mp.floor if name == "floor" else mp.ceil)(a)
+    x = _float(a)
+    if not mp.isfinite(x) or (x == 0 and name in ("log", "ln", "lg")):
+        raise Undefined(f"{name} of {a}")
+    if abs(x) > _LIMITS.get(name, mp.inf):
         raise TooLarge(name)
-    if name in _TRIGONOMETRIC and x != 0 and mp.mag(x) > MAX_ANGLE_BITS:
-        raise TooLarge(name)
-    if name == "cis":
-        return mp.mpc(mp.cos(x), mp.sin(x))
-    if name in ("log", "ln", "lg"):
-        if x == 0:
-            raise Undefined(name)
-        return mp.log10(x) if name == "lg" else mp.log(x)
-    try:
-        return getattr(mp, _MPMATH.get(name, name))(x)
-    except (ValueError, ZeroDivisionError) as error:
-        raise Undefined(f"{name}: {error}") from None
+    return getattr(mp, _MPMATH.get(name, name))(x)

@@ -15,6 +15,7 @@ Rules, in this order (docs/verifier.md has examples):
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -69,7 +70,7 @@ _JOINT = re.compile(
     r"[\s$*]*(?P<unit>[a-zA-Z][a-zA-Z ]{0,30}?)??[\s$*]*(?:(?P<comma>[,;])\s*)?"
     rf"(?P<word>\b(?:and|or)\b{MAYBE})?[\s$*€£]*(?P<name>[a-zA-Z]\s*=\s*)?[$*(]*"
 )
-_ALSO_FORMULA = re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$[^$=]+\$|\\[(\[][^=]+\\[)\]])")
+_ALSO_FORMULA = re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$|\\[(\[])")
 _PAIR = re.compile(r"(?<![\w)])([(\[]\s*-?[\d./]+(?:\s*,\s*-?[\d./]+)+\s*[)\]])[\s.!*]*$")  # ends in (3, 4)
 _COMMANDS = re.compile(
     r"\\[a-zA-Z]+(?:\s*\{[a-zA-Z\s]*\})?|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|frac|arcsin|arccos|arctan|pi)\b"
@@ -81,6 +82,11 @@ _PROSE_WORD = re.compile(
 _BETWEEN = re.compile(r"\b(?:between|from)\s+[$*]*$")
 _RATIO_WORDS = re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)\s+to\s+(\d+(?:\.\d+)?)(?![\w])")
 _CALCULATED = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's marks: 6*7 = <<6*7=42>>42
+_COMPLETE = re.compile(  # behind a number: the end, a word or a clause, not an operator
+    r"(?!\s*\(?\s*(?:or|/)\s*\d|\s*\(\s*(?:or|and|maybe)\b)"  # an alternative
+    r"(?:\s+[a-zA-Z]{2,}|\s*\*|\s*$|!|\?|\s*[,;:—–](?:\s*$|\s+[a-zA-Z(])|\s+\([a-z]|\s+[-–—](?:\s+[a-z]{2,}|\s*$)"
+    r"|\s+[gmsJNWLVAhK]\.?$|\.)"
+)
 _VERB = re.compile(r"\b(?:is|are|equals)\s+(?=[-+$\\\d(\[])")
 _EQUALS = re.compile(r"=\s*(?:\*\*|[$€£])?\s*(?=-?[\d.])")
 _PLAIN_FORMULA = re.compile(r"[-+*/^().\s\w]*", re.ASCII)
@@ -111,11 +117,8 @@ def first_exercise(text: str) -> str:
 def unboxed(text: str) -> str | None:
     """The final answer of a text without a box."""
     text = _CALCULATED.sub("", text[-_MAX_CHARS:]).replace("−", "-").rstrip()
-    if match := last(_BARE_BOX, text):
-        at = text.find("}", match.end())
-        inner = _braced(text, match.end()) if at >= 0 else None
-        if inner:
-            return inner
+    if (match := last(_BARE_BOX, text)) and (inner := _braced(text, match.end())):
+        return inner
     if match := last(_TAGGED, text):
         return match[1]
     for match in _HASHES.finditer(text):
@@ -185,9 +188,8 @@ def _series(sentence: str, numbers: list[tuple[int, int, str]], said: bool) -> s
         first = before[0]
     if said and len(parts) < len(numbers):
         return None  # other values before them: 0, \\tfrac32, 2i, -2i
-    if sentence.count("(", 0, first) + sentence.count("[", 0, first) > sentence.count(")", 0, first) + sentence.count(
-        "]", 0, first
-    ):
+    before_them = Counter(sentence[:first])
+    if before_them["("] + before_them["["] > before_them[")"] + before_them["]"]:
         return None  # (3, 4) is a pair
     if len(parts) < 2 or _BETWEEN.search(sentence, 0, first):
         return None
@@ -220,12 +222,10 @@ def _first_value(said: str) -> str:
     match = _FORMULA.match(said)
     if match:
         value = next(part for part in match.groups() if part)
-        also = _OR.match(said, match.end())
-        if also is None and (
-            also := re.compile(r"\s*(?:,\s*(?:and\s+)?|and\s+)(?=\$|\\[(\[])").match(said, match.end())
-        ):
-            return value + ", " + _first_value(said[also.end() :])
-        return value if also is None else value + r" \text{ or } " + _first_value(said[also.end() :])
+        for joint, written in ((_OR, r" \text{ or } "), (_ALSO_FORMULA, ", ")):
+            if also := joint.match(said, match.end()):
+                return value + written + _first_value(said[also.end() :])
+        return value
     sentence = _ENDS.split(said)[0].strip("*: ")
     if option := re.match(LETTER + r"(?=\s*(?:$|[,;.!?]|[-–—]\s)|\s+\()", sentence):
         return alternatives(sentence, option)
@@ -241,26 +241,13 @@ def _first_value(said: str) -> str:
         return result
     if numbers and (series := _series(sentence, numbers, said=at_once)):
         return series
-    if at_once and not _OR.match(sentence, numbers[0][1]) and _behind_a_value(sentence[numbers[0][1] :]):
+    if at_once and not _OR.match(sentence, numbers[0][1]) and _COMPLETE.match(sentence[numbers[0][1] :]):
         return sentence[: numbers[0][0]].strip("* ") + numbers[0][2]
     if len(sentence.split()) > 4 or re.search(r"[\u3040-\u9fff]", sentence):
         if len(money := _MONEY.findall(sentence)) == 1:
             return str(money[0])
         return _last_value(sentence) or sentence
     return sentence
-
-
-def _behind_a_value(rest: str) -> bool:
-    """Whether a number followed by this is complete: the end, a word or a clause follows, not an operator."""
-    if re.match(r"\s*\(?\s*(?:or|/)\s*\d|\s*\(\s*(?:or|and|maybe)\b", rest):
-        return False
-    return (
-        re.match(
-            r"\s+[a-zA-Z]{2,}|\s*\*|\s*$|!|\?|\s*[,;:—–](?:\s*$|\s+[a-zA-Z(])|\s+\([a-z]|\s+[-–—](?:\s+[a-z]{2,}|\s*$)|\s+[gmsJNWLVAhK]\.?$|\.",
-            rest,
-        )
-        is not None
-    )
 
 
 def _last_value(sentence: str) -> str | None:

@@ -5,8 +5,7 @@ In: a cursor at such a token. Out: its node (see `grammar`). Must not know: list
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from reward.maths.parse.cursor import END, Cursor, Node
@@ -19,7 +18,6 @@ _ACCENTS = {"mathbb", "mathcal", "vec", "hat", "bar", "dot", "ddot", "tilde", "m
 _INVERSE = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"}
 _CALLED = set("fghpqFGHPQITSVuvyE")  # f(2) is a name
 ONE: Node = ("num", Fraction(1))
-TWO: Node = ("num", Fraction(2))
 
 
 def angle(node: Node) -> bool:
@@ -28,38 +26,19 @@ def angle(node: Node) -> bool:
 
 
 class Commands(Cursor):
-    @abstractmethod
-    def statement(self) -> Node: ...
+    """The grammar has the rest (`grammar.Parser`): these are its methods that are used here."""
 
-    @abstractmethod
-    def items(self) -> Node: ...
-
-    @abstractmethod
-    def relation(self) -> Node: ...
-
-    @abstractmethod
-    def sum(self) -> Node: ...
-
-    @abstractmethod
-    def product(self) -> Node: ...
-
-    @abstractmethod
-    def power(self) -> Node: ...
-
-    @abstractmethod
-    def atom(self) -> Node: ...
-
-    @abstractmethod
-    def group(self) -> Node: ...
-
-    @abstractmethod
-    def argument(self) -> Node: ...
-
-    @abstractmethod
-    def exponent(self) -> Node: ...
-
-    @abstractmethod
-    def starts_factor(self) -> bool: ...
+    statement: Callable[[], Node]
+    items: Callable[[], Node]
+    relation: Callable[[], Node]
+    sum: Callable[[], Node]
+    product: Callable[[], Node]
+    power: Callable[[], Node]
+    atom: Callable[[], Node]
+    group: Callable[[], Node]
+    argument: Callable[[], Node]
+    exponent: Callable[[], Node]
+    starts_factor: Callable[[], bool]
 
     def whole(self, tokens: Sequence[Token]) -> Node:
         """The tree of a part of the tokens, all of which must be read."""
@@ -87,11 +66,7 @@ class Commands(Cursor):
     def subscript(self) -> str:
         """A name's index, which is not read as mathematics."""
         if not self.ahead("{"):
-            if self.peek()[0] != "num":
-                return self.take()[1]
-            digits = self.peek()[1]  # a_12 means a_{12} in plain text
-            self.take()
-            return digits
+            return self.take()[1]  # a_12 means a_{12} in plain text
         out = ""
         depth = 0
         while True:
@@ -110,7 +85,7 @@ class Commands(Cursor):
             return ("const", _CONSTANTS[name])
         if name == "frac":
             return self.fraction()
-        if name in ("binom",):
+        if name == "binom":
             if self.ahead("("):
                 pair = self.atom()
                 if pair[0] != "seq" or len(pair[3]) != 2:
@@ -118,27 +93,25 @@ class Commands(Cursor):
                 return ("fn", "binom", *pair[3])
             return ("fn", "binom", self.argument(), self.argument())
         if name in ("sqrt", "root", "cbrt"):
-            order: Node = ("num", Fraction(3)) if name == "cbrt" else TWO
+            order: Node = ("num", Fraction(3 if name == "cbrt" else 2))
             if self.accept("["):
                 order = self.sum()
                 self.expect("]")
             node = ("pow", self.argument() if name == "sqrt" else self.power(), ("div", ONE, order))
             self.nothing_left()
             return node
-        if name in FUNCTIONS:
+        if name in FUNCTIONS or (name in ("Gamma", "zeta") and self.ahead("(")):
             return self.function(name)
         if name in _BIG:
             return self.big(name)
-        if name in ("Gamma", "zeta") and self.ahead("("):
-            return self.function(name)
         if name in _GEOMETRY:
             raise Unreadable("\\" + name)
         if name == "emptyset":
             return ("set", ())
-        if name == "mathbb_R":
+        if name == "i":
+            return ("const", "i")
+        if name in ("mathbb_R", "j"):
             return ("sym", name)
-        if name in ("i", "j"):
-            return ("const", "i") if name == "i" else ("sym", "j")
         if name in _ACCENTS:
             return self.symbol(name + "_" + self.subscript())
         return self.symbol("\\" + name)
@@ -224,7 +197,7 @@ class Commands(Cursor):
                 if kind != "sym":
                     raise Unreadable(f"\\{name} over what?")
                 self.expect("=" if name != "lim" else "→")
-                low = self.sum() if name != "lim" else self.power_of_limit()
+                low = self.sum() if name != "lim" else self.limit_point()
                 side = self.accept("+", "-") or ""
                 self.expect("}")
         if name == "int":
@@ -236,7 +209,7 @@ class Commands(Cursor):
         body = self.product()
         return ("lim", index, low, side, body) if name == "lim" else (name, index, low, high, body)
 
-    def power_of_limit(self) -> Node:
+    def limit_point(self) -> Node:
         r"""The point of a limit; 0^+ is 0 from above."""
         node = ("neg", self.atom()) if self.accept("-") else self.atom()
         if self.ahead("^"):
@@ -264,11 +237,9 @@ class Commands(Cursor):
                 index = following[0][1]
                 after = next(i for i in range(at + 1, len(self.tokens)) if self.tokens[i] == following[0]) + 1
                 inner = self.tokens[start:at]
+                tail = self.tokens[after:]
                 if depth:  # \frac{dx}{x}: the d is in a numerator
-                    inner = self.tokens[start:at] + [("num", "1")] + self.tokens[after:]
-                    tail: list[Token] = []
-                else:
-                    tail = self.tokens[after:]
+                    inner, tail = [*inner, ("num", "1"), *tail], []
                 body = self.whole(inner) if any(kind != "space" for kind, _ in inner) else ONE
                 self.tokens, self.at = self.tokens[:start] + tail, start
                 return body, index
@@ -283,14 +254,11 @@ class Commands(Cursor):
         if divider is not None:
             name = self.whole(self.tokens[self.at : divider])
             self.at = divider + 1
-            conditions = self.statement()
-            inner: Node = ("builder", name, conditions)
-        else:
-            inner = self.statement()
+        inner = self.statement()
         self.bars = bars
         self.expect("\\}")
-        if inner[0] == "builder":
-            return inner
+        if divider is not None:
+            return ("builder", name, inner)
         return ("set", inner[1] if inner[0] in ("list", "or") else (inner,))
 
     def divider(self) -> int | None:

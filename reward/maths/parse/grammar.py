@@ -302,16 +302,6 @@ class _Parser(Commands):
             self.take()
             if self.peek() == ("cmd", "overline"):
                 return self.repeating(value)
-            if value.endswith(".") and [kind for kind, _ in self.then()] == ["op", "num", "op"]:  # 0.(3)
-                opening, digits, closing = (token for _, token in self.then())
-                if opening + closing == "()" and digits.isdigit():
-                    self.tokens[self.at : self.at + 3] = [
-                        ("cmd", "overline"),
-                        ("op", "{"),
-                        ("num", digits),
-                        ("op", "}"),
-                    ]
-                    return self.repeating(value)
             return number(value)
         if kind == "based":
             self.take()

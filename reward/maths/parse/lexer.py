@@ -20,12 +20,10 @@ FUNCTIONS = {
 _ALIASES = {
     "arcsinh": "arsinh", "arccosh": "arcosh", "arctanh": "artanh", "asin": "arcsin", "acos": "arccos",
     "atan": "arctan", "ctg": "cot", "tg": "tan", "cosec": "csc", "asinh": "arsinh", "acosh": "arcosh",
-    "atanh": "artanh",
-    "inf": "infty", "infinity": "infty", "oo": "infty", "Infinity": "infty", "cbrt": "cbrt", "varnothing": "emptyset",
-    "empty": "emptyset", "varphi": "phi", "varepsilon": "epsilon", "R": "mathbb_R",
-    "reals": "mathbb_R", "Reals": "mathbb_R",
-    "dfrac": "frac", "imath": "i", "jmath": "j", "to": "rightarrow", "lnot": "neg", "ne": "neq", "le": "leq",
-    "ge": "geq",
+    "atanh": "artanh", "inf": "infty", "infinity": "infty", "oo": "infty", "Infinity": "infty",
+    "varnothing": "emptyset", "empty": "emptyset", "varphi": "phi", "varepsilon": "epsilon", "R": "mathbb_R",
+    "reals": "mathbb_R", "Reals": "mathbb_R", "dfrac": "frac", "imath": "i", "jmath": "j", "to": "rightarrow",
+    "lnot": "neg", "ne": "neq", "le": "leq", "ge": "geq",
 }  # fmt: skip
 _COMMANDS = {
     "times": "*", "cdot": "*", "ast": "*", "div": "/", "over": "over", "leq": "<=", "leqslant": "<=", "geq": ">=",
@@ -33,9 +31,8 @@ _COMMANDS = {
     "in": "∈", "{": "\\{", "}": "\\}", "lbrace": "\\{", "rbrace": "\\}", "lvert": "|(", "rvert": ")|", "vert": "|",
     "mid": "|", "cup": "∪", "cap": "∩", "bigcup": "∪", "setminus": "∖", "backslash": "∖", "pm": "±", "mp": "∓",
     "bmod": "mod", "mod": "mod", "pmod": "pmod", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉",
-    "lbrack": "[",
-    "rbrack": "]", "langle": "(", "rangle": ")", "cr": "\\\\", "colon": ":", "land": "and", "wedge": "and", "lor": "or",
-    "vee": "or", "lVert": "|(", "rVert": ")|", "|": "|", "rightarrow": "→",
+    "lbrack": "[", "rbrack": "]", "langle": "(", "rangle": ")", "cr": "\\\\", "colon": ":", "land": "and",
+    "wedge": "and", "lor": "or", "vee": "or", "lVert": "|(", "rVert": ")|", "|": "|", "rightarrow": "→",
 }  # fmt: skip
 _OPS = {"**": "^", "==": "="}
 _UNSUPPORTED = {
@@ -45,28 +42,12 @@ _UNSUPPORTED = {
 }  # fmt: skip
 _WORDS = {"pi", "theta", "infty", "and", "or", "mod", "alpha", "beta", "gamma", "sqrt", "cbrt", "binom", "lambda"}
 _NO_WORDS = {
-    "no",
-    "yes",
-    "on",
-    "not",
-    "all",
-    "odd",
-    "even",
-    "none",
-    "a",
-    "iv",
-    "vi",
-    "ii",
-    "iii",
-    "ix",
-    "xi",
-    "xv",
-    "xx",
-}
+    "no", "yes", "on", "not", "all", "odd", "even", "none", "a", "iv", "vi", "ii", "iii", "ix", "xi", "xv", "xx",
+}  # fmt: skip
 _PRODUCTS = 3  # longer runs of letters are words
 _ROMAN = re.compile("[IVX]{2,}|[IVXLCDM]{3,}")
 _TOKEN = re.compile(
-    r"\\(?P<env>begin|end)\s*\{\s*(?P<name>[a-z]+)\*?\s*\}|(?P<dot>(?<=[\d.])\\dot\s*\{?\s*\d\s*\}?)"
+    r"\\(?P<env>begin|end)\s*\{\s*(?P<name>[a-z]+)\*?\s*\}|(?P<dot>(?<=[\d.])\\dot\s*\{?\s*\d\s*\}?|(?<=\d\.)\(\d+\))"
     r"|(?P<based>(?=\d{0,40}[A-Fa-f])(?:\d[0-9A-Fa-f]{0,40}+|[A-F][0-9A-F]{1,40}+)(?=\s*_\s*\{?\s*1[1-6]\s*\}?(?!\d)))"
     r"|(?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)|(?P<cmd>\\(?:[a-zA-Z]+|[{}|\\]))|(?P<word>[a-zA-Z]+)"
     r"|(?P<op><=|>=|!=|==|\*\*|[-+*/^_(){}\[\]|,;:=<>!%°&'])|(?P<space>\s+)"
@@ -92,7 +73,7 @@ def tokens(text: str) -> list[Token]:
             if len(value) > MAX_DIGITS:
                 raise Unreadable("too many digits")
             out.append((kind, value))
-        elif kind == "dot":  # 0.1\dot{6}
+        elif kind == "dot":  # 0.1\dot{6}, 0.(6)
             out += [("cmd", "overline"), ("op", "{"), ("num", re.sub(r"\D", "", value)), ("op", "}")]
         elif kind == "cmd":
             name = value[1:]

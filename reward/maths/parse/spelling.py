@@ -108,7 +108,7 @@ def _groups(match: re.Match[str]) -> str:
     return match[0].replace("\\", "").replace(",", "").replace(" ", "").replace("!", "").replace(";", "")
 
 
-_RULES: list[tuple[str, Any]] = [
+_PATTERNS: list[tuple[str, Any]] = [
     # ---- lost characters, colours, other spellings of one command
     (r"[€£¥₹₽₩]", ""),
     (r"\\(?:nice|s)frac(?![a-z])", r"\\frac"),
@@ -269,17 +269,13 @@ def _end_of(pattern: str, at: int) -> int:
             return at
 
 
-_COMPILED: list[tuple[str, re.Pattern[str], Any]] = [
-    (needed(pattern), re.compile(pattern), to) for pattern, to in _RULES
+# (a character that the pattern needs, pattern, replacement), in the order of application
+RULES: list[tuple[str, re.Pattern[str], Any]] = [
+    (needed(pattern), re.compile(pattern), to) for pattern, to in _PATTERNS
 ]
 _ALIGNED = re.compile(r"\\(?:begin|end)\s*\{\s*(?:split|aligned|align\*?|gathered|gather\*?)\s*\}")
 _LEADING = re.compile(r"^\s*(?:=|:|\\(?:approx|implies|Rightarrow|therefore)(?![a-z])|\*\*)")
 _NAMED = re.compile(r"\s*(?:\\[a-z]+\s*\{)?\s*([a-zA-Z]+)\s*\}?\s*\.?\s*")
-
-
-def rules() -> list[tuple[str, re.Pattern[str], Any]]:
-    """(a character that the pattern needs, pattern, replacement), in the order of application."""
-    return list(_COMPILED)
 
 
 def tidy(text: str) -> str:
@@ -290,7 +286,7 @@ def tidy(text: str) -> str:
     text = shown(text)
     if "align" in text or "{split}" in text or "{gather" in text:  # one statement per line
         text = _ALIGNED.sub("", text).replace("&", "").replace("\\\\", ", ")
-    for need, pattern, to in _COMPILED:
+    for need, pattern, to in RULES:
         if need in text:
             text = pattern.sub(to, text)
     text = _LEADING.sub("", text)
