@@ -6,11 +6,9 @@ what a setting does.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
-import io
-import tokenize
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -134,27 +132,13 @@ def choice_meanings() -> dict[tuple[str, str], str]:
 
 
 def trailing_comments(module: ModuleType) -> dict[tuple[str, str], str]:
-    """(class, attribute) -> its trailing comment in the source."""
-    source = inspect.getsource(module)
-    comments: dict[int, str] = {}  # by line
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
-            comments[token.start[0]] = token.string.removeprefix("#").strip()
-    found = {}
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for item in node.body:
-            if isinstance(item, ast.AnnAssign):
-                target: ast.expr = item.target
-            elif isinstance(item, ast.Assign):
-                target = item.targets[0]
-            else:
-                continue
-            lines = range(item.lineno, (item.end_lineno or item.lineno) + 1)
-            said = " ".join(comments[line] for line in lines if line in comments)
-            if said and isinstance(target, ast.Name):
-                found[node.name, target.id] = said
+    """(class, attribute) -> the comment behind its value in the source."""
+    found, kind = {}, ""
+    for line in inspect.getsource(module).splitlines():
+        if match := re.match(r"class (\w+)", line):
+            kind = match[1]
+        elif match := re.match(r"    (\w+)(?:: .+?)? = .*?  # (.+)", line):
+            found[kind, match[1]] = match[2]
     return found
 
 

@@ -28,6 +28,7 @@ from orchestrator.tracking.summary import interval, over_the_mix
 from orchestrator.training.evaluation import evaluate_modes, protocol
 from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
+from rollout.data.dataset_rows import SOURCE
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
 from rollout.request import SamplingParams
@@ -38,7 +39,7 @@ def whole(conf: Config) -> Config:
     data = conf.data
     if data.path is None or conf.validation.path is not None:
         return conf
-    source = {key: getattr(data, key) for key in ("path", "revision", "subset", "split")}
+    source = {key: getattr(data, key) for key in SOURCE}
     return replace(conf, validation=replace(conf.validation, **source))
 
 

@@ -21,14 +21,11 @@ def up_to_the_mode(text: str, conf: ModelConf) -> str:
 
 def template_up_to_the_mode(template: str, conf: ModelConf) -> str:
     """A Jinja template whose generation prompt is `up_to_the_mode` of that of `template`; all else is the same."""
-    closed = "".join(
-        f"{{% elif text.rstrip().endswith({name!r}) %}}{{% set cut = text.rstrip()[:-{len(name)}] %}}"
-        f"{_unopened('cut', conf)}"
-        for name in _closers(conf)
-    )
+    names = [*_closers(conf), *_openers(conf)]
     return (
-        f"{{% set text +%}}{template}{{%+ endset %}}{{% if not add_generation_prompt %}}{{{{ text }}}}{closed}"
-        f"{{% else %}}{_unopened('text', conf)}{{% endif %}}"
+        f"{{% set text +%}}{template}{{%+ endset %}}{{% set prompt = namespace(text=text) %}}"
+        f"{{% for name in {names!r} if add_generation_prompt %}}{{% if prompt.text.rstrip().endswith(name) %}}"
+        "{% set prompt.text = prompt.text.rstrip()[:-(name|length)] %}{% endif %}{% endfor %}{{ prompt.text }}"
     )
 
 
@@ -39,15 +36,6 @@ def refuse_thinking(begun: str, conf: ModelConf) -> None:
             f"the chat template begins the answer with {begun!r}: {token} comes before the mode is chosen; give a "
             "template that ends where the answer begins as model.chat_template=<file>"
         )
-
-
-def _unopened(variable: str, conf: ModelConf) -> str:
-    """Jinja that writes `variable` without an opening think token at its end."""
-    cases = "".join(
-        f"{{% elif {variable}.rstrip().endswith({name!r}) %}}{{{{ {variable}.rstrip()[:-{len(name)}] }}}}"
-        for name in _openers(conf)
-    )
-    return f"{cases.replace('elif', 'if', 1)}{{% else %}}{{{{ {variable} }}}}{{% endif %}}"
 
 
 def _openers(conf: ModelConf) -> list[str]:

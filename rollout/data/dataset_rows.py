@@ -1,25 +1,30 @@
 """The rows of a configured `path`: local files, folders, addresses, or a pinned hub data set.
 
 In: a section of the configuration (`data`, `validation`, `warmup`) with its name. Out: `Part`s with rows as dicts, as
-published; anything the user can fix is `BadInput`. Must not know: what the columns mean.
+published or as an adapter returns them; anything the user can fix is `BadInput`. Must not know: what the columns mean.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from rollout.base.errors import BadInput
-from rollout.data.addresses import Found, absolute, exists, is_address, locate
+from rollout.base.load_function import load_function
+from rollout.data.addresses import Found, absolute, exists, is_address, locate, nearest
 from rollout.data.files import SUFFIXES, Rows, first_line, listed, rows_of, stem_of, table
+
+SOURCE = ("path", "revision", "subset", "split")
+
+SKIPPED = "skipped by the adapter"  # the reason for which a row is left out
 
 
 class Source(Protocol):
-    """The settings that every section with a `path` has."""
+    """The settings that every section with a `path` has: SOURCE."""
 
     path: Any
     revision: str | None
@@ -29,12 +34,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HubSet:
-    """A pinned hub data set. `revision` is a commit of its repository."""
+    """What is pinned of a hub data set. `revision` is a commit of its repository."""
 
-    revision: str
-    split: str
-    problem_column: str
-    answer_column: str
+    revision: str | None = None
+    split: str = "train"
+    problem_column: str | None = None
+    answer_column: str | None = None
     level_column: str | None = None
     subset: str | None = None
 
@@ -58,7 +63,7 @@ class Part:
     rows: Rows
     source: str  # "folder/stem" of a file, the hub's name of a data set
     stem: str  # prefix of its problems' uids; different for each part of a run
-    pinned: HubSet | None = None
+    pinned: HubSet = HubSet()
 
 
 def read_parts(conf: Source, key: str) -> list[Part]:
@@ -86,11 +91,51 @@ def read_parts(conf: Source, key: str) -> list[Part]:
             parts.append(_saved(conf, found, key) if found.saved else _file(found, f"{key}.path={found.name}"))
     if len({part.stem for part in parts}) < len(parts):  # two folders of the same name in different places
         count = Counter(part.stem for part in parts)
-        parts = [
-            Part(p.rows, p.source, f"{p.stem}@{i}" if count[p.stem] > 1 else p.stem, p.pinned)
-            for i, p in enumerate(parts)
-        ]
+        parts = [replace(p, stem=f"{p.stem}@{i}") if count[p.stem] > 1 else p for i, p in enumerate(parts)]
     return parts
+
+
+def adapted(part: Part, spec: str, key: str, needed: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:
+    """What the function `spec` (pkg.mod:fn) makes of each row: a dict with the keys `needed`, or None to skip the row.
+
+    Raises BadInput, with the row: it failed, or returned anything else. `key` is the setting that names it.
+    """
+    adapter = load_function(spec, key)
+    for index, row in enumerate(part.rows.read(None)):
+        where = f"{part.source}, row {index}: {key}={spec}"
+        try:
+            found = adapter(dict(row))
+        except Exception as error:
+            raise BadInput(f"{where} raised {type(error).__name__}: {first_line(error)}") from error
+        if found is not None and (not isinstance(found, Mapping) or not {*needed} <= {*found}):
+            raise BadInput(f"{where} must return a dict with {' and '.join(needed)}, or None; got {found!r:.80}")
+        yield found
+
+
+def refuse_absent_column(name: str, present: Sequence[str], source: str, key: str) -> None:
+    """BadInput unless `name`, the value of the setting `key`, is among the columns of `source`."""
+    if name not in present:
+        raise BadInput(
+            f"{source} has no column {name!r} ({key}); its columns are {listed(present)}{nearest(name, present)}"
+        )
+
+
+def refuse_unusable(kept: int, unusable: Counter[str], share: float, where: str, limit: str, advice: str) -> None:
+    """BadInput when there is no row, none was kept, or more than `share` of them (`limit` in words) are unusable.
+
+    unusable: reason -> rows. Those skipped by an adapter are not counted as faulty.
+    """
+    if not (rows := kept + unusable.total()):
+        raise BadInput(f"{where}: the file is empty; it must hold at least one row")
+    if not kept or unusable.total() - unusable[SKIPPED] > share * rows:
+        said = f"more than {limit}" if kept else "none is left"
+        raise BadInput(f"{where}: {said}, {reasons(unusable, rows)}; {advice}")
+
+
+def reasons(unusable: Mapping[str, int], rows: int) -> str:
+    """Example: "3 of 90 rows not usable (answer is null: 2, answer is empty: 1)"."""
+    counts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items() if count)
+    return f"{sum(unusable.values())} of {rows} rows not usable ({counts})"
 
 
 def is_hub_name(path: str) -> bool:
@@ -133,10 +178,8 @@ def _saved(conf: Source, found: Found, key: str) -> Part:
 
 
 def _hub(conf: Source, name: str, key: str) -> Part:
-    pinned = HUB_SETS.get(name)
-    revision = conf.revision or (pinned.revision if pinned else None)
-    split = conf.split or (pinned.split if pinned else "train")
-    subset = conf.subset or (pinned.subset if pinned else None)
+    pinned = HUB_SETS.get(name, HubSet())
+    revision, split, subset = conf.revision or pinned.revision, conf.split or pinned.split, conf.subset or pinned.subset
     looked = f"no such file or folder (looked for {absolute(name)})"
     if not revision:
         raise BadInput(

@@ -6,24 +6,38 @@ Anything the user can fix is `BadInput`. Must not know: where the file came from
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import itertools
 import json
+import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from rollout.base.errors import BadInput
 
 Row = Mapping[str, Any]
 
+
+def _open_zst(path: Path) -> Any:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
+
+
 LINES = (".jsonl", ".ndjson")
 SEPARATED = {".csv": ",", ".tsv": "\t"}
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (*LINES, ".json", *SEPARATED, *TABLES)
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")  # after any of SUFFIXES except those of TABLES
+# after any of SUFFIXES except those of TABLES
+OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
+COMPRESSED = tuple(OPENERS)
 BATCH = 1000  # rows of a table held as Python objects at a time
 
 
@@ -65,11 +79,20 @@ def rows_of(path: Path, where: str) -> Rows:
     kind = kind_of(path.name)
     if kind in TABLES:
         return _table_file(path, kind, where)
+    read = _json if kind == ".json" else _json_lines if kind in LINES else _separated
+
+    def rows(names: Sequence[str] | None) -> Iterator[Row]:
+        with _readable(where):
+            for index, row in enumerate(read(path, where)):
+                if not isinstance(row, dict):
+                    what = type(row).__name__
+                    raise BadInput(f"{where}: row {index} is a {what}; each row must be an object with columns")
+                yield row
+
     if kind == ".json":
-        whole = list(_checked(_guarded(lambda: _json(path, where), where), where))
+        whole = list(rows(None))
         return Rows(lambda names: iter(whole))
-    lines = _json_lines if kind in LINES else _separated
-    return Rows(lambda names: _checked(_guarded(lambda: lines(path, where), where), where))
+    return Rows(rows)
 
 
 def table(columns: Any, batches: Callable[[Sequence[str] | None], Iterable[Any]]) -> Rows:
@@ -110,44 +133,21 @@ def _names(row: Row) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in value)
 
 
-def _checked(rows: Iterable[Any], where: str) -> Iterator[Row]:
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise BadInput(f"{where}: row {index} is a {type(row).__name__}; each row must be an object with columns")
-        yield row
-
-
-def _guarded(read: Callable[[], Iterable[Any]], where: str) -> Iterator[Any]:
-    """`read`'s rows; errors of the file system, a decompressor or a decoder become BadInput."""
-    import lzma
-    import zlib
-
+@contextmanager
+def _readable(where: str, kind: str = "", malformed: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Errors of the file system, a decompressor or a decoder become BadInput, as does `malformed` for a `kind` file."""
     try:
-        yield from read()
+        yield
     except UnicodeDecodeError as error:
         raise BadInput(f"{where}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from error
+    except malformed as error:
+        raise BadInput(f"{where}: not a {kind} file ({first_line(error)})") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise BadInput(f"{where}: cannot be read ({first_line(error)})") from error
 
 
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        import gzip
-
-        return cast(IO[bytes], gzip.open(path))
-    if path.suffix == ".bz2":
-        import bz2
-
-        return bz2.open(path)
-    if path.suffix == ".xz":
-        import lzma
-
-        return lzma.open(path)
-    if path.suffix == ".zst":
-        import pyarrow
-
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
-    return path.open("rb")
+def _opened(path: Path) -> Any:
+    return OPENERS[path.suffix](path) if path.suffix in OPENERS else path.open("rb")
 
 
 # ---- JSON ----
@@ -245,46 +245,25 @@ def _table_file(path: Path, kind: str, where: str) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
-    def parquet(names: Sequence[str] | None) -> Iterator[Any]:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield from file.iter_batches(BATCH, columns=names)
+    def batches(names: Sequence[str] | None) -> Iterator[Any]:
+        with _readable(where, kind, pyarrow.ArrowException):
+            if kind == ".parquet":
+                with pyarrow.parquet.ParquetFile(path) as file:
+                    yield from file.iter_batches(BATCH, columns=names)
+            else:
+                yield from (_arrow(path) if names is None else _arrow(path).select(names)).to_batches()
 
-    def arrow(names: Sequence[str] | None) -> Iterator[Any]:
-        with pyarrow.memory_map(str(path)) as file:
-            for batch in _record_batches(file):
-                yield batch if names is None else batch.select(names)
-
-    def readable(batches: Callable[[Sequence[str] | None], Iterator[Any]]) -> Any:
-        def read(names: Sequence[str] | None) -> Iterator[Any]:
-            try:
-                yield from batches(names)
-            except pyarrow.ArrowException as error:
-                raise BadInput(f"{where}: not a {kind} file ({first_line(error)})") from error
-            except OSError as error:
-                raise BadInput(f"{where}: cannot be read ({first_line(error)})") from error
-
-        return read
-
-    def schema(names: Sequence[str] | None) -> Iterator[Any]:
-        if kind == ".parquet":
-            yield pyarrow.parquet.read_schema(path)
-            return
-        with pyarrow.memory_map(str(path)) as file:
-            yield _record_batches(file).schema
-
-    return table(next(readable(schema)(None)), readable(parquet if kind == ".parquet" else arrow))
+    with _readable(where, kind, pyarrow.ArrowException):
+        return table(pyarrow.parquet.read_schema(path) if kind == ".parquet" else _arrow(path).schema, batches)
 
 
-def _record_batches(file: Any) -> Any:
-    """A reader of arrow's stream format (written by `datasets`) or of its file format."""
+def _arrow(path: Path) -> Any:
+    """The table in a file of arrow's file format, or of its stream format (written by `datasets`); memory-mapped."""
     import pyarrow
 
-    if file.size() == 0:
-        raise pyarrow.ArrowInvalid("the file is empty")
-    if file.read(6) != b"ARROW1":
-        file.seek(0)
-        return pyarrow.ipc.open_stream(file)
-    file.seek(0)
-    reader = pyarrow.ipc.open_file(file)
-    batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-    return pyarrow.RecordBatchReader.from_batches(reader.schema, batches)
+    source = pyarrow.memory_map(str(path))
+    try:
+        return pyarrow.ipc.open_file(source).read_all()
+    except pyarrow.ArrowInvalid:
+        source.seek(0)
+        return pyarrow.ipc.open_stream(source).read_all()

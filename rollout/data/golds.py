@@ -22,12 +22,7 @@ class Unusable(Exception):
     """Why a row cannot be used. Raised while a row is read, caught and counted only in `rollout.data.problems`."""
 
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-def half_a_pair(text: str) -> bool:
-    """Whether `text` contains half a surrogate pair, and so cannot be encoded as UTF-8."""
-    return _SURROGATES.search(text) is not None
+_SURROGATES = re.compile("[\ud800-\udfff]")  # half a pair of them cannot be encoded as UTF-8
 
 
 def text_of(value: Any, what: str) -> str:
@@ -38,7 +33,7 @@ def text_of(value: Any, what: str) -> str:
         raise Unusable(f"{what} is a {type(value).__name__}, not text")
     if not (text := value.strip()):
         raise Unusable(f"{what} is empty")
-    if half_a_pair(text):
+    if _SURROGATES.search(text):
         raise Unusable(f"{what} contains half a surrogate pair")
     return text
 

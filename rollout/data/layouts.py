@@ -13,8 +13,7 @@ from typing import Any
 from conf.choices import SystemTurn
 from conf.schema import DataConf
 from rollout.base.errors import BadInput
-from rollout.data.addresses import nearest
-from rollout.data.dataset_rows import HubSet
+from rollout.data.dataset_rows import HubSet, refuse_absent_column
 from rollout.data.files import Row, listed
 from rollout.data.golds import Unusable, of_solution
 
@@ -55,40 +54,32 @@ class Layout:
         return [name for name in (self.problem, self.answer, self.level) if name]
 
 
-def layout_of(conf: DataConf, present: Sequence[str], source: str, pinned: HubSet | None) -> Layout:
+def layout_of(conf: DataConf, present: Sequence[str], source: str, pinned: HubSet) -> Layout:
     """The columns that `conf` or the pinned set names, otherwise the first present of the usual ones.
 
     present: see `rollout.data.files.Rows.columns`. Raises BadInput with the existing columns.
     """
 
-    def choose(what: str, given: str | None, pinned_name: str | None, names: Sequence[str]) -> str:
-        return _column(given or pinned_name, names, present, what, source)
+    def column(what: str, given: str | None, usual: Sequence[str]) -> str:
+        key = f"data.{what}_column"
+        if given is not None:
+            refuse_absent_column(given, present, source, key)
+            return given
+        if found := next((name for name in usual if name in present), None):
+            return found
+        raise BadInput(
+            f"{source} has no column named {' or '.join(usual)}; its columns are {listed(present)}: name one with {key}"
+        )
 
-    usual = [name for name in PROBLEM_COLUMNS if name != "input" or "instruction" not in present]
-    problem = choose("problem", conf.problem_column, pinned.problem_column if pinned else None, usual)
+    questions = [name for name in PROBLEM_COLUMNS if name != "input" or "instruction" not in present]
+    problem = column("problem", conf.problem_column or pinned.problem_column, questions)
     answers = (*ANSWER_COLUMNS, problem) if problem in CHATS else ANSWER_COLUMNS
-    answer = choose("answer", conf.answer_column, pinned.answer_column if pinned else None, answers)
-    level = next((name for name in LEVEL_COLUMNS if name in present), "")
-    if conf.level_column or (pinned and pinned.level_column):
-        level = choose("level", conf.level_column, pinned.level_column if pinned else None, ())
+    answer = column("answer", conf.answer_column or pinned.answer_column, answers)
+    if given := conf.level_column or pinned.level_column:
+        level = column("level", given, ())
+    else:
+        level = next((name for name in LEVEL_COLUMNS if name in present), "")
     return Layout(problem, answer, level)
-
-
-def _column(given: str | None, names: Sequence[str], present: Sequence[str], what: str, source: str) -> str:
-    if given is None:
-        for name in names:
-            if name in present:
-                return name
-        raise BadInput(
-            f"{source} has no column named {' or '.join(names)}; its columns are {listed(present)}: "
-            f"name one with data.{what}_column"
-        )
-    if given not in present:
-        raise BadInput(
-            f"{source} has no column {given!r} (data.{what}_column); its columns are {listed(present)}"
-            f"{nearest(given, present)}"
-        )
-    return given
 
 
 def field(row: Row, name: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conf.schema import ModelConf, WarmupConf
-from rollout.base.errors import BadInput
-from rollout.base.load_function import load_function
 from rollout.data import arithmetic
-from rollout.data.addresses import nearest
-from rollout.data.dataset_rows import Part, read_parts
-from rollout.data.files import Row, listed
-from rollout.data.golds import half_a_pair
+from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse_absent_column, refuse_unusable
+from rollout.data.files import Row
+from rollout.data.golds import Unusable, text_of
 from rollout.data.layouts import field as field_of
+from rollout.data.stream import shuffled
 
 PAIR = ("problem", "think", "short")
 MAX_UNUSABLE = 0.05  # share of a file's rows
@@ -39,15 +36,14 @@ class Pair:
     short: str  # text after the short token
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Pairs:
     """An endless sequence of pairs: generated, or the rows of a file, reshuffled in each epoch."""
 
     conf: WarmupConf
     think_end: str
-    rows: Sequence[Pair] | None  # None: generated
+    rows: Sequence[Pair] | None = None  # None: generated
     unusable: Mapping[str, int] = field(default_factory=dict)  # reason -> rows of the file
-    _order: tuple[int, list[int]] = (-1, [])
 
     @property
     def size(self) -> int | None:
@@ -60,18 +56,7 @@ class Pairs:
             _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
             return Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps))
         epoch, offset = divmod(index, len(self.rows))
-        if self._order[0] != epoch:
-            order = list(range(len(self.rows)))
-            random.Random(f"warm-up/{self.conf.seed}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
-        return self.rows[self._order[1][offset]]
-
-    def __iter__(self) -> Iterator[Pair]:
-        """All pairs from number 0 on, endlessly."""
-        index = 0
-        while True:
-            yield self.at(index)
-            index += 1
+        return self.rows[shuffled(len(self.rows), f"warm-up/{self.conf.seed}/{epoch}")[offset]]
 
     def sha256(self) -> str:
         """SHA-256 of the content (hex), part of the key under which a finished warm-up is cached."""
@@ -92,62 +77,38 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """
     model = model or ModelConf()
     if conf.path is None:
-        return Pairs(conf, model.think_end_token, None)
+        return Pairs(conf, model.think_end_token)
     pairs: list[Pair] = []
     unusable: Counter[str] = Counter()
     for part in read_parts(conf, "warmup"):
-        adapter = conf.adapter or ADAPTERS.get(part.source)
-        names = PAIR if adapter else (conf.problem_column, conf.think_column, conf.short_column)
-        for row in _adapted(adapter, part) if adapter else _with_columns(conf, part):
-            pair, fault = _pair(row, names, model)
-            if pair:
-                pairs.append(pair)
-            else:
-                unusable[fault] += 1
-    rows = len(pairs) + sum(unusable.values())
-    if not rows:
-        raise BadInput(f"warmup.path={conf.path}: the file is empty; it must hold at least one row")
-    if sum(unusable.values()) > MAX_UNUSABLE * rows:
-        parts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items())
-        raise BadInput(
-            f"warmup.path={conf.path}: {sum(unusable.values())} of {rows} rows not usable ({parts}), "
-            f"more than {MAX_UNUSABLE:.0%}; fix the file"
-        )
+        for row, names in _rows(conf, part):
+            try:
+                pairs.append(_pair(row, names, model))
+            except Unusable as reason:
+                unusable[str(reason)] += 1
+    refuse_unusable(
+        len(pairs), unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file"
+    )
     return Pairs(conf, model.think_end_token, tuple(pairs), dict(unusable))
 
 
-def _with_columns(conf: WarmupConf, part: Part) -> Iterator[Row]:
-    if not (present := part.rows.columns()):  # no row
-        return iter(())
-    for key in ("problem_column", "think_column", "short_column"):
-        if (name := getattr(conf, key)) not in present:
-            raise BadInput(
-                f"warmup.path: {part.source} has no column {name!r} (warmup.{key}); its columns are {listed(present)}"
-                f"{nearest(name, present)}"
-            )
-    return part.rows.read([conf.problem_column, conf.think_column, conf.short_column])
-
-
-def _adapted(name: str, part: Part) -> Iterator[Row]:
-    adapter, skipped = load_function(name, "warmup.adapter"), True
-    for index, row in enumerate(part.rows.read(None)):
-        try:
-            pair = adapter(dict(row))
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise BadInput(f"warmup.adapter={name} failed on row {index} of {part.source} ({what})") from error
-        if pair is not None:
-            skipped = False
-            yield pair
-    if skipped:
-        raise BadInput(f"warmup.adapter={name} skipped every row of {part.source}")
+def _rows(conf: WarmupConf, part: Part) -> Iterator[tuple[Row | None, Sequence[str]]]:
+    """Rows, None where the adapter skips one, each with the names of its problem, think and short."""
+    if adapter := conf.adapter or ADAPTERS.get(part.source):
+        for row in adapted(part, adapter, "warmup.adapter", PAIR):
+            yield row, PAIR
+    elif present := part.rows.columns():
+        columns = {f"warmup.{name}_column": getattr(conf, f"{name}_column") for name in PAIR}
+        for key, name in columns.items():
+            refuse_absent_column(name, present, part.source, key)
+        for row in part.rows.read(names := list(columns.values())):
+            yield row, names
 
 
 def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
     r"""An adapter for GSM8K: its worked solution is the long answer, its result the short one.
 
-        Example: answer "5 * 2 = <<5*2=10>>10
-    #### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}".
+    Example: answer "5 * 2 = <<5*2=10>>10\n#### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}".
     """
     solution, _, result = str(row["answer"]).rpartition("####")
     boxed = rf"\boxed{{{result.strip().replace(',', '')}}}"
@@ -155,18 +116,15 @@ def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
     return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed}
 
 
-def _pair(row: Row, names: Sequence[str], model: ModelConf) -> tuple[Pair | None, str]:
-    """(pair, "") or (None, reason)"""
-    texts = [field_of(row, name) for name in names]
-    for name, text in zip(PAIR, texts, strict=True):
-        if not isinstance(text, str) or not text.strip():
-            return None, f"{name} is not text" if text and not isinstance(text, str) else f"{name} is null or empty"
-        if half_a_pair(text):
-            return None, f"{name} contains half a surrogate pair"
-    problem, think, short = (str(text) for text in texts)
+def _pair(row: Row | None, names: Sequence[str], model: ModelConf) -> Pair:
+    if row is None:
+        raise Unusable(SKIPPED)
+    problem, think, short = (field_of(row, name) for name in names)
+    for what, text in zip(PAIR, (problem, think, short)):
+        text_of(text, what)
     think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
     if not think.partition(model.think_end_token)[2].strip():
-        return None, f"think has no answer after {model.think_end_token}"
+        raise Unusable(f"think has no answer after {model.think_end_token}")
     if any(token in short for token in (model.think_token, model.think_end_token)):
-        return None, "short contains a think token"  # reward.format_error in training
-    return Pair(problem.strip(), think, short), ""
+        raise Unusable("short contains a think token")  # reward.format_error in training
+    return Pair(problem.strip(), think, short)

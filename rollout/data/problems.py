@@ -18,13 +18,10 @@ from typing import Any
 
 from conf.schema import DataConf, ValidationConf
 from rollout.base.errors import BadInput
-from rollout.base.load_function import load_function
-from rollout.data.dataset_rows import Part, read_parts
-from rollout.data.files import Row, first_line, listed
+from rollout.data.dataset_rows import SKIPPED, SOURCE, Part, adapted, read_parts, reasons, refuse_unusable
+from rollout.data.files import Row, listed
 from rollout.data.golds import Unusable, gold_of, text_of
 from rollout.data.layouts import layout_of
-
-SKIPPED = "skipped by the adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +42,18 @@ class LoadedProblems:
 
     problems: tuple[Problem, ...]
     source: str
-    rows: int  # rows read; len(problems) + sum(unusable.values())
     unusable: Mapping[str, int]  # reason -> rows
     sha256: str  # of the usable content (see content_hash)
 
+    @property
+    def rows(self) -> int:
+        """All rows that were read."""
+        return len(self.problems) + sum(self.unusable.values())
+
     def summary(self) -> str:
         """One line for the console."""
-        return f"{self.source}: {len(self.problems)} problems" + _reasons(self.unusable, self.rows)
+        left = f", {reasons(self.unusable, self.rows)}" if self.unusable else ""
+        return f"{self.source}: {len(self.problems)} problems{left}"
 
 
 def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
@@ -66,13 +68,11 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
     missing = {text.strip().casefold() for text in conf.unusable_answers}
     problems: list[Problem] = []
     unusable: Counter[str] = Counter()
-    read = 0
     for part in parts:
         extract, rows = _adapted(conf, part) if conf.adapter else _columns(conf, part)
         for index, row in enumerate(rows):
-            read += 1
             try:
-                found = extract(index, row)
+                found = extract(row)
                 all_answers = bool(found.get("all_answers", conf.all_answers))
                 problems.append(
                     Problem(
@@ -86,18 +86,13 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
                 )
             except Unusable as reason:
                 unusable[str(reason)] += 1
-
-    if not read:
-        raise BadInput(f"{key}.path={source}: the file is empty; it must hold at least one row")
-    faulty = sum(unusable.values()) - unusable[SKIPPED]  # rows skipped by an adapter are not faulty
-    if not problems or faulty > conf.max_unusable * read:
-        limit = f"more than data.max_unusable={conf.max_unusable:g}" if problems else "none is left"
-        raise BadInput(
-            f"{source}: {limit}{_reasons(+unusable, read)}; "
-            "check data.problem_column and data.answer_column, or clean the file"
-        )
-    _refuse_duplicates(problems, source)
-    return LoadedProblems(tuple(problems), source, read, dict(+unusable), content_hash(problems))
+    advice = "check data.problem_column and data.answer_column, or clean the file"
+    limit = f"data.max_unusable={conf.max_unusable:g}"
+    refuse_unusable(len(problems), unusable, conf.max_unusable, f"{key}.path={source}", limit, advice)
+    uid, count = Counter(p.uid for p in problems).most_common(1)[0]
+    if count > 1:
+        raise BadInput(f"{source}: {count} rows have the uid {uid!r}; the adapter must give each row its own")
+    return LoadedProblems(tuple(problems), source, dict(unusable), content_hash(problems))
 
 
 def content_hash(problems: Iterable[Problem]) -> str:
@@ -125,65 +120,33 @@ def split_validation(problems: Sequence[Problem], size: int, seed: int) -> tuple
 
 def validation_data(validation: ValidationConf, data: DataConf) -> DataConf:
     """How to load `validation.path`: columns, adapter and limits of `data`, everything else of `validation`."""
-    return replace(
-        data,
-        path=validation.path,
-        revision=validation.revision,
-        subset=validation.subset,
-        split=validation.split,
-        shard=0,
-        num_shards=1,
-    )
+    source = {name: getattr(validation, name) for name in SOURCE}
+    return replace(data, **source, shard=0, num_shards=1)
 
 
 # ---- from rows to problems ----
 
-Extract = Callable[[int, Row], Mapping[str, Any]]  # (row number, row) -> problem, answer, level?, uid?, all_answers?
+Extract = Callable[[Any], Mapping[str, Any]]  # of a row: problem, answer, level?, uid?, all_answers?; or Unusable
 
 
 def _columns(conf: DataConf, part: Part) -> tuple[Extract, Iterator[Row]]:
     present = part.rows.columns()
     if not present:  # no row
-        return lambda index, row: row, iter(())
+        return dict, iter(())
     layout = layout_of(conf, present, part.source, part.pinned)
-    return lambda index, row: layout.of(row, conf.system_turn), part.rows.read(layout.names)
+    return lambda row: layout.of(row, conf.system_turn), part.rows.read(layout.names)
 
 
-def _adapted(conf: DataConf, part: Part) -> tuple[Extract, Iterator[Row]]:
-    adapter = load_function(str(conf.adapter), "data.adapter")
-
-    def extract(index: int, row: Row) -> Mapping[str, Any]:
-        where = f"{part.source}, row {index}: data.adapter={conf.adapter}"
-        try:
-            found = adapter(dict(row))
-        except Exception as error:
-            raise BadInput(f"{where} raised {type(error).__name__}: {first_line(error)}") from error
+def _adapted(conf: DataConf, part: Part) -> tuple[Extract, Iterator[Row | None]]:
+    def extract(found: Row | None) -> Row:
         if found is None:
             raise Unusable(SKIPPED)
-        if not isinstance(found, Mapping) or not {"problem", "answer"} <= set(found):
-            raise BadInput(f"{where} must return a dict with problem and answer, or None; got {found!r:.80}")
         return found
 
-    return extract, part.rows.read(None)
+    return extract, adapted(part, str(conf.adapter), "data.adapter", ("problem", "answer"))
 
 
 def _level(value: Any) -> str | None:
     if isinstance(value, float):
         return f"{value:g}" if math.isfinite(value) else None
     return None if value is None else str(value).strip() or None
-
-
-def _refuse_duplicates(problems: Sequence[Problem], source: str) -> None:
-    uid, count = Counter(p.uid for p in problems).most_common(1)[0]
-    if count > 1:
-        raise BadInput(f"{source}: {count} rows have the uid {uid!r}; the adapter must give each row its own")
-
-
-# ---- words ----
-
-
-def _reasons(unusable: Mapping[str, int], rows: int) -> str:
-    if not (total := sum(unusable.values())):
-        return ""
-    parts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items())
-    return f", {total} of {rows} rows not usable ({parts})"

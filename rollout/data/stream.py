@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ Encode = Callable[[str], np.ndarray]  # problem text -> i32[P], the generation p
 PATIENCE = 1000  # consecutive generated questions that may be too long before the stream gives up
 
 
+@lru_cache(maxsize=4)
+def shuffled(rows: int, seed: str) -> Sequence[int]:
+    """The numbers 0..rows-1 in an order that depends on `seed` alone."""
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    return order
+
+
 class PromptStream:
     """An endless, seeded, sharded, resumable stream of prompts.
 
@@ -36,7 +45,6 @@ class PromptStream:
     def __init__(self, problems: Sequence[Problem] | None, encode: Encode, conf: DataConf, seed: int) -> None:
         self._conf, self._seed, self._encode = conf, seed, encode
         self._rows = None if problems is None else problems[conf.shard :: conf.num_shards]
-        self._order: tuple[int, list[int]] = (-1, [])  # epoch, its order of rows
         self._ids: dict[int, np.ndarray] = {}  # row -> i32[P]
         self.position = 0  # draws so far, dropped ones included
         self.counts = {"taken": 0, "too_long": 0}
@@ -114,12 +122,7 @@ class PromptStream:
             problem = arithmetic.problem_at(self._seed, index, self._conf.arithmetic)
             return problem, problem.uid, _encoded(self._encode, problem)
         epoch, offset = divmod(position, len(self._rows))
-        if self._order[0] != epoch:
-            order = list(range(len(self._rows)))
-            if self._conf.shuffle:
-                random.Random(f"epoch/{self._seed}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
-        row = self._order[1][offset]
+        row = shuffled(len(self._rows), f"epoch/{self._seed}/{epoch}")[offset] if self._conf.shuffle else offset
         problem = self._rows[row]
         if row not in self._ids:
             self._ids[row] = _encoded(self._encode, problem)

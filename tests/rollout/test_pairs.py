@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,10 @@ def _file(folder: Path, *rows: Any) -> str:
 
 def test_generated_pair_is_a_function_of_seed_and_number() -> None:
     pairs, again = load_pairs(WarmupConf(seed=5)), load_pairs(WarmupConf(seed=5))
-    first = list(islice(pairs, 40))
+    first = [pairs.at(i) for i in range(40)]
     assert [again.at(i) for i in reversed(range(40))] == first[::-1]
-    assert pairs.size is None and list(islice(load_pairs(WarmupConf(seed=6)), 40)) != first
+    other = load_pairs(WarmupConf(seed=6))
+    assert pairs.size is None and [other.at(i) for i in range(40)] != first
     for pair in first:
         final = re.findall(r"\\boxed\{(\d)\}", pair.think)
         assert pair.short == rf"\boxed{{{final[0]}}}" and len(final) == 1
@@ -45,8 +45,8 @@ def test_generated_pair_is_a_function_of_seed_and_number() -> None:
 
 def test_warm_up_questions_are_not_those_of_training() -> None:
     conf = ArithmeticConf(levels=[9], weights=[1.0], width=17, max_digit=9)
-    warm = {pair.problem for pair in islice(load_pairs(WarmupConf(arithmetic=conf)), 500)}
-    assert not warm & {problem_at(0, i, conf).problem for i in range(500)}
+    pairs = load_pairs(WarmupConf(arithmetic=conf))
+    assert not {pairs.at(i).problem for i in range(500)} & {problem_at(0, i, conf).problem for i in range(500)}
 
 
 def test_tokens_of_both_answers(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
     bad = {**GOOD, "short": None}
     conf = WarmupConf(path=_file(tmp_path, *[GOOD] * 39, bad))
     pairs = load_pairs(conf)
-    assert pairs.size == 39 and pairs.unusable == {"short is null or empty": 1}
+    assert pairs.size == 39 and pairs.unusable == {"short is null": 1}
     _file(tmp_path, *[GOOD] * 10, bad)
-    with pytest.raises(BadInput, match=r"1 of 11 rows not usable \(short is null or empty: 1\), more than 5%"):
+    with pytest.raises(BadInput, match=r"more than 5%, 1 of 11 rows not usable \(short is null: 1\); fix"):
         load_pairs(conf)
 
 
@@ -104,9 +104,9 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
     [
         ({"think": "never closed \\boxed{2}"}, "think has no answer after </think>"),
         ({"think": "hm</think> \n"}, "think has no answer after </think>"),
-        ({"problem": ["1+1?"]}, "problem is not text"),
+        ({"problem": ["1+1?"]}, "problem is a list, not text"),
         ({"problem": "\ud800"}, "half a surrogate"),
-        ({"short": ""}, "short is null or empty"),
+        ({"short": ""}, "short is empty"),
         ({"short": "1+1=2</think>\\boxed{2}"}, "short contains a think token"),
     ],
 )
@@ -140,7 +140,7 @@ def test_adapter_reads_any_rows(tmp_path: Path) -> None:
     pairs = load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))
     assert pairs.at(0) == Pair("1+1?", "1+1=2</think>\\boxed{2}", "\\boxed{2}")
     path.write_text(json.dumps({"question": "1+1?"}) + "\n")
-    with pytest.raises(BadInput, match=r"failed on row 0 .*KeyError: 'answer'"):
+    with pytest.raises(BadInput, match=r"row 0: warmup.adapter=.* raised KeyError: 'answer'"):
         load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))
     with pytest.raises(BadInput, match=r"has no function nothing"):
         load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:nothing"))
