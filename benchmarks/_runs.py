@@ -23,7 +23,7 @@ SHORT = [
     "evaluate.questions=2", "rollout.workers=1", "rollout.num_cpus=0.4",
 ]  # fmt: skip
 AHEAD = [
-    "run.max_staleness=1", "algorithm.importance=truncate", "reward.function=benchmarks._trl_side:reward",
+    "run.max_staleness=1", "algorithm.importance=truncate", "reward.function=benchmarks._trl.side:reward",
     "run.logprob_check_every=0", "evaluate.final=false", "tracker.report=false",
 ]  # fmt: skip
 SHORT_ANSWERS = 32  # a step

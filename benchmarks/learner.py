@@ -43,22 +43,22 @@ from pathlib import Path
 sys.path.pop(0)  # this folder: `learner` is the room, not this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import _learner_gpu, _learner_gradient, _learner_logprob, _learner_packing, _learner_update
 from benchmarks._figures import add_small, figures_only, say, without_goals
+from benchmarks._learner import gpu, gradient, logprob, packing, update
 
 GROUPS: dict[str, tuple[Callable[[bool], None], list[str]]] = {
-    "packing": (_learner_packing.packed, ["pack_imbalance", "pack_imbalance_by_tokens", "pack_padding", "pack_fill"]),
-    "update": (_learner_update.update, ["update_vs_torch", "update_vs_trl", "update_tokens_per_s"]),
+    "packing": (packing.packed, ["pack_imbalance", "pack_imbalance_by_tokens", "pack_padding", "pack_fill"]),
+    "update": (update.update, ["update_vs_torch", "update_vs_trl", "update_tokens_per_s"]),
     "update_long": (
-        _learner_update.update_long,
+        update.update_long,
         ["update_vs_torch_long", "update_vs_trl_long", "update_tokens_per_s_long"],
     ),
-    "sharing": (_learner_update.sharing, ["update_prompts_once", "update_prompts_once_long"]),
-    "scaling": (_learner_update.scaling, ["update_seconds_per_token_ratio"]),
-    "gradient": (_learner_gradient.gradient, ["gradient_max_rel_error"]),
-    "growth": (_learner_update.growth, ["update_memory_growth"]),
-    "logprob": (_learner_logprob.logprob, ["logprob_extra_gb"]),
-    "gpu": (_learner_gpu.gpu, ["mfu", "hfu"]),
+    "sharing": (update.sharing, ["update_prompts_once", "update_prompts_once_long"]),
+    "scaling": (update.scaling, ["update_seconds_per_token_ratio"]),
+    "gradient": (gradient.gradient, ["gradient_max_rel_error"]),
+    "growth": (update.growth, ["update_memory_growth"]),
+    "logprob": (logprob.logprob, ["logprob_extra_gb"]),
+    "gpu": (gpu.gpu, ["mfu", "hfu"]),
 }
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--logprob", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.logprob:
-        print(json.dumps(_learner_logprob.measure(*arguments.logprob)))
+        print(json.dumps(logprob.measure(*arguments.logprob)))
         return
     asked = set(["gpu"] if arguments.gpu else arguments.only or GROUPS)
     chosen = [group for group, (_, figures) in GROUPS.items() if asked & {group, *figures}]

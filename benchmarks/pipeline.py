@@ -2,10 +2,10 @@
 
 Every figure is a ratio within one run, or says how it was taken; see the docstrings of the parts:
 
-    rollout    benchmarks/_rollout.py    rollout_vs_vllm, in_flight_loss
-    steps      benchmarks/_steps.py      step_vs_parts, step_vs_max
-    push       benchmarks/_push.py       push_vs_memcpy, push_vs_reload, push of the quickstart's model
-    control    benchmarks/_control.py    control_plane_per_s, its growth
+    rollout    benchmarks/_pipeline/rollout.py    rollout_vs_vllm, in_flight_loss
+    steps      benchmarks/_pipeline/steps.py      step_vs_parts, step_vs_max
+    push       benchmarks/_pipeline/push.py       push_vs_memcpy, push_vs_reload, push of the quickstart's model
+    control    benchmarks/_pipeline/control.py    control_plane_per_s, its growth
 
 The steps' small form measures short runs, with --runs those that other benchmarks' small forms have left there.
 Figures are JSON lines on stdout, logs go to stderr. Nothing else should run on the machine.
@@ -38,16 +38,16 @@ def main() -> None:
     for part in arguments.only:
         say(f"--- {part}")
         if part == "control":
-            from benchmarks import _control
+            from benchmarks._pipeline import control
 
-            _control.measure(arguments.small)
+            control.measure(arguments.small)
         elif part == "steps":
-            from benchmarks import _steps
+            from benchmarks._pipeline import steps
 
             with runs_folder(arguments.runs if arguments.small else None) as scratch:
-                _steps.measure(ROOT, scratch, arguments.small)
+                steps.measure(ROOT, scratch, arguments.small)
         else:
-            command = [sys.executable, str(Path(__file__).with_name(f"_{part}.py"))]
+            command = [sys.executable, str(ROOT / "benchmarks" / "_pipeline" / f"{part}.py")]
             subprocess.run([*command, *(["--small"] if arguments.small else [])], check=True)
 
 

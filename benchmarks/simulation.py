@@ -5,7 +5,7 @@ The check: one engine's step time is measured against the number of running sequ
 ahead gives what engine and learner lose by running side by side. From these alone the model predicts the mean step
 time of other runs: other batch and group sizes, a response cap, staleness 0, 1 and 2.
 All runs sample with the quickstart's model after a short warm-up, at a learning rate of almost nothing, so that
-lengths keep their law. Then a table for 4, 64 and 1,024 GPUs, as markdown on stderr (see `_pipeline_scale` for its
+lengths keep their law. Then a table for 4, 64 and 1,024 GPUs, as markdown on stderr (see `_pipeline/scale.py` for its
 assumptions: nothing in it was measured on a GPU). Figures, one JSON line each on stdout:
 
     simulation_error          the largest of the next ones; goal 0.15
@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks._figures import add_small, figure, say, without_goals
-from benchmarks._pipeline_measured import Library, Parts, fitted, line, parts_of, sample
-from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
-from benchmarks._pipeline_scale import SETUPS, table
+from benchmarks._pipeline.measured import Library, Parts, fitted, line, parts_of, sample
+from benchmarks._pipeline.model import Batch, Costs, EngineCosts, Pipeline, Step
+from benchmarks._pipeline.scale import SETUPS, table
 from benchmarks._runs import ROOT, SHORT_ANSWERS, SHORT_SKIP, add_runs, check_settings, runs_folder, short_run
 
 STEPS, SKIP, SEEDS = 32, 4, 5  # of each run; not counted; simulations that a prediction is the mean of

@@ -7,9 +7,9 @@ Figures, one JSON line each on stdout (what led to them on stderr); medians over
     e2e_vs_trl_mild                   with --only mild: mean 46, deviation 13, cap 128; no goal
     e2e_trajectories_per_s[_ragged], trl_trajectories_per_s[_ragged]
 
-Both train the same 0.9 M-parameter Qwen2 in float32 (benchmarks/_chain.py makes it; lengths are the model's own, nobody
-forces them) on the same prompts of 16 tokens: 32 prompts x 8 answers a step, one optimizer step each, GRPO with a
-reference model, AdamW with the same settings, the same reward. Steps before the first counted one are warm-up.
+Both train the same 0.9 M-parameter Qwen2 in float32 (benchmarks/_trl/chain.py makes it; lengths are the model's own,
+nobody forces them) on the same prompts of 16 tokens: 32 prompts x 8 answers a step, one optimizer step each, GRPO with
+a reference model, AdamW with the same settings, the same reward. Steps before the first counted one are warm-up.
 TRL runs in its own pinned environment (benchmarks/trl.lock, made in .bench/trl the first time) with gradient
 checkpointing off, and as many threads as it is fastest with, measured here before the first round (ragged: all of them,
 since a step takes a minute). Ours is `thinkless train` with one batch asked for ahead, one thread in an engine and one
@@ -40,13 +40,13 @@ from typing import Any
 sys.path.pop(0)  # this folder: its `learner`, `rollout` and `trl` are not those that are meant
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import _chain
-from benchmarks._chain import Chain
 from benchmarks._figures import add_small, figure, say, without_goals
 from benchmarks._runs import ROOT, SHORT_SKIP, add_runs, check_settings, runs_folder, short_run
-from benchmarks._trl_environment import CACHE, Failed, holding, trl_packages, trl_python
+from benchmarks._trl import chain as chains
+from benchmarks._trl.chain import Chain
+from benchmarks._trl.environment import CACHE, Failed, holding, trl_packages, trl_python
 
-SIDE = ROOT / "benchmarks" / "_trl_side.py"
+SIDE = ROOT / "benchmarks" / "_trl" / "side.py"
 PROMPTS, GROUP, PROMPT_TOKENS = 32, 8, 16
 TRAJECTORIES = PROMPTS * GROUP
 LR, KL = 1e-6, 0.001
@@ -74,9 +74,9 @@ class Case:
 
 
 CASES = (
-    Case("even", "e2e_vs_trl", _chain.endless, 46, 1.5, 32, 6, 10, 3, teaching_steps=150),
-    Case("mild", "e2e_vs_trl_mild", lambda: _chain.mild(46), 128, None, 32, 4, 10, 3, usual=False, teaching_steps=150),
-    Case("ragged", "e2e_vs_trl_ragged", lambda: _chain.log_normal(30, 400), 512, 3.0, 32, 1, 6, 2),
+    Case("even", "e2e_vs_trl", chains.endless, 46, 1.5, 32, 6, 10, 3, teaching_steps=150),
+    Case("mild", "e2e_vs_trl_mild", lambda: chains.mild(46), 128, None, 32, 4, 10, 3, usual=False, teaching_steps=150),
+    Case("ragged", "e2e_vs_trl_ragged", lambda: chains.log_normal(30, 400), 512, 3.0, 32, 1, 6, 2),
 )
 
 
@@ -103,10 +103,10 @@ class Turn:
 
 def make_model(case: Case) -> Path:
     """The folder that both sides load; made once (a minute or two for the ragged one) and kept in .bench."""
-    source = hashlib.sha256(Path(_chain.__file__).read_bytes()).hexdigest()[:8]
+    source = hashlib.sha256(Path(chains.__file__).read_bytes()).hexdigest()[:8]
     folder = CACHE / f"{case.name}-{source}"
     with holding(CACHE / "model.lock"):
-        _chain.teach(folder, case.chain(), longest=case.cap + 32, steps=case.teaching_steps, say=say)
+        chains.teach(folder, case.chain(), longest=case.cap + 32, steps=case.teaching_steps, say=say)
     return folder
 
 
@@ -114,7 +114,7 @@ def make_model(case: Case) -> Path:
 
 
 class TRL:
-    """The process of `_trl_side.py`: idle but for the steps asked for."""
+    """The process of `_trl/side.py`: idle but for the steps asked for."""
 
     def __init__(
         self, case: Case, model: Path, prompts: list[str], python: Path, log: Path, trajectories: int = TRAJECTORIES
@@ -206,7 +206,7 @@ def settings_of(case: Case, model: Path, data: Path, workers: int) -> list[str]:
         "data.path": data, "data.max_prompt_tokens": PROMPT_TOKENS,
         "rollout.prompts_per_step": PROMPTS, "rollout.group_size": GROUP, "rollout.max_response_tokens": case.cap,
         "rollout.max_model_len": case.cap + 32, "rollout.workers": workers,
-        "reward.function": "benchmarks._trl_side:reward",
+        "reward.function": "benchmarks._trl.side:reward",
         "algorithm": "grpo", "algorithm.optimizer_steps": 1, "algorithm.kl": KL, "algorithm.importance": "truncate",
         "learner.lr": LR, "learner.max_tokens": MICRO_BATCH_TOKENS, "evaluate.every": 0, "evaluate.final": "false",
         "validation.size": 0, "tracker.report": "false", "tracker.console": "false",
@@ -288,7 +288,7 @@ def compare(
 
 
 def run(case: Case, rounds: int, python: Path, overrides: list[str]) -> None:
-    model, prompts = make_model(case), _chain.make_prompts(4096, PROMPT_TOKENS, seed=0)
+    model, prompts = make_model(case), chains.make_prompts(4096, PROMPT_TOKENS, seed=0)
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
         scratch = Path(folder)
         say(f"{case.name}: answers of up to {case.cap} tokens")
@@ -312,8 +312,8 @@ def print_figures(case: Case, ratio: float | None, mine: float, theirs: float | 
 
 def run_small(case: Case, runs: Path, overrides: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
-        scratch, prompts = Path(folder), _chain.make_prompts(64, PROMPT_TOKENS, seed=0)
-        _chain.teach(scratch / "model", case.chain(), longest=48, steps=4, say=say)
+        scratch, prompts = Path(folder), chains.make_prompts(64, PROMPT_TOKENS, seed=0)
+        chains.teach(scratch / "model", case.chain(), longest=48, steps=4, say=say)
         write_prompts(scratch / "prompts.jsonl", prompts)
         check_settings([*settings_of(case, scratch / "model", scratch / "prompts.jsonl", 1), *overrides])
         ours = steady(read_metrics(short_run(1, runs) / "metrics.jsonl"), SHORT_SKIP)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import _chain
-from benchmarks._trl_environment import LOCK, Failed, trl_packages
-from benchmarks._trl_side import reward
+from benchmarks._trl import chain as chains
+from benchmarks._trl.environment import LOCK, Failed, trl_packages
+from benchmarks._trl.side import reward
 
 ROOT = Path(__file__).parents[1]
 UNLISTED = {"quickstart": {"quickstart_minutes"}, "simulation": {"simulation_error"}}  # the tables name them in words
@@ -103,7 +103,7 @@ def quantile(lengths: np.ndarray, share: float) -> int:
 
 def test_lengths_are_log_normal() -> None:
     """Quantiles of the chain against those of the law it stands for: exp(log 30 + sigma z), 99 % below 400."""
-    lengths = _chain.log_normal(30, 400).lengths(8000)
+    lengths = chains.log_normal(30, 400).lengths(8000)
     sigma = math.log(400 / 30) / 2.3263
     assert lengths.sum() == pytest.approx(1, abs=1e-6)
     for share, z in ((0.05, -1.6449), (0.25, -0.6745), (0.5, 0.0), (0.75, 0.6745), (0.95, 1.6449), (0.99, 2.3263)):
@@ -112,26 +112,26 @@ def test_lengths_are_log_normal() -> None:
 
 
 def test_mild_lengths_have_their_mean_and_deviation() -> None:
-    lengths = _chain.mild(46).lengths(1000)
+    lengths = chains.mild(46).lengths(1000)
     at = np.arange(1001)
     mean = (lengths * at).sum()
     assert mean == pytest.approx(46, rel=1e-6)
     assert 10 < math.sqrt((lengths * (at - mean) ** 2).sum()) < 14
 
 
-@pytest.mark.parametrize("chain", [_chain.log_normal(30, 400), _chain.mild(46), _chain.endless()])
-def test_walks_follow_the_chain(chain: _chain.Chain) -> None:
+@pytest.mark.parametrize("chain", [chains.log_normal(30, 400), chains.mild(46), chains.endless()])
+def test_walks_follow_the_chain(chain: chains.Chain) -> None:
     """Lengths of sampled walks against `lengths`, which does not look at the tokens' laws; an endless chain never
     ends."""
     law = chain.next_probabilities(264)
     assert np.allclose(law.sum(1)[law.sum(1) > 0], 1)
-    walks = _chain.walks(law, 400, 1200, np.random.default_rng(0))
+    walks = chains.walks(law, 400, 1200, np.random.default_rng(0))
     if not chain.ends:
-        assert not (walks == _chain.END).any()
+        assert not (walks == chains.END).any()
         return
     found = []
     for row in walks:
-        ends = np.flatnonzero(row == _chain.END)
+        ends = np.flatnonzero(row == chains.END)
         found += np.diff(ends[ends < 700]).tolist()[:4]  # a walk's tokens, and the beginning that is not one
     mean = (np.minimum(np.arange(3001), 600) * chain.lengths(3000)).sum()
     assert np.mean(np.minimum(np.array(found) - 1, 600)) == pytest.approx(mean, rel=0.15)
@@ -139,13 +139,13 @@ def test_walks_follow_the_chain(chain: _chain.Chain) -> None:
 
 def test_a_law_that_no_chain_has_is_refused() -> None:
     with pytest.raises(ValueError, match="p99 must be above"):
-        _chain.log_normal(30, 60)
+        chains.log_normal(30, 60)
 
 
 def test_prompts_are_distinct_and_of_their_length() -> None:
-    prompts = _chain.make_prompts(500, 16, seed=0)
+    prompts = chains.make_prompts(500, 16, seed=0)
     assert len(set(prompts)) == 500 and {len(text) for text in prompts} == {14}
-    assert prompts == _chain.make_prompts(500, 16, seed=0)
+    assert prompts == chains.make_prompts(500, 16, seed=0)
 
 
 def test_ratio_is_the_median_of_rounds_and_sides_swap(trl: Any) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks._pipeline_measured import Library, fitted, line
-from benchmarks._pipeline_model import Batch, Costs, Engine, EngineCosts, Pipeline, Spread, _Share
+from benchmarks._pipeline.measured import Library, fitted, line
+from benchmarks._pipeline.model import Batch, Costs, Engine, EngineCosts, Pipeline, Spread, _Share
 from conf.schema import OnWeightSync
 from rollout.mode import Mode
 from rollout.prompt import Prompt

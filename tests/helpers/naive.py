@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._learner_reference import load, logprobs
+from benchmarks._learner.reference import load, logprobs
 from conf.schema import AlgorithmConf, Form, Importance, KLEstimator, LearnerConf, Loss, Old
 from reward.group import Group
 from reward.verdict import Outcome, Verdict

@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks._learner_reference import relative_error
+from benchmarks._learner.reference import relative_error
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.data.pack import pack
 from learner.objective import optimizer_steps

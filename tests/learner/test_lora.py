@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks._learner_reference import relative_error
+from benchmarks._learner.reference import relative_error
 from conf.schema import (
     AlgorithmConf,
     Config,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._figures import say
-from benchmarks._learner_setup import GRPO, LONGEST
-from benchmarks._trl_environment import trl_packages
+from benchmarks._learner.setup import GRPO, LONGEST
+from benchmarks._trl.environment import trl_packages
 from conf.schema import LearnerConf, ModelConf
 from learner.data.batch import TrainBatch
 from learner.data.shared_prefix import origins

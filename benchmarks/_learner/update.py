@@ -1,6 +1,6 @@
 """Tokens/s of the learner's update: against other hands, at four times the tokens, with prompts computed once.
 
-In: nothing but `small`. Out: figures. Must not know: how a side does its step (_learner_sides).
+In: nothing but `small`. Out: figures. Must not know: how a side does its step (sides.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from benchmarks._figures import figure, say
-from benchmarks._learner_setup import (
+from benchmarks._learner.setup import (
     GRPO,
     LONG_SHAPE,
     as_batch,
@@ -31,7 +31,7 @@ from benchmarks._learner_setup import (
     ragged_groups,
     started_worker,
 )
-from benchmarks._learner_sides import Bare, Ours, check_same, make_trl, weights_of
+from benchmarks._learner.sides import Bare, Ours, check_same, make_trl, weights_of
 from conf.schema import LearnerConf, ModelConf, RandomModelConf
 from learner.data.pack import packing
 from learner.metrics.memory import GIB

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks._pipeline_model import Batch, Costs, EngineCosts, Pipeline, Step
+from benchmarks._pipeline.model import Batch, Costs, EngineCosts, Pipeline, Step
 from learner.data.flops import Shape
 
 SHAPE = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._pipeline_model import Batch, EngineCosts
+from benchmarks._pipeline.model import Batch, EngineCosts
 from orchestrator.tracking.chrome_trace import read
 from orchestrator.tracking.utilization import Actor, by_kind
 
@@ -86,7 +86,7 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
             self.begun, self.since, self.going = 0, now, self.unfinished > 0
             return done
 
-    conf = from_file(folder / "config.yaml", ["reward.function=benchmarks._trl_side:reward"] if small else [])
+    conf = from_file(folder / "config.yaml", ["reward.function=benchmarks._trl.side:reward"] if small else [])
     path = json.loads((folder / "provenance.json").read_text())["model"]
     tokenizer = load_tokenizer(path, conf.model)
     control = control_tokens(tokenizer, conf.model)

@@ -1,7 +1,7 @@
 """The learner's gradients under every layout (ranks, ZeRO stages, packing) against a float64 reference.
 
 In: nothing but `small`. Out: the worst tensor's error. Must not know: speeds, how the reference does it
-(_learner_reference).
+(reference.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._figures import figure, say
-from benchmarks._learner_setup import model_folder, ragged_groups
+from benchmarks._learner.setup import model_folder, ragged_groups
 from conf.schema import AlgorithmConf, LearnerConf, ModelConf, RandomModelConf
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
@@ -75,7 +75,7 @@ _workers: list[Any] = []  # of a rank's process: its worker
 
 
 def _start(conf: LearnerConf, path: str, rank: int, reference: str, port: int) -> None:
-    from benchmarks._learner_reference import TEMPERATURE
+    from benchmarks._learner.reference import TEMPERATURE
     from learner.model.policy import load_policy
     from learner.worker import LearnerWorker
 
@@ -95,7 +95,7 @@ def gradient(small: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
-    from benchmarks import _learner_reference
+    from benchmarks._learner import reference as float64
 
     shape = RandomModelConf(hidden_size=32, layers=2, heads=4, kv_heads=4, ffn_size=48, init_std=0.15)
     still = LearnerConf(lr=0.0, weight_decay=0.0, logprob_chunk=7)
@@ -110,8 +110,7 @@ def gradient(small: bool) -> None:
         Qwen2ForCausalLM(config).save_pretrained(folders["untied"])
         reference = {"tied": model_folder(Path(scratch) / "other", shape, 5), "untied": folders["tied"]}
         wanted = {
-            name: _learner_reference.gradient(folder, reference[name], groups, algorithm)
-            for name, folder in folders.items()
+            name: float64.gradient(folder, reference[name], groups, algorithm) for name, folder in folders.items()
         }
         ((sequences, totals),) = optimizer_steps(groups, algorithm)
         worst, count, made = 0.0, 0, dict[int, Ranks]()
@@ -128,9 +127,7 @@ def gradient(small: bool) -> None:
                 batch = pack(sequences, totals, budget, conf.ranks // conf.sequence_parallel)
                 shares = [batch.ranks[rank // conf.sequence_parallel] for rank in range(conf.ranks)]
                 got = ranks.all(_gradients, [(share, algorithm) for share in shares])[0]
-                errors = {
-                    name: _learner_reference.relative_error(got[name], want) for name, want in wanted[model].items()
-                }
+                errors = {name: float64.relative_error(got[name], want) for name, want in wanted[model].items()}
                 name = max(errors, key=errors.__getitem__)
                 if errors[name] > worst:
                     worst = errors[name]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._figures import figure
-from benchmarks._learner_setup import LONGEST, QWEN
+from benchmarks._learner.setup import LONGEST, QWEN
 from learner.data.flops import tokens_only
 from learner.data.pack import pack, packing
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.pop(0)  # this folder: `rollout` is the room, not this file
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 

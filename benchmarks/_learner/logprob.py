@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks._figures import figure, say
-from benchmarks._learner_setup import LONGEST, QWEN
+from benchmarks._learner.setup import LONGEST, QWEN
 from conf.schema import LearnerConf
 from learner.metrics.memory import reset_resident_peak, resident_peak
 
@@ -42,7 +42,7 @@ def logprob(small: bool) -> None:
             if small and count != LONGEST:
                 extra, seconds = measure(kind, count, shrink)
             else:
-                child = [sys.executable, str(Path(__file__).with_name("learner.py"))]
+                child = [sys.executable, str(Path(__file__).parents[1] / "learner.py")]
                 child += ["--logprob", json.dumps([kind, count, shrink])]
                 done = subprocess.run(child, stdout=subprocess.PIPE, text=True)
                 if done.returncode:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._figures import figure, say
-from benchmarks._learner_setup import GRPO, LONGEST, QWEN, as_batch, make_group, started_worker
+from benchmarks._learner.setup import GRPO, LONGEST, QWEN, as_batch, make_group, started_worker
 from conf.schema import Device, Dtype, LearnerConf
 from learner.data.flops import Shape, device_peak
 from learner.metrics.memory import PeakMemory

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.pop(0)  # this folder: `learner` and others are rooms, not files here
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
