@@ -19,24 +19,20 @@ def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 
     """
     if not outcome.judged:
         raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
-    if outcome is Outcome.FORMAT_ERROR:
-        return conf.format_error
-    if mode is not None and _too_long(conf, mode, tokens):
+    if outcome is Outcome.CORRECT and mode is None:
+        raise ValueError("a response without a mode cannot be CORRECT")
+    short = mode is Mode.SHORT
+    cap = None if mode is None else conf.max_tokens_short if short else conf.max_tokens_think
+    if cap is not None and tokens > cap and outcome is not Outcome.FORMAT_ERROR:
         return conf.cut_off
-    if outcome is Outcome.CORRECT:
-        if mode is None:
-            raise ValueError("a response without a mode cannot be CORRECT")
-        return conf.correct_short if mode is Mode.SHORT else conf.correct_think
-    if outcome is Outcome.WRONG:
-        return conf.wrong
-    if outcome is Outcome.CUT_OFF:
-        return conf.cut_off
-    return conf.no_answer if outcome is Outcome.NO_ANSWER else conf.no_mode
-
-
-def _too_long(conf: RewardConf, mode: Mode, tokens: int) -> bool:
-    cap = conf.max_tokens_short if mode is Mode.SHORT else conf.max_tokens_think
-    return cap is not None and tokens > cap
+    return {
+        Outcome.CORRECT: conf.correct_short if short else conf.correct_think,
+        Outcome.WRONG: conf.wrong,
+        Outcome.CUT_OFF: conf.cut_off,
+        Outcome.NO_ANSWER: conf.no_answer,
+        Outcome.NO_MODE: conf.no_mode,
+        Outcome.FORMAT_ERROR: conf.format_error,
+    }[outcome]
 
 
 def reward_of(conf: RewardConf, verdict: Verdict, mode: Mode | None, tokens: int) -> float:

@@ -1,7 +1,7 @@
 """The reward actor's body: responses -> verdicts, whatever the responses contain.
 
 In: a rollout worker's result, trajectories, a batch of responses (text, mode, finish, prompt), or texts one at a time
-(`begin`, `settle`). Out: one `Verdict` each, in order, and `Statistics` of all. Must not know: Ray, groups.
+(`begin`, `settle`). Out: one `Verdict` each, in order, and a `Tally` of all. Must not know: Ray, groups.
 
 Extraction, plain numbers and equal strings are decided in this process (microseconds). Each further distinct (answer,
 gold) pair is checked once in a killable process (`reward.pool`), started when the first such pair comes, with its own
@@ -24,7 +24,7 @@ from reward.grade import THINK, find_answer, think_token_in_ids, think_token_in_
 from reward.maths.equivalence import quick
 from reward.pool import Pool, Reply, Status
 from reward.sandbox import Call
-from reward.statistics import Statistics, Tally
+from reward.statistics import Tally
 from reward.verdict import Failure, Judged, Outcome, Verdict
 from rollout.base.load_function import one_line
 from rollout.base.spans import Traced, spent
@@ -88,12 +88,11 @@ class RewardWorker(Traced):
                 for one in (control.think, control.think_end)
             )
             self.think_names = (opening, closing)
-        self._tally = Tally()
+        self.tally = Tally()  # of all verdicts so far
         self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
         self._cache_chars = 0
         self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # running ones by the pool's ticket,
         self._tickets: dict[Key, int] = {}  # and the tickets by the pair
-        self._busy_since = 0.0  # when the first of the running checks began
         self._came_back = False  # a call of the reward function has returned or raised
         self._places: set[str | None] = set()  # of exceptions whose traceback has been reported
         warm: Call = (
@@ -163,10 +162,6 @@ class RewardWorker(Traced):
         self._tell_slow(verdicts, responses)
         return verdicts
 
-    def statistics(self) -> Statistics:
-        """Of all verdicts so far."""
-        return self._tally.statistics()
-
     # ------------------------------------------------------------------ the project's own grading
 
     @property
@@ -208,9 +203,7 @@ class RewardWorker(Traced):
             return self._check((answer, gold, all_answers), start)
         seconds = time.perf_counter() - start
         verdict = Verdict(outcome, answer, seconds, cached=cached, think_token=think_token, failure=failure)
-        self._tally.add(verdict, gold)
-        if not self._checks:
-            self._tally.busy(verdict.seconds)
+        self.tally.add(verdict, gold)
         return verdict
 
     def settle(self, timeout_s: float | None = None, beside: Sequence[Any] = ()) -> int:
@@ -233,15 +226,11 @@ class RewardWorker(Traced):
             for nth, place in enumerate(places):
                 seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
                 place.verdict = Verdict(outcome, key[0], seconds, cached=nth > 0, failure=failure)
-                self._tally.add(place.verdict, key[1])
-        if ended and not self._checks:
-            self._tally.busy(time.perf_counter() - self._busy_since)
+                self.tally.add(place.verdict, key[1])
         return len(ended)
 
     def _check(self, key: Key, start: float) -> Pending:
         """Have a process check this pair, unless one already does."""
-        if not self._checks:
-            self._busy_since = start
         ticket = self._tickets.get(key)
         if ticket is None:
             ticket = self._tickets[key] = self.pool.submit(("reward.maths.equivalence:equivalent", key))
@@ -305,12 +294,8 @@ class RewardWorker(Traced):
         return tried + self.pool.run(calls[len(tried) :])
 
     def _by_function(self, responses: Sequence[Response], known: Sequence[bool]) -> list[Verdict]:
-        start = time.perf_counter()
         calls: list[Call] = [
-            (
-                "reward.custom:call",
-                (self.conf.function, prompt.problem, text, prompt.answer, mode.value if mode is not None else None),
-            )
+            ("reward.custom:call", (self.conf.function, prompt.problem, text, prompt.answer, mode and mode.value))
             for text, mode, _, prompt in responses
         ]
         verdicts = []
@@ -328,8 +313,7 @@ class RewardWorker(Traced):
                 log.warning("%s %s on %s: %s", self.conf.function, outcome.name, failure.about, failure.error)
             verdicts.append(Verdict(outcome, None, reply.seconds, think_token=think_token, failure=failure))
         for verdict, (_, _, _, prompt) in zip(verdicts, responses, strict=True):
-            self._tally.add(verdict, prompt.answer)
-        self._tally.busy(time.perf_counter() - start)
+            self.tally.add(verdict, prompt.answer)
         if len(failures) and sum(failures.values()) == len(responses):
             log.error("%s failed on all %d responses of a batch", self.conf.function, len(responses))
         return verdicts

@@ -109,7 +109,7 @@ class Stream:
             self.counter.close()
 
     def summary(self) -> str:
-        found, seconds = self.judge.statistics(), time.monotonic() - self._start
+        found, seconds = self.judge.tally, time.monotonic() - self._start
         counts = ", ".join(f"{outcome.value} {count}" for outcome, count in found.counts.items() if count)
         share = f", {self.correct / self.done:.1%} correct" if self.done else ""
         said = [f"{self.done} answers in {seconds:.1f} s, {self.done / max(seconds, 1e-9):,.0f}/s{share}"]

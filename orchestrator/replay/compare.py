@@ -14,14 +14,8 @@ import numpy as np
 from learner.metrics.report import StepReport
 from rollout.trajectory import Trajectory
 
-NOT_COMPARED = {
-    "seconds",
-    "memory",
-    "peak",
-    "efficiency",
-    "nonfinite",
-    "bad_in_a_row",
-}  # the machine, earlier steps
+# of the machine and of earlier steps
+NOT_COMPARED = {"seconds", "memory", "peak", "efficiency", "nonfinite", "bad_in_a_row"}
 FLOOR = 1e-2  # differences of smaller figures are relative to this: sums near zero are rounding
 
 

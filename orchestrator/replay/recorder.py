@@ -117,23 +117,21 @@ class Recorder(Observer):
             if model.is_dir():
                 shutil.copytree(model, partial / MODELS / model.name, copy_function=_link)
         weights = sorted(Path(self.base).glob("*.safetensors")) if Path(self.base).is_dir() else []
-        write(
-            partial,
-            RecordedStep(
-                step,
-                step - 1,
-                self.conf.run.seed,
-                self.control,
-                self.base,
-                tuple(every.values()),
-                tuple(batch.judged),
-                tuple(group.prompt.uid in learnt for group in batch.judged),
-                done.report,
-                done.figures,
-                surroundings(),
-                {path.name: digest(path) for path in weights},
-            ),
+        recorded = RecordedStep(
+            step=step,
+            asked_for=step - 1,
+            seed=self.conf.run.seed,
+            control=self.control,
+            base=self.base,
+            trajectories=tuple(every.values()),
+            groups=tuple(batch.judged),
+            learnt=tuple(group.prompt.uid in learnt for group in batch.judged),
+            report=done.report,
+            metrics=done.figures,
+            surroundings=surroundings(),
+            base_files={path.name: digest(path) for path in weights},
         )
+        write(partial, recorded)
         replace_folder(partial, self.folder / step_name(step))
 
     @contextlib.contextmanager

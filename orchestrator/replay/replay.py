@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from conf.errors import brief
 from conf.schema import Config, Device, Dtype
-from conf.settings import all_keys
+from conf.settings import all_keys, settings
 from orchestrator.base.errors import RunError
 from orchestrator.replay.compare import compare_reports, compare_trajectories
 from orchestrator.replay.step_format import (
@@ -85,8 +85,8 @@ def main(given: Mapping[str, str], overrides: list[str]) -> None:
     replay(asked, saved, conf)
 
 
-def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
-    """Run the part and tell. Returns what the JSON file holds. Raises RunError when it should be equal and is not."""
+def replay(asked: Asked, saved: Config, conf: Config) -> None:
+    """Run the part, print and write what it gave. Raises RunError when it should be equal and is not."""
     recorded = read(asked.folder)
     changed = _changed(saved, conf, DECIDES[asked.part])
     now = surroundings()
@@ -95,15 +95,14 @@ def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
         for name, was in recorded.surroundings.items()
         if now.get(name) != was
     ]
-    device, threads = (
-        (conf.rollout.device, conf.rollout.threads) if asked.part == "sampling" else (conf.learner.device, 1)
-    )
+    samples = asked.part == "sampling"
+    device, threads = (conf.rollout.device, conf.rollout.threads) if samples else (conf.learner.device, 1)
     exact = not changed and not elsewhere and device is Device.cpu and threads == 1
     print(f"{asked.part} of the recorded step {recorded.step}, {asked.folder}", flush=True)
     for title, differences in (("other settings", changed), ("recorded elsewhere", elsewhere)):
         if differences:
             print(f"  {title}: {', '.join(differences)}", flush=True)
-    outcome = (_sample if asked.part == "sampling" else _learn)(asked, recorded, conf, changed)
+    outcome = (_sample if samples else _learn)(asked, recorded, conf, changed)
     for number, seconds in enumerate(outcome.seconds, start=1):
         outcome.lines.append(
             f"{number}: {seconds:.3f} s, {outcome.tokens:,} tokens, {outcome.tokens / seconds:,.0f} tokens/s"
@@ -129,7 +128,6 @@ def replay(asked: Asked, saved: Config, conf: Config) -> dict[str, Any]:
             f"{asked.part} of step {recorded.step} does not give what was recorded"
             f"{'' if exact else ', beyond the tolerance'}: see the lines above and {asked.out}"
         )
-    return figures
 
 
 # ---- the two parts ----
@@ -199,11 +197,10 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
     if path == recorded.base:
         _refuse_other_base(recorded)
     refuse_damage(asked.folder, lambda name: name.startswith(f"{STATE}/"))
-    settings = conf.learner
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     outcome, reports = Outcome(), []
     with Cluster(conf.cluster) as cluster:
-        learner = make_learner(cluster, conf, settings, path, conf.rollout.temperature, updates)
+        learner = make_learner(cluster, conf, conf.learner, path, conf.rollout.temperature, updates)
         start_learner(learner, conf)
         groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
         batches = learner.pack(groups, conf.algorithm, conf.rollout.max_response_tokens)
@@ -236,11 +233,10 @@ def _refuse_other_base(recorded: RecordedStep) -> None:
     """The model that training began with lies where it lay, unless it is a hub's."""
     base = Path(recorded.base)
     for name, written in recorded.base_files.items():
-        if not (base / name).is_file() or digest(base / name) != written:
-            state = "has changed" if (base / name).is_file() else "is not there any more"
-            raise BadInput(
-                f"{base / name}, of the model that the run began with, {state}: give model.path=<where it is now>"
-            )
+        path = base / name
+        if not path.is_file() or digest(path) != written:
+            state = "has changed" if path.is_file() else "is not there any more"
+            raise BadInput(f"{path}, of the model that the run began with, {state}: give model.path=<where it is now>")
 
 
 # ---- asked for ----
@@ -277,17 +273,10 @@ def _asked(given: Mapping[str, str], overrides: list[str]) -> Asked:
 
 def _changed(saved: Config, conf: Config, decisive: tuple[str, ...]) -> list[str]:
     """["learner.max_tokens=4096 (was 8192)", ...] of the settings that a result follows from."""
-    before = dict(_flat(asdict(saved)))
-    return [
-        f"{key}={value} (was {before[key]})"
-        for key, value in _flat(asdict(conf))
-        if value != before.get(key) and any(key == one or key.startswith(one) for one in decisive)
-    ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value.value if isinstance(value, Enum) else value
+    found = []
+    for key, setting in settings().items():
+        was, value = setting.of(saved), setting.of(conf)
+        if value != was and key.startswith(decisive):
+            was, value = (one.value if isinstance(one, Enum) else one for one in (was, value))
+            found.append(f"{key}={value} (was {was})")
+    return found

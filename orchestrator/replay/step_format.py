@@ -45,6 +45,7 @@ FOLDER, FORMAT, READABLE = "recorded", 2, (1, 2)
 FACTS, CONFIG, STATE, MODELS = "record.json", "config.yaml", "state", "models"
 ABOUT_PROMPT = ("uid", "problem", "answer", "source", "level", "all_answers")
 FORMER_FIELDS = {"effort": "efficiency", "offenders": "nonfinite"}  # of report.json
+ABOUT_TRAJECTORY = ("sibling", "mode", "finish", "forced")
 ABOUT_STEP = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
 
 
@@ -85,35 +86,22 @@ def write(folder: Path, recorded: RecordedStep) -> None:
     prompts = {p.uid: p for p in (*(t.prompt for t in recorded.trajectories), *(g.prompt for g in recorded.groups))}
     line_of = {uid: line for line, uid in enumerate(prompts)}
     place_of = {(t.prompt.uid, t.sibling): place for place, t in enumerate(recorded.trajectories)}
-    _write_lines(
-        folder / "prompts.jsonl", [{name: getattr(p, name) for name in ABOUT_PROMPT} for p in prompts.values()]
-    )
-    _write_lines(
-        folder / "trajectories.jsonl",
-        [
-            {
-                "prompt": line_of[t.prompt.uid],
-                "sibling": t.sibling,
-                "mode": t.mode,
-                "finish": t.finish,
-                "forced": t.forced,
-            }
-            for t in recorded.trajectories
-        ],
-    )
-    _write_lines(
-        folder / "groups.jsonl",
-        [
-            {
-                "prompt": line_of[g.prompt.uid],
-                "trajectories": [place_of[t.prompt.uid, t.sibling] for t in g.trajectories],
-                "verdicts": [asdict(v) for v in g.verdicts],
-                "failed": [asdict(v) for v in g.failed],
-                "learnt": learnt,
-            }
-            for g, learnt in zip(recorded.groups, recorded.learnt, strict=True)
-        ],
-    )
+    about_prompts = [{name: getattr(p, name) for name in ABOUT_PROMPT} for p in prompts.values()]
+    _write_lines(folder / "prompts.jsonl", about_prompts)
+    about = [{name: getattr(t, name) for name in ABOUT_TRAJECTORY} for t in recorded.trajectories]
+    lines = [{"prompt": line_of[t.prompt.uid], **rest} for t, rest in zip(recorded.trajectories, about, strict=True)]
+    _write_lines(folder / "trajectories.jsonl", lines)
+    groups = [
+        {
+            "prompt": line_of[g.prompt.uid],
+            "trajectories": [place_of[t.prompt.uid, t.sibling] for t in g.trajectories],
+            "verdicts": [asdict(v) for v in g.verdicts],
+            "failed": [asdict(v) for v in g.failed],
+            "learnt": learnt,
+        }
+        for g, learnt in zip(recorded.groups, recorded.learnt, strict=True)
+    ]
+    _write_lines(folder / "groups.jsonl", groups)
     np.savez(
         folder / "arrays.npz",
         prompt_lengths=np.array([len(p.token_ids) for p in prompts.values()], np.int64),
@@ -144,10 +132,8 @@ def read(folder: Path) -> RecordedStep:
     ids = _rows(arrays["prompt_ids"], arrays["prompt_lengths"])
     prompts = []
     for token_ids, line in zip(ids, _read_lines(folder / "prompts.jsonl"), strict=True):
-        answer = line.pop("answer")
-        prompts.append(
-            Prompt(token_ids=token_ids, answer=tuple(answer) if isinstance(answer, list) else answer, **line)
-        )
+        answer = tuple(line["answer"]) if isinstance(line["answer"], list) else line["answer"]
+        prompts.append(Prompt(**{**line, "token_ids": token_ids, "answer": answer}))
     columns = [_rows(arrays[name], arrays["lengths"]) for name in ("token_ids", "logprobs", "versions")]
     trajectories = []
     for line, token_ids, logprobs, versions in zip(_read_lines(folder / "trajectories.jsonl"), *columns, strict=True):

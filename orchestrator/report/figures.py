@@ -66,113 +66,83 @@ def _series(records: Iterable[JsonObject], key: str) -> list[tuple[float, float 
     return [(record["step"], record.get(key)) for record in records]
 
 
-def _upper(lines: Iterable[Line]) -> tuple[float, float]:
-    """The part of 0..100 % that shares above their smallest need."""
+def _upper(lines: Iterable[Line]) -> dict[str, Any]:
+    """An axis with the part of 0..100 % that shares above their smallest need."""
     low = min((value for line in lines for _, value in line.points if value is not None), default=0.0)
-    return max(0.0, math.floor(10 * low - 0.5) / 10), 1.0
+    return {"y": (max(0.0, math.floor(10 * low - 0.5) / 10), 1.0), "form": percent}
+
+
+def _plot(run: Run, title: str, note: str, lines: Sequence[Line], label: str = "", **how: Any) -> tuple[str, str, str]:
+    """A panel with lines over the run's steps. how: further arguments of `line_plot`."""
+    return title, note, line_plot(lines, label or f"{title} over steps", **{"x_end": run.last_step, **how})
 
 
 def learning(run: Run) -> list[JsonObject]:
     """Think rate, accuracy, tokens and reward over steps, plain GRPO's recorded curves beside or dashed."""
-    end, steps, whole = run.last_step, run.steps, (0.0, 1.0)
-    aside = [record for record in run.grpo if record["step"] <= end]
+    steps, whole = run.steps, (0.0, 1.0)
+    aside = [record for record in run.grpo if record["step"] <= run.last_step]
 
     def levels(records: list[JsonObject], key: str, dashed: bool = False) -> list[Line]:
         names = enumerate(drawn_levels(run))
         return [Line(f"level {name}", _series(records, f"{key}/level/{name}"), f"--l{k}", dashed) for k, name in names]
 
-    def grpo(key: str) -> list[Line]:
-        return [Line("GRPO", _series(aside, key), "--faint", dashed=True)] if aside else []
+    def over_all(key: str, name: str = "all") -> list[Line]:
+        grpo = [Line("GRPO", _series(aside, key), "--faint", dashed=True)] if aside else []
+        return [*grpo, Line(name, _series(steps, key), "--ink")]
 
-    def everywhere(name: str, key: str) -> Line:
-        return Line(name, _series(steps, key), "--ink")
+    def modes(key: str) -> list[Line]:
+        return [Line(mode, _series(steps, f"{key}/{mode}"), f"--{mode}") for mode in ("think", "short")]
 
-    think_rate = levels(steps, "think_rate") or [everywhere("all", "think_rate/all")]
-    accuracy = levels(steps, "accuracy") or [everywhere("all", "accuracy/all")]
-    modes = [("think", "--think"), ("short", "--short")]
-    by_mode = [
-        *(Line(mode, _series(steps, f"accuracy/{mode}"), color) for mode, color in modes),
-        *grpo("accuracy/all"),
-        everywhere("all", "accuracy/all"),
-    ]
+    think_rate = levels(steps, "think_rate") or over_all("think_rate/all")[-1:]
+    accuracy = levels(steps, "accuracy") or over_all("accuracy/all")[-1:]
+    by_mode = modes("accuracy") + over_all("accuracy/all")
+    tokens = modes("tokens") + over_all("tokens/mean")
+    grpo, note = levels(run.grpo, "think_rate", dashed=True), "recorded on the same task, for comparison"
+    label = "Think rate of plain GRPO"
     return panels(
-        (
-            "Think rate by level",
-            "share of answers that begin by thinking",
-            line_plot(think_rate, "Think rate by level over steps", x_end=end, y=whole, form=percent),
-        ),
-        (
-            "Think rate by level, plain GRPO",
-            "recorded on the same task, for comparison",
-            line_plot(levels(run.grpo, "think_rate", True), "Think rate of plain GRPO", y=whole, form=percent),
-        ),
-        (
-            "Accuracy by level",
-            "share of right answers in training",
-            line_plot(accuracy, "Accuracy by level over steps", x_end=end, y=_upper(accuracy), form=percent),
-        ),
-        (
-            "Accuracy by mode",
-            "how often an answer in each mode is right",
-            line_plot(by_mode, "Accuracy by mode over steps", x_end=end, y=_upper(by_mode), form=percent),
-        ),
-        (
-            "Tokens per answer",
-            "mean, over all answers and by mode",
-            line_plot(
-                [
-                    *(Line(mode, _series(steps, f"tokens/{mode}"), color) for mode, color in modes),
-                    *grpo("tokens/mean"),
-                    everywhere("all", "tokens/mean"),
-                ],
-                "Tokens per answer over steps",
-                x_end=end,
-            ),
-        ),
-        (
-            "Reward",
-            "mean over all answers",
-            line_plot([*grpo("reward/mean"), everywhere("mean", "reward/mean")], "Mean reward over steps", x_end=end),
-        ),
+        _plot(run, "Think rate by level", "share of answers that begin by thinking", think_rate, y=whole, form=percent),
+        _plot(run, "Think rate by level, plain GRPO", note, grpo, label, x_end=None, y=whole, form=percent),
+        _plot(run, "Accuracy by level", "share of right answers in training", accuracy, **_upper(accuracy)),
+        _plot(run, "Accuracy by mode", "how often an answer in each mode is right", by_mode, **_upper(by_mode)),
+        _plot(run, "Tokens per answer", "mean, over all answers and by mode", tokens),
+        _plot(run, "Reward", "mean over all answers", over_all("reward/mean", "mean"), "Mean reward over steps"),
     )
 
 
 def machinery(run: Run) -> list[JsonObject]:
     """Loss, validation and speed."""
-    end, steps = run.last_step, run.steps
-    parts = (("control", "loss/control", "--think"), ("response", "loss/response", "--a"), ("KL", "loss/kl", "--faint"))
-    times = (("rollout", "--a"), ("reward", "--b"), ("learner", "--c"))
-    seconds = [
-        *(Line(name, _series(steps, f"seconds/{name}"), color) for name, color in times),
-        Line("push", _series(steps, "weight_sync/seconds"), "--short"),
-        Line("other", [(record["step"], _rest_of_step(record)) for record in steps], "--faint"),
-    ]
-    validation = [
-        Line(name, [(at, value) for at, value in _series(steps, f"validation/{key}") if value is not None], color)
-        for name, key, color in (("accuracy", "accuracy", "--ink"), ("think rate", "think_rate", "--think"))
-    ]
-    return panels(
-        (
-            "Validation",
-            "on held-out questions",
-            line_plot(validation, "Validation over steps", x_end=end, y=(0, 1), form=percent, markers=True),
-        ),
-        (
-            "Parts of the loss",
-            "control token, response tokens, KL to the reference",
-            line_plot([Line(n, _series(steps, key), c) for n, key, c in parts], "Parts of the loss", x_end=end),
-        ),
-        (
-            "Throughput",
-            "tokens per second",
-            line_plot(
-                [Line(n, _series(steps, f"{n}/tokens_per_s"), c) for n, c in (("rollout", "--a"), ("learner", "--c"))],
-                "Tokens per second",
-                x_end=end,
-            ),
-        ),
-        ("Seconds per step", "by part", stacked_plot(seconds, "Seconds per step by part", x_end=end)),
+    steps = run.steps
+
+    def lines(*named: tuple[str, str, str]) -> list[Line]:
+        return [Line(name, _series(steps, key), color) for name, key, color in named]
+
+    parts = lines(
+        ("control", "loss/control", "--think"), ("response", "loss/response", "--a"), ("KL", "loss/kl", "--faint")
     )
+    seconds = lines(
+        ("rollout", "seconds/rollout", "--a"),
+        ("reward", "seconds/reward", "--b"),
+        ("learner", "seconds/learner", "--c"),
+        ("push", "weight_sync/seconds", "--short"),
+    )
+    seconds.append(Line("other", [(record["step"], _rest_of_step(record)) for record in steps], "--faint"))
+    speed = lines(("rollout", "rollout/tokens_per_s", "--a"), ("learner", "learner/tokens_per_s", "--c"))
+    validation = lines(("accuracy", "validation/accuracy", "--ink"), ("think rate", "validation/think_rate", "--think"))
+    validation = [without_gaps(line) for line in validation]
+    stacked = stacked_plot(seconds, "Seconds per step by part", x_end=run.last_step)
+    return panels(
+        _plot(run, "Validation", "on held-out questions", validation, y=(0, 1), form=percent, markers=True),
+        _plot(
+            run, "Parts of the loss", "control token, response tokens, KL to the reference", parts, "Parts of the loss"
+        ),
+        _plot(run, "Throughput", "tokens per second", speed, "Tokens per second"),
+        ("Seconds per step", "by part", stacked),
+    )
+
+
+def without_gaps(line: Line) -> Line:
+    """Of a figure that is measured now and then."""
+    return replace(line, points=[point for point in line.points if point[1] is not None])
 
 
 def _rest_of_step(record: Mapping[str, Any]) -> float | None:
@@ -192,8 +162,8 @@ def health(run: Run) -> list[JsonObject]:
         lines = [
             Line(n, _series(records, key), c) for (n, key), c in zip(keys, ("--ink", "--a", "--faint"), strict=False)
         ]
-        if any(key == "memory/host_gib" for _, key in keys):  # looked at now and then: no gaps between
-            lines = [replace(line, points=[p for p in line.points if p[1] is not None]) for line in lines]
+        if any(key == "memory/host_gib" for _, key in keys):
+            lines = list(map(without_gaps, lines))
         lines = [line for line in lines if any(value is not None for _, value in line.points)]
         svg = line_plot(lines, f"{title} over steps", x_end=end, form=form, log=kind == "log", small=True)
         last = [next((v for _, v in reversed(line.points) if v is not None), None) for line in lines]

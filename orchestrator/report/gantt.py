@@ -52,33 +52,37 @@ def section(recorded: Recorded, last_step: int) -> dict[str, Any]:
         ("Time at work", "share of each step in which the actors of a kind worked, their mean", busy),
         ("Step time over max(sampling, learning)", "1: the busiest rollout worker or learner rank never paused", ratio),
     )
-    return found | {
-        "charts": [one | {"svg": Markup(one["svg"])} for one in found["charts"]],
-        "plots": plots,
-    }
+    return found | {"plots": plots}
 
 
 def describe(recorded: Recorded) -> dict[str, Any]:
     """Everything of a timeline that the page shows: headline, charts, lines, table."""
-    windows, actors = recorded.windows, [actor for actor in recorded.spans if actor != DRIVER]
+    windows = recorded.windows
     wall = sum(end - begin for begin, end in windows)
-    seconds = {actor: by_kind(recorded.spans[actor], windows) for actor in actors}
-    spans = [recorded.spans[actor] for actor in actors]
-    idle = {
-        actor: wall - sum(covered([(s.begin, s.end) for s in one], windows))
-        for actor, one in zip(actors, spans, strict=True)
+    actors = {actor: spans for actor, spans in recorded.spans.items() if actor != DRIVER}
+    seconds = {actor: by_kind(spans, windows) for actor, spans in actors.items()}
+    idle = {actor: wall - sum(covered(map(_interval, spans), windows)) for actor, spans in actors.items()}
+    worked = {
+        actor: covered([_interval(span) for span in spans if span.kind == WORK[actor.kind]], windows)
+        for actor, spans in actors.items()
     }
     return {
         "headline": headline(figures(wall, seconds)),
         "steps": len(windows),
         "charts": [
-            {"title": title, "svg": chart(recorded, steps)} for title, steps in stretches(recorded.steps) if steps
+            {"title": title, "svg": Markup(chart(recorded, steps))}
+            for title, steps in stretches(recorded.steps)
+            if steps
         ],
-        "busy": busy_lines(recorded),
-        "ratio": ratio_line(recorded),
+        "busy": busy_lines(recorded, worked),
+        "ratio": ratio_line(recorded, worked),
         "table": _table(wall, seconds, idle),
-        "legend": legend(recorded),
+        "legend": legend({span.kind for spans in actors.values() for span in spans}),
     }
+
+
+def _interval(span: Span) -> Interval:
+    return span.begin, span.end
 
 
 def stretches(steps: Sequence[tuple[int, float, float]]) -> list[tuple[str, list[tuple[int, float, float]]]]:
@@ -206,44 +210,36 @@ def _joined(pieces: Iterable[Interval], apart: float) -> list[Interval]:
     return joined
 
 
-def legend(recorded: Recorded) -> list[tuple[str, str]]:
-    """(kinds, colour) of what actors other than the driver did."""
-    seen = {span.kind for actor, spans in recorded.spans.items() if actor != DRIVER for span in spans}
+def legend(seen: set[str]) -> list[tuple[str, str]]:
+    """(kinds, colour) of the kinds of spans that were seen."""
     named: dict[str, list[str]] = {}
-    for kind in [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS)):
+    for kind in _ordered(seen):
         named.setdefault(LOOKS.get(kind, "--faint"), []).append(kind)
     return [(", ".join(kinds), color) for color, kinds in named.items()]
 
 
-def busy_lines(recorded: Recorded) -> list[Line]:
-    """The share of each step in which the actors of each kind worked, their mean."""
+def _ordered(seen: set[str]) -> list[str]:
+    return [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS))
+
+
+def busy_lines(recorded: Recorded, worked: Mapping[Actor, Sequence[float]]) -> list[Line]:
+    """The share of each step in which the actors of each kind worked, their mean. worked: seconds of each step."""
     lines = []
     for kind, work in WORK.items():
-        shares = [
-            covered([(s.begin, s.end) for s in spans if s.kind == work], recorded.windows)
-            for actor, spans in recorded.spans.items()
-            if actor.kind == kind
-        ]
-        if not shares:
-            continue
-        points = [
-            (float(step), sum(one[k] for one in shares) / len(shares) / max(end - begin, 1e-9))
-            for k, (step, begin, end) in enumerate(recorded.steps)
-        ]
-        lines.append(Line(kind, points, LOOKS[work]))
+        seconds = [spent for actor, spent in worked.items() if actor.kind == kind]
+        if seconds:
+            means = [sum(spent) / len(seconds) for spent in zip(*seconds, strict=True)]
+            steps = zip(recorded.steps, means, strict=True)
+            points = [(float(step), mean / max(end - begin, 1e-9)) for (step, begin, end), mean in steps]
+            lines.append(Line(kind, points, LOOKS[work]))
     return lines
 
 
-def ratio_line(recorded: Recorded) -> Line:
+def ratio_line(recorded: Recorded, worked: Mapping[Actor, Sequence[float]]) -> Line:
     """Each step's time over max(sampling, learning); None where nothing was sampled or learnt."""
-    work = [
-        covered([(s.begin, s.end) for s in spans if s.kind == WORK[actor.kind]], recorded.windows)
-        for actor, spans in recorded.spans.items()
-        if actor.kind in STAGES
-    ]
     points: list[tuple[float, float | None]] = []
     for k, (step, begin, end) in enumerate(recorded.steps):
-        most = max((one[k] for one in work), default=0.0)
+        most = max((spent[k] for actor, spent in worked.items() if actor.kind in STAGES), default=0.0)
         points.append((float(step), (end - begin) / most if most > 0 else None))
     return Line("step", points, "--ink")
 
@@ -251,8 +247,7 @@ def ratio_line(recorded: Recorded) -> Line:
 def _table(wall: float, seconds: Mapping[Actor, Mapping[str, float]], idle: Mapping[Actor, float]) -> dict[str, Any]:
     """Shares of the steps' time: a row for each actor that is drawn, a column for each kind of span, and idle."""
     seen = {kind for spent in seconds.values() for kind, value in spent.items() if value > 0}
-    kinds = [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS))
-    rows = []
+    kinds, rows = _ordered(seen), []
     for actor in drawn(list(seconds)) if wall > 0 else []:
         spent = [seconds[actor].get(kind) for kind in kinds] + [idle[actor]]
         rows.append({"name": actor.name, "cells": [None if value is None else value / wall for value in spent]})

@@ -16,6 +16,7 @@ from orchestrator.base.files import write_whole
 from orchestrator.report import figures, gantt, sentences, tables
 from orchestrator.report.numbers import exact_percent, number, or_dash, signed
 from orchestrator.report.read import Run, read_run
+from orchestrator.tracking.serving import commands
 from orchestrator.tracking.summary import has_goals, summarize_evaluation
 
 
@@ -60,7 +61,7 @@ def render(run: Run) -> str:
         before=tables.sample_views(run, run.before, 4),
         samples=tables.sample_views(run, run.after),
         circumstances=sentences.circumstances(run),
-        serving=sentences.serving(run),
+        serving=commands(run.folder, run.config, str(run.samples[0].get("problem")) if run.samples else ""),
         packages=sorted((run.provenance.get("packages") or {}).items()),
         provenance=[(key, value) for key, value in run.provenance.items() if key != "packages"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -203,9 +203,8 @@ def _y_axis(values: Sequence[float], y: tuple[float, float] | None, log: bool, b
         return Axis(*y, bottom, top)
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
     if log:
-        return Axis(
-            10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high) + 1e-9), bottom, top, log=True
-        )
+        powers = math.floor(math.log10(low)), math.ceil(math.log10(high) + 1e-9)
+        return Axis(10.0 ** powers[0], 10.0 ** powers[1], bottom, top, log=True)
     low, high = min(low, 0.0), max(high, 0.0)
     return Axis(low + 0.06 * min(low, 0.0), high + 0.06 * max(high, 0.0) if high > low else low + 1.0, bottom, top)
 
@@ -216,7 +215,7 @@ def _thinned(line: Line) -> Line:
         return line
     size = math.ceil(len(line.points) / MAX_POINTS)
     bins = [line.points[at : at + size] for at in range(0, len(line.points), size)]
-    return Line(line.name, [(part[-1][0], _mean(v for _, v in part)) for part in bins], line.color, line.dashed)
+    return replace(line, points=[(part[-1][0], _mean(v for _, v in part)) for part in bins])
 
 
 def _smoothed(line: Line) -> Line:
@@ -225,8 +224,7 @@ def _smoothed(line: Line) -> Line:
     values = [value for _, value in line.points]
     halves = [min(wide, max(2, at), max(2, len(values) - 1 - at)) for at in range(len(values))]
     means = [_mean(values[max(0, at - half) : at + half + 1]) for at, half in enumerate(halves)]
-    points = [(x, None if v is None else mean) for (x, v), mean in zip(line.points, means, strict=True)]
-    return Line(line.name, points, line.color, line.dashed)
+    return replace(line, points=[(x, None if v is None else m) for (x, v), m in zip(line.points, means, strict=True)])
 
 
 def _mean(values: Iterable[Value]) -> Value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -103,16 +103,11 @@ class Run:
 def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder {folder} does not exist")
-    config_text = _text(folder / "config.yaml")
-    try:
-        config = yaml.safe_load(config_text)
-    except yaml.YAMLError:
-        config = None
     run = Run(
         folder=folder.absolute(),
         name=folder.resolve().name,
-        config=config if isinstance(config, dict) else {},
-        config_text=config_text,
+        config=_object(folder / "config.yaml", yaml.safe_load),
+        config_text=_text(folder / "config.yaml"),
         provenance=_object(folder / "provenance.json"),
         steps=merged(records(folder / "metrics.jsonl")),
         warmup=merged(records(folder / "warmup.jsonl")),
@@ -122,25 +117,18 @@ def read_run(folder: Path) -> Run:
         timeline=read_trace(folder / "timeline.json"),
         unjudged=list(records(folder / "unjudged.jsonl")),
     )
-    try:
-        settings = yaml.safe_load(_text(RECORDED_GRPO.with_suffix(".yaml")))
-    except yaml.YAMLError:
-        settings = None
-    if run.setting("algorithm.loss") != "degrpo" or not isinstance(settings, dict) or not same(settings, run.config):
+    settings = _object(RECORDED_GRPO.with_suffix(".yaml"), yaml.safe_load)
+    if run.setting("algorithm.loss") != "degrpo" or not settings or not same(settings, run.config):
         run.grpo.clear()
     return run
 
 
 def same(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a run's configuration has these settings; those that it lacks did not exist when it was written."""
-    for key, value in settings.items():
-        if key not in config:
-            continue
-        found = config[key]
-        if isinstance(value, dict) and isinstance(found, dict):
-            if not same(value, found):
-                return False
-        elif value != found:
+    for key in settings.keys() & config.keys():
+        value, found = settings[key], config[key]
+        nested = isinstance(value, dict) and isinstance(found, dict)
+        if not (same(value, found) if nested else value == found):
             return False
     return True
 
@@ -192,9 +180,10 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _object(path: Path) -> JsonObject:
+def _object(path: Path, parse: Callable[[str], Any] = json.loads) -> JsonObject:
+    """What the file holds; empty when it is missing, torn or no object."""
     try:
-        value = json.loads(_text(path))
-    except ValueError:
+        value = parse(_text(path))
+    except (ValueError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}

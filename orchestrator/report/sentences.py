@@ -5,12 +5,12 @@ In: a run as read, its evaluation's summary. Out: text. Must not know: the page,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.report.numbers import duration, exact_percent, number
 from orchestrator.report.read import JsonObject, Run
-from orchestrator.tracking.serving import ask_command, serve_command
 
 MAX_CAUSES = 3  # of answers without a verdict, that are shown
 
@@ -28,15 +28,12 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
             waits = "the final model has not been evaluated"
             if "final" in summary["mix"]:
                 waits = "no answer of the final evaluation has a verdict"
-        lately = [
-            form.format(show(value))
-            for key, form, show in (
-                ("accuracy/all", "{} of the answers are right", exact_percent),
-                ("think_rate/all", "{} begin by thinking", exact_percent),
-                ("tokens/mean", "one takes {} tokens", number),
-            )
-            if (value := run.recent(key)) is not None
-        ]
+        shown = (
+            ("accuracy/all", "{} of the answers are right", exact_percent),
+            ("think_rate/all", "{} begin by thinking", exact_percent),
+            ("tokens/mean", "one takes {} tokens", number),
+        )
+        lately = [text.format(form(mean)) for key, text, form in shown if (mean := run.recent(key)) is not None]
         return f"{opening}: {', '.join(lately)}{'; ' if lately else ''}{waits}."
     missed = [check["name"] for check in summary["checks"] if check["met"] is False]
     met = sum(check["met"] is True for check in summary["checks"])
@@ -44,17 +41,11 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
     for mode in ("think", "short"):
         levels = [level for level in summary["levels"] if level["should"] == mode and level["think_rate"] is not None]
         if levels:
-            weight = sum(level["weight"] for level in levels)
-            rates = (
-                level["think_rate"] * (level["weight"] / weight if weight else 1 / len(levels)) for level in levels
-            )
+            whole = sum(level["weight"] for level in levels)
+            rates = [level["think_rate"] * (level["weight"] / whole if whole else 1 / len(levels)) for level in levels]
             worth = "where thinking pays" if mode == "think" else "where a short answer does"
             choices.append(f"on {exact_percent(sum(rates))} of the questions {worth}")
-    thinks = (
-        f"it thinks {' and '.join(choices)}"
-        if choices
-        else f"it thinks on {exact_percent(summary['think_rate'])} of the questions"
-    )
+    thinks = " and ".join(choices) or f"on {exact_percent(summary['think_rate'])} of the questions"
     right = f"is right on {exact_percent(summary['accuracy'])} of {'the mix' if len(summary['levels']) > 1 else 'them'}"
     ratio = summary["tokens_vs_always_think"]
     cost = "" if ratio is None else f" with {exact_percent(ratio)} of always-think’s tokens"
@@ -64,7 +55,7 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
         opening = f"{met} of {len(summary['checks'])} goals met"
     else:
         opening = "The model learnt when to think"
-    return f"{opening}: {thinks}, and {right}{cost}{'; missed: ' + ', '.join(missed) if missed else ''}."
+    return f"{opening}: it thinks {thinks}, and {right}{cost}{'; missed: ' + ', '.join(missed) if missed else ''}."
 
 
 def warnings(run: Run) -> list[str]:
@@ -117,15 +108,13 @@ def measured(run: Run) -> str:
     if evaluation.get("temperature") is not None:
         out += f" at temperature {evaluation['temperature']:g}"
     out += ", with the mode left to the model and with either mode forced."
-    kinds = (
-        ("correct_short", "a right short answer"),
-        ("correct_think", "a right one with thinking"),
-        ("wrong", "a wrong one"),
-    )
+    kinds = {
+        "correct_short": "a right short answer", "correct_think": "a right one with thinking", "wrong": "a wrong one"
+    }  # fmt: skip
     if function := run.setting("reward.function"):
         out += f" Rewards: those that {function} gives."
-    elif isinstance(rewards, dict) and all(rewards.get(key) is not None for key, _ in kinds):
-        parts = [f"{rewards[key]:g} for {name}".replace("-", "−") for key, name in kinds]
+    elif isinstance(rewards, dict) and all(rewards.get(key) is not None for key in kinds):
+        parts = [f"{rewards[key]:g} for {name}".replace("-", "−") for key, name in kinds.items()]
         out += f" Rewards: {', '.join(parts)}."
     return out
 
@@ -139,13 +128,14 @@ def facts(run: Run) -> list[str]:
         within = f"{duration(wall)} in all, " if wall else ""
         out.append(f"{within}{duration(times[-1] - times[0])} of {'it ' if wall else ''}training")
     loss = run.setting("algorithm.loss")
-    out.append({"degrpo": "DeGRPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO"}.get(loss, str(loss)) if loss else "")
-    out.append(
-        f"started {str(run.provenance['started'])[:16].replace('T', ' ')}" if run.provenance.get("started") else ""
-    )
+    if loss:
+        out.append({"degrpo": "DeGRPO", "grpo": "GRPO", "dr_grpo": "Dr. GRPO"}.get(loss, str(loss)))
+    if started := run.provenance.get("started"):
+        out.append(f"started {str(started)[:16].replace('T', ' ')}")
     if commit := run.provenance.get("git_commit"):
         out.append(f"commit {str(commit)[:10]}{', modified' if run.provenance.get('dirty') else ''}")
-    out.append(f"seed {run.provenance['seed']}" if run.provenance.get("seed") is not None else "")
+    if (seed := run.provenance.get("seed")) is not None:
+        out.append(f"seed {seed}")
     return [fact for fact in out if fact]
 
 
@@ -158,34 +148,18 @@ def circumstances(run: Run) -> list[tuple[str, str]]:
     if isinstance(sessions, list) and len(sessions) > 1:
         found.append(("resumed", ", ".join(str(s.get("started")).replace("T", " ") for s in sessions[1:])))
     if run.wall_seconds:
-        steps = (
-            f", of which {duration(times[-1] - times[0])} between the first step and the last" if len(times) > 1 else ""
-        )
-        found.append(("wall time", f"{duration(run.wall_seconds)}{steps}"))
+        wall = duration(run.wall_seconds)
+        if len(times) > 1:
+            wall += f", of which {duration(times[-1] - times[0])} between the first step and the last"
+        found.append(("wall time", wall))
     machine = provenance.get("hardware")
     if isinstance(machine, dict):
-        gpus = machine.get("gpus") or []
-        found.append(
-            (
-                "driver’s host",
-                f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB of memory, "
-                + ("; ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) or "no GPU"),
-            )
-        )
-    host = max((r["memory/host_gib"] for r in run.steps if r.get("memory/host_gib") is not None), default=None)
-    learner = max(
-        (v for r in run.steps for k, v in r.items() if k.startswith("learner/memory_gib/") and v), default=None
-    )
-    peaks = [f"{number(host)} GiB, all processes together"] if host else []
-    peaks += [f"{number(learner)} GiB, a learner rank"] if learner else []
+        gpus = "; ".join(f"{count} × {gpu}" for gpu, count in Counter(machine.get("gpus") or []).items()) or "no GPU"
+        host = f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB of memory, {gpus}"
+        found.append(("driver’s host", host))
+    peaks = []
+    for prefix, whose in (("memory/host_gib", "all processes together"), ("learner/memory_gib/", "a learner rank")):
+        if peak := max((v for r in run.steps for k, v in r.items() if k.startswith(prefix) and v), default=None):
+            peaks.append(f"{number(peak)} GiB, {whose}")
     found.append(("peak memory", "; ".join(peaks)))
     return [(name, value) for name, value in found if value]
-
-
-def serving(run: Run) -> JsonObject | None:
-    """Commands to serve the final model; None when there is none."""
-    model = run.folder / "model"
-    if not (model / "config.json").is_file():
-        return None
-    problem = next((str(sample.get("problem")) for sample in run.samples), "What is 7 + 2?")
-    return {"serve": serve_command(model, run.config), "ask": ask_command(model, run.config, problem)}

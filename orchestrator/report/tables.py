@@ -25,43 +25,31 @@ def tiles(run: Run, summary: JsonObject | None) -> list[JsonObject]:
             ("Tokens per answer", run.recent("tokens/mean"), number),
             ("Think rate", run.recent("think_rate/all"), exact_percent),
         )
-        return [
-            {"label": label, "value": or_dash(form)(value), "met": None, "goal": "", "note": lately}
-            for label, value, form in rows
-        ]
+        return [_tile(label, or_dash(form)(value), None, "", lately) for label, value, form in rows]
     regret, low, high, _, accuracy, difference, _, saving = summary["checks"]
     rates = {low["met"], high["met"]}
     cost = summary["tokens"], summary["mix"].get("warmup", {}).get("think", {}).get("tokens")
+    apart = "" if difference["value"] is None else f"{difference['text']} against always-think"
+    spent = "" if None in cost else f"{number(cost[0])} against {number(cost[1])} an answer"
+    rows_with_goals = (
+        ("Regret", regret, "reward lost against the better forced mode"),
+        ("Accuracy", accuracy, apart),
+        ("Tokens vs always-think", saving, spent),
+    )
     return [
-        {
-            "label": "Regret",
-            "value": regret["text"],
-            "met": regret["met"],
-            "goal": regret["goal"] and f"goal {regret['goal']}",
-            "note": "reward lost against the better forced mode",
-        },
-        {
-            "label": "Accuracy",
-            "value": accuracy["text"],
-            "met": accuracy["met"],
-            "goal": accuracy["goal"] and f"goal {accuracy['goal']}",
-            "note": "" if difference["value"] is None else f"{difference['text']} against always-think",
-        },
-        {
-            "label": "Tokens vs always-think",
-            "value": saving["text"],
-            "met": saving["met"],
-            "goal": saving["goal"] and f"goal {saving['goal']}",
-            "note": "" if None in cost else f"{number(cost[0])} against {number(cost[1])} an answer",
-        },
-        {
-            "label": "Think rate",
-            "value": or_dash(exact_percent)(summary["think_rate"]),
-            "met": None if None in rates else rates == {True},
-            "goal": low["goal"] and f"goal {low['goal']} where short pays, {high['goal']} where thinking does",
-            "note": f"{low['text']} and {high['text']} at worst",
-        },
+        *(_tile(label, check["text"], check["met"], check["goal"], note) for label, check, note in rows_with_goals),
+        _tile(
+            "Think rate",
+            or_dash(exact_percent)(summary["think_rate"]),
+            None if None in rates else rates == {True},
+            low["goal"] and f"{low['goal']} where short pays, {high['goal']} where thinking does",
+            f"{low['text']} and {high['text']} at worst",
+        ),
     ]
+
+
+def _tile(label: str, value: str, met: bool | None, goal: str, note: str) -> JsonObject:
+    return {"label": label, "value": value, "met": met, "goal": goal and f"goal {goal}", "note": note}
 
 
 def before_after(run: Run, summary: Mapping[str, Any]) -> JsonObject:

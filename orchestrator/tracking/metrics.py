@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -107,46 +108,46 @@ def summarize(batch: JudgedBatch, report: StepReport | None, spans: Iterable[Spa
     record["dynamic_sampling/given_up"] = batch.given_up
     record["no_op"] = int(report is None)
     if report is not None:
-        record |= {
-            "loss/total": report.loss,
-            "loss/control": report.loss_control,
-            "loss/response": report.loss_response,
-            "loss/kl": report.loss_kl,
-            "loss/think": report.loss_think,
-            "loss/short": report.loss_short,
-            "entropy": report.entropy,
-            "kl": report.kl,
-            "ratio_outside": report.ratio_outside,
-            "clip_fraction": report.clip_fraction,
-            "clip/high": report.clip_high,
-            "clip/low": report.clip_low,
-            "clip/dual": report.clip_dual,
-            "grad_norm": report.grad_norm,
-            "grad_norm/control": report.grad_norm_control,
-            "grad_norm/response": report.grad_norm_response,
-            "lr": report.lr,
-            "skipped_updates": report.skipped,
-            "mismatch/kl": report.mismatch_kl,
-            "mismatch/mean_abs": report.mismatch_mean_abs,
-            "mismatch/max_abs": report.mismatch_max_abs,
-            "importance/mean": report.importance_mean,
-            "importance/max": report.importance_max,
-            "importance/capped": report.importance_capped,
-            "learner/tokens_per_s": report.tokens / report.seconds if report.seconds else None,
-        }
-        record |= {f"learner/memory_gib/{phase}": peak for phase, peak in (report.memory or {}).items()}
-    if report is not None and report.efficiency is not None:
-        record |= {
-            "learner/tokens_per_s_rank": report.efficiency.tokens_per_s,
-            "learner/tflops": report.efficiency.tflops,
-            "learner/mfu": report.efficiency.mfu,
-            "learner/hfu": report.efficiency.hfu,
-            "learner/padding": report.efficiency.padding,
-            "learner/fill": report.efficiency.fill,
-            "learner/imbalance": report.efficiency.imbalance,
-        }
+        record |= learning(report)
     waited = by_kind(spans, [window])
     record["rollout/tokens_per_s"] = batch.tokens / batch.sampling_s if batch.sampling_s else None
     record |= {name: waited.get(kind) for kind, name in WAITS.items()}
     record["seconds/step"] = window[1] - window[0]
     return {key: (None if isinstance(v, float) and not np.isfinite(v) else v) for key, v in record.items()}
+
+
+def learning(report: StepReport) -> Record:
+    """What the update did."""
+    record: Record = {
+        "loss/total": report.loss,
+        "loss/control": report.loss_control,
+        "loss/response": report.loss_response,
+        "loss/kl": report.loss_kl,
+        "loss/think": report.loss_think,
+        "loss/short": report.loss_short,
+        "entropy": report.entropy,
+        "kl": report.kl,
+        "ratio_outside": report.ratio_outside,
+        "clip_fraction": report.clip_fraction,
+        "clip/high": report.clip_high,
+        "clip/low": report.clip_low,
+        "clip/dual": report.clip_dual,
+        "grad_norm": report.grad_norm,
+        "grad_norm/control": report.grad_norm_control,
+        "grad_norm/response": report.grad_norm_response,
+        "lr": report.lr,
+        "skipped_updates": report.skipped,
+        "mismatch/kl": report.mismatch_kl,
+        "mismatch/mean_abs": report.mismatch_mean_abs,
+        "mismatch/max_abs": report.mismatch_max_abs,
+        "importance/mean": report.importance_mean,
+        "importance/max": report.importance_max,
+        "importance/capped": report.importance_capped,
+        "learner/tokens_per_s": report.tokens / report.seconds if report.seconds else None,
+    }
+    record |= {f"learner/memory_gib/{phase}": peak for phase, peak in (report.memory or {}).items()}
+    if report.efficiency is not None:
+        speed = asdict(report.efficiency)
+        record["learner/tokens_per_s_rank"] = speed.pop("tokens_per_s")
+        record |= {f"learner/{name}": value for name, value in speed.items()}
+    return record

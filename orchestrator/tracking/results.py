@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from orchestrator.tracking.serving import ask_command, serve_command
+from orchestrator.tracking.serving import commands
 from orchestrator.tracking.summary import MODE_NAMES, has_goals, interval, summarize_evaluation
 
+WHEN = {"warmup": "before training", "final": "after it"}
 MARKS = {True: "met    ", False: "NOT met", None: "not measured"}
 
 
@@ -29,20 +30,12 @@ def result_lines(folder: Path) -> list[str]:
     if goals:
         return [f"  {MARKS[c['met']]}  {c['name']}: {c['text']} (goal: {c['goal']})" for c in summary["checks"]]
     lines = [f"  {c['name']}: {c['text']}" for c in summary["checks"] if isinstance(c["value"], float)]
-    return [*map(_row, _ways(summary)), f"  think rate: {_share(summary['think_rate'])}", *lines]
+    measured = [_row(model, mode, mix) for model, modes in summary["mix"].items() for mode, mix in modes.items()]
+    return [*measured, f"  think rate: {_share(summary['think_rate'])}", *lines]
 
 
-def _ways(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    models = {"warmup": "before training", "final": "after it"}
-    return [
-        (f"{models.get(model, model)}, {MODE_NAMES[way]}", mix)
-        for model, ways in summary["mix"].items()
-        for way, mix in ways.items()
-    ]
-
-
-def _row(named: tuple[str, Mapping[str, Any]]) -> str:
-    name, mix = named
+def _row(model: str, mode: str, mix: Mapping[str, Any]) -> str:
+    name = f"{WHEN.get(model, model)}, {MODE_NAMES[mode]}"
     if mix["accuracy"] is None or mix["tokens"] is None:
         return f"  {name}: not measured"
     spread = interval(mix)
@@ -56,23 +49,12 @@ def _share(value: float | None) -> str:
 
 def serving_lines(folder: Path) -> list[str]:
     """How to serve the final model and ask it a question of the run's own; empty when there is no model."""
-    model = folder / "model"
-    if not (model / "config.json").is_file():
-        return []
-    config = read_config(folder)
-    return [
-        "to serve the model:",
-        serve_command(model, config),
-        "to ask it (the answer begins with the mode that it chose):",
-        ask_command(model, config, question(folder)),
-    ]
-
-
-def question(folder: Path) -> str:
-    """A problem of the run, to ask its model."""
     path = folder / "samples.jsonl"
     first = path.read_text().partition("\n")[0] if path.is_file() else ""
-    return str(json.loads(first)["problem"]) if first else "What is 7 + 2?"
+    problem = str(json.loads(first)["problem"]) if first else ""
+    if (found := commands(folder, read_config(folder), problem)) is None:
+        return []
+    return ["to serve the model:", found[0], "to ask it (the answer begins with the mode that it chose):", found[1]]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -51,6 +51,14 @@ def ask_command(model: Path, config: Mapping[str, Any], problem: str) -> str:
     return shlex.join(["curl", "-s", address, "-H", "Content-Type: application/json", "-d", body])
 
 
+def commands(folder: Path, config: Mapping[str, Any], problem: str) -> tuple[str, str] | None:
+    """(`serve_command`, `ask_command`) of the run's final model; None if it has none. problem "": one of ours."""
+    model = folder / "model"
+    if not (model / "config.json").is_file():
+        return None
+    return serve_command(model, config), ask_command(model, config, problem or "What is 7 + 2?")
+
+
 def served_name(model: Path) -> str:
     """The run's name: what requests call the model by."""
     return model.absolute().parent.name

@@ -55,9 +55,8 @@ class Tracker(Observer):
         self._weigh_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
-        drop_after(folder / "metrics.jsonl", start_step)
-        drop_after(folder / "samples.jsonl", start_step)
-        drop_after(folder / "bad_steps.jsonl", start_step)
+        for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
+            drop_after(folder / name, start_step)
         drop_texts_after(folder / "samples.txt", start_step)
         self._metrics = (folder / "metrics.jsonl").open("a")
         self._samples = (folder / "samples.jsonl").open("a")
@@ -101,22 +100,18 @@ class Tracker(Observer):
         for trajectory, verdict, reward in scored:
             prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
             mode = trajectory.mode.value if trajectory.mode else None
-            self._samples.write(
-                json.dumps(
-                    {
-                        "step": step,
-                        "uid": prompt.uid,
-                        "level": prompt.level,
-                        "problem": prompt.problem,
-                        "response": text,
-                        "mode": mode,
-                        "outcome": verdict.outcome.value,
-                        "reward": reward,
-                        "answer": prompt.answer,
-                    }
-                )
-                + "\n"
-            )
+            line = {
+                "step": step,
+                "uid": prompt.uid,
+                "level": prompt.level,
+                "problem": prompt.problem,
+                "response": text,
+                "mode": mode,
+                "outcome": verdict.outcome.value,
+                "reward": reward,
+                "answer": prompt.answer,
+            }
+            self._samples.write(json.dumps(line) + "\n")
             self._texts.write(
                 f"--- step {step}, {prompt.uid}, level {prompt.level}, {mode or 'no mode'}, "
                 f"{verdict.outcome.value}, reward {reward:g}, gold {prompt.answer}\n{prompt.problem}\n{text}\n\n"
@@ -178,9 +173,7 @@ def drop_texts_after(path: Path, step: int) -> None:
 def _gauges(run: str) -> dict[str, Any]:
     from ray.util.metrics import Gauge
 
-    gauges = {}
-    for key, name in GAUGES.items():
-        gauge = Gauge(name, description=key, tag_keys=("run",))
-        gauge.set_default_tags({"run": run})
-        gauges[key] = gauge
-    return gauges
+    return {
+        key: Gauge(name, description=key, tag_keys=("run",)).set_default_tags({"run": run})
+        for key, name in GAUGES.items()
+    }

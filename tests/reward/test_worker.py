@@ -36,7 +36,7 @@ def test_plain_answers_never_start_a_process() -> None:
         assert time.thread_time() - start < 0.1
         assert [verdict.correct for verdict in verdicts] == [i % 10 == 5 for i in range(128)]
         assert not judge.pool.sandboxes
-        assert judge.statistics().counts[Outcome.CORRECT] == 13
+        assert judge.tally.counts[Outcome.CORRECT] == 13
 
 
 def test_every_outcome_in_order() -> None:
@@ -74,7 +74,7 @@ def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch:
             outcomes = [verdict.outcome for verdict in judge.grade_batch(batch)]
             assert outcomes == [Outcome.CORRECT, Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.TIMED_OUT]
         assert time.monotonic() - start < 10
-        assert judge.statistics().counts[Outcome.TIMED_OUT] == 4
+        assert judge.tally.counts[Outcome.TIMED_OUT] == 4
 
 
 def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,15 +329,13 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
 
 def test_statistics() -> None:
     with RewardWorker(RewardConf()) as judge:
-        nothing = judge.statistics()
-        assert (nothing.answers, nothing.slowest) == (0, ())
-        assert nothing.share(Outcome.CORRECT) == 0.0
+        assert not any(judge.tally.counts.values()) and judge.tally.slowest == []
         verdicts = judge.grade_batch([short("5", "5"), short("6", "5"), short("x+1", "1+x"), short("x+1", "1+x")])
         verdicts += judge.grade_batch([short("x+1", "1+x"), ("nothing", Mode.SHORT, Finish.STOP, prompt())])
-        found = judge.statistics()
-    assert found.answers == 6 and set(found.counts) == set(Outcome)
-    assert found.counts[Outcome.CORRECT] == 4 and found.share(Outcome.WRONG) == pytest.approx(1 / 6)
-    assert sum(one.cached for one in verdicts) == 2 and found.seconds > 0
+        found = judge.tally
+    assert sum(found.counts.values()) == 6 and list(found.counts) == list(Outcome)
+    assert found.counts[Outcome.CORRECT] == 4 and found.counts[Outcome.WRONG] == 1
+    assert sum(one.cached for one in verdicts) == 2
     slowest = found.slowest[0]
     assert (slowest.answer, slowest.gold, slowest.outcome) == ("x+1", "1+x", "correct")
     assert [one.seconds for one in found.slowest] == sorted((one.seconds for one in found.slowest), reverse=True)
@@ -347,7 +345,7 @@ def test_the_slowest_are_few_and_short() -> None:
     tally = Tally()
     for n in range(100):
         tally.add(Verdict(Outcome.WRONG, "a" * 1000, n / 7 % 1), ("g" * 1000, "h"))
-    slowest = tally.statistics().slowest
+    slowest = tally.slowest
     assert [one.seconds for one in slowest] == sorted((n / 7 % 1 for n in range(100)), reverse=True)[:10]
     assert all(len(one.answer) == len(one.gold) == 200 for one in slowest)
 

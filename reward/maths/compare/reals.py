@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -242,25 +242,15 @@ def _tidied(found: Pieces) -> Pieces:
     return out
 
 
+def _complement(a: Pieces) -> Pieces:
+    lows = [(-mp.inf, False), *((piece.high, not piece.high_in) for piece in a)]
+    highs = [*((piece.low, not piece.low_in) for piece in a), (mp.inf, False)]
+    return _tidied([Piece(*low, *high) for low, high in zip(lows, highs, strict=True)])
+
+
 def _intersection(a: Pieces, b: Pieces) -> Pieces:
-    out = []
-    for x in a:
-        for y in b:
-            low, low_in = _end(x.low, x.low_in, y.low, y.low_in, _before)
-            high, high_in = _end(x.high, x.high_in, y.high, y.high_in, lambda p, q: _before(q, p))
-            out.append(Piece(low, low_in, high, high_in))
-    return _tidied(out)
-
-
-def _end(p: Any, p_in: bool, q: Any, q_in: bool, outside: Callable[[Any, Any], bool]) -> tuple[Any, bool]:
-    """The inner one of two ends."""
-    if outside(p, q):
-        return q, q_in
-    return (p, p_in) if outside(q, p) else (p, p_in and q_in)
+    return _complement(_tidied([*_complement(a), *_complement(b)]))
 
 
 def _difference(a: Pieces, b: Pieces) -> Pieces:
-    for piece in b:
-        rest = [Piece(-mp.inf, False, piece.low, not piece.low_in), Piece(piece.high, not piece.high_in, mp.inf, False)]
-        a = _intersection(a, _tidied(rest))
-    return a
+    return _complement(_tidied([*_complement(a), *b]))

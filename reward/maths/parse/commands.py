@@ -56,7 +56,7 @@ class Commands(Cursor):
             name += "'"
         if self.accept("_"):
             name += "_" + self.subscript()
-        call = self.tokens[self.at : self.at + 3]
+        call = self.then(3)
         bracketed = [kind for kind, _ in call] == ["op", "num", "op"] and call[0][1] + call[2][1] == "()"
         if bracketed and (call[1][1] == "0" or name[0] in _CALLED):  # f(2) is a name, and 0 is not a factor
             self.at += 3
@@ -232,17 +232,14 @@ class Commands(Cursor):
             kind, value = self.tokens[at]
             depth += (kind, value) in (("op", "("), ("op", "{")) or kind == "begin"
             depth -= (kind, value) in (("op", ")"), ("op", "}")) or kind == "end"
-            following = [t for t in self.tokens[at + 1 : at + 3] if t[0] != "space"][:1]
-            if (kind, value) == ("sym", "d") and following and following[0][0] == "sym" and depth >= 0:
-                index = following[0][1]
-                after = next(i for i in range(at + 1, len(self.tokens)) if self.tokens[i] == following[0]) + 1
-                inner = self.tokens[start:at]
-                tail = self.tokens[after:]
+            following = self.tokens[at + 1] if at + 1 < len(self.tokens) else END
+            if (kind, value) == ("sym", "d") and following[0] == "sym" and depth >= 0:
+                inner, tail = self.tokens[start:at], self.tokens[at + 2 :]
                 if depth:  # \frac{dx}{x}: the d is in a numerator
                     inner, tail = [*inner, ("num", "1"), *tail], []
-                body = self.whole(inner) if any(kind != "space" for kind, _ in inner) else ONE
+                body = self.whole(inner) if inner else ONE
                 self.tokens, self.at = self.tokens[:start] + tail, start
-                return body, index
+                return body, following[1]
         raise Unreadable("an integral without its d")
 
     def braces(self) -> Node:

@@ -32,20 +32,11 @@ class Cursor:
         self.bound: set[str] = set()  # names that a sum or limit runs over
 
     def peek(self) -> Token:
-        while self.at < len(self.tokens) and self.tokens[self.at][0] == "space":
-            self.at += 1
         return self.tokens[self.at] if self.at < len(self.tokens) else END
 
-    def then(self, count: int = 3) -> list[Token]:
-        """The next tokens, without spaces."""
-        return [t for t in self.tokens[self.at : self.at + 2 * count + 2] if t[0] != "space"][:count]
-
-    def behind(self) -> Token:
-        """The token before the next one."""
-        at = self.at - 1
-        while self.tokens[at][0] == "space":
-            at -= 1
-        return self.tokens[at]
+    def then(self, count: int) -> list[Token]:
+        """The next tokens."""
+        return self.tokens[self.at : self.at + count]
 
     def take(self) -> Token:
         token = self.peek()

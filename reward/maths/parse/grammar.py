@@ -176,7 +176,7 @@ class _Parser(Commands):
                 return left
             elif self.starts_factor():
                 begins = self.peek()
-                if begins[0] == "num" and self.behind()[0] == "num":
+                if begins[0] == "num" and self.tokens[self.at - 1][0] == "num":
                     left = self.mixed(left)
                     continue
                 left = _times(left, self.power(), begins == ("cmd", "frac"))
@@ -185,7 +185,7 @@ class _Parser(Commands):
 
     def mixed(self, left: Node) -> Node:
         """1 1/2 in plain text; any other two numbers side by side are not a number."""
-        rest = self.then()
+        rest = self.then(3)
         plain = left[0] == "num" and len(rest) == 3 and rest[1] == ("op", "/") and rest[0][0] == rest[2][0] == "num"
         if not plain or not (rest[0][1].isdigit() and rest[2][1].isdigit()):
             raise Unreadable("two numbers side by side")

@@ -1,8 +1,7 @@
 """Tidy text -> tokens.
 
 In: the text that `spelling` returns. Out: (kind, value) pairs, or `Unreadable`. Kinds: num, sym (a variable),
-cmd (a named function, constant or command), op, begin and end (of an environment), space. Must not know: grammar,
-meaning.
+cmd (a named function, constant or command), op, begin and end (of an environment). Must not know: grammar, meaning.
 """
 
 from __future__ import annotations
@@ -85,8 +84,6 @@ def tokens(text: str) -> list[Token]:
             out.extend(_words(value))
         elif kind == "op":
             out.append(("op", _OPS.get(value, value)))
-        else:
-            out.append(("space", " "))
     return out
 
 
