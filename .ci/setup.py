@@ -31,15 +31,6 @@ MARK = VENV / "thinkless-env"  # this script made the folder; holds what it was 
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of CPU builds
 OLDEST, NEWEST = (3, 11), (3, 14)
 NEEDED_GB = 6.0
-TRIES = 3
-# What pip and uv say when the network, not the request, is at fault.
-NETWORK = re.compile(
-    r"timed?.?out|connection (was |is )?(reset|aborted|broken|refused|error|closed)|ConnectionError|IncompleteRead"
-    r"|ProtocolError|Temporary failure in name resolution|NewConnectionError|RemoteDisconnected|SSLEOFError"
-    r"|\b50[0234]\b.*(Error|Bad Gateway|Unavailable|Time-out)|network is unreachable|error sending request|dns error"
-    r"|request failed after \d+ retr|error decoding response body",
-    re.IGNORECASE,
-)
 LACKING = "no version of %s|%s has no wheels"  # what uv says of a requirement that no index has
 # No byte code of these: models are imported one at a time, if ever.
 SELDOM = r"/site-packages/(.+/tests?/|torch/testing/|ray/(rllib|serve|tune|llm)/|transformers/models/(?!auto/|qwen2/))"
@@ -101,20 +92,15 @@ def note_interpreter():
     Another checkout's environment stays named while it is made from the same files: it serves as well, and a passing
     clone does not take jobs away from the checkout that stays."""
     note = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "thinkless" / "interpreter"
-    mine = VENV / "bin" / "python"
     try:
-        named = Path(note.read_text().strip()) if note.is_file() else None
-        if named is not None and named.exists():
-            other = named.parent.parent
-            if named == mine or (other / "requirements.lock").read_bytes() == LOCK.read_bytes():
-                return
+        named = Path(note.read_text().strip())
+        if named.exists() and (named.parent.parent / "requirements.lock").read_bytes() == LOCK.read_bytes():
+            return
     except OSError:
         pass
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name("interpreter.%d.part" % os.getpid())
-        part.write_text("%s\n" % mine)
-        os.replace(str(part), str(note))
+        note.write_text("%s\n" % (VENV / "bin" / "python"))
     except OSError as error:
         print("[setup] note: could not write %s (%s)" % (note, error))
 
@@ -239,20 +225,14 @@ def tail(output, lines=15):
 
 
 def fetch(command, log, environment, may_lack=None):
-    """Run a command that downloads, again after trouble on the network. False when no index has `may_lack`."""
-    for attempt in range(1, TRIES + 1):
-        code, output = run(command, log, environment)
-        if code == 0:
-            return True
-        if may_lack and re.search(LACKING % ((re.escape(may_lack),) * 2), " ".join(output.split())):
-            return False
-        network = NETWORK.search(output)
-        if not network or attempt == TRIES:
-            break
-        print("network trouble, trying again ... ", end="", flush=True)
-        time.sleep(5 * attempt)
-    reason = "the network failed %d times" % TRIES if network else "installing failed"
-    raise Stop("%s; run make setup again to go on. Log: %s; its last lines:\n%s" % (reason, log.name, tail(output)))
+    """Run pip or uv, which retry by themselves what the network fails. False when no index has `may_lack`."""
+    code, output = run(command, log, environment)
+    if code and may_lack and re.search(LACKING % ((re.escape(may_lack),) * 2), " ".join(output.split())):
+        return False
+    if code:
+        last = tail(output)
+        raise Stop("installing failed; run make setup again to go on. Log: %s; its last lines:\n%s" % (log.name, last))
+    return True
 
 
 # --------------------------------------------------------------------------------------------------------- packages

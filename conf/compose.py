@@ -67,8 +67,7 @@ def configured(warmup: WarmupConf | None) -> WarmupConf | None:
 
 def from_file(path: Path, arguments: list[str]) -> Config:
     """A run's saved configuration with overrides (key=value) on top. Raises BadConfig."""
-    arguments = renamed.overrides(arguments)
-    for argument in arguments:
+    for argument in map(renamed.override, arguments):
         key, equals, value = argument.partition("=")
         if key in groups() and value != "null":
             raise BadConfig(

@@ -15,7 +15,7 @@ from typing import Any
 from conf.errors import BadConfig
 from conf.groups import description, groups, options
 from conf.schema import Config
-from conf.settings import ABSENT, Section, Setting, as_text, choice_meanings, choices_of, sections
+from conf.settings import ABSENT, Section, Setting, as_text, choice_meanings, sections
 
 NARROW = 76  # columns below which a meaning stands under its setting, not beside it
 WIDEST = 120
@@ -100,7 +100,7 @@ def _meaning(setting: Setting) -> str:
         each = [(one.value, said.get((setting.kind.__name__, one.name))) for one in setting.kind]
         takes = "; ".join(f"{value}: {meaning}" if meaning else value for value, meaning in each)
     else:
-        takes = " or ".join([*choices_of(setting), *(["text"] if setting.kind is str else [])])
+        takes = {bool: "true or false", str: "text"}.get(setting.kind, "")
         takes += " or null" if setting.optional and takes else ""
     return f"{setting.meaning} ({takes})" if setting.meaning and takes else setting.meaning or takes
 

@@ -31,7 +31,7 @@ SWEEPS = ("choice(", "range(", "interval(", "glob(", "shuffle(", "sort(")  # Hyd
 def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
     """Raises BadConfig for an argument that cannot be parsed, or has several values without `multirun`."""
     parser = OverridesParser.create()
-    return [_read(parser, argument, multirun) for argument in renamed.overrides(arguments)]
+    return [_read(parser, renamed.override(argument), multirun) for argument in arguments]
 
 
 def pasted(key: str, text: str) -> str:

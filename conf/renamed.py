@@ -33,12 +33,8 @@ def today(key: str) -> str:
     return key
 
 
-def overrides(arguments: list[str]) -> list[str]:
-    """key=value arguments under the current names, with one line on stderr for each former one."""
-    return [_override(argument) for argument in arguments]
-
-
-def _override(argument: str) -> str:
+def override(argument: str) -> str:
+    """A key=value argument under the current names, with one line on stderr for a former one."""
     key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
     now = today(name)

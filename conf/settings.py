@@ -11,7 +11,6 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
 from types import ModuleType, NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -140,13 +139,6 @@ def trailing_comments(module: ModuleType) -> dict[tuple[str, str], str]:
         elif match := re.match(r"    (\w+)(?:: .+?)? = .*?  # (.+)", line):
             found[kind, match[1]] = match[2]
     return found
-
-
-def choices_of(setting: Setting) -> list[str]:
-    """The values of an enumeration setting; empty for any other."""
-    if isinstance(setting.kind, type) and issubclass(setting.kind, Enum):
-        return [member.value for member in setting.kind]
-    return ["true", "false"] if setting.kind is bool else []
 
 
 def as_text(value: Any) -> str:

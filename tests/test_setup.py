@@ -97,20 +97,3 @@ def test_an_index_that_is_forbidden_to_pip_is_forbidden_to_uv(setup: Any, value:
 
 def test_without_a_configuration_uv_decides_but_for_the_order_of_indexes(setup: Any) -> None:
     assert setup.from_pip("") == ({"UV_INDEX_STRATEGY": "unsafe-best-match"}, [])
-
-
-@pytest.mark.parametrize(
-    ("said", "network"),
-    [
-        ("error: Request failed after 3 retries\n  Caused by: Failed to fetch: `x`", True),
-        ("  cause: operation timed out", True),
-        ("  cause: dns error\n", True),
-        ("ReadTimeoutError(HTTPConnectionPool)", True),
-        ("HTTP status server error (503 Service Unavailable) for url", True),
-        ("Because there is no version of ray==99 and you require ray==99", False),
-        ("error: Hash mismatch for `six==1.17.0`", False),
-        ("error: command '/usr/bin/g++' failed with exit code 1", False),
-    ],
-)
-def test_only_trouble_on_the_network_is_tried_again(setup: Any, said: str, network: bool) -> None:
-    assert bool(setup.NETWORK.search(said)) is network

@@ -18,6 +18,44 @@ from conf.errors import BadConfig
 from conf.schema import RewardConf
 from conf.shell import command_line
 
+Option = tuple[tuple[str, ...], dict[str, Any], str]  # names, arguments of `add_argument`, meaning
+
+COMPOSED = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info tells of
+# Overrides, and `conf.flags.Flags` under the names that they have in other programs of Hydra's.
+CONFIGURATION: tuple[Option, ...] = (
+    (("-h", "--help"), {"action": "store_true"}, "this; with words behind it, the groups and settings whose names hold "
+     "one; with key=value, the values that settings would have"),
+    (("-c", "--cfg"), {"choices": ("job", "hydra", "all"), "metavar": "job"}, "print the configuration that would run, "
+     "and run nothing (hydra, all: Hydra's own as well)"),
+    (("-p", "--package"), {"metavar": "KEY"}, "with --cfg: one section of it, e.g. learner"),
+    (("--resolve",), {"action": "store_true"}, "with --cfg: every ${key} replaced by its value"),
+    (("-m", "--multirun"), {"action": "store_true"}, "one run for each value: run.seed=1,2,3"),
+    (("-cd", "--config-dir"), {"metavar": "FOLDER"}, "YAML files of your own, beside those of Thinkless"),
+    (("-cp", "--config-path"), {"metavar": "FOLDER"}, "YAML files of your own, in the place of those of Thinkless"),
+    (("-cn", "--config-name"), {"metavar": "NAME"}, "the YAML file that the configuration begins with (config)"),
+    (("-i", "--info"), {"nargs": "?", "const": "all", "choices": COMPOSED, "metavar": "WHAT"}, "print how Hydra "
+     f"composes the configuration, or a part: {', '.join(COMPOSED[1:])}"),
+    (("words",), {"nargs": "*"}, argparse.SUPPRESS),
+)  # fmt: skip
+KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*"}, argparse.SUPPRESS),)
+GRADING: tuple[Option, ...] = (
+    (("files",), {"nargs": "*"}, argparse.SUPPRESS),
+    (("--strict",), {"action": "store_true"}, "an answer must be in \\boxed{}, as in training; else it may be said in "
+     "any usual way"),
+    (("--processes",), {"type": int, "default": len(os.sched_getaffinity(0)), "metavar": "N"}, "that check what is not "
+     "decided at once (as many as there are CPUs)"),
+    (("--timeout",), {"type": float, "default": RewardConf.timeout_s, "metavar": "SECONDS"}, "of one check, whose "
+     f"process is then killed ({RewardConf.timeout_s:g})"),
+    (("--memory-mib",), {"type": int, "default": RewardConf.memory_mib, "metavar": "MIB"}, "address space of each "
+     f"process ({RewardConf.memory_mib})"),
+    (("--output",), {"metavar": "FILE"}, "instead of standard output"),
+    (("--summary",), {"action": "store_true"}, "counts, speed and the three slowest answers on standard error (on a "
+     "terminal anyway)"),
+    (("--progress",), {"action": argparse.BooleanOptionalAction}, "lines done, rate and share correct on standard "
+     "error (when that is a terminal)"),
+)  # fmt: skip
+ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well
+
 
 @dataclass(frozen=True)
 class Command:
@@ -25,8 +63,13 @@ class Command:
     usage: tuple[str, ...]  # what follows the command's name, a line each
     description: str
     examples: tuple[str, ...]  # the same
+    options: tuple[Option, ...] = CONFIGURATION
     keys: dict[str, str] = field(default_factory=dict)  # its own key=value arguments and their meaning
-    configured: bool = False  # takes the whole configuration, as Hydra composes it
+
+    @property
+    def configured(self) -> bool:
+        """It takes the whole configuration, as Hydra composes it."""
+        return self.options is CONFIGURATION
 
 
 COMMANDS = {
@@ -36,7 +79,6 @@ COMMANDS = {
         "The whole idea on this machine: a tiny model is warmed up on generated arithmetic, learns when to think, and\n"
         "is evaluated. The same as thinkless train experiment=quickstart.",
         ("", "run.seed=7", "run.name=mine run.steps=40"),
-        configured=True,
     ),
     "warmup": Command(
         "supervised fine-tuning on paired long and short answers",
@@ -44,7 +86,6 @@ COMMANDS = {
         "Supervised fine-tuning on paired long and short answers, so that a model answers in both modes. train does\n"
         "it by itself where a warm-up is configured, and takes a finished one from warmup.cache.",
         ("experiment=quickstart", "model.path=/models/mine warmup.path=pairs.jsonl warmup.lr=1e-5"),
-        configured=True,
     ),
     "train": Command(
         "reinforcement learning; experiment=<preset>, resume=<run> to go on",
@@ -64,7 +105,6 @@ COMMANDS = {
             "--help learner lr                      # settings with one of these words in their names",
             "--help experiment=thinkless_1p5b       # the values that all would have",
         ),
-        configured=True,
     ),
     "evaluate": Command(
         "measure a model in free and forced modes; run.name=<run> or model.path=<folder>",
@@ -72,13 +112,13 @@ COMMANDS = {
         "Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own\n"
         "settings.",
         ("run.name=quickstart-001", "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6"),
-        configured=True,
     ),
     "report": Command(
         "write report.html of a run; run.name=<run>, the newest by default",
         ("[run.name=<run>] [run.root=<folder>]",),
         "Writes report.html into the run's folder.",
         ("", "run.name=quickstart-001", "run.root=/data/runs"),
+        KEYS,
         {
             "run.name": "the run's name or folder; left out: the newest under run.root",
             "run.root": "the folder of runs (runs)",
@@ -110,6 +150,7 @@ Writes one per line, in the same order, each as soon as it is there:
 A line that cannot be read gives {"line": 7, "error": ...} and exit status 1 at the end. Empty lines are left out.
 """.strip(),
         ("< cases.jsonl > verdicts.jsonl", "--strict --summary --output verdicts.jsonl cases.jsonl"),
+        GRADING,
     ),
     "replay": Command(
         "run a recorded step again, sampling or learning alone; run=<run> step=<number> part=<which>",
@@ -126,6 +167,7 @@ tolerance of 1e-5 (bfloat16: 1e-2), sampled tokens up to the first that differs.
             "run=quickstart-001 step=12 part=learning learner.max_tokens=4096 out=packed.json",
             "run=quickstart-001 step=12 part=sampling repeat=3 rollout.max_num_seqs=64",
         ),
+        KEYS,
         {
             "run": "the run's name or folder; left out: the newest under run.root",
             "step": "a recorded step: the number of its line in metrics.jsonl",
@@ -138,6 +180,7 @@ learning   learner ranks only: loads the learner as it was, learns from the reco
 how often, for benchmarks (1). Learning begins with the recorded state each time. Sampling finds its prompts
 in the prefix cache from the second time on: rollout.prefix_caching=false measures without""",
             "out": "JSON file for the figures; left out: replay_<part>.json in the record's folder",
+            ANY_SETTING: "any setting: learner.max_tokens=4096, learner.ranks=2, ...",
         },
     ),
     "doctor": Command(
@@ -146,6 +189,7 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
         "Checks this machine in seconds and prints a line for each finding: ok, note (worth knowing) or PROBLEM\n"
         "(prevents a run), with what to do about it. Exit code 1 when there is a problem.",
         ("", "run.root=/data/runs"),
+        KEYS,
         {"run.root": "the folder of runs, whose disk is checked (runs)"},
     ),
 }
@@ -156,23 +200,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BadConfig(f"{message}; all options: {command_line(*self.prog.split()[1:], '--help')}")
-
-
-class KeyValues(argparse.Action):
-    """Divides words into `given`, {key: value} of a command's own keys, and `overrides`: all others, in their order."""
-
-    def __init__(self, *, keys: Sequence[str], others: bool, **arguments: Any) -> None:
-        """others: whether there may be any."""
-        super().__init__(**arguments)
-        self.keys, self.others = keys, others
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Namespace, values: Any, option: Any = None) -> None:
-        words = [word.partition("=") for word in values]
-        namespace.given = {key: value for key, equals, value in words if equals and key in self.keys}
-        namespace.overrides = ["".join(word) for word in words if not word[1] or word[0] not in self.keys]
-        if namespace.overrides and not self.others:
-            taken = " and ".join(f"{key}=<{'run' if key == 'run.name' else 'folder'}>" for key in self.keys)
-            raise BadConfig(f"{parser.prog} takes {taken}, got {' '.join(namespace.overrides)}")
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -194,9 +221,17 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 def read(name: str, words: Sequence[str]) -> Namespace:
     """What `thinkless <name>` was given; options and key=value may stand in any order. Raises BadConfig.
 
-    Commands that take the whole configuration have `help` set by --help; the others print it and end by SystemExit.
+    `given` holds the values of the command's own keys, `overrides` all other words in their order. Commands that take
+    the whole configuration have `help` set by --help; the others print it and end by SystemExit.
     """
-    return parsers()[1][name].parse_intermixed_args(words)
+    options, keys = parsers()[1][name].parse_intermixed_args(words), COMMANDS[name].keys
+    pairs = [word.partition("=") for word in getattr(options, "words", ())]
+    options.given = {key: value for key, equals, value in pairs if equals and key in keys}
+    options.overrides = ["".join(pair) for pair in pairs if not pair[1] or pair[0] not in keys]
+    if options.overrides and keys and ANY_SETTING not in keys:
+        taken = " and ".join(f"{key}=<{'run' if key == 'run.name' else 'folder'}>" for key in keys)
+        raise BadConfig(f"thinkless {name} takes {taken}, got {' '.join(options.overrides)}")
+    return options
 
 
 def _layout(prog: str) -> argparse.HelpFormatter:
@@ -206,11 +241,8 @@ def _layout(prog: str) -> argparse.HelpFormatter:
 
 
 def _add_command(commands: Any, name: str, command: Command) -> argparse.ArgumentParser:
-    others = {"key=value": "any setting: learner.max_tokens=4096, learner.ranks=2, ..."} if name == "replay" else {}
-    wide = max(map(len, command.keys | others), default=0) + 3
-    keys = [
-        f"  {key:<{wide}}" + text.replace("\n", f"\n  {'':{wide}}") for key, text in (command.keys | others).items()
-    ]
+    wide = max(map(len, command.keys), default=0) + 3
+    keys = [f"  {key:<{wide}}" + text.replace("\n", f"\n  {'':{wide}}") for key, text in command.keys.items()]
     examples = [f"  thinkless {name} {example}".rstrip() for example in command.examples]
     added: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -223,59 +255,6 @@ def _add_command(commands: Any, name: str, command: Command) -> argparse.Argumen
         allow_abbrev=False,
         add_help=not command.configured,
     )
-    if command.configured:
-        _add_hydra_flags(added)
-    elif command.keys:
-        added.add_argument(
-            "settings",
-            nargs="*",
-            action=KeyValues,
-            keys=tuple(command.keys),
-            others=bool(others),
-            help=argparse.SUPPRESS,
-        )
-    else:
-        _add_verify_options(added)
+    for names, arguments, meaning in command.options:
+        added.add_argument(*names, help=meaning, **arguments)
     return added
-
-
-def _add_hydra_flags(command: argparse.ArgumentParser) -> None:
-    """Overrides, and `conf.flags.Flags` under the names that they have in other programs of Hydra's."""
-    kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-    for names, arguments, meaning in (
-        (("-h", "--help"), {"action": "store_true"}, "this; with words behind it, the groups and settings whose names "
-         "hold one; with key=value, the values that settings would have"),
-        (("-c", "--cfg"), {"choices": ("job", "hydra", "all"), "metavar": "job"}, "print the configuration that would "
-         "run, and run nothing (hydra, all: Hydra's own as well)"),
-        (("-p", "--package"), {"metavar": "KEY"}, "with --cfg: one section of it, e.g. learner"),
-        (("--resolve",), {"action": "store_true"}, "with --cfg: every ${key} replaced by its value"),
-        (("-m", "--multirun"), {"action": "store_true"}, "one run for each value: run.seed=1,2,3"),
-        (("-cd", "--config-dir"), {"metavar": "FOLDER"}, "YAML files of your own, beside those of Thinkless"),
-        (("-cp", "--config-path"), {"metavar": "FOLDER"}, "YAML files of your own, in the place of those of Thinkless"),
-        (("-cn", "--config-name"), {"metavar": "NAME"}, "the YAML file that the configuration begins with (config)"),
-        (("-i", "--info"), {"nargs": "?", "const": "all", "choices": kinds, "metavar": "WHAT"}, "print how Hydra "
-         f"composes the configuration, or a part: {', '.join(kinds[1:])}"),
-        (("overrides",), {"nargs": "*", "metavar": "key=value"}, argparse.SUPPRESS),
-    ):  # fmt: skip
-        command.add_argument(*names, help=meaning, **arguments)
-
-
-def _add_verify_options(command: argparse.ArgumentParser) -> None:
-    cpus, reward = len(os.sched_getaffinity(0)), RewardConf
-    for name, arguments, meaning in (
-        ("files", {"nargs": "*", "metavar": "file"}, argparse.SUPPRESS),
-        ("--strict", {"action": "store_true"}, "an answer must be in \\boxed{}, as in training; else it may be said in "
-         "any usual way"),
-        ("--processes", {"type": int, "default": cpus, "metavar": "N"}, "that check what is not decided at once (as "
-         "many as there are CPUs)"),
-        ("--timeout", {"type": float, "default": reward.timeout_s, "metavar": "SECONDS"}, "of one check, whose process "
-         f"is then killed ({reward.timeout_s:g})"),
-        ("--memory-mib", {"type": int, "default": reward.memory_mib, "metavar": "MIB"}, "address space of each process "
-         f"({reward.memory_mib})"),
-        ("--output", {"metavar": "FILE"}, "instead of standard output"),
-        ("--summary", {"action": "store_true"}, "counts, speed and the three slowest answers on standard error (on a "
-         "terminal anyway)"),
-        ("--progress", {"action": argparse.BooleanOptionalAction}, "lines done, rate and share correct on standard "
-         "error (when that is a terminal)"),
-    ):  # fmt: skip
-        command.add_argument(name, help=meaning, **arguments)

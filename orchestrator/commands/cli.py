@@ -51,8 +51,7 @@ def run(name: str, words: list[str]) -> None:
     elif name == "doctor":
         from orchestrator.commands import doctor
 
-        if not doctor.main(options.given.get("run.root", "runs")):
-            sys.exit(1)
+        doctor.main(options.given.get("run.root", "runs"))
     elif name == "report":
         from orchestrator.commands import report
 
@@ -104,9 +103,7 @@ def _help(name: str, words: list[str], flags: Flags) -> str:
 
 
 def _train(name: str, arguments: list[str], flags: Flags) -> None:
-    from conf.check import check
-    from conf.compose import from_file, run_command
-    from orchestrator.training import run_dir as run_folders
+    from conf.compose import run_command
 
     def body(conf: Config, resume: Path | None = None) -> None:
         with waiting(LIBRARIES):
@@ -119,14 +116,11 @@ def _train(name: str, arguments: list[str], flags: Flags) -> None:
         print("\n".join(lines))
 
     resume, overrides = _taken("resume", arguments)
-    if resume not in (None, "null"):
-        folder = run_folders.find(resume, overrides)
-        conf = replace(from_file(folder / "config.yaml", overrides), resume=str(folder))
-        if not _shown(conf, flags):
-            check(conf, "train")
-            body(conf, folder)
-    else:
+    if resume in (None, "null"):
         run_command("train", body, ["experiment=quickstart", *arguments] if name == "quickstart" else arguments, flags)
+    elif saved := _saved_run("train", resume, overrides, flags):
+        conf, folder = saved
+        body(replace(conf, resume=str(folder)), folder)
 
 
 def _warmup(arguments: list[str], flags: Flags, words: list[str]) -> None:
@@ -143,10 +137,8 @@ def _warmup(arguments: list[str], flags: Flags, words: list[str]) -> None:
 
 def _evaluate(arguments: list[str], flags: Flags) -> None:
     """With run.name=<run>: that run's configuration and final model, further overrides on top."""
-    from conf.check import check
-    from conf.compose import from_file, run_command
+    from conf.compose import run_command
     from conf.shell import command_line
-    from orchestrator.training import run_dir as run_folders
     from rollout.base.errors import BadInput
 
     def body(conf: Config, target: Path | None = None) -> None:
@@ -159,30 +151,35 @@ def _evaluate(arguments: list[str], flags: Flags) -> None:
     name, overrides = _taken("run.name", arguments)
     if name is None:
         run_command("evaluate", body, arguments, flags)
-        return
-    folder = run_folders.find(name, overrides)
-    conf = from_file(folder / "config.yaml", overrides)
-    if _shown(conf, flags):
-        return
-    check(conf, "evaluate")
-    if not (folder / "model" / "config.json").is_file():
-        raise BadInput(
-            f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
-            + command_line("train", f"resume={folder}")
-        )
-    body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+    elif saved := _saved_run("evaluate", name, overrides, flags):
+        conf, folder = saved
+        if not (folder / "model" / "config.json").is_file():
+            raise BadInput(
+                f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
+                + command_line("train", f"resume={folder}")
+            )
+        body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
 
 
-def _shown(conf: Config, flags: Flags) -> bool:
-    """Print a saved run's configuration where --cfg job asks for it. Raises BadConfig for any other flag."""
-    from conf.compose import to_yaml
+def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> tuple[Config, Path] | None:
+    """The checked configuration of a run with overrides on top, and its folder; None where --cfg job printed it.
+
+    Raises BadConfig for any other flag.
+    """
+    from conf.check import check
+    from conf.compose import from_file, to_yaml
     from conf.errors import BadConfig
+    from orchestrator.training import run_dir
 
+    folder = run_dir.find(name, overrides)
+    conf = from_file(folder / "config.yaml", overrides)
     if flags not in (NO_FLAGS, Flags(cfg="job")):
         raise BadConfig("of the options, a saved run takes --cfg job alone; its settings change by key=value")
     if flags.cfg:
         print(to_yaml(conf), end="")
-    return flags.cfg is not None
+        return None
+    check(conf, command)
+    return conf, folder
 
 
 def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:

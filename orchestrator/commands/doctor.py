@@ -16,9 +16,12 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
+
+import psutil
 
 from conf.shell import program
 from orchestrator.base.waiting import waiting
@@ -53,30 +56,27 @@ class Level(Enum):
 Finding = tuple[Level, str]
 
 
-def main(run_root: str) -> bool:
-    """Print all findings. Returns whether nothing prevents a run."""
-    found = []
-    for name, check in checks(root(run_root)).items():
-        with waiting(f"checking {name}"):
-            for level, text in check():
-                found.append(level)
-                print(f"{level.value:>7}  {text}", flush=True)
-    problems = found.count(Level.problem)
-    print(f"{problems} problem(s)" if problems else "nothing prevents a run")
-    return not problems
-
-
-def checks(run_root: Path) -> dict[str, Callable[[], Iterator[Finding]]]:
-    return {
+def main(run_root: str) -> None:
+    """Print all findings. Ends by SystemExit(1) when something prevents a run."""
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": packages,
         "processors and memory": machine,
-        "disk": lambda: disk(run_root),
+        "disk": lambda: disk(root(run_root)),
         "the compiler": compiler,
         "GPUs": gpus,
         "Ray's folder": ray_folder,
         "other Rays": other_rays,
         "RAY_ADDRESS": ray_address,
     }
+    problems = 0
+    for name, check in checks.items():
+        with waiting(f"checking {name}"):
+            for level, text in check():
+                problems += level is Level.problem
+                print(f"{level.value:>7}  {text}", flush=True)
+    print(f"{problems} problem(s)" if problems else "nothing prevents a run")
+    if problems:
+        sys.exit(1)
 
 
 def packages() -> Iterator[Finding]:
@@ -90,23 +90,18 @@ def packages() -> Iterator[Finding]:
 def machine() -> Iterator[Finding]:
     cpus = len(os.sched_getaffinity(0))
     yield (Level.ok if cpus > 1 else Level.note), f"{cpus} CPU(s)" + ("" if cpus > 1 else ": runs, but slowly")
-    free = available_memory() / GIB
-    if free < MEMORY_GIB:
-        yield (
-            Level.note,
-            f"{free:.1f} GiB of memory free: the quickstart takes up to {MEMORY_GIB:g}",
-        )
-    else:
-        yield Level.ok, f"{free:.1f} GiB of memory free"
+    memory = f"{(free := available_memory() / GIB):.1f} GiB of memory free"
+    enough = free >= MEMORY_GIB
+    yield (Level.ok, memory) if enough else (Level.note, f"{memory}: the quickstart takes up to {MEMORY_GIB:g}")
     shm = shutil.disk_usage("/dev/shm")
-    if shm.free < SHM_GIB * GIB:
+    if shm.free >= SHM_GIB * GIB:
+        yield Level.ok, f"/dev/shm: {shm.free / GIB:.1f} GiB free"
+    else:
         yield (
             Level.problem,
             f"/dev/shm has {shm.free / GIB:.2f} of {shm.total / GIB:.2f} GiB free, and Ray's object store lies there: "
             "free some (in a container: --shm-size=2g), or lower cluster.object_store_gib",
         )
-    else:
-        yield Level.ok, f"/dev/shm: {shm.free / GIB:.1f} GiB free"
 
 
 def disk(run_root: Path) -> Iterator[Finding]:
@@ -114,12 +109,11 @@ def disk(run_root: Path) -> Iterator[Finding]:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Level.problem, f"run.root={run_root}: {there} cannot be written to; give run.root=<folder>"
         return
-    free = shutil.disk_usage(there).free / GIB
-    text = f"run.root={run_root}: {free:.1f} GiB free"
-    if free < DISK_GIB:
-        yield Level.problem, f"{text}, and a run takes {DISK_GIB:g} and more; free some, or give run.root=<folder>"
-    else:
+    text = f"run.root={run_root}: {(free := shutil.disk_usage(there).free / GIB):.1f} GiB free"
+    if free >= DISK_GIB:
         yield Level.ok, text
+    else:
+        yield Level.problem, f"{text}, and a run takes {DISK_GIB:g} and more; free some, or give run.root=<folder>"
 
 
 def compiler() -> Iterator[Finding]:
@@ -212,14 +206,11 @@ def ray_address() -> Iterator[Finding]:
 
 def available_memory() -> int:
     """Bytes: what the kernel can give, within this container's limit."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-    group = Path("/sys/fs/cgroup")
+    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
     try:
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):  # no limit ("max"), or an older kernel's layout
         return free
-    return min(free, limit)
 
 
 def _version(distribution: str) -> str:
@@ -230,21 +221,13 @@ def _version(distribution: str) -> str:
 
 
 def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return True
+    try:
+        socket.create_server(("", port)).close()
+    except OSError:
+        return True
     return False
 
 
 def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    with ExitStack() as probes:
+        return [probes.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in range(count)]

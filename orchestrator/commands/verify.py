@@ -18,7 +18,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from typing import Any
 
@@ -53,15 +53,18 @@ def main(options: Namespace) -> None:
         processes=options.processes, timeout_s=options.timeout, memory_mib=options.memory_mib, strict=options.strict
     )
     try:
-        with RewardWorker(conf, needs_mode=False) as judge, _output(options.output, options.files) as out:
-            stream = Stream(judge, out, _counter(options.progress))
-            with contextlib.closing(stream):
-                for name in options.files:
-                    with _input(name) as file:
-                        stream.read(file, name if len(options.files) > 1 else None)
-                stream.finish()
-            if options.summary:
-                print(stream.summary(), file=sys.stderr, flush=True)
+        with (
+            RewardWorker(conf, needs_mode=False) as judge,
+            _output(options.output, options.files) as out,
+            _bar(options.progress) as counter,
+        ):
+            stream = Stream(judge, out, counter)
+            for name in options.files:
+                with _input(name) as file:
+                    stream.read(file, name if len(options.files) > 1 else None)
+            stream.finish()
+        if options.summary:
+            print(stream.summary(), file=sys.stderr, flush=True)
     except BrokenPipeError:
         sys.exit(141)  # what a shell says of a command that SIGPIPE ends
     except KeyboardInterrupt:
@@ -73,9 +76,9 @@ def main(options: Namespace) -> None:
 
 
 class Stream:
-    """Lines in, verdicts out. Close it: that removes the bar."""
+    """Lines in, verdicts out."""
 
-    def __init__(self, judge: RewardWorker, out: FileIO, counter: Any = None) -> None:
+    def __init__(self, judge: RewardWorker, out: FileIO, counter: Any) -> None:
         """counter: `orchestrator.tracking.console.Counter`, or None."""
         self.judge, self.out, self.counter = judge, out, counter
         self.lines = self.unreadable = 0
@@ -86,27 +89,14 @@ class Stream:
 
     def read(self, file: FileIO, name: str | None = None) -> None:
         """Every line of `file`, to its end, as far as it is there; verdicts go out meanwhile."""
-        number, lines = 0, Lines()
-        while not lines.ended:
-            while self.judge.settle(None, [file]):
-                self._write_ended()
-            try:
-                chunk = os.read(file.fileno(), CHUNK)
-            except BlockingIOError:
-                continue
-            for line in lines.split(chunk):
-                number += 1
-                if line is None or (line and not line.isspace()):
-                    self._take(line, number, name)
+        for number, line in enumerate(complete_lines(self._chunks(file)), start=1):
+            if line is None or (line and not line.isspace()):
+                self._take(line, number, name)
 
     def finish(self) -> None:
         """Wait for all verdicts."""
         while self._window:
-            self._wait()
-
-    def close(self) -> None:
-        if self.counter is not None:
-            self.counter.close()
+            self._settle()
 
     def summary(self) -> str:
         found, seconds = self.judge.tally, time.monotonic() - self._start
@@ -118,7 +108,16 @@ class Stream:
             said.append(f"slowest: {one.seconds:.3g} s, {one.outcome}, {one.answer[:60]!r} against {one.gold[:60]!r}")
         return "\n".join(said)
 
-    # ------------------------------------------------------------------
+    def _chunks(self, file: FileIO) -> Iterator[bytes]:
+        """What is in `file`; while there is nothing to read, verdicts are written."""
+        chunk = None
+        while chunk != b"":
+            while self.judge.settle(None, [file]):
+                self._write_ended()
+            try:
+                yield (chunk := os.read(file.fileno(), CHUNK))
+            except BlockingIOError:
+                continue
 
     def _take(self, line: bytes | None, number: int, name: str | None) -> None:
         self.lines += 1
@@ -128,29 +127,28 @@ class Stream:
             case = read_case(line)
         except Unreadable as error:
             self.unreadable += 1
-            self._put(error_line(error, number, name), 0)
+            self._put(error_line(error, number, name))
         else:
             begun = self.judge.begin(case.response, case.mode, Finish.STOP, case.gold, case.all_answers)
             if isinstance(begun, Verdict):
-                self._put(self._told(case.id, begun), 0)
+                self._put(self._told(case.id, begun))
             else:
                 self._put((case.id, begun), max(0, len(line) - len(case.response)))
         if self.judge.under_way and (self.lines % LOOK_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
-            self.judge.settle(0)
-            self._write_ended()
+            self._settle(0)
         while len(self._window) >= WINDOW or self._held > WINDOW_BYTES:
-            self._wait()
+            self._settle()
 
-    def _put(self, entry: bytes | Waiting, size: int) -> None:
-        if isinstance(entry, bytes) and not self._window:
-            self._write(entry)
-        else:
-            size += len(entry) if isinstance(entry, bytes) else 0
-            self._held += size
-            self._window.append((entry, size))
+    def _put(self, entry: bytes | Waiting, size: int = 0) -> None:
+        if isinstance(entry, bytes):
+            if not self._window:
+                return self._write(entry)
+            size = len(entry)
+        self._held += size
+        self._window.append((entry, size))
 
-    def _wait(self) -> None:
-        self.judge.settle()
+    def _settle(self, timeout_s: float | None = None) -> None:
+        self.judge.settle(timeout_s)
         self._write_ended()
 
     def _write_ended(self) -> None:
@@ -183,35 +181,22 @@ class Stream:
             written = os.write(self.out.fileno(), data)
 
 
-class Lines:
-    """Bytes as they are read -> complete lines, without copying a long one more than once."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._pieces: list[bytes] = []  # of the line that is not complete
-        self._size = 0
-        self._too_long = False
-
-    def split(self, chunk: bytes) -> list[bytes | None]:
-        """The lines that `chunk` completes; None for one that is too long. No bytes: the end, also of the last line."""
-        if not chunk:
-            self.ended = True
-            chunk = b"\n" if self._size or self._too_long else b""
-        first, *others = chunk.split(b"\n")
-        self._add(first)
-        if not others:
-            return []
-        lines = [None if self._too_long else b"".join(self._pieces), *others[:-1]]
-        self._pieces, self._size, self._too_long = [], 0, False
-        self._add(others[-1])
-        return lines
-
-    def _add(self, piece: bytes) -> None:
-        if piece and not self._too_long:
-            self._pieces.append(piece)
-            self._size += len(piece)
-            if self._size > LONGEST:
-                self._pieces, self._size, self._too_long = [], 0, True
+def complete_lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
+    """Bytes as they are read -> lines, None for one that is too long. A long line is not copied more than once."""
+    pieces: list[bytes] = []  # of the line that is not complete
+    size = 0  # of all of them
+    for chunk in chunks:
+        for nth, piece in enumerate(chunk.split(b"\n")):
+            if nth:
+                yield b"".join(pieces) if size <= LONGEST else None
+                pieces, size = [], 0
+            size += len(piece)
+            if size <= LONGEST:
+                pieces.append(piece)
+            else:
+                pieces.clear()
+    if size:
+        yield b"".join(pieces) if size <= LONGEST else None
 
 
 # ------------------------------------------------------------------ the command line
@@ -220,9 +205,8 @@ class Lines:
 def _complete(options: Namespace) -> None:
     """Put in what depends on the terminal. Raises BadConfig or BadInput for values that cannot be."""
     options.files = options.files or ["-"]
-    settings()["reward.processes"].refuse_outside(options.processes, "--processes")
-    settings()["reward.timeout_s"].refuse_outside(options.timeout, "--timeout")
-    settings()["reward.memory_mib"].refuse_outside(options.memory_mib, "--memory-mib")
+    for key, option in (("processes", "processes"), ("timeout_s", "timeout"), ("memory_mib", "memory_mib")):
+        settings()[f"reward.{key}"].refuse_outside(getattr(options, option), f"--{option.replace('_', '-')}")
     missing = [name for name in options.files if name != "-" and not os.path.exists(name)]
     if missing:
         raise BadInput(f"{missing[0]}: no such file")
@@ -232,12 +216,15 @@ def _complete(options: Namespace) -> None:
     options.summary = options.summary or watched
 
 
-def _counter(wanted: bool) -> Any:
+@contextlib.contextmanager
+def _bar(wanted: bool) -> Iterator[Any]:
     if not wanted:
-        return None
+        yield None
+        return
     from orchestrator.tracking.console import Counter
 
-    return Counter()
+    with contextlib.closing(Counter()) as counter:
+        yield counter
 
 
 @contextlib.contextmanager

@@ -46,6 +46,7 @@ from rollout.data.tokens import load_tokenizer, save_tokenizer
 
 RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
+SHARED = ("schedule", "warmup_steps", "min_lr_ratio", "betas", "weight_decay", "max_grad_norm")  # with the learner's
 SAVE_EVERY_S = 300.0  # between two checkpoints: what a lost machine costs
 AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
 
@@ -109,18 +110,9 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
 
 def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> LearnerConf:
     """The learner's settings in the warm-up of a given model, or of random weights."""
-    return replace(
-        conf,
-        ranks=conf.ranks if warmup.ranks is None else warmup.ranks,
-        lr=warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM,
-        schedule=warmup.schedule,
-        warmup_steps=warmup.warmup_steps,
-        decay_start=0.0,
-        min_lr_ratio=warmup.min_lr_ratio,
-        betas=warmup.betas,
-        weight_decay=warmup.weight_decay,
-        max_grad_norm=warmup.max_grad_norm,
-    )
+    rate = warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM
+    ranks = conf.ranks if warmup.ranks is None else warmup.ranks
+    return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, **{key: getattr(warmup, key) for key in SHARED})
 
 
 def _fine_tune(

@@ -60,8 +60,7 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
         if system.isfile(root):
             found: Sequence[str] = [root]
         elif system.isdir(root):
-            names = [PurePosixPath(name).name for name in system.ls(root, detail=False)]
-            if any(name in SAVED for name in names):
+            if any(name in SAVED for name in _names(system, root)):
                 return [Found(_fetched(system, root), full, saved=True)]
             found = _in_folder(system, root, key, where, split, subset)
         elif _is_glob(root):
@@ -71,12 +70,9 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
         else:
             if PurePosixPath(root).suffix:
                 _refuse_kind(root, where)
-            parent = root.rpartition("/")[0]
-            names = (
-                [PurePosixPath(name).name for name in system.ls(parent, detail=False)] if system.isdir(parent) else []
-            )
+            folder, _, name = root.rpartition("/")
+            hint = nearest(name, _names(system, folder) if system.isdir(folder) else [])
             looked = "" if full == path else f" (looked for {full})"
-            hint = nearest(PurePosixPath(root).name, names)
             raise BadInput(f"{key}={path}: no such file or folder{looked}{hint}")
         for name in found:
             _refuse_kind(name, where)
@@ -86,6 +82,10 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
         raise
     except Exception as error:  # file systems raise their own exceptions (network, credentials)
         raise BadInput(f"{where}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
+
+
+def _names(system: Any, folder: str) -> list[str]:
+    return [PurePosixPath(path).name for path in system.ls(folder, detail=False)]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -107,23 +107,18 @@ def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, 
         raise BadInput(f"{where} is a folder without a {'/'.join(SUFFIXES)} file")
     for name, files in list(sets.items()):
         numbers = [_number(file) for file in files]
-        if len(files) > 1 and [number for number, _ in numbers] not in (
-            [*range(len(files))],
-            [*range(1, len(files) + 1)],
-        ):
+        in_order = [[*range(first, first + len(files))] for first in (0, 1)]
+        if len(files) > 1 and [number for number, _ in numbers] not in in_order:
             if all(of for _, of in numbers):
                 continue  # some shards are missing: reported below
             del sets[name]  # aime_2024 and aime_2025 are two data sets
             sets |= {file.removeprefix(root).strip("/"): [file] for file in files}
     section = key.partition(".")[0]
-    chosen = {
-        name: files
-        for name, files in sets.items()
-        if all(part is None or part in re.split(r"[/._-]", name) for part in (split, subset))
-    }
+    words = [word for word in (subset, split) if word]
+    chosen = {name: files for name, files in sets.items() if {*words} <= {*re.split(r"[/._-]", name)}}
     if len(chosen) != 1:
         names = listed(sorted(chosen or sets))
-        what = "several data sets" if chosen else f"no data set named {listed(p for p in (subset, split) if p)}"
+        what = "several data sets" if chosen else f"no data set named {listed(words)}"
         raise BadInput(
             f"{where} is a folder with {what} ({names}): choose by {section}.split=<word of the name>, or name files"
         )
@@ -167,9 +162,7 @@ def _is_glob(path: str) -> bool:
 
 def _refuse_kind(name: str, where: str) -> None:
     if kind_of(name) is None:
-        suffix = "".join(
-            PurePosixPath(name).suffixes[-2:] if name.endswith(COMPRESSED) else [PurePosixPath(name).suffix]
-        )
+        suffix = "".join(PurePosixPath(name).suffixes[-2 if name.endswith(COMPRESSED) else -1 :])
         raise BadInput(
             f"{where}: unknown kind of file {suffix!r}; must be one of {listed(SUFFIXES)} "
             f"(all but parquet and arrow may end in {'/'.join(COMPRESSED)} as well)"

@@ -89,10 +89,8 @@ def read_parts(conf: Source, key: str) -> list[Part]:
                 raise BadInput(f"{key}.path names {found.name} twice")
             seen.add(found.name)
             parts.append(_saved(conf, found, key) if found.saved else _file(found, f"{key}.path={found.name}"))
-    if len({part.stem for part in parts}) < len(parts):  # two folders of the same name in different places
-        count = Counter(part.stem for part in parts)
-        parts = [replace(p, stem=f"{p.stem}@{i}") if count[p.stem] > 1 else p for i, p in enumerate(parts)]
-    return parts
+    count = Counter(part.stem for part in parts)  # two folders of the same name may be in different places
+    return [replace(p, stem=f"{p.stem}@{i}") if count[p.stem] > 1 else p for i, p in enumerate(parts)]
 
 
 def adapted(part: Part, spec: str, key: str, needed: Sequence[str]) -> Iterator[Mapping[str, Any] | None]:

@@ -13,7 +13,7 @@ from conf.compose import from_file, options, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.flags import Flags
 from conf.schema import Config, Placement
-from conf.settings import all_keys, choices_of, settings
+from conf.settings import all_keys, settings
 from orchestrator.commands.arguments import read
 
 
@@ -44,7 +44,7 @@ def test_only_what_is_gone_has_a_former_name() -> None:
     for old, new in renamed.SETTINGS.items():
         assert old not in all_keys() and new in all_keys()
     for key, names in renamed.VALUES.items():
-        today = options(key) if key == "experiment" else choices_of(settings()[key])
+        today = options(key) if key == "experiment" else [choice.value for choice in settings()[key].kind]
         assert not set(names) & set(today) and set(names.values()) <= set(today)
 
 

@@ -336,14 +336,9 @@ def test_lines_that_cannot_be_read_do_not_stop_the_rest() -> None:
 def test_lines_are_put_together(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "LONGEST", 10)
     data = b"one\n\ntwo\nmuch longer than ten\nthree\nalso longer than ten"
-    lines = verify.Lines()
-    found = [line for at in range(0, len(data), size) for line in lines.split(data[at : at + size])]
-    found += lines.split(b"")
-    assert lines.ended and verify.Lines().split(b"") == []
-    if size < 10:
-        assert found == [b"one", b"", b"two", None, b"three", None]
-    else:  # complete in one piece: there is nothing to save
-        assert found[:3] == [b"one", b"", b"two"] and found[4] == b"three" and found[5] is None
+    found = list(verify.complete_lines(data[at : at + size] for at in range(0, len(data), size)))
+    assert found == [b"one", b"", b"two", None, b"three", None]
+    assert list(verify.complete_lines([])) == []
 
 
 # ------------------------------------------------------------------ files and options
