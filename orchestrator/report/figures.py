@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.report.numbers import number, or_dash, percent
 from orchestrator.report.plots import Dot, Line, line_plot, panels, scatter_plot, stacked_plot
 from orchestrator.report.read import MODEL_NAMES, JsonObject, Run
+from orchestrator.tracking.numbers import number, or_dash, percent
 from orchestrator.tracking.summary import MODE_NAMES, interval
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones

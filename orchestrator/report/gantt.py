@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.report.numbers import percent, tick_text
 from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, panels
 from orchestrator.tracking.chrome_trace import Recorded
+from orchestrator.tracking.numbers import percent, tick_text
 from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
 from rollout.base.spans import Span
 

@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from orchestrator.base.files import write_whole
 from orchestrator.report import figures, gantt, sentences, tables
-from orchestrator.report.numbers import exact_percent, number, or_dash, signed
 from orchestrator.report.read import Run, read_run
+from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
 from orchestrator.tracking.serving import commands
 from orchestrator.tracking.summary import has_goals, summarize_evaluation
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from orchestrator.report.numbers import number, percent, tick_text
+from orchestrator.tracking.numbers import number, percent, tick_text
 
 MAX_POINTS = 600  # of a line; longer ones are averaged in bins
 RAW_FROM = 16  # points from which a running mean is drawn over the raw values

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.report.numbers import duration, exact_percent, number
 from orchestrator.report.read import JsonObject, Run
+from orchestrator.tracking.numbers import duration, exact_percent, number
 
 MAX_CAUSES = 3  # of answers without a verdict, that are shown
 

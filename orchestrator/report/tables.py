@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.numbers import exact_percent, number, or_dash, signed
 from orchestrator.report.read import MODEL_NAMES, RECENT, JsonObject, Run
+from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
 from orchestrator.tracking.summary import MODE_NAMES, interval
 
 CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
@@ -93,12 +93,8 @@ def pick_samples(samples: Sequence[JsonObject], levels: Sequence[str], count: in
     ]
     firsts = [next((sample for sample in late if kind(sample) == wanted), None) for wanted in kinds]
     picked = [sample for sample in firsts if sample is not None][:count]
-    for sample in latest:  # too few kinds: whatever is newest
-        if len(picked) >= count:
-            break
-        if not any(sample is other for other in picked):
-            picked.append(sample)
-    return picked
+    rest = [sample for sample in latest if not any(sample is other for other in picked)]
+    return picked + rest[: count - len(picked)]  # too few kinds: whatever is newest
 
 
 def _sample_view(run: Run, sample: Mapping[str, Any]) -> JsonObject:

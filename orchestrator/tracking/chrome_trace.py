@@ -27,11 +27,12 @@ STEP_ROW, FIRST_ROW = 1, 2  # rows (threads) of a process; viewers take 0 for no
 
 
 class Trace:
-    """An open timeline.json. clocks: of every actor, a note about its clock, "" where there is none."""
+    """An open timeline.json; path None: no file. clocks: of every actor, a note about its clock, "" for none."""
 
-    def __init__(self, path: Path, clocks: Mapping[Actor, str]):
+    def __init__(self, path: Path | None, clocks: Mapping[Actor, str]):
         self._rows: dict[Actor, list[float]] = {actor: [] for actor in clocks}  # when the last span of each row ended
-        self._file, self._empty = _opened(path)
+        self._file: BinaryIO | None
+        self._file, self._empty = _opened(path) if path is not None else (None, True)
         events = [_about(DRIVER, "thread_name", {"name": "steps"}, STEP_ROW)]
         for actor, clock in clocks.items():
             events.append(_about(actor, "process_name", {"name": actor.name}))
@@ -61,14 +62,15 @@ class Trace:
     def write(self, events: Sequence[Event]) -> None:
         """Append whole events, at once."""
         text = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-        if text:
+        if text and self._file is not None:
             self._file.write((("" if self._empty else ",\n") + text).encode())
             self._file.flush()
             self._empty = False
 
     def close(self) -> None:
-        self._file.write(b"\n]\n")
-        self._file.close()
+        if self._file is not None:
+            self._file.write(b"\n]\n")
+            self._file.close()
 
 
 @dataclass(slots=True, eq=False)

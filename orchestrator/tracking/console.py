@@ -135,9 +135,7 @@ class Console:
     def step(self, record: Mapping[str, Any]) -> None:
         """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step."""
         trained = any(key != "step" and key != "time" and not key.startswith("validation/") for key in record)
-        left = None
-        if trained:
-            left = self._left(record)
+        left = self._left(record) if trained else None
         if not self._table:
             self.note(plain_line(record, self.total_steps, left))
             return

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.tracking.numbers import exact_percent, or_dash
 from orchestrator.tracking.serving import commands
 from orchestrator.tracking.summary import MODE_NAMES, has_goals, interval, summarize_evaluation
 
@@ -31,7 +32,7 @@ def result_lines(folder: Path) -> list[str]:
         return [f"  {MARKS[c['met']]}  {c['name']}: {c['text']} (goal: {c['goal']})" for c in summary["checks"]]
     lines = [f"  {c['name']}: {c['text']}" for c in summary["checks"] if isinstance(c["value"], float)]
     measured = [_row(model, mode, mix) for model, modes in summary["mix"].items() for mode, mix in modes.items()]
-    return [*measured, f"  think rate: {_share(summary['think_rate'])}", *lines]
+    return [*measured, f"  think rate: {or_dash(exact_percent)(summary['think_rate'])}", *lines]
 
 
 def _row(model: str, mode: str, mix: Mapping[str, Any]) -> str:
@@ -40,11 +41,7 @@ def _row(model: str, mode: str, mix: Mapping[str, Any]) -> str:
         return f"  {name}: not measured"
     spread = interval(mix)
     within = f" (95 %: {100 * spread[0]:.1f} to {100 * spread[1]:.1f} %)" if spread else ""
-    return f"  {name}: {_share(mix['accuracy'])} right{within}, {mix['tokens']:.1f} tokens an answer"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return f"  {name}: {exact_percent(mix['accuracy'])} right{within}, {mix['tokens']:.1f} tokens an answer"
 
 
 def serving_lines(folder: Path) -> list[str]:

@@ -58,7 +58,7 @@ class Timeline:
                 ahead, error = clock_difference(handle)
                 self._rows[Actor(kind, index)] = _Row(handle, ahead if abs(ahead) > error else 0.0)
                 clocks[Actor(kind, index)] = f"clock {1e3 * ahead:+.2f} ± {1e3 * error:.2f} ms"
-        self._trace = Trace(path, clocks) if path is not None else None
+        self._trace = Trace(path, clocks)
         self._windows: list[Interval] = []  # not complete yet
         self._wall = 0.0  # seconds of the complete ones
 
@@ -68,15 +68,12 @@ class Timeline:
         Returns the driver's spans, and the figures of the step before: of all that have become complete since the last
         call, empty where none has.
         """
-        mine, end = _by_begin(self.driver.take()), window[1]
+        mine = _by_begin(self.driver.take())
         self._read()
         complete = self._complete()
         self._windows.append(window)
-        if self._trace is not None:
-            self._trace.write([*self._trace.spans(DRIVER, mine), self._trace.step(step, window)])
-        for row in self._rows.values():
-            if row.answer is None:
-                row.answer, row.asked = row.handle.call("take_spans"), end
+        self._trace.write([*self._trace.spans(DRIVER, mine), self._trace.step(step, window)])
+        self._ask(window[1])
         return mine, complete
 
     def summary(self) -> Record:
@@ -86,19 +83,25 @@ class Timeline:
     def close(self) -> str:
         """Collect what is left, waiting LAST_S at most, and end the file. Returns the run in one sentence, or ""."""
         deadline = time.monotonic() + LAST_S
-        for last in (False, True):  # what was asked for, then what has come since
-            for row in self._rows.values() if last else ():
-                if row.answer is None:
-                    row.answer, row.asked = row.handle.call("take_spans"), time.time()
-            while self._read() and time.monotonic() < deadline:
-                time.sleep(0.005)
+        self._wait(deadline)
+        self._ask(time.time())  # for what has come since
+        self._wait(deadline)
         for row in self._rows.values():  # the windows end with what is known
             row.known_until = math.inf
         self._complete()
-        if self._trace is not None:
-            self._trace.write(self._trace.spans(DRIVER, _by_begin(self.driver.take())))
-            self._trace.close()
+        self._trace.write(self._trace.spans(DRIVER, _by_begin(self.driver.take())))
+        self._trace.close()
         return headline(self.summary())
+
+    def _ask(self, now: float) -> None:
+        """Ask whoever has answered before for its spans."""
+        for row in self._rows.values():
+            if row.answer is None:
+                row.answer, row.asked = row.handle.call("take_spans"), now
+
+    def _wait(self, deadline: float) -> None:
+        while self._read() and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def _read(self) -> int:
         """Take the answers that are there. Returns how many are still out."""
@@ -114,13 +117,11 @@ class Timeline:
                 taken: list[Span] = answer.wait()
             except ActorDied as error:
                 # whoever waits for its work is told, or goes on with another; the chart shows it
-                if self._trace is not None:
-                    self._trace.write([self._trace.mark(actor, f"died: {error}", row.asked)])
+                self._trace.write([self._trace.mark(actor, f"died: {error}", row.asked)])
                 continue
             spans = _by_begin(Span(s.kind, s.begin - row.ahead_s, s.end - row.ahead_s) for s in taken)
             row.spans += spans
-            if self._trace is not None:
-                self._trace.write(self._trace.spans(actor, spans))
+            self._trace.write(self._trace.spans(actor, spans))
         return out
 
     def _complete(self) -> Record:

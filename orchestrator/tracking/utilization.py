@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.base.observer import Record
+from orchestrator.tracking.numbers import percent
 from rollout.base.spans import Span
 
 Interval = tuple[float, float]  # begin, end, seconds
@@ -94,7 +95,7 @@ def figures(wall: float, seconds: Mapping[Actor, Mapping[str, float]]) -> Record
 def headline(record: Mapping[str, float | int | None]) -> str:
     """Example: "rollout worked 93 %, learner 71 % of the time; a step took 1.06 × max(sampling, learning)"."""
     shares = [(kind, record.get(f"busy/{kind}")) for kind in ("rollout", "learner", "reward")]
-    known = [f"{kind} {_percent(share)}" for kind, share in shares if share is not None]
+    known = [f"{kind} {percent(share)}" for kind, share in shares if share is not None]
     if not known:
         return ""
     first, _, rest = ", ".join(known).partition(" ")
@@ -102,7 +103,3 @@ def headline(record: Mapping[str, float | int | None]) -> str:
     return f"{first} worked {rest} of the time" + (
         "" if ratio is None else f"; a step took {ratio:.2f} × max(sampling, learning)"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.1f} %"

@@ -142,10 +142,9 @@ def _list(node: Node) -> Node:
     items = node[1]
     if not items:
         return node
-    pairs = [_assignment(item) for item in items]
-    given = [pair[0] for pair in pairs if pair is not None]
-    if len(given) == len(items) > 1 and len(set(given)) == len(given):
-        return ("named", tuple(pair for pair in pairs if pair is not None))
+    pairs = [pair for item in items if (pair := _assignment(item)) is not None]
+    if len(dict(pairs)) == len(items) > 1:
+        return ("named", tuple(pairs))
     if items[-1][0] == "residue":  # x = 1, 5 (mod 6)
         modulus = items[-1][2]
         bare = [item[1][2] if item[0] == "rel" and item[1][1:2] == ("≡",) else item for item in items[:-1]]
@@ -177,11 +176,7 @@ def _whole_numbers(node: Node) -> Node | None:
 
 def _expanded(items: Sequence[Node]) -> tuple[Node, ...]:
     """Each item's meaning, with +- expanded to two items, and k = 1, 2, 3 to a list of three."""
-    out: list[Node] = []
-    for item in items:
-        for one in both_signs(item) if some(item, "pm") else [item]:
-            out.append(meant(one))
-    return tuple(out)
+    return tuple(meant(one) for item in items for one in (both_signs(item) if some(item, "pm") else [item]))
 
 
 def both_signs(node: Node) -> list[Node]:

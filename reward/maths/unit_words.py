@@ -126,12 +126,12 @@ def is_unit(text: str, one: bool = False, trusted: bool = False) -> bool:
             return False
     lower = [word.lower() for word in words]
     measures = [_measure(word) for word in words]
+    if lower == ["times"]:
+        return True
     if any(measures) and all(m or word in _QUALIFIERS for m, word in zip(measures, lower, strict=True)):
         return True
     if not lower or len(lower) > _MAX_WORDS:
         return False
-    if lower == ["times"]:
-        return True
     if trusted and all(len(word) > 1 or m for word, m in zip(words, measures, strict=True)):
         return not _REFUSED_EVEN_OF_GOLDS.intersection(lower)
     return _counted(lower, one)
@@ -139,8 +139,9 @@ def is_unit(text: str, one: bool = False, trusted: bool = False) -> bool:
 
 def _measure(word: str) -> bool:
     """km, miles, kilowatt-hours"""
-    return word in _KNOWN or (len(word) > 2 and word.lower() in _KNOWN) or (
-        "-" in word and all(_measure(part) for part in word.split("-")))  # fmt: skip
+    if word in _KNOWN or (len(word) > 2 and word.lower() in _KNOWN):
+        return True
+    return "-" in word and all(map(_measure, word.split("-")))
 
 
 def _counted(words: list[str], one: bool) -> bool:

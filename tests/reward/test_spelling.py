@@ -9,29 +9,11 @@ from pathlib import Path
 import pytest
 
 from reward.maths.equivalence import equivalent
-from reward.maths.parse.spelling import RULES, needed, tidy
+from reward.maths.parse.spelling import RULES, tidy
 from reward.maths.parse.symbols import shown
 from reward.maths.unit_words import is_unit
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "character"),
-    [
-        (r"\\frac", "\\"),
-        (r"(?<=\d)\{,\}(?=\d)", "{"),
-        (r"a{0,3}=", "="),
-        (r"\d{2,4}", ""),
-        (r"x*y?", ""),
-        (r"\\text|\$", ""),
-        (r"(\\text|\$)", ""),
-        (r"[\]_]+_", "_"),
-        (r"√\s*(\d+)", "√"),
-    ],
-)
-def test_what_every_match_of_a_pattern_holds(pattern: str, character: str) -> None:
-    assert needed(pattern) == character
 
 
 def test_a_rule_that_is_skipped_would_not_have_matched() -> None:

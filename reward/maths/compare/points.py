@@ -79,6 +79,14 @@ def _whole_matters(node: Node) -> bool:
     )
 
 
+def _value(node: Node, point: dict[str, Fraction]) -> Any:
+    """Its value; the class of the error if it has none."""
+    try:
+        return evaluate(node, point)
+    except Undefined as error:
+        return type(error)
+
+
 def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
     symbols = sorted(names(a) | names(b))
     loose = decimal(a, b)
@@ -88,21 +96,13 @@ def _at_points(a: Node, b: Node, whole: bool = False) -> bool:
     compared = unreal = 0
     exact = True
     for point in _points(symbols, whole):
-        values = []
-        for node in (a, b):
-            try:
-                values.append(evaluate(node, point))
-            except TooLarge:
-                values.append(...)
-            except Undefined:
-                values.append(None)
-        x, y = values
-        if x is ... and y is ... and not symbols:
+        x, y = _value(a, point), _value(b, point)
+        if x is y is TooLarge and not symbols:
             return same_residues(a, b) is True
-        x, y = (None if value is ... else value for value in (x, y))
-        if x is None and y is None:
+        undefined = [value in (Undefined, TooLarge) for value in (x, y)]
+        if all(undefined):
             continue
-        if x is None or y is None:
+        if any(undefined):
             return False
         if symbols and not imaginary and not (real(x) and real(y)):
             if real(x) != real(y):  # log ab against log a + log b, both negative

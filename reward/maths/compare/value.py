@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import repeat
 from typing import Any
 
 from mpmath import mp
@@ -159,12 +160,9 @@ def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
 
 def same(a: Number, b: Number, decimal: bool) -> bool:
     """decimal: one side was written as a decimal, so `tolerance` applies; otherwise exact (to 40 digits)."""
-    if isinstance(a, list) or isinstance(b, list):
+    if isinstance(a, list) or isinstance(b, list):  # rows, or entries of a row
         return (
-            isinstance(a, list)
-            and isinstance(b, list)
-            and [len(row) for row in a] == [len(row) for row in b]
-            and all(same(x, y, decimal) for r, q in zip(a, b, strict=True) for x, y in zip(r, q, strict=True))
+            isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(map(same, a, b, repeat(decimal)))
         )
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return close(a, b) if decimal else a == b

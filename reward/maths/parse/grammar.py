@@ -189,8 +189,8 @@ class _Parser(Commands):
         plain = left[0] == "num" and len(rest) == 3 and rest[1] == ("op", "/") and rest[0][0] == rest[2][0] == "num"
         if not plain or not (rest[0][1].isdigit() and rest[2][1].isdigit()):
             raise Unreadable("two numbers side by side")
-        part = ("div", number(self.take()[1]), (self.take(), number(self.take()[1]))[1])
-        return ("add", left, part)
+        above, _, below = (self.take()[1] for _ in range(3))
+        return ("add", left, ("div", number(above), number(below)))
 
     def starts_factor(self) -> bool:
         kind, value = self.peek()

@@ -39,12 +39,16 @@ _UNSUPPORTED = {
     "subsetneq", "supset", "supseteq", "supsetneq", "notin", "prec", "succ", "mapsto", "iff",
     "not", "nexists", "ncong", "nless", "ngtr", "neg",
 }  # fmt: skip
-_WORDS = {"pi", "theta", "infty", "and", "or", "mod", "alpha", "beta", "gamma", "sqrt", "cbrt", "binom", "lambda"}
+_WORDS = {"pi", "theta", "infty", "alpha", "beta", "gamma", "sqrt", "cbrt", "binom", "lambda"}
+_WHOLE = {"and": "op", "or": "op", "mod": "op", "Re": "cmd", "Im": "cmd"}  # not inside "for"
 _NO_WORDS = {
     "no", "yes", "on", "not", "all", "odd", "even", "none", "a", "iv", "vi", "ii", "iii", "ix", "xi", "xv", "xx",
 }  # fmt: skip
 _PRODUCTS = 3  # longer runs of letters are words
 _ROMAN = re.compile("[IVX]{2,}|[IVXLCDM]{3,}")
+_NAMES = {name: name for name in FUNCTIONS | _WORDS} | {"sqrt": "root"}
+_NAMES |= {name: meant for name, meant in _ALIASES.items() if meant in _NAMES and name != "oo"}
+_NAME = re.compile("|".join(sorted(_NAMES.keys() - _WHOLE, key=len, reverse=True)) + "|.")
 _TOKEN = re.compile(
     r"\\(?P<env>begin|end)\s*\{\s*(?P<name>[a-z]+)\*?\s*\}|(?P<dot>(?<=[\d.])\\dot\s*\{?\s*\d\s*\}?|(?<=\d\.)\(\d+\))"
     r"|(?P<based>(?=\d{0,40}[A-Fa-f])(?:\d[0-9A-Fa-f]{0,40}+|[A-F][0-9A-F]{1,40}+)(?=\s*_\s*\{?\s*1[1-6]\s*\}?(?!\d)))"
@@ -91,26 +95,13 @@ def _words(run: str) -> list[Token]:
     """A run of letters: known function names and and/or, otherwise single variables; a long word is not mathematics."""
     if len(run) > 1 and run.lower() in _NO_WORDS:
         raise Unreadable(f"a word: {run}")
-    if run in ("oo", "inf", "infinity", "Infinity"):
+    if _ALIASES.get(run) == "infty":
         return [("cmd", "infty")]
+    if run in _WHOLE:
+        return [(_WHOLE[run], run)]
     if len(run) > 1 and (_ROMAN.fullmatch(run) or (len(run) > 2 and run.isupper())):
         raise Unreadable(f"a word: {run[:40]}")  # letters whose order counts
-    out: list[Token] = []
-    at = 0
-    while at < len(run):
-        for size in (7, 6, 5, 4, 3, 2):
-            name = run[at : at + size]
-            known = _ALIASES.get(name, name)
-            if len(name) == size and (known in FUNCTIONS or known in _WORDS):
-                kind = "op" if known in ("and", "or", "mod") else "cmd"
-                if (kind == "op" or known in ("Re", "Im", "oo", "in")) and size != len(run):
-                    continue  # "or" inside "for"
-                out.append((kind, "root" if known == "sqrt" else known))
-                at += size
-                break
-        else:
-            out.append(("sym", run[at]))
-            at += 1
-    if sum(kind == "sym" for kind, _ in out) > _PRODUCTS:
+    parts = _NAME.findall(run)
+    if sum(len(part) == 1 for part in parts) > _PRODUCTS:
         raise Unreadable(f"a word: {run[:40]}")
-    return out
+    return [("sym", part) if len(part) == 1 else ("cmd", _NAMES[part]) for part in parts]

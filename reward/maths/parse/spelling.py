@@ -41,6 +41,7 @@ _DENIES = re.compile(
 
 
 _INDEX = r"\{?\s*(\d+)\s*\}?"
+_NAME = rf"(?:\s*+{_WORD}\s*\{{[^{{}}\d:]*+\}}\s*+|[a-zA-Z\s]++)"  # of a side of a ratio
 _INSIDE = r"\s*[^\[\](),]+,\s*[^\[\](),]+"  # of an interval
 
 
@@ -108,171 +109,122 @@ def _groups(match: re.Match[str]) -> str:
     return match[0].replace("\\", "").replace(",", "").replace(" ", "").replace("!", "").replace(";", "")
 
 
-_PATTERNS: list[tuple[str, Any]] = [
+# (a character that every match contains, "" for none; pattern; replacement), in the order of application: the character
+# spares most rules their search
+_PATTERNS: list[tuple[str, str, Any]] = [
     # ---- lost characters, colours, other spellings of one command
-    (r"[€£¥₹₽₩]", ""),
-    (r"\\(?:nice|s)frac(?![a-z])", r"\\frac"),
-    (r"\\root\s*\{?\s*(\w{1,4})\s*\}?\s*\\of(?![a-z])", r"\\sqrt[\1]"),
-    (r"\\v?phantom\s*\{[^{}]*\}|\\(?:text)?color\s*\{\s*\w+\s*\}|\\(?:mathstrut|strut)(?![a-z])", ""),
-    (r"(?<=\d)\s*(?:\\text\s*\{\s*)?(万|亿)\s*\}?", lambda m: "*10^{4}" if m[1] == "万" else "*10^{8}"),
-    (r"\\right\s*\[", ")"),  # ]0, 1[
-    (r"\\left\s*\]", "("),
-    (r"\x0crac|(?<![a-zA-Z\\])frac(?=\s*\{)", r"\\frac"),  # \f read as an escape; a lost backslash
-    (r"\t(?=ext\s*\{|frac|imes|heta|an)", r"\\t"),
-    (r"\r(?=ight)", r"\\r"),
-    (r"\\\\", r" \\cr "),  # line end in a matrix, before single backslashes are read
-    (r"\\cr\s*\[\s*-?[\d.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]", r"\\cr "),
-    (r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime(?![a-z]))", lambda m: "'" * max(1, (m[1] or "").count("prime"))),
-    (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda m: "^{" + "".join(SUPERSCRIPT[c] for c in m[0]) + "}"),
-    (r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + "".join(SUBSCRIPT[c] for c in m[0]) + "}"),
-    (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z]))", r"\\sqrt{\1}"),
-    (r"√", r"\\sqrt "),
-    (r"\\(?:boxed|fbox)(?![a-zA-Z])", ""),
-    (r"\\left\s*\|", r"\\lvert "),
-    (r"\\right\s*\|", r"\\rvert "),
-    (r"\\(?:left|right)\s*\.", ""),
-    (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])", ""),
-    (r"\\\$|\\[()\[\]](?!\w)|\$", " "),
-    (rf"\]({_INSIDE})\[", r"(\1)"),  # ]0, 1[
-    (rf"^\s*\[({_INSIDE})\[", r"[\1)"),
-    (rf"^\s*\]({_INSIDE})\]", r"(\1]"),
+    ("", r"[€£¥₹₽₩]", ""),
+    ("\\", r"\\(?:nice|s)frac(?![a-z])", r"\\frac"),
+    ("\\", r"\\root\s*\{?\s*(\w{1,4})\s*\}?\s*\\of(?![a-z])", r"\\sqrt[\1]"),
+    ("", r"\\v?phantom\s*\{[^{}]*\}|\\(?:text)?color\s*\{\s*\w+\s*\}|\\(?:mathstrut|strut)(?![a-z])", ""),
+    ("", r"(?<=\d)\s*(?:\\text\s*\{\s*)?(万|亿)\s*\}?", lambda m: "*10^{4}" if m[1] == "万" else "*10^{8}"),
+    ("\\", r"\\right\s*\[", ")"),  # ]0, 1[
+    ("\\", r"\\left\s*\]", "("),
+    ("", r"\x0crac|(?<![a-zA-Z\\])frac(?=\s*\{)", r"\\frac"),  # \f read as an escape; a lost backslash
+    ("", r"\t(?=ext\s*\{|frac|imes|heta|an)", r"\\t"),
+    ("", r"\r(?=ight)", r"\\r"),
+    ("\\", r"\\\\", r" \\cr "),  # line end in a matrix, before single backslashes are read
+    ("\\", r"\\cr\s*\[\s*-?[\d.]+\s*(?:pt|mm|cm|em|ex|in)\s*\]", r"\\cr "),
+    ("^", r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|\\prime(?![a-z]))", lambda m: "'" * max(1, (m[1] or "").count("prime"))),
+    ("", r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda m: "^{" + "".join(SUPERSCRIPT[c] for c in m[0]) + "}"),
+    ("", r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_{" + "".join(SUBSCRIPT[c] for c in m[0]) + "}"),
+    ("√", r"√\s*(\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z]))", r"\\sqrt{\1}"),
+    ("√", r"√", r"\\sqrt "),
+    ("\\", r"\\(?:boxed|fbox)(?![a-zA-Z])", ""),
+    ("\\", r"\\left\s*\|", r"\\lvert "),
+    ("\\", r"\\right\s*\|", r"\\rvert "),
+    ("\\", r"\\(?:left|right)\s*\.", ""),
+    ("\\", r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])", ""),
+    ("", r"\\\$|\\[()\[\]](?!\w)|\$", " "),
+    ("]", rf"\]({_INSIDE})\[", r"(\1)"),  # ]0, 1[
+    ("[", rf"^\s*\[({_INSIDE})\[", r"[\1)"),
+    ("]", rf"^\s*\]({_INSIDE})\]", r"(\1]"),
     # binomials: C_{10}^{3}, {}_{10}C_{3}
-    (rf"(?:{_text('C')}|(?<![a-zA-Z\\])C)\s*_\s*{_INDEX}\s*\^\s*{_INDEX}", r"\\binom{\1}{\2}"),
-    (rf"(?:\{{\s*\}}\s*)?_\s*{_INDEX}\s*(?:{_text('C')}|C)\s*_\s*{_INDEX}", r"\\binom{\1}{\2}"),
-    (r",\\!\s*|\\!\s*,", ","),
-    (r"\\!", ""),
-    (r"(?<=\d)\{,\}(?=\d{3}(?!\d))", ","),
-    (r"(?<=\d)\{,\}(?=\d)", "."),
-    (r"\{([-+,.:])\}", r"\1"),
+    ("_", rf"(?:{_text('C')}|(?<![a-zA-Z\\])C)\s*_\s*{_INDEX}\s*\^\s*{_INDEX}", r"\\binom{\1}{\2}"),
+    ("_", rf"(?:\{{\s*\}}\s*)?_\s*{_INDEX}\s*(?:{_text('C')}|C)\s*_\s*{_INDEX}", r"\\binom{\1}{\2}"),
+    ("", r",\\!\s*|\\!\s*,", ","),
+    ("\\", r"\\!", ""),
+    ("{", r"(?<=\d)\{,\}(?=\d{3}(?!\d))", ","),
+    ("{", r"(?<=\d)\{,\}(?=\d)", "."),
+    ("{", r"\{([-+,.:])\}", r"\1"),
     # 1\,234\,567: thin spaces group digits in threes, otherwise they separate
-    (r"(?<![\d.])\d{1,3}(?:\s?\\[,;:!]\s?\d{3})+(?!\d)", _groups),
-    (rf"(?:{_text(_PLUS_MINUS)}|\b{_PLUS_MINUS}(?=\s*[\d\\$])|\+\s?/\s?-|(?:^|(?<==))\s*\+-(?=\s*\d))", r"\\pm "),
+    ("", r"(?<![\d.])\d{1,3}(?:\s?\\[,;:!]\s?\d{3})+(?!\d)", _groups),
+    ("", rf"(?:{_text(_PLUS_MINUS)}|\b{_PLUS_MINUS}(?=\s*[\d\\$])|\+\s?/\s?-|(?:^|(?<==))\s*\+-(?=\s*\d))", r"\\pm "),
     # ---- ratios, spaces, fractions
-    (r"\\colon(?![a-zA-Z])|" + _text(":"), ":"),
-    (r"(?<=\d)\s*(?:" + _text("to") + r"|(?<=\s)to(?=\s))\s*(?=\d)", ":"),
-    (r"\\(?:[,;: >]|q?quad(?![a-zA-Z])|(?:display|text|script)style(?![a-zA-Z])|(?:no)?limits(?![a-zA-Z]))|~", " "),
+    ("", r"\\colon(?![a-zA-Z])|" + _text(":"), ":"),
+    ("", r"(?<=\d)\s*(?:" + _text("to") + r"|(?<=\s)to(?=\s))\s*(?=\d)", ":"),
+    ("", r"\\(?:[,;: >]|q?quad(?![a-zA-Z])|(?:display|text|script)style(?![a-zA-Z])|(?:no)?limits(?![a-zA-Z]))|~", " "),
     # 12 345 678: so do spaces
-    (r"(?<![\w.,}\])\\/^])(?<!\d[\s/])[1-9]\d{0,2}(?:\s\d{3})+(?![\d/])(?!\s*(?:\d|/|\\frac))", _groups),
-    (rf"^((?:\s*+{_WORD}\s*\{{[^{{}}\d:]*+\}}\s*+|[a-zA-Z\s]++)(?::(?:\s*+{_WORD}\s*\{{[^{{}}\d:]*+\}}\s*+|[a-zA-Z\s]++))++)=(?=\s*\\?[\w(])",
-     _named_ratio),
-    (r"\\(?:[dtc]frac)(?![a-zA-Z])", r"\\frac"),
-    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+    ("", r"(?<![\w.,}\])\\/^])(?<!\d[\s/])[1-9]\d{0,2}(?:\s\d{3})+(?![\d/])(?!\s*(?:\d|/|\\frac))", _groups),
+    ("=", rf"^({_NAME}(?::{_NAME})++)=(?=\s*\\?[\w(])", _named_ratio),
+    ("\\", r"\\(?:[dtc]frac)(?![a-zA-Z])", r"\\frac"),
+    ("\\", r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
     # ---- degrees and percent
-    (r"(?<=\d)\s*°\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),  # degrees of temperature: `units`
-    (r"(?<=\d)\s*\^\s*\{?\s*(?:\\circ|°)\s*\}?\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),
-    (r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\}|\{\s*°\s*\}|°)|\\degree(?![a-zA-Z])|(?<=\d)\s*degrees?\b", "°"),
-    (_text("degrees?"), "°"),
-    (rf"{_text(_PERCENT)}|\\%|(?<=[\d}}])\s*{_PERCENT}(?![a-z])", "%"),
-    (_text(r",?\s*(and|or)\s*,?"), r" \1 "),
+    ("°", r"(?<=\d)\s*°\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),  # degrees of temperature: `units`
+    ("^", r"(?<=\d)\s*\^\s*\{?\s*(?:\\circ|°)\s*\}?\s*(?:" + _WORD + r"\s*)?\{?\s*[CF]\}?(?![a-zA-Z])", " "),
+    ("", r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\}|\{\s*°\s*\}|°)|\\degree(?![a-zA-Z])|(?<=\d)\s*degrees?\b", "°"),
+    ("\\", _text("degrees?"), "°"),
+    ("", rf"{_text(_PERCENT)}|\\%|(?<=[\d}}])\s*{_PERCENT}(?![a-z])", "%"),
+    ("\\", _text(r",?\s*(and|or)\s*,?"), r" \1 "),
     # ---- words that are mathematics
-    (_text(r"[aA]ll\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+(?:numbers?\s*)?x)?"), r"\\mathbb{R}"),
-    (r"^\s*[aA]ll\s+real(?:s|\s+numbers?)\s*$", r"\\mathbb{R}"),
-    (
-        rf"^\s*(?:{_WORD}\s*\{{\s*)?[aA]ll\s+real(?:s|\s+numbers?)?(?:\s+x)?\s+except\s*\}}?"
-        r"\s*(?:[a-z]\s*=)?\s*([^{}]+?)\s*\}?\s*$",
-        r"\\mathbb{R} \\setminus \\{\1\\}",
-    ),
-    (r"^\s*(?:" + _WORD + r"\s*\{\s*)?[nN]o\s+(?:real\s+)?solutions?\s*\}?\s*\.?\s*$", r"\\emptyset "),
-    (_text(r"(?:the\s+)?empty\s*set") + r"|^\s*(?:the\s+)?empty\s+set\s*$", r"\\emptyset "),
-    (r"(?<=[\])}])\s*(?:U|" + _text("U") + r")\s*(?=[\[({])", r"\\cup "),
+    ("\\", _text(r"[aA]ll\s+real(?:s|\s+numbers?|\s+values?)?(?:\s+(?:numbers?\s*)?x)?"), r"\\mathbb{R}"),
+    ("l", r"^\s*[aA]ll\s+real(?:s|\s+numbers?)\s*$", r"\\mathbb{R}"),
+    ("l", rf"^\s*(?:{_WORD}\s*\{{\s*)?[aA]ll\s+real(?:s|\s+numbers?)?(?:\s+x)?\s+except\s*\}}?"
+     r"\s*(?:[a-z]\s*=)?\s*([^{}]+?)\s*\}?\s*$", r"\\mathbb{R} \\setminus \\{\1\\}"),
+    ("o", r"^\s*(?:" + _WORD + r"\s*\{\s*)?[nN]o\s+(?:real\s+)?solutions?\s*\}?\s*\.?\s*$", r"\\emptyset "),
+    ("", _text(r"(?:the\s+)?empty\s*set") + r"|^\s*(?:the\s+)?empty\s+set\s*$", r"\\emptyset "),
+    ("", r"(?<=[\])}])\s*(?:U|" + _text("U") + r")\s*(?=[\[({])", r"\\cup "),
     # 21^{st}, 12^{\text{th}}
-    (r"(?<=\d)\s*\^?\s*\{?\s*(?:" + _WORD + r"\s*)?\{?(?<![a-zA-Z])(?:st|nd|rd|th)(?![a-zA-Z])\s*\}?\s*\}?", ""),
+    ("", r"(?<=\d)\s*\^?\s*\{?\s*(?:" + _WORD + r"\s*)?\{?(?<![a-zA-Z])(?:st|nd|rd|th)(?![a-zA-Z])\s*\}?\s*\}?", ""),
     # ---- bases, millions, powers of ten
-    (r"_\s*\{?\s*" + _text("([a-z]+)") + r"\s*\}?",
+    ("\\", r"_\s*\{?\s*" + _text("([a-z]+)") + r"\s*\}?",
      lambda m: "_{" + _BASES[m[1]] + "}" if m[1] in _BASES else m[0]),
-    (r"_\s*\{?\s*(" + "|".join(_BASES) + r")\s*\}?(?![a-z])", lambda m: "_{" + _BASES[m[1]] + "}"),
-    (_text("([0-9A-Fa-f]+)") + r"(?=\s*_)", r"\1"),
-    (r"([\d}])\s*" + _WORD + r"\s*\{\s*" + _SCALE + r"\b", r"\1 \2 \\text{"),
-    (r"(?<![}\d])(\d+(?:\.\d+)?)\s*" + _SCALE + r"s?\b", lambda m: f"{m[1]}*10^{{{_SCALES[m[2]]}}}"),
-    (r"(?<=[\d}])\s*" + _SCALE + r"s?\b", lambda m: f"*10^{{{_SCALES[m[1]]}}}"),
-    (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times "),
+    ("_", r"_\s*\{?\s*(" + "|".join(_BASES) + r")\s*\}?(?![a-z])", lambda m: "_{" + _BASES[m[1]] + "}"),
+    ("\\", _text("([0-9A-Fa-f]+)") + r"(?=\s*_)", r"\1"),
+    ("\\", r"([\d}])\s*" + _WORD + r"\s*\{\s*" + _SCALE + r"\b", r"\1 \2 \\text{"),
+    ("", r"(?<![}\d])(\d+(?:\.\d+)?)\s*" + _SCALE + r"s?\b", lambda m: f"{m[1]}*10^{{{_SCALES[m[2]]}}}"),
+    ("", r"(?<=[\d}])\s*" + _SCALE + r"s?\b", lambda m: f"*10^{{{_SCALES[m[1]]}}}"),
+    ("", r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times "),
     # ---- letters
-    (r"\\mathrm\s*\{\s*(d|e|i)\s*\}", r" \1 "),
-    (r"(?<![\d}])(?<![\d}]\s)\\math(?:bf|rm)\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
-    (r"\\mathcal\s*\{\s*([A-Z])\s*\}", r" \1"),
+    ("\\", r"\\mathrm\s*\{\s*(d|e|i)\s*\}", r" \1 "),
+    ("\\", r"(?<![\d}])(?<![\d}]\s)\\math(?:bf|rm)\s*\{\s*([RZNQC])\s*\}", r"\\mathbb{\1}"),
+    ("\\", r"\\mathcal\s*\{\s*([A-Z])\s*\}", r" \1"),
     # unit vectors, and names of angles and figures, are one symbol each
-    (r"\\(?:mathbf|hat|vec|boldsymbol|bm|overrightarrow)\s*\{\s*(?:\\mathbf\s*\{\s*|\\)?([ijk])(?:math)?\s*\}(?:\s*\})?",
+    ("\\",
+     r"\\(?:mathbf|hat|vec|boldsymbol|bm|overrightarrow)\s*\{\s*(?:\\mathbf\s*\{\s*|\\)?([ijk])(?:math)?\s*\}(?:\s*\})?",
      r"\\vec{\1}"),
-    (r"(?:\bm\s*)?\\(angle|measuredangle|triangle|overline|widehat|overrightarrow)\s*\{?\s*"
+    ("\\", r"(?:\bm\s*)?\\(angle|measuredangle|triangle|overline|widehat|overrightarrow)\s*\{?\s*"
      r"((?:[A-Z](?:_\{?\w\}?|'*)\s*){1,4})\}?(?![a-zA-Z{])",
      lambda m: "\\" + m[1].replace("measured", "") + "_{" + " ".join(re.sub(r"[\s{}_]", "", m[2])) + "}"),
-    (r"\s*\(\s*(?:for\s+)?([a-z])\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?)\s*\)\s*$", r", \1 \\in \\mathbb{Z}"),
-    (r"(?<=[a-z])\s*" + _text(r"(?:is\s+)?(odd|even)"), r"\\\1 "),
-    (r"\\(?:boldsymbol|bm|mathbf|mathit|pmb|underline|underbar|ensuremath|emph)(?=\s*\{)", ""),  # bold has no meaning
-    (r"(_\s*(?:\{\s*\d+\s*\}|\d))\s*\\mathrm\s*\{\s*([A-Z][a-z]?)\s*\}", r"\1 \2"),  # H_2O
+    ("\\", r"\s*\(\s*(?:for\s+)?([a-z])\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?)\s*\)\s*$", r", \1 \\in \\mathbb{Z}"),
+    ("\\", r"(?<=[a-z])\s*" + _text(r"(?:is\s+)?(odd|even)"), r"\\\1 "),
+    ("\\", r"\\(?:boldsymbol|bm|mathbf|mathit|pmb|underline|underbar|ensuremath|emph)(?=\s*\{)", ""),  # typography
+    ("\\", r"(_\s*(?:\{\s*\d+\s*\}|\d))\s*\\mathrm\s*\{\s*([A-Z][a-z]?)\s*\}", r"\1 \2"),  # H_2O
     # ---- words without meaning
     # words after a number are its unit, if they can be one: 17\text{ miles}, 865 \mbox{ inches}^2
-    (rf"(?:(?<=[\d}})°%!])|(?<=\\pi))\s*(?P<units>{_UNIT_GROUP}(?:\s*(?:[/·*]|\\cdot(?![a-z]))?\s*{_UNIT_GROUP})*)",
+    ("", rf"(?:(?<=[\d}})°%!])|(?<=\\pi))\s*(?P<units>{_UNIT_GROUP}(?:\s*(?:[/·*]|\\cdot(?![a-z]))?\s*{_UNIT_GROUP})*)",
      _units),
-    (r"(?<=[\d})])" + _text("!"), ""),  # an exclamation mark, not a factorial
-    (_text(r"([a-zA-Z]+)"), lambda m: f"\\{m[1]} " if m[1] in _FUNCTIONS else m[0]),
+    ("\\", r"(?<=[\d})])" + _text("!"), ""),  # an exclamation mark, not a factorial
+    ("\\", _text(r"([a-zA-Z]+)"), lambda m: f"\\{m[1]} " if m[1] in _FUNCTIONS else m[0]),
     # introductions of an answer: \text{Area} = 36, \text{The answer is } 36
-    (r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", _introduction),
-    (r"^\s*" + _WORD + r"\s*\{[^{}\d]{3,}\}(?:_\{?\w+\}?)?\s*(?:=|:|\\approx(?![a-z]))", _introduction),
-    (r"^\s*(?:[a-zA-Z]{3,}\s+)*[a-zA-Z]{4,}\s*[=:](?!=)\s*(?=\S)", _introduction),
-    (_WORD + r"\s*\{\s*(?:if|for|when|where|otherwise|else)\s*(?:\}(?=\s*[^\s.$])|(?=[^{}]*[^{}\s][^{}]*\}))",
+    ("\\", r"^\s*" + _WORD + r"\s*\{[^{}\d]*(?:\bis|\bare|:|=)\s*\}\s*(?=\S)", _introduction),
+    ("\\", r"^\s*" + _WORD + r"\s*\{[^{}\d]{3,}\}(?:_\{?\w+\}?)?\s*(?:=|:|\\approx(?![a-z]))", _introduction),
+    ("", r"^\s*(?:[a-zA-Z]{3,}\s+)*[a-zA-Z]{4,}\s*[=:](?!=)\s*(?=\S)", _introduction),
+    ("\\", _WORD + r"\s*\{\s*(?:if|for|when|where|otherwise|else)\s*(?:\}(?=\s*[^\s.$])|(?=[^{}]*[^{}\s][^{}]*\}))",
      r" \\text{"),
-    (_WORD + r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r" \1 "),
-    (r"\\text\s*\{", " "),
-    (r"[\d})%°]\s*(?P<units>[a-zA-Z][^\d(){}\[\],;:=<>+|\\]*(?:\^\s*(?:\{\s*-?\d+\s*\}|-?\d))?\s*\.?)\s*$",
+    ("\\", _WORD + r"\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r" \1 "),
+    ("\\", r"\\text\s*\{", " "),
+    ("", r"[\d})%°]\s*(?P<units>[a-zA-Z][^\d(){}\[\],;:=<>+|\\]*(?:\^\s*(?:\{\s*-?\d+\s*\}|-?\d))?\s*\.?)\s*$",
      _plain_units),
-    (r"(?<=[\d})])\s+\((?P<units>[a-zA-Z][a-zA-Z.\s/]*)\)\s*\.?\s*$", lambda m: "" if _noted(m["units"]) else m[0]),
-    (r"\\not(?![a-zA-Z])\s*=", r"\\neq "),
+    ("(", r"(?<=[\d})])\s+\((?P<units>[a-zA-Z][a-zA-Z.\s/]*)\)\s*\.?\s*$",
+     lambda m: "" if _noted(m["units"]) else m[0]),
+    ("\\", r"\\not(?![a-zA-Z])\s*=", r"\\neq "),
 ]  # fmt: skip
 _GROUP = re.compile(_UNIT_GROUP)
 _INNER = re.compile(_WORD + r"\s*\{([^{}]*)\}")
 
 
-def needed(pattern: str) -> str:
-    r"""A character that every match of a pattern contains, "" if none is found; it spares most rules their search.
-
-    Example: of r"(?<=x)\\frac" it is the backslash. Groups and alternatives are not examined.
-    """
-    found = ""
-    at = 0
-    while at < len(pattern):
-        literal = ""
-        if pattern[at] == "|":
-            return ""
-        if pattern[at] in "([":
-            at = _end_of(pattern, at)
-        elif pattern[at] == "\\":
-            literal = "" if pattern[at + 1].isalnum() else pattern[at + 1]
-            at += 2
-        else:
-            literal = "" if pattern[at] in ".^$ " else pattern[at]
-            at += 1
-        if at < len(pattern) and pattern[at] in "*?+{":  # a repetition, perhaps of zero times
-            literal = literal if pattern[at] == "+" else ""
-            at = pattern.index("}", at) + 1 if pattern[at] == "{" else at + 1
-            at += pattern[at : at + 1] in ("?", "+")
-        found = literal if literal and (not found or literal == "\\") else found
-    return found
-
-
-def _end_of(pattern: str, at: int) -> int:
-    """The end of the group or character class that begins there."""
-    depth = 0
-    while True:
-        char = pattern[at]
-        if char == "\\":
-            at += 1
-        elif char == "[":
-            at += 1 + (pattern[at + 1] == "^")
-            at += pattern[at] == "]"
-            while pattern[at] != "]":
-                at += 1 + (pattern[at] == "\\")
-        elif char in "()":
-            depth += 1 if char == "(" else -1
-        at += 1
-        if depth == 0:
-            return at
-
-
-# (a character that the pattern needs, pattern, replacement), in the order of application
-RULES: list[tuple[str, re.Pattern[str], Any]] = [
-    (needed(pattern), re.compile(pattern), to) for pattern, to in _PATTERNS
-]
+RULES = [(need, re.compile(pattern), to) for need, pattern, to in _PATTERNS]
 _ALIGNED = re.compile(r"\\(?:begin|end)\s*\{\s*(?:split|aligned|align\*?|gathered|gather\*?)\s*\}")
 _LEADING = re.compile(r"^\s*(?:=|:|\\(?:approx|implies|Rightarrow|therefore)(?![a-z])|\*\*)")
 _NAMED = re.compile(r"\s*(?:\\[a-z]+\s*\{)?\s*([a-zA-Z]+)\s*\}?\s*\.?\s*")

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them."""
+"""Numbers as the report and the end of a run write them."""
 
 from __future__ import annotations
 
