@@ -100,13 +100,19 @@ class ArithmeticConf:
 
 
 @dataclass
-class DataConf:
-    """Training problems."""
+class SourceConf:
+    """Where problems or pairs are read from."""
 
-    path: Any = None  # file, folder, glob, address (s3://...), hub data set, or a list of them; null: arithmetic
+    path: Any = None  # file, folder, glob, address (s3://...), hub data set, or a list of them; null: none
     revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/data/dataset_rows.py
     subset: str | None = None  # hub data set's configuration name; null: the pinned one
     split: str | None = None  # of a hub data set or a folder with several; null: the pinned one, the only one
+
+
+@dataclass
+class DataConf(SourceConf):
+    """Training problems. path null: generated arithmetic."""
+
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, answer, level?, uid?} or None to skip
     problem_column: str | None = None  # "column" or "column.field"; null: the usual names (rollout/data/layouts.py)
     answer_column: str | None = None  # null: the usual names, answer first
@@ -125,13 +131,9 @@ class DataConf:
 
 
 @dataclass
-class ValidationConf:
+class ValidationConf(SourceConf):
     """Held-out problems. path null: fresh generated questions, or `size` rows held out of data.path."""
 
-    path: Any = None  # as data.path
-    revision: str | None = None  # as data.revision
-    subset: str | None = None  # as data.subset
-    split: str | None = None  # as data.split
     size: int = number(128, "[0, 1e6]")  # problems per validation
     samples: int = number(1, "[1, 10000]")  # responses per problem
 
@@ -254,14 +256,10 @@ class LearnerConf:
 
 
 @dataclass
-class WarmupConf:
+class WarmupConf(SourceConf):
     """Supervised fine-tuning on paired long and short answers (Thinkless stage 1). It runs if `path` is given, or if
     `steps` is above 0 (pairs of generated arithmetic)."""
 
-    path: Any = None  # as data.path, with the columns below; null: generated arithmetic
-    revision: str | None = None  # as data.revision
-    subset: str | None = None  # as data.subset
-    split: str | None = None  # as data.split
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, think, short} or None to skip
     problem_column: str = "problem"  # text of the problem
     think_column: str = "think"  # text after the think token: reasoning, </think>, answer

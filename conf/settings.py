@@ -98,7 +98,8 @@ def sections() -> tuple[Section, ...]:
                 continue
             many = get_origin(plain) is list
             of = get_args(plain)[0] if many else object if plain is Any else plain
-            meaning = comments.get((kind.__name__, item.name), "")
+            owner = next(base for base in kind.__mro__ if item.name in base.__annotations__)
+            meaning = comments.get((owner.__name__, item.name), "")
             default, bounds = getattr(blank, item.name), item.metadata.get("range")
             own.append(Setting(key, of, many, optional or plain is Any, default, bounds, meaning))
         for one, key in inner:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,23 @@ def hardware() -> dict[str, Any]:
 
 def _gpus() -> list[str]:
     """Name and memory of each; none where NVIDIA's tool is missing or does not answer."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    try:
+        rows = [line.rpartition(",") for line in nvidia_smi("name,memory.total", "csv,noheader,nounits")]
+    except OSError:
         return []
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    return [f"{name.strip()}, {float(mib) / 1024:.1f} GiB" for name, _, mib in rows]
+
+
+def nvidia_smi(fields: str, form: str = "csv,noheader") -> list[str]:
+    """A line of `fields` (its words, between commas) for each GPU. OSError says why NVIDIA's tool does not tell."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", f"--format={form}"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except subprocess.TimeoutExpired:
-        return []
-    rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line] if done.returncode == 0 else []
-    return [f"{name.strip()}, {float(mib) / 1024:.1f} GiB" for name, _, mib in rows]
+        raise OSError("did not answer within 20 s: the driver hangs") from None
+    if done.returncode:
+        raise OSError(f"fails: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return done.stdout.strip().splitlines()
 
 
 def memory_used_gib() -> float | None:

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ import psutil
 
 from conf.shell import program
 from orchestrator.base.waiting import waiting
+from orchestrator.cluster.hardware import nvidia_smi
 from orchestrator.cluster.local_rays import (
     NOT_PRIVATE,
     auto_address,
@@ -131,21 +131,14 @@ def compiler() -> Iterator[Finding]:
 
 
 def gpus() -> Iterator[Finding]:
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
+    if not shutil.which("nvidia-smi"):
         yield Level.ok, "no NVIDIA driver, so no GPU: experiment=quickstart and others with device=cpu run here"
         return
-    query = [smi, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        yield Level.problem, "nvidia-smi did not answer within 20 s: the driver hangs"
-        return
-    if done.returncode:
-        yield Level.problem, f"nvidia-smi fails: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-        return
-    for line in done.stdout.strip().splitlines():
-        yield Level.ok, f"GPU: {line}"
+        for line in nvidia_smi("name,memory.total,driver_version"):
+            yield Level.ok, f"GPU: {line}"
+    except OSError as error:
+        yield Level.problem, f"nvidia-smi {error}"
 
 
 def ray_folder() -> Iterator[Finding]:

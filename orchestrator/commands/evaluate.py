@@ -12,11 +12,11 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config
+from conf.schema import Config, SourceConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import write_json
 from orchestrator.base.waiting import enable, waiting
@@ -28,7 +28,6 @@ from orchestrator.tracking.summary import interval, over_the_mix
 from orchestrator.training.evaluation import evaluate_modes, protocol
 from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
-from rollout.data.dataset_rows import SOURCE
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
 from rollout.request import SamplingParams
@@ -39,7 +38,7 @@ def whole(conf: Config) -> Config:
     data = conf.data
     if data.path is None or conf.validation.path is not None:
         return conf
-    source = {key: getattr(data, key) for key in SOURCE}
+    source = {field.name: getattr(data, field.name) for field in fields(SourceConf)}
     return replace(conf, validation=replace(conf.validation, **source))
 
 

@@ -11,25 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
+from conf.schema import SourceConf
 from rollout.base.errors import BadInput
 from rollout.base.load_function import load_function
 from rollout.data.addresses import Found, absolute, exists, is_address, locate, nearest
 from rollout.data.files import SUFFIXES, Rows, first_line, listed, rows_of, stem_of, table
 
-SOURCE = ("path", "revision", "subset", "split")
-
 SKIPPED = "skipped by the adapter"  # the reason for which a row is left out
-
-
-class Source(Protocol):
-    """The settings that every section with a `path` has: SOURCE."""
-
-    path: Any
-    revision: str | None
-    subset: str | None
-    split: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +56,7 @@ class Part:
     pinned: HubSet = HubSet()
 
 
-def read_parts(conf: Source, key: str) -> list[Part]:
+def read_parts(conf: SourceConf, key: str) -> list[Part]:
     """The parts of `conf.path`, which is one path or a list of them, in the order given.
 
     A path is, tried in this order: an address (s3://, file://, ...); a file or folder on disk; a glob; a hub
@@ -154,7 +144,7 @@ def _file(found: Found, where: str) -> Part:
 # ---- the `datasets` library: saved folders and the hub ----
 
 
-def _saved(conf: Source, found: Found, key: str) -> Part:
+def _saved(conf: SourceConf, found: Found, key: str) -> Part:
     """A folder written by `datasets.save_to_disk`: one table, or several named splits."""
     import datasets
 
@@ -175,7 +165,7 @@ def _saved(conf: Source, found: Found, key: str) -> Part:
     return Part(_dataset(saved), source, f"{source}/{conf.split}" if conf.split else source)
 
 
-def _hub(conf: Source, name: str, key: str) -> Part:
+def _hub(conf: SourceConf, name: str, key: str) -> Part:
     pinned = HUB_SETS.get(name, HubSet())
     revision, split, subset = conf.revision or pinned.revision, conf.split or pinned.split, conf.subset or pinned.subset
     looked = f"no such file or folder (looked for {absolute(name)})"

@@ -13,12 +13,12 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from conf.schema import DataConf, ValidationConf
+from conf.schema import DataConf, SourceConf, ValidationConf
 from rollout.base.errors import BadInput
-from rollout.data.dataset_rows import SKIPPED, SOURCE, Part, adapted, read_parts, reasons, refuse_unusable
+from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, reasons, refuse_unusable
 from rollout.data.files import Row, listed
 from rollout.data.golds import Unusable, gold_of, text_of
 from rollout.data.layouts import layout_of
@@ -120,7 +120,7 @@ def split_validation(problems: Sequence[Problem], size: int, seed: int) -> tuple
 
 def validation_data(validation: ValidationConf, data: DataConf) -> DataConf:
     """How to load `validation.path`: columns, adapter and limits of `data`, everything else of `validation`."""
-    source = {name: getattr(validation, name) for name in SOURCE}
+    source = {field.name: getattr(validation, field.name) for field in fields(SourceConf)}
     return replace(data, **source, shard=0, num_shards=1)
 
 
