@@ -6,13 +6,11 @@ torch, weights, a run's settings. `learner.model.parity` measures what this file
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from rollout.base.errors import BadInput
+from rollout.data.model_files import read_model_json
 
 Config = Mapping[str, Any]
 
@@ -41,22 +39,10 @@ WINDOW_SWITCH = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}  # a window applies
 def read_config(path: str, revision: str | None = None) -> dict[str, Any] | None:
     """The config.json of a model folder or hub id, with its `text_config` merged in; None if there is none.
 
-    Raises BadInput if it is not JSON. For a folder nothing heavy is imported.
+    Raises BadInput if it is not a JSON object.
     """
-    file: Any = Path(path).expanduser() / "config.json"
-    if not file.parent.is_dir():
-        from transformers.utils.hub import cached_file
-
-        file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
-    if file is None or not Path(file).is_file():
-        return None
-    try:
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model.path={path}: its config.json cannot be read ({error}); get the model again") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"model.path={path}: its config.json is not a JSON object; get the model again")
-    return whole(config)
+    config = read_model_json(path, "config.json", revision)
+    return None if config is None else whole(config)
 
 
 def whole(config: Config) -> dict[str, Any]:

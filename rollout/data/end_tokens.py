@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from conf.schema import ModelConf
-from rollout.base.errors import BadInput
-from rollout.base.load_function import one_line
+from rollout.data.model_files import read_model_json
 
 
 def end_tokens(tokenizer: Any, path: str | Path, conf: ModelConf) -> set[int]:
@@ -18,22 +16,9 @@ def end_tokens(tokenizer: Any, path: str | Path, conf: ModelConf) -> set[int]:
     Example: Gemma has `<eos>` and `<end_of_turn>`, Llama 3 `<|eot_id|>` among three, a base model with Qwen's template
     `<|endoftext|>` and `<|im_end|>`.
     """
-    from transformers.utils.hub import cached_file
-
-    local = Path(path).expanduser()
-    at = {"revision": conf.revision} if conf.revision and not local.is_dir() else {}
     found = {int(tokenizer.eos_token_id)}
     for name in ("generation_config.json", "config.json"):
-        source = str(local) if local.is_dir() else str(path)
-        file = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **at)
-        if file is None:
-            continue
-        try:
-            named = json.loads(Path(file).read_text(encoding="utf-8")).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise BadInput(
-                f"model.path={path}: {name} is not a JSON object ({one_line(error)}); download it again"
-            ) from error
+        named = (read_model_json(path, name, conf.revision) or {}).get("eos_token_id")
         found |= {one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int)}
     return found | _turn_end(tokenizer)
 

@@ -26,6 +26,7 @@ from conf.schema import ModelConf
 from rollout.base.errors import BadInput, in_one_line
 from rollout.data.chat_template import refuse_thinking, template_up_to_the_mode, up_to_the_mode
 from rollout.data.end_tokens import end_tokens
+from rollout.data.model_files import model_file
 from rollout.mode import ControlTokens, Mode
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
@@ -88,36 +89,13 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
 
     Raises BadInput: folder missing or without tokenizer files, hub unreachable, no chat template, unknown spare token.
     """
-    from transformers import PreTrainedTokenizerFast
-    from transformers.utils.hub import cached_file
-
     name, local = str(path), Path(path).expanduser()
     refuse_absent(name)
     if local.is_dir():
         if not any((local / file).is_file() for file in TOKENIZER_FILES):
             raise BadInput(f"model.path={name}: no tokenizer in this folder (none of {', '.join(TOKENIZER_FILES)})")
         name = str(local)
-
-    def load(source: str, revision: str | None) -> Any:
-        try:
-            # for some model types (such as Qwen2) AutoTokenizer replaces tokenizer.json's pre-tokenizer by its own
-            at = {"revision": revision} if revision else {}
-            written = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **at)
-            kind: Any = PreTrainedTokenizerFast
-            if conf.trust_remote_code or not written:
-                from transformers import AutoTokenizer as kind  # imports torch: seconds
-            return kind.from_pretrained(
-                source, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False, **at
-            )
-        except Exception as error:  # files, hub and remote code raise various exceptions
-            hint = (
-                "its tokenizer does not load, the folder may be damaged"
-                if Path(source).is_dir()
-                else f"there is no folder {local.absolute()}, and the hub did not return a model of this name"
-            )
-            raise BadInput(f"model.path={source}: {hint} ({in_one_line(error, 300)})") from error
-
-    tokenizer = load(name, None if local.is_dir() else conf.revision)
+    tokenizer = _loaded(name, conf)
     if conf.chat_template:
         template = Path(conf.chat_template).expanduser()
         if not template.is_file():
@@ -132,8 +110,27 @@ def load_tokenizer(path: str | Path, conf: ModelConf) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save_pretrained(folder)
             _rename_token(Path(folder), conf.short_token_from, conf.short_token)
-            tokenizer = load(folder, None)
+            tokenizer = _loaded(folder, conf)
     return tokenizer
+
+
+def _loaded(path: str, conf: ModelConf) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        # for some model types (such as Qwen2) AutoTokenizer replaces tokenizer.json's pre-tokenizer by its own
+        kind: Any = PreTrainedTokenizerFast
+        if conf.trust_remote_code or not model_file(path, "tokenizer.json", conf.revision):
+            from transformers import AutoTokenizer as kind  # imports torch: seconds
+        revision = conf.revision or "main"  # of a hub id
+        return kind.from_pretrained(
+            path, revision=revision, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False
+        )
+    except Exception as error:  # files, hub and remote code raise various exceptions
+        hint = "its tokenizer does not load, the folder may be damaged"
+        if not Path(path).is_dir():
+            hint = f"there is no folder {Path(path).absolute()}, and the hub did not return a model of this name"
+        raise BadInput(f"model.path={path}: {hint} ({in_one_line(error, 300)})") from error
 
 
 def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, tuple[int, ...]]:
