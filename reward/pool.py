@@ -54,6 +54,7 @@ class Task:
 
 Ended = tuple[int, Reply]  # ticket and reply
 
+_START_S = 120.0  # within which a process must be ready
 _STARTS = 3  # consecutive deaths of starting processes after which start-up itself is considered broken
 _AHEAD = 3  # calls that a sandbox may hold besides its current one,
 _AHEAD_BYTES = 8192  # each no longer than this, so that writing to a socket never blocks on a busy sandbox
@@ -74,12 +75,10 @@ class Pool:
         timeout_s: float,
         memory_mib: int,
         warm: Call | None = None,
-        start_timeout_s: float = 120.0,
     ) -> None:
         if processes < 1 or timeout_s <= 0:
             raise BadInput(f"processes must be at least 1 and timeout_s positive, got {processes} and {timeout_s}")
         self.processes, self.timeout_s, self.memory_mib, self.warm = processes, timeout_s, memory_mib, warm
-        self.start_timeout_s = start_timeout_s
         self.sandboxes: list[Sandbox] = []
         self.under_way = 0  # submitted calls whose reply has not been returned
         self._tickets = itertools.count()
@@ -170,8 +169,8 @@ class Pool:
                 self._greet(sandbox)
             elif there:
                 ended += self._receive(sandbox, now)
-            elif not sandbox.ready and now - sandbox.started > self.start_timeout_s:
-                raise BadInput(f"a grading process was not ready after {self.start_timeout_s:g} s")
+            elif not sandbox.ready and now - sandbox.started > _START_S:
+                raise BadInput(f"a grading process was not ready after {_START_S:g} s")
             elif sandbox.tasks and now - sandbox.started > self.timeout_s:
                 ended += self._end(sandbox, sandbox.tasks[0], Status.TIMED_OUT, now)
             elif now - sandbox.started > _STALL_S:
@@ -183,15 +182,14 @@ class Pool:
     def _deadline(self, sandbox: Sandbox) -> float:
         """When to act on this sandbox if it stays silent."""
         if not sandbox.ready:
-            return sandbox.started + self.start_timeout_s
+            return sandbox.started + _START_S
         if not sandbox.tasks:
             return math.inf
         return sandbox.started + (min(_STALL_S, self.timeout_s) if any(_behind(sandbox)) else self.timeout_s)
 
     def _receive(self, sandbox: Sandbox, now: float) -> list[Ended]:
-        try:
-            status, value, seconds = sandbox.pipe.recv()
-        except (EOFError, OSError):  # killed; if it was idle, no call loses its retry
+        message = sandbox.receive()
+        if message is None:  # killed; if it was idle, no call loses its retry
             task = sandbox.tasks[0] if sandbox.tasks else None
             if task is None or task.died:
                 return self._end(sandbox, task, Status.DIED, now)
@@ -200,9 +198,9 @@ class Pool:
             self._waiting.appendleft(task)  # may not be its fault: retry once
             return []
         task, sandbox.started = sandbox.tasks.popleft(), now
-        if task is None:
-            return []
-        return [(task.ticket, Reply(Status.DONE if status == "done" else Status.RAISED, value, seconds))]
+        status, value, seconds = message
+        reply = Reply(Status.DONE if status == "done" else Status.RAISED, value, seconds)
+        return [] if task is None else [(task.ticket, reply)]
 
     def _end(self, sandbox: Sandbox, task: Task | None, status: Status, now: float) -> list[Ended]:
         """End a sandbox, and `task`, its current one."""
@@ -222,10 +220,9 @@ class Pool:
         """Give queued calls to sandboxes, and start as many as the calls can use."""
         if not self._waiting:
             return
-        for sandbox in [
-            sandbox for sandbox in self.sandboxes if sandbox.ready and not sandbox.tasks and not sandbox.alive
-        ]:
-            self._drop(sandbox)
+        for sandbox in list(self.sandboxes):
+            if sandbox.ready and not sandbox.tasks and not sandbox.alive:
+                self._drop(sandbox)
         for sandbox in self.sandboxes:
             if sandbox.ready and not sandbox.tasks and self._waiting:
                 sandbox.started = time.monotonic()
@@ -266,9 +263,8 @@ class Pool:
 
     def _greet(self, sandbox: Sandbox) -> None:
         """Read the ready message. A warm-up that fails would always fail: raise instead of restarting."""
-        try:
-            status, value, _ = sandbox.pipe.recv()
-        except (EOFError, OSError):
+        message = sandbox.receive()
+        if message is None:
             self._drop(sandbox)
             self._failed_starts += 1
             if self._failed_starts < _STARTS:
@@ -276,7 +272,8 @@ class Pool:
             raise BadInput(
                 f"{_STARTS} grading processes ended while starting (exit {sandbox.process.returncode}): is "
                 f"reward.memory_mib, {self.memory_mib}, too small?"
-            ) from None
+            )
+        status, value, _ = message
         if status != "done":
             self._drop(sandbox)
             if status == "rejected" and "MemoryError" not in value:  # the message names a cause outside this process

@@ -114,6 +114,14 @@ class Sandbox:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    def receive(self) -> tuple[str, Any, float] | None:
+        """The next (status, value, seconds) that it sent; None if it has died."""
+        try:
+            message: tuple[str, Any, float] = self.pipe.recv()
+            return message
+        except (EOFError, OSError):
+            return None
+
     def stop(self) -> None:
         self.pipe.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):

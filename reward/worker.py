@@ -302,18 +302,18 @@ class RewardWorker(Traced):
         failures: Counter[str] = Counter()
         for reply, (text, mode, _, prompt), there in zip(self._run(calls), responses, known, strict=True):
             think_token = there or think_token_in_text(text, mode, self.think_names)
-            if reply.status is Status.DONE and not isinstance(reply.value, Failure):
-                outcome = Outcome.CORRECT if reply.value > 0 else Outcome.WRONG
-                verdicts.append(Verdict(outcome, None, reply.seconds, reply.value, think_token=think_token))
-                continue
-            failure = self._failure(reply, f"problem {prompt.uid}")
-            outcome = Outcome.RAISED if reply.status is Status.DONE else _NO_VERDICT[reply.status]
-            failures[failure.error] += 1
-            if failures[failure.error] <= _LOGGED:
-                log.warning("%s %s on %s: %s", self.conf.function, outcome.name, failure.about, failure.error)
-            verdicts.append(Verdict(outcome, None, reply.seconds, think_token=think_token, failure=failure))
-        for verdict, (_, _, _, prompt) in zip(verdicts, responses, strict=True):
+            reward, failure = reply.value, None
+            if reply.status is Status.DONE and not isinstance(reward, Failure):
+                outcome = Outcome.CORRECT if reward > 0 else Outcome.WRONG
+            else:
+                reward, failure = None, self._failure(reply, f"problem {prompt.uid}")
+                outcome = Outcome.RAISED if reply.status is Status.DONE else _NO_VERDICT[reply.status]
+                failures[failure.error] += 1
+                if failures[failure.error] <= _LOGGED:
+                    log.warning("%s %s on %s: %s", self.conf.function, outcome.name, failure.about, failure.error)
+            verdict = Verdict(outcome, None, reply.seconds, reward, think_token=think_token, failure=failure)
             self.tally.add(verdict, prompt.answer)
+            verdicts.append(verdict)
         if len(failures) and sum(failures.values()) == len(responses):
             log.error("%s failed on all %d responses of a batch", self.conf.function, len(responses))
         return verdicts

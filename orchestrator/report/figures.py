@@ -129,7 +129,7 @@ def machinery(run: Run) -> list[JsonObject]:
     speed = lines(("rollout", "rollout/tokens_per_s", "--a"), ("learner", "learner/tokens_per_s", "--c"))
     validation = lines(("accuracy", "validation/accuracy", "--ink"), ("think rate", "validation/think_rate", "--think"))
     validation = [without_gaps(line) for line in validation]
-    stacked = stacked_plot(seconds, "Seconds per step by part", x_end=run.last_step)
+    stacked = stacked_plot(seconds, "Seconds per step by part", run.last_step)
     return panels(
         _plot(run, "Validation", "on held-out questions", validation, y=(0, 1), form=percent, markers=True),
         _plot(
@@ -194,4 +194,4 @@ def modes_scatter(summary: Mapping[str, Any]) -> str:
             name = f"{MODEL_NAMES.get(model, model).lower()}, {MODE_NAMES[mode]}"
             label = "" if hollow and "final" in summary["mix"] else MODE_NAMES[mode]  # the filled counterpart has it
             dots.append(Dot(name, label, mix["tokens"], mix["accuracy"], low, high, colors[mode], hollow))
-    return scatter_plot(dots, "Accuracy against tokens per answer, over the mix", "tokens per answer")
+    return scatter_plot(dots, "Accuracy against tokens per answer, over the mix")

@@ -121,9 +121,7 @@ def line_plot(
     return _svg(parts, width, height, label, _hover(lines, x_axis, height, form))
 
 
-def stacked_plot(
-    lines: Sequence[Line], label: str, *, x_end: float | None = None, form: Callable[[float], str] = number
-) -> str:
+def stacked_plot(lines: Sequence[Line], label: str, x_end: float) -> str:
     """Areas on top of one another, first line at the bottom. A missing value counts as 0."""
     lines = [_thinned(line) for line in lines if any(value for _, value in line.points)]
     if not lines:
@@ -144,11 +142,11 @@ def stacked_plot(
         ends.append((x_axis(steps[-1]), y_axis(float(np.mean((top + floor)[tail])) / 2), line.name, line.color))
         floor = top
     parts.append(_end_labels(ends, y_axis))
-    return _svg(parts, width, height, label, _hover(lines, x_axis, height, form))
+    return _svg(parts, width, height, label, _hover(lines, x_axis, height, number))
 
 
-def scatter_plot(dots: Sequence[Dot], label: str, x_title: str) -> str:
-    """Shares (y) against a cost (x, from 0), with intervals."""
+def scatter_plot(dots: Sequence[Dot], label: str) -> str:
+    """Shares (y) against tokens per answer (x, from 0), with intervals."""
     if not dots:
         return ""
     width, height = 480.0, 300.0
@@ -156,9 +154,8 @@ def scatter_plot(dots: Sequence[Dot], label: str, x_title: str) -> str:
     low = min(dot.low for dot in dots)
     y_axis = Axis(max(0.0, math.floor(10 * low - 0.3) / 10), 1.0, height - 40, 14)
     parts = [_frame(x_axis, y_axis, percent, False)]
-    parts.append(
-        f'<text class="tick" x="{(x_axis.start + x_axis.end) / 2:.0f}" y="{height - 4:.0f}">{escape(x_title)}</text>'
-    )
+    middle = (x_axis.start + x_axis.end) / 2
+    parts.append(f'<text class="tick" x="{middle:.0f}" y="{height - 4:.0f}">tokens per answer</text>')
     spots = [(x_axis(dot.x), y_axis(dot.y)) for dot in dots]
     for color in {dot.color: None for dot in dots}:  # from one model to the other
         path = "L".join(f"{x:.1f},{y:.1f}" for (x, y), dot in zip(spots, dots, strict=True) if dot.color == color)

@@ -27,12 +27,11 @@ STEP_ROW, FIRST_ROW = 1, 2  # rows (threads) of a process; viewers take 0 for no
 
 
 class Trace:
-    """An open timeline.json; path None: no file. clocks: of every actor, a note about its clock, "" for none."""
+    """An open timeline.json. clocks: of every actor, a note about its clock, "" for none."""
 
-    def __init__(self, path: Path | None, clocks: Mapping[Actor, str]):
+    def __init__(self, path: Path, clocks: Mapping[Actor, str]):
         self._rows: dict[Actor, list[float]] = {actor: [] for actor in clocks}  # when the last span of each row ended
-        self._file: BinaryIO | None
-        self._file, self._empty = _opened(path) if path is not None else (None, True)
+        self._file, self._empty = _opened(path)
         events = [_about(DRIVER, "thread_name", {"name": "steps"}, STEP_ROW)]
         for actor, clock in clocks.items():
             events.append(_about(actor, "process_name", {"name": actor.name}))
@@ -62,15 +61,14 @@ class Trace:
     def write(self, events: Sequence[Event]) -> None:
         """Append whole events, at once."""
         text = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-        if text and self._file is not None:
+        if text:
             self._file.write((("" if self._empty else ",\n") + text).encode())
             self._file.flush()
             self._empty = False
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.write(b"\n]\n")
-            self._file.close()
+        self._file.write(b"\n]\n")
+        self._file.close()
 
 
 @dataclass(slots=True, eq=False)

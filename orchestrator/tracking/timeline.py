@@ -46,10 +46,9 @@ class _Row:
 
 
 class Timeline:
-    """actors: the handles of each kind ("rollout", "reward", "learner"); driver: what the loop waits for; path None:
-    figures only, no file."""
+    """actors: the handles of each kind ("rollout", "reward", "learner"); driver: what the loop waits for."""
 
-    def __init__(self, path: Path | None, actors: Mapping[str, Sequence[Handle]], driver: Spans | None = None):
+    def __init__(self, path: Path, actors: Mapping[str, Sequence[Handle]], driver: Spans | None = None):
         self.driver = driver or Spans()
         self._rows: dict[Actor, _Row] = {}
         clocks = {DRIVER: ""}

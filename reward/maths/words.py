@@ -16,9 +16,8 @@ _WRAPPED = re.compile(
 _TYPOGRAPHY = re.compile(
     r"\\left(?![a-z])|\\right(?![a-z])|\\(?:display|text)style(?![a-z])|\\[,;:! ]|\\[()\[\]](?!\w)|[$~]|\{([,:.])\}"
 )
-_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?([ap])\.?m\.?", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _ON_THE_HOUR = re.compile(r"0?(\d{1,2}):00(?:[ap]\.?m\.?)?", re.IGNORECASE)
-_CLOCK_24 = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _CHOICE = re.compile(r"[(\[]?([A-Z])[)\]]?")
 _CHOSEN = re.compile(
     r"(?:(?:the\s+)?(?:correct\s+|right\s+|final\s+|best\s+)?(?:option|choice|answer|letter)\s*(?:is\b)?\s*:?\s*|(?-i:[a-z])\s*=\s*)?"
@@ -134,11 +133,10 @@ def _plain(text: str) -> str:
 
 def _clock(text: str) -> tuple[bool, tuple[int, int, int]] | None:
     """(whether a.m. or p.m. is given, (hour, minute, second) of the day)."""
-    if match := _CLOCK.fullmatch(text):
-        hour = int(match[1])
-        if not 1 <= hour <= 12:
-            return None
-        return True, (hour % 12 + 12 * (match[4] in "pP"), int(match[2] or 0), int(match[3] or 0))
-    if match := _CLOCK_24.fullmatch(text):
-        return False, (int(match[1]), int(match[2]), int(match[3] or 0))
-    return None
+    match = _CLOCK.fullmatch(text)
+    if match is None or not (match[2] or match[4]):
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+    if match[4] is None:
+        return False, (hour, minute, second)
+    return (True, (hour % 12 + 12 * (match[4] in "pP"), minute, second)) if 1 <= hour <= 12 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,7 @@ def test_every_gauge_has_its_figure() -> None:
     assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_step() -> None:
+def test_a_clock_that_was_set_back_makes_no_negative_step(tmp_path: Path) -> None:
     seen: list[FinishedStep] = []
 
     class Sees(Observer):
@@ -205,5 +206,5 @@ def test_a_clock_that_was_set_back_makes_no_negative_step() -> None:
             seen.append(done)
 
     later = JudgedBatch([], [], [], begin=time.time() + 3600)
-    Observers(Timeline(None, {}), [Sees()]).step(1, later, None)
+    Observers(Timeline(tmp_path / "timeline.json", {}), [Sees()]).step(1, later, None)
     assert [done.figures["seconds/step"] for done in seen] == [0.0]

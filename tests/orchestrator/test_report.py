@@ -356,7 +356,7 @@ def test_any_line_makes_well_formed_svg_inside_its_frame(values: list[float | No
     for svg in (
         line_plot([line], "x", log=log),
         line_plot([line], "x", log=log, small=True),
-        stacked_plot([line, line], "x"),
+        stacked_plot([line, line], "x", float(len(values))),
     ):
         if svg:
             ElementTree.fromstring(svg)
@@ -379,9 +379,9 @@ def test_end_labels_do_not_cover_each_other() -> None:
 
 def test_scatter_of_equal_points() -> None:
     dots = [Dot("a", "a", 10.0, 1.0, 0.99, 1.0, "--ink"), Dot("b", "", 10.0, 1.0, 0.99, 1.0, "--ink", hollow=True)]
-    ElementTree.fromstring(scatter_plot(dots, "x", "tokens"))
-    ElementTree.fromstring(scatter_plot([Dot("a", "a", 0.0, 0.0, 0.0, 0.1, "--ink")], "x", "tokens"))
-    assert scatter_plot([], "x", "tokens") == ""
+    ElementTree.fromstring(scatter_plot(dots, "x"))
+    ElementTree.fromstring(scatter_plot([Dot("a", "a", 0.0, 0.0, 0.0, 0.1, "--ink")], "x"))
+    assert scatter_plot([], "x") == ""
 
 
 def test_answers_before_training_stand_apart(folder: Path) -> None:

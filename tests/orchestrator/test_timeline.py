@@ -82,7 +82,7 @@ class Crew:
     def __init__(self, ahead_s: float = 0.0):
         self.handles = {kind: Handle(Body(ahead_s)) for kind in ("rollout", "reward", "learner")}
 
-    def timeline(self, path: Path | None) -> Timeline:
+    def timeline(self, path: Path) -> Timeline:
         return Timeline(path, {kind: [handle] for kind, handle in self.handles.items()})
 
     def body(self, kind: str) -> Body:
@@ -336,12 +336,8 @@ def test_spans_at_the_same_time_get_rows_of_their_own(tmp_path: Path) -> None:
     trace.close()
 
 
-def test_without_a_file_there_are_figures_all_the_same(crew: Crew) -> None:
-    timeline = crew.timeline(None)
-    a_step(crew, timeline, 1)
-    assert a_step(crew, timeline, 2) == pytest.approx(SHARES, abs=0.02)
-    assert timeline.close()
-    alone = Timeline(None, {})
+def test_without_actors_there_are_no_figures(tmp_path: Path) -> None:
+    alone = Timeline(tmp_path / "timeline.json", {})
     step_of(alone, 1, 1.0)
     assert set(step_of(alone, 2, 1.0).values()) == {None} and alone.close() == "" and not alone._windows[1:]
 

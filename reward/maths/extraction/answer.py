@@ -101,11 +101,10 @@ _MAX_JOINT = 80  # characters between two boxes
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of every complete outermost box, in one pass whatever the text."""
-    first = min((at for name in ("boxed", "fbox") if (at := text.find(name)) >= 0), default=-1)
-    if first < 0:
+    before, found_any, _ = text.partition("box")
+    if not found_any:
         return []
-    while first > 0 and text[first - 1] == "\\":
-        first -= 1
+    first = len(before.rstrip("f\\"))
     open_at: list[tuple[int, int] | None] = []  # per open brace: (start, content) of the box that it opens
     found: list[tuple[int, int, int]] = []
     for match in _SCAN.finditer(text, first):

@@ -280,13 +280,14 @@ class Commands(Cursor):
             raise Unreadable(kind)
         if kind == "array":
             self.group()
+        cell = self.items if kind == "cases" else self.relation
         rows: list[tuple[Node, ...]] = []
         while self.peek()[0] != "end":
-            row = [self.items() if kind == "cases" else self.relation()]
+            row = [cell()]
             while self.accept("&"):
                 if self.peek()[0] in ("end", "") or self.ahead("\\\\"):
                     break  # & \text{otherwise}, whose word was removed
-                row.append(self.items() if kind == "cases" else self.relation())
+                row.append(cell())
             rows.append(tuple(row))
             if not self.accept("\\\\"):
                 break

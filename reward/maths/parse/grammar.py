@@ -149,10 +149,7 @@ class _Parser(Commands):
     def sum(self) -> Node:
         self.deeper()
         left: Node | None = None
-        while True:
-            op = self.accept("+", "-", "±", "∓") if left is not None or self.ahead("+", "-", "±", "∓") else "+"
-            if op is None:
-                break
+        while op := self.accept("+", "-", "±", "∓") or ("" if left else "+"):
             right = self.product()
             left, right = left and _group(left), right if left is None and op == "+" else _group(right)
             if op in ("±", "∓"):
