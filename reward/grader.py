@@ -67,7 +67,7 @@ class Grader:
     def _call(self, part: Part, prompts: list[Prompt], first: int) -> tuple[int, Any]:
         actor = self._asked % len(self.actors)
         self._asked += 1
-        return actor, self.actors[actor].call("judge_request", part.answer, prompts, first)
+        return actor, self.actors[actor].call("grade_request", part.answer, prompts, first)
 
     def score(self, verdicts: PendingVerdicts) -> list[Group]:
         return group_trajectories(verdicts.batch.wait(), verdicts.wait(), self.conf)

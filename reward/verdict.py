@@ -51,7 +51,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RewardResult:
     """A reward actor's reply: verdicts in the order of the responses, None for an aborted one."""
 
     verdicts: list[Verdict | None]

@@ -25,7 +25,7 @@ from reward.maths.equivalence import quick
 from reward.pool import Pool, Reply, Status
 from reward.sandbox import Call
 from reward.statistics import Tally
-from reward.verdict import Failure, Judged, Outcome, Verdict
+from reward.verdict import Failure, Outcome, RewardResult, Verdict
 from rollout.base.load_function import one_line
 from rollout.base.spans import Traced, spent
 from rollout.mode import ControlTokens, Mode
@@ -61,7 +61,7 @@ class Pending:
 class RewardWorker(Traced):
     """Grades responses. Close it, or use it in a `with` block: its processes end with it.
 
-    tokenizer_path and control are needed only by `judge`, which decodes trajectories. needs_mode False: a text without
+    tokenizer_path and control are needed only by `grade`, which decodes trajectories. needs_mode False: a text without
     a control token is graded instead of being NO_MODE.
     """
 
@@ -120,14 +120,14 @@ class RewardWorker(Traced):
         self.pool.close()
 
     @spent("grading")
-    def judge_request(self, sampled: RolloutResult, prompts: Sequence[Prompt], first: int) -> Judged:
+    def grade_request(self, sampled: RolloutResult, prompts: Sequence[Prompt], first: int) -> RewardResult:
         """Grade a rollout worker's responses from number `first` on, one for each of `prompts`."""
         begin = time.monotonic()
         found = sampled.trajectories(prompts, range(len(prompts)), first)
-        verdicts = iter(self.judge([one for one in found if one is not None]))
-        return Judged([None if one is None else next(verdicts) for one in found], time.monotonic() - begin)
+        verdicts = iter(self.grade([one for one in found if one is not None]))
+        return RewardResult([None if one is None else next(verdicts) for one in found], time.monotonic() - begin)
 
-    def judge(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
+    def grade(self, trajectories: Sequence[Trajectory]) -> list[Verdict]:
         """Verdicts, aligned with the trajectories."""
         texts = self.texts(trajectories)
         assert self.control is not None

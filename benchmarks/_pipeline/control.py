@@ -23,7 +23,7 @@ from learner.data.pack import pack
 from learner.objective import optimizer_steps
 from orchestrator.commands.train import fewer_collections
 from reward.grader import Grader
-from reward.verdict import Judged, Outcome, Verdict
+from reward.verdict import Outcome, RewardResult, Verdict
 from rollout.data.stream import PromptStream
 from rollout.mode import Mode
 from rollout.request import MODES, RolloutRequest, RolloutResult, SamplingParams
@@ -81,7 +81,7 @@ class ScriptedJudge:
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Ready:
         sampled, prompts, first = args
         modes = sampled.wait().modes[first : first + len(prompts)].tolist()
-        return Ready(Judged([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))
+        return Ready(RewardResult([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))
 
 
 def step(trajectories: int, stream: PromptStream, sampler: Sampler, grader: Grader, number: int) -> int:

@@ -111,7 +111,7 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
     worker.close()
     with RewardWorker(conf.reward, path, control, conf.model) as judge:
         answers = [t for t in trajectories if t is not None]
-        groups = group_trajectories(answers, judge.judge(answers), conf.reward)
+        groups = group_trajectories(answers, judge.grade(answers), conf.reward)
     levels = sorted({str(group.prompt.level) for group in groups})
     whole = [group for group in groups if len(group.trajectories) == SIBLINGS]
     library = {

@@ -26,7 +26,7 @@ CALLS_AT_ONCE = 64  # of `sample`, on one rollout worker
 # Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
 # worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
 # they grade is sampled, however early they were made.
-THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("judge_request", 1)}
+THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("grade_request", 1)}
 
 
 @dataclass(slots=True)

@@ -54,11 +54,11 @@ def main(options: Namespace) -> None:
     )
     try:
         with (
-            RewardWorker(conf, needs_mode=False) as judge,
+            RewardWorker(conf, needs_mode=False) as worker,
             _output(options.output, options.files) as out,
             _bar(options.progress) as counter,
         ):
-            stream = Stream(judge, out, counter)
+            stream = Stream(worker, out, counter)
             for name in options.files:
                 with _input(name) as file:
                     stream.read(file, name if len(options.files) > 1 else None)
@@ -78,9 +78,9 @@ def main(options: Namespace) -> None:
 class Stream:
     """Lines in, verdicts out."""
 
-    def __init__(self, judge: RewardWorker, out: FileIO, counter: Any) -> None:
+    def __init__(self, worker: RewardWorker, out: FileIO, counter: Any) -> None:
         """counter: `orchestrator.tracking.console.Counter`, or None."""
-        self.judge, self.out, self.counter = judge, out, counter
+        self.worker, self.out, self.counter = worker, out, counter
         self.lines = self.unreadable = 0
         self.done = self.correct = 0
         self._window: deque[tuple[bytes | Waiting, int]] = deque()  # a finished line, or one that waits; its bytes
@@ -99,7 +99,7 @@ class Stream:
             self._settle()
 
     def summary(self) -> str:
-        found, seconds = self.judge.tally, time.monotonic() - self._start
+        found, seconds = self.worker.tally, time.monotonic() - self._start
         counts = ", ".join(f"{outcome.value} {count}" for outcome, count in found.counts.items() if count)
         share = f", {self.correct / self.done:.1%} correct" if self.done else ""
         said = [f"{self.done} answers in {seconds:.1f} s, {self.done / max(seconds, 1e-9):,.0f}/s{share}"]
@@ -112,7 +112,7 @@ class Stream:
         """What is in `file`; while there is nothing to read, verdicts are written."""
         chunk = None
         while chunk != b"":
-            while self.judge.settle(None, [file]):
+            while self.worker.settle(None, [file]):
                 self._write_ended()
             try:
                 yield (chunk := os.read(file.fileno(), CHUNK))
@@ -129,12 +129,12 @@ class Stream:
             self.unreadable += 1
             self._put(error_line(error, number, name))
         else:
-            begun = self.judge.begin(case.response, case.mode, Finish.STOP, case.gold, case.all_answers)
+            begun = self.worker.begin(case.response, case.mode, Finish.STOP, case.gold, case.all_answers)
             if isinstance(begun, Verdict):
                 self._put(self._told(case.id, begun))
             else:
                 self._put((case.id, begun), max(0, len(line) - len(case.response)))
-        if self.judge.under_way and (self.lines % LOOK_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
+        if self.worker.under_way and (self.lines % LOOK_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
             self._settle(0)
         while len(self._window) >= WINDOW or self._held > WINDOW_BYTES:
             self._settle()
@@ -148,7 +148,7 @@ class Stream:
         self._window.append((entry, size))
 
     def _settle(self, timeout_s: float | None = None) -> None:
-        self.judge.settle(timeout_s)
+        self.worker.settle(timeout_s)
         self._write_ended()
 
     def _write_ended(self) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from learner.metrics.efficiency import Efficiency
 from learner.metrics.report import NonfiniteSequence, StepReport
 from orchestrator.base.files import write_json
-from orchestrator.tracking.metrics import under_todays_names
+from orchestrator.tracking.metrics import with_current_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
@@ -162,7 +162,7 @@ def read(folder: Path) -> RecordedStep:
         groups=groups,
         learnt=tuple(line["learnt"] for line in lines),
         report=None if report is None else _report(report),
-        metrics=under_todays_names(_load(folder / "metrics.json")),
+        metrics=with_current_names(_load(folder / "metrics.json")),
     )
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
-from orchestrator.tracking.metrics import under_todays_names
+from orchestrator.tracking.metrics import with_current_names
 
 RECENT = 10  # steps whose mean is "lately"
 MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
@@ -141,7 +141,7 @@ def records(path: Path) -> Iterator[JsonObject]:
         except ValueError:
             continue
         if isinstance(record, dict):
-            yield under_todays_names({key: _finite(value) for key, value in record.items()})
+            yield with_current_names({key: _finite(value) for key, value in record.items()})
 
 
 def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:

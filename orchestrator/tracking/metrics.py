@@ -32,7 +32,7 @@ WAITS = {  # kind of the driver's spans -> seconds of a step
 }
 
 
-def under_todays_names(record: dict[str, Any]) -> dict[str, Any]:
+def with_current_names(record: dict[str, Any]) -> dict[str, Any]:
     """A record as an older run wrote it."""
     for old, new in FORMER.items():
         record = {new + key[len(old) :] if key.startswith(old) else key: value for key, value in record.items()}
@@ -73,7 +73,7 @@ def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
 
 
 def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
-    """Shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds: that judging
+    """Shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds: that grading
     took."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     failed = [verdict for group in groups for verdict in group.failed]

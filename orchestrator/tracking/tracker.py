@@ -24,7 +24,7 @@ from reward.verdict import Verdict
 from rollout.trajectory import Trajectory
 
 Scored = tuple[Trajectory, Verdict, float]  # with its reward
-WEIGH_EVERY_S = 5.0  # looking through all processes takes a tenth of a second
+MEMORY_EVERY_S = 5.0  # looking through all processes takes a tenth of a second
 BEFORE = 16  # answers written before training, at most
 
 GAUGES = {
@@ -52,7 +52,7 @@ class Tracker(Observer):
         """decode: token ids -> text; samples: trajectories written per step."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self._began = start_step > 0
-        self._weigh_at = 0.0  # when the run's memory is looked at next
+        self._memory_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
@@ -69,9 +69,9 @@ class Tracker(Observer):
 
     def log(self, step: int, record: Record) -> None:
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
-        if "seconds/step" in record and time.monotonic() >= self._weigh_at:  # a step, not a validation alone
+        if "seconds/step" in record and time.monotonic() >= self._memory_at:  # a step, not a validation alone
             line["memory/host_gib"] = memory_used_gib()
-            self._weigh_at = time.monotonic() + WEIGH_EVERY_S
+            self._memory_at = time.monotonic() + MEMORY_EVERY_S
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         self.console.step(line)

@@ -47,7 +47,7 @@ def main(run: Path, target: Path) -> None:
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
     learner.start(*learner.address(None), conf.algorithm.kl > 0)
-    judge = RewardWorker(conf.reward, path, control, conf.model)
+    worker = RewardWorker(conf.reward, path, control, conf.model)
     cost = Learner([], conf.learner, read_shape(path, conf.model.revision)).cost
     rollout, G = conf.rollout, conf.rollout.group_size
 
@@ -57,7 +57,7 @@ def main(run: Path, target: Path) -> None:
         requests = [Request(p.token_ids, *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in asked]
         samples = generate(engine, requests)
         answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(asked, samples)]
-        groups = group_trajectories(answers, judge.judge(answers), conf.reward)
+        groups = group_trajectories(answers, worker.grade(answers), conf.reward)
         steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)
         batches = [pack(sequences, totals, conf.learner.max_tokens, 1, cost) for sequences, totals in steps]
         report = learner.update([batch.ranks[0] for batch in batches], conf.algorithm)
@@ -65,7 +65,7 @@ def main(run: Path, target: Path) -> None:
         print(step + 1, float(report.loss).hex(), int(np.sum([len(a.token_ids) for a in answers])), flush=True)
     target.mkdir()
     learner.export(str(target))
-    judge.close()
+    worker.close()
 
 
 if __name__ == "__main__":

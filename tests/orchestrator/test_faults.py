@@ -163,7 +163,7 @@ class Body:
         time.sleep(seconds)
         return seconds
 
-    def judge_request(self, value: float) -> float:
+    def grade_request(self, value: float) -> float:
         return value
 
     def fail(self, kind: str) -> None:
@@ -233,7 +233,7 @@ def test_what_is_there_is_graded_before_what_was_asked_for_earlier(place: Callab
     """Else a validation would wait for the batches that are still being sampled."""
     sampler, judge = place(), place()
     share = sampler.call("sleep", 4.0)
-    early, late = judge.call("judge_request", share), judge.call("judge_request", 1.0)
+    early, late = judge.call("grade_request", share), judge.call("grade_request", 1.0)
     assert late.wait() == 1.0 and not share.done() and not early.done()
     assert judge.call("ready").wait() == 1 and not share.done()
     assert early.wait() == 4.0

@@ -46,7 +46,7 @@ def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def groups_of(judge: RewardWorker, conf: RewardConf, texts: list[str]) -> list[Group]:
+def groups_of(worker: RewardWorker, conf: RewardConf, texts: list[str]) -> list[Group]:
     """Four siblings to a prompt."""
     ids = np.zeros(2, np.int32)
     prompts = [Prompt(f"mine/{n // 4}", "?", ids, "5", "test") for n in range(len(texts))]
@@ -54,7 +54,7 @@ def groups_of(judge: RewardWorker, conf: RewardConf, texts: list[str]) -> list[G
         Trajectory(one, n % 4, ids, ids.astype(np.float32), Mode.SHORT, Finish.STOP, ids)
         for n, one in enumerate(prompts)
     ]
-    verdicts = judge.grade_batch([(text, Mode.SHORT, Finish.STOP, p) for text, p in zip(texts, prompts, strict=True)])
+    verdicts = worker.grade_batch([(text, Mode.SHORT, Finish.STOP, p) for text, p in zip(texts, prompts, strict=True)])
     return group_trajectories(asked, verdicts, conf)
 
 
@@ -75,9 +75,9 @@ def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_pa
     log = UnjudgedLog(conf, told.append, file)
     steps = [["1", "raise", "-1", "raise"], ["2"] * 4, ["raise", "missing", "hang", "exit"], ["raise"] * 8]
     records = []
-    with RewardWorker(conf) as judge:
+    with RewardWorker(conf) as worker:
         for step, texts in enumerate(steps, 1):
-            groups = groups_of(judge, conf, texts)
+            groups = groups_of(worker, conf, texts)
             records.append(outcomes(groups, None))
             log.step(finished(step, groups))
     kinds = ("unjudged", "unjudged/raised", "unjudged/timed_out", "unjudged/crashed")
@@ -111,11 +111,11 @@ def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> N
     conf = RewardConf(function=f"{function}:score", max_unjudged=0.5)
     limit = UnjudgedLimit(conf, path=tmp_path / "unjudged.jsonl")
     bad, fine = ["raise", "raise", "missing", "1"], ["raise", "raise", "0", "1"]
-    with RewardWorker(conf) as judge:
+    with RewardWorker(conf) as worker:
         for step, texts in enumerate([bad, bad, fine, bad, bad], 1):  # half is not above half
-            limit.check(step, groups_of(judge, conf, texts))
+            limit.check(step, groups_of(worker, conf, texts))
         with pytest.raises(RunError) as ended:
-            limit.check(6, groups_of(judge, conf, bad))
+            limit.check(6, groups_of(worker, conf, bad))
     assert str(ended.value) == (
         "step 6: no verdict on 3 of 4 answers (3 raised), more than reward.max_unjudged=0.5 for 3 steps in a row: "
         f"reward.function={function}:score: ZeroDivisionError: division by zero ({tmp_path / function}.py:6), "

@@ -1,4 +1,4 @@
-"""Verdicts come back to the responses that they are on, however these were spread over samplers and judges."""
+"""Verdicts come back to the responses that they are on, however these were spread over samplers and reward actors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conf.schema import RewardConf
 from reward.grader import Grader
-from reward.verdict import Judged, Outcome, Verdict
+from reward.verdict import Outcome, RewardResult, Verdict
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 
@@ -37,10 +37,10 @@ class Local:
     def __init__(self, seconds: float):
         self.seconds = seconds
 
-    def judge_request(self, sampled: RolloutResult, prompts: list[Any], first: int) -> Judged:
+    def grade_request(self, sampled: RolloutResult, prompts: list[Any], first: int) -> RewardResult:
         found = sampled.trajectories(prompts, range(len(prompts)), first)
         said = [None if t is None else Verdict(Outcome.CORRECT, f"{t.prompt.uid} {t.token_ids[0]}", 0.0) for t in found]
-        return Judged(said, self.seconds)
+        return RewardResult(said, self.seconds)
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,7 +62,7 @@ def test_aligned(
 
 
 def test_a_sampler_that_failed_is_heard(make_prompts: Any) -> None:
-    """Before the judge, who waits for the same answer."""
+    """Before the reward actor, which waits for the same answer."""
 
     class Late:
         def __init__(self, error: str):
@@ -82,6 +82,6 @@ def test_a_sampler_that_failed_is_heard(make_prompts: Any) -> None:
             return Late(self.error)
 
     sampler: Any = Sampler([Actor("the sampler's own failure")], SamplingParams(1.0, 1.0, 8))
-    grader: Any = Grader([Actor("reward actor 0 (judge_request): no argument")], RewardConf())
+    grader: Any = Grader([Actor("reward actor 0 (grade_request): no argument")], RewardConf())
     with pytest.raises(RuntimeError, match="the sampler's own failure"):
         grader.score(grader.ask(sampler.sample(make_prompts(2), 2, 0)))

@@ -1,4 +1,4 @@
-"""The judge: order kept, hung and killed checks are no verdicts, what it counts; a person's own function."""
+"""The worker: order kept, hung and killed checks are no verdicts, what it counts; a person's own function."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def short(answer: str, gold: str | tuple[str, ...]) -> tuple[str, Mode | None, F
 
 
 def test_plain_answers_never_start_a_process() -> None:
-    with RewardWorker(RewardConf()) as judge:
+    with RewardWorker(RewardConf()) as worker:
         batch = [short(str(i % 10), "5") for i in range(128)]
         start = time.thread_time()  # whatever else the machine does
-        verdicts = judge.grade_batch(batch)
+        verdicts = worker.grade_batch(batch)
         assert time.thread_time() - start < 0.1
         assert [verdict.correct for verdict in verdicts] == [i % 10 == 5 for i in range(128)]
-        assert not judge.pool.sandboxes
-        assert judge.tally.counts[Outcome.CORRECT] == 13
+        assert not worker.pool.sandboxes
+        assert worker.tally.counts[Outcome.CORRECT] == 13
 
 
 def test_every_outcome_in_order() -> None:
-    with RewardWorker(RewardConf(processes=2)) as judge:
+    with RewardWorker(RewardConf(processes=2)) as worker:
         batch = [
             short("x+1", "1+x"),
             ("nothing", Mode.SHORT, Finish.STOP, prompt()),
@@ -54,7 +54,7 @@ def test_every_outcome_in_order() -> None:
         ]
         expected = ["CORRECT", "NO_ANSWER", "CORRECT", "NO_MODE", "WRONG", "CUT_OFF", "CORRECT", "CORRECT", "CUT_OFF"]
         for _ in range(2):  # the second time from the cache
-            verdicts = judge.grade_batch(batch)
+            verdicts = worker.grade_batch(batch)
             assert [verdict.outcome.name for verdict in verdicts] == expected
         assert verdicts[0].extracted == "x+1"
         assert verdicts[4].extracted == r"\frac{x}{2}"
@@ -65,31 +65,31 @@ def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch:
     def hang(call):
         return (f"{own}:power", (9,)) if "HANG" in call[1][0] else (f"{own}:echo", (True,))
 
-    with RewardWorker(RewardConf(timeout_s=2.0)) as judge:  # far above what an echo takes
-        submit = judge.pool.submit
-        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(hang(call)))
+    with RewardWorker(RewardConf(timeout_s=2.0)) as worker:  # far above what an echo takes
+        submit = worker.pool.submit
+        monkeypatch.setattr(worker.pool, "submit", lambda call: submit(hang(call)))
         batch = [short("a b", "x"), short("HANG", "x"), short("c d", "x"), short("HANG", "x")]
         start = time.monotonic()
         for _ in range(2):
-            outcomes = [verdict.outcome for verdict in judge.grade_batch(batch)]
+            outcomes = [verdict.outcome for verdict in worker.grade_batch(batch)]
             assert outcomes == [Outcome.CORRECT, Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.TIMED_OUT]
         assert time.monotonic() - start < 10
-        assert judge.tally.counts[Outcome.TIMED_OUT] == 4
+        assert worker.tally.counts[Outcome.TIMED_OUT] == 4
 
 
 def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RewardWorker(RewardConf()) as judge:
-        submit = judge.pool.submit
-        monkeypatch.setattr(judge.pool, "submit", lambda call: submit((f"{own}:die", ())))
-        assert judge.grade_batch([short("a b", "x")])[0].outcome is Outcome.CRASHED
-        monkeypatch.setattr(judge.pool, "submit", submit)
-        assert judge.grade_batch([short("a b", "b a")])[0].outcome is Outcome.CORRECT
+    with RewardWorker(RewardConf()) as worker:
+        submit = worker.pool.submit
+        monkeypatch.setattr(worker.pool, "submit", lambda call: submit((f"{own}:die", ())))
+        assert worker.grade_batch([short("a b", "x")])[0].outcome is Outcome.CRASHED
+        monkeypatch.setattr(worker.pool, "submit", submit)
+        assert worker.grade_batch([short("a b", "b a")])[0].outcome is Outcome.CORRECT
 
 
 def test_towers_end_within_the_limit() -> None:
-    with RewardWorker(RewardConf(timeout_s=2.0)) as judge:
+    with RewardWorker(RewardConf(timeout_s=2.0)) as worker:
         start = time.monotonic()
-        verdicts = judge.grade_batch(
+        verdicts = worker.grade_batch(
             [short("9^{9^{9^9}}", "3"), short(r"\sum_{n=1}^{9999} n^{n}", "3"), short("2^2-1", "3")]
         )
         assert time.monotonic() - start < 15
@@ -118,11 +118,11 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
         trajectory(Mode.SHORT, r"\boxed{5}", Finish.LENGTH),
         trajectory(Mode.SHORT, "\\boxed{\\text{é}}"),
     ]
-    with RewardWorker(RewardConf(), str(tmp_path), control) as judge:
-        assert judge.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
-        names = [verdict.outcome.name for verdict in judge.judge(given)]
+    with RewardWorker(RewardConf(), str(tmp_path), control) as worker:
+        assert worker.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
+        names = [verdict.outcome.name for verdict in worker.grade(given)]
         share = sampled([*given[:2], None, *given[2:]])
-        judged = [judge.judge_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
+        judged = [worker.grade_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
     assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
     found = [None if one is None else one.outcome.name for part in judged for one in part.verdicts]
     assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
@@ -153,13 +153,13 @@ def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None
         trajectory(Mode.THINK, "</think>\\boxed{5}"),
     ]
     there = [True, True, True, False, False, True, False]
-    with RewardWorker(RewardConf(), str(tmp_path), control) as judge:
-        verdicts = judge.judge(given)
+    with RewardWorker(RewardConf(), str(tmp_path), control) as worker:
+        verdicts = worker.grade(given)
     names = ["FORMAT_ERROR" if one else "CORRECT" for one in there]
     assert [verdict.outcome.name for verdict in verdicts] == names
     assert [verdict.think_token for verdict in verdicts] == there
-    with RewardWorker(RewardConf(function="math:gcd"), str(tmp_path), control) as judge:
-        by_function = judge.judge(given)
+    with RewardWorker(RewardConf(function="math:gcd"), str(tmp_path), control) as worker:
+        by_function = worker.grade(given)
     assert [verdict.think_token for verdict in by_function] == there
     assert {verdict.outcome for verdict in by_function} == {Outcome.RAISED}
 
@@ -187,8 +187,8 @@ def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
 def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
     texts = ["four", "raise", "nan", "text", "none", "hang", "die", "eightish"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
-    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
-        verdicts = judge.grade_batch(
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as worker:
+        verdicts = worker.grade_batch(
             [*batch, ("x", Mode.SHORT, Finish.LENGTH, prompt()), ("x", None, Finish.STOP, prompt())]
         )
     names = ["CORRECT", *["RAISED"] * 4, "TIMED_OUT", "CRASHED", "CORRECT", "WRONG", "WRONG"]
@@ -203,8 +203,8 @@ def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> Non
     """Type, message, file and line of its own innermost frame; the traceback once for each place."""
     texts = ["raise", "helper", "library", "none", "raise", "leave", "unspeakable", "hang", "exit", "hoard", "print"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
-    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as judge:
-        verdicts = judge.grade_batch(batch)
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as worker:
+        verdicts = worker.grade_batch(batch)
     found = dict(zip([*texts[:4], "again", *texts[5:]], (verdict.failure for verdict in verdicts), strict=True))
     lines = (tmp_path / f"{own}.py").read_text().splitlines()
 
@@ -237,29 +237,29 @@ def test_a_function_that_never_comes_back_costs_no_hours(
 ) -> None:
     """A batch says so after a few calls; once one has come back, every answer gets its own."""
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
-    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as judge:
-        run, called = judge.pool.run, []
-        monkeypatch.setattr(judge.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
-        verdicts = judge.grade_batch(batch)
+    with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as worker:
+        run, called = worker.pool.run, []
+        monkeypatch.setattr(worker.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
+        verdicts = worker.grade_batch(batch)
         assert called == [4]
         assert {verdict.outcome for verdict in verdicts} == {outcome} and len(verdicts) == 300
         assert [verdict.failure.about for verdict in verdicts] == [f"problem {n}" for n in range(300)]
         good = ("x", Mode.SHORT, Finish.STOP, prompt())
-        assert [one.outcome for one in judge.grade_batch([good, *batch[:1], good])] == [
+        assert [one.outcome for one in worker.grade_batch([good, *batch[:1], good])] == [
             Outcome.WRONG, outcome, Outcome.WRONG,
         ]  # fmt: skip
-        assert judge.grade_batch([*batch[:5], good])[5].outcome is Outcome.WRONG
+        assert worker.grade_batch([*batch[:5], good])[5].outcome is Outcome.WRONG
 
 
 def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"a b": ("power", (9,)), "c d": ("die", ()), "e f": ("leave", ())}
-    with RewardWorker(RewardConf(timeout_s=0.7)) as judge:
-        submit = judge.pool.submit
+    with RewardWorker(RewardConf(timeout_s=0.7)) as worker:
+        submit = worker.pool.submit
         monkeypatch.setattr(
-            judge.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][0]][0]}", calls[call[1][0]][1]))
+            worker.pool, "submit", lambda call: submit((f"{own}:{calls[call[1][0]][0]}", calls[call[1][0]][1]))
         )
         batch = [short(answer, "long " * 90) for answer in calls]
-        first, again = judge.grade_batch(batch), judge.grade_batch(batch[:1])
+        first, again = worker.grade_batch(batch), worker.grade_batch(batch[:1])
     assert [one.outcome for one in first] == [Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.RAISED]
     assert [one.failure.error for one in first] == ["no end after 0.7 s", "process ended: -9, twice", "SystemExit: 3"]
     for verdict, answer in zip(first, calls, strict=True):
@@ -291,25 +291,25 @@ def test_a_function_that_cannot_be_imported_stops_at_the_start(
 
 
 def test_a_grading_process_that_cannot_start_names_its_memory() -> None:
-    with pytest.raises(BadInput, match=r"memory_mib.*16"), RewardWorker(RewardConf(memory_mib=16)) as judge:
-        judge.grade_batch([short("a b", "x")])
+    with pytest.raises(BadInput, match=r"memory_mib.*16"), RewardWorker(RewardConf(memory_mib=16)) as worker:
+        worker.grade_batch([short("a b", "x")])
 
 
 # ------------------------------------------------------------------ one at a time
 
 
 def test_verdicts_as_they_come() -> None:
-    with RewardWorker(RewardConf(processes=2), needs_mode=False) as judge:
-        plain = judge.begin(r"\boxed{5}", None, Finish.STOP, "5")
-        assert isinstance(plain, Verdict) and plain.correct and judge.settle() == 0
-        begun = [judge.begin(rf"\boxed{{x+{n % 3}}}", Mode.SHORT, Finish.STOP, f"{n % 3}+x") for n in range(9)]
-        assert judge.under_way == 3  # different pairs
-        while judge.under_way:
-            assert judge.settle() > 0
+    with RewardWorker(RewardConf(processes=2), needs_mode=False) as worker:
+        plain = worker.begin(r"\boxed{5}", None, Finish.STOP, "5")
+        assert isinstance(plain, Verdict) and plain.correct and worker.settle() == 0
+        begun = [worker.begin(rf"\boxed{{x+{n % 3}}}", Mode.SHORT, Finish.STOP, f"{n % 3}+x") for n in range(9)]
+        assert worker.under_way == 3  # different pairs
+        while worker.under_way:
+            assert worker.settle() > 0
         assert [one.verdict.outcome for one in begun if isinstance(one, Pending) and one.verdict] == (
             [Outcome.CORRECT] * 9
         )
-        again = judge.begin(r"\boxed{x+1}", None, Finish.STOP, "1+x")
+        again = worker.begin(r"\boxed{x+1}", None, Finish.STOP, "1+x")
         assert isinstance(again, Verdict) and again.correct and again.cached
 
 
@@ -318,9 +318,9 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
         return (None, "5") if text == "fine" else [][0]
 
     monkeypatch.setattr(reward.worker, "find_answer", broken)
-    with RewardWorker(RewardConf()) as judge:
+    with RewardWorker(RewardConf()) as worker:
         batch = [(text, Mode.SHORT, Finish.STOP, prompt()) for text in ("fine", "bad", "fine")]
-        found = [verdict.outcome for verdict in judge.grade_batch(batch)]
+        found = [verdict.outcome for verdict in worker.grade_batch(batch)]
     assert found == [Outcome.CORRECT, Outcome.RAISED, Outcome.CORRECT]
 
 
@@ -328,11 +328,11 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_statistics() -> None:
-    with RewardWorker(RewardConf()) as judge:
-        assert not any(judge.tally.counts.values()) and judge.tally.slowest == []
-        verdicts = judge.grade_batch([short("5", "5"), short("6", "5"), short("x+1", "1+x"), short("x+1", "1+x")])
-        verdicts += judge.grade_batch([short("x+1", "1+x"), ("nothing", Mode.SHORT, Finish.STOP, prompt())])
-        found = judge.tally
+    with RewardWorker(RewardConf()) as worker:
+        assert not any(worker.tally.counts.values()) and worker.tally.slowest == []
+        verdicts = worker.grade_batch([short("5", "5"), short("6", "5"), short("x+1", "1+x"), short("x+1", "1+x")])
+        verdicts += worker.grade_batch([short("x+1", "1+x"), ("nothing", Mode.SHORT, Finish.STOP, prompt())])
+        found = worker.tally
     assert sum(found.counts.values()) == 6 and list(found.counts) == list(Outcome)
     assert found.counts[Outcome.CORRECT] == 4 and found.counts[Outcome.WRONG] == 1
     assert sum(one.cached for one in verdicts) == 2
@@ -352,17 +352,17 @@ def test_the_slowest_are_few_and_short() -> None:
 
 def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     """The seconds of a check are given in place of its gold answer."""
-    with RewardWorker(RewardConf(timeout_s=0.4)) as judge:
-        monkeypatch.setattr(judge, "begin", lambda text, *rest: Verdict(Outcome.WRONG, text[7:-1], float(rest[2])))
-        judge.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])
-        judge.grade_batch([short("g h", "0.01")])
+    with RewardWorker(RewardConf(timeout_s=0.4)) as worker:
+        monkeypatch.setattr(worker, "begin", lambda text, *rest: Verdict(Outcome.WRONG, text[7:-1], float(rest[2])))
+        worker.grade_batch([short("a b", "0.25"), short("c d", "0.3"), short("e f", "0.01")])
+        worker.grade_batch([short("g h", "0.01")])
     assert len(caplog.records) == 1
     assert "2 of 3 checks took more than 0.2 s" in caplog.text and "'c d' against gold '0.3'" in caplog.text
 
 
 def test_a_check_that_takes_long_is_told_as_slow(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    with RewardWorker(RewardConf(timeout_s=5.0)) as judge:
-        submit = judge.pool.submit
-        monkeypatch.setattr(judge.pool, "submit", lambda call: submit(("time:sleep", (1.1,))))
-        (verdict,) = judge.grade_batch([short("a b", "x")])
+    with RewardWorker(RewardConf(timeout_s=5.0)) as worker:
+        submit = worker.pool.submit
+        monkeypatch.setattr(worker.pool, "submit", lambda call: submit(("time:sleep", (1.1,))))
+        (verdict,) = worker.grade_batch([short("a b", "x")])
     assert verdict.seconds >= 1.1 and "1 of 1 checks took more than 1 s" in caplog.text
