@@ -6,7 +6,6 @@ Must not know: objectives, trajectories, Ray.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -160,29 +159,6 @@ class Engine:
             return self.optimizer.norm, not self.optimizer.overflow
         norm = self.deepspeed.get_global_grad_norm()
         return float(norm) if norm is not None else float("nan"), bool(self.deepspeed.was_step_applied())
-
-    @contextlib.contextmanager
-    def captured_gradients(self) -> Iterator[dict[str, Tensor]]:
-        """For tests and diagnosis: the reduced, unclipped gradients (float32, whole tensors) of the `step` inside."""
-        from deepspeed.utils import safe_get_full_grad
-
-        taken: dict[str, Tensor] = {}
-        original = self.deepspeed._take_model_step
-
-        def take(lr_kwargs: Any) -> Any:
-            for name, parameter in self.policy.named_parameters():
-                if not parameter.requires_grad:
-                    continue
-                gradient = safe_get_full_grad(parameter) if self.conf.zero_stage else parameter.grad
-                assert gradient is not None, f"{name} has no gradient"
-                taken[self.policy.public_name(name)] = gradient.detach().float().cpu().clone()
-            return original(lr_kwargs)
-
-        self.deepspeed._take_model_step = take
-        try:
-            yield taken
-        finally:
-            self.deepspeed._take_model_step = original
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Public names and whole tensors; a collective call under ZeRO-3, where each tensor lives until the next one.

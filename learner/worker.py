@@ -135,13 +135,6 @@ class LearnerWorker(Traced):
         """See `Updater.logprobs`."""
         return self.updater.logprobs(batch, temperature)
 
-    @named_wait
-    def gradients(self, steps: list[tuple[MicroBatch, ...]], algorithm: AlgorithmConf) -> dict[str, np.ndarray]:
-        """For tests: `update`, returning the reduced, unclipped gradients of its (last) optimizer step."""
-        with self.engine.captured_gradients() as taken:
-            self.update(steps, algorithm)
-        return {name: gradient.numpy() for name, gradient in taken.items()}
-
     # ------------------------------------------------------------------ weights out
 
     @named_wait

@@ -175,11 +175,11 @@ def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def _shared_worker(tiny_model: Path, make_worker: Callable[..., Any]) -> Shared:
     from learner.model.policy import load_policy
-    from rollout.weight_sync.weights import flatten
+    from rollout.weight_sync.weights import views
 
     policy = load_policy(str(tiny_model), "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
-    weights = flatten(named, 0, {"lm_head.weight": "model.embed_tokens.weight"})
+    weights = views(named, 0, {"lm_head.weight": "model.embed_tokens.weight"}).copy()
     return Shared(make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25)), weights)
 
 

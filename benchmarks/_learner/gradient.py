@@ -88,7 +88,9 @@ def _start(conf: LearnerConf, path: str, rank: int, reference: str, port: int) -
 
 
 def _gradients(share: Any, algorithm: AlgorithmConf) -> Any:
-    return _workers[0].gradients([share], algorithm)
+    from benchmarks._learner.gradients import gradients
+
+    return gradients(_workers[0], [share], algorithm)
 
 
 def gradient(small: bool) -> None:

@@ -199,14 +199,14 @@ def in_flight(model: str, threads: int, rounds: int, shrink: int) -> None:
     shrink: of the sequences and the steps."""
     from learner.model.policy import load_policy
     from rollout.engine import Engine, Request
-    from rollout.weight_sync.weights import flatten
+    from rollout.weight_sync.weights import views
 
     many, steps_each = 256 // shrink, 200 // shrink
     conf = RolloutConf(threads=threads, max_num_seqs=many)
     engine = Engine(conf, ModelConf(), model, ends=[1])
     policy = load_policy(model, "float32")
     named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
-    weights = flatten(named, 1, {"lm_head.weight": "model.embed_tokens.weight"})
+    weights = views(named, 1, {"lm_head.weight": "model.embed_tokens.weight"}).copy()
 
     def tokens_per_s(turn: int, push: str) -> float:
         rng, keys = np.random.default_rng(turn), itertools.count(10000 * turn)

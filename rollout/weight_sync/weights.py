@@ -87,22 +87,6 @@ def views(named: Iterable[tuple[str, Tensor]], version: int, aliases: Mapping[st
     return Weights(version, with_aliases(entries, aliases or {}), tuple(buffers))
 
 
-def flatten(named: Iterable[tuple[str, Tensor]], version: int, aliases: Mapping[str, str] | None = None) -> Weights:
-    """The same as a copy in one buffer, for those who keep it."""
-    import torch
-
-    tensors = [(name, tensor.detach()) for name, tensor in named]
-    entries, end = [], 0
-    for name, tensor in tensors:
-        size = tensor.numel() * tensor.element_size()
-        entries.append(Entry(name, dtype_name(tensor), tuple(tensor.shape), 0, end, size))
-        end += aligned(size)
-    flat = torch.empty(end, dtype=torch.uint8)
-    for entry, (_, tensor) in zip(entries, tensors, strict=True):
-        flat[entry.offset : entry.offset + entry.size].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    return Weights(version, with_aliases(entries, aliases or {}), (flat.numpy(),))
-
-
 def with_aliases(entries: list[Entry], aliases: Mapping[str, str]) -> tuple[Entry, ...]:
     """The entries and, for each alias, one more with the bytes of the tensor that it shares."""
     by_name = {entry.name: entry for entry in entries}

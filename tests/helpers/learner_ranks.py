@@ -13,7 +13,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from conf.schema import LearnerConf, ModelConf
+from conf.schema import AlgorithmConf, LearnerConf, ModelConf
 from learner.data.batch import TrainBatch
 
 ANSWER_S = 180.0  # a rank that answers later hangs
@@ -56,6 +56,11 @@ class Ranks:
         """Call `method` with each rank's share of every step."""
         shares = [[step.ranks[r // self.sharing] for step in steps] for r in range(self.count)]
         return self.ask([(call_worker, (method, share, *args)) for share in shares])
+
+    def gradients(self, steps: list[TrainBatch], algorithm: AlgorithmConf) -> list[dict[str, Any]]:
+        """Of the last optimizer step of an update with these steps; f32 arrays by name, the same on every rank."""
+        shares = [[step.ranks[r // self.sharing] for step in steps] for r in range(self.count)]
+        return self.ask([(_gradients, (share, algorithm)) for share in shares])
 
     def each(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(state, *args)` in every rank; state["worker"] is its worker."""
@@ -124,6 +129,12 @@ def _start(
 
 def call_worker(state: dict[str, Any], method: str, *args: Any) -> Any:
     return getattr(state["worker"], method)(*args)
+
+
+def _gradients(state: dict[str, Any], share: list[Any], algorithm: AlgorithmConf) -> Any:
+    from benchmarks._learner.gradients import gradients
+
+    return gradients(state["worker"], share, algorithm)
 
 
 def _digest(state: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from conf.schema import OnWeightSync
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.trajectory import Trajectory
-from rollout.weight_sync.weights import Weights, flatten
+from rollout.weight_sync.weights import Weights, views
 
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 VARIANTS = 4  # version v has the weights of variant v % VARIANTS; variant 0 is the tiny model itself
@@ -34,7 +34,7 @@ class Policies:
     named: list[list[tuple[str, Any]]]
 
     def weights(self, version: int, variant: int | None = None) -> Weights:
-        return flatten(self.named[version % VARIANTS if variant is None else variant], version, TIED)
+        return views(self.named[version % VARIANTS if variant is None else variant], version, TIED).copy()
 
     def model(self, version: int) -> Any:
         return self.models[version % VARIANTS]

@@ -74,7 +74,7 @@ def test_gradient_is_that_of_the_reference(
         for max_tokens in (32, 80, 4096):
             steps = batches(GROUPS, algorithm, max_tokens, count)
             rows.add(len(steps[0].ranks[0]))
-            for got in ranks.scatter("gradients", steps, algorithm):
+            for got in ranks.gradients(steps, algorithm):
                 assert_same(got, reference(model, index)[0])
     assert len(rows) == 3  # the budgets do differ
 
@@ -96,7 +96,7 @@ def test_memory_dials_leave_the_gradient_alone(
 ) -> None:
     ranks = groups_of_ranks[2]
     ranks.start(replace(STILL, ranks=2, **changes), models["untied"], models["untied-reference"])
-    got = ranks.scatter("gradients", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
+    got = ranks.gradients(batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
     assert_same(got, reference("untied", 0)[0])
 
 
@@ -112,7 +112,7 @@ def test_bfloat16_points_the_same_way(
     conf = replace(STILL, ranks=2, zero_stage=stage)
     model = ModelConf(dtype=Dtype.bfloat16)
     ranks.start(conf, models["untied"], models["untied-reference"], model=model)
-    got = ranks.scatter("gradients", batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
+    got = ranks.gradients(batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
     want = reference("untied", 0)[0]
     flat = [torch.cat([torch.as_tensor(g[name]).double().flatten() for name in want]) for g in (got, want)]
     assert relative_error(*flat) < 0.1
@@ -135,7 +135,7 @@ def test_two_ranks_that_share_each_row(
     ranks.start(replace(STILL, ranks=2, sequence_parallel=2, **changes), models[model], models[f"{model}-reference"])
     for max_tokens in (32, 81, 4096):
         steps = batches(GROUPS, ALGORITHMS[0], max_tokens, 1)
-        for got in ranks.scatter("gradients", steps, ALGORITHMS[0]):
+        for got in ranks.gradients(steps, ALGORITHMS[0]):
             assert_same(got, reference(model, 0)[0])
         parts = ranks.ask([(call_worker, ("logprobs", steps[0].ranks[0], 1.0))] * 2)
         for mb, one, two in zip(steps[0].ranks[0], *parts, strict=True):
@@ -150,7 +150,7 @@ def test_four_ranks_in_two_pairs_and_with_fewer_key_heads_than_ranks(
         conf = replace(STILL, ranks=4, sequence_parallel=together, zero_stage=stage)
         ranks.start(conf, models["untied"], models["untied-reference"])
         steps = batches(GROUPS, ALGORITHMS[0], 80, 4 // together)
-        assert_same(ranks.scatter("gradients", steps, ALGORITHMS[0])[0], reference("untied", 0)[0])
+        assert_same(ranks.gradients(steps, ALGORITHMS[0])[0], reference("untied", 0)[0])
 
 
 @settings(
@@ -200,7 +200,7 @@ def test_any_layout_of_ranks_and_memory(
     ranks = groups_of_ranks[count]
     ranks.start(conf, models[model], models[f"{model}-reference"])
     steps = batches(GROUPS, ALGORITHMS[index], 32 + spare, count // together)
-    assert_same(ranks.scatter("gradients", steps, ALGORITHMS[index])[0], reference(model, index)[0])
+    assert_same(ranks.gradients(steps, ALGORITHMS[index])[0], reference(model, index)[0])
 
 
 def test_ranks_without_tokens(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
@@ -216,7 +216,7 @@ def test_ranks_without_tokens(groups_of_ranks: dict[int, Ranks], models: dict[st
         whole = [pack(sequences, totals, 64, 1), *(pack([s], totals, 64, 2) for s in sequences)]
         idle = [mb for batch in whole[1:] for mb in batch.ranks[1]]
         assert len(idle) == 2 and not any(mb.weights.any() or mb.kl_weights.any() for mb in idle)
-        parts = [ranks.scatter("gradients", [batch], ONE_STEP)[0] for batch in whole[1:]]
+        parts = [ranks.gradients([batch], ONE_STEP)[0] for batch in whole[1:]]
         want = naive.one_update(models["tied"], models["tied-reference"], [group, pair], ONE_STEP)[0]
         assert_same({name: parts[0][name] + parts[1][name] for name in parts[0]}, want)
 
@@ -265,7 +265,7 @@ def test_any_layout(
     ]
     algorithm = replace(ONE_STEP, loss=loss, form=form)
     longest = max(prompt + max(lengths) for prompt, lengths in shapes)
-    got = still.scatter("gradients", batches(groups, algorithm, longest + spare, 1), algorithm)[0]
+    got = still.gradients(batches(groups, algorithm, longest + spare, 1), algorithm)[0]
     want = naive.one_update(models["untied"], models["untied-reference"], groups, algorithm)[0]
     assert_same(got, want, floor=0.01)
 
@@ -292,7 +292,7 @@ def test_two_optimizer_steps_equal_a_float64_replay(
     ranks = groups_of_ranks[count]
     ranks.start(replace(MOVING, ranks=count, zero_stage=stage), models["untied"], models["untied-reference"])
     before = {name: tensor.clone() for name, tensor in ranks.call("publish", 0)[0].tensors()}
-    got = ranks.scatter("gradients", batches(LATER, TWO_STEPS, 80, count), TWO_STEPS)[0]
+    got = ranks.gradients(batches(LATER, TWO_STEPS, 80, count), TWO_STEPS)[0]
     assert_same(got, gradients)
     after = dict(ranks.call("publish", 1)[0].tensors())
     assert_same({name: after[name] for name in weights}, weights)
@@ -356,7 +356,7 @@ def test_every_switch_equals_a_float64_replay(
     for count, stage in ((1, 0), (2, 2)):
         ranks = groups_of_ranks[count]
         ranks.start(replace(MOVING, ranks=count, zero_stage=stage), *folders)
-        assert_same(ranks.scatter("gradients", batches(LATER, algorithm, 80, count), algorithm)[0], gradients)
+        assert_same(ranks.gradients(batches(LATER, algorithm, 80, count), algorithm)[0], gradients)
         ranks.start(replace(MOVING, ranks=count, zero_stage=stage), *folders)
         for report in ranks.scatter("update", batches(LATER, algorithm, 80, count), algorithm):
             assert report.loss == pytest.approx(sum(float(t.loss.detach()) for t in terms), rel=1e-4)

@@ -151,7 +151,7 @@ def test_gradient_is_that_of_the_reference(
     adapters = {name: value for name, value in tensors(ranks).items() if ".lora_" in name}
     want, kl = reference_gradients(models[model], adapters, 5)
     assert want.keys() == adapters.keys() and kl > 1e-4
-    for got in ranks.scatter("gradients", [batch(5, count // ranks.sharing)], ALGORITHM):
+    for got in ranks.gradients([batch(5, count // ranks.sharing)], ALGORITHM):
         assert got.keys() == want.keys()
         for name in want:
             assert relative_error(got[name], want[name]) < 1e-5, name
@@ -171,7 +171,7 @@ def test_gradient_over_divided_weights(groups_of_ranks: dict[int, Ranks], wide: 
     assert all(0 < share < 0.1 for share in ranks.each(_share_at_hand))
     adapters = {name: value for name, value in tensors(ranks).items() if ".lora_" in name}
     want, _ = reference_gradients(wide, adapters, 5)
-    for got in ranks.scatter("gradients", [batch(5, 2)], ALGORITHM):
+    for got in ranks.gradients([batch(5, 2)], ALGORITHM):
         assert got.keys() == want.keys()
         assert max(relative_error(got[name], want[name]) for name in want) < 1e-5
     adapters = {name: value for name, value in tensors(ranks).items() if ".lora_" in name}  # `gradients` updates
@@ -196,7 +196,7 @@ def test_gradient_over_a_bfloat16_model_points_the_same_way(
     adapters = {name: value for name, value in tensors(ranks).items() if ".lora_" in name}
     assert all(torch.equal(x, x.bfloat16().float()) != x.any() for x in map(torch.tensor, adapters.values()))
     want, _ = reference_gradients(models["untied"], adapters, 5)
-    got = ranks.scatter("gradients", [batch(5, count)], ALGORITHM)[0]
+    got = ranks.gradients([batch(5, count)], ALGORITHM)[0]
     flat = [torch.cat([torch.as_tensor(each[name]).double().flatten() for name in want]) for each in (got, want)]
     assert relative_error(*flat) < (1e-5 if model is FLOAT else 0.1)
 

@@ -22,7 +22,7 @@ from learner.objective import optimizer_steps
 from rollout.weight_sync import transport
 from rollout.weight_sync.handshake import connect
 from rollout.weight_sync.sender import StagingBuffer
-from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, worker_name
+from rollout.weight_sync.weights import ALIGNMENT, Endpoint, Offer, Route, Weights, worker_name
 from tests.helpers import naive
 from tests.helpers.learner_ranks import Ranks
 
@@ -415,6 +415,10 @@ def test_a_stage_is_filled_again_in_the_same_memory() -> None:
             stage.put(name, tensor)
         weights = stage.weights(round_, {"again": "t2"})
         assert same(dict(weights.tensors()), dict(tensors) | {"again": tensors[2][1]})
+        apart = {(e.buffer, e.offset): e.size for e in weights.entries if e.name != "again"}
+        assert all(offset % ALIGNMENT == 0 for _, offset in apart)
+        for (buffer, offset), size in apart.items():
+            assert not any(b == buffer and offset < at < offset + size for b, at in apart)
         seen.append([buffer.ctypes.data for buffer in weights.buffers])
     assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 4
 

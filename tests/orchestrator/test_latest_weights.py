@@ -24,7 +24,7 @@ from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
 from orchestrator.cluster.latest_weights import LatestWeights
-from rollout.weight_sync.weights import Weights, flatten
+from rollout.weight_sync.weights import Weights, views
 
 pytestmark = pytest.mark.heavy
 
@@ -56,7 +56,7 @@ class WeightSender:
     def make(self, version: int, until: str | None = None) -> Weights:
         while until and not Path(until).exists():
             time.sleep(0.05)
-        return flatten([("a", torch.full((300_000,), float(version)))], version)
+        return views([("a", torch.full((300_000,), float(version)))], version).copy()
 
 
 @pytest.fixture(scope="module")

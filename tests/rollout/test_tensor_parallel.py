@@ -11,7 +11,7 @@ import pytest
 
 from conf.schema import RolloutConf
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
-from rollout.weight_sync.weights import flatten
+from rollout.weight_sync.weights import views
 
 CLOSE = 1e-4  # nats: the same sums in another order
 
@@ -51,7 +51,7 @@ def test_two_processes_sample_what_one_samples(
         for parameter in policy.parameters():
             parameter.data += 0.02 * parameter.data.new_tensor(rng.normal(size=parameter.shape))
         named = [(policy.public_name(name), parameter.data) for name, parameter in policy.named_parameters()]
-        weights = flatten(named, version, {"lm_head.weight": "model.embed_tokens.weight"})
+        weights = views(named, version, {"lm_head.weight": "model.embed_tokens.weight"}).copy()
         monkeypatch.setattr("rollout.weight_sync.vllm_receiver.BUCKET", bucket)
         spread.engine.receiver._outbox = None
         rollout_worker.load(weights)

@@ -20,7 +20,7 @@ from rollout.engine import Engine, Request
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.weight_sync.handshake import Listener
-from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, flatten, worker_name
+from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, views, worker_name
 from tests.helpers.engines import generate
 
 MakePrompts = Callable[..., list[Prompt]]
@@ -83,7 +83,7 @@ def test_every_transport_brings_the_same(
     route = Route(transport, 1, timeout_s=60.0)
     offer = offered(trained.rank, route, 5)
     for version in (5, 6):  # the second finds what the first left: a mapped buffer, a group
-        rollout_worker.load(flatten(_folder(trained), 0))
+        rollout_worker.load(views(_folder(trained), 0).copy())
         assert sampled(rollout_worker, prompts) == original
         sending = in_thread(trained.rank.send, version)
         assert rollout_worker.load(replace(offer, version=version)) > 0
@@ -103,7 +103,7 @@ def test_every_process_of_a_tensor_parallel_engine_gets_them(
         (sample,) = generate(engine, [Request(prompt, 8, 1e-3, 1.0, 1)])
         return sample.behavior_logprobs
 
-    two_processes.load(flatten(_folder(trained), 0))
+    two_processes.load(views(_folder(trained), 0).copy())
     before = logprobs(two_processes)
     if transport is Transport.object_store:
         two_processes.load(trained.weights)
@@ -142,7 +142,7 @@ def test_weights_that_the_sampler_cannot_take_are_refused(
     experts.save_pretrained(tmp_path / "experts")
     GPT2LMHeadModel(GPT2Config(n_positions=64, **sizes)).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(BadInput, match="mixture-of-experts models cannot be pushed"):
-        make_worker(tmp_path / "experts", settings).load(flatten(list(experts.named_parameters()), 1))
+        make_worker(tmp_path / "experts", settings).load(views(list(experts.named_parameters()), 1).copy())
     with pytest.raises(
         BadInput, match=r"GPT2LMHeadModel cannot take the learner's weights \(.+\): vLLM has this model"
     ):

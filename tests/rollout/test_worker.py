@@ -113,7 +113,7 @@ def test_lower_temperature_is_surer(rollout_worker: Any, make_prompts: MakePromp
 def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakePrompts) -> None:
     import torch
 
-    from rollout.weight_sync.weights import flatten
+    from rollout.weight_sync.weights import views
 
     def one() -> Trajectory:
         return group(rollout_worker, make_prompts(1), 1).trajectories[0]
@@ -123,11 +123,11 @@ def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakeProm
     names = _named_weights(rollout_worker)
     perturbed = [(name, tensor + 0.05 * torch.randn(tensor.shape)) for name, tensor in names]
     tied = {"lm_head.weight": "model.embed_tokens.weight"}
-    assert rollout_worker.load(flatten(perturbed, 5, tied)) > 0
+    assert rollout_worker.load(views(perturbed, 5, tied).copy()) > 0
     after = one()
     assert set(after.versions) == {5} and rollout_worker.ready() == 5
     assert not np.array_equal(before.behavior_logprobs, after.behavior_logprobs)
-    rollout_worker.load(flatten(names, 6, tied))
+    rollout_worker.load(views(names, 6, tied).copy())
     back = one()
     assert set(back.versions) == {6}
     assert np.array_equal(back.token_ids, before.token_ids)
