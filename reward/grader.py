@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.schema import RewardConf
-from reward.group import Group
-from reward.groups import group_trajectories
+from reward.group import Group, group_trajectories
 from reward.verdict import Verdict
 from rollout.base.handle import Handle
 from rollout.prompt import Prompt

@@ -1,14 +1,18 @@
 """The graded siblings of one prompt, and the graded batch of one step.
 
-In: trajectories with verdicts and rewards. Out: frozen records. Must not know: how they came about.
+In: trajectories and their verdicts, aligned. Out: frozen records. Must not know: texts, how verdicts are reached,
+advantages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from conf.schema import RewardConf
+from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.prompt import Prompt
 from rollout.trajectory import Trajectory
@@ -36,6 +40,34 @@ class Group:
     def informative(self) -> bool:
         """Whether rewards differ: equal rewards give zero advantage and no gradient."""
         return len(self.rewards) > 1 and bool(np.any(self.rewards != self.rewards[0]))
+
+
+def group_trajectories(
+    trajectories: Sequence[Trajectory], verdicts: Sequence[Verdict], conf: RewardConf
+) -> list[Group]:
+    """One `Group` per prompt uid, in order of first appearance, siblings in the order given.
+
+    A sibling without a verdict (RAISED, TIMED_OUT, CRASHED) goes to `failed`. A group of which nothing else is left is
+    kept, empty and uninformative, so that requested groups and trajectories can still be counted.
+    """
+    if len(trajectories) != len(verdicts):
+        raise ValueError(f"{len(trajectories)} trajectories but {len(verdicts)} verdicts")
+    members: dict[str, list[tuple[Trajectory, Verdict]]] = {}
+    for pair in zip(trajectories, verdicts, strict=True):
+        members.setdefault(pair[0].prompt.uid, []).append(pair)
+    groups = []
+    for pairs in members.values():
+        judged = [(trajectory, verdict) for trajectory, verdict in pairs if verdict.outcome.judged]
+        rewards = [reward_of(conf, verdict, one.mode, len(one.token_ids)) for one, verdict in judged]
+        group = Group(
+            prompt=pairs[0][0].prompt,
+            trajectories=tuple(trajectory for trajectory, _ in judged),
+            verdicts=tuple(verdict for _, verdict in judged),
+            rewards=np.array(rewards, np.float32),
+            failed=tuple(verdict for _, verdict in pairs if not verdict.outcome.judged),
+        )
+        groups.append(group)
+    return groups
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -64,7 +64,6 @@ LIGHT = [
     "reward.maths",
     "reward.verdict",
     "reward.group",
-    "reward.groups",
     "reward.reward_function",
     "reward.custom",
     "reward.grade",

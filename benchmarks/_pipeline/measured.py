@@ -57,7 +57,7 @@ def sample(folder: Path, small: bool) -> dict[str, Any]:
     small: few answers, with rewards that differ though none is right.
     """
     from conf.compose import from_file
-    from reward.groups import group_trajectories
+    from reward.group import group_trajectories
     from reward.worker import RewardWorker
     from rollout.data.stream import PromptStream
     from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer

@@ -19,7 +19,7 @@ from learner.data.pack import pack
 from learner.learner import Learner
 from learner.objective import optimizer_steps
 from learner.worker import LearnerWorker
-from reward.groups import group_trajectories
+from reward.group import group_trajectories
 from reward.worker import RewardWorker
 from rollout.data.stream import PromptStream
 from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer

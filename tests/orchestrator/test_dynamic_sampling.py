@@ -12,8 +12,7 @@ import pytest
 from conf.schema import ArithmeticConf, Config, DataConf, DynamicSamplingConf, RewardConf, RolloutConf
 from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.dynamic_sampling import DynamicSampling
-from reward.group import Group
-from reward.groups import group_trajectories
+from reward.group import Group, group_trajectories
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_TRAJECTORIES, FOR_VERDICTS
 from rollout.data.stream import PromptStream

@@ -14,8 +14,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.observer import FinishedStep
 from orchestrator.tracking.metrics import outcomes
 from orchestrator.training.unjudged import STEPS, UnjudgedLimit, UnjudgedLog
-from reward.group import Group, JudgedBatch
-from reward.groups import group_trajectories
+from reward.group import Group, JudgedBatch, group_trajectories
 from reward.verdict import Failure, Outcome, Verdict
 from reward.worker import RewardWorker
 from rollout.mode import Mode

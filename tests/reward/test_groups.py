@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conf.schema import RewardConf
-from reward.groups import group_trajectories
+from reward.group import group_trajectories
 from reward.verdict import Outcome, Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt

@@ -142,12 +142,9 @@ def _number(node: Node) -> Any:
 
 def _inequality(parts: list[Any], solve: bool) -> Pieces | None:
     """a <= x < b, x > a, |x| < a, x != a, x in S."""
-    if len(parts) == 5 and parts[1] in (">", ">=") and parts[3] in (">", ">="):
-        parts = [parts[4], FLIP[parts[3]], parts[2], FLIP[parts[1]], parts[0]]
-    if len(parts) == 5 and parts[1] in ("<", "<=") and parts[3] in ("<", "<="):
-        below = _inequality([parts[2], FLIP[parts[1]], parts[0]], solve)
-        above = _inequality([parts[2], parts[3], parts[4]], solve)
-        return None if below is None or above is None else _intersection(_tidied(below), _tidied(above))
+    if len(parts) == 5 and parts[1][0] == parts[3][0] in "<>":
+        first, second = _inequality(parts[:3], solve), _inequality(parts[2:], solve)
+        return None if first is None or second is None else _intersection(_tidied(first), _tidied(second))
     if len(parts) != 3:
         return None
     left, op, right = parts
