@@ -244,16 +244,8 @@ def _colocated(conf: Config) -> None:
     rollout, learner = conf.rollout, conf.learner
     if conf.cluster.placement is not Placement.colocated:
         return
-    _require(
-        rollout.workers * rollout.tensor_parallel == learner.ranks,
-        f"cluster.placement=colocated puts a sampler beside every learner rank: rollout.workers={rollout.workers} x "
-        f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
-    )
-    _require(
-        rollout.device is learner.device,
-        f"cluster.placement=colocated needs one device for both, got rollout.device={rollout.device.value} and "
-        f"learner.device={learner.device.value}",
-    )
+    _one_device(conf, "cluster.placement=colocated")
+    _sampler_beside_every_rank(conf, "cluster.placement=colocated")
     _require(
         conf.run.max_staleness == 0,
         f"cluster.placement=colocated samples and learns alternately: run.max_staleness must be 0, got "
@@ -283,16 +275,27 @@ def _transport(conf: Config) -> None:
             "object_store (or auto) where sampler or learner has none, or a part of one, and ipc where they share them",
         )
     if transport is Transport.ipc:
-        _require(
-            rollout.device is learner.device,
-            f"cluster.transport=ipc needs one device for both, got rollout.device={rollout.device.value} and "
-            f"learner.device={learner.device.value}: choose object_store",
-        )
-        _require(
-            not gpus or rollout.workers * rollout.tensor_parallel == learner.ranks,
-            f"cluster.transport=ipc needs a sampler beside every learner rank: rollout.workers={rollout.workers} x "
-            f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
-        )
+        _one_device(conf, "cluster.transport=ipc", ": choose object_store")
+        if gpus:
+            _sampler_beside_every_rank(conf, "cluster.transport=ipc")
+
+
+def _one_device(conf: Config, choice: str, advice: str = "") -> None:
+    sampler, learner = conf.rollout.device, conf.learner.device
+    _require(
+        sampler is learner,
+        f"{choice} needs one device for both, got rollout.device={sampler.value} and learner.device={learner.value}"
+        f"{advice}",
+    )
+
+
+def _sampler_beside_every_rank(conf: Config, choice: str) -> None:
+    rollout, learner = conf.rollout, conf.learner
+    _require(
+        rollout.workers * rollout.tensor_parallel == learner.ranks,
+        f"{choice} needs a sampler beside every learner rank: rollout.workers={rollout.workers} x "
+        f"rollout.tensor_parallel={rollout.tensor_parallel} must be learner.ranks={learner.ranks}",
+    )
 
 
 def _something_to_do(conf: Config, command: str) -> None:

@@ -35,10 +35,8 @@ from orchestrator.cluster.local_rays import (
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
 
-PACKAGES = {  # module: distribution
-    "torch": "torch", "vllm": "vllm", "ray": "ray", "deepspeed": "deepspeed", "transformers": "transformers",
-    "hydra": "hydra-core", "omegaconf": "omegaconf", "sympy": "sympy", "datasets": "datasets", "numpy": "numpy",
-}  # fmt: skip
+PACKAGES = ("torch", "vllm", "ray", "deepspeed", "transformers", "hydra", "omegaconf", "sympy", "datasets", "numpy")
+DISTRIBUTIONS = {"hydra": "hydra-core"}  # of packages with another name
 GIB = 2**30
 MEMORY_GIB, SHM_GIB, DISK_GIB = 6.0, 1.0, 2.0  # what the quickstart takes, rounded up
 HEAD_PORTS = {  # that `ray start --head` takes unless it is told another: option, default
@@ -81,7 +79,7 @@ def main(run_root: str) -> None:
 
 def packages() -> Iterator[Finding]:
     missing = [module for module in PACKAGES if importlib.util.find_spec(module) is None]
-    versions = ", ".join(f"{module} {_version(PACKAGES[module])}" for module in PACKAGES if module not in missing)
+    versions = ", ".join(f"{module} {_version(module)}" for module in PACKAGES if module not in missing)
     yield Level.ok, f"Python {platform.python_version()} ({sys.executable}): {versions or 'no packages'}"
     if missing:
         yield Level.problem, f"{', '.join(missing)} cannot be imported: run `make setup`, or see docs/install.md"
@@ -206,9 +204,9 @@ def available_memory() -> int:
         return free
 
 
-def _version(distribution: str) -> str:
+def _version(package: str) -> str:
     try:
-        return metadata.version(distribution)
+        return metadata.version(DISTRIBUTIONS.get(package, package))
     except metadata.PackageNotFoundError:
         return "of an unknown version"
 

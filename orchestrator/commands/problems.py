@@ -6,15 +6,12 @@ In: configuration. Out: `Problems`, read and checked before anything is started.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from conf.schema import Config
+from conf.schema import Config, DataConf
+from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
 from rollout.data import arithmetic
-from rollout.data.addresses import is_address
-from rollout.data.problems import Problem, load_problems, split_validation, validation_data
-
-LARGE = 100e6  # bytes: about five seconds
+from rollout.data.problems import LoadedProblems, Problem, load_problems, split_validation, validation_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +38,9 @@ def refuse_foreign_warmup(conf: Config) -> None:
         )
 
 
-def announce(path: str | list[str]) -> None:
-    """A line for what takes more than a moment: large files, and what comes over the network."""
-    for one in [path] if isinstance(path, str) else path:
-        local = Path(str(one)).expanduser()
-        if is_address(str(one)):
-            print(f"fetching {one}", flush=True)
-        elif local.is_file() and local.stat().st_size > LARGE:
-            print(f"reading {one} ({local.stat().st_size / 1e6:.0f} MB)", flush=True)
+def _load(conf: DataConf, key: str) -> LoadedProblems:
+    with waiting(f"reading {key}.path={conf.path}"):
+        return load_problems(conf, key)
 
 
 def load_all_problems(conf: Config) -> Problems:
@@ -63,13 +55,11 @@ def load_all_problems(conf: Config) -> Problems:
             for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
         ]
         return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
-    announce(data.path)
-    loaded = load_problems(data)
+    loaded = _load(data, "data")
     notes = [loaded.summary()]
     training = list(loaded.problems)
     if validation.path is not None:
-        announce(validation.path)
-        other = load_problems(validation_data(validation, data), "validation")
+        other = _load(validation_data(validation, data), "validation")
         notes.append(other.summary())
         held_out = list(other.problems)
         evaluation = held_out[: evaluate.questions]

@@ -61,8 +61,7 @@ from rollout.weight_sync.weights import route
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
     """Run (or go on with `resume`, a run folder). Returns the run folder."""
     enable(conf.tracker.console)
-    with waiting("reading the problems"):
-        problems = load_all_problems(conf)
+    problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)
     refuse_unreadable(conf, "train", resume)

@@ -74,7 +74,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True, exist_ok=True)
-            _fine_tune(conf, conf.warmup, cluster, pairs, store, partial, target)
+            _fine_tune(conf, cluster, pairs, store, target)
         except NOT_THE_DISK:
             raise
         except OSError as error:
@@ -115,16 +115,9 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, **{key: getattr(warmup, key) for key in SHARED})
 
 
-def _fine_tune(
-    conf: Config,
-    warmup: WarmupConf,
-    cluster: Cluster,
-    pairs: Pairs,
-    store: CheckpointStore,
-    partial: Path,
-    target: Path,
-) -> None:
-    """Go on from the checkpoint in `store`, or begin; `partial` becomes `target` at the end."""
+def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointStore, target: Path) -> None:
+    """Go on from the checkpoint in `store`, or begin; the folder around the store becomes `target` at the end."""
+    warmup, partial = pairs.conf, store.folder.parent
     with waiting("warm-up: preparing the model"):
         if conf.model.path is None:
             assert conf.model.random is not None
@@ -134,29 +127,21 @@ def _fine_tune(
     tokenizer = load_tokenizer(base, conf.model)
     shape = read_shape(base, conf.model.revision)
     settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
-    curriculum = Curriculum(
-        pairs,
-        tokenizer,
-        warmup,
-        conf.model,
-        conf.learner.max_tokens,
-        settings.ranks // settings.sequence_parallel,
-        shape.cost if shape else tokens_only,
-    )
+    replicas, cost = settings.ranks // settings.sequence_parallel, shape.cost if shape else tokens_only
+    curriculum = Curriculum(pairs, tokenizer, warmup, conf.model, conf.learner.max_tokens, replicas, cost)
     learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens, shape)
     parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
     done, before = _go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), defer_signals():
         log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
         with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-            asked: deque[tuple[int, Any]] = deque()
+            asked: deque[tuple[int, Any]] = deque()  # steps whose losses are not there yet
             step, saved = done, time.monotonic()
             for step, batch in enumerate(curriculum.batches(done), start=done + 1):
                 asked.append((step, learner.fine_tune(batch)))
                 due = requested() or time.monotonic() - saved > SAVE_EVERY_S
                 while len(asked) >= AHEAD or (asked and (due or step == curriculum.steps)):
-                    at, pending = asked.popleft()
-                    log.take(at, pending, bar)
+                    log.take(*asked.popleft(), bar)
                 if due and step < curriculum.steps:
                     state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
                     store.save(step, learner, state)
