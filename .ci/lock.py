@@ -19,18 +19,8 @@ TRL, TRL_WANTS = ROOT / "benchmarks" / "trl.lock", "trl==1.16.0\ntorch\n"
 # What the packages of the CPU lock ask for and text models on a CPU do not use: the common builds of the first four are
 # CUDA builds, and next to a CPU torch they break `import transformers` models; then video input, and FastAPI's own
 # command line with what it pulls in.
-LEFT_OUT = """
-torchvision
-torchaudio
-torchcodec
-triton
-opencv-python-headless
-fastapi-cli
-fastapi-cloud-cli
-fastar
-email-validator
-dnspython
-"""
+LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless",
+            "fastapi-cli", "fastapi-cloud-cli", "fastar", "email-validator", "dnspython")  # fmt: skip
 # Else the newest cuda-bindings comes first, and to it a cuda-python of 2024 that does not say which it needs.
 GPU_WITHIN = "cuda-python>=13\n"
 MADE = "Made by `make lock`; for Python 3.11 on x86-64 Linux with glibc 2.31 or later."
@@ -93,7 +83,7 @@ def main() -> None:
         resolve(project, gpu, no_links, "--extra", "gpu", "--extra", "dev", "-c", folder / "within", *sys.argv[1:])
         shared.write_text(without_torch(locked(gpu)))
         within = ["--constraints", shared, *cpu_torch]
-        left_out.write_text(LEFT_OUT)
+        left_out.write_text("\n".join(LEFT_OUT))
         resolve(project, cpu, environment, "--extra", "cpu", "--extra", "dev", "--excludes", left_out, *within)
         (folder / "trl.in").write_text(TRL_WANTS)
         resolve(folder / "trl.in", trl, environment, "--constraints", cpu, *within)

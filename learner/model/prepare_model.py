@@ -25,6 +25,19 @@ from rollout.data.tokens import (
 )
 
 
+def random_config(shape: RandomModelConf) -> dict[str, Any]:
+    """What a random model's config.json says of its shape."""
+    return {
+        "model_type": "qwen2",
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.ffn_size,
+        "max_position_embeddings": shape.max_position_embeddings,
+    }
+
+
 def random_model(folder: Path, shape: RandomModelConf, conf: ModelConf, seed: int) -> str:
     """Write a randomly initialised Qwen2-shaped model with the character-level tokenizer."""
     import torch
@@ -34,14 +47,9 @@ def random_model(folder: Path, shape: RandomModelConf, conf: ModelConf, seed: in
     tokenizer = load_tokenizer(folder, conf)
     check_alignment(tokenizer, conf)
     config = Qwen2Config(
+        **random_config(shape),
         vocab_size=len(tokenizer),
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.ffn_size,
         initializer_range=shape.init_std,
-        max_position_embeddings=shape.max_position_embeddings,
         tie_word_embeddings=True,
         attention_dropout=0.0,
         bos_token_id=None,

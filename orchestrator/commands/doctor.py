@@ -16,9 +16,9 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from enum import Enum
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -45,13 +45,21 @@ HEAD_PORTS = {  # that `ray start --head` takes unless it is told another: optio
 }  # fmt: skip
 
 
-class Level(Enum):
-    ok = "ok"
-    note = "note"
-    problem = "PROBLEM"
+class Finding(NamedTuple):
+    """A line of the output."""
+
+    text: str
+    level: str = "ok"
 
 
-Finding = tuple[Level, str]
+def note(text: str) -> Finding:
+    """Worth knowing."""
+    return Finding(text, "note")
+
+
+def problem(text: str) -> Finding:
+    """It prevents a run; `text` says what to do."""
+    return Finding(text, "PROBLEM")
 
 
 def main(run_root: str) -> None:
@@ -69,9 +77,9 @@ def main(run_root: str) -> None:
     problems = 0
     for name, check in checks.items():
         with waiting(f"checking {name}"):
-            for level, text in check():
-                problems += level is Level.problem
-                print(f"{level.value:>7}  {text}", flush=True)
+            for finding in check():
+                problems += finding.level == "PROBLEM"
+                print(f"{finding.level:>7}  {finding.text}", flush=True)
     print(f"{problems} problem(s)" if problems else "nothing prevents a run")
     if problems:
         sys.exit(1)
@@ -80,23 +88,22 @@ def main(run_root: str) -> None:
 def packages() -> Iterator[Finding]:
     missing = [module for module in PACKAGES if importlib.util.find_spec(module) is None]
     versions = ", ".join(f"{module} {_version(module)}" for module in PACKAGES if module not in missing)
-    yield Level.ok, f"Python {platform.python_version()} ({sys.executable}): {versions or 'no packages'}"
+    yield Finding(f"Python {platform.python_version()} ({sys.executable}): {versions or 'no packages'}")
     if missing:
-        yield Level.problem, f"{', '.join(missing)} cannot be imported: run `make setup`, or see docs/install.md"
+        yield problem(f"{', '.join(missing)} cannot be imported: run `make setup`, or see docs/install.md")
 
 
 def machine() -> Iterator[Finding]:
     cpus = len(os.sched_getaffinity(0))
-    yield (Level.ok if cpus > 1 else Level.note), f"{cpus} CPU(s)" + ("" if cpus > 1 else ": runs, but slowly")
+    yield Finding(f"{cpus} CPU(s)") if cpus > 1 else note(f"{cpus} CPU(s): runs, but slowly")
     memory = f"{(free := available_memory() / GIB):.1f} GiB of memory free"
     enough = free >= MEMORY_GIB
-    yield (Level.ok, memory) if enough else (Level.note, f"{memory}: the quickstart takes up to {MEMORY_GIB:g}")
+    yield Finding(memory) if enough else note(f"{memory}: the quickstart takes up to {MEMORY_GIB:g}")
     shm = shutil.disk_usage("/dev/shm")
     if shm.free >= SHM_GIB * GIB:
-        yield Level.ok, f"/dev/shm: {shm.free / GIB:.1f} GiB free"
+        yield Finding(f"/dev/shm: {shm.free / GIB:.1f} GiB free")
     else:
-        yield (
-            Level.problem,
+        yield problem(
             f"/dev/shm has {shm.free / GIB:.2f} of {shm.total / GIB:.2f} GiB free, and Ray's object store lies there: "
             "free some (in a container: --shm-size=2g), or lower cluster.object_store_gib",
         )
@@ -105,13 +112,13 @@ def machine() -> Iterator[Finding]:
 def disk(run_root: Path) -> Iterator[Finding]:
     there = next(path for path in (run_root, *run_root.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        yield Level.problem, f"run.root={run_root}: {there} cannot be written to; give run.root=<folder>"
+        yield problem(f"run.root={run_root}: {there} cannot be written to; give run.root=<folder>")
         return
     text = f"run.root={run_root}: {(free := shutil.disk_usage(there).free / GIB):.1f} GiB free"
     if free >= DISK_GIB:
-        yield Level.ok, text
+        yield Finding(text)
     else:
-        yield Level.problem, f"{text}, and a run takes {DISK_GIB:g} and more; free some, or give run.root=<folder>"
+        yield problem(f"{text}, and a run takes {DISK_GIB:g} and more; free some, or give run.root=<folder>")
 
 
 def compiler() -> Iterator[Finding]:
@@ -119,33 +126,32 @@ def compiler() -> Iterator[Finding]:
     header = Path(sysconfig.get_path("include")) / "Python.h"
     missing = ([] if shutil.which("g++") else ["g++"]) + ([] if header.is_file() else [str(header)])
     if missing:
-        yield (
-            Level.note,
+        yield note(
             f"{', '.join(missing)} is missing, which `vllm serve` needs without --enforce-eager, and DeepSpeed on "
             "a GPU: sudo apt-get install python3-dev g++",
         )
     else:
-        yield Level.ok, "g++ and Python's headers are there"
+        yield Finding("g++ and Python's headers are there")
 
 
 def gpus() -> Iterator[Finding]:
     if not shutil.which("nvidia-smi"):
-        yield Level.ok, "no NVIDIA driver, so no GPU: experiment=quickstart and others with device=cpu run here"
+        yield Finding("no NVIDIA driver, so no GPU: experiment=quickstart and others with device=cpu run here")
         return
     try:
         for line in nvidia_smi("name,memory.total,driver_version"):
-            yield Level.ok, f"GPU: {line}"
+            yield Finding(f"GPU: {line}")
     except OSError as error:
-        yield Level.problem, f"nvidia-smi {error}"
+        yield problem(f"nvidia-smi {error}")
 
 
 def ray_folder() -> Iterator[Finding]:
     try:
         refuse_unusable_folder()
     except BadInput as error:
-        yield Level.problem, str(error)
+        yield problem(str(error))
     else:
-        yield Level.ok, "Ray's temporary folder can be used"
+        yield Finding("Ray's temporary folder can be used")
 
 
 def other_rays() -> Iterator[Finding]:
@@ -153,18 +159,17 @@ def other_rays() -> Iterator[Finding]:
     for ray in local_rays():
         whose = f"the private Ray of a run (process {ray.run})" if ray.run else "a Ray"
         jobs = f", takes jobs at port {ray.agent_port}" if ray.agent_port else ""
-        yield Level.note, f"{whose} of {ray.user} runs here: {ray.address}, process {ray.pid}{jobs}"
+        yield note(f"{whose} of {ray.user} runs here: {ray.address}, process {ray.pid}{jobs}")
     taken = {option: port for option, port in HEAD_PORTS.items() if _in_use(port)}
     if taken:
         instead = " ".join(f"{option}={free}" for option, free in zip(taken, _free_ports(len(taken)), strict=True))
         ports = ", ".join(map(str, taken.values()))
         start = " ".join([*program("ray"), "start", "--head"])
-        yield Level.note, f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start} {instead}"
+        yield note(f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start} {instead}")
     else:
-        yield Level.ok, "the ports of a Ray head are free"
+        yield Finding("the ports of a Ray head are free")
     if (Path.home() / ".ray" / "auth_token").is_file() and "RAY_AUTH_MODE" not in os.environ:
-        yield (
-            Level.note,
+        yield note(
             "~/.ray/auth_token exists, so a head that is started here asks for it: export RAY_AUTH_MODE=token before "
             "`ray job submit`, or remove that file before `ray start`",
         )
@@ -173,26 +178,25 @@ def other_rays() -> Iterator[Finding]:
 def ray_address() -> Iterator[Finding]:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        yield Level.ok, "RAY_ADDRESS is not set: a run starts a private Ray"
+        yield Finding("RAY_ADDRESS is not set: a run starts a private Ray")
         return
     try:
         if address == "auto":
             address = auto_address()
         refuse_private(address)
     except BadInput as error:
-        yield Level.problem, str(error)
+        yield problem(str(error))
         return
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:
-            yield (
-                Level.problem,
+            yield problem(
                 f"RAY_ADDRESS={address}: nobody answers there ({error.strerror or error}); {NOT_PRIVATE}",
             )
             return
-    yield Level.ok, f"RAY_ADDRESS: runs join {address}"
+    yield Finding(f"RAY_ADDRESS: runs join {address}")
 
 
 def available_memory() -> int:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, RandomModelConf
+from conf.schema import Config
+from learner.model.prepare_model import random_config
 from learner.model.support import context_length, read_config, unsupported
 from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
@@ -54,7 +55,7 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
             _refuse_unfit(config, conf, command, f"model.path={path}")
             _refuse_small_vocabulary(config, tokenizer, conf, path)
     elif conf.model.random is not None:
-        _refuse_unfit(_outline(conf.model.random), conf, command, "model.random")
+        _refuse_unfit(random_config(conf.model.random), conf, command, "model.random")
 
 
 def _kept_model(folder: Path | None) -> str | None:
@@ -67,17 +68,6 @@ def _kept_model(folder: Path | None) -> str | None:
     if record.is_file():
         kept.append(Path(json.loads(record.read_text()).get("model") or folder / "base"))
     return next((str(model) for model in kept if (model / "config.json").is_file()), None)
-
-
-def _outline(shape: RandomModelConf) -> dict[str, Any]:
-    return {
-        "model_type": "qwen2",
-        "hidden_size": shape.hidden_size,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "intermediate_size": shape.ffn_size,
-        "max_position_embeddings": shape.max_position_embeddings,
-    }
 
 
 def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str) -> None:
