@@ -10,19 +10,20 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: two busy pools on two cores are ten times slower
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 
 from conf.schema import LearnerConf, ModelConf, RandomModelConf, RolloutConf
+from learner.learner import Learner
 from rollout.mode import ControlTokens
-from rollout.prompt import Prompt
-from rollout.weight_sync.weights import Weights
+from rollout.weight_sync.weights import views
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import TIED, MakeLearner, MakeWorker, SharedWorker, policy_weights
+from tests.helpers.handles import LocalHandle
 
 hypothesis.settings.register_profile("thinkless", deadline=None)  # nothing depends on speed
 hypothesis.settings.load_profile("thinkless")
@@ -70,53 +71,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """How the processes of `make test` share the tests: each takes the next file, or the next line of LONGEST."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             return f"line {PLACE[file]}" if file in PLACE else file
 
     config.option.loadscopereorder = False  # not by the number of tests
     return Scheduling(config, log)
-
-
-class LocalFuture:
-    """A value that is there already."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def wait(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return True
-
-
-class LocalHandle:
-    """The body of an actor, called directly in this process."""
-
-    def __init__(self, body: Any):
-        self.body = body
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
-
-    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> LocalFuture:
-        values = tuple(arg.wait() if isinstance(arg, LocalFuture) else arg for arg in args)
-        self.calls.append((method, values))
-        return LocalFuture(getattr(self.body, method)(*values))
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A rollout worker with the weights it began with."""
-
-    worker: Any
-    weights: Weights
-
-
-@pytest.fixture(scope="session")
-def local_handle() -> type[LocalHandle]:
-    """`LocalHandle(body)` stands where the project expects a `rollout.base.handle.Handle`."""
-    return LocalHandle
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +98,8 @@ def control(tiny_model: Path) -> ControlTokens:
 
 
 @pytest.fixture(scope="session")
-def make_learner() -> Callable[..., Any]:
-    """`make_learner(folder, conf=..., temperature=...)`: a started `Learner` with one rank, in this process."""
-    from learner.learner import Learner
+def make_learner() -> MakeLearner:
+    """A started `Learner` with one rank, in this process."""
     from learner.worker import LearnerWorker
 
     def make(folder: Path, conf: LearnerConf | None = None, temperature: float = 1.0) -> Learner:
@@ -152,17 +112,15 @@ def make_learner() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
+def make_worker(control: ControlTokens) -> Iterator[MakeWorker]:
     """`make_worker(folder, conf)`: a `RolloutWorker` with an engine of its own, in this process.
 
     The first takes ten seconds, the next a fraction of one. None is closed before the end of the session: vLLM's
     groups are the process's, and the first engine to close takes them from the others.
     """
-    from rollout.worker import RolloutWorker
+    made: list[RolloutWorker] = []
 
-    made = []
-
-    def make(folder: Path, conf: RolloutConf) -> Any:
+    def make(folder: Path, conf: RolloutConf) -> RolloutWorker:
         made.append(RolloutWorker(conf, ModelConf(), str(folder), control, seed=0))
         return made[-1]
 
@@ -173,42 +131,15 @@ def make_worker(control: ControlTokens) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session")
-def _shared_worker(tiny_model: Path, make_worker: Callable[..., Any]) -> Shared:
-    from learner.model.policy import load_policy
-    from rollout.weight_sync.weights import views
-
-    policy = load_policy(str(tiny_model), "float32")
-    named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
-    weights = views(named, 0, {"lm_head.weight": "model.embed_tokens.weight"}).copy()
-    return Shared(make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25)), weights)
+def shared_worker(tiny_model: Path, make_worker: MakeWorker) -> SharedWorker:
+    weights = views(policy_weights(tiny_model), 0, TIED).copy()
+    return SharedWorker(make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25)), weights)
 
 
 @pytest.fixture
-def rollout_worker(_shared_worker: Shared) -> Iterator[Any]:
+def rollout_worker(shared_worker: SharedWorker) -> Iterator[RolloutWorker]:
     """The session's one `RolloutWorker`, with `tiny_model`'s weights as version 0 at the start of every test."""
-    worker = _shared_worker.worker
+    worker = shared_worker.worker
     yield worker
-    if worker.engine.version != 0:
-        worker.load(_shared_worker.weights)
-
-
-@pytest.fixture(scope="session")
-def make_prompts() -> Callable[..., list[Prompt]]:
-    """`make_prompts(count, length=12, seed=0)`: prompts of random printable characters; lengths from `length` on."""
-
-    def make(count: int, length: int = 12, seed: int = 0, spread: int = 4) -> list[Prompt]:
-        rng = np.random.default_rng(seed)
-        return [
-            Prompt(
-                uid=f"random/{seed}/{i}",
-                problem="?",
-                token_ids=np.concatenate([[2], rng.integers(8 + 32, 8 + 127, length + i % spread), [3]]).astype(
-                    np.int32
-                ),
-                answer="1",
-                source="random",
-            )
-            for i in range(count)
-        ]
-
-    return make
+    if worker.ready() != 0:
+        worker.load(shared_worker.weights)

@@ -20,6 +20,7 @@ from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.handles import PendingHandle
 
 
 def batch_of(lengths: Any, prompts: int = 3, kinds: Any = None) -> Batch:
@@ -239,34 +240,10 @@ def test_more_slots_and_more_engines_help_until_the_longest_answer_is_left() -> 
 # ---------------------------------------------------------------- the sampler
 
 
-class _Never:
-    def wait(self) -> Any:
-        raise AssertionError("nobody waits here")
-
-    def __init__(self, ended: bool) -> None:
-        self.ended = ended
-
-    def done(self) -> bool:
-        return self.ended
-
-
-class _Recorder:
-    """A worker that never answers, or (`ended`) has answered."""
-
-    def __init__(self) -> None:
-        self.shares: list[Any] = []
-        self.answers: list[_Never] = []
-
-    def call(self, method: str, *args: Any) -> _Never:
-        self.shares.append(args[0])
-        self.answers.append(_Never(False))
-        return self.answers[-1]
-
-
 def test_the_spread_is_the_samplers() -> None:
     rng = np.random.default_rng(5)
-    recorders = [_Recorder() for _ in range(3)]
-    sampler, spread = Sampler(list(recorders), SamplingParams(1.0, 1.0, 40)), Spread(3, 40.0)
+    workers = [PendingHandle() for _ in range(3)]
+    sampler, spread = Sampler(workers, SamplingParams(1.0, 1.0, 40)), Spread(3, 40.0)
     numbers = iter(range(10**6))
     for number, batch in zip(range(6), ragged(1, prompts=11)):
         prompts = [
@@ -275,12 +252,12 @@ def test_the_spread_is_the_samplers() -> None:
         ]
         sampler.sample(prompts, 4, number)
         mine = dict(spread.shares(number, 0, batch, float(number)))
-        for worker, recorder in enumerate(recorders):
-            asked = recorder.shares[-1]
-            wanted = [prompts.index(asked.prompts[p]) for p, _ in asked.siblings]
-            assert mine[worker].lengths == [int(batch.lengths[i, s]) for i, (_, s) in zip(wanted, asked.siblings)]
+        for worker, handle in enumerate(workers):
+            request = handle.requests[-1]
+            wanted = [prompts.index(request.prompts[p]) for p, _ in request.siblings]
+            assert mine[worker].lengths == [int(batch.lengths[i, s]) for i, (_, s) in zip(wanted, request.siblings)]
             if rng.random() < 0.5:  # this one ends before the next batch is asked for
-                recorder.answers[-1].ended, mine[worker].end = True, number + 0.5
+                handle.answers[-1].ended, mine[worker].end = True, number + 0.5
         spread.learn(batch)
         sampler.lengths.learn(
             [
@@ -291,7 +268,7 @@ def test_the_spread_is_the_samplers() -> None:
                 for prompt, lengths in zip(prompts, batch.lengths) for s, n in enumerate(lengths)
             ]
         )  # fmt: skip
-    assert len({len(recorder.shares) for recorder in recorders}) == 1 and math.isfinite(spread.means[0])
+    assert len({len(handle.calls) for handle in workers}) == 1 and math.isfinite(spread.means[0])
 
 
 # ---------------------------------------------------------------- what is fitted to measurements

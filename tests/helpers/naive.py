@@ -218,7 +218,7 @@ def several_updates(
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=learner.lr,
-        betas=tuple(learner.betas),
+        betas=(learner.betas[0], learner.betas[1]),
         eps=learner.eps,
         weight_decay=learner.weight_decay,
     )

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from conf.schema import OnWeightSync
-from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.weights import Weights, views
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import TIED
 
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 VARIANTS = 4  # version v has the weights of variant v % VARIANTS; variant 0 is the tiny model itself
 BOUND = 1e-4  # nats
 
@@ -99,19 +98,10 @@ def _pick(logits: Any, token_ids: np.ndarray) -> np.ndarray:
 REFERENCES = {OnWeightSync.keep: kept_cache, OnWeightSync.recompute: whole_prefix, OnWeightSync.drain: whole_prefix}
 
 
-def share(
-    prompts: list[Prompt], siblings: int, sampling: SamplingParams, batch: int = 1, step: int = 0
-) -> RolloutRequest:
-    pairs = tuple((p, s) for p in range(len(prompts)) for s in range(siblings))
-    return RolloutRequest(batch, step, 0, tuple(prompts), pairs, sampling)
-
-
-def found(asked: RolloutRequest, sampled: RolloutResult) -> list[Trajectory | None]:
-    return sampled.trajectories([asked.prompts[p] for p, _ in asked.siblings], [s for _, s in asked.siblings])
-
-
 @contextmanager
-def pushes(worker: Any, make: Callable[[int], Weights], seed: int, longest_s: float = 0.08) -> Iterator[list[int]]:
+def pushes(
+    worker: RolloutWorker, make: Callable[[int], Weights], seed: int, longest_s: float = 0.08
+) -> Iterator[list[int]]:
     """New weights again and again at random moments, from another thread. Gives the versions pushed so far."""
     rng, over, pushed = random.Random(seed), threading.Event(), []
 

@@ -23,13 +23,15 @@ from reward.group import group_trajectories
 from reward.worker import RewardWorker
 from rollout.data.stream import PromptStream
 from rollout.data.tokens import control_tokens, generation_prompt, load_tokenizer
-from rollout.engine import Engine, Request
+from rollout.engine import Engine, Request, Sample
+from rollout.mode import ControlTokens
+from rollout.prompt import Prompt
 from rollout.request import derive_seed
 from rollout.trajectory import Finish, Trajectory
 from tests.helpers.engines import generate
 
 
-def trajectory(prompt, sibling, sample, control):
+def trajectory(prompt: Prompt, sibling: int, sample: Sample, control: ControlTokens) -> Trajectory:
     finish = Finish.STOP if sample.stopped else Finish.LENGTH
     mode = control.mode_of(int(sample.token_ids[0]))
     return Trajectory(prompt, sibling, sample.token_ids, sample.behavior_logprobs, mode, finish, sample.versions)
@@ -47,17 +49,19 @@ def main(run: Path, target: Path) -> None:
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
     learner.start(*learner.address(None), conf.algorithm.kl > 0)
-    worker = RewardWorker(conf.reward, path, control, conf.model)
+    grader = RewardWorker(conf.reward, path, control, conf.model)
     cost = Learner([], conf.learner, read_shape(path, conf.model.revision)).cost
     rollout, G = conf.rollout, conf.rollout.group_size
 
     for step in range(conf.run.steps):
-        asked = [(p, i) for p in prompts.take(rollout.prompts_per_step) for i in range(G)]
+        pairs = [(p, i) for p in prompts.take(rollout.prompts_per_step) for i in range(G)]
         limits = (rollout.max_response_tokens, rollout.temperature, rollout.top_p)
-        requests = [Request(p.token_ids, *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in asked]
+        requests = [
+            Request(p.token_ids.tolist(), *limits, derive_seed(conf.run.seed, p.uid, i, step)) for p, i in pairs
+        ]
         samples = generate(engine, requests)
-        answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(asked, samples)]
-        groups = group_trajectories(answers, worker.grade(answers), conf.reward)
+        answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(pairs, samples)]
+        groups = group_trajectories(answers, grader.grade(answers), conf.reward)
         steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)
         batches = [pack(sequences, totals, conf.learner.max_tokens, 1, cost) for sequences, totals in steps]
         report = learner.update([batch.ranks[0] for batch in batches], conf.algorithm)
@@ -65,7 +69,7 @@ def main(run: Path, target: Path) -> None:
         print(step + 1, float(report.loss).hex(), int(np.sum([len(a.token_ids) for a in answers])), flush=True)
     target.mkdir()
     learner.export(str(target))
-    worker.close()
+    grader.close()
 
 
 if __name__ == "__main__":

@@ -21,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import ModelConf, OnWeightSync, RolloutConf
+from conf.schema import DataConf, ModelConf, OnWeightSync, RolloutConf
+from rollout.data.problems import Problem
+from rollout.data.stream import PromptStream
 from rollout.engine import Request, Sample
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
+from rollout.weight_sync.weights import Weights
 from rollout.worker import RolloutWorker
 
 RUN_SEED = 5
@@ -68,14 +71,13 @@ class Notes:
     closed: bool = False
     pause: Callable[[int], float] = lambda step: 0.0  # seconds before step n; below 0: none
     fail_at: int | None = None  # step that raises
+    broken: int | None = None  # version that cannot be loaded
     gate: threading.Semaphore | None = None  # each step takes one
     at_gate: bool = False
 
 
-@dataclass(frozen=True)
-class ScriptedWeights:
-    version: int
-    broken: bool = False  # loading them raises
+def scripted_weights(version: int) -> Weights:
+    return Weights(version, (), ())
 
 
 @dataclass(slots=True, eq=False)
@@ -135,11 +137,11 @@ class ScriptedEngine:
         for key in keys:
             del self._under_way[key]
 
-    def load(self, weights: ScriptedWeights, recompute: bool = False) -> None:
+    def load(self, weights: Weights, recompute: bool = False) -> None:
         self._mine()
         assert recompute == (self.conf.on_weight_sync is OnWeightSync.recompute)
         assert not (self.conf.on_weight_sync is OnWeightSync.drain and self._under_way)
-        if weights.broken:
+        if weights.version == self.notes.broken:
             raise ValueError(f"broken weights of version {weights.version}")
         self.version = weights.version
         self.notes.loads.append((weights.version, len(self._under_way)))
@@ -182,7 +184,7 @@ class ThreadHandle:
     def __init__(self, body: Any, delay: Callable[[], float] = lambda: -1.0):
         self.body, self.delay = body, delay
 
-    def call(self, method: str, *args: Any) -> ThreadFuture:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> ThreadFuture:
         def run() -> Any:
             values = [arg.wait() if isinstance(arg, ThreadFuture) else arg for arg in args]
             if (seconds := self.delay()) >= 0:
@@ -206,22 +208,15 @@ def in_thread(run: Callable[[], Any]) -> ThreadFuture:
     return ThreadFuture(future)
 
 
-class Counted:
-    """A stream of prompts 0, 1, 2, ... with the interface of `rollout.data.stream.PromptStream`."""
+def counted(size: int) -> PromptStream:
+    """Prompts 0, 1, 2, ... in order, of three levels."""
+    rows = [Problem(f"counted/{i}", "?", "1", "counted", f"level {i % 3}") for i in range(size)]
+    return PromptStream(rows, lambda problem: np.array([2, 8, 3], np.int32), DataConf(shuffle=False), 0)
 
-    def __init__(self, levels: int = 3):
-        self.position, self.levels = 0, levels
 
-    def take(self, n: int) -> list[Prompt]:
-        numbers = range(self.position, self.position + n)
-        self.position += n
-        return [prompt(i, f"level {i % self.levels}") for i in numbers]
-
-    def again(self, cursor: dict[str, Any], n: int) -> list[Prompt]:
-        return [prompt(i, f"level {i % self.levels}") for i in range(cursor["position"], cursor["position"] + n)]
-
-    def state(self) -> dict[str, Any]:
-        return {"position": self.position}
+def number_of(prompt: Prompt) -> int:
+    """Of a prompt of `counted`."""
+    return int(prompt.uid.removeprefix("counted/").partition("#")[0])
 
 
 def prompt(number: int, level: str | None = None, source: str = "counted") -> Prompt:
@@ -233,7 +228,7 @@ def make_worker(notes: Notes, conf: RolloutConf) -> RolloutWorker:
     return RolloutWorker(conf, ModelConf(), "", CONTROL, RUN_SEED, make_engine=partial(ScriptedEngine, notes))
 
 
-def pauses(rng: random.Random) -> Any:
+def pauses(rng: random.Random) -> Callable[[int], float]:
     """A worker's pace: at once, in turns with others, or with stalls."""
     kind, mine = rng.choice(["fast", "fair", "slow", "stalls"]), random.Random(rng.random())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,21 +14,29 @@ from torch import Tensor
 from learner.model.attention import NAME, Layout, packed_attention, register
 
 LENGTHS = st.lists(st.one_of(st.just(1), st.integers(1, 40)), min_size=1, max_size=10)
+SCALING = 0.35
 HEADS = st.sampled_from([(2, 2), (4, 2), (4, 1)])
 
 
 def row(lengths: list[int], heads: int, kv_heads: int, seed: int, dim: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
-    return tuple(  # type: ignore[return-value]
+    query, key, value = (
         torch.randn(1, h, n, dim, generator=generator, dtype=torch.float64) for h in (heads, kv_heads, kv_heads)
     )
+    return query, key, value
+
+
+def attention(states: Sequence[Tensor], layout: Layout) -> Tensor:
+    """[L, h, D] of (query, key, value)."""
+    query, key, value = states
+    return packed_attention(None, query, key, value, None, scaling=SCALING, layout=layout)[0]
 
 
 def alone(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """Causal softmax of one sequence, written out; heads share keys by repetition. [1, h, L, D] -> [L, h, D]"""
-    share = query.shape[1] // key.shape[1]
-    keys, values = key[0].repeat_interleave(share, 0), value[0].repeat_interleave(share, 0)
+    times = query.shape[1] // key.shape[1]
+    keys, values = key[0].repeat_interleave(times, 0), value[0].repeat_interleave(times, 0)
     scores = scaling * query[0] @ keys.transpose(1, 2)
     length = scores.shape[-1]
     scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
@@ -39,9 +48,9 @@ def alone(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
 def test_a_row_is_its_sequences_alone(lengths: list[int], heads: tuple[int, int], seed: int) -> None:
     packed = [states.requires_grad_() for states in row(lengths, *heads, seed)]
     single = [states.detach().clone().requires_grad_() for states in packed]
-    got, _ = packed_attention(None, *packed, None, scaling=0.35, layout=Layout(lengths))
-    parts = [alone(*part, 0.35) for part in zip(*(states.split(lengths, dim=2) for states in single))]
-    want = torch.cat(parts)[None]
+    got = attention(packed, Layout(lengths))
+    query, key, value = (states.split(lengths, dim=2) for states in single)
+    want = torch.cat([alone(q, k, v, SCALING) for q, k, v in zip(query, key, value)])[None]
     assert got.shape == want.shape
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
     direction = torch.randn(got.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -58,13 +67,13 @@ def test_one_sequence_never_changes_another(lengths: list[int], heads: tuple[int
     chosen = data.draw(st.integers(0, len(lengths) - 1))
     states = row(lengths, *heads, seed)
     layout = Layout(lengths)
-    before, _ = packed_attention(None, *states, None, scaling=0.35, layout=layout)
+    before = attention(states, layout)
     start = sum(lengths[:chosen])
     for poison in (1e6, float("inf"), float("nan")):
         poisoned = [s.clone() for s in states]
         for s in poisoned:
             s[:, :, start : start + lengths[chosen]] = poison
-        after, _ = packed_attention(None, *poisoned, None, scaling=0.35, layout=layout)
+        after = attention(poisoned, layout)
         others = torch.ones(sum(lengths), dtype=torch.bool)
         others[start : start + lengths[chosen]] = False
         assert torch.equal(after[0, others], before[0, others])
@@ -75,12 +84,12 @@ def test_one_sequence_never_changes_another(lengths: list[int], heads: tuple[int
 def test_causal(lengths: list[int], seed: int) -> None:
     """The last token of each sequence is seen by no other token."""
     states = row(lengths, 2, 2, seed)
-    before, _ = packed_attention(None, *states, None, layout=Layout(lengths))
+    before = attention(states, Layout(lengths))
     last = torch.tensor(lengths).cumsum(0) - 1
     changed = [s.clone() for s in states]
     for s in changed:
         s[:, :, last] += 3.0
-    after, _ = packed_attention(None, *changed, None, layout=Layout(lengths))
+    after = attention(changed, Layout(lengths))
     others = torch.ones(sum(lengths), dtype=torch.bool)
     others[last] = False
     assert torch.equal(after[0, others], before[0, others])

@@ -8,7 +8,6 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from learner.metrics.report import StepReport
 from learner.objective import optimizer_steps
 from orchestrator.tracking.tracker import Tracker
 from tests.helpers import naive
+from tests.helpers.handles import PendingHandle
 from tests.helpers.learner_ranks import Ranks, call_worker
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16, max_tokens=64)
@@ -125,15 +125,9 @@ def test_the_run_writes_bad_steps_down_and_stops(
 # ------------------------------------------------------------------ batches that do not fit
 
 
-class Never:
-    """A rank that must not be called."""
-
-    def call(self, method: str, *args: Any) -> Any:
-        raise AssertionError(f"{method} was called")
-
-
 def test_a_batch_that_does_not_fit_is_refused_before_any_rank_is_called() -> None:
-    learner = Learner([Never(), Never()], replace(CONF, ranks=2))
+    ranks = [PendingHandle(), PendingHandle()]
+    learner = Learner(ranks, replace(CONF, ranks=2))
     learner.vocabulary = int(max(mb.token_ids.max() for share in batch(1, 2).ranks for mb in share)) + 1
     whole = batch(1, 2)
     one, two = whole.ranks

@@ -139,7 +139,11 @@ def test_effort_of_an_update() -> None:
     done = work(shape, [(60, 50), (40, 35), (50, 30)], checkpointing=True)
     assert found.tokens_per_s == 150 / 3 / 2
     assert found.tflops == pytest.approx(done.model / 6 / 1e12)
-    assert found.mfu == pytest.approx(done.model / 6 / 1e6) and found.hfu == pytest.approx(done.hardware / 6 / 1e6)
+    assert (
+        found.mfu is not None
+        and found.mfu == pytest.approx(done.model / 6 / 1e6)
+        and found.hfu == pytest.approx(done.hardware / 6 / 1e6)
+    )
     assert found.fill == 150 / 200
     assert sorted(tuple(mb.lengths) for rank in batch.ranks for mb in rank) == [(50, 40), (60,)]
     costs = [shape.cost(60, 50), shape.cost(40, 35) + shape.cost(50, 30)]

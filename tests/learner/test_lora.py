@@ -108,7 +108,8 @@ def test_only_adapters_learn(
 
 def reference_gradients(folder: str, adapters: dict[str, np.ndarray], seed: int) -> tuple[dict[str, Tensor], float]:
     """Those of A and B for one update, and its KL: transformers' model in float64 with W + alpha / rank * B A."""
-    model, leaves = naive.load(folder).requires_grad_(False), {}
+    model = naive.load(folder).requires_grad_(False)
+    leaves: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if f"{name}.lora_A.default.weight" in adapters:
             names = [f"{name}.lora_{letter}.default.weight" for letter in "AB"]
@@ -197,8 +198,8 @@ def test_gradient_over_a_bfloat16_model_points_the_same_way(
     assert all(torch.equal(x, x.bfloat16().float()) != x.any() for x in map(torch.tensor, adapters.values()))
     want, _ = reference_gradients(models["untied"], adapters, 5)
     got = ranks.gradients([batch(5, count)], ALGORITHM)[0]
-    flat = [torch.cat([torch.as_tensor(each[name]).double().flatten() for name in want]) for each in (got, want)]
-    assert relative_error(*flat) < (1e-5 if model is FLOAT else 0.1)
+    mine, flat = (torch.cat([torch.as_tensor(g[name]).double().flatten() for name in want]) for g in (got, want))
+    assert relative_error(mine, flat) < (1e-5 if model is FLOAT else 0.1)
 
 
 @every_layout
@@ -321,7 +322,7 @@ def test_export_is_an_ordinary_model_folder_with_the_adapter_beside(
     ranks.call("export", str(tmp_path))
     assert "lora" not in (tmp_path / "config.json").read_text()
     assert not any("lora" in name or "base_layer" in name for name in on_disk(str(tmp_path)))
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(loaded).__name__ == "Qwen2ForCausalLM" and not hasattr(loaded, "peft_config")
     ids = torch.tensor([[2, 50, 3, 77, 100, 9]])
     with torch.no_grad():
@@ -467,11 +468,12 @@ def test_a_model_without_trained_control_tokens_is_refused(models: dict[str, str
 
 def test_a_warm_up_trains_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New tokens' rows and random models need it; its cache does not ask whether adapters follow."""
+    from orchestrator.cluster.cluster import Cluster
     from orchestrator.commands import warmup
 
     given: list[tuple[Config, Path]] = []
     monkeypatch.setattr(warmup, "_fine_tune", lambda conf, *rest: given.append((conf, rest[-1])))
     for model in (ModelConf(random=RandomModelConf()), ModelConf(random=RandomModelConf(), lora=LORA)):
         conf = Config(model=model, warmup=WarmupConf(steps=1, cache=str(tmp_path)), tracker=TrackerConf(console=False))
-        warmup.warm_up(conf, None)
+        warmup.warm_up(conf, Cluster(conf.cluster))
     assert given[0] == given[1] and given[0][1].parent == tmp_path  # the same settings, for the same folder

@@ -51,9 +51,8 @@ def test_golden_values_of_the_reference_code() -> None:
     conf = AlgorithmConf(alpha=0.1, form=Form.code)
     weights = torch.stack([torch.tensor(degrpo.token_weights(3, totals, conf))] * 2)
     logprobs = torch.tensor([[-0.3, -1.0, -2.0], [-0.1, -4.0, -0.5]], requires_grad=True)
-    flat = [tensor.flatten() for tensor in (advantages, weights, weights)]
-    old = logprobs.detach().flatten()
-    losses = policy_losses(logprobs.flatten(), old, old - 0.1, None, *flat, conf)
+    old, flat = logprobs.detach().flatten(), weights.flatten()
+    losses = policy_losses(logprobs.flatten(), old, old - 0.1, None, advantages.flatten(), flat, flat, conf)
     loss = losses.surrogate.sum()
     loss.backward()
     assert loss.item() == pytest.approx(-3.2, rel=1e-6)
@@ -227,12 +226,12 @@ def policies(seed: int, spread: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits with gradient, and log-probs of two others near it (sampler, reference); an advantage of each outcome."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(SIZE, dtype=torch.float64, generator=generator)
-    others = [
+    behavior, ref = (
         (logits + spread * torch.randn(SIZE, dtype=torch.float64, generator=generator)).log_softmax(-1)
         for _ in range(2)
-    ]
+    )
     advantages = torch.randn(SIZE, dtype=torch.float64, generator=generator)
-    return logits.requires_grad_(), *others, advantages
+    return logits.requires_grad_(), behavior, ref, advantages
 
 
 def expected_gradient(sampled: Tensor, losses: Tensor, logits: Tensor) -> Tensor:
@@ -314,8 +313,7 @@ def extreme(
 ) -> tuple[TokenLosses, Tensor]:
     x = torch.tensor([new], requires_grad=True)
     one = torch.ones(1)
-    others = [torch.tensor([value]) for value in (own, behavior, ref)]
-    losses = policy_losses(x, *others, advantage * one, one, one, conf)
+    losses = policy_losses(x, own * one, behavior * one, ref * one, advantage * one, one, one, conf)
     (losses.surrogate + losses.kl).sum().backward()
     assert x.grad is not None
     return losses, x.grad

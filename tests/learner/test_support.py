@@ -55,7 +55,7 @@ def test_positions_are_those_that_vllm_derives(tmp_path: Path, written: dict[str
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = get_config(tmp_path, trust_remote_code=False)
     arch = ModelArchConfigConvertorBase(found, found).convert()
-    more = {"tokenizer_config": None, "disable_sliding_window": False, "sliding_window": None}
+    more: dict[str, Any] = {"tokenizer_config": None, "disable_sliding_window": False, "sliding_window": None}
     assert context_length(config)[0] == length
     assert _get_and_verify_max_len(found, arch, max_model_len=length, **more) == length
     with pytest.raises(ValueError, match="greater than the derived max_model_len"):

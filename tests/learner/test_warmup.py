@@ -73,22 +73,22 @@ def test_prompts_are_masked_and_modes_paired(models: dict[str, str]) -> None:
     pairs, tokenizer = load_pairs(CONF, MODEL), load_tokenizer(models["tied"], MODEL)
     control = control_tokens(tokenizer, MODEL)
     for step, batch in enumerate(curriculum(models).batches()):
-        wanted = Counter()
+        wanted: Counter[tuple[int, ...]] = Counter()
         for index in range(step * 5, step * 5 + 5):
             pair = pairs.at(index)
             for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
                 prompt = generation_prompt(tokenizer, pair.problem, MODEL)
                 response = training_response(tokenizer, control, mode, text, MODEL)
                 wanted[(*prompt.tolist(), -1, *response.tolist())] += 1
-        found = Counter()
+        found: Counter[tuple[int, ...]] = Counter()
         for s in sequences(batch):
             prompt, response = s["token_ids"][~s["response"]], s["token_ids"][s["response"]]
             found[(*prompt.tolist(), -1, *response.tolist())] += 1
             assert not s["weights"][~s["response"]].any() and (s["weights"][s["response"]] > 0).all()
             assert not s["kl_weights"].any() and not s["advantages"].any()
             assert response[-1] == control.eos
-            mode = {control.think: 0, control.short: 1}[int(response[0])]
-            assert set(s["modes"][s["response"]].tolist()) == {mode}
+            number = {control.think: 0, control.short: 1}[int(response[0])]
+            assert set(s["modes"][s["response"]].tolist()) == {number}
         assert found == wanted and batch.sequences == 10
 
 
@@ -127,7 +127,7 @@ def test_a_file_is_one_epoch(models: dict[str, str], tmp_path: Path) -> None:
 def embeddings(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
 
 

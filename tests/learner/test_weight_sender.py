@@ -24,12 +24,15 @@ from rollout.weight_sync.handshake import connect
 from rollout.weight_sync.sender import StagingBuffer
 from rollout.weight_sync.weights import ALIGNMENT, Endpoint, Offer, Route, Weights, worker_name
 from tests.helpers import naive
+from tests.helpers.engines import MakeLearner
+from tests.helpers.handles import LocalHandle
 from tests.helpers.learner_ranks import Ranks
 
 CONF = LearnerConf(lr=0.02, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0)
 PLAIN, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
-LORA = LoraConf(rank=4, alpha=6.0)
+RANK, ALPHA = 4, 6.0
+LORA = LoraConf(rank=RANK, alpha=ALPHA)
 ADAPTED, BFLOAT_ADAPTED = ModelConf(lora=LORA), ModelConf(lora=LORA, dtype=Dtype.bfloat16)
 LAYOUTS = [
     (1, 0, PLAIN, "tied"),
@@ -98,7 +101,7 @@ def _one_by_one(state: dict[str, Any]) -> dict[str, Tensor]:
             layer = name.removesuffix(".lora_B.default.weight")
             change = held[name].float() @ held[f"{layer}.lora_A.default.weight"].float()
             base = held[f"{layer}.base_layer.weight"]
-            plain[f"{layer}.weight"] = torch.add(base.float(), change, alpha=LORA.alpha / LORA.rank).to(base.dtype)
+            plain[f"{layer}.weight"] = torch.add(base.float(), change, alpha=ALPHA / RANK).to(base.dtype)
     return plain
 
 
@@ -423,10 +426,12 @@ def test_a_stage_is_filled_again_in_the_same_memory() -> None:
     assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 4
 
 
-def test_live_weights_are_not_copied(make_learner: Callable[..., Any], tiny_model: Path) -> None:
+def test_live_weights_are_not_copied(make_learner: MakeLearner, tiny_model: Path) -> None:
     """On the CPU without ZeRO-3 or adapters, the object store's copy is the only one."""
     learner = make_learner(tiny_model)
-    engine = learner.ranks[0].body.engine
-    found = dict(learner.ranks[0].call("publish", 1).wait().tensors())
+    (rank,) = learner.ranks
+    assert isinstance(rank, LocalHandle)
+    engine = rank.body.engine
+    found = dict(rank.call("publish", 1).wait().tensors())
     held = {engine.policy.public_name(name): p.data_ptr() for name, p in engine.policy.named_parameters()}
     assert {name: tensor.data_ptr() for name, tensor in found.items() if name in held} == held

@@ -181,7 +181,7 @@ def test_export_is_an_ordinary_model_folder(
     ranks.scatter("update", [batch(1, count)], ALGORITHM)
     ranks.call("export", str(tmp_path))
     published = dict(ranks.call("publish", 1)[0].tensors())
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path)
     state = loaded.state_dict()
     assert state.keys() == published.keys()
     assert all(torch.equal(state[name], published[name]) for name in state)

@@ -21,7 +21,7 @@ STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 class Writes:
     """A learner that writes `content`, or whatever `write` does."""
 
-    def __init__(self, write: Callable[[Path], None] | None = None):
+    def __init__(self, write: Callable[[Path], object] | None = None):
         self.write = write or (lambda folder: (folder / "weights").write_bytes(b"7" * 1000))
 
     def save(self, folder: str) -> None:
@@ -100,7 +100,7 @@ def torch_to_a_full_device(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [to_a_full_device, torch_to_a_full_device])
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Callable[[Path], object]) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     store.save(10, Writes(), STATE)
     with pytest.raises(RunError) as refused:
@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
     store = CheckpointStore(small_disk, keep=2)
     store.save(1, Writes(), STATE)
     with pytest.raises(RunError, match="step 1 is intact") as refused:
-        store.save(2, Writes(lambda folder: (folder / "weights").write_bytes(b"7" * 2**21) and None), STATE)
+        store.save(2, Writes(lambda folder: (folder / "weights").write_bytes(b"7" * 2**21)), STATE)
     assert isinstance(refused.value.__cause__, OSError)
     assert refused.value.__cause__.errno in (errno.ENOSPC, errno.EFBIG)
     assert names(small_disk) == ["step_000001"]

@@ -17,7 +17,11 @@ from conf.schema import AlgorithmConf
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from rollout.base.gpu_sharing import GpuSharing
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeLearner, complete, rollout_request
+from tests.helpers.handles import LocalHandle
 from tests.helpers.launched import succeeded, thinkless
+from tests.helpers.prompts import make_prompts
 from tests.helpers.runs import steps
 
 
@@ -67,11 +71,11 @@ class Rank:
         self.gpu.check()
 
 
-def two(local_handle: Any, gpus: int = 2) -> tuple[list[Gpu], Colocation]:
+def two(gpus: int = 2) -> tuple[list[Gpu], Colocation]:
     places = [Gpu() for _ in range(gpus)]
     ranks = [Rank(gpu) for gpu in places]
     gpu_sharing = Colocation(
-        [local_handle(gpu) for gpu in places], [local_handle(rank) for rank in ranks], 5.0, lambda futures: futures
+        [LocalHandle(gpu) for gpu in places], [LocalHandle(rank) for rank in ranks], 5.0, lambda futures: futures
     )
     gpu_sharing.begin()
     for rank in ranks:
@@ -81,9 +85,9 @@ def two(local_handle: Any, gpus: int = 2) -> tuple[list[Gpu], Colocation]:
     return places, gpu_sharing
 
 
-def test_a_step_after_the_other(local_handle: Any) -> None:
+def test_a_step_after_the_other() -> None:
     """The usual course, call by call; the second of two in a row asks for nothing."""
-    (gpu, other), gpu_sharing = two(local_handle)
+    (gpu, other), gpu_sharing = two()
     course: list[tuple[Callable[[], None], list[str]]] = [
         (gpu_sharing.sampling, ["offload all", "wake None"]),  # the evaluation of the model that training begins with
         (gpu_sharing.pushing, ["sleep False", "offload optimizer", "wake ['weights']"]),
@@ -107,9 +111,9 @@ def test_a_step_after_the_other(local_handle: Any) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(order=st.lists(st.sampled_from(["sample", "push", "learn", "score"]), max_size=30))
-def test_in_any_order_nothing_is_used_that_is_not_there(local_handle: Any, order: list[str]) -> None:
+def test_in_any_order_nothing_is_used_that_is_not_there(order: list[str]) -> None:
     """Samples come from the weights of the last push, or are refused; whoever works has all that it works with."""
-    (gpu,), gpu_sharing = two(local_handle, gpus=1)
+    (gpu,), gpu_sharing = two(gpus=1)
     for what in order:
         if what == "sample":
             if gpu.pushed != gpu.learnt:
@@ -128,8 +132,8 @@ def test_in_any_order_nothing_is_used_that_is_not_there(local_handle: Any, order
             gpu.learnt += what == "learn"
 
 
-def test_who_waited_for_whom_is_told(local_handle: Any) -> None:
-    gpu_sharing = two(local_handle)[1]
+def test_who_waited_for_whom_is_told() -> None:
+    gpu_sharing = two()[1]
 
     def late(_: list[Any]) -> list[Any]:
         raise WaitedTooLong("the driver timed out after 5 s waiting for learner rank 1 (offload)")
@@ -152,7 +156,7 @@ def test_on_gpus_of_their_own_nobody_waits() -> None:
 
 
 def test_a_real_engine_and_a_real_learner(
-    rollout_worker: Any, make_learner: Callable[..., Any], tiny_model: Path, make_prompts: Any, local_handle: Any
+    rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path
 ) -> None:
     """Out of turn each of them refuses; in turn they agree on the log-probs, as they would alone."""
     from learner.data.batch import TrainBatch
@@ -163,26 +167,25 @@ def test_a_real_engine_and_a_real_learner(
     from reward.verdict import Outcome, Verdict
     from rollout.base.handle import in_order
     from rollout.engine import Request
-    from rollout.request import RolloutRequest, SamplingParams
+    from rollout.request import SamplingParams
     from rollout.sampler import Sampler
+    from rollout.trajectory import Trajectory
     from rollout.weight_sync.sync import WeightSync
 
     learner = make_learner(tiny_model)
-    gpu_sharing = Colocation([local_handle(rollout_worker)], learner.ranks, 60.0, in_order)
+    gpu_sharing = Colocation([LocalHandle(rollout_worker)], learner.ranks, 60.0, in_order)
     gpu_sharing.begin()
     learner.gpu_sharing = gpu_sharing
-    sampler = Sampler([local_handle(rollout_worker)], SamplingParams(1.0, 1.0, 12))
+    sampler = Sampler([LocalHandle(rollout_worker)], SamplingParams(1.0, 1.0, 12))
     sampler.gpu_sharing = gpu_sharing
     weight_sync = WeightSync(learner.ranks, sampler, True)
     prompts = make_prompts(2)
-    pairs = [(p, s) for p in range(2) for s in range(4)]
 
-    def sample(step: int) -> list[Any]:
-        share = RolloutRequest(step + 1, step, 0, tuple(prompts), tuple(pairs), SamplingParams(1.0, 1.0, 12))
-        found = rollout_worker.sample(share).trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
-        return [t for t in found if t is not None]
+    def sample(step: int) -> list[Trajectory]:
+        request = rollout_request(prompts, 4, SamplingParams(1.0, 1.0, 12), step + 1, step)
+        return complete(request, rollout_worker.sample(request))
 
-    def batch(trajectories: list[Any]) -> list[TrainBatch]:
+    def batch(trajectories: list[Trajectory]) -> list[TrainBatch]:
         groups = []
         for p in range(2):
             mine = tuple(trajectories[4 * p : 4 * p + 4])
@@ -193,19 +196,20 @@ def test_a_real_engine_and_a_real_learner(
         return [pack(sequences, totals, 8192, 1) for sequences, totals in steps]
 
     with pytest.raises(RuntimeError, match="asked for a response while it sleeps: wake it first"):
-        rollout_worker.engine.add(0, Request(prompts[0].token_ids, 4, 1.0, 1.0, 0))
+        rollout_worker.engine.add(0, Request(prompts[0].token_ids.tolist(), 4, 1.0, 1.0, 0))
     for step in range(3):
         weight_sync.start(step)
         gpu_sharing.sampling()
         trajectories = sample(step)
         with pytest.raises(TensorsOffloaded, match="a forward pass"):
-            learner.ranks[0].body.logprobs(batch(trajectories)[0].ranks[0], 1.0)
+            learner.ranks[0].call("logprobs", batch(trajectories)[0].ranks[0], 1.0)
         for mb, scored in learner.logprobs(batch(trajectories)[0], 1.0):
             response = mb.response
             assert np.abs(scored[response] - mb.behavior_logprobs[response]).max() < 1e-4
         gpu_sharing.sampling()
         assert [t.token_ids.tolist() for t in sample(step)] == [t.token_ids.tolist() for t in trajectories]
-        assert learner.apply(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0)).skipped == 0
+        report = learner.apply(batch(trajectories), AlgorithmConf(optimizer_steps=1, kl=0.0))
+        assert report is not None and report.skipped == 0
         with pytest.raises(RuntimeError, match="push them before sampling"):
             gpu_sharing.sampling()
     rollout_worker.wake()

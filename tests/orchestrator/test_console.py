@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -28,14 +29,15 @@ class Terminal(io.StringIO):
         return True
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def clock() -> object:
-    class Clock:
-        now = 0.0
-
-        def __call__(self) -> float:
-            return self.now
-
+def clock() -> Clock:
     return Clock()
 
 
@@ -59,7 +61,7 @@ def test_every_column_has_a_name_of_its_own() -> None:
     assert "accuracy" in heading() and all(column[0] in heading() and column[1] in heading() for column in COLUMNS)
 
 
-def test_plain_figures_keep_their_names(clock) -> None:
+def test_plain_figures_keep_their_names() -> None:
     """No column to count, no spaces to lose; a figure that is missing is left out."""
     line = plain_line(RECORD, 120, 75.2)
     assert line == (
@@ -69,7 +71,7 @@ def test_plain_figures_keep_their_names(clock) -> None:
     assert plain_line({}, 120, None) == "step=–/120"
 
 
-def test_plain_lines_have_no_control_codes(clock) -> None:
+def test_plain_lines_have_no_control_codes(clock: Clock) -> None:
     out = io.StringIO()
     console = Console(20, start_step=11, file=out, clock=clock)
     console.note("warm-up: from the cache")
@@ -87,16 +89,18 @@ def test_plain_lines_have_no_control_codes(clock) -> None:
     assert not set(out.getvalue()) & {"\r", "\x1b"}
 
 
-def test_the_time_left_does_not_wander(clock) -> None:
+def test_the_time_left_does_not_wander(clock: Clock) -> None:
     """Steps of 2 s, one of 20 s, a validation of 10 s every 10 steps: the estimate stays near what is left."""
-    out, total, ends, said = io.StringIO(), 60, [], []
+    out, total, ends = io.StringIO(), 60, []
     console = Console(total, file=out, clock=clock)
     for step in range(1, total + 1):
         took = 20.0 if step == 23 else 2.0
         clock.now += took
-        said.append(console._left({"step": step, "seconds/step": took}))
+        console.step({"step": step, "seconds/step": took})
         ends.append(clock.now)
         clock.now += 10.0 if step % 10 == 0 else 0.0
+    said = [60 * int(minutes) + int(seconds) for minutes, seconds in re.findall(r"left=(\d+):(\d\d)", out.getvalue())]
+    assert len(said) == total
     for step in range(11, total - 9):  # once a validation was seen
         left = clock.now - ends[step - 1]
         assert 0.6 * left <= said[step - 1] <= 1.6 * left, (step, said[step - 1], left)
@@ -117,7 +121,7 @@ def test_terminal_has_a_bar_below_the_lines() -> None:
     assert "\r" not in bare.getvalue()
 
 
-def test_a_dumb_terminal_gets_plain_lines(monkeypatch) -> None:
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     out = Terminal()
     console = Console(20, file=out)
@@ -137,7 +141,7 @@ def test_disabled_prints_nothing() -> None:
     assert out.getvalue() == ""
 
 
-def test_plain_progress_says_little_and_the_end(clock) -> None:
+def test_plain_progress_says_little_and_the_end(clock: Clock) -> None:
     out = io.StringIO()
     with progress(200, "warm-up", file=out, clock=clock) as bar:
         for _ in range(200):
@@ -148,7 +152,7 @@ def test_plain_progress_says_little_and_the_end(clock) -> None:
     assert 10 <= len(lines) <= 13 and lines[-1] == "warm-up: done in 1:40"
 
 
-def test_an_interrupted_progress_says_where(clock) -> None:
+def test_an_interrupted_progress_says_where(clock: Clock) -> None:
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt), progress(10, "evaluation", file=out, clock=clock) as bar:
         bar.advance(3)
@@ -163,7 +167,7 @@ def test_progress_on_a_terminal() -> None:
     assert "evaluation" in out.getvalue() and out.getvalue().endswith("evaluation: done in 0:00\n")
 
 
-def test_a_counter_is_drawn_now_and_then(clock) -> None:
+def test_a_counter_is_drawn_now_and_then(clock: Clock) -> None:
     out = Terminal()
     counter = Counter(out, clock)
     for done in range(1, 401):

@@ -67,7 +67,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def actor(body: type, *args: Any, **options: Any) -> RayHandle:
-    made = ray.remote(body).options(num_cpus=0, **options).remote(*args)
+    made: Any = ray.remote(body).options(num_cpus=0, **options).remote(*args)
     return RayHandle(made, body.__name__, PATIENCE_S)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def trajectory(where: Prompt, sibling: int, tokens: int, mode: Mode | None, fini
 
 
 def group(
-    level: str | None, rows: list[tuple[int, Mode | None, Outcome, float]], version: int = 4, **more: Any
+    level: str | None, rows: Sequence[tuple[int, Mode | None, Outcome, float]], version: int = 4, **more: Any
 ) -> Group:
     """rows: tokens, mode, outcome, reward."""
     where = prompt(level)
@@ -128,7 +129,7 @@ def summed(groups: list[Group], report: StepReport | None) -> Record:
     return summarize(batch, report, SPANS, (100.0, 105.75))
 
 
-def report(**values: float) -> StepReport:
+def report(**values: Any) -> StepReport:
     return StepReport(updates=8, skipped=0, tokens=900, seconds=3.0, lr=1e-4, **values)
 
 

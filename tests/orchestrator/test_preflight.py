@@ -124,8 +124,8 @@ def test_paths_are_absolute_before_they_travel(
         conf = Config(model=ModelConf(path=path, chat_template="../chat.jinja"))
         refuse_unreadable(conf)
         assert located(conf).model.path == want and located(conf).model.chat_template == str(template)
-    for path in ("owner/name", "absent", want + "/", None):  # a hub id; not there; absolute already; none
-        conf = Config(model=ModelConf(path=path))
+    for other in ("owner/name", "absent", want + "/", None):  # a hub id; not there; absolute already; none
+        conf = Config(model=ModelConf(path=other))
         assert located(conf) == conf
 
 

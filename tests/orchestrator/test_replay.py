@@ -331,7 +331,8 @@ def test_every_figure_of_a_report_is_compared() -> None:
     assert all(found["relative"] == 0 for found in compare_reports(report, others).values())
     for name in compare_reports(report, report):
         value = getattr(report, name)
-        changed = replace(report, **{name: value + 1 if value == value else 1.0})
+        change: dict[str, Any] = {name: value + 1 if value == value else 1.0}
+        changed = replace(report, **change)
         apart = {key for key, found in compare_reports(report, changed).items() if found["relative"]}
         assert apart == {name}
     assert compare_reports(report, replace(report, grad_norm=2.5))["grad_norm"]["relative"] == 0.2

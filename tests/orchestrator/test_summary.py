@@ -107,7 +107,7 @@ def test_what_was_not_measured_is_none_and_never_met() -> None:
 
 
 def test_weights_are_shares_and_equal_by_default() -> None:
-    counts = summarize_evaluation(EVALUATION | {"weights": {2: 8, 9: 2}})  # type: ignore[dict-item]
+    counts = summarize_evaluation(EVALUATION | {"weights": {2: 8, 9: 2}})
     assert counts["accuracy"] == pytest.approx(0.976)
     assert summarize_evaluation(EVALUATION | {"weights": {}})["accuracy"] == pytest.approx((0.99 + 0.92) / 2)
 
@@ -120,7 +120,10 @@ def test_wilson_against_published_values() -> None:
 
 
 def test_doubts_name_the_levels_that_thinking_does_not_solve() -> None:
-    measured = {"think": {"2": {"accuracy": 1.0}, "7": {"accuracy": 0.4}, "8": {"accuracy": None}}, "short": {}}
+    measured: dict[str, Any] = {
+        "think": {"2": {"accuracy": 1.0}, "7": {"accuracy": 0.4}, "8": {"accuracy": None}},
+        "short": {},
+    }
     (doubt,) = doubts(measured)
     assert doubt.startswith("level 7: thinking is right on 40%") and "warmup.steps" in doubt
     assert doubts({}) == []

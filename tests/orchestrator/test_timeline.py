@@ -58,13 +58,13 @@ class Answer:
         return self.future.result(timeout=30)
 
 
-class Handle:
+class ActorThread:
     """An actor in a thread, which serves calls in order, as Ray's do."""
 
     def __init__(self, body: Body):
         self.body, self.thread, self.died = body, ThreadPoolExecutor(1), False
 
-    def call(self, method: str, *args: Any) -> Answer:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Answer:
         if self.died:
             failed: Future[Any] = Future()
             failed.set_exception(ActorDied("its process is no more"))
@@ -80,7 +80,7 @@ class Crew:
     """One actor of each kind."""
 
     def __init__(self, ahead_s: float = 0.0):
-        self.handles = {kind: Handle(Body(ahead_s)) for kind in ("rollout", "reward", "learner")}
+        self.handles = {kind: ActorThread(Body(ahead_s)) for kind in ("rollout", "reward", "learner")}
 
     def timeline(self, path: Path) -> Timeline:
         return Timeline(path, {kind: [handle] for kind, handle in self.handles.items()})

@@ -275,7 +275,7 @@ def test_the_model_is_a_hugging_face_folder(trained: Trained) -> None:
     from conf.compose import from_file
     from rollout.data.arithmetic import problems_of_level
 
-    tokenizer = AutoTokenizer.from_pretrained(trained.folder / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(trained.folder / "model")
     model = AutoModelForCausalLM.from_pretrained(trained.folder / "model").eval()
     assert model.dtype is torch.float32 and model.config.use_cache
     right = 0

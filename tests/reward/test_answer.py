@@ -66,7 +66,9 @@ def test_strict_wants_a_box_with_something_in_it(text: str) -> None:
         (r"\boxed{3}", None, "3", None),
     ],
 )
-def test_only_what_follows_the_first_think_end_counts(text, mode, answer, outcome) -> None:
+def test_only_what_follows_the_first_think_end_counts(
+    text: str, mode: Mode | None, answer: str | None, outcome: Outcome | None
+) -> None:
     assert find_answer(text, mode, Finish.STOP, strict=True, needs_mode=False) == (outcome, answer)
     assert extract(text, strict=True, thinking=mode is Mode.THINK) == answer
 

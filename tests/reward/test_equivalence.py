@@ -370,7 +370,7 @@ def test_numbers_by_construction_differ_and_agree() -> None:
         a = Fraction(rng.randrange(-500, 500), rng.randrange(1, 60))
         b = Fraction(rng.randrange(-500, 500), rng.randrange(1, 60))
         k = rng.randrange(2, 9)
-        forms = [f"{a.numerator}/{a.denominator}", rf"\frac{{{a.numerator * k}}}{{{a.denominator * k}}}"]
+        forms = f"{a.numerator}/{a.denominator}", rf"\frac{{{a.numerator * k}}}{{{a.denominator * k}}}"
         assert equivalent(*forms)
         assert equivalent(rf"\left({a.numerator}\right) \div {a.denominator}", forms[1])
         assert equivalent(f"{b.numerator}/{b.denominator}", forms[0]) is (a == b)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,9 @@ from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
 
 
-def grade(text, mode, finish, gold, all_answers: bool, strict: bool) -> tuple[Outcome, str | None]:
+def grade(
+    text: str, mode: Mode | None, finish: Finish, gold: str | tuple[str, ...], all_answers: bool, strict: bool
+) -> tuple[Outcome, str | None]:
     """The outcome and the answer found, as a reward worker grades, but in this process and without a limit."""
     think_token = think_token_in_text(text, mode, ("<think>", "</think>"))
     outcome, answer = find_answer(text, mode, finish, strict, "</think>", think_token=think_token)
@@ -40,7 +40,7 @@ def grade(text, mode, finish, gold, all_answers: bool, strict: bool) -> tuple[Ou
         (r"\boxed{5 \text{ or } 6}", Mode.SHORT, Finish.STOP, Outcome.WRONG, r"5 \text{ or } 6"),
     ],
 )
-def test_outcomes(text, mode, finish, outcome, answer) -> None:
+def test_outcomes(text: str, mode: Mode | None, finish: Finish, outcome: Outcome, answer: str | None) -> None:
     assert grade(text, mode, finish, "5", all_answers=False, strict=True) == (outcome, answer)
 
 
@@ -98,7 +98,8 @@ def test_think_tokens_are_known_by_their_ids(text: str, mode: Mode | None, there
 @pytest.mark.parametrize("strict", [True, False])
 def test_the_format_counts_wherever_a_mode_does(strict: bool) -> None:
     """In training whatever else is accepted; `thinkless verify`, which needs no mode, in its strict form only."""
-    asked: tuple[Any, ...] = ("a</think>\\boxed{5}", Mode.SHORT, Finish.STOP, strict, "</think>")
-    assert find_answer(*asked, needs_mode=True, think_token=True) == (Outcome.FORMAT_ERROR, None)
-    found = find_answer(*asked, needs_mode=False, think_token=True)
-    assert found == ((Outcome.FORMAT_ERROR, None) if strict else (None, "5"))
+    for needs_mode in (True, False):
+        found = find_answer(
+            "a</think>\\boxed{5}", Mode.SHORT, Finish.STOP, strict, "</think>", needs_mode=needs_mode, think_token=True
+        )
+        assert found == ((Outcome.FORMAT_ERROR, None) if strict or needs_mode else (None, "5"))

@@ -14,6 +14,8 @@ from reward.grader import Grader
 from reward.verdict import Outcome, RewardResult, Verdict
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
+from tests.helpers.handles import LocalHandle
+from tests.helpers.prompts import make_prompts
 
 
 class Worker:
@@ -45,11 +47,9 @@ class Local:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(2, 6))
-def test_aligned(
-    make_prompts: Any, local_handle: Any, prompts: int, group: int, workers: int, actors: int, lost: int
-) -> None:
-    sampler = Sampler([local_handle(Worker(lost)) for _ in range(workers)], SamplingParams(1.0, 1.0, 8))
-    grader = Grader([local_handle(Local(1.0 + i)) for i in range(actors)], RewardConf())
+def test_aligned(prompts: int, group: int, workers: int, actors: int, lost: int) -> None:
+    sampler = Sampler([LocalHandle(Worker(lost)) for _ in range(workers)], SamplingParams(1.0, 1.0, 8))
+    grader = Grader([LocalHandle(Local(1.0 + i)) for i in range(actors)], RewardConf())
     asked = grader.ask(sampler.sample(make_prompts(prompts), group, 0))
     trajectories, verdicts = asked.batch.wait(), asked.wait()
     assert [v.extracted for v in verdicts] == [f"{t.prompt.uid} {t.token_ids[0]}" for t in trajectories]
@@ -61,7 +61,7 @@ def test_aligned(
     assert kept == list(dict.fromkeys(uid for uid, _ in places))
 
 
-def test_a_sampler_that_failed_is_heard(make_prompts: Any) -> None:
+def test_a_sampler_that_failed_is_heard() -> None:
     """Before the reward actor, which waits for the same answer."""
 
     class Late:
@@ -78,10 +78,10 @@ def test_a_sampler_that_failed_is_heard(make_prompts: Any) -> None:
         def __init__(self, error: str):
             self.error = error
 
-        def call(self, method: str, *args: Any) -> Late:
+        def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Late:
             return Late(self.error)
 
-    sampler: Any = Sampler([Actor("the sampler's own failure")], SamplingParams(1.0, 1.0, 8))
-    grader: Any = Grader([Actor("reward actor 0 (grade_request): no argument")], RewardConf())
+    sampler = Sampler([Actor("the sampler's own failure")], SamplingParams(1.0, 1.0, 8))
+    grader = Grader([Actor("reward actor 0 (grade_request): no argument")], RewardConf())
     with pytest.raises(RuntimeError, match="the sampler's own failure"):
         grader.score(grader.ask(sampler.sample(make_prompts(2), 2, 0)))

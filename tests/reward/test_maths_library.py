@@ -52,7 +52,12 @@ def test_trl_calls_it_with_texts_or_conversations_and_every_column() -> None:
 
 
 def test_verl_calls_it_with_keywords_of_its_own() -> None:
-    call = {"data_source": "own/maths", "ground_truth": "2\\sqrt{3}", "extra_info": {"index": 3}, "reward_router": None}
+    call: dict[str, Any] = {
+        "data_source": "own/maths",
+        "ground_truth": "2\\sqrt{3}",
+        "extra_info": {"index": 3},
+        "reward_router": None,
+    }
     assert compute_score(solution_str=r"<think>hm</think>\boxed{\sqrt{12}}", **call) == 1.0
     assert compute_score(solution_str=r"\boxed{\sqrt{13}}", **call) == 0.0
 

@@ -17,7 +17,7 @@ CASES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 
 
 def test_a_rule_that_is_skipped_would_not_have_matched() -> None:
-    texts = set()
+    texts: set[str] = set()
     for path in CASES:
         for line in path.read_text(encoding="utf-8").splitlines():
             case = json.loads(line)

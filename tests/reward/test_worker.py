@@ -10,6 +10,8 @@ import pytest
 
 import reward.worker
 from conf.schema import ModelConf, RewardConf
+from reward.pool import Reply
+from reward.sandbox import Call
 from reward.statistics import Tally
 from reward.verdict import Outcome, Verdict
 from reward.worker import Pending, RewardWorker
@@ -62,7 +64,7 @@ def test_every_outcome_in_order() -> None:
 
 
 def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(call):
+    def hang(call: tuple[str, tuple[str, ...]]) -> tuple[str, tuple[object, ...]]:
         return (f"{own}:power", (9,)) if "HANG" in call[1][0] else (f"{own}:echo", (True,))
 
     with RewardWorker(RewardConf(timeout_s=2.0)) as worker:  # far above what an echo takes
@@ -122,10 +124,10 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
         assert worker.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
         names = [verdict.outcome.name for verdict in worker.grade(given)]
         share = sampled([*given[:2], None, *given[2:]])
-        judged = [worker.grade_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
+        graded = [worker.grade_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
     assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
-    found = [None if one is None else one.outcome.name for part in judged for one in part.verdicts]
-    assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in judged)
+    found = [None if one is None else one.outcome.name for part in graded for one in part.verdicts]
+    assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in graded)
 
 
 def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None:
@@ -205,7 +207,8 @@ def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> Non
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
     with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0, memory_mib=1024)) as worker:
         verdicts = worker.grade_batch(batch)
-    found = dict(zip([*texts[:4], "again", *texts[5:]], (verdict.failure for verdict in verdicts), strict=True))
+    names = [*texts[:4], "again", *texts[5:]]
+    found = {name: one.failure for name, one in zip(names, verdicts, strict=True) if one.failure is not None}
     lines = (tmp_path / f"{own}.py").read_text().splitlines()
 
     def line_of(text: str) -> str:
@@ -223,12 +226,13 @@ def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> Non
     }
     for name, (error, line) in expected.items():
         failure = found[name]
-        assert failure is not None and (failure.error, failure.where) == (error, line_of(line)), name
+        assert (failure.error, failure.where) == (error, line_of(line)), name
         assert failure.about == f"problem {'raise' if name == 'again' else name}"
         assert (failure.traceback is None) is (name == "again")
-    assert "{}[answer]" in found["helper"].traceback and "custom.py" not in found["helper"].traceback
+    traceback = found["helper"].traceback or ""
+    assert "{}[answer]" in traceback and "custom.py" not in traceback
     assert found["hang"].error == "no end after 1 s" and found["exit"].error == "process ended: 0, twice"
-    assert found["print"] is None and verdicts[-1].reward == 1.25
+    assert "print" not in found and verdicts[-1].reward == 1.25
 
 
 @pytest.mark.parametrize(("text", "outcome"), [("hang", Outcome.TIMED_OUT), ("exit", Outcome.CRASHED)])
@@ -238,12 +242,18 @@ def test_a_function_that_never_comes_back_costs_no_hours(
     """A batch says so after a few calls; once one has come back, every answer gets its own."""
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=str(n))) for n in range(300)]
     with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as worker:
-        run, called = worker.pool.run, []
-        monkeypatch.setattr(worker.pool, "run", lambda calls: (called.append(len(calls)), run(calls))[1])
+        called: list[int] = []
+        run = worker.pool.run
+
+        def counted(calls: list[Call]) -> list[Reply]:
+            called.append(len(calls))
+            return run(calls)
+
+        monkeypatch.setattr(worker.pool, "run", counted)
         verdicts = worker.grade_batch(batch)
         assert called == [4]
         assert {verdict.outcome for verdict in verdicts} == {outcome} and len(verdicts) == 300
-        assert [verdict.failure.about for verdict in verdicts] == [f"problem {n}" for n in range(300)]
+        assert [one.failure and one.failure.about for one in verdicts] == [f"problem {n}" for n in range(300)]
         good = ("x", Mode.SHORT, Finish.STOP, prompt())
         assert [one.outcome for one in worker.grade_batch([good, *batch[:1], good])] == [
             Outcome.WRONG, outcome, Outcome.WRONG,
@@ -261,9 +271,13 @@ def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypat
         batch = [short(answer, "long " * 90) for answer in calls]
         first, again = worker.grade_batch(batch), worker.grade_batch(batch[:1])
     assert [one.outcome for one in first] == [Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.RAISED]
-    assert [one.failure.error for one in first] == ["no end after 0.7 s", "process ended: -9, twice", "SystemExit: 3"]
+    assert [one.failure and one.failure.error for one in first] == [
+        "no end after 0.7 s",
+        "process ended: -9, twice",
+        "SystemExit: 3",
+    ]
     for verdict, answer in zip(first, calls, strict=True):
-        assert verdict.failure.about == f"answer {answer!r}, gold {('long ' * 90)[:200]!r}"
+        assert verdict.failure and verdict.failure.about == f"answer {answer!r}, gold {('long ' * 90)[:200]!r}"
     assert again[0].cached and again[0].failure == first[0].failure
 
 
@@ -314,8 +328,10 @@ def test_verdicts_as_they_come() -> None:
 
 
 def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(text, *more):
-        return (None, "5") if text == "fine" else [][0]
+    def broken(text: str, *more: object) -> tuple[None, str]:
+        if text == "fine":
+            return None, "5"
+        raise IndexError
 
     monkeypatch.setattr(reward.worker, "find_answer", broken)
     with RewardWorker(RewardConf()) as worker:
@@ -350,7 +366,7 @@ def test_the_slowest_are_few_and_short() -> None:
     assert all(len(one.answer) == len(one.gold) == 200 for one in slowest)
 
 
-def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The seconds of a check are given in place of its gold answer."""
     with RewardWorker(RewardConf(timeout_s=0.4)) as worker:
         monkeypatch.setattr(worker, "begin", lambda text, *rest: Verdict(Outcome.WRONG, text[7:-1], float(rest[2])))
@@ -360,7 +376,9 @@ def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, m
     assert "2 of 3 checks took more than 0.2 s" in caplog.text and "'c d' against gold '0.3'" in caplog.text
 
 
-def test_a_check_that_takes_long_is_told_as_slow(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+def test_a_check_that_takes_long_is_told_as_slow(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with RewardWorker(RewardConf(timeout_s=5.0)) as worker:
         submit = worker.pool.submit
         monkeypatch.setattr(worker.pool, "submit", lambda call: submit(("time:sleep", (1.1,))))

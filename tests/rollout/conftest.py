@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conf.schema import OnWeightSync
+from rollout.worker import RolloutWorker
 
 
 @pytest.fixture
@@ -29,6 +30,6 @@ def policies(tiny_model: Path) -> Any:
 
 
 @pytest.fixture(params=list(OnWeightSync), ids=lambda way: way.value)
-def way(request: pytest.FixtureRequest, rollout_worker: Any, monkeypatch: pytest.MonkeyPatch) -> OnWeightSync:
+def way(request: pytest.FixtureRequest, rollout_worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch) -> OnWeightSync:
     monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", request.param)
     return request.param

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,16 +18,15 @@ import pytest
 from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, RolloutResult, SamplingParams, derive_seed
-from rollout.trajectory import Trajectory
+from rollout.request import RolloutRequest, SamplingParams, derive_seed
 from rollout.worker import RolloutWorker
+from tests.helpers.engines import rollout_request, sampled
 from tests.helpers.scripted import (
     CONTROL,
     PATIENCE_S,
     RUN_SEED,
     Notes,
     ScriptedEngine,
-    ScriptedWeights,
     ThreadFuture,
     ThreadHandle,
     answer,
@@ -35,20 +34,16 @@ from tests.helpers.scripted import (
     make_worker,
     pauses,
     prompt,
+    scripted_weights,
 )
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def ask(
-    batch: int, prompts: list[Prompt], siblings: int = 1, least: int = 0, longest: int = 30, step: int = 0
+    batch: int, prompts: list[Prompt], siblings: int = 1, min_version: int = 0, longest: int = 30, step: int = 0
 ) -> RolloutRequest:
-    pairs = tuple((p, s) for p in range(len(prompts)) for s in range(siblings))
-    return RolloutRequest(batch, step, least, tuple(prompts), pairs, SamplingParams(1.0, 1.0, longest))
-
-
-def found(request: RolloutRequest, sampled: RolloutResult) -> list[Trajectory | None]:
-    return sampled.trajectories([request.prompts[p] for p, _ in request.siblings], [s for _, s in request.siblings])
+    return rollout_request(prompts, siblings, SamplingParams(1.0, 1.0, longest), batch, step, min_version)
 
 
 def long_ones(count: int, longest: int = 30, step: int = 0) -> list[Prompt]:
@@ -62,7 +57,7 @@ def long_ones(count: int, longest: int = 30, step: int = 0) -> list[Prompt]:
     raise AssertionError("the script writes too few long answers")
 
 
-def until(true: Any) -> None:
+def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < deadline, "stuck"
@@ -76,7 +71,7 @@ class Stepped:
     worker: RolloutWorker
     notes: Notes
     handle: ThreadHandle
-    asked: int = 0
+    gate: threading.Semaphore
 
     def ask(self, method: str, *args: Any) -> ThreadFuture:
         """Call, and wait until the call lies in the mailbox, which the engine thread, in a step, does not look into."""
@@ -96,21 +91,28 @@ class Stepped:
         for _ in range(count):
             until(lambda: self.notes.at_gate)
             steps = self.notes.steps + 1
-            self.notes.gate.release()
-            until(lambda now=steps: self.notes.steps == now)
+            self.gate.release()
+            until(partial(self._made, steps))
+
+    def _made(self, steps: int) -> bool:
+        return self.notes.steps == steps
 
     def run_on(self) -> None:
-        self.notes.gate.release(10_000)
+        self.gate.release(10_000)
+
+
+MakeStepped = Callable[..., Stepped]
 
 
 @pytest.fixture
-def make_stepped() -> Iterator[Any]:
+def make_stepped() -> Iterator[MakeStepped]:
     made: list[Stepped] = []
 
     def make(**conf: Any) -> Stepped:
-        notes = Notes(gate=threading.Semaphore(0))
+        gate = threading.Semaphore(0)
+        notes = Notes(gate=gate)
         worker = make_worker(notes, RolloutConf(**conf))
-        made.append(Stepped(worker, notes, ThreadHandle(worker)))
+        made.append(Stepped(worker, notes, ThreadHandle(worker), gate))
         return made[-1]
 
     yield make
@@ -119,45 +121,45 @@ def make_stepped() -> Iterator[Any]:
         one.worker.close()
 
 
-def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_stepped: Any) -> None:
+def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_stepped: MakeStepped) -> None:
     """Also when what they wait for is given up in the moment that the second come."""
     one = make_stepped(on_weight_sync=OnWeightSync.drain)
-    sampled = one.start(ask(1, long_ones(3)))
-    first = one.ask("load", ScriptedWeights(1))
+    answer_ = one.start(ask(1, long_ones(3)))
+    first = one.ask("load", scripted_weights(1))
     one.step()
-    given_up, second = one.ask("abort", 1), one.ask("load", ScriptedWeights(2))
+    given_up, second = one.ask("abort", 1), one.ask("load", scripted_weights(2))
     one.run_on()
     first.wait(), second.wait()
-    assert given_up.wait() == 3 and sampled.wait().lengths.tolist() == [0, 0, 0]
+    assert given_up.wait() == 3 and answer_.wait().lengths.tolist() == [0, 0, 0]
     assert one.notes.loads == [(1, 0), (2, 0)] and one.worker.ready() == 2
 
 
-def test_nothing_begins_while_a_worker_drains(make_stepped: Any) -> None:
+def test_nothing_begins_while_a_worker_drains(make_stepped: MakeStepped) -> None:
     one = make_stepped(on_weight_sync=OnWeightSync.drain)
     first = one.start(ask(1, long_ones(2, 10), longest=10))
-    loaded, second = one.ask("load", ScriptedWeights(4)), one.ask("sample", ask(2, [prompt(1)]))
+    loaded, second = one.ask("load", scripted_weights(4)), one.ask("sample", ask(2, [prompt(1)]))
     one.run_on()
     assert loaded.wait() >= 0
     assert set(first.wait().versions) == {0} and set(second.wait().versions) == {4}
     assert [version for _, version in one.notes.begun] == [0, 0, 4]
 
 
-def test_weights_come_between_two_tokens(make_stepped: Any) -> None:
+def test_weights_come_between_two_tokens(make_stepped: MakeStepped) -> None:
     one = make_stepped()
-    sampled = one.start(ask(1, long_ones(3)))
+    answer_ = one.start(ask(1, long_ones(3)))
     one.step(2)
-    first = one.ask("load", ScriptedWeights(1))
+    first = one.ask("load", scripted_weights(1))
     one.step()  # the third, by the old weights: it had begun
     assert first.wait() >= 0
     one.step(4)
-    one.ask("load", ScriptedWeights(2))
-    one.ask("load", ScriptedWeights(3))
+    one.ask("load", scripted_weights(2))
+    one.ask("load", scripted_weights(3))
     one.run_on()
-    versions = sampled.wait().versions.reshape(3, 30)
+    versions = answer_.wait().versions.reshape(3, 30)
     assert versions.tolist() == [[0] * 3 + [1] * 5 + [3] * 22] * 3
 
 
-def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Any) -> None:
+def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: MakeStepped) -> None:
     """With room for two: those that run are not disturbed; within a batch in the order given, siblings together."""
     one = make_stepped(max_num_seqs=2)
     requests = {
@@ -175,7 +177,7 @@ def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Any
     assert [seed for seed, _ in one.notes.begun] == expected and one.notes.most == 2
 
 
-def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped: Any) -> None:
+def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped: MakeStepped) -> None:
     one = make_stepped(max_num_seqs=1)
     requests = [ask(3, [prompt(i, None, "same")], longest=3) for i in range(5)]
     answers = [one.start(requests[0])] + [one.ask("sample", request) for request in requests[1:]]
@@ -192,33 +194,33 @@ def test_a_share_waits_for_its_weights() -> None:
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
     handle = ThreadHandle(worker)
-    early = handle.call("sample", ask(1, [prompt(i) for i in range(4)], least=3))
+    early = handle.call("sample", ask(1, [prompt(i) for i in range(4)], min_version=3))
     others = handle.call("sample", ask(2, [prompt(i) for i in range(4)], step=1)).wait()
     assert set(others.versions) == {0} and not early.done()
-    worker.load(ScriptedWeights(2))
+    worker.load(scripted_weights(2))
     time.sleep(0.01)
     assert not early.done() and len(notes.begun) == 4
-    worker.load(ScriptedWeights(3))
+    worker.load(scripted_weights(3))
     assert set(early.wait().versions) == {3}
     kinds = [span.kind for span in worker.take_spans()]
     assert "waiting for weights" in kinds and "loading weights" in kinds and "sampling" in kinds
     check_left_over(worker, notes)
 
 
-def test_giving_up_leaves_the_others_alone(make_stepped: Any) -> None:
+def test_giving_up_leaves_the_others_alone(make_stepped: MakeStepped) -> None:
     """What is running, what waits for room, and what waits for weights; what had ended stays."""
     one = make_stepped(max_num_seqs=4)
     short = next(p for p in (prompt(i, None, "s") for i in range(999)) if len(found_ids(p)) == 2)
     doomed = ask(5, [short, *long_ones(6)])
-    sampled = one.start(doomed)
+    first = one.start(doomed)
     others = one.ask("sample", ask(6, [prompt(i) for i in range(8)]))
-    never = one.ask("sample", ask(5, [prompt(99)], least=77))
+    never = one.ask("sample", ask(5, [prompt(99)], min_version=77))
     one.step(3)
     given_up = one.ask("abort", 5)
     one.step()
     assert given_up.wait() == 7
-    assert sampled.wait().lengths.tolist() == [2] + [0] * 6 and never.wait().lengths.tolist() == [0]
-    kept = found(doomed, sampled.wait())
+    assert first.wait().lengths.tolist() == [2] + [0] * 6 and never.wait().lengths.tolist() == [0]
+    kept = sampled(doomed, first.wait())
     assert kept[0] is not None and kept[0].token_ids.tolist() == found_ids(short) and kept[1:] == [None] * 6
     assert one.worker.scheduler.waiting in ([], [6])
     one.run_on()
@@ -235,22 +237,23 @@ def test_a_share_without_siblings() -> None:
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
     request = replace(ask(1, [prompt(1)]), siblings=())
-    sampled = worker.sample(request)
-    assert len(sampled.lengths) == len(sampled.token_ids) == sampled.tokens == 0 and sampled.seconds >= 0
-    assert found(request, sampled) == []
+    result = worker.sample(request)
+    assert len(result.lengths) == len(result.token_ids) == result.tokens == 0 and result.seconds >= 0
+    assert sampled(request, result) == []
     check_left_over(worker, notes)
 
 
-def test_weights_that_cannot_be_loaded_are_the_loaders_affair(make_stepped: Any) -> None:
+def test_weights_that_cannot_be_loaded_are_the_loaders_affair(make_stepped: MakeStepped) -> None:
     one = make_stepped()
-    sampled = one.start(ask(1, long_ones(2)))
-    broken = one.ask("load", ScriptedWeights(1, broken=True))
+    one.notes.broken = 1
+    answer_ = one.start(ask(1, long_ones(2)))
+    broken = one.ask("load", scripted_weights(1))
     one.run_on()
     with pytest.raises(ValueError, match="broken weights of version 1"):
         broken.wait()
-    assert set(sampled.wait().versions) == {0}
-    one.worker.load(ScriptedWeights(2))
-    assert set(one.worker.sample(ask(2, [prompt(1)], least=2)).versions) == {2}
+    assert set(answer_.wait().versions) == {0}
+    one.worker.load(scripted_weights(2))
+    assert set(one.worker.sample(ask(2, [prompt(1)], min_version=2)).versions) == {2}
 
 
 def test_an_engine_that_cannot_start_says_so_at_once() -> None:
@@ -263,9 +266,9 @@ def test_an_engine_that_cannot_start_says_so_at_once() -> None:
 
 def test_a_worker_asks_for_the_current_weights() -> None:
     make = partial(ScriptedEngine, Notes())
-    for weights, version in ((ScriptedWeights(8), 8), (None, 0)):
+    for weights, version in ((scripted_weights(8), 8), (None, 0)):
         worker = RolloutWorker(
-            RolloutConf(), ModelConf(), "", CONTROL, 0, current=lambda found=weights: found, make_engine=make
+            RolloutConf(), ModelConf(), "", CONTROL, 0, current=partial(lambda found: found, weights), make_engine=make
         )
         assert worker.ready() == version
         worker.close()
@@ -277,16 +280,16 @@ def test_a_worker_asks_for_the_current_weights() -> None:
 @pytest.mark.parametrize("end", ["failure", "close"])
 def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
     """Whatever they wait for, and whenever the end comes: an answer, or EngineDied; nothing else, and soon."""
-    told = Counter()
+    ends: Counter[str] = Counter()
     for seed in range(150):
         rng = random.Random(seed)
         notes = Notes(pause=pauses(rng), fail_at=rng.randint(1, 60) if end == "failure" else None)
         conf = RolloutConf(max_num_seqs=rng.choice([1, 8]), on_weight_sync=rng.choice(list(OnWeightSync)))
         worker = make_worker(notes, conf)
         handle = ThreadHandle(worker)
-        calls = [("sample", ask(i, [prompt(i * 9 + k) for k in range(5)], 2)) for i in range(6)]
-        calls += [("load", ScriptedWeights(i)) for i in range(1, 4)]
-        calls += [("abort", 3), ("sample", ask(9, [prompt(0)], least=99))]
+        calls: list[tuple[str, Any]] = [("sample", ask(i, [prompt(i * 9 + k) for k in range(5)], 2)) for i in range(6)]
+        calls += [("load", scripted_weights(i)) for i in range(1, 4)]
+        calls += [("abort", 3), ("sample", ask(9, [prompt(0)], min_version=99))]
         rng.shuffle(calls)
         try:
             answers = []
@@ -300,9 +303,9 @@ def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
             for answer_ in answers:
                 try:
                     answer_.wait()
-                    told["answered"] += 1
+                    ends["answered"] += 1
                 except EngineDied as error:
-                    told["died"] += 1
+                    ends["died"] += 1
                     words = "ZeroDivisionError: as the script says" if end == "failure" else "was closed"
                     assert words in str(error)
             for call in calls:
@@ -314,4 +317,4 @@ def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
         worker.thread.join(PATIENCE_S)
         assert not worker.thread.is_alive()
         assert notes.closed
-    assert told["answered"] > 100 and told["died"] > 100
+    assert ends["answered"] > 100 and ends["died"] > 100

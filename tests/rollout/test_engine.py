@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,8 @@ from conf.schema import ModelConf, RolloutConf
 from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request, Sample
 from rollout.mode import ControlTokens
-from tests.helpers.engines import generate
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeWorker, generate, preempted
 
 
 def requests(count: int, prompt: int = 20, tokens: int = 24, seed: int = 0, temperature: float = 1.0) -> list[Request]:
@@ -36,7 +35,7 @@ def same(one: Sample, other: Sample) -> bool:
 
 
 @pytest.fixture
-def engine(rollout_worker: Any) -> Engine:
+def engine(rollout_worker: RolloutWorker) -> Engine:
     return rollout_worker.engine
 
 
@@ -143,7 +142,7 @@ def test_samples_follow_the_distribution(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def tight(tiny_model: Path, make_worker: Callable[..., Any]) -> Engine:
+def tight(tiny_model: Path, make_worker: MakeWorker) -> Engine:
     """Little of everything: one step prefills 512 tokens, and the key-value cache holds two thousand."""
     conf = RolloutConf(max_model_len=512, max_num_batched_tokens=512, max_num_seqs=64, kv_cache_gib=0.003)
     return make_worker(tiny_model, conf).engine
@@ -157,9 +156,7 @@ def test_waiting_prompts_beyond_one_step(engine: Engine, tight: Engine) -> None:
 
 def test_requests_put_back_for_want_of_memory(engine: Engine, tight: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short prompts with long answers outgrow the cache: vLLM drops some and computes them again, to the same end."""
-    scheduler, dropped = tight.engine.engine_core.engine_core.scheduler, []
-    preempt = scheduler._preempt_request
-    monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(1), preempt(*a, **k)))
+    dropped = preempted(tight, monkeypatch)
     asked = requests(40, prompt=20, tokens=300)
     assert all(map(same, generate(tight, asked), generate(engine, asked)))
     assert dropped

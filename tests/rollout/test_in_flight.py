@@ -5,40 +5,37 @@ the weights which its version names, by an independent computation with transfor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from conf.schema import OnWeightSync, RolloutConf
-from rollout.prompt import Prompt
 from rollout.request import SamplingParams
-from tests.helpers.policies import BOUND, REFERENCES, Policies, found, kept_cache, pushes, share, whole_prefix
-
-MakePrompts = Callable[..., list[Prompt]]
-
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeWorker, complete, preempted, rollout_request
+from tests.helpers.policies import BOUND, REFERENCES, Policies, kept_cache, pushes, whole_prefix
+from tests.helpers.prompts import make_prompts
 
 # ---------------------------------------------------------------------- versions per token
 
 
 def test_every_token_by_the_weights_that_its_version_names(
-    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """96 sequences at a time, a third with prompts longer than a block of the cache, that siblings share."""
     prompts = make_prompts(16) + make_prompts(8, length=150, seed=1)
     sampling = SamplingParams(1.0, 1.0, 64)
     boundaries, at_boundaries, worst = 0, [], 0.0
     for round_ in range(2):
-        asked = [share(prompts, 4, sampling, batch, 10 * round_ + batch) for batch in (1, 2)]
+        requests = [rollout_request(prompts, 4, sampling, batch, 10 * round_ + batch) for batch in (1, 2)]
         with pushes(rollout_worker, policies.weights, round_), ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(rollout_worker.sample, asked))
+            answers = list(pool.map(rollout_worker.sample, requests))
         assert rollout_worker.scheduler.empty
-        for one, sampled in zip(asked, answers, strict=True):
-            trajectories = found(one, sampled)
-            assert len(trajectories) == 96 and None not in trajectories
+        for one, sampled in zip(requests, answers, strict=True):
+            trajectories = complete(one, sampled)
+            assert len(trajectories) == 96
             for i, t in enumerate(trajectories[:: 2 + 2 * round_]):
                 versions = t.versions.tolist()
                 assert versions == sorted(versions)
@@ -58,25 +55,27 @@ def test_every_token_by_the_weights_that_its_version_names(
         assert min(at_boundaries) > 10 * BOUND and np.median(at_boundaries) > 0.05  # a version too early or late shows
 
 
-def test_the_two_ways_differ(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+def test_the_two_ways_differ(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """So that neither reference above would pass for the other."""
-    asked = share(make_prompts(16), 2, SamplingParams(1.0, 1.0, 64))
+    request = rollout_request(make_prompts(16), 2, SamplingParams(1.0, 1.0, 64))
     with pushes(rollout_worker, policies.weights, 0):
-        trajectories = [t for t in found(asked, rollout_worker.sample(asked)) if len(set(t.versions.tolist())) > 1]
+        trajectories = [
+            t for t in complete(request, rollout_worker.sample(request)) if len(set(t.versions.tolist())) > 1
+        ]
     gaps = [np.abs(t.behavior_logprobs - whole_prefix(policies, t, t.versions.tolist())).max() for t in trajectories]
     assert len(gaps) > 5 and np.median(gaps) > 0.05
 
 
 def test_the_same_weights_again_and_again_change_no_bit(
-    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """Each sequence goes on with its own random generator where it stood."""
-    asked = share(make_prompts(16) + make_prompts(8, length=150, seed=1), 4, SamplingParams(0.8, 0.95, 64))
-    calm = rollout_worker.sample(asked)
+    request = rollout_request(make_prompts(16) + make_prompts(8, length=150, seed=1), 4, SamplingParams(0.8, 0.95, 64))
+    calm = rollout_worker.sample(request)
     versions: set[int] = set()
     for round_ in range(3):
         with pushes(rollout_worker, lambda version: policies.weights(version, 0), round_) as pushed:
-            stormy = rollout_worker.sample(asked)
+            stormy = rollout_worker.sample(request)
         assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(calm.lengths, stormy.lengths)
         assert np.array_equal(calm.behavior_logprobs, stormy.behavior_logprobs)
         assert pushed
@@ -84,12 +83,14 @@ def test_the_same_weights_again_and_again_change_no_bit(
     assert len(versions) > (2 if way is OnWeightSync.drain else 8)
 
 
-def test_batches_side_by_side_do_not_mix(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+def test_batches_side_by_side_do_not_mix(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """Several callers, also more sequences than run at one time, and pushes: each gets what it gets alone."""
-    asked = [share(make_prompts(20, seed=i), 4, SamplingParams(1.0, 1.0, 16 + 8 * i), i, i) for i in range(5)]
-    alone = [rollout_worker.sample(one) for one in asked]
+    requests = [
+        rollout_request(make_prompts(20, seed=i), 4, SamplingParams(1.0, 1.0, 16 + 8 * i), i, i) for i in range(5)
+    ]
+    alone = [rollout_worker.sample(one) for one in requests]
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 5), ThreadPoolExecutor(5) as pool:
-        together = list(pool.map(rollout_worker.sample, asked))
+        together = list(pool.map(rollout_worker.sample, requests))
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.token_ids, other.token_ids) and np.array_equal(
             one.behavior_logprobs, other.behavior_logprobs
@@ -100,20 +101,20 @@ def test_batches_side_by_side_do_not_mix(rollout_worker: Any, policies: Policies
 
 
 def test_prompts_are_never_taken_from_the_cache_of_other_weights(
-    rollout_worker: Any, way: OnWeightSync, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """The same long prompts for every version, while sequences that began with them are still under way."""
     prompts = make_prompts(6, length=300)
-    long = share(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
+    long = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(rollout_worker.sample, long)
         for version in range(1, 6):
             time.sleep(0.05)
             rollout_worker.load(policies.weights(version, 1 + version % 2))
-            asked = share(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=version, step=version)
-            sampled = rollout_worker.sample(asked)
+            request = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=version, step=version)
+            sampled = rollout_worker.sample(request)
             assert set(sampled.versions.tolist()) == {version}
-            for t in found(asked, sampled):
+            for t in complete(request, sampled):
                 expected = whole_prefix(policies, t, [1 + version % 2] * len(t.token_ids))
                 assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, version
         if way is not OnWeightSync.drain:
@@ -121,16 +122,18 @@ def test_prompts_are_never_taken_from_the_cache_of_other_weights(
 
 
 def test_two_pushes_of_the_same_version_among_running_sequences(
-    rollout_worker: Any, policies: Policies, make_prompts: MakePrompts
+    rollout_worker: RolloutWorker, policies: Policies
 ) -> None:
     """Nor from that of weights with the same number."""
     prompts = make_prompts(6, length=300)
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(rollout_worker.sample, share(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9))
+        under_way = pool.submit(
+            rollout_worker.sample, rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
+        )
         for variant in (1, 2, 3):
             rollout_worker.load(policies.weights(7, variant))
-            asked = share(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=variant, step=variant)
-            for t in found(asked, rollout_worker.sample(asked)):
+            request = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=variant, step=variant)
+            for t in complete(request, rollout_worker.sample(request)):
                 expected = whole_prefix(policies, t, [variant] * len(t.token_ids))
                 assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, variant
         assert not under_way.done()
@@ -138,7 +141,7 @@ def test_two_pushes_of_the_same_version_among_running_sequences(
 
 
 @pytest.fixture(scope="module")
-def tight(tiny_model: Path, make_worker: Callable[..., Any]) -> Any:
+def tight(tiny_model: Path, make_worker: MakeWorker) -> RolloutWorker:
     """A key-value cache of two thousand tokens."""
     return make_worker(
         tiny_model, RolloutConf(max_model_len=512, max_num_batched_tokens=512, max_num_seqs=64, kv_cache_gib=0.003)
@@ -146,16 +149,14 @@ def tight(tiny_model: Path, make_worker: Callable[..., Any]) -> Any:
 
 
 def test_pushes_among_sequences_that_wait_for_room(
-    tight: Any, policies: Policies, make_prompts: MakePrompts, monkeypatch: pytest.MonkeyPatch
+    tight: RolloutWorker, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They begin by the new weights as a whole, although siblings of the same prompt run with the old ones' cache."""
-    scheduler, dropped = tight.engine.engine.engine_core.engine_core.scheduler, []
-    preempt = scheduler._preempt_request
-    monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(k), preempt(*a, **k)))
+    dropped = preempted(tight.engine, monkeypatch)
     tight.load(policies.weights(tight.ready() + 1))
-    asked = share(make_prompts(8, length=190), 8, SamplingParams(1.0, 1.0, 50))
+    request = rollout_request(make_prompts(8, length=190), 8, SamplingParams(1.0, 1.0, 50))
     with pushes(tight, policies.weights, 7):
-        trajectories = found(asked, tight.sample(asked))
+        trajectories = complete(request, tight.sample(request))
     assert len({int(t.versions[0]) for t in trajectories}) > 2 and not dropped
     for t in trajectories:
         assert np.abs(t.behavior_logprobs - kept_cache(policies, t, t.versions.tolist())).max() <= BOUND
@@ -163,26 +164,24 @@ def test_pushes_among_sequences_that_wait_for_room(
 
 @pytest.mark.parametrize("chosen", list(OnWeightSync), ids=lambda way: way.value)
 def test_pushes_among_sequences_put_back_for_want_of_memory(
-    tight: Any, rollout_worker: Any, policies: Policies, make_prompts: MakePrompts, chosen: OnWeightSync,
+    tight: RolloutWorker, rollout_worker: RolloutWorker, policies: Policies, chosen: OnWeightSync,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The same weights: the same bits. Others: each token by its version's, where keys and values are recomputed."""
     monkeypatch.setattr(tight.conf, "on_weight_sync", chosen)
-    scheduler, dropped = tight.engine.engine.engine_core.engine_core.scheduler, []
-    preempt = scheduler._preempt_request
-    monkeypatch.setattr(scheduler, "_preempt_request", lambda *a, **k: (dropped.append(k), preempt(*a, **k)))
-    asked = share(make_prompts(10), 4, SamplingParams(1.0, 1.0, 300))
-    calm = rollout_worker.sample(asked)
+    dropped = preempted(tight.engine, monkeypatch)
+    request = rollout_request(make_prompts(10), 4, SamplingParams(1.0, 1.0, 300))
+    calm = rollout_worker.sample(request)
     tight.load(policies.weights(tight.ready() + 1, 0))
     with pushes(tight, lambda v: policies.weights(v, 0), 1, longest_s=0.3):
-        stormy = tight.sample(asked)
+        stormy = tight.sample(request)
     assert [k for k in dropped if not k.get("drop_stale_output")]  # for want of memory
     assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(
         calm.behavior_logprobs, stormy.behavior_logprobs
     )
     tight.load(policies.weights(tight.ready() + 1))
     with pushes(tight, policies.weights, 2, longest_s=0.3):
-        trajectories = found(asked, tight.sample(asked))
+        trajectories = complete(request, tight.sample(request))
     for t in trajectories:
         versions = t.versions.tolist()
         assert versions == sorted(versions)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,24 +13,23 @@ import pytest
 from conf.schema import OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.mode import ControlTokens, Mode
-from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Finish
-from tests.helpers.policies import Policies, found, pushes, share, until
-
-MakePrompts = Callable[..., list[Prompt]]
-
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeWorker, SharedWorker, complete, rollout_request, sampled
+from tests.helpers.policies import Policies, pushes, until
+from tests.helpers.prompts import make_prompts
 
 # ---------------------------------------------------------------------- caps by mode
 
 
 @pytest.fixture(scope="module")
-def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: ControlTokens) -> RolloutRequest:
+def of_each_mode(shared_worker: SharedWorker, control: ControlTokens) -> RolloutRequest:
     """Some answers of each mode and of none: a random model seldom begins with a control token."""
-    worker, prompts = _shared_worker.worker, make_prompts(250, seed=3)
-    many = share(prompts, 32, SamplingParams(1.0, 1.0, 1))
+    worker, prompts = shared_worker.worker, make_prompts(250, seed=3)
+    many = rollout_request(prompts, 32, SamplingParams(1.0, 1.0, 1))
     by_mode: dict[Mode | None, list[tuple[int, int]]] = {mode: [] for mode in (*Mode, None)}
-    for pair, t in zip(many.siblings, found(many, worker.sample(many)), strict=True):
+    for pair, t in zip(many.siblings, complete(many, worker.sample(many)), strict=True):
         if len(by_mode[t.mode]) < 32:
             by_mode[t.mode].append(pair)
     assert min(map(len, by_mode.values())) > 10
@@ -42,16 +39,16 @@ def of_each_mode(_shared_worker: Any, make_prompts: MakePrompts, control: Contro
 
 @pytest.mark.parametrize("pushed", [False, True])
 def test_caps_by_mode(
-    rollout_worker: Any, way: OnWeightSync, of_each_mode: RolloutRequest, policies: Policies, pushed: bool
+    rollout_worker: RolloutWorker, way: OnWeightSync, of_each_mode: RolloutRequest, policies: Policies, pushed: bool
 ) -> None:
     """Exact, and bit-equal to the uncapped answer up to there; other modes go on."""
-    free = found(of_each_mode, rollout_worker.sample(of_each_mode))
+    free = complete(of_each_mode, rollout_worker.sample(of_each_mode))
     capped = replace(of_each_mode, sampling=replace(of_each_mode.sampling, max_tokens_short=5, max_tokens_think=9))
     if pushed:
         with pushes(rollout_worker, lambda v: policies.weights(v, 0), 3, longest_s=0.03):
-            cut = found(capped, rollout_worker.sample(capped))
+            cut = complete(capped, rollout_worker.sample(capped))
     else:
-        cut = found(capped, rollout_worker.sample(capped))
+        cut = complete(capped, rollout_worker.sample(capped))
     for one, other in zip(free, cut, strict=True):
         length = min({Mode.SHORT: 5, Mode.THINK: 9, None: 24}[one.mode], len(one.token_ids))
         assert len(other.token_ids) == length and other.mode is one.mode
@@ -62,23 +59,25 @@ def test_caps_by_mode(
     assert not rollout_worker.engine._uncapped
 
 
-def test_a_cap_on_a_forced_mode(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_a_cap_on_a_forced_mode(rollout_worker: RolloutWorker) -> None:
     """Counted with the control token that was given; the other mode's does not count."""
     prompts = make_prompts(20)
     for mode, length in ((Mode.SHORT, 6), (Mode.THINK, 24)):
-        asked = share(prompts, 2, SamplingParams(1.0, 1.0, 24, mode, max_tokens_short=6))
-        lengths = [len(t.token_ids) for t in found(asked, rollout_worker.sample(asked)) if t.finish is Finish.LENGTH]
+        request = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 24, mode, max_tokens_short=6))
+        lengths = [
+            len(t.token_ids) for t in complete(request, rollout_worker.sample(request)) if t.finish is Finish.LENGTH
+        ]
         assert lengths and set(lengths) == {length}
 
 
 # ---------------------------------------------------------------------- giving up, failing, ending
 
 
-def test_giving_up_a_batch(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+def test_giving_up_a_batch(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """With others under way and weights coming: the others come whole, what had ended too."""
     doomed, kept = (
-        share(make_prompts(20), 2, SamplingParams(1.0, 1.0, 200), 4),
-        share(make_prompts(20), 2, SamplingParams(1.0, 1.0, 60), 5),
+        rollout_request(make_prompts(20), 2, SamplingParams(1.0, 1.0, 200), 4),
+        rollout_request(make_prompts(20), 2, SamplingParams(1.0, 1.0, 60), 5),
     )
     calm = rollout_worker.sample(doomed)
     with pushes(rollout_worker, lambda v: policies.weights(v, 0), 4), ThreadPoolExecutor(2) as pool:
@@ -88,18 +87,18 @@ def test_giving_up_a_batch(rollout_worker: Any, policies: Policies, make_prompts
         lost = rollout_worker.abort(4)
         assert lost == list(first.result().lengths).count(0) > 0
         assert (second.result().lengths > 0).all()
-    for one, other in zip(found(doomed, calm), found(doomed, first.result()), strict=True):
+    for one, other in zip(complete(doomed, calm), sampled(doomed, first.result()), strict=True):
         assert other is None or np.array_equal(one.token_ids, other.token_ids)
     assert rollout_worker.engine.unfinished == 0 and not rollout_worker.engine._requests
 
 
-def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable[..., Any], make_prompts: MakePrompts,
+def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: MakeWorker,
                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """Nothing is sampled by what has come so far; whole weights mend it, as long as nothing had to be sampled."""
     worker = make_worker(tiny_model, RolloutConf(kv_cache_gib=0.05))
     monkeypatch.setattr(worker.engine, "close", lambda: None)  # it would take vLLM's groups from the other engines
-    asked = share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
-    calm = worker.sample(asked)
+    request = rollout_request(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
+    calm = worker.sample(request)
     (entry,) = [e for e in policies.weights(1).entries if "layers.1.mlp.down_proj" in e.name]
     whole = policies.weights(1, 0)
     half = replace(
@@ -109,17 +108,17 @@ def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: Callable
         worker.load(half)
     assert worker.ready() == 0
     worker.load(policies.weights(2, 0))
-    again = worker.sample(asked)
+    again = worker.sample(request)
     assert np.array_equal(calm.behavior_logprobs, again.behavior_logprobs) and set(again.versions.tolist()) == {2}
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(worker.sample, share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 1000)))
+        under_way = pool.submit(worker.sample, rollout_request(make_prompts(8), 2, SamplingParams(1.0, 1.0, 1000)))
         until(lambda: worker.scheduler.running)
         with pytest.raises(ValueError, match="no module or parameter named 'no'"):
             worker.load(half)
         with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
             under_way.result()
     with pytest.raises(EngineDied, match="a push after version 2 failed half-way"):
-        worker.sample(asked)
+        worker.sample(request)
     worker.thread.join()
     worker.engine.load(policies.weights(3, 0))  # vLLM's engines in one process share their rotary embedding
 
@@ -134,11 +133,11 @@ PARTS = [
 ]
 
 
-def test_weights_that_lack_a_part(rollout_worker: Any, policies: Policies, make_prompts: MakePrompts) -> None:
+def test_weights_that_lack_a_part(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """Named, also where vLLM joins several into one matrix; and nothing of a part that came stays when all come."""
-    asked = share(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
+    request = rollout_request(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
     rollout_worker.load(policies.weights(1, 1))
-    calm = rollout_worker.sample(asked)
+    calm = rollout_worker.sample(request)
     for part, where in zip(PARTS, ("qkv_proj", "qkv_proj", "gate_up_proj", "down_proj", "model.norm", "lm_head")):
         for variant, lacks in ((0, True), (1, False)):
             weights = policies.weights(2, variant)
@@ -149,13 +148,13 @@ def test_weights_that_lack_a_part(rollout_worker: Any, policies: Policies, make_
                     rollout_worker.load(replace(weights, entries=entries))
             else:
                 rollout_worker.load(weights)
-        assert np.array_equal(rollout_worker.sample(asked).behavior_logprobs, calm.behavior_logprobs), part
+        assert np.array_equal(rollout_worker.sample(request).behavior_logprobs, calm.behavior_logprobs), part
 
 
 # ---------------------------------------------------------------------- what we rely on
 
 
-def test_what_we_read_in_vllm_is_there(rollout_worker: Any) -> None:
+def test_what_we_read_in_vllm_is_there(rollout_worker: RolloutWorker) -> None:
     """Its insides that `rollout.engine` uses: an upgrade that moves them fails here, and not in a run."""
     from rollout.engine import Request
 

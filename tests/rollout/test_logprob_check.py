@@ -18,14 +18,15 @@ from learner.loss import Totals
 from orchestrator.base.errors import RunError
 from orchestrator.training.logprob_check import LogprobCheck, logprob_gaps
 from rollout.mode import Mode
-from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeLearner, MakeWorker, SharedWorker
+from tests.helpers.handles import LocalHandle, PendingHandle
+from tests.helpers.prompts import make_prompts
 
-MakePrompts = Callable[..., list[Prompt]]
 MAX_TOKENS = 2048
 SAMPLING = SamplingParams(1.0, 1.0, 24)
 
@@ -78,9 +79,8 @@ def pair(
     request: pytest.FixtureRequest,
     tiny_model: Path,
     untied_model: Path,
-    make_worker: Callable[..., RolloutWorker],
-    local_handle: Any,
-    make_learner: Callable[..., Learner],
+    make_worker: MakeWorker,
+    make_learner: MakeLearner,
 ) -> tuple[Sampler, Learner]:
     """Sampler and learner that begin with the same folder."""
     folder = tiny_model if request.param == "tied" else untied_model
@@ -88,17 +88,15 @@ def pair(
         worker = request.getfixturevalue("rollout_worker")
     else:
         worker = make_worker(folder, RolloutConf(kv_cache_gib=0.05))
-    return Sampler([local_handle(worker)], SAMPLING), make_learner(folder)
+    return Sampler([LocalHandle(worker)], SAMPLING), make_learner(folder)
 
 
 @pytest.fixture
-def tied(
-    rollout_worker: RolloutWorker, tiny_model: Path, local_handle: Any, make_learner: Callable[..., Learner]
-) -> tuple[Sampler, Learner]:
-    return Sampler([local_handle(rollout_worker)], SAMPLING), make_learner(tiny_model)
+def tied(rollout_worker: RolloutWorker, tiny_model: Path, make_learner: MakeLearner) -> tuple[Sampler, Learner]:
+    return Sampler([LocalHandle(rollout_worker)], SAMPLING), make_learner(tiny_model)
 
 
-def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+def test_agree_after_every_push(pair: tuple[Sampler, Learner]) -> None:
     """At temperatures 1 and 0.6, with free and forced modes, over five updates that each change the policy."""
     sampler, learner = pair
     prompts = make_prompts(16)
@@ -116,7 +114,7 @@ def test_agree_after_every_push(pair: tuple[Sampler, Learner], make_prompts: Mak
                 assert largest_gap(trajectories, learner, temperature) <= 1e-4, (version, temperature, mode)
 
 
-def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner]) -> None:
     sampler, learner = tied
     check = LogprobCheck(sampler, learner, make_prompts(20), checking(1))
     check.check(0)
@@ -129,13 +127,13 @@ def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner], make_pro
     assert check.check(1)["max_abs"] <= 1e-4
 
 
-def test_check_can_be_turned_off(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
-    sampler, learner = tied
-    assert LogprobCheck(sampler, learner, make_prompts(1), checking(0)).check(0) == {}
-    assert not sampler.workers[0].calls
+def test_check_can_be_turned_off(tiny_model: Path, make_learner: MakeLearner) -> None:
+    worker = PendingHandle()
+    check = LogprobCheck(Sampler([worker], SAMPLING), make_learner(tiny_model), make_prompts(1), checking(0))
+    assert check.check(0) == {} and not worker.calls
 
 
-def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner]) -> None:
     sampler, learner = tied
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
     check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
@@ -143,7 +141,7 @@ def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner], 
         check.check(1)
 
 
-def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner]) -> None:
     """vLLM keeps a packed copy of the output head on the CPU, which embeddings alone do not change."""
     sampler, learner = tied
     before = learner.ranks[0].call("publish", 0).wait().copy()
@@ -163,7 +161,7 @@ def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner], ma
     check.check(1)
 
 
-def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], make_prompts: MakePrompts) -> None:
+def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner]) -> None:
     """Close is not the same: one matrix of twenty off by a hundredth."""
     sampler, learner = tied
     published = learner.ranks[0].call("publish", 1).wait().copy()
@@ -178,7 +176,8 @@ def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner], m
 @pytest.fixture
 def cached(rollout_worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Prompt tokens taken from the prefix cache since the last call."""
-    engine, seen = rollout_worker.engine.engine, []
+    engine = rollout_worker.engine.engine
+    seen: list[int] = []
     step = engine.step
 
     def observed() -> Any:
@@ -196,9 +195,7 @@ def cached(rollout_worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch) -> Ca
     return taken
 
 
-def test_a_push_forgets_cached_prefixes(
-    tied: tuple[Sampler, Learner], make_prompts: MakePrompts, cached: Callable[[], int]
-) -> None:
+def test_a_push_forgets_cached_prefixes(tied: tuple[Sampler, Learner], cached: Callable[[], int]) -> None:
     """The same long prompts before and after: cached within a version, never across, and both agree all along."""
     sampler, learner = tied
     prompts = make_prompts(8, length=300)
@@ -213,9 +210,7 @@ def test_a_push_forgets_cached_prefixes(
         push(sampler, learner, version + 1)
 
 
-def test_a_push_of_the_same_version_forgets_too(
-    tied: tuple[Sampler, Learner], make_prompts: MakePrompts, cached: Callable[[], int]
-) -> None:
+def test_a_push_of_the_same_version_forgets_too(tied: tuple[Sampler, Learner], cached: Callable[[], int]) -> None:
     """It is the push that counts, not its number."""
     sampler, learner = tied
     prompts = make_prompts(8, length=300)
@@ -228,7 +223,7 @@ def test_a_push_of_the_same_version_forgets_too(
         assert largest_gap(trajectories, learner, 1.0) <= 1e-4
 
 
-def test_a_push_among_running_requests(rollout_worker: RolloutWorker, _shared_worker: Any) -> None:
+def test_a_push_among_running_requests(rollout_worker: RolloutWorker, shared_worker: SharedWorker) -> None:
     """They go on; each token says which weights sampled it, and a request that had none yet begins by the new ones."""
     from rollout.engine import Request
 
@@ -238,7 +233,7 @@ def test_a_push_among_running_requests(rollout_worker: RolloutWorker, _shared_wo
         engine.add(0, Request([2, 40, 3], 5, 1.0, 1.0, 0))
         assert engine.step() == engine.step() == []
         engine.add(1, Request([2, 40, 3], 5, 1.0, 1.0, 0))
-        engine.load(replace(_shared_worker.weights, version=9 + recompute), recompute)
+        engine.load(replace(shared_worker.weights, version=9 + recompute), recompute)
         done = dict(sample for _ in range(5) for sample in (engine.step() if engine.unfinished else []))
         assert done[0].versions.tolist() == [before] * 2 + [9 + recompute] * 3
         assert done[1].versions.tolist() == [9 + recompute] * 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,10 +14,15 @@ PATIENCE_S = 10.0
 
 
 def test_calls_run_in_order_and_errors_go_to_their_callers() -> None:
-    mailbox, ran = Mailbox(), []
+    mailbox = Mailbox()
+    ran: list[str] = []
 
     def note(name: str) -> Callable[[], str]:
-        return lambda: ran.append(name) or name
+        def run() -> str:
+            ran.append(name)
+            return name
+
+        return run
 
     first, broken, last = mailbox.submit(note("a")), mailbox.submit(lambda: 1 // 0), mailbox.submit(note("b"))
     assert len(mailbox) == 3 and not ran
@@ -27,9 +33,10 @@ def test_calls_run_in_order_and_errors_go_to_their_callers() -> None:
 
 
 def test_a_call_when_idle_waits_for_what_runs_and_keeps_its_place_before_later_ones_of_its_kind() -> None:
-    mailbox, ran, busy = Mailbox(), [], True
+    mailbox, busy = Mailbox(), True
+    ran: list[str] = []
     for name, when_idle in (("load 1", True), ("sample", False), ("load 2", True)):
-        mailbox.submit(lambda name=name: ran.append(name), when_idle)
+        mailbox.submit(partial(ran.append, name), when_idle)
     mailbox.run_queued(lambda: busy)
     assert ran == ["sample"] and mailbox.draining
     busy = False
@@ -52,8 +59,12 @@ def test_when_it_closes_calls_of_every_kind_raise_the_error() -> None:
 
 def test_the_owner_sleeps_until_a_call_comes() -> None:
     mailbox, woken = Mailbox(), threading.Event()
-    owner = threading.Thread(target=lambda: (mailbox.wait(), woken.set()), daemon=True)
-    owner.start()
+
+    def own() -> None:
+        mailbox.wait()
+        woken.set()
+
+    threading.Thread(target=own, daemon=True).start()
     assert not woken.is_set()
     mailbox.submit(int)
     assert woken.wait(PATIENCE_S)

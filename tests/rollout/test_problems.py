@@ -419,7 +419,7 @@ def test_hub_sets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, pinned in HUB_SETS.items():
         loaded = load_problems(DataConf(path=name))
         assert asked.pop() == (name, pinned.subset, pinned.split, pinned.revision)
-        assert len(pinned.revision) == 40 and int(pinned.revision, 16)
+        assert pinned.revision and len(pinned.revision) == 40 and int(pinned.revision, 16)
         assert loaded.problems[0] == Problem(f"{name}/{pinned.split}/0", "1+1?", "2", name, "3")
     load_problems(DataConf(path="openai/gsm8k", split="test", revision="abc", subset="socratic"))
     assert asked.pop() == ("openai/gsm8k", "socratic", "test", "abc")

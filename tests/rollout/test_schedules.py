@@ -7,7 +7,6 @@ Seeds decide what is asked for and who is slow; threads decide the rest, so that
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import Counter
@@ -18,27 +17,31 @@ import pytest
 
 from conf.schema import Config, OnWeightSync, RolloutConf, RunConf
 from orchestrator.training.batch_queue import BatchQueue
-from reward.grader import Grader, PendingVerdicts
+from reward.grader import Grader
+from rollout.data.stream import PromptStream
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
-from rollout.sampler import Sampler
+from rollout.sampler import Part, PendingBatch, Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.sync import WeightSync
+from rollout.weight_sync.weights import Weights
 from rollout.worker import RolloutWorker
+from tests.helpers.handles import PendingHandle
 from tests.helpers.scripted import (
     RUN_SEED,
-    Counted,
     Notes,
-    ScriptedWeights,
     ThreadFuture,
     ThreadHandle,
     check_left_over,
     check_trajectory,
+    counted,
     in_thread,
     make_worker,
+    number_of,
     pauses,
     prompt,
+    scripted_weights,
 )
 
 SCHEDULES, BLOCKS = 1000, 8
@@ -55,21 +58,34 @@ class Run:
     sampler: Sampler
     workers: list[RolloutWorker]
     notes: list[Notes]
-    stream: Counted
+    stream: PromptStream
     seen: Counter[str] = field(default_factory=Counter)  # what the schedules are for did happen
 
-    def call(self, method: str, version: int) -> ThreadFuture:
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> ThreadFuture:
         """The learner's rank: weights that are there a little later."""
+        (version,) = args
         assert method == "publish"
         seconds = self.rng.choice([0.0, 0.0, 0.0005, 0.002])
-        return in_thread(lambda: (time.sleep(seconds), ScriptedWeights(version))[1])
+
+        def later() -> Weights:
+            time.sleep(seconds)
+            return scripted_weights(version)
+
+        return in_thread(later)
 
     def check(
-        self, batch: Any, trajectories: list[Trajectory], prompts: list[Prompt], siblings: int, step: int, least: int
+        self,
+        batch: PendingBatch,
+        trajectories: list[Trajectory],
+        prompts: list[Prompt],
+        siblings: int,
+        step: int,
+        least: int,
     ) -> None:
         """A batch that was waited for and not given up."""
         expected = [(p.uid, s) for p in prompts for s in range(siblings)]
         assert [(t.prompt.uid, t.sibling) for t in trajectories] == expected
+        assert batch.stats is not None
         assert batch.stats.tokens == sum(len(t.token_ids) - t.forced for t in trajectories)
         at = {place: worker for part, worker in self.places(batch) for place in part.places}
         for place, t in enumerate(trajectories):
@@ -77,12 +93,12 @@ class Run:
             assert t.versions.min() >= least
             self.seen["several versions"] += len(set(t.versions.tolist())) > 1
 
-    def places(self, batch: Any) -> list[tuple[Any, int]]:
+    def places(self, batch: PendingBatch) -> list[tuple[Part, int]]:
         """Parts, and the worker that each went to: the one that wrote its first seed down."""
         found = []
         for part in batch.parts:
-            share = part.request
-            seed = derive_seed(RUN_SEED, share.prompts[0].uid, share.siblings[0][1], share.step)
+            request = part.request
+            seed = derive_seed(RUN_SEED, request.prompts[0].uid, request.siblings[0][1], request.step)
             (worker,) = [i for i, notes in enumerate(self.notes) if seed in notes.versions]
             found.append((part, worker))
         return found
@@ -91,8 +107,7 @@ class Run:
         rng, run, group = self.rng, self.conf.run, self.conf.rollout.group_size
         step = rng.choice([0, 0, 3])
         run.steps += step
-        grader = Grader([], self.conf.reward)  # nobody grades
-        grader.ask = lambda batch: PendingVerdicts(batch, [])  # type: ignore[method-assign]
+        grader = Grader([PendingHandle()], self.conf.reward)  # nobody grades
         batch_queue, seen = BatchQueue(self.conf, self.stream, self.sampler, grader, []), 0
         weight_sync = WeightSync([self], self.sampler, run.max_staleness == 0)
         weight_sync.start(step)
@@ -100,16 +115,16 @@ class Run:
         given_up = []
         while step < run.steps:
             batch_queue.ask(step)
-            assert len(batch_queue._in_flight) == min(run.max_staleness + 1, run.steps - step)
+            assert len(batch_queue.state()["asked"]) == min(run.max_staleness + 1, run.steps - step)
             batch = batch_queue.oldest().batch
-            assert batch.prompts == sorted(batch.prompts, key=lambda p: int(p.uid.split("/")[1]))
-            assert int(batch.prompts[0].uid.split("/")[1]) >= seen
-            seen = int(batch.prompts[-1].uid.split("/")[1]) + 1
+            numbers = [number_of(prompt) for prompt in batch.prompts]
+            assert numbers == sorted(numbers) and numbers[0] >= seen
+            seen = numbers[-1] + 1
             least = batch.parts[0].request.min_version
             assert step - run.max_staleness <= least <= step
             trajectories = [*batch.wait()]
             self.check(batch, trajectories, batch.prompts, group, step, least)
-            if rng.random() < 0.3:  # a refill, some of which is no longer needed
+            if rng.random() < 0.3:  # dynamic sampling, some of which is no longer needed
                 more = [self.sampler.sample(self.stream.take(1), group, step) for _ in range(rng.randint(1, 4))]
                 needed = rng.randint(1, len(more))
                 for one in more[:needed]:
@@ -131,7 +146,7 @@ class Run:
             if rng.random() < 0.3:
                 time.sleep(rng.random() * 0.002)
         weight_sync.wait()
-        assert not batch_queue._in_flight
+        assert not batch_queue.state()["asked"]
         for one in given_up:
             for t in one.wait():  # those that ended before
                 notes = self.notes[self.places(one)[0][1]]
@@ -141,9 +156,9 @@ class Run:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
         mode = self.rng.choice([None, *Mode])
         sampling = SamplingParams(0.7, 0.9, self.rng.randint(2, 40), mode, None, self.rng.choice([None, 5]))
-        asked = [[prompt(i, None, f"test {step} {k}") for i in range(self.rng.randint(1, 6))] for k in range(2)]
-        batches = [self.sampler.sample(prompts, 2, -1 - step, sampling, urgent=True) for prompts in asked]
-        for prompts, batch in zip(asked, batches, strict=True):
+        requested = [[prompt(i, None, f"test {step} {k}") for i in range(self.rng.randint(1, 6))] for k in range(2)]
+        batches = [self.sampler.sample(prompts, 2, -1 - step, sampling, urgent=True) for prompts in requested]
+        for prompts, batch in zip(requested, batches, strict=True):
             self.check(batch, batch.wait(), prompts, 2, -1 - step, step)
 
     def finish(self) -> None:
@@ -177,14 +192,14 @@ def random_run(seed: int) -> Run:
     handles = [
         ThreadHandle(body, lambda: jitter.random() * 0.001 if jitter.random() < late else -1.0) for body in bodies
     ]
-    sampler = Sampler(list(handles), sampling)
-    return Run(rng, conf, sampler, bodies, notes, Counted())
+    sampler = Sampler(handles, sampling)
+    return Run(rng, conf, sampler, bodies, notes, counted(500))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_training_runs(block: int) -> None:
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for seed in range(block, SCHEDULES, BLOCKS):
         run = random_run(seed)
         try:
@@ -195,37 +210,3 @@ def test_training_runs(block: int) -> None:
             error.add_note(f"schedule {seed}")
             raise
     assert min(seen[what] for what in ("stalest", "several versions", "given up", "loads among running")) > 0, seen
-
-
-def test_a_run_that_is_resumed_asks_for_what_was_in_flight_again() -> None:
-    """With the same numbers, so the same seeds; then it goes on as the run that was not interrupted."""
-
-    class Asked:
-        def __init__(self) -> None:
-            self.calls: list[tuple[int, list[str]]] = []
-
-        def sample(self, prompts: list[Prompt], group_size: int, step: int) -> list[str]:
-            self.calls.append((step, [prompt.uid for prompt in prompts]))
-            return self.calls[-1][1]
-
-        def ask(self, batch: list[str]) -> list[str]:  # the panel, too
-            return batch
-
-    for staleness in range(4):
-        for interrupted in range(6):
-            conf = Config(rollout=RolloutConf(prompts_per_step=3), run=RunConf(steps=6, max_staleness=staleness))
-            whole, stream = Asked(), Counted()
-            batch_queue = BatchQueue(conf, stream, whole, whole, [])
-            states = []
-            for step in range(6):
-                states.append(json.loads(json.dumps(batch_queue.state())))
-                batch_queue.ask(step)
-                assert batch_queue.oldest() == [f"counted/{3 * step + i}" for i in range(3)]
-            resumed, stream = Asked(), Counted()
-            stream.position = states[interrupted]["prompts"]["position"]
-            batch_queue = BatchQueue(conf, stream, resumed, resumed, states[interrupted]["asked"])
-            for step in range(interrupted, 6):
-                batch_queue.ask(step)
-                assert batch_queue.oldest() == [f"counted/{3 * step + i}" for i in range(3)]
-            assert resumed.calls == whole.calls[interrupted:]
-            assert len(whole.calls) == 6  # none is asked for beyond the last step

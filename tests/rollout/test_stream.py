@@ -91,7 +91,7 @@ def test_prompt_carries_its_problem() -> None:
     rows = [Problem("s/0", "abc", ("1", "2"), "s", "5", all_answers=True)]
     prompt = stream(rows).take(1)[0]
     assert (prompt.uid, prompt.problem, prompt.answer, prompt.source) == ("s/0#e0", "abc", ("1", "2"), "s")
-    assert (prompt.level, prompt.all_answers, prompt.token_ids.dtype) == ("5", True, np.int32)
+    assert (prompt.level, prompt.all_answers) == ("5", True) and prompt.token_ids.dtype == np.int32
     assert prompt.token_ids.tolist() == [97, 98, 99]
 
 

@@ -18,12 +18,13 @@ from learner.worker import LearnerWorker
 from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request
 from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, SamplingParams
+from rollout.request import SamplingParams
 from rollout.weight_sync.handshake import Listener
 from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, views, worker_name
-from tests.helpers.engines import generate
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import MakeWorker, complete, generate, policy_weights, rollout_request
+from tests.helpers.prompts import make_prompts
 
-MakePrompts = Callable[..., list[Prompt]]
 In = Callable[..., "Future[Any]"]
 GREEDY = SamplingParams(temperature=1e-3, top_p=1.0, max_response_tokens=12)
 transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl], ids=["buffer", "broadcast"])
@@ -53,15 +54,15 @@ def trained(tiny_model: Path) -> Iterator[Trained]:
         for parameter in rank.engine.policy.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     weights = rank.publish(1)
-    assert weights is not None and sum(entry.name == "lm_head.weight" for entry in weights.entries) == 1
+    assert weights is not None and rank.publisher is not None
+    assert sum(entry.name == "lm_head.weight" for entry in weights.entries) == 1
     yield Trained(rank, weights.copy())
     rank.publisher.close()
 
 
-def sampled(worker: Any, prompts: list[Prompt]) -> list[tuple[list[int], list[float]]]:
-    pairs = tuple((place, 0) for place in range(len(prompts)))
-    answer = worker.sample(RolloutRequest(1, 0, 0, tuple(prompts), pairs, GREEDY))
-    found = answer.trajectories([prompts[place] for place, _ in pairs], [0] * len(pairs))
+def sampled(worker: RolloutWorker, prompts: list[Prompt]) -> list[tuple[list[int], list[float]]]:
+    request = rollout_request(prompts, 1, GREEDY)
+    found = complete(request, worker.sample(request))
     assert all(set(t.versions) == {worker.ready()} for t in found)
     return [(t.token_ids.tolist(), t.behavior_logprobs.tolist()) for t in found]
 
@@ -72,7 +73,7 @@ def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
 
 @transports
 def test_every_transport_brings_the_same(
-    rollout_worker: Any, trained: Trained, make_prompts: MakePrompts, in_thread: In, transport: Transport
+    rollout_worker: RolloutWorker, trained: Trained, in_thread: In, transport: Transport
 ) -> None:
     """The tied head, which vLLM keeps packed on the CPU, among the rest: bit by bit as from the object store."""
     prompts = make_prompts(6)
@@ -118,25 +119,27 @@ def test_every_process_of_a_tensor_parallel_engine_gets_them(
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_model: Path, make_worker: Callable[..., Any]) -> Engine:
+def two_processes(tiny_model: Path, make_worker: MakeWorker) -> Engine:
     return make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25, tensor_parallel=2)).engine
 
 
 def _folder(trained: Trained) -> list[tuple[str, torch.Tensor]]:
-    from learner.model.policy import load_policy
-
-    policy = load_policy(trained.rank.path, "float32")
-    named = [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
+    named = policy_weights(trained.rank.path)
     return [*named, ("lm_head.weight", dict(named)["model.embed_tokens.weight"])]
 
 
 def test_weights_that_the_sampler_cannot_take_are_refused(
-    make_worker: Callable[..., Any], tmp_path: Path, trained: Trained
+    make_worker: MakeWorker, tmp_path: Path, trained: Trained
 ) -> None:
     """A mixture of experts is one tensor for transformers, many for vLLM; and another model has other names."""
     from transformers import GPT2Config, GPT2LMHeadModel, OlmoeConfig, OlmoeForCausalLM
 
-    sizes = {"vocab_size": 264, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 64}
+    sizes: dict[str, Any] = {
+        "vocab_size": 264,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_size": 64,
+    }
     settings = RolloutConf(kv_cache_gib=0.05, max_model_len=64, max_num_seqs=2, max_num_batched_tokens=64)
     experts = OlmoeForCausalLM(OlmoeConfig(**sizes, intermediate_size=32, num_experts=2, num_experts_per_tok=1))
     experts.save_pretrained(tmp_path / "experts")
@@ -150,7 +153,7 @@ def test_weights_that_the_sampler_cannot_take_are_refused(
 
 
 def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
-    rollout_worker: Any, trained: Trained, make_prompts: MakePrompts
+    rollout_worker: RolloutWorker, trained: Trained
 ) -> None:
     prompts = make_prompts(2)
     before = sampled(rollout_worker, prompts)
@@ -165,7 +168,7 @@ def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
 
 @transports
 def test_a_learner_that_says_nothing_is_named(
-    rollout_worker: Any, make_prompts: MakePrompts, in_thread: In, transport: Transport
+    rollout_worker: RolloutWorker, in_thread: In, transport: Transport
 ) -> None:
     prompts = make_prompts(2)
     before = sampled(rollout_worker, prompts)
@@ -185,7 +188,7 @@ def test_a_learner_that_says_nothing_is_named(
     assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
 
 
-def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: Any) -> None:
+def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: RolloutWorker) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
     endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
     offer = Offer(9, Route(Transport.ipc, 1), (endpoint,), worker_name(2))

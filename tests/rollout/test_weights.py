@@ -110,7 +110,7 @@ def test_pickles_out_of_band_without_a_copy(made: Made) -> None:
     data = pickle.dumps(weights, protocol=5, buffer_callback=buffers.append)
     assert len(data) < 2000 and sum(b.raw().nbytes for b in buffers) == weights.size
     pairs = zip(buffers, weights.buffers, strict=True)
-    assert all(np.shares_memory(np.frombuffer(there, np.uint8), here) for there, here in pairs)
+    assert all(np.shares_memory(np.frombuffer(there.raw(), np.uint8), here) for there, here in pairs)
     back = pickle.loads(data, buffers=buffers)
     assert back.version == 3 and np.shares_memory(back.buffers[0], weights.buffers[0])
     assert all(torch.equal(dict(back.tensors())[name], tensor) for name, tensor in tensors)

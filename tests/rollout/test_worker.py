@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
 
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
-from rollout.request import RolloutRequest, RolloutResult, SamplingParams, derive_seed
+from rollout.request import RolloutResult, SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
+from rollout.weight_sync.weights import views
+from rollout.worker import RolloutWorker
+from tests.helpers.engines import TIED, complete, policy_weights, rollout_request
+from tests.helpers.prompts import make_prompts
 
-MakePrompts = Callable[..., list[Prompt]]
 FREE = SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=16)
 
 
@@ -28,14 +29,15 @@ def ids(answer: Answer) -> list[tuple[int, ...]]:
     return [tuple(t.token_ids.tolist()) for t in answer.trajectories]
 
 
-def group(worker: Any, prompts: list[Prompt], size: int, step: int = 0, sampling: SamplingParams = FREE) -> Answer:
-    pairs = [(p, s) for p in range(len(prompts)) for s in range(size)]
-    sampled = worker.sample(RolloutRequest(1, step, 0, tuple(prompts), tuple(pairs), sampling))
-    found = sampled.trajectories([prompts[p] for p, _ in pairs], [s for _, s in pairs])
-    return Answer(sampled, [t for t in found if t is not None])
+def group(
+    worker: RolloutWorker, prompts: list[Prompt], size: int, step: int = 0, sampling: SamplingParams = FREE
+) -> Answer:
+    request = rollout_request(prompts, size, sampling, step=step)
+    result = worker.sample(request)
+    return Answer(result, complete(request, result))
 
 
-def test_the_same_again_and_everything_else_otherwise(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_the_same_again_and_everything_else_otherwise(rollout_worker: RolloutWorker) -> None:
     prompts = make_prompts(4)
     first = group(rollout_worker, prompts, 4)
     again = group(rollout_worker, prompts, 4)
@@ -51,7 +53,7 @@ def test_the_same_again_and_everything_else_otherwise(rollout_worker: Any, make_
         rollout_worker.seed = 0
 
 
-def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: RolloutWorker) -> None:
     """Nor, therefore, on the number of workers."""
     prompts = make_prompts(6)
     whole = group(rollout_worker, prompts, 4).trajectories
@@ -61,7 +63,7 @@ def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: A
         assert np.array_equal(one.behavior_logprobs, other.behavior_logprobs)
 
 
-def test_order_counts_and_finish(rollout_worker: Any, control: ControlTokens, make_prompts: MakePrompts) -> None:
+def test_order_counts_and_finish(rollout_worker: RolloutWorker, control: ControlTokens) -> None:
     prompts = make_prompts(100)
     sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 48))
     assert [(t.prompt.uid, t.sibling) for t in sampled.trajectories] == [(p.uid, s) for p in prompts for s in (0, 1)]
@@ -77,7 +79,7 @@ def test_order_counts_and_finish(rollout_worker: Any, control: ControlTokens, ma
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_forced_mode(rollout_worker: Any, control: ControlTokens, make_prompts: MakePrompts, mode: Mode) -> None:
+def test_a_forced_mode(rollout_worker: RolloutWorker, control: ControlTokens, mode: Mode) -> None:
     """Its control token is given: log-prob 0, counted in the length, and what follows is sampled given it."""
     prompts = make_prompts(20)
     sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 16, mode))
@@ -96,13 +98,13 @@ def _with_prompt(prompt: Prompt, token: int) -> Prompt:
     return Prompt(prompt.uid, prompt.problem, np.append(prompt.token_ids, token), prompt.answer, prompt.source)
 
 
-def test_one_token_only(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_one_token_only(rollout_worker: RolloutWorker) -> None:
     """Cut off right after the control token."""
     (t,) = group(rollout_worker, make_prompts(1), 1, sampling=SamplingParams(1.0, 1.0, 1)).trajectories
     assert len(t.token_ids) == 1
 
 
-def test_lower_temperature_is_surer(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_lower_temperature_is_surer(rollout_worker: RolloutWorker) -> None:
     def mean_logprob(temperature: float) -> float:
         sampled = group(rollout_worker, make_prompts(20), 2, sampling=SamplingParams(temperature, 1.0, 16))
         return float(np.concatenate([t.behavior_logprobs for t in sampled.trajectories]).mean())
@@ -110,39 +112,28 @@ def test_lower_temperature_is_surer(rollout_worker: Any, make_prompts: MakePromp
     assert mean_logprob(0.6) > mean_logprob(1.0) + 0.5
 
 
-def test_versions_follow_the_weights(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_versions_follow_the_weights(rollout_worker: RolloutWorker) -> None:
     import torch
-
-    from rollout.weight_sync.weights import views
 
     def one() -> Trajectory:
         return group(rollout_worker, make_prompts(1), 1).trajectories[0]
 
     before = one()
     assert set(before.versions) == {0} and rollout_worker.ready() == 0
-    names = _named_weights(rollout_worker)
+    names = policy_weights(rollout_worker.engine.engine.model_config.model)
     perturbed = [(name, tensor + 0.05 * torch.randn(tensor.shape)) for name, tensor in names]
-    tied = {"lm_head.weight": "model.embed_tokens.weight"}
-    assert rollout_worker.load(views(perturbed, 5, tied).copy()) > 0
+    assert rollout_worker.load(views(perturbed, 5, TIED).copy()) > 0
     after = one()
     assert set(after.versions) == {5} and rollout_worker.ready() == 5
     assert not np.array_equal(before.behavior_logprobs, after.behavior_logprobs)
-    rollout_worker.load(views(names, 6, tied).copy())
+    rollout_worker.load(views(names, 6, TIED).copy())
     back = one()
     assert set(back.versions) == {6}
     assert np.array_equal(back.token_ids, before.token_ids)
     assert np.array_equal(back.behavior_logprobs, before.behavior_logprobs)
 
 
-def _named_weights(worker: Any) -> list[tuple[str, Any]]:
-    """The weights of the folder that the worker was started with."""
-    from learner.model.policy import load_policy
-
-    policy = load_policy(worker.engine.engine.model_config.model, "float32")
-    return [(policy.public_name(name), p.data) for name, p in policy.named_parameters()]
-
-
-def test_long_prompts(rollout_worker: Any, make_prompts: MakePrompts) -> None:
+def test_long_prompts(rollout_worker: RolloutWorker) -> None:
     sampled = group(rollout_worker, make_prompts(16, length=1000), 8, sampling=SamplingParams(1.0, 1.0, 4))
     assert len(sampled.trajectories) == 128
 
