@@ -1,4 +1,4 @@
-"""The shape of the house: who may import whom, where heavy libraries come in, and what stays light."""
+"""The packages: which may import which, where heavy libraries are imported, and what stays light."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("conf", "rollout", "reward", "learner", "orchestrator")  # a file imports its own room and rooms to its left
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+PACKAGES = (
+    "conf",
+    "rollout",
+    "reward",
+    "learner",
+    "orchestrator",
+)  # a file imports its own package and those to its left
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
-DOORS = {
+IMPORTERS = {
     "vllm": {"rollout/engine.py", "rollout/weight_sync/vllm_receiver.py", "rollout/weight_sync/transport.py"},
     "sympy": {"reward/maths/compare/symbolic.py", "reward/maths/equivalence.py"},
     "deepspeed": {"learner/engine.py"},
@@ -125,17 +131,17 @@ def imports(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def test_there_are_files_to_look_at() -> None:
-    assert len(FILES) > 50 and {name.split("/")[0] for name in NAMES} == set(ROOMS)
+def test_every_package_has_files() -> None:
+    assert len(FILES) > 50 and {name.split("/")[0] for name in NAMES} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_imports_point_left(path: Path) -> None:
-    room = ROOMS.index(path.relative_to(ROOT).parts[0])
+def test_imports_follow_the_packages_order(path: Path) -> None:
+    package = PACKAGES.index(path.relative_to(ROOT).parts[0])
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for line, module in imports(path)
-        if module.split(".")[0] in (*ROOMS[room + 1 :], "tests", "benchmarks")
+        if module.split(".")[0] in (*PACKAGES[package + 1 :], "tests", "benchmarks")
     ]
     assert not wrong, wrong
 
@@ -157,7 +163,7 @@ def module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_no_circle_of_imports() -> None:
+def test_there_is_no_import_cycle() -> None:
     """Between files, imports inside functions included."""
     modules = {module(path) for path in FILES}
     graph = {}
@@ -172,24 +178,24 @@ def test_no_circle_of_imports() -> None:
     assert not graph, f"in circles, or importing one: {graph}"
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_heavy_libraries_come_in_by_their_doors(library: str) -> None:
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_heavy_libraries_are_imported_only_in_the_named_files(library: str) -> None:
     users = {
         str(path.relative_to(ROOT))
         for path in FILES
         if any(module.split(".")[0] == library for _, module in imports(path))
     }
-    assert users <= DOORS[library], f"{library} is imported in {sorted(users - DOORS[library])}"
-    assert users, f"nobody imports {library}: take its door down"
+    assert users <= IMPORTERS[library], f"{library} is imported in {sorted(users - IMPORTERS[library])}"
+    assert users, f"nothing imports {library}: remove it from this table"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring and len(docstring) > 30
 
 
-def test_types_maths_and_configuration_import_without_the_heavy_libraries() -> None:
+def test_light_modules_import_no_heavy_library() -> None:
     """In a fresh process; one import after the other, so that the first offender is named."""
     script = (
         "import importlib, sys\n"
@@ -202,7 +208,7 @@ def test_types_maths_and_configuration_import_without_the_heavy_libraries() -> N
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_files_fit_the_head() -> None:
+def test_no_file_is_too_long() -> None:
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in zip(NAMES, FILES, strict=True)}
     longer = {name: count for name, count in lines.items() if count > LONGEST}
     assert not longer, f"longer than {LONGEST} lines: {longer}"
@@ -216,7 +222,7 @@ def tracked() -> list[Path]:
     return [*FILES, *(ROOT / "tests").rglob("*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
 
 
-def test_no_path_of_one_machine() -> None:
+def test_no_file_names_a_path_of_one_machine() -> None:
     """Home folders and scratch folders of whoever wrote it work nowhere else."""
     machine = re.compile(r"/(?:work|home/\w+|root|Users/\w+|tmp/\w+)/[\w.]")
     found = []

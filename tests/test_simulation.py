@@ -55,7 +55,7 @@ def steady(step: float = 0.25, slots: int = 64, **others: float) -> EngineCosts:
 # ---------------------------------------------------------------- one engine
 
 
-def test_constant_lengths_end_when_arithmetic_says() -> None:
+def test_constant_lengths_take_the_time_of_the_closed_form() -> None:
     costs = EngineCosts((0.0, 0.5, 0.75), begin_s=0.125, prefill_s=0.25, end_s=0.0625)
     engine, share = Engine(costs, OnWeightSync.keep), share_of(0, 0, [10] * 5, [3] * 5)
     engine.post(2.0, share)
@@ -66,7 +66,7 @@ def test_constant_lengths_end_when_arithmetic_says() -> None:
     assert engine.busy == 2 * pair + alone
 
 
-def test_context_costs_what_all_tokens_before_cost() -> None:
+def test_each_step_costs_the_tokens_in_context() -> None:
     engine, share = Engine(steady(0.0, context_s=1.0), OnWeightSync.keep), share_of(0, 0, [4, 2], [5, 7])
     engine.post(0.0, share)
     engine.run()
@@ -121,7 +121,7 @@ def naive(costs: EngineCosts, on_weight_sync: OnWeightSync, arrivals: list[tuple
 
 @pytest.mark.parametrize("on_weight_sync", list(OnWeightSync))
 @pytest.mark.parametrize("seed", range(25))
-def test_jumping_from_event_to_event_is_sampling_token_by_token(on_weight_sync: OnWeightSync, seed: int) -> None:
+def test_the_event_driven_engine_equals_a_token_by_token_one(on_weight_sync: OnWeightSync, seed: int) -> None:
     rng = np.random.default_rng([seed, list(OnWeightSync).index(on_weight_sync)])
     slots = int(rng.integers(1, 6))
     costs = EngineCosts(
@@ -147,7 +147,7 @@ def test_jumping_from_event_to_event_is_sampling_token_by_token(on_weight_sync: 
     wanted = naive(costs, on_weight_sync, arrivals)
     engine = Engine(costs, on_weight_sync)
     for arrival, what in arrivals:
-        engine.run(until=arrival)  # as the driver does: told of the future bit by bit
+        engine.run(until=arrival)  # as the driver does: which learns of the future bit by bit
         engine.post(arrival, what)
     engine.run()
     shares = [what for _, what in arrivals if isinstance(what, _Share)]
@@ -181,7 +181,7 @@ def test_staleness_1_is_the_slower_of_its_parts(learner: float) -> None:
     assert both[5].seconds == pytest.approx(20 * 0.25 + learner)
 
 
-def test_a_straggler_holds_up_nobody_while_batches_are_asked_for_ahead() -> None:
+def test_a_straggler_delays_nobody_while_batches_are_in_flight() -> None:
     """Seven answers of 10 tokens and one of 80, 20 s in all: the step takes 20 s / (batches under way)."""
     batch = batch_of([[10] * 7 + [80]])
     costs = Costs(steady(0.25), lambda b: 0.01)
@@ -207,7 +207,7 @@ def test_the_staleness_bound_holds_and_every_sequence_is_sampled_once(
     assert max(step.staleness for step in steps) == staleness
 
 
-def test_the_result_follows_from_the_arguments_alone() -> None:
+def test_a_simulation_is_deterministic() -> None:
     costs = Costs(steady(0.1, slots=5, context_s=0.001), lambda b: 0.001 * b.tokens)
     first, again, other = (
         Pipeline(costs, 3, 2, 50.0).simulate(ragged(seed), 10) for seed in (7, 7, 8)
@@ -215,7 +215,7 @@ def test_the_result_follows_from_the_arguments_alone() -> None:
     assert first == again != other
 
 
-def test_pushes_stop_engines_more_the_more_is_done_with_what_runs() -> None:
+def test_keep_is_faster_than_recompute_and_drain() -> None:
     """Recomputing costs the tokens of running sequences again; draining leaves slots empty; keeping neither."""
     engine = steady(0.1, slots=5, prefill_s=0.02, load_s=0.01)
     seconds = {}
@@ -240,7 +240,7 @@ def test_more_slots_and_more_engines_help_until_the_longest_answer_is_left() -> 
 # ---------------------------------------------------------------- the sampler
 
 
-def test_the_spread_is_the_samplers() -> None:
+def test_requests_are_spread_as_the_sampler_does() -> None:
     rng = np.random.default_rng(5)
     workers = [PendingHandle() for _ in range(3)]
     sampler, spread = Sampler(workers, SamplingParams(1.0, 1.0, 40)), Spread(3, 40.0)
@@ -256,7 +256,7 @@ def test_the_spread_is_the_samplers() -> None:
             request = handle.requests[-1]
             wanted = [prompts.index(request.prompts[p]) for p, _ in request.siblings]
             assert mine[worker].lengths == [int(batch.lengths[i, s]) for i, (_, s) in zip(wanted, request.siblings)]
-            if rng.random() < 0.5:  # this one ends before the next batch is asked for
+            if rng.random() < 0.5:  # this one ends before the next batch is requested
                 handle.answers[-1].ended, mine[worker].end = True, number + 0.5
         spread.learn(batch)
         sampler.lengths.learn(
@@ -274,7 +274,7 @@ def test_the_spread_is_the_samplers() -> None:
 # ---------------------------------------------------------------- what is fitted to measurements
 
 
-def test_an_engines_costs_are_found_from_its_turns_in_spite_of_stalls() -> None:
+def test_an_engines_costs_are_fitted_despite_stalls() -> None:
     rng = np.random.default_rng(0)
     wanted = EngineCosts(
         tuple(0.004 + 1e-4 * n + 5e-5 * max(n - 32, 0) for n in range(257)), first_s=1e-3, begin_s=2e-4, end_s=3e-4
@@ -293,7 +293,7 @@ def test_an_engines_costs_are_found_from_its_turns_in_spite_of_stalls() -> None:
     assert again.step_s[1:] == pytest.approx(wanted.step_s[1:], rel=0.01)
 
 
-def test_batches_of_a_library_use_every_prompt_once_and_cut_what_is_too_long() -> None:
+def test_a_librarys_batches_use_every_prompt_once_and_cut_long_answers() -> None:
     lengths = np.arange(1, 41).reshape(10, 4)
     library = Library(np.arange(10), np.full(10, 3), lengths, np.tile([1.0, 1.0, 1.0, 0.5], (10, 1)))
     batches = library.batches(5, 4, 38, -1.0, 0)
@@ -307,7 +307,7 @@ def test_batches_of_a_library_use_every_prompt_once_and_cut_what_is_too_long() -
     assert next(alike.batches(1, 4, 8, -1.0, 0)).learnt[0]  # the two that are cut off get another reward
 
 
-def test_a_line_through_two_points_has_no_negative_part() -> None:
+def test_a_fitted_line_has_no_negative_coefficient() -> None:
     assert line((10, 3.0), (20, 5.0)) == pytest.approx((1.0, 0.2))
     assert line((10, 5.0), (20, 4.0)) == pytest.approx((4.5, 0.0))
     assert line((10, 1.0), (20, 4.0)) == pytest.approx((0.0, 5 / 30))

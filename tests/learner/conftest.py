@@ -39,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def groups_of_ranks() -> Iterator[dict[int, Ranks]]:
-    """Process groups by size, made when first asked for."""
+    """Process groups by size, made when first used."""
 
     class Made(dict):  # type: ignore[type-arg]
         def __missing__(self, count: int) -> Ranks:

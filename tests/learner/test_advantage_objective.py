@@ -42,13 +42,13 @@ CONFS = st.builds(
 )
 
 
-def test_worked_example() -> None:
+def test_advantages_equal_the_worked_example() -> None:
     group = naive.make_group(np.random.default_rng(0), 3, [2, 5, 9], [1.0, -1.0, 0.5])
     np.testing.assert_allclose(advantages(group), [0.83333, -1.16667, 0.33333], atol=1e-5)
 
 
 @given(some_groups())
-def test_advantages(groups: list[Group]) -> None:
+def test_advantages_are_rewards_minus_their_mean(groups: list[Group]) -> None:
     """r_i - mean, never divided by the standard deviation; zero on average; zero where the group says nothing."""
     for group in groups:
         if not len(group.rewards):
@@ -72,7 +72,7 @@ def test_advantages_follow_shift_and_scale(groups: list[Group], shift: float, sc
 
 @settings(max_examples=60, deadline=None)
 @given(some_groups(), CONFS)
-def test_sequences_against_loops(groups: list[Group], conf: AlgorithmConf) -> None:
+def test_every_sequences_weights_and_advantages_equal_plain_loops(groups: list[Group], conf: AlgorithmConf) -> None:
     """Every part of every optimizer step: tokens, weights, advantages and behavior log-probs of each kept sibling."""
     steps = optimizer_steps(groups, conf)
     sizes = [len(part) for part in np.array_split(np.arange(len(groups)), conf.optimizer_steps)]
@@ -105,11 +105,11 @@ def test_the_split_covers_every_informative_sibling_once(groups: list[Group], co
     learnt = [s.token_ids.tobytes() for sequences, _ in optimizer_steps(groups, conf) for s in sequences]
     whole = [s.token_ids.tobytes() for s in weighted_sequences(groups, conf)[0]]
     assert learnt == whole
-    asked = sum(totals.trajectories for _, totals in optimizer_steps(groups, conf))
-    assert asked == sum(len(group.trajectories) + group.unjudged for group in groups)
+    counted = sum(totals.trajectories for _, totals in optimizer_steps(groups, conf))
+    assert counted == sum(len(group.trajectories) + group.unjudged for group in groups)
 
 
-def test_a_dropped_group_stays_in_every_denominator() -> None:
+def test_an_uninformative_group_stays_in_every_denominator() -> None:
     """Its siblings stay in N and in the token totals, so the others weigh as if it were learnt from."""
     rng = np.random.default_rng(1)
     telling = naive.make_group(rng, 4, [3, 6], [1.0, -1.0])
@@ -125,7 +125,7 @@ def test_a_dropped_group_stays_in_every_denominator() -> None:
                 assert min(abs(factor - want) for want in (2 / 4, 7 / 17, 9 / 21)) < 1e-6
 
 
-def test_the_constant_is_by_default_the_longest_response_allowed() -> None:
+def test_dr_grpos_constant_defaults_to_the_longest_response_allowed() -> None:
     groups = [naive.make_group(np.random.default_rng(1), 4, [3, 6], [1.0, -1.0])]
     for given_, limit, want in ((None, 128, 128), (100, 128, 100)):
         conf = AlgorithmConf(loss=Loss.dr_grpo, length_constant=given_, optimizer_steps=1)
@@ -141,7 +141,7 @@ def test_unjudged_siblings_count_in_n_alone() -> None:
     np.testing.assert_allclose(advantages(group), [1.0, -1.0])  # the mean is over the judged ones
 
 
-def test_nothing_to_learn_gives_no_sequences_yet_totals() -> None:
+def test_groups_without_information_give_totals_and_no_sequences() -> None:
     rng = np.random.default_rng(2)
     for rewards in ([1.0, 1.0], [0.5], []):
         group = naive.make_group(rng, 4, [3] * len(rewards), rewards, unjudged=1)

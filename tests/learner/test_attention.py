@@ -45,7 +45,7 @@ def alone(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, HEADS, st.integers(0, 10_000))
-def test_a_row_is_its_sequences_alone(lengths: list[int], heads: tuple[int, int], seed: int) -> None:
+def test_a_packed_row_equals_its_sequences_alone(lengths: list[int], heads: tuple[int, int], seed: int) -> None:
     packed = [states.requires_grad_() for states in row(lengths, *heads, seed)]
     single = [states.detach().clone().requires_grad_() for states in packed]
     got = attention(packed, Layout(lengths))
@@ -81,7 +81,7 @@ def test_one_sequence_never_changes_another(lengths: list[int], heads: tuple[int
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 1000))
-def test_causal(lengths: list[int], seed: int) -> None:
+def test_attention_is_causal(lengths: list[int], seed: int) -> None:
     """The last token of each sequence is seen by no other token."""
     states = row(lengths, 2, 2, seed)
     before = attention(states, Layout(lengths))
@@ -116,7 +116,7 @@ def test_layout_places_every_token_once_with_little_padding(lengths: list[int]) 
     ],
     ids=["no layout", "another row's layout", "batch of 2", "mask", "dropout", "short window"],
 )
-def test_refuses_what_it_would_not_honour(shape: tuple[int, int], changes: dict[str, Any], message: str) -> None:
+def test_unsupported_arguments_are_rejected(shape: tuple[int, int], changes: dict[str, Any], message: str) -> None:
     states = torch.randn(shape[0], 2, shape[1], 4)
     options = {"layout": Layout([3, 2]), "mask": None, "dropout": 0.0, **changes}
     with pytest.raises(ValueError, match=message):
@@ -135,7 +135,7 @@ def policy_row(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
-def test_whole_model_keeps_sequences_apart(models: dict[str, str], name: str) -> None:
+def test_a_whole_model_keeps_packed_sequences_apart(models: dict[str, str], name: str) -> None:
     """Through every layer: log-probs of a packed row, of the sequences alone, and of transformers' forward agree."""
     from learner.model.policy import load_policy
     from tests.helpers import naive
@@ -165,7 +165,7 @@ def test_whole_model_keeps_sequences_apart(models: dict[str, str], name: str) ->
     assert (entropies >= 0).all()
 
 
-def test_a_model_without_layout_is_refused(models: dict[str, str]) -> None:
+def test_a_forward_pass_without_a_layout_is_rejected(models: dict[str, str]) -> None:
     """A caller that bypasses Policy (transformers' forward, or generate) hears of it instead of getting leaks."""
     from transformers import AutoModelForCausalLM
 

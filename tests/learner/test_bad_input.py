@@ -66,7 +66,7 @@ def test_the_sequences_behind_a_skipped_step_are_named(
 
 
 @pytest.mark.parametrize(("count", "together"), [(1, 1), (2, 1), (2, 2)])
-def test_gradient_norm_split_by_what_is_predicted(
+def test_gradient_norms_are_split_by_control_and_other_tokens(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, together: int
 ) -> None:
     """Norms of dL/dh at the positions before control tokens and before all others, against a plain float64 pass."""
@@ -94,7 +94,7 @@ def test_gradient_norm_split_by_what_is_predicted(
         assert report.grad_norm_response == pytest.approx(math.sqrt(sums[False]), rel=1e-4)
 
 
-def test_the_run_writes_bad_steps_down_and_stops(
+def test_bad_steps_are_recorded_and_end_the_run(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path
 ) -> None:
     ranks = groups_of_ranks[1]
@@ -125,7 +125,7 @@ def test_the_run_writes_bad_steps_down_and_stops(
 # ------------------------------------------------------------------ batches that do not fit
 
 
-def test_a_batch_that_does_not_fit_is_refused_before_any_rank_is_called() -> None:
+def test_a_malformed_batch_is_rejected_before_any_rank_is_called() -> None:
     ranks = [PendingHandle(), PendingHandle()]
     learner = Learner(ranks, replace(CONF, ranks=2))
     learner.vocabulary = int(max(mb.token_ids.max() for share in batch(1, 2).ranks for mb in share)) + 1
@@ -149,7 +149,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_any_rank_is_called() -> Non
     assert learner.apply([replace(whole, sequences=0)], ALGORITHM) is None  # nothing to learn
 
 
-def test_ranks_with_different_numbers_of_micro_batches_all_say_so(
+def test_different_numbers_of_micro_batches_are_an_error_on_every_rank(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str]
 ) -> None:
     """Were they to begin, one would wait in a gather for what the other never sends."""
@@ -169,7 +169,7 @@ def test_ranks_with_different_numbers_of_micro_batches_all_say_so(
 
 
 @pytest.mark.heavy
-def test_a_rank_that_waits_in_vain_says_who_waited() -> None:
+def test_a_rank_that_times_out_says_who_waited() -> None:
     """One rank alone in a collective call, and one whose neighbour is killed."""
     import tempfile
 

@@ -25,7 +25,9 @@ QWEN = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=896
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [33], [9, 31, 12, 10, 8]], ids=str)
 @pytest.mark.parametrize("model", ["tied", "untied"])
-def test_torch_counts_the_same(models: dict[str, str], model: str, lengths: list[int], checkpointing: bool) -> None:
+def test_torch_counts_the_same_flops(
+    models: dict[str, str], model: str, lengths: list[int], checkpointing: bool
+) -> None:
     """To the FLOP, forward and backward. torch counts attention whole, and its padding."""
     policy = load_policy(models[model], "float32", checkpointing=checkpointing).train()
     shape = read_shape(models[model])
@@ -58,7 +60,7 @@ def test_a_token_costs_two_flops_for_each_weight_it_meets(models: dict[str, str]
     assert shape.head(1) == 2 * policy.head.weight.numel()
 
 
-def test_a_known_model() -> None:
+def test_qwen_1p5b_has_its_published_size() -> None:
     """Qwen2.5-1.5B: 1.31 billion weights outside the embedding (its model card); attention takes over at length."""
     assert QWEN.linear(1) == pytest.approx(2 * 1.31e9, rel=0.01)
     assert QWEN.cost(1000, 500) == QWEN.linear(1000) + QWEN.attention(1000) + QWEN.head(500)
@@ -118,7 +120,7 @@ def test_shapes_are_read_from_configurations(tmp_path: Path) -> None:
         ("some device of 2030", None),
     ],
 )
-def test_peaks(name: str, tflops: float | None) -> None:
+def test_peak_flops_by_device_name(name: str, tflops: float | None) -> None:
     assert peak_flops(name) == (None if tflops is None else tflops * 1e12)
 
 
@@ -126,7 +128,7 @@ def test_a_cpu_has_no_peak() -> None:
     assert device_peak(torch.device("cpu")) is None
 
 
-def test_effort_of_an_update() -> None:
+def test_an_updates_efficiency_equals_the_one_worked_out_by_hand() -> None:
     """Two ranks, rows of 100: 60 + 40 tokens there, 50 here; with and without a known shape and peak."""
     sequences = []
     for prompt, response in ((10, 50), (5, 35), (20, 30)):

@@ -62,7 +62,7 @@ def assert_same(got: dict[str, Any], want: dict[str, torch.Tensor], bound: float
 @pytest.mark.parametrize("model", ["tied", "untied"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2])
-def test_gradient_is_that_of_the_reference(
+def test_the_gradient_equals_the_float64_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, count: int, stage: int, model: str
 ) -> None:
     """Every algorithm and form, at three micro-batch budgets: one sequence a row, a few, all in one row."""
@@ -91,7 +91,7 @@ def test_gradient_is_that_of_the_reference(
     ],
     ids=str,
 )
-def test_memory_dials_leave_the_gradient_alone(
+def test_memory_settings_do_not_change_the_gradient(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any]
 ) -> None:
     ranks = groups_of_ranks[2]
@@ -101,7 +101,7 @@ def test_memory_dials_leave_the_gradient_alone(
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_bfloat16_points_the_same_way(
+def test_a_bfloat16_gradient_has_the_references_direction(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, stage: int
 ) -> None:
     """Half precision is no reference for digits; a wrong factor or a lost micro-batch would still show.
@@ -124,7 +124,7 @@ def test_bfloat16_points_the_same_way(
 @pytest.mark.parametrize(
     "changes", [{}, {"gradient_checkpointing": True}, {"zero_stage": 2}, {"zero_stage": 3}], ids=str
 )
-def test_two_ranks_that_share_each_row(
+def test_sequence_parallel_over_two_ranks_equals_the_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any], model: str
 ) -> None:
     """Ulysses: each rank holds half of a packed row's tokens, through sequences and their prompts; nothing leaks.
@@ -142,7 +142,7 @@ def test_two_ranks_that_share_each_row(
             assert not ((one != 0) & (two != 0)).any() and (((one != 0) | (two != 0)) == mb.response).all()
 
 
-def test_four_ranks_in_two_pairs_and_with_fewer_key_heads_than_ranks(
+def test_sequence_parallel_over_four_ranks_equals_the_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any
 ) -> None:
     ranks = groups_of_ranks[4]
@@ -171,7 +171,7 @@ def test_four_ranks_in_two_pairs_and_with_fewer_key_heads_than_ranks(
     index=st.integers(0, len(ALGORITHMS) - 1),
     model=st.sampled_from(["tied", "untied"]),
 )
-def test_any_layout_of_ranks_and_memory(
+def test_any_layout_of_ranks_and_memory_equals_the_reference(
     groups_of_ranks: dict[int, Ranks],
     models: dict[str, str],
     reference: Any,
@@ -203,7 +203,9 @@ def test_any_layout_of_ranks_and_memory(
     assert_same(ranks.gradients(steps, ALGORITHMS[index])[0], reference(model, index)[0])
 
 
-def test_ranks_without_tokens(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
+def test_a_rank_without_tokens_leaves_the_gradient_whole(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str]
+) -> None:
     """Two sequences, then (the other masked as cut off) one: rank 1 runs an idle row and the gradient stays whole."""
     rng = np.random.default_rng(3)
     group = naive.make_group(rng, 5, [9], [1.0])
@@ -245,7 +247,7 @@ def still(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Ranks:
     form=st.sampled_from(Form),
     seed=st.integers(0, 1000),
 )
-def test_any_layout(
+def test_any_batch_equals_the_reference(
     still: Ranks,
     models: dict[str, str],
     shapes: list[tuple[int, list[int]]],
@@ -302,7 +304,7 @@ def test_two_optimizer_steps_equal_a_float64_replay(
 
 
 @pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 0), (1, 2), (2, 2), (2, 3)])
-def test_report_says_what_happened(
+def test_the_report_equals_the_float64_replay(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], replayed: Any, count: int, stage: int
 ) -> None:
     """Loss, its parts, entropy, KL, clip fraction and gradient norm of an update against the replay's."""
@@ -371,7 +373,9 @@ def test_every_switch_equals_a_float64_replay(
             assert report.importance_capped == share([m > algorithm.importance_cap for m in compared])
 
 
-def test_without_a_coefficient_there_is_no_reference(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
+def test_without_a_kl_coefficient_the_reference_is_not_used(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str]
+) -> None:
     """kl=0: one that is there does not score, and the report has no KL."""
     algorithm = replace(ONE_STEP, kl=0.0)
     ranks = groups_of_ranks[1]

@@ -41,7 +41,7 @@ def reference(
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 @pytest.mark.parametrize("chunk", range(1, N + 1))
-def test_values_and_gradients(chunk: int, temperature: float) -> None:
+def test_log_probs_entropies_and_gradients_equal_plain_torch(chunk: int, temperature: float) -> None:
     states, weight, ids, response = inputs(torch.float64)
     direction = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -62,7 +62,7 @@ def test_values_and_gradients(chunk: int, temperature: float) -> None:
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 @pytest.mark.parametrize("chunk", [1, 5, 100])
-def test_tied_embedding_gets_both_gradients(chunk: int, temperature: float) -> None:
+def test_a_tied_embedding_gets_both_gradients(chunk: int, temperature: float) -> None:
     """One parameter as embedding and head: its gradient is the sum of the two uses."""
     _, weight, ids, response = inputs(torch.float64)
     shared = torch.nn.Parameter(weight.clone())
@@ -113,7 +113,7 @@ class _Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("chunk", [8, 64, 150])  # at least H: the weight transposed is as wide as the vocabulary, too
-def test_logits_exist_chunk_by_chunk_only(chunk: int) -> None:
+def test_logits_never_exceed_a_chunk(chunk: int) -> None:
     """Forward and backward: no tensor as wide as the vocabulary has more rows than a chunk, and none is saved."""
     count, width = 200, 997
     generator = torch.Generator().manual_seed(0)
@@ -135,7 +135,7 @@ def test_logits_exist_chunk_by_chunk_only(chunk: int) -> None:
     assert saved and all(shape == (width, H) or width not in shape for shape in saved)
 
 
-def test_no_response_tokens() -> None:
+def test_a_row_without_response_tokens_has_zero_gradients() -> None:
     """A row of prompts only: zeros, and gradients of zero rather than None."""
     states, weight, ids, _ = inputs(torch.float32)
     head = LogProbHead(torch.nn.Parameter(weight))

@@ -88,7 +88,7 @@ def on_disk(folder: str) -> dict[str, Tensor]:
 
 
 @every_layout
-def test_only_adapters_learn(
+def test_only_adapters_are_trained(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     """Every adapter moves, on all ranks alike; every other weight keeps each bit."""
@@ -142,7 +142,7 @@ def _with_change(module: Any, a: Tensor, b: Tensor, states: Tensor) -> Tensor:
         (2, 3, "untied", {"offload_optimizer": True, "offload_parameters": True}),
     ],
 )
-def test_gradient_is_that_of_the_reference(
+def test_the_gradient_equals_the_float64_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: str, changes: Any
 ) -> None:
     """Relative error of 1e-5 for every A and B, after some updates, with the KL term against the adapters switched
@@ -166,7 +166,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_over_divided_weights(groups_of_ranks: dict[int, Ranks], wide: str, checkpointing: bool) -> None:
+def test_the_gradient_over_zero_3_weights_equals_the_reference(
+    groups_of_ranks: dict[int, Ranks], wide: str, checkpointing: bool
+) -> None:
     ranks = groups_of_ranks[2]
     begun(ranks, wide, 3, gradient_checkpointing=checkpointing)
     assert all(0 < share < 0.1 for share in ranks.each(_share_at_hand))
@@ -188,7 +190,7 @@ def _share_at_hand(state: dict[str, Any]) -> float:
 
 
 @every_layout
-def test_gradient_over_a_bfloat16_model_points_the_same_way(
+def test_a_gradient_over_a_bfloat16_model_has_the_references_direction(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     """As tests/learner/test_gradient.py has it for whole models. The adapters themselves are float32 in any case."""
@@ -203,7 +205,7 @@ def test_gradient_over_a_bfloat16_model_points_the_same_way(
 
 
 @every_layout
-def test_non_finite_gradients_change_nothing(
+def test_nonfinite_gradients_change_nothing(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     ranks, good = groups_of_ranks[count], batch(1, count)
@@ -231,7 +233,7 @@ def test_gradient_checkpointing_runs_layers_twice(models: dict[str, str], checkp
 
 
 @every_layout
-def test_published_weights_are_merged_and_training_does_not_notice(
+def test_published_weights_are_merged_and_training_is_unchanged(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     """Plain names; bit by bit the model's own before the first update; then W + B A * alpha / rank, rounded once."""
@@ -265,7 +267,7 @@ def test_published_weights_are_merged_and_training_does_not_notice(
 
 @pytest.mark.parametrize("model", ["tied", "untied"])
 @two_layouts
-def test_the_sampler_gets_the_policy(
+def test_published_and_exported_weights_give_the_policys_log_probs(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: str
 ) -> None:
     """transformers' model with the published weights, and the exported folder: the policy's log-probs to 1e-5."""
@@ -341,7 +343,7 @@ def test_export_is_an_ordinary_model_folder_with_the_adapter_beside(
 
 
 @every_layout
-def test_the_adapters_switched_off_are_the_reference(
+def test_the_policy_without_adapters_is_the_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     """Bit by bit the log-probs of a second copy of the model, after updates, too; then they are on again."""
@@ -376,7 +378,7 @@ def _references(state: dict[str, Any], shares: Any, folder: str) -> Any:
 
 
 @every_layout
-def test_resumed_training_goes_on_bit_by_bit(
+def test_resumed_training_continues_bit_by_bit(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: ModelConf
 ) -> None:
     """Adapters, their moments and the schedule's place: the next update ends in the same bits."""
@@ -396,7 +398,7 @@ def test_resumed_training_goes_on_bit_by_bit(
     assert (again.updates, again.lr, again.loss, again.kl) == (report.updates, report.lr, report.loss, report.kl)
 
 
-def test_a_checkpoint_of_other_adapters_is_refused(
+def test_a_checkpoint_of_other_adapters_is_rejected(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path
 ) -> None:
     """One line, where DeepSpeed would list every tensor, or (for alpha) go on with another model."""
@@ -419,7 +421,9 @@ def test_a_checkpoint_of_other_adapters_is_refused(
         ranks.call("load", str(tmp_path / "none"))
 
 
-def test_ranks_and_seeds(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> None:
+def test_adapters_start_from_their_seed_on_any_number_of_ranks(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str]
+) -> None:
     """A's start is that of the seed, for any number of ranks; off means an ordinary model."""
     firsts = []
     for count, seed in ((1, 0), (2, 0), (1, 1)):
@@ -439,7 +443,7 @@ def test_ranks_and_seeds(groups_of_ranks: dict[int, Ranks], models: dict[str, st
         (["mlp.up_proj"], {"up_proj"}),
     ],
 )
-def test_targets(models: dict[str, str], targets: Any, adapted: set[str]) -> None:
+def test_targets_choose_the_adapted_layers(models: dict[str, str], targets: Any, adapted: set[str]) -> None:
     policy = load_policy(models["untied"], "bfloat16")
     lora.attach(policy.causal_lm, replace(LORA, targets=targets))
     learning = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
@@ -450,14 +454,14 @@ def test_targets(models: dict[str, str], targets: Any, adapted: set[str]) -> Non
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "norm", "proj", "x_proj"])
-def test_what_is_no_linear_layer_of_the_body_is_refused(models: dict[str, str], target: str) -> None:
+def test_targets_that_are_not_linear_layers_of_the_body_are_rejected(models: dict[str, str], target: str) -> None:
     policy = load_policy(models["untied"], "float32")
     with pytest.raises(BadInput, match=rf"model\.lora\.targets: .* '{target}' .*q_proj") as refused:
         lora.attach(policy.causal_lm, replace(LORA, targets=["q_proj", target]))
     assert "\n" not in str(refused.value)
 
 
-def test_a_model_without_trained_control_tokens_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_a_model_without_trained_control_tokens_is_rejected(models: dict[str, str], tmp_path: Path) -> None:
     """Adapters leave the embeddings alone, so that new tokens would keep the mean of the old rows for ever."""
     conf = ModelConf(path=models["tied"], short_token="<brief>")
     assert prepared_model(conf, tmp_path / "whole") != models["tied"]

@@ -111,7 +111,7 @@ def test_dr_grpo_needs_its_constant() -> None:
         dr_grpo.token_weights(3, Totals(1, 2, 3), PLAIN)
 
 
-def test_every_algorithm_is_one_file_and_one_line() -> None:
+def test_every_algorithm_has_one_file_and_one_entry() -> None:
     """Each name in the configuration has its entry; each file with weights for an advantage is in the table."""
     assert set(ALGORITHMS) == set(Loss)
     files = {path.stem for path in Path(grpo.__file__).parent.glob("*.py")} - {"__init__", "surrogate", "sft"}
@@ -127,7 +127,7 @@ def test_sft_weights_are_the_token_mean(lengths: list[int]) -> None:
 
 
 @given(LENGTHS, st.floats(1e-4, 10))
-def test_the_control_token_weighs_the_same_however_long_the_answer(lengths: list[int], alpha: float) -> None:
+def test_degrpos_control_token_weight_does_not_depend_on_the_length(lengths: list[int], alpha: float) -> None:
     """What DeGRPO is for; under GRPO (paper form) it shrinks as 1 / (T + 1)."""
     totals = totals_of(lengths)
     for form in Form:
@@ -154,7 +154,9 @@ NEAR = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TOKEN | NEAR, min_size=1, max_size=20), SWITCHES, st.booleans())
-def test_surrogate_and_its_gradient(tokens: list[tuple[float, ...]], conf: AlgorithmConf, with_ref: bool) -> None:
+def test_the_surrogate_and_its_gradient_equal_plain_loops(
+    tokens: list[tuple[float, ...]], conf: AlgorithmConf, with_ref: bool
+) -> None:
     """Every case of every switch, by loops over single tokens; the gradients by the derivative written out."""
     columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*tokens)]
     new, own, behavior, ref, advantages, weights, kl_weights = columns
@@ -191,7 +193,7 @@ CHECKED = [
 
 
 @pytest.mark.parametrize("conf", CHECKED, ids=["plain", "truncate", "mask", "sampler"])
-def test_gradient_by_finite_differences(conf: AlgorithmConf) -> None:
+def test_the_gradient_equals_finite_differences(conf: AlgorithmConf) -> None:
     """Away from the kinks, autograd's answer is the slope of the values; nothing flows through own or behavior."""
     generator = torch.Generator().manual_seed(0)
 
@@ -242,7 +244,7 @@ def expected_gradient(sampled: Tensor, losses: Tensor, logits: Tensor) -> Tensor
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("spread", [0.05, 1.0])
-def test_gradients_of_the_kl_estimates(seed: int, spread: float) -> None:
+def test_kl_estimates_have_the_gradients_of_their_divergences(seed: int, spread: float) -> None:
     """k1's mean is zero; k2's is that of KL(pi || ref); k3's that of KL(ref || pi). All on samples from pi."""
     logits, _, ref, _ = policies(seed, spread)
     one, found = torch.ones(SIZE, dtype=torch.float64), {}
@@ -267,7 +269,7 @@ def test_gradients_of_the_kl_estimates(seed: int, spread: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_importance_weights_make_up_for_another_sampler(seed: int) -> None:
+def test_importance_weights_correct_for_another_sampler(seed: int) -> None:
     """Sampled from mu, below the cap: the gradient of the expected advantage under pi. Without weights: another one."""
     logits, behavior, _, advantages = policies(seed, 0.5)
     new, one = logits.log_softmax(-1), torch.ones(SIZE, dtype=torch.float64)
@@ -291,7 +293,7 @@ def test_importance_weights_make_up_for_another_sampler(seed: int) -> None:
     torch.testing.assert_close(got(capped), by_hand)
 
 
-def test_decoupled_is_truncated_importance_sampling_around_a_proximal_policy() -> None:
+def test_truncated_importance_equals_decoupled_ppo() -> None:
     """sum of prox / mu * min(pi / prox A, clip(pi / prox) A): written out, against the switches."""
     generator = torch.Generator().manual_seed(1)
     new, prox, behavior, advantages = (torch.randn(50, dtype=torch.float64, generator=generator) / 3 for _ in range(4))
@@ -335,7 +337,7 @@ def test_extreme_ratios_stay_finite(new: float, old: float, ref: float, advantag
         assert float(losses.surrogate.detach().abs()) <= 2 * cap * math.exp(10) * (1 + 1e-6)
 
 
-def test_dual_clip_bounds_what_one_token_can_do() -> None:
+def test_dual_clip_bounds_one_tokens_loss() -> None:
     """A token of negative advantage that became likely again: c |A| at most, where PPO's surrogate has no bound."""
     likely = (-0.5, -9.0, -9.0, -0.5, -1.0)  # new, own, behavior, ref, advantage
     free, gradient = extreme(*likely, PLAIN)
@@ -346,7 +348,7 @@ def test_dual_clip_bounds_what_one_token_can_do() -> None:
     assert float(positive.surrogate.detach()) == pytest.approx(-1.2) and not bool(positive.dual)
 
 
-def test_a_token_of_no_weight_adds_nothing() -> None:
+def test_tokens_without_weight_add_nothing() -> None:
     """Prompt tokens: log-probs zero, weights zero."""
     for conf in CHECKED:
         zero = torch.zeros(3, requires_grad=True)
@@ -387,7 +389,7 @@ def packed_loss(mb: MicroBatch, conf: AlgorithmConf) -> tuple[float, Tensor]:
     room=st.integers(0, 60),
     ranks=st.integers(1, 5),
 )
-def test_any_split_gives_the_same_sum(
+def test_the_loss_does_not_depend_on_rows_or_ranks(
     seed: int, loss: Loss, form: Form, switches: AlgorithmConf, room: int, ranks: int
 ) -> None:
     """Rows of any size on any number of ranks, for every algorithm and switch: the loop over single tokens' sum."""

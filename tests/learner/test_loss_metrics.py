@@ -122,7 +122,7 @@ def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), conf=st.sampled_from(CONFS), room=st.integers(0, 60), ranks=st.integers(1, 5))
-def test_figures_of_any_division(seed: int, conf: AlgorithmConf, room: int, ranks: int) -> None:
+def test_metrics_do_not_depend_on_rows_or_ranks(seed: int, conf: AlgorithmConf, room: int, ranks: int) -> None:
     """Idle rows count for nothing; maxima are maxima over ranks."""
     groups = naive.some_groups(seed)
     sequences, totals = weighted_sequences(groups, conf)
@@ -137,7 +137,7 @@ def rows(seed: int, conf: AlgorithmConf) -> list[MicroBatch]:
     return list(pack(sequences, totals, 60, 1).ranks[0])
 
 
-def test_what_is_not_known_is_not_counted() -> None:
+def test_tokens_without_old_log_probs_are_not_counted_in_the_mismatch() -> None:
     """Without the learner's log-probs before the batch: the mismatch is that of the tokens that have them."""
     conf = replace(CONFS[3], optimizer_steps=2)
     first, second = rows(1, conf), rows(2, conf)
@@ -163,7 +163,7 @@ def test_without_a_reference_there_is_no_kl() -> None:
     assert math.isnan(report.kl) and report.loss_kl == 0 and math.isfinite(report.loss) and report.tokens == 0
 
 
-def test_a_loss_that_is_not_finite_shows() -> None:
+def test_a_nonfinite_loss_is_reported() -> None:
     conf = CONFS[0]
     first, *others = rows(1, conf)
     sums = LossMetrics(conf, [])
@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_shows() -> None:
     assert math.isnan(report.loss) and math.isfinite(report.entropy) and math.isfinite(report.mismatch_kl)
 
 
-def test_nothing_waits_for_the_device() -> None:
+def test_metrics_do_not_synchronize_with_the_device() -> None:
     """Between micro-batches no figure becomes a Python number: on a GPU that would wait for each of them."""
     conf, sums = CONFS[1], LossMetrics(CONFS[1], [])
 

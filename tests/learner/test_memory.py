@@ -47,7 +47,7 @@ def test_a_phase_that_fails_is_measured() -> None:
     assert found.take()["bad"] > 0
 
 
-def test_where_the_mark_cannot_be_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_resettable_high_water_mark_the_overall_peak_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, text: str) -> Any:
         raise PermissionError(self)
 
@@ -58,7 +58,7 @@ def test_where_the_mark_cannot_be_reset(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.take()["phase"] >= before / GIB
 
 
-def test_without_proc_the_process_s_own_peak_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_the_resource_usage_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(self: Path, *_: Any) -> Any:
         raise FileNotFoundError(self)
 

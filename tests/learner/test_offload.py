@@ -68,7 +68,7 @@ def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
     LAYOUTS,
     ids=[f"{c}-{s}-{m.dtype.value}{'-adapters' if m.lora.rank else ''}" for c, s, m in LAYOUTS],
 )
-def test_learning_goes_on_as_if_nothing_had_rested(
+def test_offloading_between_updates_changes_no_bit(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf
 ) -> None:
     ranks = groups_of_ranks[count]
@@ -82,7 +82,7 @@ def test_learning_goes_on_as_if_nothing_had_rested(
     assert seen[0] == seen[1]
     assert len({str(one) for one in seen[0]}) == len(seen[0])  # something was learnt in between
 
-    # use while it rests is told, on every rank, and harms nothing
+    # use while it is offloaded is an error on every rank, and harms nothing
     with pytest.raises(TensorsOffloaded, match=r"a forward pass needs the learner's weights while all of it is offl"):
         logprobs(ranks, count)
     for method in ("save", "export"):
@@ -95,7 +95,7 @@ def test_learning_goes_on_as_if_nothing_had_rested(
     assert all(np.isfinite(report.loss) for report in ranks.scatter("update", [batch(4, count)], ALGORITHM))
 
 
-def test_views_and_aliases_stay_what_they_are() -> None:
+def test_views_and_aliases_survive_offloading() -> None:
     """One storage under many names: put down once, and still one when it is back."""
     module = torch.nn.Linear(4, 4, bias=False)
     flat = torch.arange(32.0)
@@ -114,7 +114,7 @@ def test_views_and_aliases_stay_what_they_are() -> None:
     assert flat[0] == -1.0 and offloader.bytes == 0
 
 
-def test_borrowed_memory_becomes_our_own() -> None:
+def test_borrowed_memory_is_copied() -> None:
     """As of a model's mapped file; the lender's is not touched, and two views of it stay two views of one memory."""
     module, lent = torch.nn.Linear(2, 2, bias=False), np.arange(6, dtype=np.float32)
     module.weight.data = torch.from_numpy(lent)[:4].view(2, 2)
@@ -128,6 +128,6 @@ def test_borrowed_memory_becomes_our_own() -> None:
     assert lent.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_only_these_two_can_rest() -> None:
+def test_only_optimizer_and_all_can_be_offloaded() -> None:
     with pytest.raises(ValueError, match='must be "optimizer" or "all", got \'weights\''):
         Offloader(torch.device("cpu"), torch.nn.Linear(2, 2)).offload("weights")  # type: ignore[arg-type]

@@ -57,7 +57,9 @@ def idle(mb: MicroBatch) -> bool:
 
 @settings(max_examples=150, deadline=None)
 @given(some_sequences(), st.integers(50, 200), st.integers(1, 5), costs)
-def test_laws(sequences: list[Sequence], max_tokens: int, ranks: int, cost: Cost) -> None:
+def test_every_sequence_is_packed_once_within_the_budget(
+    sequences: list[Sequence], max_tokens: int, ranks: int, cost: Cost
+) -> None:
     batch = pack(sequences, TOTALS, max_tokens, ranks, cost)
     assert batch.totals is TOTALS
     assert (batch.sequences, batch.tokens) == (len(sequences), sum(map(len, sequences)))
@@ -111,7 +113,7 @@ def spent(batch: TrainBatch, cost: Cost) -> list[int]:
 
 @settings(max_examples=100, deadline=None)
 @given(some_sequences(least=1), st.integers(1, 6), costs)
-def test_balance(sequences: list[Sequence], ranks: int, cost: Cost) -> None:
+def test_ranks_differ_by_at_most_the_costliest_sequence(sequences: list[Sequence], ranks: int, cost: Cost) -> None:
     """The ranks' costs differ by at most the costliest sequence."""
     each = [cost(len(s), len(s) - s.prompt_tokens) for s in sequences]
     loads = spent(pack(sequences, TOTALS, 10_000, ranks, cost), cost)
@@ -121,7 +123,7 @@ def test_balance(sequences: list[Sequence], ranks: int, cost: Cost) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=8), st.integers(2, 3))
-def test_balance_against_every_division(costs: list[int], parts: int) -> None:
+def test_balancing_is_within_the_bound_of_the_best_division(costs: list[int], parts: int) -> None:
     """Michiels et al. 2007: the costliest part is at most 4/3 - 1/(3 parts) of the best division's."""
     found = balanced(costs, parts)
     assert sorted(i for part in found for i in part) == list(range(len(costs)))
@@ -155,14 +157,14 @@ def differencing(costs: list[int], parts: int) -> list[list[int]]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.integers(1, 4), st.integers(1, 10**14)), min_size=1, max_size=40), st.integers(2, 9))
-def test_balance_is_largest_differencing(costs: list[int], parts: int) -> None:
+def test_balancing_equals_largest_differencing(costs: list[int], parts: int) -> None:
     """The arrays with joins followed back give the divisions that plain tuples give, ties included."""
     assert balanced(costs, parts) == differencing(costs, parts)
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 @pytest.mark.parametrize("place", [0, 100, 400])
-def test_one_long_answer_among_short_ones(ranks: int, place: int) -> None:
+def test_one_long_answer_gets_a_rank_to_itself(ranks: int, place: int) -> None:
     """It has a rank to itself when it costs more than the others can share; those are even. No rank has more rows."""
     lengths = [100] * 400
     lengths.insert(place, 24_000)
@@ -179,7 +181,7 @@ def test_one_long_answer_among_short_ones(ranks: int, place: int) -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8, 16])
-def test_ragged_answers_are_even_in_what_they_cost(ranks: int) -> None:
+def test_heavy_tailed_lengths_are_balanced_by_cost(ranks: int) -> None:
     """Heavy-tailed lengths, as reasoning has them: within 1 % by FLOPs, where balancing tokens is not."""
     rng = np.random.default_rng(5)
     lengths = [int(n) for n in np.clip(rng.lognormal(8, 1, 512), 100, 24_576)]
@@ -193,12 +195,12 @@ def test_ragged_answers_are_even_in_what_they_cost(ranks: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=30))
-def test_buckets_are_those_that_attention_pads(lengths: list[int]) -> None:
+def test_buckets_are_those_of_attentions_padding(lengths: list[int]) -> None:
     padded = [tuple(index.shape) for index, _ in Layout(lengths).buckets]
     assert [(len(bucket), lengths[bucket[-1]]) for bucket in buckets(lengths)] == padded
 
 
-def test_quality_of_a_packing() -> None:
+def test_packing_quality_equals_the_one_worked_out_by_hand() -> None:
     """Two steps on two ranks, counted by hand: rows of 100, lengths 60, 55 (60 | 55) and then 90 alone."""
     first, second = (pack(made(lengths), TOTALS, 100, 2) for lengths in ([60, 55], [90]))
     found = packing([first, second], 100)
@@ -213,7 +215,7 @@ def test_quality_of_a_packing() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(some_sequences(least=1), st.integers(50, 200))
-def test_few_rows(sequences: list[Sequence], max_tokens: int) -> None:
+def test_the_number_of_rows_is_within_first_fits_bound(sequences: list[Sequence], max_tokens: int) -> None:
     """First-fit decreasing: at most 11/9 of the least possible number of rows, plus one."""
     total = sum(map(len, sequences))
     most = min(len(sequences), 2 * total / max_tokens + 1)  # what first-fit guarantees against the tokens alone
@@ -222,13 +224,13 @@ def test_few_rows(sequences: list[Sequence], max_tokens: int) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(some_sequences(), st.integers(50, 120), st.integers(1, 4), costs)
-def test_deterministic(sequences: list[Sequence], max_tokens: int, ranks: int, cost: Cost) -> None:
+def test_packing_is_deterministic(sequences: list[Sequence], max_tokens: int, ranks: int, cost: Cost) -> None:
     one, two = (pack(list(sequences), TOTALS, max_tokens, ranks, cost) for _ in range(2))
     assert [mb.token_ids.tolist() for mb in rows(one)] == [mb.token_ids.tolist() for mb in rows(two)]
 
 
 @given(some_sequences(least=1), st.integers(1, 3))
-def test_budget_is_kept_to_the_token(sequences: list[Sequence], ranks: int) -> None:
+def test_the_token_budget_is_exact(sequences: list[Sequence], ranks: int) -> None:
     """A budget of exactly the longest sequence works; one token less is refused, and the message says what to do."""
     longest = max(map(len, sequences))
     assert pack(sequences, TOTALS, longest, ranks).tokens == sum(map(len, sequences))

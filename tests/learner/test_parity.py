@@ -98,7 +98,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", RIGHT)
-def test_families_that_are_computed_rightly(make: Callable[..., str], name: str, dtype: str) -> None:
+def test_supported_model_families_pass(make: Callable[..., str], name: str, dtype: str) -> None:
     """Far within the bounds; no global random number is drawn, and the policy is left as it was."""
     path = make(*RIGHT[name])
     policy, state = load_policy(path, dtype), torch.get_rng_state()
@@ -112,7 +112,7 @@ def test_families_that_are_computed_rightly(make: Callable[..., str], name: str,
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_families_that_are_not_are_refused_by_name(make: Callable[..., str], name: str) -> None:
+def test_unsupported_model_families_are_rejected_with_the_cause(make: Callable[..., str], name: str) -> None:
     kind, settings, said = WRONG[name]
     path = make(kind, settings)
     with pytest.raises(BadInput, match=f"cannot be trained here.*{said}") as caught:
@@ -121,7 +121,7 @@ def test_families_that_are_not_are_refused_by_name(make: Callable[..., str], nam
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt", "gemma"])
-def test_a_tied_head_is_pushed_under_its_name_in_the_folder(make: Callable[..., str], name: str) -> None:
+def test_a_tied_head_is_published_under_its_name_in_the_folder(make: Callable[..., str], name: str) -> None:
     from safetensors import safe_open
 
     path = make(*RIGHT[name])
@@ -132,7 +132,7 @@ def test_a_tied_head_is_pushed_under_its_name_in_the_folder(make: Callable[..., 
     assert load_policy(make("LlamaConfig", GROUPED), "float32").tied_name is None
 
 
-def test_rope_that_never_switches_is_no_reason(make: Callable[..., str]) -> None:
+def test_rope_scaling_that_never_takes_effect_passes(make: Callable[..., str]) -> None:
     """LongRoPE within its original window is plain rope, and so is dynamic rope; a window no sequence fills is none."""
     for name in ("longrope", "dynamic", "window"):
         path = make(*WRONG[name][:2])
@@ -152,7 +152,7 @@ class Doubled(torch.nn.Module):
         return found
 
 
-def test_a_difference_of_unknown_origin_is_refused(make: Callable[..., str]) -> None:
+def test_a_difference_of_unknown_cause_is_rejected(make: Callable[..., str]) -> None:
     path = make(*RIGHT["qwen2"])
     policy = load_policy(path, "float32")
     policy.body = Doubled(policy.body)
@@ -161,7 +161,7 @@ def test_a_difference_of_unknown_origin_is_refused(make: Callable[..., str]) -> 
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_rank_refuses_when_it_starts(make: Callable[..., str], checkpointing: bool) -> None:
+def test_a_rank_checks_its_model_when_it_starts(make: Callable[..., str], checkpointing: bool) -> None:
     """`train` and `thinkless warmup` both start their ranks so; no setting turns it off."""
     conf = LearnerConf(gradient_checkpointing=checkpointing)
     worker = LearnerWorker(conf, ModelConf(), make("GraniteConfig", GROUPED | {"logits_scaling": 4.0}), 0, 1.0, 10)
@@ -179,7 +179,7 @@ def test_a_rank_refuses_when_it_starts(make: Callable[..., str], checkpointing: 
     ],
     ids=["sampling meant", "greedy", "valid"],
 )
-def test_a_generation_config_never_costs_the_model(
+def test_an_invalid_generation_config_does_not_prevent_saving(
     models: dict[str, str], tmp_path: Path, written: dict[str, Any], kept: dict[str, Any]
 ) -> None:
     """transformers loads them all, and refuses to save some: a run would end without its model."""

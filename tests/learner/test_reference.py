@@ -34,7 +34,7 @@ def devices(policy: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("name", ["tied", "untied"])
-def test_on_a_cpu_nothing_moves(models: dict[str, str], name: str, offload: bool) -> None:
+def test_on_a_cpu_the_reference_is_never_moved(models: dict[str, str], name: str, offload: bool) -> None:
     policy = load_policy(models[name], "float32")
     before = places(policy)
     assert frozen(policy, CPU, offload) is policy and not any(p.requires_grad for p in policy.parameters())
@@ -44,7 +44,7 @@ def test_on_a_cpu_nothing_moves(models: dict[str, str], name: str, offload: bool
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
-def test_an_offloaded_one_is_away_for_the_scoring_only(
+def test_an_offloaded_reference_is_on_the_device_only_while_scoring(
     models: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a whole: parameters, buffers, the head. The same memory afterwards, also after a fault."""
@@ -78,7 +78,7 @@ def test_an_offloaded_one_is_away_for_the_scoring_only(
     assert all(torch.equal(parameter, want[name]) for name, parameter in policy.named_parameters())
 
 
-def test_what_has_no_weights_of_its_own_stays() -> None:
+def test_references_without_weights_are_left_alone() -> None:
     for reference in (None, SimpleNamespace(layers=[])):
         with on_device(reference, ELSEWHERE):
             pass
@@ -86,7 +86,7 @@ def test_what_has_no_weights_of_its_own_stays() -> None:
 
 @gpu
 @pytest.mark.parametrize("name", ["tied", "untied"])
-def test_on_a_gpu_it_waits_in_page_locked_memory(models: dict[str, str], name: str) -> None:
+def test_on_a_gpu_an_offloaded_reference_is_in_page_locked_memory(models: dict[str, str], name: str) -> None:
     device = torch.device("cuda", 0)
     policy = frozen(load_policy(models[name], "float32"), device, offload=True)
     assert devices(policy) == {"cpu"} and all(p.is_pinned() for p in policy.parameters())
@@ -100,7 +100,7 @@ def test_on_a_gpu_it_waits_in_page_locked_memory(models: dict[str, str], name: s
 
 
 @pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 2), (2, 3)])
-def test_it_stays_as_it_was_and_outside_the_optimizer(
+def test_the_reference_is_never_trained(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int
 ) -> None:
     """After updates that moved the policy: the weights of the start. Offloaded or not, the reports are the same."""
@@ -133,12 +133,12 @@ def _look(state: dict[str, Any], folder: str) -> tuple[int, float, bool]:
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.001])
-def test_a_run_loads_one_only_for_its_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_is_loaded_only_for_a_kl_term(kl: float, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.cluster import parts
 
-    asked: list[bool] = []
+    started: list[bool] = []
     monkeypatch.setattr(parts, "started", lambda *args: None)
-    start = lambda port, reference: asked.append(reference)  # noqa: E731
+    start = lambda port, reference: started.append(reference)  # noqa: E731
     learner: Any = SimpleNamespace(ranks=[], conf=LearnerConf(), start=start)
     parts.start_learner(learner, Config(algorithm=AlgorithmConf(kl=kl)))
-    assert asked == [kl > 0]
+    assert started == [kl > 0]

@@ -46,7 +46,7 @@ def one_row(groups: list[tuple[int, list[int]]], seed: int = 0) -> MicroBatch:
 
 
 @given(GROUPS, st.integers(0, 100))
-def test_a_token_shares_what_has_the_same_tokens_before_it(groups: list[tuple[int, list[int]]], seed: int) -> None:
+def test_tokens_share_the_position_with_the_same_prefix(groups: list[tuple[int, list[int]]], seed: int) -> None:
     row = one_row(groups, seed)
     found, shared = origins(row), sum(size * (len(responses) - 1) for size, responses in groups)
     if found is None:
@@ -62,7 +62,7 @@ def test_a_token_shares_what_has_the_same_tokens_before_it(groups: list[tuple[in
 
 @settings(max_examples=12, deadline=None)
 @given(GROUPS, st.integers(0, 100))
-def test_log_probs_and_gradients_are_those_of_every_token_computed(
+def test_sharing_prefixes_changes_neither_log_probs_nor_gradients(
     models: dict[str, str], groups: list[tuple[int, list[int]]], seed: int
 ) -> None:
     policy, row = load_policy(models["tied"], "float64"), one_row(groups, seed)
@@ -85,7 +85,7 @@ def test_log_probs_and_gradients_are_those_of_every_token_computed(
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
-def test_torch_counts_fewer_flops(models: dict[str, str], checkpointing: bool) -> None:
+def test_torch_counts_the_flops_saved(models: dict[str, str], checkpointing: bool) -> None:
     """To the FLOP: the layers' products of repeated prompts are not there, attention's are."""
     policy = load_policy(models["tied"], "float32", checkpointing=checkpointing).train()
     shape, row = read_shape(models["tied"]), one_row([(7, [3, 9, 9]), (20, [4, 4])])
@@ -99,7 +99,7 @@ def test_torch_counts_fewer_flops(models: dict[str, str], checkpointing: bool) -
     assert counted.get_total_flops() == done.hardware + (4 if checkpointing else 3) * (padded - halved)
 
 
-def test_repeated_prompts_are_no_work_done(models: dict[str, str]) -> None:
+def test_shared_prompts_are_not_counted_as_work(models: dict[str, str]) -> None:
     shape, found = read_shape(models["tied"]), sequences([(30, [10] * 4)], 0)
     assert shape is not None
     batch = pack(found, Totals(4, 1, 1), 4096, 1)
@@ -108,7 +108,7 @@ def test_repeated_prompts_are_no_work_done(models: dict[str, str]) -> None:
     assert (whole.tflops - shared.tflops) * 1e12 == pytest.approx(4 * shape.linear(3 * 30))
 
 
-def test_siblings_lie_side_by_side_where_prompts_weigh() -> None:
+def test_siblings_are_adjacent_where_prompts_are_long() -> None:
     found = sequences([(8, [5, 40, 9]), (8, [30, 6])], 0)
     assert [len(found[i]) - 8 for i in order(found)] == [40, 9, 5, 30, 6]
     light = sequences([(2, [50, 90, 70]), (2, [80, 60])], 0)
@@ -116,7 +116,7 @@ def test_siblings_lie_side_by_side_where_prompts_weigh() -> None:
     assert [len(light[i]) - 2 for i in order(light)] == [90, 80, 70, 60, 50]
 
 
-def test_parts_of_a_row_share_nothing() -> None:
+def test_sequence_parallel_rows_cannot_share_prefixes() -> None:
     row: Any = one_row([(4, [2, 2])])
     with pytest.raises(ValueError, match="sequence parallelism"):
         Layout(list(row.lengths), "cpu", 0, 2, None, origins(row))

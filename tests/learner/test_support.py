@@ -45,7 +45,7 @@ from rollout.base.errors import BadInput
     ],
     ids=["plain", "linear", "dynamic", "yarn", "llama3", "model_max_length", "the smallest"],
 )
-def test_positions_are_those_that_vllm_derives(tmp_path: Path, written: dict[str, Any], length: int) -> None:
+def test_the_context_length_is_the_one_that_vllm_derives(tmp_path: Path, written: dict[str, Any], length: int) -> None:
     """`vllm.config.model._get_and_verify_max_len` takes this length, and refuses one token more."""
     from vllm.config.model import _get_and_verify_max_len
     from vllm.transformers_utils.config import get_config
@@ -62,7 +62,7 @@ def test_positions_are_those_that_vllm_derives(tmp_path: Path, written: dict[str
         _get_and_verify_max_len(found, arch, max_model_len=length + 1, **more)
 
 
-def test_positions_without_a_key() -> None:
+def test_a_configuration_without_positions_has_no_limit() -> None:
     assert context_length({"model_type": "bloom"}) == (math.inf, "")
     assert context_length({"model_type": "gemma3_text", "max_position_embeddings": 99, "rope_scaling": {
         "rope_type": "linear", "factor": 8.0}}) == (99, "max_position_embeddings")  # fmt: skip
@@ -80,10 +80,10 @@ def test_positions_without_a_key() -> None:
         ({"model_type": "olmo3", "sliding_window": 64, "layer_types": ["full_attention"]}, None),
     ],
 )
-def test_sliding_windows(config: dict[str, Any], window: int | None) -> None:
+def test_sliding_windows_are_found_and_limit_training(config: dict[str, Any], window: int | None) -> None:
     assert sliding_window(config) == window
-    told = unsupported(config, 5000)
-    assert bool(told) == (window is not None) and unsupported(config, window or 5000) == []
+    found = unsupported(config, 5000)
+    assert bool(found) == (window is not None) and unsupported(config, window or 5000) == []
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_sliding_windows(config: dict[str, Any], window: int | None) -> None:
         ({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 99}, "longrope"),
     ],
 )
-def test_what_cannot_be_trained(config: dict[str, Any], said: str) -> None:
+def test_unsupported_configurations_are_named(config: dict[str, Any], said: str) -> None:
     assert any(said in line for line in unsupported(config, 100)), unsupported(config, 100)
 
 
-def test_what_can() -> None:
+def test_supported_configurations_pass() -> None:
     for config in (
         {"model_type": "granite", "logits_scaling": 1.0, "num_experts": 0, "num_local_experts": None},
         {"model_type": "llama", "rope_scaling": None, "alibi": False},
@@ -118,7 +118,7 @@ def test_what_can() -> None:
     assert "room here for 101" in unsupported(longrope, 60, room=101)[0]  # vLLM would take the long factors
 
 
-def test_reading(tmp_path: Path) -> None:
+def test_a_configuration_is_read_with_its_text_part(tmp_path: Path) -> None:
     assert read_config(str(tmp_path)) is None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "outer", "text_config": {"model_type": "inner"}}))
     assert (read_config(str(tmp_path)) or {})["model_type"] == "inner" == whole({"model_type": "inner"})["model_type"]

@@ -68,7 +68,7 @@ def test_batches_are_a_function_of_pairs_and_step(models: dict[str, str]) -> Non
     assert len(set(texts)) > len(texts) // 2  # steps differ
 
 
-def test_prompts_are_masked_and_modes_paired(models: dict[str, str]) -> None:
+def test_prompts_are_masked_and_every_question_comes_in_both_modes(models: dict[str, str]) -> None:
     """Every question in both modes; weight on exactly the response, which is the pair's text as it tokenizes."""
     pairs, tokenizer = load_pairs(CONF, MODEL), load_tokenizer(models["tied"], MODEL)
     control = control_tokens(tokenizer, MODEL)
@@ -93,7 +93,7 @@ def test_prompts_are_masked_and_modes_paired(models: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("short_weight", [1.0, 3.0, 0.3])
-def test_weights_are_a_mean_over_tokens(models: dict[str, str], short_weight: float) -> None:
+def test_weights_are_a_mean_over_tokens_with_short_answers_scaled(models: dict[str, str], short_weight: float) -> None:
     """They sum to 1 (up to the denominator's rounding); a short answer's body counts `short_weight` times."""
     for batch in curriculum(models, replace(CONF, short_weight=short_weight)).batches():
         found = sequences(batch)
@@ -165,7 +165,7 @@ def test_missing_control_tokens_are_added(tmp_path: Path, tied: bool, rows: int)
     assert prepared_model(replace(conf, path=made), tmp_path / "never") == made and not (tmp_path / "never").exists()
 
 
-def test_unused_ids_get_no_new_meaning(tmp_path: Path) -> None:
+def test_new_tokens_get_ids_above_all_unused_ones(tmp_path: Path) -> None:
     """A tokenizer with fewer tokens than its highest id: new rows above all others, which stay as they are."""
     spoken = ModelConf(think_token="<a>", think_end_token="</a>", short_token="<b>")
     path = foreign_model(tmp_path / "old", True, 266, spoken)
@@ -185,7 +185,7 @@ def test_unused_ids_get_no_new_meaning(tmp_path: Path) -> None:
     torch.testing.assert_close(new[266:], old.mean(0).expand(3, -1))
 
 
-def test_nothing_missing_nothing_written(models: dict[str, str], tmp_path: Path) -> None:
+def test_a_model_with_control_tokens_is_not_copied(models: dict[str, str], tmp_path: Path) -> None:
     assert prepared_model(ModelConf(path=models["untied"]), tmp_path / "never") == models["untied"]
     assert not (tmp_path / "never").exists()
 
@@ -205,7 +205,7 @@ def test_a_spare_token_becomes_the_short_token_once(tmp_path: Path) -> None:
     assert prepared_model(replace(conf, path=made), tmp_path / "again") == made
 
 
-def test_golden_run(groups_of_ranks: dict[int, Ranks], tmp_path: Path) -> None:
+def test_ten_supervised_steps_equal_the_golden_losses(groups_of_ranks: dict[int, Ranks], tmp_path: Path) -> None:
     """Seed and ten losses of ten supervised steps: tokenizer, pairs, packing, loss, AdamW, schedule at once."""
     seed = 11
     shape = RandomModelConf(hidden_size=32, layers=2, heads=2, kv_heads=2, ffn_size=64, init_std=0.175)
@@ -227,7 +227,7 @@ def test_golden_run(groups_of_ranks: dict[int, Ranks], tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 1.0  # and it learns
 
 
-def test_a_warm_up_has_ranks_of_its_own(models: dict[str, str]) -> None:
+def test_a_warm_up_may_have_its_own_number_of_ranks(models: dict[str, str]) -> None:
     """`warmup.ranks`, else the learner's; the finished warm-up is found again whatever their number."""
     alone, four = replace(CONF, ranks=None), replace(CONF, ranks=4)
     assert learner_conf(LearnerConf(ranks=2), alone, given_model=False).ranks == 2

@@ -106,7 +106,7 @@ def _one_by_one(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @every_layout
-def test_every_bucket_size_gives_the_same(
+def test_every_bucket_size_gives_the_same_bits(
     groups_of_ranks: dict[int, Ranks],
     models: dict[str, str],
     count: int,
@@ -138,7 +138,7 @@ def _public(name: str) -> str:
 
 
 @pytest.mark.parametrize("model", [BFLOAT, ADAPTED], ids=["bfloat16", "lora"])
-def test_the_next_push_has_the_next_weights(
+def test_memory_kept_between_syncs_holds_no_old_weights(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], model: ModelConf
 ) -> None:
     """Memory kept from one push to the next holds nothing of the last."""
@@ -172,7 +172,7 @@ def _most_gathered(state: dict[str, Any]) -> tuple[int, int, int]:
     return most, max(sizes), sum(sizes)
 
 
-def test_zero_3_is_gathered_bucket_by_bucket(groups_of_ranks: dict[int, Ranks], wide: str) -> None:
+def test_zero_3_weights_are_gathered_bucket_by_bucket(groups_of_ranks: dict[int, Ranks], wide: str) -> None:
     ranks = groups_of_ranks[2]
     ranks.start(replace(CONF, ranks=2, zero_stage=3), wide)
     for mib in (4.0, 1.0, 1e-6):
@@ -186,7 +186,7 @@ def test_zero_3_is_gathered_bucket_by_bucket(groups_of_ranks: dict[int, Ranks], 
 
 @pytest.fixture
 def started(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """`started(count, stage, model, folder, route)`: the ranks, and the doors that they opened."""
+    """`started(count, stage, model, folder, route)`: the ranks and their endpoints."""
     used = []
 
     def start(
@@ -199,10 +199,10 @@ def started(groups_of_ranks: dict[int, Ranks], models: dict[str, str]) -> Iterat
 
     yield start
     for ranks in used:
-        ranks.each(_close_doors)
+        ranks.each(_close_endpoint)
 
 
-def _close_doors(state: dict[str, Any]) -> None:
+def _close_endpoint(state: dict[str, Any]) -> None:
     state["worker"].publisher.close()
 
 
@@ -211,42 +211,42 @@ class Fetcher:
 
     def __init__(self, index: int):
         self.name, self.group, self.joined = worker_name(index), None, 0
-        self.wire: Any = None
+        self.broadcast_group: Any = None
         self.inbox = transport.Inbox(torch.device("cpu"))
         self.largest = 0  # bytes that came at once
 
     def fetch(self, offer: Offer) -> dict[str, Tensor]:
         ipc = offer.route.transport is Transport.ipc
         more = {"group": self.group, "processes": 1}
-        line = connect(offer.endpoints[0], self.name, offer.version, offer.route.timeout_s, **more)
-        with contextlib.closing(line):
-            return self._handed_out(line) if ipc else self._broadcast(line)
+        connection = connect(offer.endpoints[0], self.name, offer.version, offer.route.timeout_s, **more)
+        with contextlib.closing(connection):
+            return self._handed_out(connection) if ipc else self._broadcast(connection)
 
-    def _handed_out(self, line: Any) -> dict[str, Tensor]:
+    def _handed_out(self, connection: Any) -> dict[str, Tensor]:
         got: dict[str, Tensor] = {}
-        while (message := line.receive("to hand out"))[0] == "chunk":
+        while (message := connection.receive("to hand out"))[0] == "chunk":
             chunk, aliases = message[1]
             part = dict(self.inbox.take(chunk))
             self.largest = max(self.largest, sum(chunk.sizes))
             got |= part | {alias: part[name] for alias, name in aliases.items() if name in part}
-            line.send("taken")
+            connection.send("taken")
         return got
 
-    def _broadcast(self, line: Any) -> dict[str, Tensor]:
-        kind, content = line.receive("to begin")
+    def _broadcast(self, connection: Any) -> dict[str, Tensor]:
+        kind, content = connection.receive("to begin")
         if kind == "join":
             self.group, where = content
-            self.wire = transport.join(torch.device("cpu"), **where)
+            self.broadcast_group = transport.join(torch.device("cpu"), **where)
             self.joined += 1
-            kind, content = line.receive("to begin")
+            kind, content = connection.receive("to begin")
         got: dict[str, Tensor] = {}
 
         def load(named: list[tuple[str, Tensor]]) -> None:
             self.largest = max(self.largest, sum(t.numel() * t.element_size() for _, t in named))
             got.update(named)
 
-        transport.receive(self.wire, content["manifest"], content["bucket"], torch.device("cpu"), load)
-        line.send("taken")
+        transport.receive(self.broadcast_group, content["manifest"], content["bucket"], torch.device("cpu"), load)
+        connection.send("taken")
         return got | {alias: got[name] for alias, name in content["aliases"].items()}
 
 
@@ -255,7 +255,7 @@ transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl
 
 @transports
 @every_layout
-def test_fetched_weights_are_the_stored_ones(
+def test_fetched_weights_equal_those_of_the_object_store(
     started: Callable[..., Any],
     in_thread: In,
     transport: Transport,
@@ -282,7 +282,7 @@ def test_fetched_weights_are_the_stored_ones(
     assert [fetcher.joined for fetcher in fetchers] == [int(transport is Transport.nccl)] * 2
 
 
-def test_a_worker_that_started_again_makes_a_new_group(started: Callable[..., Any], in_thread: In) -> None:
+def test_a_restarted_worker_joins_in_a_new_group(started: Callable[..., Any], in_thread: In) -> None:
     route = Route(Transport.nccl, 2, timeout_s=60.0)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     survivor, killed, again = Fetcher(0), Fetcher(1), Fetcher(1)
@@ -295,7 +295,7 @@ def test_a_worker_that_started_again_makes_a_new_group(started: Callable[..., An
 
 
 @transports
-def test_a_copy_is_kept_when_asked_for(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
+def test_a_copy_is_kept_if_requested(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
     """For a worker that starts later: it goes to the object store with the answer of rank 0."""
     route = Route(transport, 1, timeout_s=60.0, keep=True)
     ranks, endpoints = started(2, 3, ADAPTED, "tied", route)
@@ -307,7 +307,7 @@ def test_a_copy_is_kept_when_asked_for(started: Callable[..., Any], in_thread: I
 
 
 @transports
-def test_the_manifest_says_what_comes(started: Callable[..., Any], transport: Transport) -> None:
+def test_the_manifest_lists_what_is_sent(started: Callable[..., Any], transport: Transport) -> None:
     """Names, dtypes, shapes and order, of whole and merged tensors, without a gather."""
     ranks, _ = started(2, 3, BFLOAT_ADAPTED, "untied", Route(transport, 1))
     manifest = ranks.each(_manifest)[0]
@@ -321,7 +321,7 @@ def _manifest(state: dict[str, Any]) -> transport.Manifest:
     return state["worker"].publisher.manifest
 
 
-def test_a_stream_that_is_not_its_manifest_is_refused() -> None:
+def test_a_stream_unlike_its_manifest_is_rejected() -> None:
     named = [("a", torch.ones(2, 3)), ("b", torch.ones(4))]
     manifest = transport.Manifest.of(named)
     assert [name for name, _ in transport.checked(named, manifest)] == ["a", "b"]
@@ -339,7 +339,9 @@ def test_a_stream_that_is_not_its_manifest_is_refused() -> None:
 
 
 @transports
-def test_workers_that_do_not_come_are_named(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
+def test_workers_that_do_not_connect_are_named(
+    started: Callable[..., Any], in_thread: In, transport: Transport
+) -> None:
     route = Route(transport, 3, timeout_s=SHORT)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     coming = in_thread(Fetcher(1).fetch, Offer(4, route, endpoints))
@@ -359,10 +361,10 @@ def test_a_worker_that_stops_half_way_is_named(
     route = Route(transport, 1, timeout_s=SHORT)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     sending = in_thread(ranks.call, "send", 4)
-    line = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
-    line.receive("to begin")  # the first chunk, or the group's address; and no more
+    connection = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    connection.receive("to begin")  # the first chunk, or the group's address; and no more
     with (
-        line.connection,
+        connection.connection,
         pytest.raises(TimeoutError, match=r"learner rank 0 timed out after 0.5 s waiting for rollout worker 0 to"),
     ):
         sending.result(30)
@@ -377,17 +379,17 @@ def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any]
     route = Route(Transport.nccl, 1, timeout_s=2.0)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     sending = in_thread(ranks.call, "send", 4)
-    line = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
-    _, (_, where) = line.receive("to begin")
+    connection = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
+    _, (_, where) = connection.receive("to begin")
     group = transport.join(torch.device("cpu"), **where)
-    line.receive("to begin")
-    line.close()
+    connection.receive("to begin")
+    connection.close()
     group.destroy()
     with pytest.raises((TimeoutError, ConnectionError), match=r"learner rank 0 .*rollout worker 0"):
         sending.result(30)
 
 
-def test_a_receiver_of_a_broadcast_that_never_comes_gives_up() -> None:
+def test_a_receiver_times_out_if_no_broadcast_comes() -> None:
     """Rank 0 is in the group and sends nothing."""
     import socket
 
@@ -408,7 +410,7 @@ def test_a_receiver_of_a_broadcast_that_never_comes_gives_up() -> None:
 # ---------------------------------------------------------------------- memory to copy into
 
 
-def test_a_stage_is_filled_again_in_the_same_memory() -> None:
+def test_the_staging_buffer_is_reused() -> None:
     sizes = [3, 40, 200, 7, 64, 0, 150]  # of floats; a bucket holds 128 of them
     stage, seen = StagingBuffer(512, page_locked=False), []
     for round_ in range(3):

@@ -63,7 +63,7 @@ def test_a_rank_listens_at_the_address_it_is_given(monkeypatch: pytest.MonkeyPat
 
 @every_layout
 @pytest.mark.parametrize("value", [math.inf, math.nan], ids=["inf", "nan"])
-def test_non_finite_gradients_change_nothing(
+def test_nonfinite_gradients_change_nothing(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf, value: float
 ) -> None:
     """One bad rank: no rank moves, the step is counted, moments stay as they were; three in a row stop the run."""
@@ -119,7 +119,7 @@ def test_published_weights_are_the_models(
 
 
 @every_layout
-def test_resumed_training_goes_on_bit_by_bit(
+def test_resumed_training_continues_bit_by_bit(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: ModelConf
 ) -> None:
     """Weights, AdamW's moments, the number of updates (the schedule's place): the next update ends in the same bits."""
@@ -142,7 +142,7 @@ def test_resumed_training_goes_on_bit_by_bit(
     assert (again.updates, again.lr, again.loss) == (report.updates, report.lr, report.loss)
 
 
-def test_incomplete_checkpoints_are_refused(
+def test_incomplete_checkpoints_are_rejected(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path
 ) -> None:
     """Absent, empty, without the optimizer's files (DeepSpeed would go on with fresh moments), or of another set-up."""
@@ -194,10 +194,10 @@ def test_export_is_an_ordinary_model_folder(
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 @pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 3)])
-def test_logprobs_for_the_check_against_the_sampler(
+def test_scored_log_probs_equal_transformers(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, temperature: float
 ) -> None:
-    """At the temperature asked for, whatever the worker's own; zero on prompts."""
+    """At the requested temperature, whatever the worker's own; zero on prompts."""
     ranks = groups_of_ranks[count]
     ranks.start(replace(CONF, ranks=count, zero_stage=stage), models["tied"], temperature=0.9)
     groups = naive.some_groups(5)
@@ -228,7 +228,7 @@ def _logprobs(state: dict[str, Any], shares: tuple[tuple[MicroBatch, ...], ...],
 
 
 @pytest.mark.heavy
-def test_joining_compiles_nothing_and_takes_no_shared_memory(
+def test_joining_the_process_group_compiles_nothing_and_takes_no_shared_memory(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No compiler is needed on a CPU, and nothing of DeepSpeed's inference operator is left in /dev/shm."""
@@ -251,7 +251,7 @@ def test_joining_compiles_nothing_and_takes_no_shared_memory(
         ),
     ],
 )
-def test_schedule(schedule: Schedule, want: list[float]) -> None:
+def test_the_learning_rate_follows_its_schedule(schedule: Schedule, want: list[float]) -> None:
     """Two steps up, then from lr to min_lr_ratio * lr at the last of seven; level beyond."""
     conf = LearnerConf(lr=2.0, schedule=schedule, warmup_steps=2, min_lr_ratio=0.1)
     got = [learning_rate(conf, update, 7) for update in range(7)]
@@ -260,7 +260,7 @@ def test_schedule(schedule: Schedule, want: list[float]) -> None:
     assert learning_rate(replace(conf, warmup_steps=0), 0, 1) == pytest.approx(2.0)
 
 
-def test_unusable_model_folders_are_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_unusable_model_folders_are_rejected(models: dict[str, str], tmp_path: Path) -> None:
     """Missing, empty, truncated, not a language model: BadInput that names the folder."""
     import shutil
 

@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-def test_what_was_saved_is_found(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_the_latest_one_and_holds_its_state(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     assert store.latest() is None and store.steps() == []
     store.save(2, Writes(), STATE)
@@ -46,7 +46,7 @@ def test_what_was_saved_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [30]), (2, [20, 30]), (0, [3, 10, 20, 30])])
-def test_the_newest_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
     store = CheckpointStore(tmp_path, keep)
     for step in (3, 10, 20, 30):
         store.save(step, Writes(), STATE)
@@ -62,7 +62,7 @@ def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
     assert found is not None and found[1]["step"] == 1_000_000
 
 
-def test_what_was_cut_short_does_not_count(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
     """A kill -9 between two files leaves the folder beside; a folder without its state is none."""
     store = CheckpointStore(tmp_path, keep=3)
     store.save(1, Writes(), STATE)
@@ -74,7 +74,7 @@ def test_what_was_cut_short_does_not_count(tmp_path: Path) -> None:
     assert store.steps() == [1, 2] and ".step_000002.partial" not in names(tmp_path)
 
 
-def test_a_step_that_is_done_again_replaces_its_checkpoint(tmp_path: Path) -> None:
+def test_saving_a_step_again_replaces_its_checkpoint(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3)
     store.save(1, Writes(), STATE)
     store.save(1, Writes(lambda folder: (folder / "other").touch()), {"prompts": {}})
@@ -103,9 +103,9 @@ def torch_to_a_full_device(folder: Path) -> None:
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Callable[[Path], object]) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     store.save(10, Writes(), STATE)
-    with pytest.raises(RunError) as refused:
+    with pytest.raises(RunError) as raised:
         store.save(20, Writes(write), STATE)
-    message = str(refused.value)
+    message = str(raised.value)
     assert "cannot save the checkpoint of step 20" in message and "the checkpoint of step 10 is intact" in message
     assert f"resume={tmp_path}" in message and "MiB free" in message and "\n" not in message
     assert names(tmp_path) == ["step_000010"]
@@ -114,16 +114,16 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Calla
 
 
 @pytest.mark.parametrize("error", [ActorDied("learner rank 1: killed"), TimeoutError("learner rank 0 timed out")])
-def test_what_is_not_the_disks_fault_is_not_told_as_such(tmp_path: Path, error: Exception) -> None:
+def test_errors_other_than_the_disks_are_raised_unchanged(tmp_path: Path, error: Exception) -> None:
     def write(folder: Path) -> None:
         raise error
 
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as raised:
         CheckpointStore(tmp_path, keep=1).save(1, Writes(write), STATE)
-    assert told.value is error and names(tmp_path) == []
+    assert raised.value is error and names(tmp_path) == []
 
 
-def test_a_full_disk_before_the_first_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_before_the_first_checkpoint_leaves_none(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"there is no earlier checkpoint: free some space"):
         CheckpointStore(tmp_path, keep=1).save(1, Writes(to_a_full_device), STATE)
     assert names(tmp_path) == []
@@ -149,14 +149,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_disk_that_fills_up(small_disk: Path) -> None:
+def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_and_saving_works_again_with_room(small_disk: Path) -> None:
     """A real one, where even the small state file may find no room."""
     store = CheckpointStore(small_disk, keep=2)
     store.save(1, Writes(), STATE)
-    with pytest.raises(RunError, match="step 1 is intact") as refused:
+    with pytest.raises(RunError, match="step 1 is intact") as raised:
         store.save(2, Writes(lambda folder: (folder / "weights").write_bytes(b"7" * 2**21)), STATE)
-    assert isinstance(refused.value.__cause__, OSError)
-    assert refused.value.__cause__.errno in (errno.ENOSPC, errno.EFBIG)
+    assert isinstance(raised.value.__cause__, OSError)
+    assert raised.value.__cause__.errno in (errno.ENOSPC, errno.EFBIG)
     assert names(small_disk) == ["step_000001"]
     store.save(2, Writes(), STATE)  # with room again, the same run goes on
     assert store.steps() == [1, 2]
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
 # ---- after an interruption ----
 
 
-def test_the_last_whole_step_is_saved_once(tmp_path: Path) -> None:
+def test_the_last_complete_step_is_saved_once(tmp_path: Path) -> None:
     """Not before the first one, and not again when its checkpoint is there."""
     store = CheckpointStore(tmp_path, keep=2)
     store.note(0, STATE)
@@ -180,7 +180,7 @@ def test_the_last_whole_step_is_saved_once(tmp_path: Path) -> None:
     assert store.save_noted(Writes()) == 3 and store.steps() == [3]
 
 
-def test_a_second_signal_leaves_no_half_checkpoint(tmp_path: Path) -> None:
+def test_a_second_signal_leaves_no_incomplete_checkpoint(tmp_path: Path) -> None:
     def ended(folder: Path) -> None:
         (folder / "begun").write_bytes(b"some of it")
         raise EndedAtOnce

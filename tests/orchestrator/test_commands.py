@@ -1,4 +1,4 @@
-"""The command line: help, and everything that a person can get wrong, each told in one line that says what to do.
+"""The command line: help, and everything that a person can get wrong, each reported in one line that says what to do.
 
 In this process, as the console script would (`orchestrator.commands.cli.main`), so that a case costs no start; what
 needs actors starts a real Ray.
@@ -42,7 +42,7 @@ HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets")
 
 
 @dataclass(frozen=True)
-class Told:
+class Done:
     code: int
     out: str
     err: str
@@ -73,10 +73,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def thinkless(capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+def thinkless(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """`thinkless(*arguments)`: what it printed and its exit code; no process of it may stay."""
 
-    def call(*arguments: str) -> Told:
+    def call(*arguments: str) -> Done:
         children = {child.pid for child in psutil.Process().children(recursive=True)}
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -88,7 +88,7 @@ def thinkless(capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
         assert not [child.cmdline() for child in there if child.pid != tracker]
         code = ended.value.code
         assert isinstance(code, int), code
-        return Told(code, printed.out, printed.err)
+        return Done(code, printed.out, printed.err)
 
     return call
 
@@ -109,32 +109,32 @@ def problems(path: Path, *rows: object) -> str:
 # ---- help ----
 
 
-def test_usage_names_every_command(thinkless: Callable[..., Told]) -> None:
+def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
-        told = thinkless(*arguments)
-        assert len(COMMANDS) == 8 and told.code == code and all(f"  {name} " in told.out for name in COMMANDS)
+        done = thinkless(*arguments)
+        assert len(COMMANDS) == 8 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_helps(thinkless: Callable[..., Told], name: str) -> None:
-    told = thinkless(name, "--help")
-    assert told.code == 0 and not told.err
-    assert told.out.startswith(f"usage: thinkless {name} ") and f"\nexamples:\n  thinkless {name}" in told.out
+def test_every_command_has_help(thinkless: Callable[..., Done], name: str) -> None:
+    done = thinkless(name, "--help")
+    assert done.code == 0 and not done.err
+    assert done.out.startswith(f"usage: thinkless {name} ") and f"\nexamples:\n  thinkless {name}" in done.out
     if name == "report":
-        assert "run.name=<run>" in told.out
+        assert "run.name=<run>" in done.out
     elif name == "replay":
-        assert "part=sampling|learning" in told.out and "repeat=" in told.out
+        assert "part=sampling|learning" in done.out and "repeat=" in done.out
     elif name == "doctor":
-        assert "run.root=<folder>" in told.out
+        assert "run.root=<folder>" in done.out
     elif name == "verify":
-        assert re.search(r"^  --timeout SECONDS .*\(5\)$", told.out, re.M) and '"gold": "0.5"' in told.out
+        assert re.search(r"^  --timeout SECONDS .*\(5\)$", done.out, re.M) and '"gold": "0.5"' in done.out
     else:
-        assert "experiment=thinkless_1p5b" in told.out and "--config-dir" in told.out
+        assert "experiment=thinkless_1p5b" in done.out and "--config-dir" in done.out
         size = 32 if name == "quickstart" else 16  # its own preset's
-        assert f"  rollout.prompts_per_step={size} " in told.out and "  rollout.group_size=8 " in told.out
+        assert f"  rollout.prompts_per_step={size} " in done.out and "  rollout.group_size=8 " in done.out
 
 
-def test_help_has_every_setting_with_meaning_and_range(thinkless: Callable[..., Told]) -> None:
+def test_help_lists_every_setting_with_meaning_and_range(thinkless: Callable[..., Done]) -> None:
     """From one source each: a comment of the schema, its type, the table of ranges."""
     out = " ".join(thinkless("train", "--help").out.split())
     for key, setting in settings().items():
@@ -148,7 +148,7 @@ def test_help_has_every_setting_with_meaning_and_range(thinkless: Callable[..., 
             assert f" {group}={option} " in out and description(group, option) in out
 
 
-def test_help_for_a_word_and_for_overrides(thinkless: Callable[..., Told]) -> None:
+def test_help_is_filtered_by_a_word_and_shows_overridden_values(thinkless: Callable[..., Done]) -> None:
     out = thinkless("train", "--help", "dynamic_sampling", "experiment").out
     keys = re.findall(r"^  ([\w.]+)=", out, re.M)
     assert set(keys) == {
@@ -164,7 +164,9 @@ def test_help_for_a_word_and_for_overrides(thinkless: Callable[..., Told]) -> No
 
 
 @pytest.mark.parametrize("columns", [40, 60, 100, 250])
-def test_help_fits_the_terminal(thinkless: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_help_fits_the_width_of_the_terminal(
+    thinkless: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     settings_ = thinkless("train", "--help", "a", "e", "o").out.splitlines()
     assert len(settings_) > 150
@@ -172,7 +174,7 @@ def test_help_fits_the_terminal(thinkless: Callable[..., Told], monkeypatch: pyt
     assert not [line for line in long if not re.match(r"  [\w.]+=\S+$|.* in [\[(]\S+ \S+[\])]", line)], long
 
 
-def test_what_is_heavy_waits_until_the_settings_are_checked() -> None:
+def test_heavy_libraries_are_imported_after_the_settings_are_checked() -> None:
     """Help and mistakes are answered before torch, Ray and the like are imported: seconds, tens of them on a slow disk.
     In a fresh process, one case after the other, so that the first offender is named."""
     modules = ["quickstart", "warmup", "train", "evaluate"]
@@ -198,7 +200,7 @@ def test_what_is_heavy_waits_until_the_settings_are_checked() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_every_way_to_start_it_is_alike() -> None:
+def test_python_m_and_the_console_script_behave_alike() -> None:
     """`thinkless train`, `python -m orchestrator train` and `python -m orchestrator.train` print the same and end the
     same: help, mistakes, and the configuration that would run."""
     target = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["thinkless"]
@@ -217,7 +219,7 @@ def test_every_way_to_start_it_is_alike() -> None:
         assert first[1 if first[0] == 0 else 2] and all(other == first for other in others)
 
 
-def test_examples_are_commands_that_begin(thinkless: Callable[..., Told]) -> None:
+def test_examples_in_the_help_are_valid_commands(thinkless: Callable[..., Done]) -> None:
     """Each example of a command that takes the configuration is composed, as `--cfg job` does, but for those of saved
     runs and of files that a reader would have."""
     absent = ("--help", "--config-dir", "resume=", "run.name=quickstart-001")
@@ -230,14 +232,14 @@ def test_examples_are_commands_that_begin(thinkless: Callable[..., Told]) -> Non
                 assert thinkless(name, *words, "--cfg", "job").code == 0, example
 
 
-def test_a_saved_run_shows_its_configuration(thinkless: Callable[..., Told], here: Path) -> None:
+def test_a_saved_runs_configuration_can_be_printed(thinkless: Callable[..., Done], here: Path) -> None:
     finished_run(here / "runs" / "mine", steps=3)
-    told = thinkless("train", "resume=mine", "run.steps=9", "--cfg", "job")
-    assert told.code == 0 and "  steps: 9\n" in told.out and not told.err
+    done = thinkless("train", "resume=mine", "run.steps=9", "--cfg", "job")
+    assert done.code == 0 and "  steps: 9\n" in done.out and not done.err
     assert "--cfg job alone" in thinkless("train", "resume=mine", "--multirun", "run.steps=9").line
 
 
-def test_a_fault_of_ours_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_asks_for_a_report_and_names_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     def body() -> None:
         raise KeyError("absent\nkey")
 
@@ -248,23 +250,25 @@ def test_a_fault_of_ours_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert place in lines[-1] and "KeyError" in lines[-1] and "open an issue" in lines[-1]
 
 
-def test_the_configuration_that_would_run(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
-    told = thinkless("train", "experiment=thinkless_1p5b", "--cfg", "job")
-    assert told.code == 0 and "max_response_tokens: 24576" in told.out and not runs()
+def test_cfg_prints_the_configuration_that_would_run(
+    thinkless: Callable[..., Done], runs: Callable[[], list[str]]
+) -> None:
+    done = thinkless("train", "experiment=thinkless_1p5b", "--cfg", "job")
+    assert done.code == 0 and "max_response_tokens: 24576" in done.out and not runs()
 
 
-def test_an_unknown_command(thinkless: Callable[..., Told]) -> None:
+def test_an_unknown_command_is_rejected_with_the_nearest_one(thinkless: Callable[..., Done]) -> None:
     assert "did you mean 'train'?" in thinkless("trian").line
     assert "quickstart, warmup, train, evaluate, report, verify, replay, doctor" in thinkless("--cfg").line
 
 
-# ---- refused at the door: nothing is started, nothing is written ----
+# ---- rejected before starting: no process is started, nothing is written ----
 
 
-def refused_at_the_door(told: Told, *said: str) -> None:
-    assert told.code == 1
+def rejected(done: Done, *said: str) -> None:
+    assert done.code == 1
     for part in said:
-        assert part in told.line, told.line
+        assert part in done.line, done.line
     assert not any(Path().iterdir()) or {path.name for path in Path().iterdir()} <= {"data.jsonl", "data.json", "model"}
 
 
@@ -290,8 +294,10 @@ def refused_at_the_door(told: Told, *said: str) -> None:
         ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "warmup.path=nothing.jsonl: no such file"),
     ],
 )
-def test_mistakes_on_the_command_line(thinkless: Callable[..., Told], arguments: str, said: str) -> None:
-    refused_at_the_door(thinkless(*arguments.split()), said)
+def test_mistakes_on_the_command_line_are_one_line_with_the_fix(
+    thinkless: Callable[..., Done], arguments: str, said: str
+) -> None:
+    rejected(thinkless(*arguments.split()), said)
 
 
 @pytest.mark.parametrize(
@@ -308,37 +314,41 @@ def test_mistakes_on_the_command_line(thinkless: Callable[..., Told], arguments:
         ('{"question": "1+1", "answer": null}\n' * 3, "none is left"),
     ],
 )
-def test_bad_data_files(thinkless: Callable[..., Told], here: Path, content: str | None, said: str) -> None:
+def test_bad_data_files_are_rejected_before_starting(
+    thinkless: Callable[..., Done], here: Path, content: str | None, said: str
+) -> None:
     if content is not None:
         (here / "data.jsonl").write_text(content)
-    refused_at_the_door(thinkless("train", "experiment=quickstart", "data.path=data.jsonl"), said, "data")
+    rejected(thinkless("train", "experiment=quickstart", "data.path=data.jsonl"), said, "data")
 
 
-def test_a_named_column_that_is_not_there(thinkless: Callable[..., Told], here: Path) -> None:
+def test_a_missing_column_is_rejected_before_starting(thinkless: Callable[..., Done], here: Path) -> None:
     problems(here / "data.jsonl", *[{"question": str(i), "answer": "2"} for i in range(9)])
-    told = thinkless("train", "experiment=quickstart", "data.path=data.jsonl", "data.answer_column=answr")
-    refused_at_the_door(told, "'answr'", "nearest: answer")
+    done = thinkless("train", "experiment=quickstart", "data.path=data.jsonl", "data.answer_column=answr")
+    rejected(done, "'answr'", "nearest: answer")
 
 
 @pytest.mark.parametrize("command", ["train", "warmup"])
-def test_an_arithmetic_warm_up_is_not_for_problems_of_ones_own(
-    thinkless: Callable[..., Told], here: Path, command: str
+def test_a_generated_warm_up_is_rejected_for_the_users_own_problems(
+    thinkless: Callable[..., Done], here: Path, command: str
 ) -> None:
     problems(here / "data.jsonl", *[{"question": str(i), "answer": "2"} for i in range(9)])
-    told = thinkless(command, "experiment=quickstart", "data.path=data.jsonl", "validation.size=2")
-    refused_at_the_door(told, "data.path=data.jsonl", "generated arithmetic", "warmup.path=<pairs>", "model.path=")
+    done = thinkless(command, "experiment=quickstart", "data.path=data.jsonl", "validation.size=2")
+    rejected(done, "data.path=data.jsonl", "generated arithmetic", "warmup.path=<pairs>", "model.path=")
 
 
-def test_a_missing_model_folder(thinkless: Callable[..., Told]) -> None:
-    told = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=./model")
-    refused_at_the_door(told, "model.path=./model", "Hugging Face")
+def test_a_missing_model_folder_is_rejected_before_starting(thinkless: Callable[..., Done]) -> None:
+    done = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=./model")
+    rejected(done, "model.path=./model", "Hugging Face")
 
 
-def test_a_model_folder_without_a_tokenizer(thinkless: Callable[..., Told], here: Path, tiny_model: Path) -> None:
+def test_a_model_folder_without_a_tokenizer_is_rejected_before_starting(
+    thinkless: Callable[..., Done], here: Path, tiny_model: Path
+) -> None:
     (here / "model").mkdir()
     shutil.copyfile(tiny_model / "config.json", here / "model" / "config.json")
-    told = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=model")
-    refused_at_the_door(told, "model.path=model", "no tokenizer")
+    done = thinkless("train", "experiment=quickstart", "warmup=none", "model.path=model")
+    rejected(done, "model.path=model", "no tokenizer")
 
 
 # ---- runs that exist ----
@@ -370,16 +380,18 @@ def pasted(line: str) -> list[str]:
     return arguments
 
 
-def test_a_second_run_of_the_same_name(
-    thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]
+def test_a_second_run_of_the_same_name_is_rejected(
+    thinkless: Callable[..., Done], here: Path, runs: Callable[[], list[str]]
 ) -> None:
     finished_run(here / "runs" / "mine", steps=3)
-    told = thinkless("train", "experiment=quickstart", "run.name=mine")
-    assert "another run.name" in told.line and pasted(told.line) == ["train", f"resume={here / 'runs' / 'mine'}"]
+    done = thinkless("train", "experiment=quickstart", "run.name=mine")
+    assert "another run.name" in done.line and pasted(done.line) == ["train", f"resume={here / 'runs' / 'mine'}"]
     assert runs() == ["mine"] and len(list((here / "runs" / "mine").iterdir())) == 4
 
 
-def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]]) -> None:
+def test_a_finished_run_goes_on_only_with_more_steps(
+    thinkless: Callable[..., Done], here: Path, runs: Callable[[], list[str]]
+) -> None:
     finished_run(here / "runs" / "mine", steps=3)
     for name in ("mine", "runs/mine", str(here / "runs" / "mine")):
         line = thinkless("train", f"resume={name}").line
@@ -405,18 +417,18 @@ def test_a_run_that_has_finished(thinkless: Callable[..., Told], here: Path, run
         ("data.arithmetic.width=20", "prompts cannot continue from the saved position: data was"),
     ],
 )
-def test_what_a_checkpoint_holds_cannot_be_changed(
-    thinkless: Callable[..., Told], here: Path, change: str, said: str
+def test_settings_that_a_checkpoint_depends_on_cannot_be_changed_on_resume(
+    thinkless: Callable[..., Done], here: Path, change: str, said: str
 ) -> None:
-    """Told before anything is started, not once the engines are up."""
+    """Done before anything is started, not once the engines are up."""
     finished_run(here / "runs" / "mine", steps=3, zero_stage=1)
     before = (here / "runs" / "mine" / "config.yaml").read_bytes()
     line = thinkless("train", "resume=mine", "run.steps=9", change).line
     assert said in line and (here / "runs" / "mine" / "config.yaml").read_bytes() == before
 
 
-def test_an_interruption_before_the_first_step_says_what_becomes_of_the_run(
-    thinkless: Callable[..., Told], here: Path, runs: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+def test_an_interruption_before_the_first_step_says_that_the_run_folder_is_removed(
+    thinkless: Callable[..., Done], here: Path, runs: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder has been announced, and is removed: so that is announced as well."""
     monkeypatch.setattr("orchestrator.commands.train.Cluster", lambda conf: signal.raise_signal(signal.SIGTERM))
@@ -429,54 +441,54 @@ def test_an_interruption_before_the_first_step_says_what_becomes_of_the_run(
     )
 
 
-def test_a_run_that_still_runs_is_not_resumed(thinkless: Callable[..., Told], here: Path) -> None:
+def test_a_run_in_progress_is_not_resumed(thinkless: Callable[..., Done], here: Path) -> None:
     """Two processes would write to one folder. Before the first step it says why nothing is to be seen yet."""
     folder = here / "runs" / "mine"
     finished_run(folder, steps=3)
     with locked(run_folders.lock(folder)):
         line = thinkless("train", "resume=mine", "run.steps=9").line
         assert f"{folder} is running (process {os.getpid()} on " in line and "still in its warm-up or starting" in line
-        told = thinkless("report", "run.name=mine")
+        done = thinkless("report", "run.name=mine")
         assert (
-            told.code == 0 and "is running (process" in told.out and "its figures begin with the first step" in told.out
+            done.code == 0 and "is running (process" in done.out and "its figures begin with the first step" in done.out
         )
     assert "has stopped before its first step" in thinkless("report", "run.name=mine").out
 
 
-def test_a_report_without_figures(thinkless: Callable[..., Told], here: Path) -> None:
+def test_a_run_stopped_before_its_first_step_has_a_report(thinkless: Callable[..., Done], here: Path) -> None:
     """A run that was stopped before its first step has a page, too."""
     finished_run(here / "runs" / "mine", steps=3)
-    told = thinkless("report", "run.name=mine")
-    assert told.code == 0 and str(here / "runs" / "mine" / "report.html") in told.out
+    done = thinkless("report", "run.name=mine")
+    assert done.code == 0 and str(here / "runs" / "mine" / "report.html") in done.out
 
 
-def test_a_truncated_model_folder(thinkless: Callable[..., Told], here: Path, tiny_model: Path) -> None:
+def test_a_truncated_model_folder_is_rejected(thinkless: Callable[..., Done], here: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, here / "model")
     weights = (tiny_model / "model.safetensors").read_bytes()
     for size, said in ((len(weights) // 2, "truncated"), (100, "cannot be read"), (0, "cannot be read")):
         (here / "model" / "model.safetensors").write_bytes(weights[:size])
         for command in (["train", "experiment=quickstart", "warmup=none"], ["evaluate"]):
-            refused_at_the_door(thinkless(*command, "model.path=model"), "model.path=model", ".safetensors", said)
+            rejected(thinkless(*command, "model.path=model"), "model.path=model", ".safetensors", said)
 
 
-def test_a_reward_function_that_is_not_there(thinkless: Callable[..., Told], here: Path) -> None:
-    told = thinkless("train", "experiment=quickstart", "reward.function=json:laods")
-    refused_at_the_door(told, "reward.function=json:laods", "loads")
+def test_a_missing_reward_function_is_rejected_before_starting(thinkless: Callable[..., Done], here: Path) -> None:
+    done = thinkless("train", "experiment=quickstart", "reward.function=json:laods")
+    rejected(done, "reward.function=json:laods", "loads")
 
 
 # ---- what only actors can tell: nothing stays of the run ----
 
 
-def test_a_control_token_that_splits(
-    thinkless: Callable[..., Told], tiny_model: Path, runs: Callable[[], list[str]]
+def test_a_control_token_of_several_ids_is_rejected_before_starting(
+    thinkless: Callable[..., Done], tiny_model: Path, runs: Callable[[], list[str]]
 ) -> None:
     """`evaluate` adds no tokens: the model has been trained, or it has not."""
     line = thinkless("evaluate", f"model.path={tiny_model}", "model.think_token='<reason>'").line
     assert "model.think_token='<reason>'" in line and "exactly one id" in line and not runs()
 
 
-def test_a_chat_template_that_thinks_before_the_mode_is_chosen(
-    thinkless: Callable[..., Told], here: Path, tiny_model: Path
+def test_a_chat_template_that_thinks_before_the_mode_is_sampled_is_rejected(
+    thinkless: Callable[..., Done], here: Path, tiny_model: Path
 ) -> None:
     (here / "thinks.jinja").write_text("{{ messages[0].content }}:<think>Well.</think>")
     line = thinkless("evaluate", f"model.path={tiny_model}", "model.chat_template=thinks.jinja").line
@@ -484,13 +496,13 @@ def test_a_chat_template_that_thinks_before_the_mode_is_chosen(
 
 
 @pytest.mark.heavy
-def test_more_ranks_than_there_are_cpus(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+def test_more_ranks_than_cpus_are_rejected(thinkless: Callable[..., Done], runs: Callable[[], list[str]]) -> None:
     line = thinkless("train", "experiment=quickstart", "learner.ranks=1000").line
     assert "learner.ranks=1000" in line and "CPU" in line and "its num_cpus" in line and not runs()
 
 
 @pytest.mark.heavy
-def test_a_port_in_use(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+def test_a_port_in_use_is_rejected(thinkless: Callable[..., Done], runs: Callable[[], list[str]]) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -500,7 +512,9 @@ def test_a_port_in_use(thinkless: Callable[..., Told], runs: Callable[[], list[s
 
 
 @pytest.mark.heavy
-def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callable[[], list[str]]) -> None:
+def test_an_address_without_a_ray_cluster_is_rejected(
+    thinkless: Callable[..., Done], runs: Callable[[], list[str]]
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
@@ -509,15 +523,15 @@ def test_no_cluster_at_the_address(thinkless: Callable[..., Told], runs: Callabl
 
 
 @pytest.mark.heavy
-def test_a_folder_that_ray_cannot_use(
-    thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[], list[str]]
+def test_a_folder_that_ray_cannot_use_is_rejected(
+    thinkless: Callable[..., Done], here: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[], list[str]]
 ) -> None:
     """A cluster's temporary folder with a long path; one that is not there; a file where Ray's own folder would be."""
     for name, path in (("TMPDIR", here / ("long" * 20)), ("RAY_TMPDIR", Path("/no-such-folder"))):
         monkeypatch.setenv(name, str(path))
         line = thinkless("train", "experiment=quickstart").line
         assert f"{name}={path}" in line and "set RAY_TMPDIR to a short path of your own" in line
-        assert "PROBLEM" in (told := thinkless("doctor")).out and told.code == 1 and f"{name}={path}" in told.out
+        assert "PROBLEM" in (done := thinkless("doctor")).out and done.code == 1 and f"{name}={path}" in done.out
     (short := Path(tempfile.mkdtemp(dir="/tmp"))).joinpath("ray").touch()
     monkeypatch.setenv("RAY_TMPDIR", str(short))
     assert f"Ray cannot write to {short}/ray, which belongs to" in thinkless("train", "experiment=quickstart").line
@@ -526,22 +540,22 @@ def test_a_folder_that_ray_cannot_use(
 
 
 @pytest.mark.heavy
-def test_the_doctor_on_a_machine_that_runs_these_tests(
-    thinkless: Callable[..., Told], here: Path, monkeypatch: pytest.MonkeyPatch
+def test_doctor_finds_nothing_wrong_on_a_machine_that_runs_the_tests(
+    thinkless: Callable[..., Done], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = thinkless("doctor", f"run.root={here / 'results'}")
-    assert told.code == 0 and "nothing prevents a run" in told.out and "PROBLEM" not in told.out
+    done = thinkless("doctor", f"run.root={here / 'results'}")
+    assert done.code == 0 and "nothing prevents a run" in done.out and "PROBLEM" not in done.out
     for part in ("torch 2.", "CPU(s)", "/dev/shm", f"run.root={here / 'results'}", "RAY_ADDRESS is not set"):
-        assert part in told.out
+        assert part in done.out
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("RAY_ADDRESS", address := f"127.0.0.1:{nobody.getsockname()[1]}")
-        told = thinkless("doctor")
-    assert told.code == 1 and f"PROBLEM  RAY_ADDRESS={address}: nobody answers" in told.out
+        done = thinkless("doctor")
+    assert done.code == 1 and f"PROBLEM  RAY_ADDRESS={address}: nobody answers" in done.out
     assert "takes run.root=<folder>, got steps=3" in thinkless("doctor", "steps=3").line
 
 
-def test_whatever_ray_says_when_it_does_not_come_up_is_one_line() -> None:
+def test_rays_start_up_errors_are_one_line() -> None:
     """Its own slow start is a plain Exception."""
     from orchestrator.cluster.ray_connection import cannot_start
 
@@ -553,7 +567,9 @@ def test_whatever_ray_says_when_it_does_not_come_up_is_one_line() -> None:
     assert "cannot join Ray at host:6379 (Failed to connect to it)" in line and "RAY_ADDRESS" in line
 
 
-def test_the_data_stays_as_it_was(here: Path, thinkless: Callable[..., Told]) -> None:
+def test_a_run_root_that_cannot_be_made_is_rejected_and_nothing_is_written(
+    here: Path, thinkless: Callable[..., Done]
+) -> None:
     """A folder where run folders cannot be made."""
     (here / "file").write_text("")
     line = thinkless("train", "experiment=quickstart", "run.root=file/runs").line

@@ -1,4 +1,4 @@
-"""The configuration at the door: presets hold what they promise, and every mistake is one line that helps."""
+"""The configuration: experiments have the documented settings, and every mistake is one line with its fix."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def composed(*arguments: str, command: str = "train") -> list[Config]:
 
 
 def refusal(*arguments: str, command: str = "train") -> str:
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadConfig) as rejected:
         composed(*arguments, command=command)
-    assert "\n" not in str(refused.value) and str(refused.value)
-    return str(refused.value)
+    assert "\n" not in str(rejected.value) and str(rejected.value)
+    return str(rejected.value)
 
 
 def values(conf: Any, prefix: str = "") -> dict[str, Any]:
@@ -86,11 +86,11 @@ def test_every_experiment_composes_and_passes_its_checks(name: str) -> None:
     check(conf, "train")
 
 
-def test_these_are_all_experiments() -> None:
+def test_the_experiments_are_those_listed_here() -> None:
     assert options("experiment") == EXPERIMENTS
 
 
-def test_the_paper_recipe_holds_every_hyper_parameter() -> None:
+def test_thinkless_1p5b_has_the_published_hyper_parameters() -> None:
     """Those of the published re-run, as ../docs and the paper's reference code give them."""
     (conf,) = composed("experiment=thinkless_1p5b")
     rollout, learner, algorithm, reward = conf.rollout, conf.learner, conf.algorithm, conf.reward
@@ -115,12 +115,12 @@ def test_the_paper_recipe_holds_every_hyper_parameter() -> None:
     assert conf.model.dtype is Dtype.bfloat16 and conf.model.path
 
 
-def test_the_paper_form_differs_in_the_form_alone() -> None:
+def test_thinkless_1p5b_paper_differs_in_the_form_only() -> None:
     (code,), (paper,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_paper")
     assert paper == replace(code, algorithm=replace(code.algorithm, form=Form.paper))
 
 
-def test_one_gpu_shares_one_gpu() -> None:
+def test_one_gpu_needs_one_gpu_and_takes_another_model() -> None:
     (conf,) = composed("experiment=one_gpu")
     assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 1
     assert conf.data.path == "openai/gsm8k"
@@ -128,7 +128,7 @@ def test_one_gpu_shares_one_gpu() -> None:
     assert other.model.path == "Qwen/Qwen3-0.6B"
 
 
-def test_the_shared_recipe_differs_in_who_sits_where_alone() -> None:
+def test_thinkless_1p5b_colocated_differs_in_the_placement_only() -> None:
     (apart,), (shared,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_colocated")
     for conf in (apart, shared):
         assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 4
@@ -142,7 +142,7 @@ def test_the_shared_recipe_differs_in_who_sits_where_alone() -> None:
     assert same == apart and (shared.rollout.workers, shared.learner.ranks) == (4, 4)
 
 
-def test_quickstart_fits_a_laptop() -> None:
+def test_quickstart_needs_two_cpus_and_no_data_set() -> None:
     (conf,) = composed("experiment=quickstart")
     cpus = [
         conf.rollout.workers * conf.rollout.num_cpus,
@@ -202,12 +202,12 @@ def test_every_option_of_every_group_composes(group: str, option: str) -> None:
         ("=3", "", ""),
     ],
 )
-def test_a_mistake_is_one_line_with_what_is_near(argument: str, said: str, nearest: str) -> None:
+def test_a_mistyped_override_is_one_line_with_the_nearest_name(argument: str, said: str, nearest: str) -> None:
     message = refusal("experiment=quickstart", argument)
     assert said in message and nearest in message
 
 
-def test_how_to_learn_from_another_sampler() -> None:
+def test_the_off_policy_combinations_of_the_documentation_compose() -> None:
     """The combinations of the table in docs/method.md, as a person writes them."""
     (plain,) = composed("experiment=quickstart")
     algorithm = plain.algorithm
@@ -227,13 +227,13 @@ def test_how_to_learn_from_another_sampler() -> None:
     assert (dapo.algorithm.clip, dapo.algorithm.clip_high) == (0.2, 0.28)
 
 
-def test_every_key_is_known_by_its_own_name() -> None:
+def test_every_setting_is_in_the_list_of_keys() -> None:
     """The nearest key is looked up in the schema itself: all of it."""
     (conf,) = composed("experiment=quickstart")
     assert set(values(asdict(conf))) <= set(all_keys())
 
 
-def test_adapters() -> None:
+def test_lora_settings_compose() -> None:
     """Off by default; both spellings of targets; over half-precision weights also at ZeRO stage 0."""
     (conf,) = composed("experiment=quickstart")
     assert not conf.model.lora.rank
@@ -403,20 +403,20 @@ def changed(conf: Config, *overrides: str) -> Config:
 
 
 @pytest.mark.parametrize(("arguments", "said", "why"), REFUSED, ids=[arguments for arguments, *_ in REFUSED])
-def test_impossible_combinations_are_refused(quickstart: Config, arguments: str, said: str, why: str) -> None:
-    with pytest.raises(BadConfig) as refused:
+def test_impossible_combinations_are_rejected(quickstart: Config, arguments: str, said: str, why: str) -> None:
+    with pytest.raises(BadConfig) as rejected:
         check(changed(quickstart, *arguments.split()), "train")
-    message = str(refused.value)
+    message = str(rejected.value)
     assert said in message and why in message and "\n" not in message
 
 
 @pytest.mark.parametrize(("argument", "said"), OUTSIDE, ids=[argument for argument, _ in OUTSIDE])
-def test_a_number_outside_its_range(quickstart: Config, argument: str, said: str) -> None:
+def test_a_number_outside_its_range_is_rejected(quickstart: Config, argument: str, said: str) -> None:
     key, _, text = argument.partition("=")
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadConfig) as rejected:
         check(changed(quickstart, argument), "train")
-    assert str(refused.value).startswith(f"{key} must be ") and "\n" not in str(refused.value)
-    assert said in str(refused.value) and str(refused.value).endswith(f", got {yaml.safe_load(text)}")
+    assert str(rejected.value).startswith(f"{key} must be ") and "\n" not in str(rejected.value)
+    assert said in str(rejected.value) and str(rejected.value).endswith(f", got {yaml.safe_load(text)}")
 
 
 def test_every_numeric_setting_has_a_range() -> None:
@@ -428,7 +428,7 @@ def test_every_numeric_setting_has_a_range() -> None:
 
 
 @pytest.mark.parametrize("key", [key for key, setting in settings().items() if setting.range is not None])
-def test_no_numeric_setting_takes_what_is_no_number(key: str) -> None:
+def test_numeric_settings_reject_infinities_nan_and_other_types(key: str) -> None:
     """Bounds belong to a range or not, and nothing infinite, undefined or of another type does."""
     setting, bounds = settings()[key], settings()[key].range
     assert bounds is not None
@@ -445,19 +445,19 @@ def test_no_numeric_setting_takes_what_is_no_number(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key, one in settings().items() if one.kind is str and not one.many])
-def test_no_text_is_empty(quickstart: Config, key: str) -> None:
+def test_text_settings_reject_empty_text(quickstart: Config, key: str) -> None:
     with pytest.raises(BadConfig, match=f"^{re.escape(key)} must not be empty"):
         check(changed(quickstart, f"{key}=''"), "train")
 
 
-def test_top_p_is_for_evaluation_alone(quickstart: Config) -> None:
+def test_top_p_below_1_is_rejected_for_training(quickstart: Config) -> None:
     with pytest.raises(BadConfig, match=r"rollout\.top_p must be 1 in training, got 0\.9: .*cut-off distribution"):
         check(changed(quickstart, "rollout.top_p=0.9"), "train")
     check(changed(quickstart, "rollout.top_p=0.9"), "evaluate")
     check(changed(quickstart, "evaluate.top_p=0.9"), "train")
 
 
-def test_they_are_checked_at_the_door(elsewhere: Path) -> None:
+def test_ranges_are_checked_in_overrides_and_in_saved_configurations(elsewhere: Path) -> None:
     """In overrides, and in a saved run's configuration."""
     said = "rollout.group_size must be in [2, 1e5], got 1"
     assert said in refusal("experiment=quickstart", "rollout.group_size=1")
@@ -465,7 +465,7 @@ def test_they_are_checked_at_the_door(elsewhere: Path) -> None:
     assert "cluster.port" in refusal("experiment=quickstart", f"cluster.port={10**21}")
 
 
-def test_a_warm_up_needs_to_be_configured() -> None:
+def test_warmup_needs_pairs_and_a_model() -> None:
     assert "warmup.path" in refusal("model.path=some/model", command="warmup")
     with pytest.raises(BadConfig, match=r"model\.path"):
         check(Config(warmup=WarmupConf(path="pairs.jsonl")), "warmup")
@@ -474,12 +474,12 @@ def test_a_warm_up_needs_to_be_configured() -> None:
 
 @pytest.mark.parametrize("chosen", [[], *([f"experiment={name}"] for name in EXPERIMENTS)])
 @pytest.mark.parametrize("command", ["train", "warmup"])
-def test_pairs_of_ones_own_need_their_path_alone(chosen: list[str], command: str) -> None:
+def test_the_users_pairs_need_their_path_only(chosen: list[str], command: str) -> None:
     (conf,) = composed(*chosen, "model.path=my/model", "warmup.path=pairs.jsonl", command=command)
     assert conf.warmup is not None and conf.warmup.path == "pairs.jsonl" and conf.warmup.adapter is None
 
 
-def test_a_warm_up_takes_place_where_it_has_pairs() -> None:
+def test_a_warm_up_takes_place_where_there_are_pairs_for_it() -> None:
     assert composed("experiment=thinkless_1p5b")[0].warmup is None
     assert composed("experiment=quickstart", "warmup=none", "model.path=my/model")[0].warmup is None
     generated = composed("model=tiny", "warmup.steps=10")[0].warmup
@@ -494,12 +494,12 @@ def test_a_warm_up_takes_place_where_it_has_pairs() -> None:
         (["experiment=quickstart", "warmup=none", "model.path=my/model", "warmup.seed=3"], "warmup.seed=3"),
     ],
 )
-def test_settings_of_a_warm_up_that_does_not_take_place(arguments: list[str], named: str) -> None:
+def test_settings_of_a_warm_up_that_does_not_take_place_are_rejected(arguments: list[str], named: str) -> None:
     said = refusal(*arguments)
     assert named in said and "warmup.path=<pairs>" in said and "\n" not in said
 
 
-def test_a_saved_run_without_a_warm_up(tmp_path: Path) -> None:
+def test_a_saved_run_without_a_warm_up_reads_back_without_one(tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
     path.write_text(to_yaml(Config(model=ModelConf(path="my/model"))))
     assert "warmup: null" in path.read_text() and from_file(path, []).warmup is None
@@ -509,7 +509,7 @@ def test_a_saved_run_without_a_warm_up(tmp_path: Path) -> None:
         from_file(path, ["warmup.lr=1"])
 
 
-def test_every_check_has_its_case() -> None:
+def test_every_cross_field_check_has_a_case() -> None:
     """A new cross-field check wants a line in REFUSED: as many messages there as `_require` can give."""
     tree = ast.parse(Path(compose.FOLDER, "check.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
@@ -529,11 +529,11 @@ def test_every_check_has_its_case() -> None:
         ["experiment=quickstart", "-m", "run.seed=3,4"],
     ],
 )
-def test_multirun_with_its_flag_anywhere(arguments: list[str]) -> None:
+def test_the_multirun_flag_may_stand_anywhere(arguments: list[str]) -> None:
     assert [conf.run.seed for conf in composed(*arguments)] == [3, 4]
 
 
-def test_multirun_ends_with_its_first_failing_member() -> None:
+def test_a_multirun_ends_with_its_first_failing_run() -> None:
     begun: list[int] = []
 
     def body(conf: Config) -> None:
@@ -552,7 +552,7 @@ def test_the_configuration_is_printed_instead_of_run(capsys: pytest.CaptureFixtu
     assert re.search(r"^run:\n(  .*\n)*  seed: 17\n", printed, re.M) and "${" not in printed.replace("${run.seed}", "")
 
 
-def test_one_section_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_section_of_the_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert composed("experiment=quickstart", "--cfg", "job", "-p", "evaluate") == []
     assert capsys.readouterr().out.startswith("# @package evaluate\nevery: 10\n")
     assert (
@@ -561,7 +561,7 @@ def test_one_section_of_the_configuration(capsys: pytest.CaptureFixture[str]) ->
     assert "\nseed: 0\n" in capsys.readouterr().out
 
 
-def test_how_the_configuration_is_composed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_shows_how_the_configuration_is_composed(capsys: pytest.CaptureFixture[str]) -> None:
     assert composed("experiment=quickstart", "--info", "defaults-tree") == []
     assert "algorithm: degrpo" in capsys.readouterr().out
 
@@ -580,11 +580,11 @@ def test_how_the_configuration_is_composed(capsys: pytest.CaptureFixture[str]) -
         ("-m hydra/sweeper=grid", "unknown hydra/sweeper 'grid'"),
     ],
 )
-def test_mistakes_in_flags(arguments: str, said: str) -> None:
+def test_mistakes_in_flags_are_one_line(arguments: str, said: str) -> None:
     assert said in refusal("experiment=quickstart", *arguments.split())
 
 
-def test_what_a_multirun_swept_is_noted(elsewhere: Path) -> None:
+def test_a_multiruns_swept_settings_are_recorded(elsewhere: Path) -> None:
     assert len(composed("experiment=quickstart", "-m", "run.seed=3,4", "learner.lr=1e-4,1e-5")) == 4
     noted = yaml.safe_load((elsewhere / "runs" / "multirun.yaml").read_text())["hydra"]["overrides"]["task"]
     assert {"run.seed=3,4", "learner.lr=1e-4,1e-5"} <= set(noted)
@@ -607,7 +607,7 @@ def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_experiment_in_a_folder_of_ones_own(own_files: Path) -> None:
+def test_an_experiment_in_the_users_folder_is_found(own_files: Path) -> None:
     (ours,), (mine,) = (
         composed("experiment=quickstart"),
         composed("--config-dir", str(own_files), "experiment=mine", "run.steps=9"),
@@ -616,14 +616,14 @@ def test_an_experiment_in_a_folder_of_ones_own(own_files: Path) -> None:
     assert len(composed("-cd", str(own_files), "experiment=mine", "run.seed=1,2", "-m")) == 2
 
 
-def test_a_sweep_in_a_file_of_ones_own(own_files: Path) -> None:
+def test_a_sweep_in_the_users_file_runs_every_combination(own_files: Path) -> None:
     """hydra.mode and the sweeper's settings count without --multirun, as in other programs of Hydra's."""
     members = composed("--config-dir", str(own_files), "experiment=several", "run.name=seeds")
     assert [(conf.run.seed, conf.run.name) for conf in members] == [(7, "seeds-0"), (8, "seeds-1")]
 
 
 @pytest.mark.parametrize("flag", ["--config-dir", "--config-path"])
-def test_a_configuration_in_a_folder_of_ones_own(own_files: Path, flag: str) -> None:
+def test_a_configuration_in_the_users_folder_is_found(own_files: Path, flag: str) -> None:
     quiet = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     (conf,) = composed(flag, str(own_files), "--config-name", "whole", *quiet)
     assert conf.model.path == "some/model" and conf.rollout.group_size == Config().rollout.group_size
@@ -639,7 +639,7 @@ def test_a_saved_configuration_reads_back_equal(name: str, elsewhere: Path) -> N
     assert from_file(elsewhere / "saved.yaml", []) == conf
 
 
-def test_overrides_on_a_saved_run(elsewhere: Path) -> None:
+def test_overrides_apply_to_a_saved_run(elsewhere: Path) -> None:
     (conf,) = composed("experiment=quickstart")
     saved = elsewhere / "saved.yaml"
     saved.write_text(to_yaml(conf))
@@ -656,6 +656,6 @@ def test_overrides_on_a_saved_run(elsewhere: Path) -> None:
         ("--multirun", "key=value"),
         ("experiment=one_gpu", "experiment"),
     ]:
-        with pytest.raises(BadConfig) as refused:
+        with pytest.raises(BadConfig) as rejected:
             from_file(saved, [override])
-        assert said in str(refused.value) and "\n" not in str(refused.value)
+        assert said in str(rejected.value) and "\n" not in str(rejected.value)

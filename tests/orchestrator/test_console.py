@@ -44,7 +44,7 @@ def clock() -> Clock:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (75.2, "1:15"), (3675, "1:01:15"), (None, "–"), (-1, "0:00")]
 )
-def test_duration(seconds: float | None, text: str) -> None:
+def test_durations_are_minutes_and_seconds(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -55,13 +55,13 @@ def test_a_step_is_one_aligned_line() -> None:
     assert step_line({}, 120, None).split() == ["–/120"] + ["–"] * 10
 
 
-def test_every_column_has_a_name_of_its_own() -> None:
+def test_every_column_has_a_distinct_name() -> None:
     names = [f"{column[0]} {column[1]}" for column in COLUMNS]
     assert len(set(names)) == len(names) and "right" not in heading()
     assert "accuracy" in heading() and all(column[0] in heading() and column[1] in heading() for column in COLUMNS)
 
 
-def test_plain_figures_keep_their_names() -> None:
+def test_plain_lines_name_every_figure() -> None:
     """No column to count, no spaces to lose; a figure that is missing is left out."""
     line = plain_line(RECORD, 120, 75.2)
     assert line == (
@@ -89,7 +89,7 @@ def test_plain_lines_have_no_control_codes(clock: Clock) -> None:
     assert not set(out.getvalue()) & {"\r", "\x1b"}
 
 
-def test_the_time_left_does_not_wander(clock: Clock) -> None:
+def test_the_estimate_of_the_time_left_is_stable(clock: Clock) -> None:
     """Steps of 2 s, one of 20 s, a validation of 10 s every 10 steps: the estimate stays near what is left."""
     out, total, ends = io.StringIO(), 60, []
     console = Console(total, file=out, clock=clock)
@@ -107,7 +107,7 @@ def test_the_time_left_does_not_wander(clock: Clock) -> None:
         assert abs(said[step] - said[step - 1]) <= 0.3 * left
 
 
-def test_terminal_has_a_bar_below_the_lines() -> None:
+def test_a_terminal_has_a_bar_below_the_lines() -> None:
     out = Terminal()
     console = Console(20, file=out)
     console.step(RECORD)
@@ -130,7 +130,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
     assert not set(out.getvalue()) & {"\r", "\x1b"}
 
 
-def test_disabled_prints_nothing() -> None:
+def test_a_disabled_console_prints_nothing() -> None:
     out = Terminal()
     console = Console(20, enabled=False, file=out)
     console.step(RECORD)
@@ -141,7 +141,7 @@ def test_disabled_prints_nothing() -> None:
     assert out.getvalue() == ""
 
 
-def test_plain_progress_says_little_and_the_end(clock: Clock) -> None:
+def test_plain_progress_prints_about_ten_lines_and_the_end(clock: Clock) -> None:
     out = io.StringIO()
     with progress(200, "warm-up", file=out, clock=clock) as bar:
         for _ in range(200):
@@ -152,7 +152,7 @@ def test_plain_progress_says_little_and_the_end(clock: Clock) -> None:
     assert 10 <= len(lines) <= 13 and lines[-1] == "warm-up: done in 1:40"
 
 
-def test_an_interrupted_progress_says_where(clock: Clock) -> None:
+def test_an_interrupted_progress_says_where_it_stopped(clock: Clock) -> None:
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt), progress(10, "evaluation", file=out, clock=clock) as bar:
         bar.advance(3)
@@ -160,14 +160,14 @@ def test_an_interrupted_progress_says_where(clock: Clock) -> None:
     assert out.getvalue().splitlines()[-1] == "evaluation: stopped at 3/10 in 0:00"
 
 
-def test_progress_on_a_terminal() -> None:
+def test_progress_on_a_terminal_ends_with_a_line_of_its_own() -> None:
     out = Terminal()
     with progress(4, "evaluation", file=out) as bar:
         bar.advance(4, right=0.5)
     assert "evaluation" in out.getvalue() and out.getvalue().endswith("evaluation: done in 0:00\n")
 
 
-def test_a_counter_is_drawn_now_and_then(clock: Clock) -> None:
+def test_a_counter_is_redrawn_at_intervals(clock: Clock) -> None:
     out = Terminal()
     counter = Counter(out, clock)
     for done in range(1, 401):

@@ -56,8 +56,8 @@ class Batch:
 
 
 @dataclass
-class Asked:
-    """Stands for the sampler: remembers what it was asked for."""
+class RecordingSampler:
+    """Stands for the sampler: records what was requested."""
 
     every: int
     batches: list[Batch] = field(default_factory=list)
@@ -76,30 +76,30 @@ class Verdicts:
     seconds: float = 0.25
 
 
-class Judged:
+class ModeGrader:
     """Stands for the grader: only thinking is right."""
 
     def ask(self, batch: Batch) -> Verdicts:
         return Verdicts(batch)
 
-    def score(self, asked: Verdicts) -> list[Group]:
-        trajectories = asked.batch.wait()
-        verdicts = [Verdict(Outcome.CORRECT if t.mode is Mode.THINK else Outcome.WRONG, "", 0.0) for t in trajectories]
-        return group_trajectories(trajectories, verdicts, RewardConf())
+    def score(self, verdicts: Verdicts) -> list[Group]:
+        trajectories = verdicts.batch.wait()
+        found = [Verdict(Outcome.CORRECT if t.mode is Mode.THINK else Outcome.WRONG, "", 0.0) for t in trajectories]
+        return group_trajectories(trajectories, found, RewardConf())
 
 
-def fill(every: int, **dynamic_sampling: Any) -> tuple[Any, Asked, PromptStream]:
+def fill(every: int, **dynamic_sampling: Any) -> tuple[Any, RecordingSampler, PromptStream]:
     conf = RolloutConf(
         group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(**dynamic_sampling)
     )
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
-    sampler: Any = Asked(every)
-    grader: Any = Judged()
+    sampler: Any = RecordingSampler(every)
+    grader: Any = ModeGrader()
     groups = grader.score(Verdicts(Batch([t for p in stream.take(WANTED) for t in answers(p, every)], sampler)))
     return DynamicSampling(conf, stream, sampler, grader).fill(groups, 7, grader.score), sampler, stream
 
 
-def test_off_is_off() -> None:
+def test_without_rounds_nothing_is_requested() -> None:
     filled, sampler, stream = fill(every=2)
     assert filled.learnt is filled.judged and len(filled.learnt) == WANTED
     assert not sampler.batches and stream.position == WANTED
@@ -108,7 +108,7 @@ def test_off_is_off() -> None:
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
 @pytest.mark.parametrize("abort", [False, True])
-def test_filled_up_and_nothing_informative_is_lost(every: int, abort: bool) -> None:
+def test_the_batch_is_filled_up_and_no_informative_group_is_lost(every: int, abort: bool) -> None:
     filled, sampler, stream = fill(every, rounds=10, abort=abort)
     assert len(filled.learnt) >= WANTED and all(group.informative for group in filled.learnt)
     taken = [group.prompt.uid for group in filled.judged]
@@ -124,13 +124,13 @@ def test_aborting_keeps_the_order_of_the_prompts() -> None:
     """What is given up lies behind the last group that was needed, whichever would have finished first."""
     filled, sampler, _ = fill(every=2, rounds=5, factor=2.0, abort=True)
     assert filled.given_up > 0 and len(filled.learnt) == WANTED
-    assert len(sampler.batches) == WANTED  # asked for one by one, so few
+    assert len(sampler.batches) == WANTED  # requested one by one, so few
     waited = [batch.waited for batch in sampler.batches]
     assert waited == sorted(waited, reverse=True)
     assert all(len(batch.trajectories) == SIBLINGS for batch in sampler.batches)
 
 
-def test_the_cap() -> None:
+def test_rounds_are_capped() -> None:
     """No prompt is informative but one: the rounds end, and the batch is what there is."""
     filled, sampler, _ = fill(every=10**6, rounds=3)
     assert filled.rounds == 3 and len(sampler.batches) == 3
@@ -138,16 +138,16 @@ def test_the_cap() -> None:
     assert len(filled.learnt) == 1 and len(filled.judged) == 4 * WANTED
 
 
-def test_enough_from_the_start() -> None:
+def test_nothing_is_requested_if_every_group_is_informative() -> None:
     filled, sampler, _ = fill(every=1, rounds=3)
     assert not sampler.batches and len(filled.learnt) == len(filled.judged) == WANTED
 
 
-def test_seconds_and_tokens_of_the_rounds_count() -> None:
+def test_seconds_and_tokens_of_the_rounds_are_counted() -> None:
     rollout = RolloutConf(group_size=SIBLINGS, prompts_per_step=WANTED, dynamic_sampling=DynamicSamplingConf(rounds=1))
     stream = PromptStream(None, lambda text: np.arange(5), DataConf(arithmetic=ArithmeticConf()), 0)
-    sampler: Any = Asked(2)
-    grader: Any = Judged()
+    sampler: Any = RecordingSampler(2)
+    grader: Any = ModeGrader()
     queue = BatchQueue(Config(rollout=rollout), stream, sampler, grader)
     batch = queue.next(0)
     assert batch.rounds == 1 and len(batch.trajectories) == WANTED * SIBLINGS < len(batch.judged) * SIBLINGS

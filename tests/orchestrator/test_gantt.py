@@ -52,7 +52,7 @@ def rects(svg: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_shares_by_hand() -> None:
+def test_busy_shares_equal_those_worked_out_by_hand() -> None:
     page = describe(recorded(20))
     assert page["headline"] == (
         "rollout worked 90 %, learner 50 %, reward 5.0 % of the time; a step took 1.11 × max(sampling, learning)"
@@ -70,7 +70,7 @@ def test_shares_by_hand() -> None:
     assert lines["rollout"] == pytest.approx([0.9] * 20) and lines["learner"] == pytest.approx([0.5] * 20)
 
 
-def test_what_lies_between_steps_does_not_count() -> None:
+def test_time_between_steps_is_not_counted() -> None:
     """A validation after step 10 during which the worker samples: the shares stay, the chart pales it."""
     found = recorded(20, {10: 3.0})
     _, _, end = found.steps[9]
@@ -81,7 +81,7 @@ def test_what_lies_between_steps_does_not_count() -> None:
     assert [rect["text"] for rect in pauses] == ["between two steps, 3.00 s"]
 
 
-def test_bars_lie_where_they_should() -> None:
+def test_bars_are_drawn_at_their_times() -> None:
     found = recorded(20)
     svg = chart(found, found.steps[5:10])
     bars = [rect for rect in rects(svg) if rect["fill"]]
@@ -98,7 +98,7 @@ def test_bars_lie_where_they_should() -> None:
     assert {"step 6", "step 10", "rollout worker 0", "driver", "90 %", "50 %"} <= set(texts)
 
 
-def test_a_thousand_short_spans_are_drawn_as_what_one_can_see() -> None:
+def test_short_spans_are_merged_to_what_is_visible() -> None:
     found = recorded(2)
     begin = found.steps[0][1]
     found.spans[REWARD] = [Span("grading", begin + k / 50_000, begin + (k + 0.5) / 50_000) for k in range(100_000)]
@@ -108,7 +108,7 @@ def test_a_thousand_short_spans_are_drawn_as_what_one_can_see() -> None:
     assert sum(rect["width"] for rect in graded) > 0.9 * (WIDTH - SHARES - LABELS) * 2 / 4.01
 
 
-def test_stretches_are_the_first_steps_and_some_of_the_middle() -> None:
+def test_excerpts_are_the_first_steps_and_some_of_the_middle() -> None:
     def numbers(steps: list[tuple[int, float, float]]) -> list[list[int]]:
         return [[step for step, _, _ in stretch] for _, stretch in stretches(steps)]
 
@@ -121,7 +121,7 @@ def test_stretches_are_the_first_steps_and_some_of_the_middle() -> None:
     assert numbers(resumed) == [[1, 2]]
 
 
-def test_of_many_actors_some_are_drawn() -> None:
+def test_only_some_of_many_actors_are_drawn() -> None:
     actors = [DRIVER, *(Actor("rollout", n) for n in range(64)), *(Actor("learner", n) for n in range(64)), REWARD]
     some = drawn(actors)
     assert len(some) <= MOST_ROWS and len(set(some)) == len(some)
@@ -134,7 +134,7 @@ def test_of_many_actors_some_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("kind", ["<b>&", "waiting for <weights>", ""])
-def test_a_kind_that_nobody_knows(kind: str) -> None:
+def test_an_unknown_kind_of_span_is_drawn(kind: str) -> None:
     found = recorded(3)
     found.spans[ROLLOUT].append(Span(kind, found.steps[2][1] + 1.9, found.steps[2][2]))
     page = describe(found)
@@ -142,7 +142,7 @@ def test_a_kind_that_nobody_knows(kind: str) -> None:
     ElementTree.fromstring(page["charts"][0]["svg"])
 
 
-def test_steps_without_any_work() -> None:
+def test_steps_without_any_work_are_drawn() -> None:
     found = Recorded({ROLLOUT: [], LEARNER: []}, [(1, 0.0, 1.0), (2, 1.0, 1.0)])
     page = describe(found)
     assert page["headline"] == "rollout worked 0 %, learner 0 % of the time"
@@ -166,7 +166,7 @@ def a_run(folder: Path, with_timeline: bool) -> str:
     return write_report(folder).read_text()
 
 
-def test_the_page_of_a_run_with_a_timeline_and_of_an_older_one(tmp_path: Path) -> None:
+def test_the_report_shows_the_timeline_only_of_runs_that_have_one(tmp_path: Path) -> None:
     page = a_run(tmp_path / "new", True)
     for words in (
         "Who worked when",

@@ -29,14 +29,14 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_where_nothing_is_to_be_saved_the_first_ends_the_command(number: int, code: int) -> None:
+def test_the_first_signal_ends_a_command_with_nothing_to_save(number: int, code: int) -> None:
     with pytest.raises(EndedAtOnce):
         signal.raise_signal(number)
     assert interrupt.exit_code() == code
     signal.raise_signal(number)  # the clean-up is not disturbed
 
 
-def test_it_is_raised_at_a_wait_and_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_first_signal_is_raised_once_at_the_next_wait(capfd: pytest.CaptureFixture[str]) -> None:
     done = []
     with pytest.raises(Interrupted), saving("the work is being saved"):
         try:
@@ -54,14 +54,14 @@ def test_it_is_raised_at_a_wait_and_once(capfd: pytest.CaptureFixture[str]) -> N
     assert "interrupted: the work is being saved; a second Ctrl-C ends it at once" in capfd.readouterr().err
 
 
-def test_a_wait_under_way_ends() -> None:
+def test_a_wait_in_progress_ends_at_the_first_signal() -> None:
     with pytest.raises(Interrupted), saving("saved"), waiting_here():
         signal.raise_signal(signal.SIGINT)
         pytest.fail("went on waiting")
 
 
 @pytest.mark.heavy
-def test_a_long_wait_of_ray_ends_the_same_way() -> None:
+def test_a_long_ray_get_ends_at_the_first_signal() -> None:
     """Ray's own loop, after a second in it, raises a KeyboardInterrupt of its own in place of the handler's."""
     with Cluster(ClusterConf()):
         sleeper = RayHandle(ray.remote(num_cpus=0)(Sleeper).remote(), "sleeper", 600.0)
@@ -80,7 +80,7 @@ class Sleeper:
         return seconds
 
 
-def test_work_that_never_waits_again_is_finished_first() -> None:
+def test_work_that_never_waits_is_finished_before_the_signal_is_raised() -> None:
     done = []
     with pytest.raises(Interrupted), saving("saved"):
         signal.raise_signal(signal.SIGINT)
@@ -88,13 +88,13 @@ def test_work_that_never_waits_again_is_finished_first() -> None:
     assert done and interrupt.requested()
 
 
-def test_the_second_ends_it_anywhere() -> None:
+def test_the_second_signal_is_raised_anywhere() -> None:
     with pytest.raises(EndedAtOnce), saving("saved"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
 
-def test_an_error_meanwhile_is_told_as_it_is() -> None:
+def test_an_error_after_the_first_signal_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), saving("saved"):
         signal.raise_signal(signal.SIGINT)
         _ = 1 / 0

@@ -158,7 +158,7 @@ def test_what_was_published_is_not_what_came_after(cluster: Cluster, tiny_model:
     before = receivers[0].call("load", rank.call("publish", 0)).wait()
     for step in range(3):
         published = rank.call("publish", step)  # of what the last update left
-        report = learner.apply([batch], AlgorithmConf(kl=0.0, optimizer_steps=1))  # asked for at once
+        report = learner.apply([batch], AlgorithmConf(kl=0.0, optimizer_steps=1))  # requested at once
         assert report is not None and not report.skipped
         arrived = wait_all([receiver.call("load", published) for receiver in receivers])
         for one in arrived:

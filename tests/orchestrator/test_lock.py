@@ -18,7 +18,7 @@ HOLD = "import sys, pathlib; from orchestrator.base.lock import locked\nwith loc
 HOLD += "    print('held', flush=True); sys.stdin.read()"
 
 
-def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
+def test_a_lock_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -35,7 +35,7 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
     assert not path.exists() and holder(path) is None
 
 
-def test_in_turn(tmp_path: Path) -> None:
+def test_locked_in_turn_admits_one_process_at_a_time(tmp_path: Path) -> None:
     """Several that want the same: each has it alone, also when the file goes away between them."""
     path, inside, most = tmp_path / "lock", [], []
 

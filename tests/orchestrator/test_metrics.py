@@ -66,7 +66,7 @@ GONE = tuple(Verdict(kind, None, 0.0) for kind in (Outcome.TIMED_OUT, Outcome.CR
 HARD = [(40, THINK, RIGHT, 0.5), (100, THINK, Outcome.CUT_OFF, -1.0), (2, None, Outcome.NO_MODE, -1.0)]
 
 
-def test_figures_by_hand() -> None:
+def test_figures_equal_those_worked_out_by_hand() -> None:
     record = describe(judged([group("2", EASY), group("9", HARD)]))
     assert record == pytest.approx(
         {
@@ -92,7 +92,7 @@ def test_figures_by_hand() -> None:
     )
 
 
-def test_short_answers_that_think_are_counted() -> None:
+def test_short_answers_with_think_tokens_are_counted() -> None:
     """Of the short ones alone, whatever became of them."""
     easy = group("2", EASY)
     thinks = [replace(verdict, think_token=nth in (0, 2)) for nth, verdict in enumerate(easy.verdicts)]
@@ -101,14 +101,14 @@ def test_short_answers_that_think_are_counted() -> None:
     assert describe(judged([group("9", HARD)]))["think_in_short"] is None
 
 
-def test_a_mode_that_nobody_chose_has_no_figures() -> None:
+def test_a_mode_that_was_never_chosen_has_no_figures() -> None:
     record = describe(judged([group(None, [(4, SHORT, RIGHT, 1.0), (6, SHORT, WRONG, -1.0)])]))
     assert record["accuracy/think"] is None and record["tokens/think"] is None
     assert record["accuracy/short"] == 0.5 and record["think_rate/all"] == 0
     assert not [key for key in record if "/level/" in key]
 
 
-def test_nothing_at_all_has_no_figures() -> None:
+def test_an_empty_batch_has_no_figures() -> None:
     record = describe([])
     assert record["reward/mean"] is None and record["tokens/mean"] is None and record["tokens/max"] is None
     assert summarize(JudgedBatch([], [], []), None, [], (0.0, 1.0))["groups/dropped_share"] is None
@@ -133,7 +133,7 @@ def report(**values: Any) -> StepReport:
     return StepReport(updates=8, skipped=0, tokens=900, seconds=3.0, lr=1e-4, **values)
 
 
-def test_a_step_by_hand() -> None:
+def test_a_steps_record_equals_the_one_worked_out_by_hand() -> None:
     alike = group("2", [(5, SHORT, RIGHT, 1.0)] * 4, version=2)
     groups = [group("2", EASY, version=4), alike, group("9", HARD, version=3)]
     found = summed(groups, report(loss=-0.25, loss_control=-0.2, loss_response=-0.06, loss_kl=0.01))

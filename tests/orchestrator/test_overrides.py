@@ -42,7 +42,7 @@ def composed(*arguments: str) -> list[Config]:
 
 
 @pytest.mark.parametrize("texts", list(zip(*[iter(LIKE_SOMETHING_ELSE)] * 3, strict=True)), ids=" ".join)
-def test_text_keeps_its_characters(texts: tuple[str, str, str], elsewhere: Path) -> None:
+def test_text_settings_keep_their_characters(texts: tuple[str, str, str], elsewhere: Path) -> None:
     """In overrides, in the YAML of a run, read back from it, and in overrides of a saved run."""
     name, revision, subset = texts
     (conf,) = composed(
@@ -65,7 +65,7 @@ def pasted_value(text: str) -> str:
     return text if re.fullmatch(r"[\w.]+", text, re.A) else f'"{text}"'
 
 
-def test_text_written_by_hand_into_a_run_needs_no_quotes(elsewhere: Path) -> None:
+def test_text_in_a_saved_configuration_needs_no_quotes(elsewhere: Path) -> None:
     saved = elsewhere / "config.yaml"
     saved.write_text("run: {name: 2025_01_31, steps: 1_0}\nmodel: {revision: 7e99999, path: null, think_token: yes}\n")
     conf = from_file(saved, [])
@@ -73,7 +73,7 @@ def test_text_written_by_hand_into_a_run_needs_no_quotes(elsewhere: Path) -> Non
     assert conf.run.steps == 10 and conf.model.path is None
 
 
-def test_null_and_quotes_and_other_settings() -> None:
+def test_null_quoted_text_and_non_text_settings_keep_hydras_rules() -> None:
     (conf,) = composed("run.name=null", "model.revision='null'", 'model.short_token="<s>"', "data.subset=${run.root}")
     assert (conf.run.name, conf.model.revision, conf.model.short_token, conf.data.subset) == (
         None,
@@ -83,7 +83,7 @@ def test_null_and_quotes_and_other_settings() -> None:
     )
 
 
-def test_every_run_of_a_multirun_has_its_text() -> None:
+def test_every_run_of_a_multirun_gets_its_text_literally() -> None:
     members = composed("model.revision=0042,12_345,'a,b',3e8", "--multirun", "run.root=many")
     assert [conf.model.revision for conf in members] == ["0042", "12_345", "a,b", "3e8"]
     members = composed("model.revision=2025_01_31", "run.name=007", "run.seed=1,2", "-m", "run.root=many")
@@ -93,13 +93,13 @@ def test_every_run_of_a_multirun_has_its_text() -> None:
     ]
 
 
-def test_a_number_is_a_number() -> None:
+def test_numbers_stay_numbers() -> None:
     (conf,) = composed("run.steps=1_000", "learner.lr=3e-4", "learner.betas=[0.8,0.9]", "run.record=[]")
     assert (conf.run.steps, conf.learner.lr, conf.learner.betas) == (1000, 3e-4, [0.8, 0.9])
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
-def test_a_pasted_override_is_read_as_it_was(text: str) -> None:
+def test_a_printed_override_can_be_pasted_back(text: str) -> None:
     (word,) = shlex.split(pasted("model.path", text))
     (override,) = read_overrides([word])
     assert override.value() == text
@@ -115,12 +115,12 @@ def test_a_pasted_override_is_read_as_it_was(text: str) -> None:
         "model.path='a",
     ],
 )
-def test_what_cannot_be_read_says_how_to_type_it(argument: str) -> None:
+def test_an_unreadable_override_says_how_to_type_it(argument: str) -> None:
     """The end of the message, given to a real shell, is a word that holds exactly this text."""
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadConfig) as rejected:
         composed(argument)
     key, _, text = argument.partition("=")
-    message = str(refused.value)
+    message = str(rejected.value)
     assert argument in message or repr(argument) in message
     command = "printf %s " + message[message.rindex(": ") + 2 :]
     word = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_says_how_to_type_it(argument: str) -> None:
     assert (override.key_or_group, override.value()) == (key, text)
 
 
-def test_a_list_says_how_to_type_it() -> None:
+def test_an_unreadable_list_says_how_to_type_it() -> None:
     with pytest.raises(BadConfig, match=r"as a list: 'learner\.betas=\[0\.8,0\.9\]'$"):
         composed("learner.betas=0.8,0.9")
 
@@ -158,16 +158,16 @@ def test_a_list_says_how_to_type_it() -> None:
         (b"run: {seed: 1e9999}\n", "run.seed"),
     ],
 )
-def test_a_damaged_configuration_is_one_line_with_its_file(content: bytes, said: str, elsewhere: Path) -> None:
+def test_a_damaged_configuration_is_one_line_that_names_its_file(content: bytes, said: str, elsewhere: Path) -> None:
     saved = elsewhere / "config.yaml"
     saved.write_bytes(content)
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadConfig) as rejected:
         from_file(saved, [])
-    message = str(refused.value)
+    message = str(rejected.value)
     assert said in message and str(saved) in message and "\n" not in message
 
 
-def test_a_missing_configuration(elsewhere: Path) -> None:
+def test_a_missing_configuration_is_one_line_that_names_its_file(elsewhere: Path) -> None:
     with pytest.raises(BadConfig, match=r"nothing\.yaml cannot be read"):
         from_file(elsewhere / "nothing.yaml", [])
 
@@ -178,7 +178,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-def test_any_value_of_any_key_is_taken_or_refused_in_one_line(elsewhere: Path) -> None:
+def test_any_value_of_any_key_is_accepted_or_rejected_in_one_line(elsewhere: Path) -> None:
     """Some keys with each of these values, on a saved run: a configuration that passes its checks, or BadConfig."""
     (conf,) = composed()
     saved = elsewhere / "config.yaml"

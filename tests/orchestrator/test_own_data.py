@@ -33,7 +33,7 @@ def test_generated_pairs_are_for_generated_questions_only() -> None:
         ({"data": DataConf(path="mine.jsonl"), "warmup": WarmupConf(steps=1)}, r"generated arithmetic"),
     ],
 )
-def test_a_warm_up_is_refused_before_anything_starts(
+def test_a_warm_up_of_generated_pairs_is_rejected_before_anything_starts(
     change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestrator.commands import warmup
@@ -46,7 +46,7 @@ def test_a_warm_up_is_refused_before_anything_starts(
         warmup.command(replace(Config(), **change), [])
 
 
-def test_what_takes_long_to_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetching_a_data_set_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "set.jsonl"
     file.write_text("".join(json.dumps({"problem": f"{i}?", "answer": i}) + "\n" for i in range(9)))
     said = []

@@ -160,7 +160,7 @@ def shipped() -> type:
 
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """`four_gpus(placement)`: a `Cluster` on a private Ray of 16 CPUs and 4 GPUs that it is only told of."""
+    """`four_gpus(placement)`: a `Cluster` on a private Ray of 16 CPUs and 4 GPUs that exist only in its settings."""
     from conf.schema import ClusterConf
     from orchestrator.cluster.cluster import Cluster
 

@@ -42,7 +42,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Model:
 # ---- limits and kinds of models ----
 
 
-def test_positions_must_hold_what_is_sampled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_must_have_positions_for_the_longest_sequence(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = model(max_position_embeddings=512)
     said = r"model\.path=.*rollout\.max_model_len=2048 is longer than the model's 512 positions \(max_position_emb"
     for command in ("train", "evaluate"):
@@ -55,7 +55,7 @@ def test_positions_must_hold_what_is_sampled(model: Model, monkeypatch: pytest.M
     refuse_unreadable(conf, "evaluate")
 
 
-def test_positions_of_a_random_model() -> None:
+def test_a_random_model_must_have_positions_for_the_longest_sequence() -> None:
     """Noticed before the warm-up that makes the model, and before an engine."""
     conf = Config(model=ModelConf(random=RandomModelConf(max_position_embeddings=1024)), warmup=WarmupConf(steps=1))
     with pytest.raises(BadInput, match=r"model\.random: warmup\.max_tokens=2048 is longer than the model's 1024"):
@@ -76,7 +76,7 @@ def test_positions_of_a_random_model() -> None:
         ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 1500}, "room here for 2048"),
     ],
 )
-def test_what_cannot_be_trained_may_be_measured(model: Model, keys: dict[str, Any], said: str) -> None:
+def test_a_model_that_cannot_be_trained_can_be_evaluated(model: Model, keys: dict[str, Any], said: str) -> None:
     conf = model(**keys)
     if "sliding_window" in keys:
         conf_of_a_window = json.loads((Path(str(conf.model.path)) / "config.json").read_text())
@@ -87,12 +87,12 @@ def test_what_cannot_be_trained_may_be_measured(model: Model, keys: dict[str, An
     refuse_unreadable(conf, "evaluate")
 
 
-def test_a_short_sequence_fits_into_a_window(model: Model) -> None:
+def test_sequences_shorter_than_the_sliding_window_are_accepted(model: Model) -> None:
     conf = model(sliding_window=512, layer_types=["sliding_attention"] * 3)
     refuse_unreadable(replace(conf, data=DataConf(max_prompt_tokens=384)))
 
 
-def test_parts_must_divide_the_heads(model: Model) -> None:
+def test_parallel_sizes_must_divide_the_attention_heads(model: Model) -> None:
     conf = model()
     with pytest.raises(BadInput, match=r"rollout\.tensor_parallel=4 does not divide the model's 2 attention heads"):
         refuse_unreadable(replace(conf, rollout=RolloutConf(tensor_parallel=4)))
@@ -103,7 +103,7 @@ def test_parts_must_divide_the_heads(model: Model) -> None:
     refuse_unreadable(shared, "evaluate")
 
 
-def test_a_tokenizer_of_a_larger_model(model: Model) -> None:
+def test_a_tokenizer_with_more_ids_than_the_model_is_rejected(model: Model) -> None:
     with pytest.raises(BadInput, match=r"its tokenizer has id \d+ \(.+\), but the model only 100 embeddings"):
         refuse_unreadable(model(vocab_size=100))
 
@@ -111,7 +111,7 @@ def test_a_tokenizer_of_a_larger_model(model: Model) -> None:
 # ---- where the model is ----
 
 
-def test_paths_are_absolute_before_they_travel(
+def test_paths_are_made_absolute_before_they_are_sent_to_actors(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_model, tmp_path / "home" / "mine" / "model")
@@ -129,7 +129,7 @@ def test_paths_are_absolute_before_they_travel(
         assert located(conf) == conf
 
 
-def test_a_warm_up_is_found_again_only_for_the_same_folder(
+def test_a_cached_warm_up_is_found_again_only_for_the_same_folder(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two models that are called `model` where one stands are two; a hub id or an absolute path is what it was."""
@@ -147,7 +147,7 @@ def test_a_warm_up_is_found_again_only_for_the_same_folder(
     assert prints[0] != prints[1]
 
 
-def test_a_run_goes_on_from_the_model_in_its_folder(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_starts_from_the_model_in_its_folder(tiny_model: Path, tmp_path: Path) -> None:
     """Copied elsewhere, with the model that it was given out of reach."""
     conf = Config(model=ModelConf(path=str(tmp_path / "gone")))
     run = tmp_path / "run"
@@ -168,8 +168,8 @@ def test_a_run_goes_on_from_the_model_in_its_folder(tiny_model: Path, tmp_path: 
         refuse_unreadable(conf, "train", run)
 
 
-def test_the_door_is_light(model: Model) -> None:
-    """A given model is looked at without torch: a mistake is told within a second or two of the command."""
+def test_preflight_checks_import_no_heavy_library(model: Model) -> None:
+    """A given model is looked at without torch: a mistake is reported within a second or two of the command."""
     script = (
         "import sys; from conf.schema import Config, ModelConf; from orchestrator.commands.preflight import "
         "refuse_unreadable; "
@@ -177,19 +177,19 @@ def test_the_door_is_light(model: Model) -> None:
         "assert not {'torch', 'vllm', 'ray', 'deepspeed'} & set(sys.modules), sorted(sys.modules)"
     )
     root = Path(__file__).parents[2]
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script, str(model().model.path)],
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 # ---- errors of others, in one line ----
 
 
-def test_an_error_is_told_with_all_its_lines_and_its_cause() -> None:
+def test_an_actors_error_is_reported_with_all_lines_and_its_cause() -> None:
     import pydantic
 
     class Limited(pydantic.BaseModel):
@@ -250,6 +250,6 @@ ray::Worker.__init__() (pid=1, ip=10.0.0.1)
     ],
     ids=["several lines", "ours", "no message"],
 )
-def test_an_actor_that_fails_while_it_starts_is_quoted_in_full(end: str, kind: type[Exception], said: str) -> None:
-    told = start_error("sampler", RuntimeError(STORY + end + "\n"))
-    assert type(told) is kind and str(told) == said
+def test_an_actors_start_up_error_is_quoted_in_full(end: str, kind: type[Exception], said: str) -> None:
+    error = start_error("sampler", RuntimeError(STORY + end + "\n"))
+    assert type(error) is kind and str(error) == said

@@ -40,7 +40,7 @@ def value(conf: Config, key: str) -> Any:
     return settings()[key].of(conf)
 
 
-def test_only_what_is_gone_has_a_former_name() -> None:
+def test_former_names_are_no_longer_in_use() -> None:
     for old, new in renamed.SETTINGS.items():
         assert old not in all_keys() and new in all_keys()
     for key, names in renamed.VALUES.items():
@@ -48,7 +48,7 @@ def test_only_what_is_gone_has_a_former_name() -> None:
         assert not set(names) & set(today) and set(names.values()) <= set(today)
 
 
-def test_an_override_under_its_former_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_override_under_its_former_name_works_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
     (conf,) = composed("experiment=quickstart", "run.check_every=7", "rollout.refill.rounds=2", "rollout.on_push=drain")
     assert conf.run.logprob_check_every == 7 and conf.rollout.dynamic_sampling.rounds == 2
     assert conf.rollout.on_weight_sync.value == "drain"
@@ -66,14 +66,14 @@ def test_a_notice_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(notices(capsys)) == 1
 
 
-def test_todays_names_have_no_notice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_current_names_have_no_notice(capsys: pytest.CaptureFixture[str]) -> None:
     composed(
         "experiment=thinkless_1p5b_colocated", "cluster.weight_sync_timeout_s=77", "rollout.dynamic_sampling.rounds=2"
     )
     assert not notices(capsys)
 
 
-def test_a_former_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_former_value_works_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
     gpus = ["rollout.device=gpu", "learner.device=gpu", "rollout.workers=1"]
     (conf,) = composed("experiment=quickstart", "cluster.placement=shared", *gpus)
     assert conf.cluster.placement is Placement.colocated
@@ -81,13 +81,13 @@ def test_a_former_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cluster.placement=shared is now called cluster.placement=colocated" in notice
 
 
-def test_a_former_preset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_former_experiment_works_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
     assert composed("experiment=thinkless_1p5b_shared") == composed("experiment=thinkless_1p5b_colocated")
     (notice,) = notices(capsys)
     assert "experiment=thinkless_1p5b_shared is now called experiment=thinkless_1p5b_colocated" in notice
 
 
-def test_a_multirun_over_former_names() -> None:
+def test_a_multirun_over_former_names_works() -> None:
     gpus = ["rollout.device=gpu", "learner.device=gpu", "rollout.workers=1"]
     members = composed(
         "-m", "experiment=quickstart", "cluster.placement=split,shared", "cluster.turn_timeout_s=50,60", *gpus
@@ -100,7 +100,7 @@ def test_a_multirun_over_former_names() -> None:
     ]
 
 
-def test_a_run_that_was_saved_under_former_names(elsewhere: Path) -> None:
+def test_a_run_saved_under_former_names_is_read(elsewhere: Path) -> None:
     """As a run folder of the last version holds it: every setting and value that has another name since."""
     conf = Config()
     conf.rollout.dynamic_sampling.rounds, conf.cluster.colocation_timeout_s = 3, 44.0
@@ -126,7 +126,7 @@ def from_text(conf: Config, folder: Path) -> Config:
 
 
 @pytest.mark.parametrize("old", renamed.SETTINGS)
-def test_a_former_name_in_a_yaml_file_of_ones_own(old: str, elsewhere: Path) -> None:
+def test_a_former_name_in_the_users_file_is_an_error_with_the_new_name(old: str, elsewhere: Path) -> None:
     """Not replaced there: the message names the new one."""
     section, name = old.split(".")
     (elsewhere / "experiment").mkdir()

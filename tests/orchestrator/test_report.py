@@ -50,13 +50,13 @@ def record(step: int, **changes: Any) -> dict[str, Any]:
 
 
 def evaluation() -> dict[str, Any]:
-    def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
+    def figures(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
         return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
 
     model = {
-        "free": {"2": cell(0.99, 0.97, 0.01, 5), "9": cell(0.95, 0.43, 0.99, 100)},
-        "think": {"2": cell(1.0, 0.5, 1, 45), "9": cell(0.96, 0.44, 1, 101)},
-        "short": {"2": cell(0.99, 0.98, 0, 5), "9": cell(0.4, -0.2, 0, 5)},
+        "free": {"2": figures(0.99, 0.97, 0.01, 5), "9": figures(0.95, 0.43, 0.99, 100)},
+        "think": {"2": figures(1.0, 0.5, 1, 45), "9": figures(0.96, 0.44, 1, 101)},
+        "short": {"2": figures(0.99, 0.98, 0, 5), "9": figures(0.4, -0.2, 0, 5)},
     }
     weights = {"2": 0.8, "9": 0.2}
     return {"levels": list(LEVELS), "weights": weights, "models": {"warmup": model, "final": model}}
@@ -125,7 +125,7 @@ def report(folder: Path) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def test_a_complete_run(folder: Path) -> None:
+def test_a_complete_run_has_every_section(folder: Path) -> None:
     page = report(folder)
     for words in (
         "The model learnt when to think",
@@ -149,7 +149,7 @@ def test_a_complete_run(folder: Path) -> None:
     assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report.html"]
 
 
-def test_it_needs_nothing_from_elsewhere(folder: Path) -> None:
+def test_the_page_loads_nothing_from_elsewhere(folder: Path) -> None:
     text = write_report(folder).read_text()
     addresses = re.findall(r"https?://[^\"' ]+", text)
     assert set(addresses) <= {"http://www.w3.org/2000/svg"}
@@ -158,13 +158,13 @@ def test_it_needs_nothing_from_elsewhere(folder: Path) -> None:
     assert not {"src", "href"} & {name for name, _ in page.attributes}
 
 
-def test_colours_exist(folder: Path) -> None:
+def test_every_colour_is_defined(folder: Path) -> None:
     text = write_report(folder).read_text()
     used, defined = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):", text))
     assert used <= defined
 
 
-def test_hover_values_are_the_recorded_ones(folder: Path) -> None:
+def test_hover_texts_show_the_recorded_values(folder: Path) -> None:
     page = report(folder)
     plots_ = [json.loads(value or "") for name, value in page.attributes if name == "data-plot"]
     tokens = next(
@@ -176,7 +176,7 @@ def test_hover_values_are_the_recorded_ones(folder: Path) -> None:
     assert all(len(plot["x"]) == len(plot["at"]) == len(row[2]) for plot in plots_ for row in plot["rows"])
 
 
-def test_a_cut_run_with_a_torn_last_line(folder: Path) -> None:
+def test_a_truncated_last_line_is_ignored(folder: Path) -> None:
     (folder / "evaluation.json").write_text('{"levels": ["2"')
     lines = (folder / "metrics.jsonl").read_text().splitlines()[:21]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 21, "reward/me')
@@ -185,7 +185,7 @@ def test_a_cut_run_with_a_torn_last_line(folder: Path) -> None:
     assert "20 of 40 steps, unfinished" in page.text
 
 
-def test_a_run_of_which_only_the_warm_up_was_evaluated(folder: Path) -> None:
+def test_a_run_with_only_its_warm_up_evaluated_is_reported(folder: Path) -> None:
     """Hollow dots, as the legend says, and nothing about a final model that there is not."""
     found = json.loads((folder / "evaluation.json").read_text())
     del found["models"]["final"]
@@ -210,7 +210,7 @@ def test_any_file_may_be_missing_or_broken(folder: Path, name: str, content: str
     report(folder)
 
 
-def test_an_empty_folder_and_none(tmp_path: Path) -> None:
+def test_an_empty_folder_has_a_report_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "No step has been recorded yet" in report(tmp_path / "empty").text
     with pytest.raises(FileNotFoundError, match="does not exist"):
@@ -231,7 +231,7 @@ def test_null_nan_and_missing_values_leave_gaps(folder: Path) -> None:
     assert not re.search(r"\b(nan|inf|NaN|Infinity|None)\b", re.sub(r"<style>.*?</style>", "", text, flags=re.S))
 
 
-def test_whatever_the_model_writes_is_escaped(folder: Path) -> None:
+def test_sampled_text_is_escaped(folder: Path) -> None:
     evil = "</pre><script>alert(1)</script>\"'&"
     sample = {
         "step": 40,
@@ -278,7 +278,7 @@ def test_the_recorded_settings_are_the_quickstarts() -> None:
     assert read.same(yaml.safe_load(recorded), yaml.safe_load(to_yaml(conf[0])))
 
 
-def test_missed_goals_are_named(folder: Path) -> None:
+def test_missed_goals_are_listed(folder: Path) -> None:
     figures = evaluation()
     figures["models"]["final"]["free"]["2"]["accuracy"] = 0.5
     (folder / "evaluation.json").write_text(json.dumps(figures))
@@ -286,7 +286,7 @@ def test_missed_goals_are_named(folder: Path) -> None:
     assert "6 of 8 goals met" in page.text and "missed: accuracy over the mix" in page.text
 
 
-def test_a_data_set_without_levels_and_a_long_run(folder: Path) -> None:
+def test_a_long_run_on_data_without_levels_is_reported(folder: Path) -> None:
     keep = ("step", "reward/mean", "accuracy/all", "think_rate/all", "tokens/mean", "seconds/step")
     write_lines(folder / "metrics.jsonl", [{key: record(k)[key] for key in keep} for k in range(5000)])
     (folder / "evaluation.json").unlink()
@@ -294,7 +294,7 @@ def test_a_data_set_without_levels_and_a_long_run(folder: Path) -> None:
     assert path.stat().st_size < 600_000 and "Think rate by level" in Page(path.read_text()).text
 
 
-def test_many_levels_are_thinned(folder: Path) -> None:
+def test_only_some_of_many_levels_are_drawn(folder: Path) -> None:
     write_lines(
         folder / "metrics.jsonl", [record(k) | {f"think_rate/level/{n}": 0.5 for n in range(40)} for k in range(9)]
     )
@@ -303,7 +303,7 @@ def test_many_levels_are_thinned(folder: Path) -> None:
     assert "level 0" in page.text and "level 39" in page.text and "level 20" not in page.text
 
 
-def test_a_resumed_run_replaces_what_it_repeats() -> None:
+def test_repeated_steps_of_a_resumed_run_replace_the_first_ones() -> None:
     before = [{"step": k, "reward/mean": 0.0} for k in range(1, 8)] + [{"step": 4, "validation/accuracy": 0.5}]
     after = [{"step": k, "reward/mean": 1.0} for k in (5, 6)]
     steps = merged(before + after)
@@ -318,7 +318,7 @@ def test_levels_are_in_order_of_difficulty(folder: Path) -> None:
     assert read_run(folder).levels == ["2", "9", "10", "easy", "hard"]
 
 
-def test_samples_are_varied_and_late() -> None:
+def test_samples_are_chosen_across_outcomes_from_late_steps() -> None:
     def sample(step: int, mode: str, right: bool, level: str) -> dict[str, Any]:
         return {"step": step, "mode": mode, "outcome": "correct" if right else "wrong", "level": level}
 
@@ -341,7 +341,7 @@ def test_a_very_long_answer_is_clipped(folder: Path) -> None:
     assert "characters left out" in path.read_text() and path.stat().st_size < 300_000
 
 
-def test_ticks_are_round() -> None:
+def test_axis_ticks_are_round_numbers() -> None:
     assert nice_ticks(0, 7, 4) == [0, 2, 4, 6]
     assert nice_ticks(0, 1, 4) == [0, 0.25, 0.5, 0.75, 1]
     assert nice_ticks(3, 3, 4) == [3]
@@ -351,7 +351,7 @@ def test_ticks_are_round() -> None:
     "values", [[None], [0.0], [0.0, 0.0], [5.0, None, 5.0], [-1.0, -2.0], [1e-9, 1e9], [0.5] * 2000]
 )
 @pytest.mark.parametrize("log", [False, True])
-def test_any_line_makes_well_formed_svg_inside_its_frame(values: list[float | None], log: bool) -> None:
+def test_any_line_is_well_formed_svg_inside_its_frame(values: list[float | None], log: bool) -> None:
     line = Line("a<b", [(k, value) for k, value in enumerate(values)], "--ink")
     for svg in (
         line_plot([line], "x", log=log),
@@ -370,21 +370,21 @@ def test_a_point_between_two_gaps_is_a_dot() -> None:
     )
 
 
-def test_end_labels_do_not_cover_each_other() -> None:
+def test_line_labels_do_not_overlap() -> None:
     lines = [Line(f"l{k}", [(0, 0.99), (1, 0.99 + k / 1000)], "--ink") for k in range(5)]
     svg = ElementTree.fromstring(line_plot(lines, "x", y=(0, 1)))
     heights = sorted(float(text.get("y", "")) for text in svg.iter("text") if text.get("class") == "end")
     assert all(b - a >= plots.LABEL_GAP - 0.2 for a, b in pairwise(heights))
 
 
-def test_scatter_of_equal_points() -> None:
+def test_a_scatter_plot_of_equal_points_is_drawn() -> None:
     dots = [Dot("a", "a", 10.0, 1.0, 0.99, 1.0, "--ink"), Dot("b", "", 10.0, 1.0, 0.99, 1.0, "--ink", hollow=True)]
     ElementTree.fromstring(scatter_plot(dots, "x"))
     ElementTree.fromstring(scatter_plot([Dot("a", "a", 0.0, 0.0, 0.0, 0.1, "--ink")], "x"))
     assert scatter_plot([], "x") == ""
 
 
-def test_answers_before_training_stand_apart(folder: Path) -> None:
+def test_answers_before_training_are_shown_separately(folder: Path) -> None:
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     assert lines[0]["step"] == 0 and "Answers before training" in report(folder).text
     lines[0] |= {"response": "<think>it was wrong then", "outcome": "wrong"}
@@ -395,7 +395,7 @@ def test_answers_before_training_stand_apart(folder: Path) -> None:
     assert "Answers before training" not in report(folder).text
 
 
-def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
+def test_answers_without_a_verdict_are_warned_about(folder: Path) -> None:
     assert "no verdict" not in report(folder).text
     lines = [record(k) for k in range(1, 41)]
     lines[7] |= {"unjudged": 16, "outcome/correct": 0.5, "outcome/wrong": 0.25, "unjudged/timed_out": 16}
@@ -423,7 +423,7 @@ def test_answers_without_a_verdict_are_a_warning(folder: Path) -> None:
     assert "Answers to a validation or an evaluation have no verdict" in text and first in text
 
 
-def test_how_it_was_run(folder: Path) -> None:
+def test_the_page_says_how_and_where_the_run_was_started(folder: Path) -> None:
     provenance = {
         "command": "/opt/env/bin/thinkless train 'run.root=/my runs'",
         "started": "2026-11-28T14:00:00+0000",
@@ -448,7 +448,7 @@ def test_how_it_was_run(folder: Path) -> None:
     assert "4.00 GiB, all processes together; 0.500 GiB, a learner rank" in text
 
 
-def test_a_session_that_was_cut_ends_with_its_last_record(folder: Path) -> None:
+def test_a_killed_sessions_time_ends_with_its_last_record(folder: Path) -> None:
     begin = datetime.fromtimestamp(1000.0, UTC).strftime("%Y-%m-%dT%H:%M:%S%z")
     for provenance in ({"started": begin}, {"started": begin, "sessions": [{"started": begin}]}):
         (folder / "provenance.json").write_text(json.dumps(provenance))
@@ -457,7 +457,7 @@ def test_a_session_that_was_cut_ends_with_its_last_record(folder: Path) -> None:
     assert read_run(folder).wall_seconds is None
 
 
-def test_how_to_serve_it(folder: Path) -> None:
+def test_the_page_says_how_to_serve_the_model(folder: Path) -> None:
     assert "vllm serve" not in report(folder).text  # there is no model
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")

@@ -19,7 +19,7 @@ from orchestrator.training.evaluation import protocol
 from rollout.prompt import Prompt
 
 
-def cell(accuracy: float | None, problems: int, unjudged: int = 0) -> dict[str, Any]:
+def of_level(accuracy: float | None, problems: int, unjudged: int = 0) -> dict[str, Any]:
     figures = {"accuracy": accuracy, "reward": accuracy, "think_rate": 0.5, "tokens": 20.0}
     return figures | {"n": 2 * problems - unjudged, "problems": problems, "unjudged": unjudged}
 
@@ -41,8 +41,8 @@ def measured(conf: Config, **cells: dict[str, Any]) -> dict[str, Any]:
 OWN = Config(data=DataConf(path="problems.jsonl", revision="abc"), evaluate=EvaluateConf(temperature=0.6, samples=2))
 
 
-def test_the_table_ends_with_all_levels_together() -> None:
-    found = measured(OWN, easy=cell(0.9, 30), hard=cell(0.1, 10, unjudged=2))
+def test_the_tables_last_row_is_all_levels_together() -> None:
+    found = measured(OWN, easy=of_level(0.9, 30), hard=of_level(0.1, 10, unjudged=2))
     assert found["overall"]["free"]["accuracy"] == pytest.approx((0.9 * 30 + 0.1 * 10) / 40)  # problems count alike
     assert found["overall"]["free"]["problems"] == 40 and found["overall"]["free"]["n"] == 78
     low, high = found["overall"]["free"]["interval"]
@@ -53,56 +53,58 @@ def test_the_table_ends_with_all_levels_together() -> None:
     assert "6 answers are left out" in lines[-1] and "over problems" in lines[-2]
 
 
-def test_generated_levels_are_weighed_as_in_training() -> None:
-    found = measured(Config(), **{"2": cell(1.0, 8), "3": cell(1.0, 8), "7": cell(0.0, 8), "8": cell(0.0, 8)})
+def test_generated_levels_are_weighted_as_in_training() -> None:
+    found = measured(
+        Config(), **{"2": of_level(1.0, 8), "3": of_level(1.0, 8), "7": of_level(0.0, 8), "8": of_level(0.0, 8)}
+    )
     assert found["overall"]["free"]["accuracy"] == pytest.approx(0.8)
     assert "2: 25 %, 3: 55 %, 7: 10 %, 8: 10 %" in table(found)
 
 
 def test_data_without_levels_has_one_row_for_each_mode() -> None:
-    lines = table(measured(OWN, none=cell(None, 5, unjudged=10))).splitlines()
+    lines = table(measured(OWN, none=of_level(None, 5, unjudged=10))).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["all"] * 3 and "–" in lines[1]
 
 
-def test_what_was_measured_is_said() -> None:
-    data, sampling = heading(measured(OWN, none=cell(0.5, 5)))[1:]
+def test_the_table_names_what_was_measured() -> None:
+    data, sampling = heading(measured(OWN, none=of_level(0.5, 5)))[1:]
     assert "own/problems (path problems.jsonl, revision abc): 5 problems, held out of it" in data
     assert "3 more were left out" in data and "evaluate.questions" not in data
     assert sampling == "sampling: temperature 0.6, top_p 1, 2 to a problem, at most 128 tokens, seed 1234"
-    other = measured(Config(data=DataConf(path="openai/gsm8k")), none=cell(0.5, 5))
+    other = measured(Config(data=DataConf(path="openai/gsm8k")), none=of_level(0.5, 5))
     assert "subset main, split train, revision 740312add" in heading(other)[1]  # the pinned one
 
 
-def test_several_files_are_all_named() -> None:
+def test_the_table_names_every_file() -> None:
     conf = replace(OWN, data=DataConf(path=["a.jsonl", "b.jsonl"]))
-    asked = [replace(prompt, source=f"own/{prompt.uid[0]}") for prompt in prompts(a=1, b=1)]
-    found = protocol(conf, asked) | {"model": "m", "too_long": 0}
+    measured_prompts = [replace(prompt, source=f"own/{prompt.uid[0]}") for prompt in prompts(a=1, b=1)]
+    found = protocol(conf, measured_prompts) | {"model": "m", "too_long": 0}
     assert "data: own/a and 1 more (path a.jsonl, b.jsonl): 2 problems" in heading(found)[1]
 
 
-def test_the_first_of_many_problems_are_called_so() -> None:
+def test_the_table_says_if_only_the_first_problems_were_measured() -> None:
     conf = replace(OWN, evaluate=replace(OWN.evaluate, questions=8))
     assert (
         "5 problems, held out of it (no more than evaluate.questions=8)"
-        in heading(measured(conf, none=cell(0.5, 5)))[1]
+        in heading(measured(conf, none=of_level(0.5, 5)))[1]
     )
 
 
-def test_data_that_is_only_measured_is_measured_whole() -> None:
+def test_data_without_training_is_measured_as_a_whole() -> None:
     """No part of it is held out of the other; a validation set that was named stays."""
     alone = whole(OWN)
     assert (alone.validation.path, alone.validation.revision) == ("problems.jsonl", "abc")
-    assert "held out" not in heading(measured(alone, none=cell(0.5, 5)))[1]
+    assert "held out" not in heading(measured(alone, none=of_level(0.5, 5)))[1]
     named = replace(OWN, validation=replace(OWN.validation, path="other.jsonl"))
     assert whole(named) == named and whole(Config()) == Config()
 
 
-def test_the_same_problems_have_the_same_hash_and_others_another() -> None:
+def test_the_hash_identifies_the_problems() -> None:
     one, same, other = (protocol(OWN, prompts(none=n))["data"]["sha256"] for n in (5, 5, 6))
     assert one == same != other
 
 
-def test_no_measurement_is_written_over(tmp_path: Path) -> None:
+def test_measurements_are_never_overwritten(tmp_path: Path) -> None:
     names = set()
     for data in ("own/problems", "own/problems", "other"):
         path = free_name(tmp_path, data)
@@ -124,11 +126,11 @@ def finished(folder: Path, conf: Config, evaluation: dict[str, Any]) -> Path:
 
 
 def evaluated(conf: Config, accuracy: float) -> dict[str, Any]:
-    ways = {way: {"all": cell(accuracy, 16)} for way in ("free", "think", "short")}
+    ways = {way: {"all": of_level(accuracy, 16)} for way in ("free", "think", "short")}
     return protocol(conf, prompts(none=16)) | {"models": {"warmup": ways, "final": ways}}
 
 
-def test_own_data_has_figures_and_no_goals(tmp_path: Path) -> None:
+def test_the_users_data_has_figures_and_no_goals(tmp_path: Path) -> None:
     text = "\n".join(result_lines(finished(tmp_path / "run", OWN, evaluated(OWN, 0.0625))))
     assert "goal" not in text and "met" not in text and "regret" in text
     assert "after it, free choice: 6.2 % right (95 %: 1.1 to 28.3 %), 20.0 tokens an answer" in text
@@ -140,13 +142,13 @@ def test_the_quickstart_has_goals(tmp_path: Path) -> None:
     assert "  NOT met  accuracy over the mix: 0.0 % (goal: ≥ 93 %)" in lines
 
 
-def test_rewards_are_those_that_were_used() -> None:
+def test_rewards_are_those_of_the_runs_reward_function() -> None:
     own = Config(reward=RewardConf(function="mine:score"))
     assert protocol(own, prompts(none=1))["rewards"] == {"function": "mine:score"}
     assert protocol(Config(), [])["rewards"]["correct_think"] == 0.5
 
 
-def test_a_model_is_served_by_commands_that_a_shell_takes(tmp_path: Path) -> None:
+def test_the_commands_to_serve_a_model_are_valid_shell(tmp_path: Path) -> None:
     run = finished(tmp_path / "my runs" / "one", Config(), evaluated(Config(), 0.5))
     serve, ask = (shlex.split(line) for line in serving_lines(run)[1::2])
     assert serve[1:3] == ["serve", str(run / "model")] and Path(serve[0]).name == "vllm"

@@ -50,7 +50,7 @@ def elsewhere(python: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("value", ODD)
-def test_arguments_come_through_a_shell_and_through_hydra(value: str) -> None:
+def test_quoted_arguments_survive_the_shell_and_hydra(value: str) -> None:
     done = shell(f"printf '%s\\0' {pasted('model.path', value)}", Path("/"))
     (argument,) = done.stdout.split("\0")[:-1]
     override = OverridesParser.create().parse_override(argument)
@@ -58,7 +58,7 @@ def test_arguments_come_through_a_shell_and_through_hydra(value: str) -> None:
     assert read_overrides([argument])[0].value() == value  # a saved run's settings are not read by Hydra alone
 
 
-def test_a_command_runs_where_the_shell_knows_nothing_of_it(tmp_path: Path) -> None:
+def test_a_printed_command_runs_without_our_path(tmp_path: Path) -> None:
     """Nothing of ours on PATH: the absolute path, although the environment puts itself on PATH in this process."""
     text = elsewhere(sys.executable, PATH="/usr/bin:/bin")
     assert Path(text.split()[0]).is_absolute()
@@ -66,7 +66,7 @@ def test_a_command_runs_where_the_shell_knows_nothing_of_it(tmp_path: Path) -> N
     assert done.returncode == 0 and "usage: thinkless" in done.stdout, done.stderr
 
 
-def test_its_name_suffices_where_the_shell_finds_ours_and_no_other(tmp_path: Path) -> None:
+def test_the_bare_name_is_printed_only_where_the_shell_finds_ours(tmp_path: Path) -> None:
     mine = str(Path(sys.executable).parent)
     assert elsewhere(sys.executable, PATH=f"{mine}:/usr/bin:/bin") == "thinkless --help"
     other = tmp_path / "thinkless"
@@ -76,7 +76,9 @@ def test_its_name_suffices_where_the_shell_finds_ours_and_no_other(tmp_path: Pat
     assert shell(text, Path("/"), PATH=f"{tmp_path}:{mine}:/usr/bin:/bin").returncode == 0
 
 
-def test_a_source_tree_that_was_never_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_a_source_tree_that_was_never_installed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An interpreter without our console script beside it; the packages it needs are found by PYTHONPATH."""
     python = tmp_path / "an environment" / "python"
     python.parent.mkdir()
@@ -95,5 +97,5 @@ def test_a_source_tree_that_was_never_installed(tmp_path: Path, monkeypatch: pyt
         ["python", "-B", "-m", "orchestrator.train", "run.steps=3"],
     ],
 )
-def test_a_recorded_command_is_one_of_thinkless_however_it_was_started(argv: list[str]) -> None:
+def test_the_recorded_command_is_a_thinkless_command_however_it_was_started(argv: list[str]) -> None:
     assert arguments_of(argv) == ["train", "run.steps=3"]

@@ -12,7 +12,7 @@ from conf.schema import Config
 from orchestrator.tracking.summary import doubts, has_goals, interval, summarize_evaluation, wilson
 
 
-def cell(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
+def figures(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
     return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
 
 
@@ -23,14 +23,14 @@ EVALUATION: dict[str, Any] = {
     "temperature": 1.0,
     "models": {
         "warmup": {
-            "free": {"2": cell(0.9, 0.6, 0.5, 10), "9": cell(0.6, 0.1, 0.5, 50)},
-            "think": {"2": cell(1.0, 0.5, 1, 16), "9": cell(0.9, 0.35, 1, 100)},
-            "short": {"2": cell(0.9, 0.8, 0, 5), "9": cell(0.3, -0.4, 0, 5)},
+            "free": {"2": figures(0.9, 0.6, 0.5, 10), "9": figures(0.6, 0.1, 0.5, 50)},
+            "think": {"2": figures(1.0, 0.5, 1, 16), "9": figures(0.9, 0.35, 1, 100)},
+            "short": {"2": figures(0.9, 0.8, 0, 5), "9": figures(0.3, -0.4, 0, 5)},
         },
         "final": {
-            "free": {"2": cell(0.99, 0.96, 0.05, 6), "9": cell(0.92, 0.37, 0.95, 96)},
-            "think": {"2": cell(1.0, 0.5, 1, 17), "9": cell(0.94, 0.41, 1, 101)},
-            "short": {"2": cell(0.99, 0.98, 0, 5), "9": cell(0.4, -0.2, 0, 5)},
+            "free": {"2": figures(0.99, 0.96, 0.05, 6), "9": figures(0.92, 0.37, 0.95, 96)},
+            "think": {"2": figures(1.0, 0.5, 1, 17), "9": figures(0.94, 0.41, 1, 101)},
+            "short": {"2": figures(0.99, 0.98, 0, 5), "9": figures(0.4, -0.2, 0, 5)},
         },
     },
     "rewards": {"correct_short": 1, "correct_think": 0.5, "wrong": -1},
@@ -41,7 +41,7 @@ def met(summary: dict[str, Any]) -> list[bool | None]:
     return [check["met"] for check in summary["checks"]]
 
 
-def test_figures_by_hand() -> None:
+def test_figures_equal_those_worked_out_by_hand() -> None:
     summary = summarize_evaluation(EVALUATION)
     assert summary["regret"] == pytest.approx(0.8 * (0.98 - 0.96) + 0.2 * (0.41 - 0.37))  # 0.024
     assert summary["accuracy"] == pytest.approx(0.8 * 0.99 + 0.2 * 0.92)
@@ -74,7 +74,7 @@ def test_a_policy_may_choose_freely_where_the_modes_are_close() -> None:
     assert met(summary)[1:4] == [True, None, False]
 
 
-def test_limits_count_as_met_and_a_gap_of_exactly_two_tenths_is_clear() -> None:
+def test_figures_at_their_limit_meet_the_goal_and_a_gap_of_two_tenths_is_clear() -> None:
     evaluation = copy.deepcopy(EVALUATION)
     final = evaluation["models"]["final"]
     final["think"]["2"]["reward"], final["short"]["2"]["reward"] = 0.5, 0.7  # 0.7 - 0.5 < 0.2 in floating point
@@ -85,7 +85,7 @@ def test_limits_count_as_met_and_a_gap_of_exactly_two_tenths_is_clear() -> None:
     assert summary["regret"] == pytest.approx(0.05) and met(summary)[0] is True
 
 
-def test_disobeying_is_seen_at_the_worst_level() -> None:
+def test_forced_mode_obedience_is_that_of_the_worst_level() -> None:
     evaluation = copy.deepcopy(EVALUATION)
     evaluation["models"]["final"]["free"]["2"]["think_rate"] = 0.11
     evaluation["models"]["final"]["free"]["9"]["think_rate"] = 0.89
@@ -94,7 +94,7 @@ def test_disobeying_is_seen_at_the_worst_level() -> None:
     assert met(summary)[1:3] == [False, False]
 
 
-def test_what_was_not_measured_is_none_and_never_met() -> None:
+def test_figures_that_were_not_measured_are_none_and_meet_no_goal() -> None:
     evaluation = copy.deepcopy(EVALUATION)
     del evaluation["models"]["warmup"]
     del evaluation["models"]["final"]["short"]["9"]
@@ -106,13 +106,13 @@ def test_what_was_not_measured_is_none_and_never_met() -> None:
     assert empty["accuracy"] is None and met(empty) == [None] * 8
 
 
-def test_weights_are_shares_and_equal_by_default() -> None:
+def test_level_weights_are_normalized_and_equal_by_default() -> None:
     counts = summarize_evaluation(EVALUATION | {"weights": {2: 8, 9: 2}})
     assert counts["accuracy"] == pytest.approx(0.976)
     assert summarize_evaluation(EVALUATION | {"weights": {}})["accuracy"] == pytest.approx((0.99 + 0.92) / 2)
 
 
-def test_wilson_against_published_values() -> None:
+def test_wilson_intervals_equal_published_values() -> None:
     assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
     assert wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert wilson(1.0, 512)[1] == 1.0
@@ -151,7 +151,7 @@ def test_without_goals_nothing_is_met_or_missed() -> None:
     assert summary["checks"][0]["value"] == summarize_evaluation(EVALUATION)["regret"]
 
 
-def test_a_model_that_is_never_right_loses_nothing_and_meets_nothing() -> None:
+def test_a_model_that_is_never_right_has_no_regret_and_meets_no_goal() -> None:
     evaluation = copy.deepcopy(EVALUATION)
     for way in ("free", "think", "short"):
         for level in ("2", "9"):

@@ -126,7 +126,7 @@ def step_of(timeline: Timeline, step: int, seconds: float = 0.5) -> dict[str, An
 SHARES = {"busy/rollout": 0.8, "busy/reward": 0.1, "busy/learner": 0.5, "pipeline/step_vs_max": 1.25}
 
 
-def test_a_step_gets_the_figures_of_the_one_before(crew: Crew, tmp_path: Path) -> None:
+def test_a_steps_record_has_the_shares_of_the_previous_step(crew: Crew, tmp_path: Path) -> None:
     timeline = crew.timeline(tmp_path / "timeline.json")
     assert a_step(crew, timeline, 1) == {}
     for step in (2, 3):
@@ -136,7 +136,7 @@ def test_a_step_gets_the_figures_of_the_one_before(crew: Crew, tmp_path: Path) -
     assert found["busy/rollout"] == pytest.approx(0.8, abs=0.03)  # steps lie one over the other in this test
 
 
-def test_the_file_is_a_chrome_trace(crew: Crew, tmp_path: Path) -> None:
+def test_timeline_json_is_a_chrome_trace(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     timeline = crew.timeline(path)
     for step in (1, 2):
@@ -161,7 +161,7 @@ def test_the_file_is_a_chrome_trace(crew: Crew, tmp_path: Path) -> None:
         assert all(a[1] <= b[0] + 2 for a, b in pairwise(spans))
 
 
-def test_what_was_written_is_read_back(crew: Crew, tmp_path: Path) -> None:
+def test_a_written_trace_is_read_back(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     timeline = crew.timeline(path)
     a_step(crew, timeline, 1)
@@ -176,7 +176,7 @@ def test_what_was_written_is_read_back(crew: Crew, tmp_path: Path) -> None:
     assert all(span.end >= span.begin for spans in found.spans.values() for span in spans)
 
 
-def test_it_never_waits_for_a_busy_actor(crew: Crew, tmp_path: Path) -> None:
+def test_a_busy_actor_is_never_waited_for(crew: Crew, tmp_path: Path) -> None:
     """The learner serves nothing for three steps; when it does, the figures of all of them come at once."""
     timeline = crew.timeline(tmp_path / "timeline.json")
     crew.handles["learner"].call("work")
@@ -197,7 +197,7 @@ def test_it_never_waits_for_a_busy_actor(crew: Crew, tmp_path: Path) -> None:
     timeline.close()
 
 
-def test_close_gives_up_on_an_actor_that_hangs(crew: Crew, tmp_path: Path) -> None:
+def test_close_does_not_wait_for_an_actor_that_hangs(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     timeline = crew.timeline(path)
     a_step(crew, timeline, 1)
@@ -208,7 +208,7 @@ def test_close_gives_up_on_an_actor_that_hangs(crew: Crew, tmp_path: Path) -> No
     assert json.loads(path.read_text())
 
 
-def test_an_actor_that_died_is_marked_and_the_others_go_on(crew: Crew, tmp_path: Path) -> None:
+def test_a_dead_actor_is_marked_and_the_others_are_still_recorded(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     timeline = crew.timeline(path)
     crew.handles["learner"].died = True
@@ -220,7 +220,7 @@ def test_an_actor_that_died_is_marked_and_the_others_go_on(crew: Crew, tmp_path:
     assert marks and all(event["name"] == "died: its process is no more" for event in marks)
 
 
-def test_another_hosts_clock_is_corrected_and_this_ones_left_alone(tmp_path: Path) -> None:
+def test_clocks_of_other_hosts_are_corrected(tmp_path: Path) -> None:
     for ahead in (0.0, -3600.0, 25.0):
         crew = Crew(ahead)
         measured, error = clock_difference(crew.handles["rollout"])
@@ -239,7 +239,7 @@ def test_another_hosts_clock_is_corrected_and_this_ones_left_alone(tmp_path: Pat
     assert found is not None and found.spans[Actor("rollout")] == [Span("sampling", 1000.25, 1001.5)]
 
 
-def test_a_resumed_run_goes_on_in_the_same_file(crew: Crew, tmp_path: Path) -> None:
+def test_a_resumed_run_appends_to_the_same_file(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     for steps in ((1, 2), (3,)):
         timeline = crew.timeline(path)
@@ -264,7 +264,7 @@ while True:
 """
 
 
-def test_the_trace_of_a_killed_run_is_readable_and_goes_on(crew: Crew, tmp_path: Path) -> None:
+def test_a_killed_runs_trace_is_readable_and_appended_to(crew: Crew, tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED.format(path=str(path))],
@@ -294,7 +294,7 @@ def test_the_trace_of_a_killed_run_is_readable_and_goes_on(crew: Crew, tmp_path:
 
 
 @pytest.mark.parametrize("cut", range(0, 420, 7))
-def test_a_file_that_ends_anywhere_goes_on(tmp_path: Path, cut: int) -> None:
+def test_a_trace_truncated_anywhere_is_appended_to(tmp_path: Path, cut: int) -> None:
     """Also after a power cut in the middle of a line: whole events stay, the torn one goes."""
     path = tmp_path / "timeline.json"
     actor = Actor("rollout")
@@ -318,7 +318,7 @@ def test_a_file_that_ends_anywhere_goes_on(tmp_path: Path, cut: int) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n", "nonsense", "\0" * 100_000, "[", "[\n", "[]", "{}"])
-def test_a_file_that_is_no_trace_begins_anew(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_trace_is_replaced(tmp_path: Path, content: str) -> None:
     path = tmp_path / "timeline.json"
     path.write_text(content)
     assert read(path) is None
@@ -328,7 +328,7 @@ def test_a_file_that_is_no_trace_begins_anew(tmp_path: Path, content: str) -> No
     assert [e for e in json.loads(path.read_text()) if isinstance(e, dict) and e.get("name") == "step 1"]
 
 
-def test_spans_at_the_same_time_get_rows_of_their_own(tmp_path: Path) -> None:
+def test_overlapping_spans_get_separate_rows(tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     trace = Trace(path, {DRIVER: ""})
     events = trace.spans(DRIVER, [Span("waiting", 0.0, 5.0), Span("packing", 1.0, 2.0), Span("waiting", 5.0, 6.0)])
@@ -342,7 +342,7 @@ def test_without_actors_there_are_no_figures(tmp_path: Path) -> None:
     assert set(step_of(alone, 2, 1.0).values()) == {None} and alone.close() == "" and not alone._windows[1:]
 
 
-def test_its_memory_does_not_grow_with_the_steps(crew: Crew, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_steps(crew: Crew, tmp_path: Path) -> None:
     timeline = crew.timeline(tmp_path / "timeline.json")
     for step in range(1, 60):
         a_step(crew, timeline, step, seconds=0.001)

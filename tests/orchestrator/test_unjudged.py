@@ -49,12 +49,12 @@ def groups_of(worker: RewardWorker, conf: RewardConf, texts: list[str]) -> list[
     """Four siblings to a prompt."""
     ids = np.zeros(2, np.int32)
     prompts = [Prompt(f"mine/{n // 4}", "?", ids, "5", "test") for n in range(len(texts))]
-    asked = [
+    trajectories = [
         Trajectory(one, n % 4, ids, ids.astype(np.float32), Mode.SHORT, Finish.STOP, ids)
         for n, one in enumerate(prompts)
     ]
     verdicts = worker.grade_batch([(text, Mode.SHORT, Finish.STOP, p) for text, p in zip(texts, prompts, strict=True)])
-    return group_trajectories(asked, verdicts, conf)
+    return group_trajectories(trajectories, verdicts, conf)
 
 
 def failing(count: int, of: int, outcome: Outcome = Outcome.RAISED, error: str = "KeyError: 'x'") -> list[Group]:
@@ -67,11 +67,11 @@ def finished(step: int, groups: list[Group]) -> FinishedStep:
     return FinishedStep(step, JudgedBatch([], groups, groups), None, {})
 
 
-def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_each_cause_is_reported_once_and_every_step_is_counted(function: str, tmp_path: Path) -> None:
+    reported: list[str] = []
     conf = RewardConf(function=f"{function}:score", timeout_s=1.0, max_unjudged=1.0)
     file, own = tmp_path / "unjudged.jsonl", f"{tmp_path / function}.py"
-    log = UnjudgedLog(conf, told.append, file)
+    log = UnjudgedLog(conf, reported.append, file)
     steps = [["1", "raise", "-1", "raise"], ["2"] * 4, ["raise", "missing", "hang", "exit"], ["raise"] * 8]
     records = []
     with RewardWorker(conf) as worker:
@@ -87,7 +87,7 @@ def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_pa
         [8, 8, 0, 0],
     ]
     source = f"  reward.function={function}:score: "
-    assert told == [
+    assert reported == [
         "step 1: no verdict on 2 of 4 answers (2 raised)",
         f"{source}ZeroDivisionError: division by zero ({own}:6), on problem mine/0",
         "step 3: no verdict on any of 4 answers (2 raised, 1 timed out, 1 crashed)",
@@ -101,12 +101,12 @@ def test_each_cause_is_told_once_and_every_step_is_counted(function: str, tmp_pa
     assert [line["outcome"] for line in lines[2:6]] == ["raised", "raised", "timed_out", "crashed"]
     assert lines[0]["error"] == "ZeroDivisionError: division by zero" and lines[0]["where"] == f"{own}:6"
     assert "return 1 / 0" in lines[0]["traceback"] and lines[1]["traceback"] is None
-    again = UnjudgedLog(conf, told.append, file, step=3)  # a resumed run does step 4 again
+    again = UnjudgedLog(conf, reported.append, file, step=3)  # a resumed run does step 4 again
     again.step(finished(4, []))
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 1, 3, 3, 3, 3]
 
 
-def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> None:
+def test_too_many_unjudged_answers_in_consecutive_steps_end_the_run(function: str, tmp_path: Path) -> None:
     conf = RewardConf(function=f"{function}:score", max_unjudged=0.5)
     limit = UnjudgedLimit(conf, path=tmp_path / "unjudged.jsonl")
     bad, fine = ["raise", "raise", "missing", "1"], ["raise", "raise", "0", "1"]
@@ -122,7 +122,7 @@ def test_too_many_for_some_steps_end_the_run(function: str, tmp_path: Path) -> N
     )
 
 
-def test_a_run_shorter_than_the_patience_ends_as_well() -> None:
+def test_a_run_with_fewer_steps_than_the_limit_ends_as_well() -> None:
     for steps in range(1, STEPS + 1):
         limit = UnjudgedLimit(RewardConf(), steps)
         for step in range(1, steps):
@@ -132,7 +132,7 @@ def test_a_run_shorter_than_the_patience_ends_as_well() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
-def test_the_share_is_the_limit(share: float) -> None:
+def test_a_share_at_the_limit_is_allowed_and_one_above_ends_the_run(share: float) -> None:
     limit = UnjudgedLimit(RewardConf(max_unjudged=share))
     for step in range(1, 3 * STEPS):
         limit.check(step, failing(round(20 * share), of=20))
@@ -154,7 +154,7 @@ def test_the_share_is_the_limit(share: float) -> None:
         (Outcome.CRASHED, "process ended: 0, twice", "a:b", "fix the function, or raise reward.memory_mib=2048"),
     ],
 )
-def test_what_to_do_follows_from_the_kind(outcome: Outcome, error: str, function: str | None, advice: str) -> None:
+def test_the_advice_depends_on_the_outcome(outcome: Outcome, error: str, function: str | None, advice: str) -> None:
     limit = UnjudgedLimit(RewardConf(function=function), 1)
     with pytest.raises(RunError) as ended:
         limit.check(1, [*failing(3, of=4, outcome=outcome, error=error), *failing(1, of=4)])

@@ -16,15 +16,15 @@ intervals = st.lists(st.tuples(st.integers(0, SECONDS), st.integers(0, SECONDS))
 EPOCH = 1.8e9  # real spans are that late: nothing may be lost in the last bits
 
 
-def cells(some: list[tuple[int, int]]) -> set[int]:
+def seconds_of(some: list[tuple[int, int]]) -> set[int]:
     """The whole seconds in which at least one of them lies."""
     return {second for begin, end in some for second in range(begin, end)}
 
 
 @given(intervals)
-def test_union_is_the_same_time_in_order_and_apart(some: list[tuple[int, int]]) -> None:
+def test_union_keeps_the_covered_time_in_order_and_disjoint(some: list[tuple[int, int]]) -> None:
     merged = union(some)
-    assert cells([(int(a), int(b)) for a, b in merged]) == cells(some)
+    assert seconds_of([(int(a), int(b)) for a, b in merged]) == seconds_of(some)
     assert all(begin < end for begin, end in merged)
     assert all(a[1] < b[0] for a, b in pairwise(merged))
     assert union(merged) == merged
@@ -36,23 +36,23 @@ def test_covered_counts_each_second_of_a_window_once(
 ) -> None:
     windows = [window for window in windows if window[0] <= window[1]]
     found = covered([(a + zero, b + zero) for a, b in some], [(a + zero, b + zero) for a, b in windows])
-    assert found == pytest.approx([len(cells(some) & cells([window])) for window in windows], abs=1e-6)
+    assert found == pytest.approx([len(seconds_of(some) & seconds_of([window])) for window in windows], abs=1e-6)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, SECONDS), st.integers(0, SECONDS)), max_size=12))
-def test_kinds_are_counted_apart(some: list[tuple[str, int, int]]) -> None:
+def test_kinds_of_spans_are_counted_separately(some: list[tuple[str, int, int]]) -> None:
     windows = [(3.0, 9.0), (9.0, 20.0), (30.0, 31.0)]
-    inside = cells([(3, 20), (30, 31)])
+    inside = seconds_of([(3, 20), (30, 31)])
     found = by_kind([Span(kind, a, b) for kind, a, b in some], windows)
-    wanted = {kind: len(cells([(a, b) for k, a, b in some if k == kind]) & inside) for kind, _, _ in some}
+    wanted = {kind: len(seconds_of([(a, b) for k, a, b in some if k == kind]) & inside) for kind, _, _ in some}
     assert found == pytest.approx(wanted, abs=1e-9)
 
 
-def test_nothing_covers_nothing() -> None:
+def test_no_spans_cover_no_time() -> None:
     assert covered([], [(0.0, 1.0)]) == [0.0] and covered([(0.0, 1.0)], []) == [] and by_kind([], []) == {}
 
 
-def test_figures_by_hand() -> None:
+def test_figures_equal_those_worked_out_by_hand() -> None:
     """10 s of steps; workers sampled 9 and 5 of them, ranks learnt 6: the busiest paused for 1 s."""
     seconds = {
         Actor("rollout", 0): {"sampling": 9.0, "loading weights": 1.0},
@@ -70,7 +70,7 @@ def test_figures_by_hand() -> None:
     )
 
 
-def test_one_after_the_other_and_at_the_same_time() -> None:
+def test_step_vs_max_tells_sequential_from_overlapping_work() -> None:
     """On-policy, a step takes the sum of its parts; with a batch ahead, the larger part."""
     rollout, learner = Actor("rollout"), Actor("learner")
     after = {rollout: [Span("sampling", 0, 6)], learner: [Span("learning", 6, 10)]}

@@ -68,7 +68,7 @@ class Command:
         self.tell(row)
         return self.hear()
 
-    def cells(self) -> list[psutil.Process]:
+    def sandboxes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self) -> tuple[int, str]:
@@ -99,14 +99,14 @@ def started() -> Iterator[Callable[..., Command]]:
 
 def ran(rows: list[Any], *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
     """(exit code, verdicts, standard error) of all rows at once."""
-    told = b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
-    done = subprocess.run([THINKLESS, "verify", *arguments], input=told, capture_output=True, check=False)
+    given = b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
+    done = subprocess.run([THINKLESS, "verify", *arguments], input=given, capture_output=True, check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
 def outcomes(rows: list[Any], *arguments: str) -> list[str]:
-    code, verdicts, told = ran(rows, *arguments)
-    assert (code, told) == (0, "")
+    code, verdicts, err = ran(rows, *arguments)
+    assert (code, err) == (0, "")
     assert [verdict["id"] for verdict in verdicts] == [row["id"] for row in rows]
     assert all(verdict["correct"] is (verdict["outcome"] == "correct") for verdict in verdicts)
     return [verdict["outcome"] for verdict in verdicts]
@@ -119,7 +119,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 # ------------------------------------------------------------------ verdicts
 
 
-def test_a_verdict_for_every_line_in_order() -> None:
+def test_every_line_gets_a_verdict_in_input_order() -> None:
     rows = [
         boxed(1, "5", "5"),
         boxed("two", "x+1", "1+x"),
@@ -132,8 +132,8 @@ def test_a_verdict_for_every_line_in_order() -> None:
         case(9, "<think>and so on", "5"),
         boxed(10, "1,000", "1000"),
     ]
-    code, verdicts, told = ran(rows, "--processes", "2")
-    assert (code, told) == (0, "")
+    code, verdicts, err = ran(rows, "--processes", "2")
+    assert (code, err) == (0, "")
     assert [verdict["id"] for verdict in verdicts] == [row["id"] for row in rows]
     outcome = ["correct", "correct", "wrong", "no_answer", "wrong", "correct", "correct", "wrong", "cut_off", "correct"]
     assert [verdict["outcome"] for verdict in verdicts] == outcome
@@ -143,19 +143,19 @@ def test_a_verdict_for_every_line_in_order() -> None:
         assert verdict["correct"] is (verdict["outcome"] == "correct") and verdict["seconds"] >= 0
 
 
-def test_order_holds_over_thousands_of_lines_of_both_kinds() -> None:
+def test_order_holds_over_thousands_of_plain_and_slow_lines() -> None:
     rows = [hard(n, n) if n % 7 == 0 else boxed(n, str(n), str(n + n % 2)) for n in range(2, 9000)]
     found = outcomes(rows)
     assert found == ["wrong" if n % 7 and n % 2 else "correct" for n in range(2, 9000)]
 
 
-def test_strict_takes_boxes_only() -> None:
+def test_strict_accepts_boxed_answers_only() -> None:
     rows = [case(1, "The answer is 5.", "5"), case(2, "#### 5", "5"), boxed(3, "5", "5")]
     assert outcomes(rows) == ["correct"] * 3
     assert outcomes(rows, "--strict") == ["no_answer", "no_answer", "correct"]
 
 
-def test_control_tokens_and_modes() -> None:
+def test_modes_follow_from_control_tokens_or_the_mode_column() -> None:
     rows = [
         case(1, r"<think>2+3</think>\boxed{5}", "5"),
         case(2, r"<think>\boxed{5}", "5"),
@@ -182,7 +182,9 @@ def test_control_tokens_and_modes() -> None:
         ({"mode": "short"}, "a", Mode.SHORT),
     ],
 )
-def test_the_control_token_is_taken_off(more: dict[str, str], response: str, mode: Mode | None) -> None:
+def test_a_leading_control_token_is_not_part_of_the_answer(
+    more: dict[str, str], response: str, mode: Mode | None
+) -> None:
     line = json.dumps(case(1, response, ["4"], **more)).encode()
     assert read_case(line) == Case(1, "a", mode, ("4",), False)
 
@@ -195,7 +197,7 @@ def test_a_control_token_of_the_other_mode_is_text() -> None:
 # ------------------------------------------------------------------ streaming
 
 
-def test_each_verdict_comes_while_the_pipe_is_open(started: Callable[..., Command]) -> None:
+def test_verdicts_are_written_while_the_input_is_open(started: Callable[..., Command]) -> None:
     command = started()
     for n in range(20):
         assert command.ask(boxed(n, str(n), str(n)))["correct"]
@@ -214,12 +216,12 @@ def test_each_verdict_comes_while_the_pipe_is_open(started: Callable[..., Comman
     assert command.end() == (1, "thinkless: 1 of 33 lines could not be read\n")
 
 
-def test_a_stopped_process_costs_its_line_only(started: Callable[..., Command]) -> None:
+def test_a_stopped_grading_process_costs_only_its_line(started: Callable[..., Command]) -> None:
     """What comes after it waits for it to time out, and is not lost: more than the window holds."""
     command = started("--processes", "1", "--timeout", "1")
     assert command.ask(hard(0))["correct"]
-    (cell,) = command.cells()
-    cell.suspend()
+    (sandbox,) = command.sandboxes()
+    sandbox.suspend()
     command.tell(hard(1, 3))
     rows = [boxed(n, str(n), str(n)) if n % 1000 else hard(n, n) for n in range(2, verify.WINDOW + 2000)]
     writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=command.stdin)  # writes while we read
@@ -234,16 +236,16 @@ def test_a_stopped_process_costs_its_line_only(started: Callable[..., Command]) 
         verdict = command.hear()
         assert (verdict["id"], verdict["outcome"]) == (row["id"], "correct")
     assert writer.wait() == 0 and command.end() == (0, "")
-    assert all_gone([cell])
+    assert all_gone([sandbox])
 
 
-def test_kill_9_of_an_idle_and_of_a_busy_process(started: Callable[..., Command]) -> None:
+def test_killing_an_idle_or_a_busy_grading_process_loses_no_line(started: Callable[..., Command]) -> None:
     command = started("--processes", "1", "--timeout", "100")
     assert command.ask(hard(0))["correct"]
-    (idle,) = command.cells()
+    (idle,) = command.sandboxes()
     idle.kill()
     assert command.ask(hard(1, 3))["correct"]
-    (busy,) = command.cells()
+    (busy,) = command.sandboxes()
     busy.suspend()
     command.tell(hard(2, 5), hard(3, 7), boxed(4, "4", "4"))
     busy.kill()
@@ -251,7 +253,7 @@ def test_kill_9_of_an_idle_and_of_a_busy_process(started: Callable[..., Command]
     assert all_gone([idle, busy])
 
 
-def test_hostile_lines() -> None:
+def test_hostile_lines_cost_only_themselves() -> None:
     hostile = [
         "9^{9^{9^9}}",
         r"\int \frac{\sqrt{x^3+x+1}}{x^5+1} dx",
@@ -308,13 +310,13 @@ def test_hostile_lines() -> None:
         (b'{"id": 1, "response": "a", "gold": "4", "all_answers": "yes"}', 1, "all_answers is 'yes'; expected true or"),
     ],
 )
-def test_what_is_wrong_with_a_line(line: bytes, id: int | str | None, said: str) -> None:
+def test_the_error_says_what_is_wrong_with_a_line(line: bytes, id: int | str | None, said: str) -> None:
     with pytest.raises(Unreadable) as refused:
         read_case(line)
     assert said in str(refused.value) and refused.value.id == id and "\n" not in str(refused.value)
 
 
-def test_lines_that_cannot_be_read_do_not_stop_the_rest() -> None:
+def test_unreadable_lines_do_not_stop_the_rest() -> None:
     rows = [
         b"\xef\xbb\xbf" + json.dumps(hard(1)).encode(),
         b"not json",
@@ -324,8 +326,8 @@ def test_lines_that_cannot_be_read_do_not_stop_the_rest() -> None:
         {"id": 7},
         b"[]",
     ]
-    code, found, told = ran(rows)
-    assert code == 1 and told == "thinkless: 3 of 5 lines could not be read\n"
+    code, found, err = ran(rows)
+    assert code == 1 and err == "thinkless: 3 of 5 lines could not be read\n"
     assert [row.get("id") for row in found] == [1, None, 2, 7, None]
     assert [row.get("line") for row in found] == [None, 2, None, 6, 7]
     assert set(found[1]) == {"line", "error"} and set(found[3]) == {"id", "line", "error"}
@@ -333,7 +335,7 @@ def test_lines_that_cannot_be_read_do_not_stop_the_rest() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_lines_are_put_together(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_in_pieces_are_joined(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "LONGEST", 10)
     data = b"one\n\ntwo\nmuch longer than ten\nthree\nalso longer than ten"
     found = list(verify.complete_lines(data[at : at + size] for at in range(0, len(data), size)))
@@ -344,22 +346,22 @@ def test_lines_are_put_together(size: int, monkeypatch: pytest.MonkeyPatch) -> N
 # ------------------------------------------------------------------ files and options
 
 
-def test_files_in_and_out(tmp_path: Path) -> None:
+def test_input_and_output_may_be_files(tmp_path: Path) -> None:
     one, two, out = tmp_path / "one.jsonl", tmp_path / "two.jsonl", tmp_path / "out.jsonl"
     one.write_text(json.dumps(boxed(1, "1", "1")) + "\nx\n")
     two.write_text(json.dumps(hard(2)))  # no end of line
-    code, found, told = ran([], str(one))
-    assert code == 1 and found[0]["correct"] and "file" not in found[1] and "1 of 2 lines" in told
+    code, found, err = ran([], str(one))
+    assert code == 1 and found[0]["correct"] and "file" not in found[1] and "1 of 2 lines" in err
     code, found, _ = ran([boxed(3, "3", "3")], str(one), "-", str(two))
     assert code == 1 and [row.get("id") for row in found] == [1, None, 3, 2]
     assert (found[1]["file"], found[1]["line"]) == (str(one), 2)
     assert ran([], str(two), "--output", str(out)) == (0, [], "")
     assert json.loads(out.read_text())["id"] == 2
-    code, _, told = ran([], str(two), "--output", str(two))
-    assert code == 1 and "would overwrite" in told and two.read_text() == json.dumps(hard(2))
+    code, _, err = ran([], str(two), "--output", str(two))
+    assert code == 1 and "would overwrite" in err and two.read_text() == json.dumps(hard(2))
 
 
-def test_nothing_in_nothing_out() -> None:
+def test_empty_input_gives_empty_output() -> None:
     assert ran([]) == (0, [], "")
 
 
@@ -376,25 +378,25 @@ def test_nothing_in_nothing_out() -> None:
         ("--tiemout 3", "unrecognized arguments: --tiemout; all options: "),
     ],
 )
-def test_mistakes_in_options(arguments: str, said: str) -> None:
-    code, found, told = ran([], *arguments.split())
-    assert code == 1 and not found and told.startswith("thinkless: ") and told.count("\n") == 1
-    assert said in told
+def test_mistakes_in_options_are_one_line(arguments: str, said: str) -> None:
+    code, found, err = ran([], *arguments.split())
+    assert code == 1 and not found and err.startswith("thinkless: ") and err.count("\n") == 1
+    assert said in err
 
 
-def test_too_little_memory_is_told() -> None:
-    code, found, told = ran([hard(1)], "--memory-mib", "16")
-    assert code == 1 and not found and "memory" in told and told.splitlines()[-1].startswith("thinkless: ")
+def test_too_little_memory_is_reported() -> None:
+    code, found, err = ran([hard(1)], "--memory-mib", "16")
+    assert code == 1 and not found and "memory" in err and err.splitlines()[-1].startswith("thinkless: ")
 
 
-def test_the_summary() -> None:
-    code, found, told = ran([boxed(1, "1", "1"), hard(2), boxed(3, "3", "4")], "--summary", "--progress")
+def test_the_summary_counts_every_outcome() -> None:
+    code, found, err = ran([boxed(1, "1", "1"), hard(2), boxed(3, "3", "4")], "--summary", "--progress")
     assert code == 0 and len(found) == 3
-    assert "3 answers in" in told and "66.7% correct" in told and "outcomes: correct 2, wrong 1" in told
-    assert told.count("slowest: ") == 3
+    assert "3 answers in" in err and "66.7% correct" in err and "outcomes: correct 2, wrong 1" in err
+    assert err.count("slowest: ") == 3
 
 
-def test_nothing_heavy_is_imported_for_a_plain_answer(tmp_path: Path) -> None:
+def test_a_plain_answer_imports_no_heavy_library(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text(json.dumps(boxed(1, "1", "2")))
     script = (
         "import sys\nfrom orchestrator.commands.cli import main\n"
@@ -411,10 +413,10 @@ def test_nothing_heavy_is_imported_for_a_plain_answer(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ ends
 
 
-def test_nobody_reads_on(started: Callable[..., Command]) -> None:
+def test_a_closed_output_ends_the_command_quietly(started: Callable[..., Command]) -> None:
     command = started()
     assert command.ask(hard(1))["correct"]
-    cells = command.cells()
+    sandboxes = command.sandboxes()
     command.stdout.close()
     try:
         while command.process.poll() is None:
@@ -422,28 +424,30 @@ def test_nobody_reads_on(started: Callable[..., Command]) -> None:
     except BrokenPipeError:
         pass
     assert command.end() == (141, "")
-    assert cells and all_gone(cells)
+    assert sandboxes and all_gone(sandboxes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_while_it_waits_and_works(started: Callable[..., Command], number: signal.Signals) -> None:
+def test_an_interruption_ends_it_while_waiting_and_while_working(
+    started: Callable[..., Command], number: signal.Signals
+) -> None:
     """As a terminal does on Ctrl-C: the whole process group gets it."""
     command = started("--processes", "2", "--timeout", "100")
     assert command.ask(hard(1))["correct"]
-    cells = command.cells()
-    for cell in cells:
-        cell.suspend()
+    sandboxes = command.sandboxes()
+    for sandbox in sandboxes:
+        sandbox.suspend()
     command.tell(hard(2, 3), hard(3, 5), boxed(4, "4", "4"))
     os.killpg(command.process.pid, number)
     assert command.end() == (128 + number, "")
-    assert cells and all_gone(cells) and command.stdout.read() == b""
+    assert sandboxes and all_gone(sandboxes) and command.stdout.read() == b""
 
 
-def test_interrupted_while_nobody_reads(started: Callable[..., Command]) -> None:
+def test_an_interruption_ends_it_while_its_output_is_blocked(started: Callable[..., Command]) -> None:
     """It is stuck in writing to a full pipe, and its writer in writing to it."""
     command = started()
     assert command.ask(hard(1))["correct"]
-    cells = command.cells()
+    sandboxes = command.sandboxes()
     os.set_blocking(command.stdin.fileno(), False)
     line = json.dumps(boxed(2, "2", "2")).encode() + b"\n"
     full = 0
@@ -454,4 +458,4 @@ def test_interrupted_while_nobody_reads(started: Callable[..., Command]) -> None
             full = full + 1 if psutil.Process(command.process.pid).status() == psutil.STATUS_SLEEPING else 0
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.process.wait() == 130
-    assert command.stderr.read() == b"" and all_gone(cells)
+    assert command.stderr.read() == b"" and all_gone(sandboxes)

@@ -36,7 +36,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_enabled", True)  # a command called in this process may have silenced it
 
 
-def test_a_log_says_what_is_waited_for_again_and_again() -> None:
+def test_a_log_repeats_what_is_waited_for() -> None:
     out = Written()
     out.wanted = 3
     with waiting("it loads", out):
@@ -46,7 +46,7 @@ def test_a_log_says_what_is_waited_for_again_and_again() -> None:
     assert "\r" not in out.getvalue()
 
 
-def test_a_terminal_has_one_line_that_is_drawn_again() -> None:
+def test_a_terminal_redraws_one_line() -> None:
     out = Written(terminal=True)
     out.wanted = 2
     with pytest.raises(KeyboardInterrupt), waiting("it loads", out):
@@ -56,7 +56,7 @@ def test_a_terminal_has_one_line_that_is_drawn_again() -> None:
     assert out.getvalue().startswith("\r\x1b[Kit loads: 0 s\r")
 
 
-def test_nothing_is_said_of_a_short_wait_or_when_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_waits_and_disabled_consoles_print_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Written()
     monkeypatch.setattr(module, "FIRST_S", 60.0)
     with waiting("it loads", out):

@@ -48,7 +48,7 @@ def test_the_last_complete_box_is_the_answer(text: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", r"\boxed{", r"\boxed{5", r"\boxed{}", r"\boxed{ }", "#### 5", "boxed{5}"])
-def test_strict_wants_a_box_with_something_in_it(text: str) -> None:
+def test_strict_extraction_needs_a_box_that_is_not_empty(text: str) -> None:
     assert extract(text, strict=True) is None
 
 
@@ -110,7 +110,7 @@ def test_the_end_of_thinking_may_have_another_name() -> None:
         ("The answer is (4, -9, 1)", "(4, -9, 1)"),
     ],
 )
-def test_lenient_extraction_without_a_box(text: str, answer: str) -> None:
+def test_lenient_extraction_finds_answers_without_a_box(text: str, answer: str) -> None:
     assert extract(text) == answer.strip()
 
 
@@ -131,11 +131,11 @@ def test_the_first_answer_counts_where_a_text_runs_on_with_another_question() ->
     assert extract("#### 1. Set-up\nMia has 3.\n#### 8") == "8"
 
 
-def test_nothing_is_found_in_nothing() -> None:
+def test_a_text_without_an_answer_has_none() -> None:
     assert extract("I don't know.") is None
 
 
-def test_hostile_lengths_take_no_time() -> None:
+def test_extraction_from_huge_texts_is_fast() -> None:
     pieces = [
         "\\boxed{",
         "{",

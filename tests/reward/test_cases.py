@@ -18,7 +18,7 @@ from reward.maths import verify
 FILES = sorted((Path(__file__).parent / "cases").glob("*.jsonl"))
 
 
-def test_there_are_cases() -> None:
+def test_the_cases_are_found() -> None:
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES) > 4000
 
 

@@ -40,16 +40,18 @@ def grade(
         (r"\boxed{5 \text{ or } 6}", Mode.SHORT, Finish.STOP, Outcome.WRONG, r"5 \text{ or } 6"),
     ],
 )
-def test_outcomes(text: str, mode: Mode | None, finish: Finish, outcome: Outcome, answer: str | None) -> None:
+def test_every_outcome_follows_from_text_mode_and_finish(
+    text: str, mode: Mode | None, finish: Finish, outcome: Outcome, answer: str | None
+) -> None:
     assert grade(text, mode, finish, "5", all_answers=False, strict=True) == (outcome, answer)
 
 
-def test_strictness_decides_about_answers_outside_boxes() -> None:
+def test_strict_decides_about_answers_outside_boxes() -> None:
     for strict, outcome in ((True, Outcome.NO_ANSWER), (False, Outcome.CORRECT)):
         assert grade("The answer is 5.", Mode.SHORT, Finish.STOP, "5", False, strict)[0] is outcome
 
 
-def test_several_golds() -> None:
+def test_several_golds_are_alternatives_or_all_required() -> None:
     text = r"\boxed{2, 1}"
     assert grade(text, Mode.SHORT, Finish.STOP, ("1", "2"), True, True)[0] is Outcome.CORRECT
     assert grade(text, Mode.SHORT, Finish.STOP, ("1", "2"), False, True)[0] is Outcome.WRONG
@@ -86,7 +88,7 @@ def test_a_think_token_in_the_answer_is_a_format_error(text: str, mode: Mode | N
 
 
 @pytest.mark.parametrize(("text", "mode", "there"), FORMATS)
-def test_think_tokens_are_known_by_their_ids(text: str, mode: Mode | None, there: bool) -> None:
+def test_think_tokens_are_recognized_by_their_ids(text: str, mode: Mode | None, there: bool) -> None:
     control = ControlTokens(think=4, think_end=5, short=6, eos=1)
     spelt = text.replace("<think>", "\x04").replace("</think>", "\x05").replace("<short>", "\x06")
     first = 9 if mode is None else control.id_of(mode)
@@ -96,7 +98,7 @@ def test_think_tokens_are_known_by_their_ids(text: str, mode: Mode | None, there
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_the_format_counts_wherever_a_mode_does(strict: bool) -> None:
+def test_format_errors_need_a_mode_or_strict_grading(strict: bool) -> None:
     """In training whatever else is accepted; `thinkless verify`, which needs no mode, in its strict form only."""
     for needs_mode in (True, False):
         found = find_answer(

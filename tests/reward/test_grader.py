@@ -1,4 +1,4 @@
-"""Verdicts come back to the responses that they are on, however these were spread over samplers and reward actors."""
+"""Verdicts are aligned with their responses, however these were spread over rollout workers and reward actors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.prompts import make_prompts
 
 
 class Worker:
-    """Answers a share with one token each, which says of which prompt and sibling it is; gives up every `lost`-th."""
+    """Answers a request with one token each, which says of which prompt and sibling it is; gives up every `lost`-th."""
 
     def __init__(self, lost: int):
         self.lost = lost
@@ -47,22 +47,24 @@ class Local:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(2, 6))
-def test_aligned(prompts: int, group: int, workers: int, actors: int, lost: int) -> None:
+def test_verdicts_are_aligned_with_their_trajectories(
+    prompts: int, group: int, workers: int, actors: int, lost: int
+) -> None:
     sampler = Sampler([LocalHandle(Worker(lost)) for _ in range(workers)], SamplingParams(1.0, 1.0, 8))
     grader = Grader([LocalHandle(Local(1.0 + i)) for i in range(actors)], RewardConf())
-    asked = grader.ask(sampler.sample(make_prompts(prompts), group, 0))
-    trajectories, verdicts = asked.batch.wait(), asked.wait()
+    pending = grader.ask(sampler.sample(make_prompts(prompts), group, 0))
+    trajectories, verdicts = pending.batch.wait(), pending.wait()
     assert [v.extracted for v in verdicts] == [f"{t.prompt.uid} {t.token_ids[0]}" for t in trajectories]
     places = [(t.prompt.uid, t.sibling) for t in trajectories]
     assert places == sorted(places) and len(places) >= prompts * group // 2
     assert [t.token_ids[0] for t in trajectories] == [100 * int(uid.rsplit("/", 1)[1]) + s for uid, s in places]
-    assert (asked.seconds > 0) == bool(prompts)
-    kept = [group.prompt.uid for group in grader.score(asked)]
+    assert (pending.seconds > 0) == bool(prompts)
+    kept = [group.prompt.uid for group in grader.score(pending)]
     assert kept == list(dict.fromkeys(uid for uid, _ in places))
 
 
-def test_a_sampler_that_failed_is_heard() -> None:
-    """Before the reward actor, which waits for the same answer."""
+def test_a_samplers_error_is_raised_before_the_reward_actors() -> None:
+    """Before the error of the reward actor, which waits for the same result."""
 
     class Late:
         def __init__(self, error: str):

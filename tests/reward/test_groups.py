@@ -27,7 +27,7 @@ def verdict(outcome: Outcome, reward: float | None = None) -> Verdict:
     return Verdict(outcome, None, 0.0, reward)
 
 
-def test_siblings_meet_in_order_of_first_appearance() -> None:
+def test_siblings_are_grouped_in_order_of_first_appearance() -> None:
     b, a = prompt("b"), prompt("a")
     given = [trajectory(b, 0), trajectory(a, 0, Mode.THINK), trajectory(b, 1), trajectory(a, 1)]
     outcomes = [Outcome.CORRECT, Outcome.CORRECT, Outcome.WRONG, Outcome.CORRECT]
@@ -38,7 +38,7 @@ def test_siblings_meet_in_order_of_first_appearance() -> None:
     assert all(group.rewards.dtype == np.float32 and group.informative for group in groups)
 
 
-def test_what_was_not_judged_leaves_and_is_counted() -> None:
+def test_unjudged_siblings_leave_their_group_and_are_counted() -> None:
     one = prompt("one")
     given = [trajectory(one, sibling) for sibling in range(4)]
     outcomes = [Outcome.TIMED_OUT, Outcome.CORRECT, Outcome.RAISED, Outcome.WRONG]
@@ -49,14 +49,14 @@ def test_what_was_not_judged_leaves_and_is_counted() -> None:
     assert [one.outcome for one in group.failed] == [Outcome.TIMED_OUT, Outcome.RAISED] and group.unjudged == 2
 
 
-def test_a_group_without_verdicts_stays_empty() -> None:
+def test_a_group_without_verdicts_is_kept_empty() -> None:
     one = prompt("one")
     (group,) = group_trajectories([trajectory(one, 0)], [verdict(Outcome.CRASHED)], RewardConf())
     assert (group.trajectories, group.verdicts, group.rewards.shape, group.unjudged) == ((), (), (0,), 1)
     assert not group.informative
 
 
-def test_own_rewards_are_taken() -> None:
+def test_rewards_of_the_users_function_are_used() -> None:
     one = prompt("one")
     given = [trajectory(one, 0, None), trajectory(one, 1)]
     (group,) = group_trajectories(
@@ -65,13 +65,13 @@ def test_own_rewards_are_taken() -> None:
     assert group.rewards.tolist() == [0.25, -3.0]
 
 
-def test_nothing_gives_nothing_and_lengths_must_agree() -> None:
+def test_every_trajectory_needs_a_verdict() -> None:
     assert group_trajectories([], [], RewardConf()) == []
     with pytest.raises(ValueError, match="1 trajectories but 0 verdicts"):
         group_trajectories([trajectory(prompt("a"), 0)], [], RewardConf())
 
 
-def test_a_long_response_keeps_its_outcome_and_loses_its_reward() -> None:
+def test_a_response_above_its_modes_cap_keeps_its_outcome_but_not_its_reward() -> None:
     one = prompt("one")
     zeros = np.zeros(4, np.int32)
     long = Trajectory(one, 1, zeros, np.zeros(4, np.float32), Mode.SHORT, Finish.STOP, zeros)

@@ -226,7 +226,7 @@ RUNS = [
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("run", RUNS, ids=[ascii(run) for run in RUNS])
-def test_long_runs_of_anything_are_read_in_linear_time(run: str) -> None:
+def test_long_repetitions_are_parsed_in_linear_time(run: str) -> None:
     """Hours, were a rule to backtrack; the limit catches that without timing anything."""
     for tail in ("", "!", "}", "a", "1"):
         text = (run * MAX_CHARS)[: MAX_CHARS - 1] + tail

@@ -29,13 +29,13 @@ def test_verify_extracts_and_compares() -> None:
     assert not verify(r"\boxed{}", "")
 
 
-def test_several_golds_are_alternatives_or_all_wanted() -> None:
+def test_several_golds_are_alternatives_or_all_required() -> None:
     assert verify(r"\boxed{7}", ["6", "7"])
     assert not verify(r"\boxed{7}", ["6", "7"], all_answers=True)
     assert verify(r"\boxed{7, 6}", ["6", "7"], all_answers=True)
 
 
-def test_trl_calls_it_with_texts_or_conversations_and_every_column() -> None:
+def test_trl_may_pass_texts_or_conversations_and_every_column() -> None:
     texts = [r"so \boxed{0.25}", r"so \boxed{0.2}", "so 0.25"]
     columns: dict[str, Any] = {
         "prompts": ["?"] * 3,
@@ -51,7 +51,7 @@ def test_trl_calls_it_with_texts_or_conversations_and_every_column() -> None:
         trl_reward(completions=texts, solution=golds[:2])
 
 
-def test_verl_calls_it_with_keywords_of_its_own() -> None:
+def test_verl_may_pass_its_own_keywords() -> None:
     call: dict[str, Any] = {
         "data_source": "own/maths",
         "ground_truth": "2\\sqrt{3}",
@@ -62,7 +62,7 @@ def test_verl_calls_it_with_keywords_of_its_own() -> None:
     assert compute_score(solution_str=r"\boxed{\sqrt{13}}", **call) == 0.0
 
 
-def test_the_folder_alone_is_enough(tmp_path: Path) -> None:
+def test_the_library_works_without_the_rest_of_the_project(tmp_path: Path) -> None:
     shutil.copytree(LIBRARY, tmp_path / "reward" / "maths")
     script = (
         "from reward.maths import verify\n"
@@ -73,7 +73,7 @@ def test_the_folder_alone_is_enough(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_threads_take_turns_where_mpmath_has_one_precision_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_in_threads_run_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most = 0, 0
     real = equality.equal
 

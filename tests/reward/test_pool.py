@@ -23,7 +23,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_order_is_kept(own: str) -> None:
+def test_replies_are_in_the_order_of_their_calls(own: str) -> None:
     pool = Pool(2, 30, 2048)
     replies = pool.run([(f"{own}:slow", (value,)) for value in range(20)])
     assert [reply.value for reply in replies] == list(range(20))
@@ -31,7 +31,7 @@ def test_order_is_kept(own: str) -> None:
     pool.close()
 
 
-def test_a_power_that_hangs_in_c_is_killed_and_the_rest_goes_on(own: str) -> None:
+def test_a_call_that_hangs_in_c_is_killed_and_the_rest_completes(own: str) -> None:
     pool = Pool(1, 1.0, 2048)
     pool.run([(f"{own}:echo", (0,))])
     start = time.monotonic()
@@ -43,7 +43,7 @@ def test_a_power_that_hangs_in_c_is_killed_and_the_rest_goes_on(own: str) -> Non
     pool.close()
 
 
-def test_death_is_retried_once(own: str, tmp_path: Path) -> None:
+def test_a_call_whose_process_dies_is_retried_once(own: str, tmp_path: Path) -> None:
     pool = Pool(1, 30, 2048)
     replies = pool.run(
         [
@@ -58,7 +58,7 @@ def test_death_is_retried_once(own: str, tmp_path: Path) -> None:
     pool.close()
 
 
-def test_kill_9_at_any_moment_loses_nothing(own: str) -> None:
+def test_killing_processes_at_any_moment_loses_no_call(own: str) -> None:
     pool = Pool(2, 30, 2048)
     pool.start()
     done = threading.Event()
@@ -84,7 +84,7 @@ def test_kill_9_at_any_moment_loses_nothing(own: str) -> None:
     pool.close()
 
 
-def test_kill_9_of_an_idle_process(own: str) -> None:
+def test_a_killed_idle_process_is_replaced(own: str) -> None:
     pool = Pool(1, 30, 2048)
     (first,) = pool.run([(f"{own}:pid", ())])
     os.kill(first.value, signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_kill_9_of_an_idle_process(own: str) -> None:
     pool.close()
 
 
-def test_memory_is_limited_and_errors_are_told(own: str) -> None:
+def test_memory_is_limited_and_errors_are_reported(own: str) -> None:
     pool = Pool(1, 30, 1024)
     replies = pool.run([(f"{own}:{name}", ()) for name in ("hoard", "lock", "leave", "missing")])
     assert {reply.status for reply in replies} == {Status.RAISED}
@@ -104,14 +104,14 @@ def test_memory_is_limited_and_errors_are_told(own: str) -> None:
     pool.close()
 
 
-def test_the_limit_does_not_count_the_start(own: str) -> None:
+def test_the_time_limit_excludes_the_start(own: str) -> None:
     pool = Pool(1, 0.5, 2048, warm=("time:sleep", (1.0,)))
     (reply,) = pool.run([(f"{own}:echo", (1,))])
     assert reply.status is Status.DONE
     pool.close()
 
 
-def test_nothing_is_left_behind(own: str) -> None:
+def test_close_ends_every_process(own: str) -> None:
     pool = Pool(2, 30, 2048)
     pool.start()
     pids = [sandbox.process.pid for sandbox in pool.sandboxes]
@@ -145,7 +145,7 @@ def test_a_killed_owner_leaves_no_process() -> None:
         time.sleep(0.05)
 
 
-def test_a_death_while_starting_is_made_good(own: str) -> None:
+def test_a_process_that_dies_while_starting_is_replaced(own: str) -> None:
     pool = Pool(2, 30, 2048, warm=("time:sleep", (0.3,)))
     tickets = [pool.submit((f"{own}:echo", (value,))) for value in range(3)]
     assert len(pool.sandboxes) == 2 and not any(sandbox.ready for sandbox in pool.sandboxes)
@@ -156,7 +156,7 @@ def test_a_death_while_starting_is_made_good(own: str) -> None:
     pool.close()
 
 
-def test_a_start_that_always_dies_is_told(own: str) -> None:
+def test_a_process_that_always_dies_while_starting_is_an_error(own: str) -> None:
     pool = Pool(1, 30, 2048, warm=(f"{own}:die", ()))
     with pytest.raises(BadInput, match=r"ended while starting .*exit -9.*memory_mib"):
         pool.run([(f"{own}:echo", (1,))])
@@ -164,7 +164,7 @@ def test_a_start_that_always_dies_is_told(own: str) -> None:
     pool.close()
 
 
-def test_no_zombies(own: str) -> None:
+def test_ended_processes_are_reaped(own: str) -> None:
     others = {*psutil.Process().children()}  # of the tests before
     pool = Pool(2, 0.5, 2048)
     pool.run([(f"{own}:die", ()), (f"{own}:power", (9,)), *[(f"{own}:echo", (n,)) for n in range(9)]])
@@ -185,7 +185,7 @@ def everything(pool: Pool) -> dict[int, Reply]:
     return replies
 
 
-def test_replies_come_by_ticket(own: str) -> None:
+def test_replies_are_identified_by_tickets(own: str) -> None:
     pool = Pool(2, 30, 2048)
     assert pool.completed() == [] and pool.under_way == 0  # nothing to wait for
     tickets = [pool.submit((f"{own}:slow", (value,))) for value in range(30)]
@@ -198,7 +198,7 @@ def test_replies_come_by_ticket(own: str) -> None:
     pool.close()
 
 
-def test_what_is_beside_wakes_it(own: str) -> None:
+def test_other_file_descriptors_end_the_wait(own: str) -> None:
     pool = Pool(1, 30, 2048)
     reading, writing = os.pipe()
     os.write(writing, b"x")
@@ -215,7 +215,7 @@ def test_what_is_beside_wakes_it(own: str) -> None:
     assert ticket == 0 and pool.under_way == 0
 
 
-def test_a_slow_call_does_not_hold_up_those_behind_it(own: str) -> None:
+def test_a_slow_call_does_not_delay_those_behind_it(own: str) -> None:
     pool = Pool(2, 3.0, 2048)
     slow = pool.submit((f"{own}:power", (9,)))
     quick = [pool.submit((f"{own}:echo", (value,))) for value in range(200)]
@@ -226,7 +226,7 @@ def test_a_slow_call_does_not_hold_up_those_behind_it(own: str) -> None:
     pool.close()
 
 
-def test_calls_that_were_done_twice_are_answered_once(own: str) -> None:
+def test_reassigned_calls_are_answered_once(own: str) -> None:
     """The first takes long enough for those behind it to be given to the other process, and then ends."""
     pool = Pool(2, 30, 2048)
     pool.start()
@@ -240,7 +240,7 @@ def test_calls_that_were_done_twice_are_answered_once(own: str) -> None:
     pool.close()
 
 
-def test_long_calls_wait_here_and_not_in_a_socket(own: str) -> None:
+def test_long_calls_do_not_block_on_a_full_socket(own: str) -> None:
     """A socket that is full would stop us before we can stop the process."""
     pool = Pool(1, 1.0, 2048)
     long = "x" * 5_000_000
@@ -250,7 +250,7 @@ def test_long_calls_wait_here_and_not_in_a_socket(own: str) -> None:
     pool.close()
 
 
-def test_an_error_forgets_all_calls(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_drops_all_calls(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(1, 30, 2048)
     pool.start()
     first = pool.sandboxes[0].process.pid

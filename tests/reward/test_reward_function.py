@@ -27,12 +27,12 @@ def test_each_outcome_has_its_own_setting() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RAISED, Outcome.TIMED_OUT, Outcome.CRASHED])
-def test_no_verdict_no_reward(outcome: Outcome) -> None:
+def test_outcomes_without_a_verdict_have_no_reward(outcome: Outcome) -> None:
     with pytest.raises(ValueError, match="must leave the group"):
         reward(RewardConf(), outcome, Mode.THINK)
 
 
-def test_a_persons_own_reward_stands() -> None:
+def test_the_users_reward_is_not_changed() -> None:
     verdict = Verdict(Outcome.CORRECT, None, 0.0, reward=0.25)
     assert reward_of(RewardConf(), verdict, None, 9) == 0.25
     assert reward_of(RewardConf(), Verdict(Outcome.CORRECT, "5", 0.0), Mode.THINK, 9) == 0.5
@@ -55,7 +55,7 @@ def test_a_response_beyond_its_modes_cap_counts_as_cut_off(mode: Mode, tokens: i
         assert reward(conf, outcome, mode, tokens) == (-0.7 if given == -0.7 else below)
 
 
-def test_a_cap_is_for_its_mode_alone() -> None:
+def test_a_cap_applies_to_its_mode_only() -> None:
     assert reward(RewardConf(max_tokens_short=1), Outcome.CORRECT, Mode.THINK, 999) == 0.5
     assert reward(RewardConf(max_tokens_think=1), Outcome.CORRECT, Mode.SHORT, 999) == 1.0
     capped = RewardConf(max_tokens_short=1, max_tokens_think=1, cut_off=-9)

@@ -63,20 +63,20 @@ NO_UNITS = [
 
 
 @pytest.mark.parametrize("words", UNITS)
-def test_units_behind_a_number_drop(words: str) -> None:
+def test_units_after_a_number_are_dropped(words: str) -> None:
     assert is_unit(words)
     assert equivalent(rf"31\text{{ {words}}}", "31")
     assert not equivalent(rf"32\text{{ {words}}}", "31")
 
 
 @pytest.mark.parametrize("words", NO_UNITS)
-def test_words_that_change_a_number_stay(words: str) -> None:
+def test_words_that_change_a_number_are_kept(words: str) -> None:
     assert not is_unit(words)
     for text in (rf"31\text{{ {words}}}", rf"31\mbox{{{words}}}", f"31 {words}"):
         assert not equivalent(text, "31")
 
 
-def test_one_thing_may_be_singular_and_a_gold_may_say_anything_else() -> None:
+def test_singular_units_need_a_count_of_one_except_in_golds() -> None:
     assert equivalent(r"1\text{ tile}", "1")
     assert not equivalent(r"21\text{ tile}", "21")
     assert equivalent("21", r"21\text{ tile}")
@@ -85,7 +85,7 @@ def test_one_thing_may_be_singular_and_a_gold_may_say_anything_else() -> None:
     assert not equivalent("21", "21 (mod 25)")
 
 
-def test_no_rule_needs_what_another_removes() -> None:
+def test_rules_do_not_depend_on_what_another_removes() -> None:
     assert tidy(r"12\text{ m}/\text{s}^{2}") == "12"
     assert tidy(r"3\text{ cm} \text{ or } 4\text{ cm}") == "3 or 4"
     assert re.fullmatch(r"8\s*or\s*9", tidy(r"8\text{ or }9"))

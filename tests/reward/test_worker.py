@@ -41,7 +41,7 @@ def test_plain_answers_never_start_a_process() -> None:
         assert worker.tally.counts[Outcome.CORRECT] == 13
 
 
-def test_every_outcome_in_order() -> None:
+def test_every_outcome_is_returned_in_order() -> None:
     with RewardWorker(RewardConf(processes=2)) as worker:
         batch = [
             short("x+1", "1+x"),
@@ -63,7 +63,7 @@ def test_every_outcome_in_order() -> None:
         assert all(verdict.reward is None for verdict in verdicts)
 
 
-def test_a_hung_check_is_no_verdict_and_siblings_pay_once(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_check_times_out_once_for_all_siblings(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(call: tuple[str, tuple[str, ...]]) -> tuple[str, tuple[object, ...]]:
         return (f"{own}:power", (9,)) if "HANG" in call[1][0] else (f"{own}:echo", (True,))
 
@@ -88,7 +88,7 @@ def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytes
         assert worker.grade_batch([short("a b", "b a")])[0].outcome is Outcome.CORRECT
 
 
-def test_towers_end_within_the_limit() -> None:
+def test_power_towers_end_within_the_limit() -> None:
     with RewardWorker(RewardConf(timeout_s=2.0)) as worker:
         start = time.monotonic()
         verdicts = worker.grade_batch(
@@ -123,14 +123,14 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
     with RewardWorker(RewardConf(), str(tmp_path), control) as worker:
         assert worker.texts(given)[:2] == [r"\boxed{5}", r"2+3=5</think>\boxed{5}"]
         names = [verdict.outcome.name for verdict in worker.grade(given)]
-        share = sampled([*given[:2], None, *given[2:]])
-        graded = [worker.grade_request(share, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
+        result = sampled([*given[:2], None, *given[2:]])
+        graded = [worker.grade_request(result, [prompt()] * count, first) for first, count in ((0, 4), (4, 3))]
     assert names == ["CORRECT", "CORRECT", "CUT_OFF", "NO_MODE", "CUT_OFF", "WRONG"]
     found = [None if one is None else one.outcome.name for part in graded for one in part.verdicts]
     assert found == [*names[:2], None, *names[2:]] and all(part.seconds > 0 for part in graded)
 
 
-def test_thinking_behind_a_short_token_is_paid_to_nobody(tmp_path: Path) -> None:
+def test_thinking_after_a_short_token_is_never_rewarded(tmp_path: Path) -> None:
     """By ids, spelt out in other tokens, and where a function of one's own decides: there it is only counted."""
     from rollout.data.tokens import build_character_tokenizer, control_tokens, encode_response, load_tokenizer
 
@@ -186,7 +186,7 @@ def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
 # ------------------------------------------------------------------ a function of one's own
 
 
-def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_users_reward_function_gives_the_reward(own: str, caplog: pytest.LogCaptureFixture) -> None:
     texts = ["four", "raise", "nan", "text", "none", "hang", "die", "eightish"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
     with RewardWorker(RewardConf(function=f"{own}:own", timeout_s=1.0)) as worker:
@@ -201,7 +201,7 @@ def test_own_function(own: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "must return a finite float, got nan" in caplog.text
 
 
-def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> None:
+def test_a_functions_exception_becomes_a_failure_with_its_place(own: str, tmp_path: Path) -> None:
     """Type, message, file and line of its own innermost frame; the traceback once for each place."""
     texts = ["raise", "helper", "library", "none", "raise", "leave", "unspeakable", "hang", "exit", "hoard", "print"]
     batch = [(text, Mode.THINK, Finish.STOP, prompt(uid=text)) for text in texts]
@@ -236,7 +236,7 @@ def test_what_a_function_raises_travels_as_data(own: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("text", "outcome"), [("hang", Outcome.TIMED_OUT), ("exit", Outcome.CRASHED)])
-def test_a_function_that_never_comes_back_costs_no_hours(
+def test_a_function_that_never_returns_ends_the_batch_after_a_few_calls(
     own: str, text: str, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch says so after a few calls; once one has come back, every answer gets its own."""
@@ -292,7 +292,7 @@ def test_a_check_that_gives_no_verdict_names_answer_and_gold(own: str, monkeypat
         ("leaves:fn", r"cannot import leaves \(SystemExit: 3\)"),
     ],
 )
-def test_a_function_that_cannot_be_imported_stops_at_the_start(
+def test_a_function_that_cannot_be_imported_is_rejected_at_the_start(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -312,7 +312,7 @@ def test_a_grading_process_that_cannot_start_names_its_memory() -> None:
 # ------------------------------------------------------------------ one at a time
 
 
-def test_verdicts_as_they_come() -> None:
+def test_verdicts_are_available_as_checks_end() -> None:
     with RewardWorker(RewardConf(processes=2), needs_mode=False) as worker:
         plain = worker.begin(r"\boxed{5}", None, Finish.STOP, "5")
         assert isinstance(plain, Verdict) and plain.correct and worker.settle() == 0
@@ -327,7 +327,7 @@ def test_verdicts_as_they_come() -> None:
         assert isinstance(again, Verdict) and again.correct and again.cached
 
 
-def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_extraction_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(text: str, *more: object) -> tuple[None, str]:
         if text == "fine":
             return None, "5"
@@ -343,7 +343,7 @@ def test_extraction_that_fails_costs_one_answer(monkeypatch: pytest.MonkeyPatch)
 # ------------------------------------------------------------------ what it counts
 
 
-def test_statistics() -> None:
+def test_the_tally_counts_outcomes_and_keeps_the_slowest() -> None:
     with RewardWorker(RewardConf()) as worker:
         assert not any(worker.tally.counts.values()) and worker.tally.slowest == []
         verdicts = worker.grade_batch([short("5", "5"), short("6", "5"), short("x+1", "1+x"), short("x+1", "1+x")])
@@ -357,7 +357,7 @@ def test_statistics() -> None:
     assert [one.seconds for one in found.slowest] == sorted((one.seconds for one in found.slowest), reverse=True)
 
 
-def test_the_slowest_are_few_and_short() -> None:
+def test_the_slowest_checks_kept_are_few_and_short() -> None:
     tally = Tally()
     for n in range(100):
         tally.add(Verdict(Outcome.WRONG, "a" * 1000, n / 7 % 1), ("g" * 1000, "h"))
@@ -366,7 +366,9 @@ def test_the_slowest_are_few_and_short() -> None:
     assert all(len(one.answer) == len(one.gold) == 200 for one in slowest)
 
 
-def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_checks_are_reported_once_per_batch(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The seconds of a check are given in place of its gold answer."""
     with RewardWorker(RewardConf(timeout_s=0.4)) as worker:
         monkeypatch.setattr(worker, "begin", lambda text, *rest: Verdict(Outcome.WRONG, text[7:-1], float(rest[2])))
@@ -376,9 +378,7 @@ def test_slow_checks_are_told_once_per_batch(caplog: pytest.LogCaptureFixture, m
     assert "2 of 3 checks took more than 0.2 s" in caplog.text and "'c d' against gold '0.3'" in caplog.text
 
 
-def test_a_check_that_takes_long_is_told_as_slow(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_check_is_reported(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     with RewardWorker(RewardConf(timeout_s=5.0)) as worker:
         submit = worker.pool.submit
         monkeypatch.setattr(worker.pool, "submit", lambda call: submit(("time:sleep", (1.1,))))

@@ -19,7 +19,7 @@ CONF = ArithmeticConf()
 
 
 @given(level=st.integers(2, 12), pad=st.integers(0, 8), top=st.integers(1, 9), seed=st.integers())
-def test_question_is_a_chain_of_absolute_differences(level: int, pad: int, top: int, seed: int) -> None:
+def test_a_question_is_a_chain_of_absolute_differences(level: int, pad: int, top: int, seed: int) -> None:
     width = 2 * level - 1 + pad
     problem, steps = question(level, ArithmeticConf(width=width, max_digit=top), random.Random(seed))
     expression, marker = problem[:width], problem[width:]
@@ -31,13 +31,13 @@ def test_question_is_a_chain_of_absolute_differences(level: int, pad: int, top: 
     assert short_answer(steps) == rf"\boxed{{{values[-1]}}}"
 
 
-def test_written_form() -> None:
+def test_answers_have_the_documented_form() -> None:
     steps = ("5~2=3", "3~4=1")
     assert think_answer(steps) == r"5~2=3;3~4=1?5~2=3;3~4=1</think>\boxed{1}"
     assert short_answer(steps) == r"\boxed{1}"
 
 
-def test_question_is_a_function_of_seed_and_index() -> None:
+def test_a_question_is_a_function_of_seed_and_index() -> None:
     one = [problem_at(3, i, CONF) for i in range(50)]
     assert [problem_at(3, i, CONF) for i in reversed(range(50))] == one[::-1]
     assert len({p.uid for p in one}) == 50
@@ -85,6 +85,6 @@ def test_level_2_has_36_questions() -> None:
         (ArithmeticConf(levels=[10], weights=[1.0]), "width=15 must be at least 19 to hold level 10"),
     ],
 )
-def test_impossible_settings(conf: ArithmeticConf, message: str) -> None:
+def test_impossible_settings_are_rejected(conf: ArithmeticConf, message: str) -> None:
     with pytest.raises(BadConfig, match=message):
         check(Config(model=ModelConf(path="some/model"), data=DataConf(arithmetic=conf)))

@@ -66,7 +66,7 @@ def until(true: Callable[[], bool]) -> None:
 
 @dataclass
 class Stepped:
-    """A worker whose engine makes a step only when it is told to."""
+    """A worker whose engine steps only when the test says so."""
 
     worker: RolloutWorker
     notes: Notes
@@ -121,7 +121,7 @@ def make_stepped() -> Iterator[MakeStepped]:
         one.worker.close()
 
 
-def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_stepped: MakeStepped) -> None:
+def test_loads_that_drain_run_in_the_order_of_their_calls(make_stepped: MakeStepped) -> None:
     """Also when what they wait for is given up in the moment that the second come."""
     one = make_stepped(on_weight_sync=OnWeightSync.drain)
     answer_ = one.start(ask(1, long_ones(3)))
@@ -134,7 +134,7 @@ def test_drained_weights_come_in_the_order_in_which_they_were_asked_for(make_ste
     assert one.notes.loads == [(1, 0), (2, 0)] and one.worker.ready() == 2
 
 
-def test_nothing_begins_while_a_worker_drains(make_stepped: MakeStepped) -> None:
+def test_nothing_begins_while_the_worker_drains(make_stepped: MakeStepped) -> None:
     one = make_stepped(on_weight_sync=OnWeightSync.drain)
     first = one.start(ask(1, long_ones(2, 10), longest=10))
     loaded, second = one.ask("load", scripted_weights(4)), one.ask("sample", ask(2, [prompt(1)]))
@@ -144,7 +144,7 @@ def test_nothing_begins_while_a_worker_drains(make_stepped: MakeStepped) -> None
     assert [version for _, version in one.notes.begun] == [0, 0, 4]
 
 
-def test_weights_come_between_two_tokens(make_stepped: MakeStepped) -> None:
+def test_weights_are_loaded_between_two_tokens(make_stepped: MakeStepped) -> None:
     one = make_stepped()
     answer_ = one.start(ask(1, long_ones(3)))
     one.step(2)
@@ -177,7 +177,7 @@ def test_older_batches_begin_first_and_urgent_ones_before_them(make_stepped: Mak
     assert [seed for seed, _ in one.notes.begun] == expected and one.notes.most == 2
 
 
-def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped: MakeStepped) -> None:
+def test_requests_of_one_batch_begin_in_the_order_of_their_calls(make_stepped: MakeStepped) -> None:
     one = make_stepped(max_num_seqs=1)
     requests = [ask(3, [prompt(i, None, "same")], longest=3) for i in range(5)]
     answers = [one.start(requests[0])] + [one.ask("sample", request) for request in requests[1:]]
@@ -189,7 +189,7 @@ def test_shares_of_one_batch_begin_in_the_order_in_which_they_came(make_stepped:
     ]
 
 
-def test_a_share_waits_for_its_weights() -> None:
+def test_a_request_waits_for_its_minimum_version_and_delays_no_other() -> None:
     """Asked for before they come: every token is theirs. Meanwhile it holds up nobody, a newer batch neither."""
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
@@ -207,7 +207,7 @@ def test_a_share_waits_for_its_weights() -> None:
     check_left_over(worker, notes)
 
 
-def test_giving_up_leaves_the_others_alone(make_stepped: MakeStepped) -> None:
+def test_an_aborted_batch_leaves_the_others_alone(make_stepped: MakeStepped) -> None:
     """What is running, what waits for room, and what waits for weights; what had ended stays."""
     one = make_stepped(max_num_seqs=4)
     short = next(p for p in (prompt(i, None, "s") for i in range(999)) if len(found_ids(p)) == 2)
@@ -233,7 +233,7 @@ def found_ids(p: Prompt, step: int = 0, longest: int = 30) -> list[int]:
     return answer(derive_seed(RUN_SEED, p.uid, 0, step), longest, {})[0]
 
 
-def test_a_share_without_siblings() -> None:
+def test_a_request_without_siblings_has_an_empty_result() -> None:
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
     request = replace(ask(1, [prompt(1)]), siblings=())
@@ -243,7 +243,7 @@ def test_a_share_without_siblings() -> None:
     check_left_over(worker, notes)
 
 
-def test_weights_that_cannot_be_loaded_are_the_loaders_affair(make_stepped: MakeStepped) -> None:
+def test_a_failed_load_raises_in_its_caller_only(make_stepped: MakeStepped) -> None:
     one = make_stepped()
     one.notes.broken = 1
     answer_ = one.start(ask(1, long_ones(2)))
@@ -256,7 +256,7 @@ def test_weights_that_cannot_be_loaded_are_the_loaders_affair(make_stepped: Make
     assert set(one.worker.sample(ask(2, [prompt(1)], min_version=2)).versions) == {2}
 
 
-def test_an_engine_that_cannot_start_says_so_at_once() -> None:
+def test_an_engines_start_up_error_is_raised_by_the_constructor() -> None:
     def make(*args: Any) -> Any:
         raise ZeroDivisionError("no engine")
 
@@ -264,7 +264,7 @@ def test_an_engine_that_cannot_start_says_so_at_once() -> None:
         RolloutWorker(RolloutConf(), ModelConf(), "", CONTROL, 0, make_engine=make)
 
 
-def test_a_worker_asks_for_the_current_weights() -> None:
+def test_a_restarted_worker_begins_with_the_current_weights() -> None:
     make = partial(ScriptedEngine, Notes())
     for weights, version in ((scripted_weights(8), 8), (None, 0)):
         worker = RolloutWorker(
@@ -278,7 +278,7 @@ def test_a_worker_asks_for_the_current_weights() -> None:
 
 
 @pytest.mark.parametrize("end", ["failure", "close"])
-def test_nobody_waits_for_a_worker_that_ended(end: str) -> None:
+def test_every_call_to_a_worker_that_ended_returns_or_raises(end: str) -> None:
     """Whatever they wait for, and whenever the end comes: an answer, or EngineDied; nothing else, and soon."""
     ends: Counter[str] = Counter()
     for seed in range(150):

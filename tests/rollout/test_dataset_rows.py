@@ -59,7 +59,7 @@ def plain(tmp_path: Path) -> Path:
 # ---- one file ----
 
 
-def test_every_kind_of_file_is_the_same_data(plain: Path, tmp_path: Path) -> None:
+def test_every_file_format_gives_the_same_data(plain: Path, tmp_path: Path) -> None:
     import datasets
     import pyarrow
 
@@ -88,7 +88,7 @@ def test_every_kind_of_file_is_the_same_data(plain: Path, tmp_path: Path) -> Non
         assert found.problems[7].uid == f"{tmp_path.name}/{name.split('.')[0]}/7"
 
 
-def test_the_hash_of_a_plain_file_stays_what_it_was(tmp_path: Path) -> None:
+def test_the_hash_of_a_jsonl_file_never_changes(tmp_path: Path) -> None:
     """Saved runs hold it and are resumed by it."""
     (tmp_path / "set.jsonl").write_bytes(
         lines([{"question": "1+1?", "answer": "so #### 2"}, {"question": "2+2?", "answer": 4}])
@@ -96,20 +96,20 @@ def test_the_hash_of_a_plain_file_stays_what_it_was(tmp_path: Path) -> None:
     assert load(tmp_path / "set.jsonl").sha256 == "2a7e317865f81cf291d0496163046708bac5ceb6ac526340c476dbb8d1939248"
 
 
-def test_texts_of_a_csv_stay_as_they_are(tmp_path: Path) -> None:
+def test_texts_of_a_csv_are_taken_literally(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('question,answer\n"a, b",007\n"two\nlines",1e5\n\nlast,"[""3"", ""4""]"\n')
     found = load(tmp_path / "a.csv").problems
     assert [(p.problem, p.answer) for p in found] == [("a, b", "007"), ("two\nlines", "1e5"), ("last", ("3", "4"))]
 
 
-def test_an_integer_of_thousands_of_digits(tmp_path: Path) -> None:
+def test_integers_of_thousands_of_digits_are_read_exactly(tmp_path: Path) -> None:
     digits = "7" * 5000
     for name in ("a.jsonl", "a.json"):
         (tmp_path / name).write_text(f'{{"problem": "p", "answer": {digits}}}\n{{"problem": "q", "answer": 3}}\n')
         assert [p.answer for p in load(tmp_path / name).problems] == [digits, "3"]
 
 
-def test_lines_are_not_held_as_a_whole(tmp_path: Path) -> None:
+def test_columns_that_are_not_used_take_no_memory(tmp_path: Path) -> None:
     """40 MB in a column that nobody asks for, read within a fraction of that."""
     with (tmp_path / "a.jsonl").open("w") as file:
         for i in range(400):
@@ -133,7 +133,7 @@ def test_lines_are_not_held_as_a_whole(tmp_path: Path) -> None:
 # ---- several files ----
 
 
-def test_a_list_and_a_glob_go_in_order(plain: Path, tmp_path: Path) -> None:
+def test_lists_and_globs_of_files_are_read_in_order(plain: Path, tmp_path: Path) -> None:
     for i, name in enumerate(("part-1", "part-2", "part-10")):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(ROWS[4 * i : 4 * i + 4]))
     expected = load(plain)
@@ -150,7 +150,7 @@ def test_a_list_and_a_glob_go_in_order(plain: Path, tmp_path: Path) -> None:
         load(tmp_path / "none-*")
 
 
-def test_files_of_several_layouts_and_folders(tmp_path: Path) -> None:
+def test_files_of_different_layouts_and_folders_are_joined(tmp_path: Path) -> None:
     for folder, row in (("a/set", {"question": "1?", "answer": "1"}), ("b/set", {"problem": "2?", "final_answer": 2})):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x.jsonl").write_bytes(lines([row]))
@@ -160,7 +160,7 @@ def test_files_of_several_layouts_and_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [3, 1.5, ["a.jsonl", 2], [""], {"train": "a.jsonl"}])
-def test_a_path_is_text(given: Any) -> None:
+def test_a_path_must_be_text(given: Any) -> None:
     with pytest.raises(BadInput, match=r"data.path must be a path or a list of paths"):
         load_problems(DataConf(path=given))
 
@@ -168,7 +168,7 @@ def test_a_path_is_text(given: Any) -> None:
 # ---- folders ----
 
 
-def test_shards_in_a_folder(plain: Path, tmp_path: Path) -> None:
+def test_shards_in_a_folder_are_joined_and_must_be_complete(plain: Path, tmp_path: Path) -> None:
     for i in range(3):
         parquet(tmp_path / f"set/data/train-0000{i}-of-00003.parquet", ROWS[4 * i : 4 * i + 4])
     (tmp_path / "set/README.md").write_text("# a data card")
@@ -188,7 +188,7 @@ def test_shards_in_a_folder(plain: Path, tmp_path: Path) -> None:
         load(tmp_path / "set", split="train")
 
 
-def test_a_number_in_a_name_makes_no_shard(tmp_path: Path) -> None:
+def test_a_number_in_a_name_does_not_make_a_shard(tmp_path: Path) -> None:
     for name in ("aime_2024", "aime_2025"):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(ROWS[:3]))
     with pytest.raises(BadInput, match=r"several data sets \(aime_2024.jsonl, aime_2025.jsonl\)"):
@@ -197,7 +197,7 @@ def test_a_number_in_a_name_makes_no_shard(tmp_path: Path) -> None:
     assert load(tmp_path).rows == 3
 
 
-def test_saved_splits(tmp_path: Path) -> None:
+def test_a_saved_dataset_dict_needs_a_split(tmp_path: Path) -> None:
     import datasets
 
     both = {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:2])}
@@ -226,7 +226,7 @@ def memory() -> Iterator[Any]:
     system.rm("/", recursive=True)
 
 
-def test_addresses(plain: Path, tmp_path: Path, memory: Any) -> None:
+def test_addresses_are_read_like_local_files(plain: Path, tmp_path: Path, memory: Any) -> None:
     expected = load(plain)
     assert load(plain.as_uri()).sha256 == expected.sha256
     for i in range(3):
@@ -250,7 +250,7 @@ def test_addresses(plain: Path, tmp_path: Path, memory: Any) -> None:
         ("file:///nowhere/a.jsonl", "no such file or folder"),
     ],
 )
-def test_addresses_that_cannot_be_read(address: str, said: str) -> None:
+def test_unreadable_addresses_say_what_is_missing(address: str, said: str) -> None:
     import importlib.util
 
     if (package := said.rpartition(" ")[2]) in ("s3fs", "gcsfs") and importlib.util.find_spec(package):
@@ -271,7 +271,7 @@ def test_a_relative_path_names_where_it_was_looked_for(tmp_path: Path, monkeypat
 # ---- warm-up pairs and validation sets are read the same way ----
 
 
-def test_pairs_from_every_kind_of_place(tmp_path: Path, memory: Any) -> None:
+def test_pairs_are_read_from_every_kind_of_path(tmp_path: Path, memory: Any) -> None:
     rows = [{"problem": f"{i}?", "think": f"so</think>\\boxed{{{i}}}", "short": f"\\boxed{{{i}}}"} for i in range(6)]
     (tmp_path / "pairs.jsonl").write_bytes(lines(rows))
     separated(tmp_path / "pairs.csv", rows, ",")

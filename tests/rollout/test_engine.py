@@ -39,15 +39,15 @@ def engine(rollout_worker: RolloutWorker) -> Engine:
     return rollout_worker.engine
 
 
-def test_same_seed_same_sample(engine: Engine) -> None:
-    asked = requests(16)
-    assert all(map(same, generate(engine, asked), generate(engine, asked)))
+def test_the_same_seed_gives_the_same_sample(engine: Engine) -> None:
+    batch = requests(16)
+    assert all(map(same, generate(engine, batch), generate(engine, batch)))
 
 
-def test_other_seed_other_sample(engine: Engine) -> None:
-    asked = requests(16)
-    others = [replace(r, seed=r.seed ^ 1) for r in asked]
-    pairs = zip(generate(engine, asked), generate(engine, others), strict=True)
+def test_another_seed_gives_another_sample(engine: Engine) -> None:
+    batch = requests(16)
+    others = [replace(r, seed=r.seed ^ 1) for r in batch]
+    pairs = zip(generate(engine, batch), generate(engine, others), strict=True)
     assert not any(np.array_equal(one.token_ids, other.token_ids) for one, other in pairs)
 
 
@@ -59,24 +59,24 @@ def test_seeds_count_in_their_low_32_bits(engine: Engine) -> None:
     assert len({tuple(s.token_ids) for s in generate(engine, high)}) == 1
 
 
-def test_independent_of_batch_composition(engine: Engine) -> None:
+def test_a_sample_does_not_depend_on_the_batch(engine: Engine) -> None:
     """Alone, in another order, in another company: the same bits (one thread)."""
-    asked = requests(48)
-    together = generate(engine, asked)
+    batch = requests(48)
+    together = generate(engine, batch)
     for i in (0, 17, 47):
-        assert same(generate(engine, [asked[i]])[0], together[i])
+        assert same(generate(engine, [batch[i]])[0], together[i])
     order = np.random.default_rng(1).permutation(48)
-    shuffled = generate(engine, [asked[i] for i in order] + requests(20, prompt=60, seed=9))
+    shuffled = generate(engine, [batch[i] for i in order] + requests(20, prompt=60, seed=9))
     assert all(same(shuffled[place], together[i]) for place, i in enumerate(order))
 
 
-def test_order_limits_and_progress(engine: Engine) -> None:
+def test_samples_keep_the_order_and_limits_of_their_requests(engine: Engine) -> None:
     """More requests than run at one time, of different lengths: each answer stands in its own place."""
-    asked = [Request([2, 3], 1 + i % 9, 1.0, 1.0, i) for i in range(engine.conf.max_num_seqs + 44)]
-    told: list[int] = []
-    samples = generate(engine, asked, told.append)
-    assert len(samples) == len(asked) and sum(told) == sum(len(s.token_ids) for s in samples)
-    for request, sample in zip(asked, samples, strict=True):
+    batch = [Request([2, 3], 1 + i % 9, 1.0, 1.0, i) for i in range(engine.conf.max_num_seqs + 44)]
+    lengths: list[int] = []
+    samples = generate(engine, batch, lengths.append)
+    assert len(samples) == len(batch) and sum(lengths) == sum(len(s.token_ids) for s in samples)
+    for request, sample in zip(batch, samples, strict=True):
         assert len(sample.behavior_logprobs) == len(sample.token_ids)
         assert sample.stopped or len(sample.token_ids) == request.max_tokens
 
@@ -91,11 +91,11 @@ def test_end_of_sequence_is_the_last_id(engine: Engine, control: ControlTokens) 
 
 def test_every_end_token_ends_a_response(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that is not the tokenizer's own: the sample is what it was, up to and with the first of them."""
-    asked = requests(100, tokens=64)
-    before = generate(engine, asked)
+    batch = requests(100, tokens=64)
+    before = generate(engine, batch)
     ends = [*engine.ends, 50, 90]
     monkeypatch.setattr(engine, "ends", ends)
-    after = generate(engine, asked)
+    after = generate(engine, batch)
     assert {int(s.token_ids[-1]) for s in after if s.stopped} == {*ends}
     for long, short in zip(before, after, strict=True):
         at = np.flatnonzero(np.isin(long.token_ids, ends))
@@ -103,20 +103,20 @@ def test_every_end_token_ends_a_response(engine: Engine, monkeypatch: pytest.Mon
         assert short.stopped == bool(len(at)) and not short.aborted
 
 
-def test_nothing_asked_nothing_given(engine: Engine) -> None:
+def test_no_requests_give_no_samples(engine: Engine) -> None:
     assert generate(engine, []) == []
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temperature: float) -> None:
+def test_log_probs_are_those_after_temperature(engine: Engine, tiny_model: Path, temperature: float) -> None:
     """Against transformers in float64, one sequence at a time."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
-    asked = requests(12, temperature=temperature)
+    batch = requests(12, temperature=temperature)
     worst = other = 0.0
-    for request, sample in zip(asked, generate(engine, asked), strict=True):
+    for request, sample in zip(batch, generate(engine, batch), strict=True):
         ids = torch.tensor([[*request.token_ids, *sample.token_ids.tolist()]])
         with torch.no_grad():
             logits = model(ids).logits[0, len(request.token_ids) - 1 : -1]  # [T, V]
@@ -129,7 +129,7 @@ def test_logprobs_are_after_temperature(engine: Engine, tiny_model: Path, temper
     assert temperature == 1.0 or other > 0.1  # the test can tell the two apart
 
 
-def test_samples_follow_the_distribution(engine: Engine) -> None:
+def test_samples_follow_the_models_distribution(engine: Engine) -> None:
     """The first token's frequencies over 4,000 seeds are those that the log-probs claim (chi-square, p > 1e-6)."""
     samples = generate(engine, [Request([2, 40, 50, 3], 1, 1.0, 1.0, seed) for seed in range(4000)])
     drawn = [int(s.token_ids[0]) for s in samples]
@@ -148,30 +148,32 @@ def tight(tiny_model: Path, make_worker: MakeWorker) -> Engine:
     return make_worker(tiny_model, conf).engine
 
 
-def test_waiting_prompts_beyond_one_step(engine: Engine, tight: Engine) -> None:
+def test_prompts_beyond_one_steps_token_budget_wait_whole(engine: Engine, tight: Engine) -> None:
     """A seeded request whose prompt is split over steps would crash the CPU engine: 128 prompts of 200 tokens."""
-    asked = requests(128, prompt=200, tokens=16)
-    assert all(map(same, generate(tight, asked), generate(engine, asked)))
+    batch = requests(128, prompt=200, tokens=16)
+    assert all(map(same, generate(tight, batch), generate(engine, batch)))
 
 
-def test_requests_put_back_for_want_of_memory(engine: Engine, tight: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preempted_requests_end_with_the_same_samples(
+    engine: Engine, tight: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Short prompts with long answers outgrow the cache: vLLM drops some and computes them again, to the same end."""
     dropped = preempted(tight, monkeypatch)
-    asked = requests(40, prompt=20, tokens=300)
-    assert all(map(same, generate(tight, asked), generate(engine, asked)))
+    batch = requests(40, prompt=20, tokens=300)
+    assert all(map(same, generate(tight, batch), generate(engine, batch)))
     assert dropped
 
 
-def test_long_prompts(engine: Engine) -> None:
+def test_prompts_beyond_one_steps_prefill_are_sampled(engine: Engine) -> None:
     """128 prompts of a thousand tokens: twice what one step prefills."""
-    asked = requests(128, prompt=1000, tokens=8)
-    assert sum(len(r.token_ids) for r in asked) > engine.conf.max_num_batched_tokens
-    samples = generate(engine, asked)
-    assert same(samples[77], generate(engine, [asked[77]])[0])
+    batch = requests(128, prompt=1000, tokens=8)
+    assert sum(len(r.token_ids) for r in batch) > engine.conf.max_num_batched_tokens
+    samples = generate(engine, batch)
+    assert same(samples[77], generate(engine, [batch[77]])[0])
 
 
 @pytest.mark.heavy
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"vLLM cannot start with model.path=.*config") as caught:
         Engine(RolloutConf(), ModelConf(), str(tmp_path), ends=[1])
     assert "\n" not in str(caught.value)
@@ -179,6 +181,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         Engine(RolloutConf(), ModelConf(), "/absent/model", ends=[1])
 
 
-def test_what_vllm_refuses_is_told_with_its_cause(tiny_model: Path) -> None:
+def test_vllms_start_up_error_is_reported_with_its_cause(tiny_model: Path) -> None:
     with pytest.raises(BadInput, match=r"max_model_len \(4096\) is greater than .*max_position_embeddings=2048"):
         Engine(RolloutConf(max_model_len=4096), ModelConf(), str(tiny_model), ends=[1])

@@ -34,42 +34,45 @@ def in_thread() -> Iterator[In]:
         yield pool.submit
 
 
-def test_both_sides_talk(host: Listener, in_thread: In) -> None:
+def test_both_sides_exchange_messages_in_order(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES, 3, 5.0)
     second = connect(host.endpoint, NAMES[1], 3, 5.0, group="a")  # in any order
     first = connect(host.endpoint, NAMES[0], 3, 5.0, group=None)
-    lines = coming.result(5)
-    assert [(line.peer, line.hello["group"]) for line in lines] == [(NAMES[0], None), (NAMES[1], "a")]
+    connections = coming.result(5)
+    assert [(connection.peer, connection.hello["group"]) for connection in connections] == [
+        (NAMES[0], None),
+        (NAMES[1], "a"),
+    ]
     payload = os.urandom(3_000_000)
-    sent = in_thread(lines[0].send, "chunk", payload)
+    sent = in_thread(connections[0].send, "chunk", payload)
     assert first.receive("to send") == ("chunk", payload)
     sent.result(5)
     second.send("taken")
-    assert lines[1].receive("to take it") == ("taken", None)
+    assert connections[1].receive("to take it") == ("taken", None)
 
 
-def test_those_who_do_not_come_are_named(host: Listener, in_thread: In) -> None:
+def test_workers_that_do_not_connect_are_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, [*NAMES, "rollout worker 2"], 3, 0.5)
-    line = connect(host.endpoint, NAMES[1], 3, 5.0)
+    connection = connect(host.endpoint, NAMES[1], 3, 5.0)
     missing = "rollout worker 0, rollout worker 2"
     expected = f"learner rank 0 timed out after 0.5 s waiting for {missing} to fetch the weights of version 3"
     with pytest.raises(TimeoutError, match=expected):
         coming.result(5)
     with pytest.raises(ConnectionError, match="rollout worker 1 waited for learner rank 0 to send, but it hung up"):
-        line.receive("to send")
+        connection.receive("to send")
 
 
 def test_a_silent_rank_is_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 5.0)
-    line = connect(host.endpoint, NAMES[0], 3, 0.3)
+    connection = connect(host.endpoint, NAMES[0], 3, 0.3)
     coming.result(5)
     with pytest.raises(
         TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to begin"
     ):
-        line.receive("to begin")
+        connection.receive("to begin")
 
 
-def test_a_rank_whose_door_stays_shut_is_named(host: Listener) -> None:
+def test_a_rank_that_does_not_accept_is_named(host: Listener) -> None:
     """Connected, but nobody is there to let it in."""
     with pytest.raises(
         TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to answer"
@@ -77,7 +80,7 @@ def test_a_rank_whose_door_stays_shut_is_named(host: Listener) -> None:
         connect(host.endpoint, NAMES[0], 3, 0.3)
 
 
-def test_a_rank_that_is_gone_is_named(host: Listener) -> None:
+def test_a_rank_that_closed_is_named(host: Listener) -> None:
     endpoint = host.endpoint
     host.close()
     with pytest.raises(ConnectionError, match="rollout worker 0 cannot reach learner rank 0 at"):
@@ -87,20 +90,20 @@ def test_a_rank_that_is_gone_is_named(host: Listener) -> None:
 def test_a_silent_worker_is_named(host: Listener, in_thread: In) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 0.5)
     silent = connect(host.endpoint, NAMES[0], 3, 5.0)
-    (line,) = coming.result(5)
+    (connection,) = coming.result(5)
     with (
         silent.connection,
         pytest.raises(
             TimeoutError, match=r"learner rank 0 timed out after 0.5 s waiting for rollout worker 0 to take it"
         ),
     ):
-        line.receive("to take it")
+        connection.receive("to take it")
 
 
 def _stay(endpoint: Endpoint, ready: Any) -> None:
-    line = connect(endpoint, NAMES[0], 3, 60.0)
+    connection = connect(endpoint, NAMES[0], 3, 60.0)
     ready.set()
-    line.receive("to end this")
+    connection.receive("to end this")
 
 
 def test_a_killed_worker_is_named_at_once(host: Listener) -> None:
@@ -109,32 +112,32 @@ def test_a_killed_worker_is_named_at_once(host: Listener) -> None:
     process = context.Process(target=_stay, args=(host.endpoint, ready))
     process.start()
     try:
-        (line,) = host.receive(NAMES[:1], 3, 30.0)
+        (connection,) = host.receive(NAMES[:1], 3, 30.0)
         assert ready.wait(10) and process.pid
         os.kill(process.pid, signal.SIGKILL)
         expected = "learner rank 0 waited for rollout worker 0 to take it, but it hung up or died"
         with pytest.raises(ConnectionError, match=expected):
-            line.receive("to take it")
+            connection.receive("to take it")
     finally:
         process.kill()
         process.join(10)
 
 
-def test_one_that_comes_again_counts_with_its_last_line(host: Listener, in_thread: In) -> None:
+def test_a_worker_that_reconnects_counts_with_its_last_connection(host: Listener, in_thread: In) -> None:
     """It started again meanwhile."""
     coming = in_thread(host.receive, NAMES, 3, 5.0)
     before = connect(host.endpoint, NAMES[0], 3, 5.0, group="old")
     again = connect(host.endpoint, NAMES[0], 3, 5.0, group=None)
     connect(host.endpoint, NAMES[1], 3, 5.0)
-    lines = coming.result(5)
-    assert lines[0].hello["group"] is None
-    lines[0].send("go")
+    connections = coming.result(5)
+    assert connections[0].hello["group"] is None
+    connections[0].send("go")
     assert again.receive("to begin") == ("go", None)
     with pytest.raises(ConnectionError, match="hung up"):
         before.receive("to begin")
 
 
-def test_strangers_are_turned_away(host: Listener, in_thread: In) -> None:
+def test_connections_with_a_wrong_key_version_or_name_are_rejected(host: Listener, in_thread: In) -> None:
     """No key, nonsense, another version, another name: none of them counts, none gets the weights of others."""
     coming = in_thread(host.receive, NAMES[:1], 3, 10.0)
     forged = connect(replace(host.endpoint, key=bytes(32)), NAMES[0], 3, 5.0)
@@ -143,12 +146,12 @@ def test_strangers_are_turned_away(host: Listener, in_thread: In) -> None:
     with socket.create_connection(host.endpoint.address) as nonsense:
         nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n" * 4)
     for name, version in [(NAMES[0], 2), (NAMES[1], 3)]:
-        line = connect(host.endpoint, name, version, 5.0)
+        connection = connect(host.endpoint, name, version, 5.0)
         with pytest.raises(ConnectionError, match=f"{name} was turned away by learner rank 0: this is version 3 for"):
-            line.receive("to begin")
+            connection.receive("to begin")
     assert not coming.done()
     connect(host.endpoint, NAMES[0], 3, 5.0)
-    assert [line.peer for line in coming.result(5)] == NAMES[:1]
+    assert [connection.peer for connection in coming.result(5)] == NAMES[:1]
 
 
 def _remember() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tests.helpers.prompts import make_prompts
 # ---------------------------------------------------------------------- versions per token
 
 
-def test_every_token_by_the_weights_that_its_version_names(
+def test_every_tokens_log_prob_is_by_the_weights_of_its_version(
     rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """96 sequences at a time, a third with prompts longer than a block of the cache, that siblings share."""
@@ -55,7 +55,7 @@ def test_every_token_by_the_weights_that_its_version_names(
         assert min(at_boundaries) > 10 * BOUND and np.median(at_boundaries) > 0.05  # a version too early or late shows
 
 
-def test_the_two_ways_differ(rollout_worker: RolloutWorker, policies: Policies) -> None:
+def test_keep_and_recompute_differ(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """So that neither reference above would pass for the other."""
     request = rollout_request(make_prompts(16), 2, SamplingParams(1.0, 1.0, 64))
     with pushes(rollout_worker, policies.weights, 0):
@@ -66,7 +66,7 @@ def test_the_two_ways_differ(rollout_worker: RolloutWorker, policies: Policies) 
     assert len(gaps) > 5 and np.median(gaps) > 0.05
 
 
-def test_the_same_weights_again_and_again_change_no_bit(
+def test_repeated_syncs_of_the_same_weights_change_no_bit(
     rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """Each sequence goes on with its own random generator where it stood."""
@@ -83,7 +83,7 @@ def test_the_same_weights_again_and_again_change_no_bit(
     assert len(versions) > (2 if way is OnWeightSync.drain else 8)
 
 
-def test_batches_side_by_side_do_not_mix(rollout_worker: RolloutWorker, policies: Policies) -> None:
+def test_concurrent_batches_do_not_mix(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """Several callers, also more sequences than run at one time, and pushes: each gets what it gets alone."""
     requests = [
         rollout_request(make_prompts(20, seed=i), 4, SamplingParams(1.0, 1.0, 16 + 8 * i), i, i) for i in range(5)
@@ -100,7 +100,7 @@ def test_batches_side_by_side_do_not_mix(rollout_worker: RolloutWorker, policies
 # ---------------------------------------------------------------------- what is cached
 
 
-def test_prompts_are_never_taken_from_the_cache_of_other_weights(
+def test_cached_prompts_of_other_weights_are_never_used(
     rollout_worker: RolloutWorker, way: OnWeightSync, policies: Policies
 ) -> None:
     """The same long prompts for every version, while sequences that began with them are still under way."""
@@ -121,7 +121,7 @@ def test_prompts_are_never_taken_from_the_cache_of_other_weights(
             assert under_way.result().versions.max() >= 3  # they were under way
 
 
-def test_two_pushes_of_the_same_version_among_running_sequences(
+def test_cached_prompts_of_other_weights_with_the_same_version_are_never_used(
     rollout_worker: RolloutWorker, policies: Policies
 ) -> None:
     """Nor from that of weights with the same number."""
@@ -148,7 +148,7 @@ def tight(tiny_model: Path, make_worker: MakeWorker) -> RolloutWorker:
     )
 
 
-def test_pushes_among_sequences_that_wait_for_room(
+def test_waiting_sequences_begin_by_the_new_weights(
     tight: RolloutWorker, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They begin by the new weights as a whole, although siblings of the same prompt run with the old ones' cache."""
@@ -163,7 +163,7 @@ def test_pushes_among_sequences_that_wait_for_room(
 
 
 @pytest.mark.parametrize("chosen", list(OnWeightSync), ids=lambda way: way.value)
-def test_pushes_among_sequences_put_back_for_want_of_memory(
+def test_preempted_sequences_resume_by_the_weights_of_each_token(
     tight: RolloutWorker, rollout_worker: RolloutWorker, policies: Policies, chosen: OnWeightSync,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

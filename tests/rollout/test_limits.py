@@ -38,7 +38,7 @@ def of_each_mode(shared_worker: SharedWorker, control: ControlTokens) -> Rollout
 
 
 @pytest.mark.parametrize("pushed", [False, True])
-def test_caps_by_mode(
+def test_caps_by_mode_are_exact_and_change_nothing_before(
     rollout_worker: RolloutWorker, way: OnWeightSync, of_each_mode: RolloutRequest, policies: Policies, pushed: bool
 ) -> None:
     """Exact, and bit-equal to the uncapped answer up to there; other modes go on."""
@@ -59,7 +59,7 @@ def test_caps_by_mode(
     assert not rollout_worker.engine._uncapped
 
 
-def test_a_cap_on_a_forced_mode(rollout_worker: RolloutWorker) -> None:
+def test_a_forced_modes_cap_includes_the_control_token(rollout_worker: RolloutWorker) -> None:
     """Counted with the control token that was given; the other mode's does not count."""
     prompts = make_prompts(20)
     for mode, length in ((Mode.SHORT, 6), (Mode.THINK, 24)):
@@ -73,7 +73,7 @@ def test_a_cap_on_a_forced_mode(rollout_worker: RolloutWorker) -> None:
 # ---------------------------------------------------------------------- giving up, failing, ending
 
 
-def test_giving_up_a_batch(rollout_worker: RolloutWorker, policies: Policies) -> None:
+def test_an_aborted_batch_leaves_concurrent_ones_whole(rollout_worker: RolloutWorker, policies: Policies) -> None:
     """With others under way and weights coming: the others come whole, what had ended too."""
     doomed, kept = (
         rollout_request(make_prompts(20), 2, SamplingParams(1.0, 1.0, 200), 4),
@@ -92,7 +92,7 @@ def test_giving_up_a_batch(rollout_worker: RolloutWorker, policies: Policies) ->
     assert rollout_worker.engine.unfinished == 0 and not rollout_worker.engine._requests
 
 
-def test_half_a_load(tiny_model: Path, policies: Policies, make_worker: MakeWorker,
+def test_nothing_is_sampled_by_incomplete_weights(tiny_model: Path, policies: Policies, make_worker: MakeWorker,
                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """Nothing is sampled by what has come so far; whole weights mend it, as long as nothing had to be sampled."""
     worker = make_worker(tiny_model, RolloutConf(kv_cache_gib=0.05))
@@ -133,7 +133,9 @@ PARTS = [
 ]
 
 
-def test_weights_that_lack_a_part(rollout_worker: RolloutWorker, policies: Policies) -> None:
+def test_incomplete_weights_are_rejected_with_the_missing_part(
+    rollout_worker: RolloutWorker, policies: Policies
+) -> None:
     """Named, also where vLLM joins several into one matrix; and nothing of a part that came stays when all come."""
     request = rollout_request(make_prompts(8), 2, SamplingParams(1.0, 1.0, 12))
     rollout_worker.load(policies.weights(1, 1))
@@ -154,7 +156,7 @@ def test_weights_that_lack_a_part(rollout_worker: RolloutWorker, policies: Polic
 # ---------------------------------------------------------------------- what we rely on
 
 
-def test_what_we_read_in_vllm_is_there(rollout_worker: RolloutWorker) -> None:
+def test_the_vllm_internals_that_the_engine_uses_exist(rollout_worker: RolloutWorker) -> None:
     """Its insides that `rollout.engine` uses: an upgrade that moves them fails here, and not in a run."""
     from rollout.engine import Request
 

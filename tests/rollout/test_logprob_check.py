@@ -96,7 +96,7 @@ def tied(rollout_worker: RolloutWorker, tiny_model: Path, make_learner: MakeLear
     return Sampler([LocalHandle(rollout_worker)], SAMPLING), make_learner(tiny_model)
 
 
-def test_agree_after_every_push(pair: tuple[Sampler, Learner]) -> None:
+def test_sampler_and_learner_agree_after_every_weight_sync(pair: tuple[Sampler, Learner]) -> None:
     """At temperatures 1 and 0.6, with free and forced modes, over five updates that each change the policy."""
     sampler, learner = pair
     prompts = make_prompts(16)
@@ -114,7 +114,7 @@ def test_agree_after_every_push(pair: tuple[Sampler, Learner]) -> None:
                 assert largest_gap(trajectories, learner, temperature) <= 1e-4, (version, temperature, mode)
 
 
-def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner]) -> None:
+def test_the_check_passes_after_a_complete_weight_sync(tied: tuple[Sampler, Learner]) -> None:
     sampler, learner = tied
     check = LogprobCheck(sampler, learner, make_prompts(20), checking(1))
     check.check(0)
@@ -127,13 +127,13 @@ def test_check_passes_after_a_whole_push(tied: tuple[Sampler, Learner]) -> None:
     assert check.check(1)["max_abs"] <= 1e-4
 
 
-def test_check_can_be_turned_off(tiny_model: Path, make_learner: MakeLearner) -> None:
+def test_the_check_can_be_turned_off(tiny_model: Path, make_learner: MakeLearner) -> None:
     worker = PendingHandle()
     check = LogprobCheck(Sampler([worker], SAMPLING), make_learner(tiny_model), make_prompts(1), checking(0))
     assert check.check(0) == {} and not worker.calls
 
 
-def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner]) -> None:
+def test_the_check_detects_a_missing_weight_sync(tied: tuple[Sampler, Learner]) -> None:
     sampler, learner = tied
     learn(learner, sampler.sample(make_prompts(16), 2, 0).wait(), seed=0)
     check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
@@ -141,7 +141,7 @@ def test_check_notices_a_push_that_was_forgotten(tied: tuple[Sampler, Learner]) 
         check.check(1)
 
 
-def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner]) -> None:
+def test_the_check_detects_a_stale_tied_head(tied: tuple[Sampler, Learner]) -> None:
     """vLLM keeps a packed copy of the output head on the CPU, which embeddings alone do not change."""
     sampler, learner = tied
     before = learner.ranks[0].call("publish", 0).wait().copy()
@@ -161,7 +161,7 @@ def test_check_notices_a_tied_head_that_is_old(tied: tuple[Sampler, Learner]) ->
     check.check(1)
 
 
-def test_check_notices_one_percent_of_one_layer(tied: tuple[Sampler, Learner]) -> None:
+def test_the_check_detects_one_percent_in_one_layer(tied: tuple[Sampler, Learner]) -> None:
     """Close is not the same: one matrix of twenty off by a hundredth."""
     sampler, learner = tied
     published = learner.ranks[0].call("publish", 1).wait().copy()
@@ -195,7 +195,7 @@ def cached(rollout_worker: RolloutWorker, monkeypatch: pytest.MonkeyPatch) -> Ca
     return taken
 
 
-def test_a_push_forgets_cached_prefixes(tied: tuple[Sampler, Learner], cached: Callable[[], int]) -> None:
+def test_a_weight_sync_drops_cached_prefixes(tied: tuple[Sampler, Learner], cached: Callable[[], int]) -> None:
     """The same long prompts before and after: cached within a version, never across, and both agree all along."""
     sampler, learner = tied
     prompts = make_prompts(8, length=300)
@@ -210,7 +210,9 @@ def test_a_push_forgets_cached_prefixes(tied: tuple[Sampler, Learner], cached: C
         push(sampler, learner, version + 1)
 
 
-def test_a_push_of_the_same_version_forgets_too(tied: tuple[Sampler, Learner], cached: Callable[[], int]) -> None:
+def test_a_weight_sync_of_the_same_version_drops_cached_prefixes(
+    tied: tuple[Sampler, Learner], cached: Callable[[], int]
+) -> None:
     """It is the push that counts, not its number."""
     sampler, learner = tied
     prompts = make_prompts(8, length=300)
@@ -223,7 +225,9 @@ def test_a_push_of_the_same_version_forgets_too(tied: tuple[Sampler, Learner], c
         assert largest_gap(trajectories, learner, 1.0) <= 1e-4
 
 
-def test_a_push_among_running_requests(rollout_worker: RolloutWorker, shared_worker: SharedWorker) -> None:
+def test_tokens_after_a_weight_sync_have_its_version(
+    rollout_worker: RolloutWorker, shared_worker: SharedWorker
+) -> None:
     """They go on; each token says which weights sampled it, and a request that had none yet begins by the new ones."""
     from rollout.engine import Request
 

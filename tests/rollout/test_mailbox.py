@@ -13,7 +13,7 @@ from rollout.mailbox import Mailbox
 PATIENCE_S = 10.0
 
 
-def test_calls_run_in_order_and_errors_go_to_their_callers() -> None:
+def test_calls_run_in_order_and_errors_are_raised_in_their_callers() -> None:
     mailbox = Mailbox()
     ran: list[str] = []
 
@@ -32,7 +32,7 @@ def test_calls_run_in_order_and_errors_go_to_their_callers() -> None:
         broken.result(0)
 
 
-def test_a_call_when_idle_waits_for_what_runs_and_keeps_its_place_before_later_ones_of_its_kind() -> None:
+def test_calls_when_idle_wait_for_what_runs_and_keep_their_order() -> None:
     mailbox, busy = Mailbox(), True
     ran: list[str] = []
     for name, when_idle in (("load 1", True), ("sample", False), ("load 2", True)):
@@ -45,7 +45,7 @@ def test_a_call_when_idle_waits_for_what_runs_and_keeps_its_place_before_later_o
     assert ran == ["sample", "load 1", "load 2", "load 3"] and not mailbox.draining
 
 
-def test_when_it_closes_calls_of_every_kind_raise_the_error() -> None:
+def test_after_close_every_call_raises_the_error() -> None:
     mailbox, error = Mailbox(), RuntimeError("the engine died")
     postponed = mailbox.submit(int, when_idle=True)
     mailbox.run_queued(lambda: True)

@@ -22,7 +22,7 @@ def test_gloo_takes_the_interface_of_the_route(monkeypatch: pytest.MonkeyPatch) 
                 assert os.environ[GLOO] == name
 
 
-def test_the_users_choice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interface_chosen_by_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GLOO, "eth7")
     gloo_towards("127.0.0.1")
     assert os.environ[GLOO] == "eth7"

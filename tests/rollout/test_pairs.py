@@ -31,7 +31,7 @@ def _file(folder: Path, *rows: Any) -> str:
     return str(path)
 
 
-def test_generated_pair_is_a_function_of_seed_and_number() -> None:
+def test_a_generated_pair_is_a_function_of_seed_and_number() -> None:
     pairs, again = load_pairs(WarmupConf(seed=5)), load_pairs(WarmupConf(seed=5))
     first = [pairs.at(i) for i in range(40)]
     assert [again.at(i) for i in reversed(range(40))] == first[::-1]
@@ -49,7 +49,7 @@ def test_warm_up_questions_are_not_those_of_training() -> None:
     assert not {pairs.at(i).problem for i in range(500)} & {problem_at(0, i, conf).problem for i in range(500)}
 
 
-def test_tokens_of_both_answers(tmp_path: Path) -> None:
+def test_answers_have_the_documented_numbers_of_tokens(tmp_path: Path) -> None:
     """What the quickstart's task costs: 17/29/77/89 tokens long, 5 short, for k = 2/3/7/8."""
     from rollout.mode import Mode
 
@@ -83,7 +83,7 @@ def test_control_tokens_repeated_in_a_file_are_dropped(tmp_path: Path) -> None:
     assert pairs.sha256() != load_pairs(WarmupConf()).sha256()
 
 
-def test_other_columns(tmp_path: Path) -> None:
+def test_columns_can_be_chosen(tmp_path: Path) -> None:
     path = _file(tmp_path, {"q": "1+1?", "long": "hm</think>2", "brief": "2"})
     conf = WarmupConf(path=path, problem_column="q", think_column="long", short_column="brief")
     assert load_pairs(conf).at(0) == Pair("1+1?", "hm</think>2", "2")
@@ -110,12 +110,12 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
         ({"short": "1+1=2</think>\\boxed{2}"}, "short contains a think token"),
     ],
 )
-def test_unusable_rows(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+def test_unusable_rows_are_rejected_with_the_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         load_pairs(WarmupConf(path=_file(tmp_path, {**GOOD, **row})))
 
 
-def test_bad_files(tmp_path: Path) -> None:
+def test_bad_files_are_one_line_with_the_setting(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no column 'think' \(warmup.think_column\).*nearest: thinks"):
         load_pairs(WarmupConf(path=_file(tmp_path, {"problem": "1", "thinks": "2", "short": "3"})))
     with pytest.raises(BadInput, match=r"warmup.path=.*no such file"):
@@ -125,7 +125,7 @@ def test_bad_files(tmp_path: Path) -> None:
         load_pairs(WarmupConf(path=str(tmp_path / "empty.json")))
 
 
-def test_gsm8k_adapter() -> None:
+def test_the_gsm8k_adapter_gives_both_answers() -> None:
     row = {"question": "How many?", "answer": "5 * 2 = <<5*2=10>>10\nso 1,010 in all\n#### 1,010"}
     assert gsm8k_pair(row) == {
         "problem": "How many?",
@@ -134,7 +134,7 @@ def test_gsm8k_adapter() -> None:
     }
 
 
-def test_adapter_reads_any_rows(tmp_path: Path) -> None:
+def test_an_adapter_reads_rows_of_any_layout(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "1+1?", "answer": "1+1=2 #### 2"}) + "\n")
     pairs = load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))

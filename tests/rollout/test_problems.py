@@ -57,7 +57,9 @@ def _answers(folder: Path, *answers: Any, **conf: Any) -> list[Any]:
         ("olympiad_bench.json", 675, 675, "2", None),
     ],
 )
-def test_real_files(name: str, rows: int, usable: int, first: str, level: str | None) -> None:
+def test_real_problem_sets_load_with_known_counts(
+    name: str, rows: int, usable: int, first: str, level: str | None
+) -> None:
     if not (SHARED / name).is_file():
         pytest.skip(f"needs {name} in ../shared/data")
     loaded = load_problems(DataConf(path=str(SHARED / name)))
@@ -79,7 +81,7 @@ def test_real_files(name: str, rows: int, usable: int, first: str, level: str | 
 # ---- forms of files ----
 
 
-def test_forms_of_files_are_the_same_data(tmp_path: Path) -> None:
+def test_every_json_layout_gives_the_same_data(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -102,7 +104,7 @@ def test_forms_of_files_are_the_same_data(tmp_path: Path) -> None:
     assert loaded[0].problems[1] == Problem(f"{tmp_path.name}/list/1", "1+1?", "2", f"{tmp_path.name}/list", "1")
 
 
-def test_lists_in_parquet(tmp_path: Path) -> None:
+def test_lists_in_parquet_are_several_golds(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -150,7 +152,7 @@ def test_lists_in_parquet(tmp_path: Path) -> None:
         ("none of them", "none of them"),
     ],
 )
-def test_answers(tmp_path: Path, given: Any, read: Any) -> None:
+def test_every_form_of_answer_is_read(tmp_path: Path, given: Any, read: Any) -> None:
     assert _answers(tmp_path, given) == [read]
 
 
@@ -175,7 +177,7 @@ def test_answers(tmp_path: Path, given: Any, read: Any) -> None:
         ("[]", "answer is []"),
     ],
 )
-def test_unusable_answers(tmp_path: Path, given: Any, reason: str) -> None:
+def test_unusable_answers_are_counted_with_the_reason(tmp_path: Path, given: Any, reason: str) -> None:
     path = _json(tmp_path, [{"problem": "p", "answer": given}] + [{"problem": "p", "answer": "1"}] * 20)
     loaded = load_problems(DataConf(path=path))
     assert loaded.unusable == {reason: 1} and len(loaded.problems) == 20
@@ -190,7 +192,7 @@ def test_the_list_of_unusable_answers_is_a_setting(tmp_path: Path) -> None:
     assert _answers(tmp_path, ["1", "N/A"], '["N/A", "2"]') == ["1", "2"]
 
 
-def test_all_answers_of_a_list_or_any(tmp_path: Path) -> None:
+def test_a_list_of_answers_means_any_or_all(tmp_path: Path) -> None:
     assert _answers(tmp_path, ["1", None], max_unusable=1.0) == ["1"]
     path = _json(tmp_path, [{"problem": "p", "answer": ["1", "2"]}, {"problem": "p", "answer": ["1", None]}])
     loaded = load_problems(DataConf(path=path, all_answers=True, max_unusable=0.5))
@@ -220,13 +222,13 @@ def test_solution_serves_where_there_is_no_answer(tmp_path: Path) -> None:
         ("(0,1]", "(0,1]"),
     ],
 )
-def test_a_solution_that_is_an_answer(tmp_path: Path, solution: str, answer: str) -> None:
+def test_a_short_solution_is_the_answer(tmp_path: Path, solution: str, answer: str) -> None:
     rows = [{"prompt": "p", "solution": solution}]
     assert load_problems(DataConf(path=_json(tmp_path, rows))).problems[0].answer == answer
 
 
 @pytest.mark.parametrize("solution", ["It is 42", "$1$ and $2$", "$x$\n$y$", "?"])
-def test_a_solution_without_an_answer(tmp_path: Path, solution: str) -> None:
+def test_a_solution_without_an_answer_is_unusable(tmp_path: Path, solution: str) -> None:
     with pytest.raises(BadInput, match="solution has no"):
         load_problems(DataConf(path=_json(tmp_path, [{"prompt": "p", "solution": solution}])))
 
@@ -260,7 +262,7 @@ USER = {"role": "user", "content": "1+1?"}
     ],
 )
 @pytest.mark.parametrize("kind", ["json", "parquet"])
-def test_layouts_of_others(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
+def test_common_layouts_of_other_projects_are_read(tmp_path: Path, row: dict[str, Any], kind: str) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -292,18 +294,18 @@ SYSTEM = {"role": "system", "content": "Be brief."}
         ([], "problem is a list, not text"),
     ],
 )
-def test_chats_that_are_not_one_question(tmp_path: Path, turns: list[Any], reason: str) -> None:
+def test_chats_that_are_not_one_question_are_rejected(tmp_path: Path, turns: list[Any], reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         load_problems(DataConf(path=_json(tmp_path, [{"prompt": turns, "answer": "2"}])))
 
 
-def test_a_system_turn_is_a_choice(tmp_path: Path) -> None:
+def test_a_system_turn_is_dropped_or_prepended(tmp_path: Path) -> None:
     path = _json(tmp_path, [{"prompt": [SYSTEM, USER], "answer": "2"}])
     for choice, problem in ((SystemTurn.drop, "1+1?"), (SystemTurn.prepend, "Be brief.\n\n1+1?")):
         assert load_problems(DataConf(path=path, system_turn=choice)).problems[0].problem == problem
 
 
-def test_ambiguous_layouts_are_one_line(tmp_path: Path) -> None:
+def test_unknown_layouts_are_one_line_with_their_columns(tmp_path: Path) -> None:
     alpaca = _json(tmp_path, [{"instruction": "Add.", "input": "1+1", "output": "2"}], "alpaca.json")
     with pytest.raises(BadInput, match=r"no column named problem or question.*instruction, input, output"):
         load_problems(DataConf(path=alpaca))
@@ -312,7 +314,7 @@ def test_ambiguous_layouts_are_one_line(tmp_path: Path) -> None:
         load_problems(DataConf(path=verl))
 
 
-def test_a_field_of_a_column(tmp_path: Path) -> None:
+def test_a_field_inside_a_column_can_be_chosen(tmp_path: Path) -> None:
     rows = [{"q": {"en": "1+1?", "fr": "un et un?"}, "gold.value": "2"}, {"q": None, "gold.value": "3"}]
     conf = DataConf(path=_json(tmp_path, rows), problem_column="q.fr", answer_column="gold.value", max_unusable=0.5)
     loaded = load_problems(conf)
@@ -320,7 +322,7 @@ def test_a_field_of_a_column(tmp_path: Path) -> None:
     assert loaded.unusable == {"problem is null": 1}
 
 
-def test_unusable_problems(tmp_path: Path) -> None:
+def test_unusable_problems_are_counted_with_the_reason(tmp_path: Path) -> None:
     rows = [{"problem": p, "answer": "1"} for p in (None, " ", ["a"])] + [
         {"answer": "1"},
         {"problem": "p", "answer": 1},
@@ -330,7 +332,7 @@ def test_unusable_problems(tmp_path: Path) -> None:
     assert loaded.rows == len(loaded.problems) + sum(loaded.unusable.values())
 
 
-def test_columns_of_ones_own(tmp_path: Path) -> None:
+def test_columns_can_be_chosen(tmp_path: Path) -> None:
     path = _json(tmp_path, [{"q": "1+1?", "gold": 2, "grade": "easy", "answer": "no"}])
     conf = DataConf(path=path, problem_column="q", answer_column="gold", level_column="grade")
     problem = load_problems(conf).problems[0]
@@ -370,13 +372,13 @@ def test_columns_of_ones_own(tmp_path: Path) -> None:
         ("a.parquet", "not parquet", "not a .parquet file"),
     ],
 )
-def test_bad_files(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_bad_files_are_one_line_with_the_place(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
         load_problems(DataConf(path=_json(tmp_path, content, name)))
     assert "\n" not in str(caught.value) and name.split(".")[0] in str(caught.value)
 
 
-def test_bad_paths(tmp_path: Path) -> None:
+def test_bad_paths_are_one_line_with_the_nearest_name(tmp_path: Path) -> None:
     path = _json(tmp_path, [{"problem": "a", "answer": "1", "solution": "x"}], "train.json")
     with pytest.raises(BadInput, match=r"no such file or folder; nearest: train.json"):
         load_problems(DataConf(path=str(tmp_path / "trian.json")))
@@ -398,7 +400,7 @@ def test_bad_paths(tmp_path: Path) -> None:
         load_problems(DataConf(path=str(tmp_path / "latin.jsonl")))
 
 
-def test_nothing_left_is_refused_whatever_the_share(tmp_path: Path) -> None:
+def test_a_set_without_usable_rows_is_rejected_whatever_the_share(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="none is left, 1 of 1 rows not usable"):
         _answers(tmp_path, None, max_unusable=1.0)
 
@@ -409,32 +411,32 @@ def test_nothing_left_is_refused_whatever_the_share(tmp_path: Path) -> None:
 def test_hub_sets_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked = []
+    requested = []
 
     def fake(name: str, subset: str | None, *, split: str, revision: str) -> datasets.Dataset:
-        asked.append((name, subset, split, revision))
+        requested.append((name, subset, split, revision))
         return datasets.Dataset.from_list([{"question": "1+1?", "problem": "1+1?", "answer": "#### 2", "level": 3}])
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
     for name, pinned in HUB_SETS.items():
         loaded = load_problems(DataConf(path=name))
-        assert asked.pop() == (name, pinned.subset, pinned.split, pinned.revision)
+        assert requested.pop() == (name, pinned.subset, pinned.split, pinned.revision)
         assert pinned.revision and len(pinned.revision) == 40 and int(pinned.revision, 16)
         assert loaded.problems[0] == Problem(f"{name}/{pinned.split}/0", "1+1?", "2", name, "3")
     load_problems(DataConf(path="openai/gsm8k", split="test", revision="abc", subset="socratic"))
-    assert asked.pop() == ("openai/gsm8k", "socratic", "test", "abc")
+    assert requested.pop() == ("openai/gsm8k", "socratic", "test", "abc")
     load_problems(DataConf(path="someone/else", revision="abc"))
-    assert asked.pop() == ("someone/else", None, "train", "abc")
+    assert requested.pop() == ("someone/else", None, "train", "abc")
 
 
 def test_hub_sets_of_pairs_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As problems are; the advice where none is pinned, warmup.revision, is one that counts."""
     import datasets
 
-    asked = []
+    requested = []
 
     def fake(name: str, subset: str | None, *, split: str, revision: str) -> datasets.Dataset:
-        asked.append((name, subset, split, revision))
+        requested.append((name, subset, split, revision))
         row = {
             "question": "1+1?",
             "answer": "1 + 1 = 2\n#### 2",
@@ -451,14 +453,14 @@ def test_hub_sets_of_pairs_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match=r"give warmup\.revision=<commit>"):
         load_pairs(WarmupConf(path="someone/pairs"))
     load_pairs(WarmupConf(path="someone/pairs", revision="abc"))
-    assert asked == [
+    assert requested == [
         ("openai/gsm8k", pinned.subset, pinned.split, pinned.revision),
         ("openai/gsm8k", "socratic", "test", "abc"),
         ("someone/pairs", None, "train", "abc"),
     ]
 
 
-def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def unreachable(*_: Any, **__: Any) -> None:
@@ -482,7 +484,7 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield module
 
 
-def test_adapter(adapter: ModuleType, tmp_path: Path) -> None:
+def test_an_adapter_gives_problems_and_skips_rows(adapter: ModuleType, tmp_path: Path) -> None:
     def fn(row: dict[str, Any]) -> dict[str, Any] | None:
         n = row.pop("n")
         return (
@@ -502,7 +504,7 @@ def test_adapter(adapter: ModuleType, tmp_path: Path) -> None:
     assert loaded.unusable == {"skipped by the adapter": 1}  # a choice: not held against max_unusable
 
 
-def test_bad_adapters(adapter: ModuleType, tmp_path: Path) -> None:
+def test_bad_adapters_are_one_line_with_the_row(adapter: ModuleType, tmp_path: Path) -> None:
     path = _json(tmp_path, [{"n": 1}, {"n": 0}])
     adapter.fails = lambda row: {"problem": "p", "answer": 1 // row["n"], "uid": row["n"]}  # type: ignore[attr-defined]
     adapter.wrong = lambda row: {"question": "p"}  # type: ignore[attr-defined]
@@ -524,7 +526,7 @@ def test_bad_adapters(adapter: ModuleType, tmp_path: Path) -> None:
 # ---- hold-out ----
 
 
-def test_split_validation() -> None:
+def test_validation_problems_are_disjoint_from_training() -> None:
     problems = [Problem(f"s/{i}", f"{i % 15}?", str(i), "s") for i in range(20)]  # the last five repeat questions
     training, held = split_validation(problems, 6, seed=1)
     assert (training, held) == split_validation(problems, 6, seed=1) != split_validation(problems, 6, seed=2)
@@ -538,14 +540,14 @@ def test_split_validation() -> None:
         split_validation([problems[0], problems[15]], 1, seed=1)
 
 
-def test_content_hash_sees_what_is_asked_and_graded_only() -> None:
+def test_the_content_hash_covers_only_question_answer_and_level() -> None:
     one = Problem("a/0", "p", "1", "a")
     assert content_hash([one]) == content_hash([replace(one, uid="b/7", source="b")])
     for other in (replace(one, problem="q"), replace(one, answer=("1",)), replace(one, level="1")):
         assert content_hash([other]) != content_hash([one])
 
 
-def test_validation_data_keeps_the_reading_and_changes_the_set() -> None:
+def test_a_validation_set_is_read_with_the_training_sets_settings() -> None:
     data = DataConf(path="a.json", split="train", problem_column="q", shard=1, num_shards=2, max_unusable=0.5)
     read = validation_data(ValidationConf(path="b.json"), data)
     assert read == DataConf(path="b.json", problem_column="q", max_unusable=0.5)

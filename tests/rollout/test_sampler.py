@@ -36,7 +36,7 @@ def two(rollout_worker: RolloutWorker) -> list[LocalHandle]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_order_and_placement(two: list[LocalHandle], count: int) -> None:
+def test_trajectories_are_in_order_and_siblings_share_a_worker(two: list[LocalHandle], count: int) -> None:
     prompts = make_prompts(count)
     trajectories = Sampler(two, SAMPLING).sample(prompts, 4, step=0).wait()
     assert places(trajectories) == [(p.uid, s) for p in prompts for s in range(4)]
@@ -51,7 +51,7 @@ def test_a_worker_without_prompts_is_not_called(two: list[LocalHandle]) -> None:
     assert [len(handle.calls) for handle in two] == [1, 0]
 
 
-def test_no_prompts(two: list[LocalHandle]) -> None:
+def test_no_prompts_give_no_trajectories(two: list[LocalHandle]) -> None:
     assert Sampler(two, SAMPLING).sample([], 4, step=0).wait() == []
 
 
@@ -63,7 +63,7 @@ def test_the_number_of_workers_changes_nothing(two: list[LocalHandle]) -> None:
         assert np.array_equal(a.token_ids, b.token_ids) and np.array_equal(a.behavior_logprobs, b.behavior_logprobs)
 
 
-def test_stats(two: list[LocalHandle]) -> None:
+def test_statistics_are_the_sum_of_tokens_and_the_slowest_worker(two: list[LocalHandle]) -> None:
     pending = Sampler(two, SAMPLING).sample(make_prompts(5), 4, step=0)
     assert pending.stats is None
     trajectories = pending.wait()
@@ -73,7 +73,7 @@ def test_stats(two: list[LocalHandle]) -> None:
     assert pending.stats.seconds == max(request.seconds for request in requests)
 
 
-def test_a_sampling_of_its_own(two: list[LocalHandle]) -> None:
+def test_a_batch_may_have_its_own_sampling_parameters(two: list[LocalHandle]) -> None:
     """Validation forces modes through the same sampler."""
     sampler = Sampler(two, SAMPLING)
     forced = sampler.sample(make_prompts(3), 2, 0, SamplingParams(1.0, 1.0, 4, Mode.SHORT)).wait()
@@ -81,7 +81,7 @@ def test_a_sampling_of_its_own(two: list[LocalHandle]) -> None:
     assert not any(t.forced for t in sampler.sample(make_prompts(3), 2, 0).wait())
 
 
-# ---------------------------------------------------------------------- who is asked for what
+# ---------------------------------------------------------------------- what is requested of whom
 
 
 def of_level(prompts: list[Prompt], *levels: str) -> list[Prompt]:
@@ -101,7 +101,7 @@ def learned() -> tuple[Sampler, list[PendingHandle]]:
     return sampler, workers
 
 
-def test_the_longest_first_and_each_to_the_worker_with_least_to_do(
+def test_the_longest_groups_go_first_to_the_least_loaded_worker(
     learned: tuple[Sampler, list[PendingHandle]],
 ) -> None:
     sampler, workers = learned
@@ -115,7 +115,7 @@ def test_the_longest_first_and_each_to_the_worker_with_least_to_do(
     assert [part.expected for part in second.parts] == [40, 400]  # the long one goes where less is left
 
 
-def test_what_has_ended_is_no_longer_outstanding(learned: tuple[Sampler, list[PendingHandle]]) -> None:
+def test_finished_requests_are_no_longer_outstanding(learned: tuple[Sampler, list[PendingHandle]]) -> None:
     sampler, workers = learned
     sampler.sample(of_level(make_prompts(2), "hard", "easy"), 4, 1)  # 400 tokens and 40
     assert len(workers[0].calls) == len(workers[1].calls) == 3
@@ -126,7 +126,7 @@ def test_what_has_ended_is_no_longer_outstanding(learned: tuple[Sampler, list[Pe
     assert len(workers[0].calls) == 4 and len(workers[1].calls) == 4
 
 
-def test_many_batches_ahead_load_all_workers_alike() -> None:
+def test_many_batches_in_flight_load_all_workers_evenly() -> None:
     """Whatever the lengths: by tokens outstanding no worker has more than one group above another."""
     rng = np.random.default_rng(0)
     workers = [PendingHandle() for _ in range(4)]
@@ -146,7 +146,7 @@ def test_many_batches_ahead_load_all_workers_alike() -> None:
     assert max(loads) - min(loads) <= 3 * max(means)
 
 
-def test_forced_modes_teach_nothing_about_lengths() -> None:
+def test_forced_modes_do_not_change_expected_lengths() -> None:
     worker = PendingHandle()
     sampler = Sampler([worker], SamplingParams(1.0, 1.0, 100))
     prompts = of_level(make_prompts(1), "hard")
@@ -160,7 +160,7 @@ def test_forced_modes_teach_nothing_about_lengths() -> None:
     assert sampler.lengths.expected(prompts[0]) == 20
 
 
-def test_numbers_of_batches_and_the_weights_they_wait_for() -> None:
+def test_requests_carry_their_priority_and_minimum_version() -> None:
     """Urgent ones before all others, and among themselves in their order; never weights older than those pushed."""
     worker = PendingHandle()
     sampler = Sampler([worker], SAMPLING)

@@ -2,7 +2,7 @@
 weights come, workers are slow, batches are urgent or given up, every trajectory comes once, in its place, whole, with
 the version that sampled each token, and never staler than allowed.
 
-Seeds decide what is asked for and who is slow; threads decide the rest, so that each run sees other interleavings.
+Seeds decide what is requested and who is slow; threads decide the rest, so that each run sees other interleavings.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def random_run(seed: int) -> Run:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_training_runs(block: int) -> None:
+def test_every_trajectory_of_a_random_schedule_comes_once_whole_and_within_the_staleness_bound(block: int) -> None:
     seen: Counter[str] = Counter()
     for seed in range(block, SCHEDULES, BLOCKS):
         run = random_run(seed)

@@ -10,7 +10,7 @@ import pytest
 from rollout.base.spans import JOIN_S, KEPT, Span, Spans, spent
 
 
-def test_stretches_that_follow_each_other_are_one() -> None:
+def test_adjacent_spans_of_a_kind_are_joined() -> None:
     spans = Spans()
     for begin, end in ((0.0, 1.0), (1.0, 2.0), (2.0 + JOIN_S / 2, 3.0), (3.0 + 2 * JOIN_S, 4.0)):
         spans.add("sampling", begin, end)
@@ -25,7 +25,7 @@ def test_stretches_that_follow_each_other_are_one() -> None:
     assert spans.take() == []
 
 
-def test_what_is_under_way_is_given_as_far_as_it_has_come() -> None:
+def test_a_span_in_progress_is_returned_up_to_now() -> None:
     """Without a gap and without an overlap between what one call gives and the next."""
     spans = Spans()
     begin = time.time()
@@ -65,7 +65,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_span() -> None:
     assert spans.take() == [Span("sampling", 10.0, 10.0)]
 
 
-def test_what_nobody_takes_does_not_grow_without_bound() -> None:
+def test_spans_that_are_not_taken_are_bounded() -> None:
     spans = Spans()
     for k in range(KEPT + 10):
         spans.add("sampling", float(k), k + 0.5)
@@ -73,7 +73,7 @@ def test_what_nobody_takes_does_not_grow_without_bound() -> None:
     assert len(taken) == KEPT and taken[-1] == Span("sampling", KEPT + 9.0, KEPT + 9.5)
 
 
-def test_threads_lose_nothing() -> None:
+def test_concurrent_threads_lose_no_span() -> None:
     spans, taken, ended = Spans(), [], threading.Event()
 
     def work(number: int) -> None:

@@ -18,7 +18,7 @@ def after(*steps: tuple[int, float]) -> StepTime:
 
 @pytest.mark.parametrize("older", [1, 10, 100])
 @pytest.mark.parametrize("slowdown", [1.0, 1.25, 3.0])
-def test_a_line_is_found(older: int, slowdown: float) -> None:
+def test_a_linear_step_time_is_fitted(older: int, slowdown: float) -> None:
     """0.002 s and 0.0001 s for each sequence."""
     pace = after(*((n, 0.002 + 0.0001 * n) for n in (256, 250, 200, 120, 64, 30, 8, 1)))
     alone, most = 0.002 + 0.0001 * older, pace.beside(older, slowdown)
@@ -26,7 +26,7 @@ def test_a_line_is_found(older: int, slowdown: float) -> None:
     assert most >= older - 1e-6
 
 
-def test_no_bound_where_nothing_is_known_or_it_makes_no_difference() -> None:
+def test_there_is_no_bound_without_data_or_effect() -> None:
     assert StepTime().beside(5, 1.25) == math.inf
     assert after((64, 0.01), (64, 0.02)).beside(5, 1.25) == math.inf
     assert after(*((n, 0.01) for n in (1, 64, 256))).beside(5, 1.25) >= 256

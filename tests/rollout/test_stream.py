@@ -39,7 +39,9 @@ def uids(prompts: list[Prompt]) -> list[str]:
 @given(
     before=st.integers(0, 35), after=st.integers(1, 35), limit=st.sampled_from([4, 9, 1024]), shards=st.integers(1, 3)
 )
-def test_resumes_where_it_stood(rows: list[Problem] | None, before: int, after: int, limit: int, shards: int) -> None:
+def test_a_restored_stream_continues_where_it_stood(
+    rows: list[Problem] | None, before: int, after: int, limit: int, shards: int
+) -> None:
     conf = replace(CONF, max_prompt_tokens=limit if rows else 1024, num_shards=shards, shard=shards - 1)
     one, other = stream(rows, conf), stream(rows, conf)
     one.take(before)
@@ -52,7 +54,7 @@ def test_resumes_where_it_stood(rows: list[Problem] | None, before: int, after: 
 
 
 @pytest.mark.parametrize("rows", [ROWS, None], ids=["rows", "generated"])
-def test_how_it_is_taken_does_not_matter(rows: list[Problem] | None) -> None:
+def test_prompts_do_not_depend_on_how_many_are_taken_at_once(rows: list[Problem] | None) -> None:
     at_once, in_bits = stream(rows), stream(rows)
     assert uids(at_once.take(31)) == [uid for n in (0, 1, 7, 3, 20) for uid in uids(in_bits.take(n))]
 
@@ -87,7 +89,7 @@ def test_epochs_are_reshuffled_complete_and_unique() -> None:
     assert plain == [f"{p.uid}#e{n}" for n in (0, 1) for p in ROWS]
 
 
-def test_prompt_carries_its_problem() -> None:
+def test_a_prompt_carries_its_problem() -> None:
     rows = [Problem("s/0", "abc", ("1", "2"), "s", "5", all_answers=True)]
     prompt = stream(rows).take(1)[0]
     assert (prompt.uid, prompt.problem, prompt.answer, prompt.source) == ("s/0#e0", "abc", ("1", "2"), "s")
@@ -95,7 +97,7 @@ def test_prompt_carries_its_problem() -> None:
     assert prompt.token_ids.tolist() == [97, 98, 99]
 
 
-def test_tokenizes_each_row_once() -> None:
+def test_each_row_is_tokenized_once() -> None:
     calls: Counter[str] = Counter()
 
     def counted(problem: str) -> np.ndarray:
@@ -122,14 +124,14 @@ def test_one_short_row_among_long_ones_is_always_found() -> None:
 
 
 @pytest.mark.parametrize(("rows", "draws"), [(ROWS, 19), (None, PATIENCE)], ids=["rows", "generated"])
-def test_all_too_long_is_an_error(rows: list[Problem] | None, draws: int) -> None:
+def test_a_set_of_only_too_long_prompts_is_an_error(rows: list[Problem] | None, draws: int) -> None:
     none = stream(rows, replace(CONF, max_prompt_tokens=0))
     with pytest.raises(BadInput, match=r"every prompt is longer than data.max_prompt_tokens=0"):
         none.take(1)
     assert none.counts["too_long"] == draws
 
 
-def test_state_of_other_data_is_refused() -> None:
+def test_the_state_of_other_data_is_rejected() -> None:
     state = stream().state()
     for other, what in (
         (stream(ROWS[:9]), "data"),
@@ -147,14 +149,14 @@ def test_state_of_other_data_is_refused() -> None:
 
 
 @pytest.mark.parametrize("damage", [{"position": None}, {"position": -1}, {"counts": 3}])
-def test_damaged_state_is_refused(damage: dict[str, object]) -> None:
+def test_a_damaged_state_is_rejected(damage: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="damaged"):
         stream().restore({**stream().state(), **damage})
     with pytest.raises(BadInput, match="data was None"):
         stream().restore({})
 
 
-def test_a_shard_without_rows() -> None:
+def test_a_shard_without_rows_is_rejected() -> None:
     with pytest.raises(BadInput, match=r"data.shard=10 of 11 is empty"):
         stream(conf=replace(CONF, shard=10, num_shards=11))
 

@@ -27,7 +27,7 @@ def alike(one: RolloutResult, other: RolloutResult) -> None:
     assert np.abs(one.behavior_logprobs - other.behavior_logprobs).max() < CLOSE
 
 
-def test_two_processes_sample_what_one_samples(
+def test_two_processes_sample_the_same_as_one(
     tiny_model: Path,
     rollout_worker: RolloutWorker,
     make_worker: MakeWorker,

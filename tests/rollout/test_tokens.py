@@ -59,7 +59,7 @@ def _byte_level(folder: Path, template: str, tokens: list[str], bos: bool) -> st
     tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet))
     tokenizer.add_special_tokens(["<|eos|>", "<|begin|>", "<|im_start|>", "<|im_end|>", "<|User|>", "<|Assistant|>"])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
-    if bos:  # as R1's tokenizer: begin-of-sequence whenever special tokens are asked for
+    if bos:  # as R1's tokenizer: begin-of-sequence whenever special tokens are requested
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.token_to_id("<|begin|>"))]
         )
@@ -104,7 +104,7 @@ def character(folders: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_training_text_tokenizes_as_it_is_sampled(folders: dict[str, str], name: str, tmp_path: Path) -> None:
+def test_training_text_has_the_same_ids_as_sampled_text(folders: dict[str, str], name: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folders[name], CONF)
     control, new = add_control_tokens(tokenizer, CONF)
     tokenizer.save_pretrained(tmp_path)
@@ -127,7 +127,7 @@ def test_training_text_tokenizes_as_it_is_sampled(folders: dict[str, str], name:
     assert len(new) == {"character": 0, "r1": 1}.get(name, 3)
 
 
-def test_r1_template_loses_its_opening_think_token_and_gets_no_second_beginning(folders: dict[str, str]) -> None:
+def test_the_r1_templates_think_token_is_removed_and_bos_is_not_repeated(folders: dict[str, str]) -> None:
     tokenizer = load_tokenizer(folders["r1"], CONF)
     assert prompt_text(tokenizer, "1+1?", CONF) == "<|begin|><|User|>1+1?<|Assistant|>"
     ids = generation_prompt(tokenizer, "1+1?", CONF).tolist()
@@ -152,7 +152,9 @@ def test_character_tokenizer_ids_are_fixed(character: Any) -> None:
     assert decode_response(character, [6, 7, 8 + ord("5"), 8 + ord("}"), 1]) == "<short>\\boxed{5}"
 
 
-def test_character_tokenizer_is_the_same_for_others(folders: dict[str, str], character: Any, tmp_path: Path) -> None:
+def test_auto_tokenizer_gives_the_character_tokenizers_ids(
+    folders: dict[str, str], character: Any, tmp_path: Path
+) -> None:
     """AutoTokenizer (vLLM's loader too) replaces a Qwen2 folder's splitting by Qwen2's own: it must not matter."""
     from transformers import AutoTokenizer
 
@@ -175,7 +177,7 @@ def test_splitting_of_tokenizer_json_is_kept_beside_a_qwen2_config(folders: dict
     assert load_tokenizer(tmp_path, CONF).encode(text) == load_tokenizer(folders["metaspace-never"], CONF).encode(text)
 
 
-def test_spare_token_is_renamed_and_keeps_its_id(folders: dict[str, str], tmp_path: Path) -> None:
+def test_a_spare_token_is_renamed_and_keeps_its_id(folders: dict[str, str], tmp_path: Path) -> None:
     conf = ModelConf(short_token_from="<|im_start|>")
     spare = load_tokenizer(folders["r1"], CONF).convert_tokens_to_ids("<|im_start|>")
     tokenizer = load_tokenizer(folders["r1"], conf)
@@ -185,13 +187,13 @@ def test_spare_token_is_renamed_and_keeps_its_id(folders: dict[str, str], tmp_pa
     assert control_tokens(load_tokenizer(tmp_path, conf), conf) == control  # nothing left to rename
 
 
-def test_chat_template_from_a_file(folders: dict[str, str], tmp_path: Path) -> None:
+def test_a_chat_template_is_read_from_a_file(folders: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("Q: {{ messages[0].content }}\nA:")
     conf = ModelConf(chat_template=str(tmp_path / "t.jinja"))
     assert prompt_text(load_tokenizer(folders["qwen"], conf), "1+1?", conf) == "Q: 1+1?\nA:"
 
 
-def test_control_token_that_splits_is_refused(folders: dict[str, str]) -> None:
+def test_a_control_token_of_several_ids_is_rejected(folders: dict[str, str]) -> None:
     tokenizer = load_tokenizer(folders["qwen"], CONF)
     with pytest.raises(BadInput, match=r"think_token='<think>' must be exactly one id.*is [2-9].*warm-up"):
         control_tokens(tokenizer, CONF)
@@ -201,13 +203,13 @@ def test_control_token_that_splits_is_refused(folders: dict[str, str]) -> None:
         add_control_tokens(tokenizer, ModelConf(short_token=""))
 
 
-def test_control_tokens_that_coincide_are_refused(character: Any) -> None:
+def test_equal_control_tokens_are_rejected(character: Any) -> None:
     for conf in (ModelConf(short_token="<think>"), ModelConf(short_token="<|end|>")):
         with pytest.raises(BadInput, match="must differ"):
             control_tokens(character, conf)
 
 
-def test_control_token_that_eats_spaces_is_refused(folders: dict[str, str]) -> None:
+def test_a_control_token_that_strips_spaces_is_rejected(folders: dict[str, str]) -> None:
     from transformers import AddedToken
 
     tokenizer = load_tokenizer(folders["qwen"], CONF)
@@ -217,7 +219,9 @@ def test_control_token_that_eats_spaces_is_refused(folders: dict[str, str]) -> N
         check_alignment(tokenizer, CONF)
 
 
-def test_bad_folders(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_tokenizer_folders_are_rejected_with_the_reason(
+    folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BadInput, match=f"there is no folder {tmp_path}/absent on host .*Hugging Face .*or a hub id"):
         load_tokenizer(tmp_path / "absent", CONF)
     (tmp_path / "file").touch()
@@ -242,12 +246,12 @@ def test_bad_folders(folders: dict[str, str], tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("transformers.utils.hub.cached_file", out_of_reach)
     monkeypatch.chdir(tmp_path)
-    for name in ("owner/name", "runs/model", "name"):  # each could be either: the folder is told first, then the hub
+    for name in ("owner/name", "runs/model", "name"):  # each could be either: the folder is named first, then the hub
         with pytest.raises(BadInput, match=f"no folder {tmp_path}/{name}, and the hub did not .*couldn't connect"):
             load_tokenizer(name, CONF)
 
 
-def test_tokenizer_without_end_of_sequence(tmp_path: Path) -> None:
+def test_a_tokenizer_without_end_of_sequence_is_rejected(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models
 
     tokenizer = load_tokenizer(_save(Tokenizer(models.BPE({"a": 0}, [])), tmp_path, "x"), CONF)
@@ -268,7 +272,9 @@ BEGUN = [
 
 @pytest.mark.parametrize("begun", BEGUN)
 @pytest.mark.parametrize("space", ["", "\n", "  "])
-def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, begun: str, space: str) -> None:
+def test_the_saved_chat_template_ends_where_the_control_token_is_sampled(
+    tmp_path: Path, begun: str, space: str
+) -> None:
     """A server renders the saved template: it ends where training let the mode be sampled, and changes nothing else."""
     template = space + R1.replace("<|Assistant|><think>\n", f"<|Assistant|>{begun}") + space
     folder = _byte_level(tmp_path, template, ["<think>", "</think>", "<short>"], bos=True)
@@ -276,15 +282,15 @@ def test_what_is_saved_asks_for_the_control_token(tmp_path: Path, begun: str, sp
     save_tokenizer(given, tmp_path / "saved", CONF)
     saved = load_tokenizer(tmp_path / "saved", CONF)
     messages = [{"role": "user", "content": "What is <think>?"}]
-    asked = saved.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert asked == prompt_text(given, "What is <think>?", CONF) == prompt_text(saved, "What is <think>?", CONF)
-    assert asked.rpartition("<|Assistant|>")[2].strip() == "" and given.chat_template == template
+    rendered = saved.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert rendered == prompt_text(given, "What is <think>?", CONF) == prompt_text(saved, "What is <think>?", CONF)
+    assert rendered.rpartition("<|Assistant|>")[2].strip() == "" and given.chat_template == template
     talk = [*messages, {"role": "assistant", "content": "<think>"}]
     assert saved.apply_chat_template(talk, tokenize=False) == given.apply_chat_template(talk, tokenize=False)
 
 
 @pytest.mark.parametrize("names", [("<think>", "</think>"), ("<reason>", "</reason>")])
-def test_thinking_is_not_closed_before_the_mode_is_chosen(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_a_closed_think_block_is_removed_from_the_generation_prompt(tmp_path: Path, names: tuple[str, str]) -> None:
     """Not by the control tokens' own names either. What a question says of them stays."""
     conf = ModelConf(think_token="<reason>", think_end_token="</reason>")
     question, begun = f"Is {names[0]}{names[1]} empty?", f"{names[0]}\n\n{names[1]}\n\n"
@@ -292,7 +298,7 @@ def test_thinking_is_not_closed_before_the_mode_is_chosen(tmp_path: Path, names:
     assert prompt_text(load_tokenizer(folder, conf), question, conf) == f"<|begin|><|User|>{question}<|Assistant|>"
 
 
-def test_a_template_that_thinks_by_itself_is_refused(tmp_path: Path) -> None:
+def test_a_template_with_text_after_the_think_token_is_rejected(tmp_path: Path) -> None:
     for nth, begun in enumerate(("<think>\nWell.\n</think>\n", "<think>Let me see: ", "</think>So")):
         template = R1.replace("<think>\n", begun)
         folder = _byte_level(tmp_path / str(nth), template, ["<think>", "</think>", "<short>"], bos=True)
@@ -347,7 +353,7 @@ def _model_files(folder: Path, template: str, **files: Any) -> str:
     return path
 
 
-def test_every_end_token_that_the_model_s_files_name_ends_a_response(tmp_path: Path) -> None:
+def test_every_end_token_in_the_models_files_ends_a_response(tmp_path: Path) -> None:
     path = _model_files(tmp_path, QWEN.replace("<|im_end|>", ""), generation_config=None)
     tokenizer = load_tokenizer(path, CONF)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|eos|>", "<|begin|>", "<|User|>", "<think>")}
@@ -366,7 +372,7 @@ def test_every_end_token_that_the_model_s_files_name_ends_a_response(tmp_path: P
         control_tokens(tokenizer, CONF, path)
 
 
-def test_the_template_s_end_of_a_turn_ends_a_response(tmp_path: Path) -> None:
+def test_the_templates_end_of_turn_ends_a_response(tmp_path: Path) -> None:
     """A base model whose end of sequence is another token than the one its chat template closes turns with."""
     tokenizer = load_tokenizer(_model_files(tmp_path / "turns", TURNS), CONF)
     control = control_tokens(tokenizer, CONF, tmp_path / "turns")
@@ -376,7 +382,7 @@ def test_the_template_s_end_of_a_turn_ends_a_response(tmp_path: Path) -> None:
         assert control_tokens(load_tokenizer(path, CONF), CONF, path).other_ends == ()
 
 
-def test_no_end_token_stands_in_a_response_s_text(tmp_path: Path) -> None:
+def test_end_tokens_are_not_part_of_a_responses_text(tmp_path: Path) -> None:
     path = _model_files(tmp_path, TURNS)
     tokenizer = load_tokenizer(path, CONF)
     control = control_tokens(tokenizer, CONF, path)

@@ -72,7 +72,7 @@ def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
 
 
 @transports
-def test_every_transport_brings_the_same(
+def test_every_transport_brings_the_same_bits(
     rollout_worker: RolloutWorker, trained: Trained, in_thread: In, transport: Transport
 ) -> None:
     """The tied head, which vLLM keeps packed on the CPU, among the rest: bit by bit as from the object store."""
@@ -94,7 +94,7 @@ def test_every_transport_brings_the_same(
 
 
 @pytest.mark.parametrize("transport", [Transport.object_store, Transport.ipc, Transport.nccl])
-def test_every_process_of_a_tensor_parallel_engine_gets_them(
+def test_every_process_of_a_tensor_parallel_engine_gets_the_weights(
     two_processes: Engine, trained: Trained, in_thread: In, transport: Transport
 ) -> None:
     """Two processes, each with half of every matrix; the object store's bring them through vLLM's own queue."""
@@ -128,9 +128,7 @@ def _folder(trained: Trained) -> list[tuple[str, torch.Tensor]]:
     return [*named, ("lm_head.weight", dict(named)["model.embed_tokens.weight"])]
 
 
-def test_weights_that_the_sampler_cannot_take_are_refused(
-    make_worker: MakeWorker, tmp_path: Path, trained: Trained
-) -> None:
+def test_weights_that_vllm_cannot_take_are_rejected(make_worker: MakeWorker, tmp_path: Path, trained: Trained) -> None:
     """A mixture of experts is one tensor for transformers, many for vLLM; and another model has other names."""
     from transformers import GPT2Config, GPT2LMHeadModel, OlmoeConfig, OlmoeForCausalLM
 
@@ -152,7 +150,7 @@ def test_weights_that_the_sampler_cannot_take_are_refused(
         make_worker(tmp_path / "gpt2", settings).load(trained.weights)
 
 
-def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
+def test_a_closed_learner_rank_is_named_and_the_engine_is_unchanged(
     rollout_worker: RolloutWorker, trained: Trained
 ) -> None:
     prompts = make_prompts(2)
@@ -167,7 +165,7 @@ def test_a_learner_that_is_gone_is_named_and_leaves_the_engine_as_it_was(
 
 
 @transports
-def test_a_learner_that_says_nothing_is_named(
+def test_a_silent_learner_rank_is_named_and_the_engine_is_unchanged(
     rollout_worker: RolloutWorker, in_thread: In, transport: Transport
 ) -> None:
     prompts = make_prompts(2)
@@ -188,7 +186,7 @@ def test_a_learner_that_says_nothing_is_named(
     assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
 
 
-def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: RolloutWorker) -> None:
+def test_ipc_without_a_rank_on_the_workers_device_is_an_error(rollout_worker: RolloutWorker) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
     endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
     offer = Offer(9, Route(Transport.ipc, 1), (endpoint,), worker_name(2))
@@ -197,7 +195,7 @@ def test_a_worker_whose_device_has_no_learner_is_told_so(rollout_worker: Rollout
         rollout_worker.load(offer)
 
 
-def test_a_worker_elsewhere_cannot_map_the_buffer() -> None:
+def test_ipc_across_hosts_is_an_error() -> None:
     from rollout.weight_sync import transport
 
     manifest = transport.Manifest(("a",), ("float32",), ((1,),))
@@ -206,7 +204,7 @@ def test_a_worker_elsewhere_cannot_map_the_buffer() -> None:
         transport.Inbox(torch.device("cpu")).take(chunk)
 
 
-def test_a_buffer_is_mapped_once_and_read_anew() -> None:
+def test_a_mapped_buffer_carries_every_chunk() -> None:
     """Every dtype, odd sizes, a tensor larger than the others; what was taken stays when the buffer is filled anew."""
     from rollout.weight_sync import transport
 
@@ -230,8 +228,8 @@ def test_a_buffer_is_mapped_once_and_read_anew() -> None:
     outbox.close()
 
 
-def test_a_call_that_hangs_is_stopped() -> None:
-    """As NCCL hangs when a neighbour is gone: `stop` lets it return, and the message is told."""
+def test_a_hanging_call_is_stopped_with_the_message() -> None:
+    """As NCCL hangs when a neighbour is gone: `stop` lets it return, and the message is raised."""
     from rollout.weight_sync.transport import bounded
 
     stopped = threading.Event()

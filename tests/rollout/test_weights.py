@@ -50,7 +50,7 @@ def named(dtype: torch.dtype) -> list[tuple[str, torch.Tensor]]:
 
 @both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
-def test_round_trip(made: Made, dtype: torch.dtype) -> None:
+def test_weights_round_trip_bit_by_bit(made: Made, dtype: torch.dtype) -> None:
     tensors = named(dtype)
     weights = made(tensors, 7)
     assert weights.version == 7
@@ -96,13 +96,13 @@ def test_an_alias_shares_bytes(made: Made) -> None:
 
 
 @both
-def test_an_alias_of_nothing_is_refused(made: Made) -> None:
+def test_an_alias_of_a_missing_tensor_is_rejected(made: Made) -> None:
     with pytest.raises(KeyError, match="absent"):
         made(named(torch.float32), 0, {"lm_head.weight": "absent"})
 
 
 @both
-def test_pickles_out_of_band_without_a_copy(made: Made) -> None:
+def test_buffers_are_pickled_out_of_band_without_a_copy(made: Made) -> None:
     """The object store keeps buffers of pickle protocol 5 apart and maps them: neither side copies the weights."""
     tensors = [("a", torch.randn(1000, 100)), ("b", torch.randn(300, 100).to(torch.bfloat16))]
     weights = made(tensors, 3)
@@ -117,7 +117,7 @@ def test_pickles_out_of_band_without_a_copy(made: Made) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_reads_a_read_only_buffer_in_silence() -> None:
+def test_a_read_only_buffer_is_read_without_a_warning() -> None:
     """As the object store gives it."""
     weights = copied([("a", torch.ones(3))], 0)
     weights.buffers[0].setflags(write=False)
@@ -167,14 +167,14 @@ def conf(rollout: RolloutConf, learner: LearnerConf, **cluster: Any) -> Config:
         (GPU_ROLLOUT, GPU_LEARNER, {"transport": Transport.object_store}, Transport.object_store),
         (RolloutConf(), LearnerConf(), {"transport": Transport.ipc}, Transport.ipc),
     ],
-    ids=["cpu", "cpu-shared", "mixed", "split", "shared", "parts", "asked-for", "cpu-ipc"],
+    ids=["cpu", "cpu-colocated", "mixed", "disaggregated", "colocated", "fractions", "explicit", "cpu-ipc"],
 )
-def test_transport_by_device_and_placement(
+def test_auto_chooses_the_transport_by_device_and_placement(
     rollout: RolloutConf, learner: LearnerConf, cluster: dict[str, Any], expected: Transport
 ) -> None:
-    asked = conf(rollout, learner, **cluster)
-    check(asked)
-    assert transport(asked) is expected and route(asked).transport is expected
+    chosen = conf(rollout, learner, **cluster)
+    check(chosen)
+    assert transport(chosen) is expected and route(chosen).transport is expected
 
 
 @pytest.mark.parametrize(
@@ -219,19 +219,19 @@ def test_transport_by_device_and_placement(
         ),
     ],
 )
-def test_impossible_transports_are_refused(
+def test_impossible_transports_are_rejected(
     rollout: RolloutConf, learner: LearnerConf, cluster: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadConfig, match=message):
         check(conf(rollout, learner, **cluster))
 
 
-def test_a_copy_is_kept_where_workers_may_start_again() -> None:
+def test_a_copy_is_kept_where_workers_may_restart() -> None:
     assert not route(conf(GPU_ROLLOUT, GPU_LEARNER)).keep
     assert route(conf(replace(GPU_ROLLOUT, max_restarts=3), GPU_LEARNER)).keep
 
 
-def test_who_fetches_from_whom() -> None:
+def test_each_rank_serves_the_workers_of_its_route() -> None:
     all_workers = ["rollout worker 0", "rollout worker 1"]
     broadcast, shared = Route(Transport.nccl, 2), Route(Transport.ipc, 2, parallel=2)
     assert broadcast.guests(0, True) == all_workers and broadcast.guests(1, True) == []

@@ -37,7 +37,7 @@ def group(
     return Answer(result, complete(request, result))
 
 
-def test_the_same_again_and_everything_else_otherwise(rollout_worker: RolloutWorker) -> None:
+def test_trajectories_follow_from_prompt_sibling_step_and_seed(rollout_worker: RolloutWorker) -> None:
     prompts = make_prompts(4)
     first = group(rollout_worker, prompts, 4)
     again = group(rollout_worker, prompts, 4)
@@ -53,7 +53,7 @@ def test_the_same_again_and_everything_else_otherwise(rollout_worker: RolloutWor
         rollout_worker.seed = 0
 
 
-def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: RolloutWorker) -> None:
+def test_a_trajectory_does_not_depend_on_its_batch(rollout_worker: RolloutWorker) -> None:
     """Nor, therefore, on the number of workers."""
     prompts = make_prompts(6)
     whole = group(rollout_worker, prompts, 4).trajectories
@@ -63,7 +63,7 @@ def test_a_trajectory_does_not_depend_on_what_shares_its_batch(rollout_worker: R
         assert np.array_equal(one.behavior_logprobs, other.behavior_logprobs)
 
 
-def test_order_counts_and_finish(rollout_worker: RolloutWorker, control: ControlTokens) -> None:
+def test_trajectories_keep_the_requests_order_and_limits(rollout_worker: RolloutWorker, control: ControlTokens) -> None:
     prompts = make_prompts(100)
     sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 48))
     assert [(t.prompt.uid, t.sibling) for t in sampled.trajectories] == [(p.uid, s) for p in prompts for s in (0, 1)]
@@ -79,7 +79,9 @@ def test_order_counts_and_finish(rollout_worker: RolloutWorker, control: Control
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_forced_mode(rollout_worker: RolloutWorker, control: ControlTokens, mode: Mode) -> None:
+def test_a_forced_modes_control_token_is_given_and_not_sampled(
+    rollout_worker: RolloutWorker, control: ControlTokens, mode: Mode
+) -> None:
     """Its control token is given: log-prob 0, counted in the length, and what follows is sampled given it."""
     prompts = make_prompts(20)
     sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 16, mode))
@@ -98,13 +100,13 @@ def _with_prompt(prompt: Prompt, token: int) -> Prompt:
     return Prompt(prompt.uid, prompt.problem, np.append(prompt.token_ids, token), prompt.answer, prompt.source)
 
 
-def test_one_token_only(rollout_worker: RolloutWorker) -> None:
+def test_a_response_may_be_one_token(rollout_worker: RolloutWorker) -> None:
     """Cut off right after the control token."""
     (t,) = group(rollout_worker, make_prompts(1), 1, sampling=SamplingParams(1.0, 1.0, 1)).trajectories
     assert len(t.token_ids) == 1
 
 
-def test_lower_temperature_is_surer(rollout_worker: RolloutWorker) -> None:
+def test_a_lower_temperature_has_higher_log_probs(rollout_worker: RolloutWorker) -> None:
     def mean_logprob(temperature: float) -> float:
         sampled = group(rollout_worker, make_prompts(20), 2, sampling=SamplingParams(temperature, 1.0, 16))
         return float(np.concatenate([t.behavior_logprobs for t in sampled.trajectories]).mean())
@@ -112,7 +114,7 @@ def test_lower_temperature_is_surer(rollout_worker: RolloutWorker) -> None:
     assert mean_logprob(0.6) > mean_logprob(1.0) + 0.5
 
 
-def test_versions_follow_the_weights(rollout_worker: RolloutWorker) -> None:
+def test_versions_are_those_of_the_loaded_weights(rollout_worker: RolloutWorker) -> None:
     import torch
 
     def one() -> Trajectory:
@@ -133,19 +135,19 @@ def test_versions_follow_the_weights(rollout_worker: RolloutWorker) -> None:
     assert np.array_equal(back.behavior_logprobs, before.behavior_logprobs)
 
 
-def test_long_prompts(rollout_worker: RolloutWorker) -> None:
+def test_siblings_of_long_prompts_are_all_sampled(rollout_worker: RolloutWorker) -> None:
     sampled = group(rollout_worker, make_prompts(16, length=1000), 8, sampling=SamplingParams(1.0, 1.0, 4))
     assert len(sampled.trajectories) == 128
 
 
-def test_derive_seed_is_the_same_everywhere() -> None:
+def test_seeds_never_change_between_versions() -> None:
     """Golden values: a run that is resumed elsewhere, or next year, samples what it would have sampled."""
     assert derive_seed(0, "arithmetic/train/0/0", 0, 0) == 3250552164651571228
     assert derive_seed(1, "gsm8k/train/17#e0", 7, 599) == 2077010520949483998
     assert derive_seed(0, "x", 0, -1) == 6824567769595801568
 
 
-def test_derive_seed_does_not_collide() -> None:
+def test_seeds_do_not_collide() -> None:
     """No two of 200,000 in 63 bits; in the 32 that count on the CPU no more than chance, never among siblings."""
     seeds = np.array(
         [derive_seed(r, f"set/{p}#e0", s, t) for r in (0, 1) for p in range(250) for t in range(50) for s in range(8)]
@@ -156,6 +158,6 @@ def test_derive_seed_does_not_collide() -> None:
     assert all(len(set(siblings)) == 8 for siblings in low.reshape(-1, 8).tolist())
 
 
-def test_derive_seed_keeps_its_arguments_apart() -> None:
+def test_seeds_distinguish_every_argument() -> None:
     assert derive_seed(1, "1", 1, 11) != derive_seed(11, "1", 1, 1) != derive_seed(1, "11", 1, 1)
     assert derive_seed(0, "a", 1, 2) != derive_seed(0, "a", 2, 1)
