@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from rollout.mode import ControlTokens, Mode
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Finish
 from rollout.worker import RolloutWorker
-from tests.helpers.engines import MakeWorker, SharedWorker, complete, rollout_request, sampled
+from tests.helpers.engines import MakeWorker, SharedWorker, complete, rollout_request, sampled, vllm_scheduler
 from tests.helpers.policies import Policies, pushes, until
 from tests.helpers.prompts import make_prompts
 
@@ -56,7 +57,6 @@ def test_caps_by_mode_are_exact_and_change_nothing_before(
         assert np.array_equal(one.token_ids[:length], other.token_ids)
         assert np.array_equal(one.behavior_logprobs[:length], other.behavior_logprobs)
     assert sum(len(one.token_ids) > len(other.token_ids) for one, other in zip(free, cut, strict=True)) > 20
-    assert not rollout_worker.engine._uncapped
 
 
 def test_a_forced_modes_cap_includes_the_control_token(rollout_worker: RolloutWorker) -> None:
@@ -89,7 +89,7 @@ def test_an_aborted_batch_leaves_concurrent_ones_whole(rollout_worker: RolloutWo
         assert (second.result().lengths > 0).all()
     for one, other in zip(complete(doomed, calm), sampled(doomed, first.result()), strict=True):
         assert other is None or np.array_equal(one.token_ids, other.token_ids)
-    assert rollout_worker.engine.unfinished == 0 and not rollout_worker.engine._requests
+    assert rollout_worker.engine.unfinished == 0
 
 
 def test_nothing_is_sampled_by_incomplete_weights(tiny_model: Path, policies: Policies, make_worker: MakeWorker,
@@ -161,13 +161,13 @@ def test_the_vllm_internals_that_the_engine_uses_exist(rollout_worker: RolloutWo
     from rollout.engine import Request
 
     engine = rollout_worker.engine
-    vllm = engine.engine
+    vllm: Any = engine.engine
     engine.add(0, Request([2, 40, 50, 3], 8, 1.0, 1.0, 0))
-    internal = engine._requests[0].internal
-    scheduler = vllm.engine_core.engine_core.scheduler
+    scheduler = vllm_scheduler(engine)
+    (internal,) = scheduler.requests
     state = vllm.output_processor.request_states[internal]
     assert state.detokenizer.output_token_ids == [] and scheduler.requests[internal].max_tokens == 8
-    assert scheduler.requests[internal].cache_salt == str(engine._loads)
+    assert scheduler.requests[internal].cache_salt.isdigit()
     assert engine.step() == [] and len(state.detokenizer.output_token_ids) == 1
     vllm.engine_core.set_weight_version("41")
     assert vllm.reset_prefix_cache() is False  # among running sequences, in silence

@@ -45,12 +45,11 @@ def test_two_processes_sample_the_same_as_one(
 
     named = policy_weights(tiny_model)
     rng = np.random.default_rng(0)
-    for version, bucket in ((1, 2**28), (2, 70_000)):
+    for version, bucket in ((1, 70_000), (2, 2**28)):
         for _, tensor in named:
             tensor += 0.02 * tensor.new_tensor(rng.normal(size=tensor.shape))
         weights = views(named, version, TIED).copy()
         monkeypatch.setattr("rollout.weight_sync.vllm_receiver.BUCKET", bucket)
-        spread.engine.receiver._outbox = None
         rollout_worker.load(weights)
         spread.load(weights)
         after = sample(rollout_worker, prompts)
