@@ -52,7 +52,7 @@ class Grader:
 
     def __init__(self, actors: Sequence[Handle], conf: RewardConf):
         self.actors, self.conf = actors, conf
-        self._asked = 0  # calls so far: actors are used in rotation
+        self._calls = 0  # calls so far: actors are used in rotation
 
     def ask(self, batch: PendingBatch) -> PendingVerdicts:
         """Request verdicts for a batch; siblings go to one actor, and so share its cache."""
@@ -64,8 +64,8 @@ class Grader:
         return PendingVerdicts(batch, calls)
 
     def _call(self, part: Part, prompts: list[Prompt], first: int) -> tuple[int, Any]:
-        actor = self._asked % len(self.actors)
-        self._asked += 1
+        actor = self._calls % len(self.actors)
+        self._calls += 1
         return actor, self.actors[actor].call("grade_request", part.answer, prompts, first)
 
     def score(self, verdicts: PendingVerdicts) -> list[Group]:

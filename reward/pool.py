@@ -89,10 +89,10 @@ class Pool:
 
     def start(self) -> None:
         """Start every sandbox now and wait until all are ready; BadInput if their warm-up fails."""
-        with self._whole():
+        with self._exclusive():
             while len(self.sandboxes) < self.processes or not all(sandbox.ready for sandbox in self.sandboxes):
                 self._fill(self.processes)
-                self._turn(None, ())
+                self._wait_once(None, ())
 
     def close(self) -> None:
         self._finalizer.detach()
@@ -113,7 +113,7 @@ class Pool:
 
     def submit(self, call: Call) -> int:
         """Queue a call; it begins at once if a sandbox is free. The ticket identifies its reply."""
-        with self._whole():
+        with self._exclusive():
             if not self.processes:
                 raise RuntimeError("this pool is closed")
             task = Task(next(self._tickets), call)
@@ -129,9 +129,9 @@ class Pool:
         `beside` is empty.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._whole():
+        with self._exclusive():
             while self.under_way or beside:
-                ended, enough = self._turn(until, beside)
+                ended, enough = self._wait_once(until, beside)
                 if ended or enough:
                     return ended
             return []
@@ -139,7 +139,7 @@ class Pool:
     # ------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """One thread at a time. Any error, even Ctrl-C, ends all sandboxes: a busy one would answer a later call."""
         with self._lock:
             try:
@@ -148,7 +148,7 @@ class Pool:
                 self._reset()
                 raise
 
-    def _turn(self, until: float | None, beside: Sequence[Any]) -> tuple[list[Ended], bool]:
+    def _wait_once(self, until: float | None, beside: Sequence[Any]) -> tuple[list[Ended], bool]:
         """Wait for one event: (replies, whether time is up or one of `beside` is readable)."""
         self._dispatch()
         poller, nearest = select.poll(), math.inf if until is None else until
@@ -166,7 +166,7 @@ class Pool:
             there = sandbox.pipe.fileno() in woken
             woken.discard(sandbox.pipe.fileno())
             if there and not sandbox.ready:
-                self._greet(sandbox)
+                self._read_ready(sandbox)
             elif there:
                 ended += self._receive(sandbox, now)
             elif not sandbox.ready and now - sandbox.started > _START_S:
@@ -261,7 +261,7 @@ class Pool:
         self._waiting.clear()
         self.under_way = 0
 
-    def _greet(self, sandbox: Sandbox) -> None:
+    def _read_ready(self, sandbox: Sandbox) -> None:
         """Read the ready message. A warm-up that fails would always fail: raise instead of restarting."""
         message = sandbox.receive()
         if message is None:

@@ -97,10 +97,10 @@ class Sandbox:
     def __init__(self, memory_mib: int, timeout_s: float, warm: Call | None) -> None:
         ours, theirs = socket.socketpair()
         path = [os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path]
-        life = json.dumps([theirs.fileno(), memory_mib, timeout_s, warm])
+        arguments = json.dumps([theirs.fileno(), memory_mib, timeout_s, warm])
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(path), life],
+                [sys.executable, "-c", _BOOT, json.dumps(path), arguments],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # no Ctrl-C from the terminal, and one group to kill

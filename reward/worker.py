@@ -93,8 +93,8 @@ class RewardWorker(Traced):
         self._cache_chars = 0
         self._checks: dict[int, tuple[Key, list[Pending]]] = {}  # running ones by the pool's ticket,
         self._tickets: dict[Key, int] = {}  # and the tickets by the pair
-        self._came_back = False  # a call of the reward function has returned or raised
-        self._places: set[str | None] = set()  # of exceptions whose traceback has been reported
+        self._has_returned = False  # a call of the reward function has returned or raised
+        self._reported: set[str | None] = set()  # of exceptions whose traceback has been reported
         warm: Call = (
             ("reward.custom:check", (conf.function,)) if conf.function else ("reward.maths.equivalence:warm", ())
         )
@@ -158,8 +158,8 @@ class RewardWorker(Traced):
                 self.begin(text, mode, finish, prompt.answer, prompt.all_answers, think_token)
                 for (text, mode, finish, prompt), think_token in zip(responses, known, strict=True)
             ]
-            verdicts = [one if isinstance(one, Verdict) else self._settled(one) for one in begun]
-        self._tell_slow(verdicts, responses)
+            verdicts = [one if isinstance(one, Verdict) else self._wait_for(one) for one in begun]
+        self._log_slow(verdicts, responses)
         return verdicts
 
     # ------------------------------------------------------------------ the project's own grading
@@ -239,7 +239,7 @@ class RewardWorker(Traced):
         self._checks[ticket][1].append(pending)
         return pending
 
-    def _settled(self, pending: Pending) -> Verdict:
+    def _wait_for(self, pending: Pending) -> Verdict:
         while pending.verdict is None:
             if not self.settle() and pending.verdict is None:
                 raise RuntimeError("the reward worker was closed while a check was running")
@@ -262,14 +262,14 @@ class RewardWorker(Traced):
 
     def _failure(self, reply: Reply, about: str) -> Failure:
         if isinstance(reply.value, Failure):
-            first = reply.value.where not in self._places
-            self._places.add(reply.value.where)
+            first = reply.value.where not in self._reported
+            self._reported.add(reply.value.where)
             return replace(reply.value, about=about, traceback=reply.value.traceback if first else None)
         if reply.status is Status.TIMED_OUT:
             return Failure(f"no end after {self.conf.timeout_s:g} s", about=about)
         return Failure(f"{reply.value}, twice" if reply.status is Status.DIED else str(reply.value), about=about)
 
-    def _tell_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:
+    def _log_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:
         limit = min(_SLOW_S, _SLOW_SHARE * self.conf.timeout_s)
         slow = [at for at, verdict in enumerate(verdicts) if verdict.seconds > limit]
         if slow:
@@ -286,10 +286,10 @@ class RewardWorker(Traced):
         """Replies, in order. As long as no call has ever returned, a few are tried first, and the rest is given up if
         none of those returns: a batch of a thousand would take hours to show the same."""
         tried: list[Reply] = []
-        if not self._came_back:
+        if not self._has_returned:
             tried = self.pool.run(calls[: max(_TRIED, self.conf.processes)])
-            self._came_back = any(reply.status in (Status.DONE, Status.RAISED) for reply in tried)
-            if tried and not self._came_back:
+            self._has_returned = any(reply.status in (Status.DONE, Status.RAISED) for reply in tried)
+            if tried and not self._has_returned:
                 return tried + [replace(tried[-1], seconds=0.0)] * (len(calls) - len(tried))
         return tried + self.pool.run(calls[len(tried) :])
 

@@ -1,7 +1,7 @@
-"""Is what a replay gave what was recorded?
+"""Compares what a replay gave with what was recorded.
 
-In: trajectories and reports, recorded and new. Out: how many are equal bit for bit, where they part, by how much. Must
-not know: files, how either came about.
+In: trajectories and reports, recorded and new. Out: how many are equal bit for bit, where they first differ, by how
+much. Must not know: files, how either came about.
 """
 
 from __future__ import annotations

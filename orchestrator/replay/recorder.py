@@ -4,8 +4,8 @@ In: finished steps; a learner that saves and exports itself. Out: folders
 `recorded/step_000012` (`orchestrator.replay.step_format`), written beside and renamed, so that one that exists is
 complete. Must not know: Ray, how a step is run again.
 
-The learner's state is saved when the step before has ended, and so are the weights: those of every version that the
-run's staleness allows to sample for a recorded step, until the step tells which did.
+The learner's state is saved when the step before has ended, and so are the weights: every version that may sample for a
+recorded step, given the run's staleness, is kept until the step shows which ones did.
 """
 
 from __future__ import annotations

@@ -42,18 +42,18 @@ from rollout.base.errors import BadInput
 from rollout.trajectory import Trajectory
 
 PARTS = ("sampling", "learning")
-OWN = ("run", "step", "part", "repeat", "out")
+NAMES = ("run", "step", "part", "repeat", "out")
 DECIDES = {  # settings that a part's result follows from
     "sampling": ("run.seed", "model.", "rollout."),
     "learning": ("run.steps", "model.", "learner.", "algorithm.", "rollout.temperature", "rollout.max_response_tokens"),
 }
 TOLERANCE = {Dtype.float32: 1e-5, Dtype.bfloat16: 1e-2}  # relative, of loss and gradient norm; bfloat16: not measured
 CLOSE = {Dtype.float32: 1e-3, Dtype.bfloat16: 2.0}  # nats, of log-probs before the first token that differs
-JUDGED = ("loss", "grad_norm")
+CHECKED = ("loss", "grad_norm")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Arguments:
     folder: Path  # of the record
     part: str
     repeat: int
@@ -78,38 +78,38 @@ def main(given: Mapping[str, str], overrides: list[str]) -> None:
     from conf.check import check
     from conf.compose import from_file
 
-    asked = _asked(given, overrides)
-    saved = from_file(asked.folder / CONFIG, [])
-    conf = from_file(asked.folder / CONFIG, overrides)
+    arguments = _arguments(given, overrides)
+    saved = from_file(arguments.folder / CONFIG, [])
+    conf = from_file(arguments.folder / CONFIG, overrides)
     check(replace(conf, warmup=None), "replay")  # no part of a step
-    replay(asked, saved, conf)
+    replay(arguments, saved, conf)
 
 
-def replay(asked: Asked, saved: Config, conf: Config) -> None:
+def replay(arguments: Arguments, saved: Config, conf: Config) -> None:
     """Run the part, print and write what it gave. Raises RunError when it should be equal and is not."""
-    recorded = read(asked.folder)
-    changed = _changed(saved, conf, DECIDES[asked.part])
+    recorded = read(arguments.folder)
+    changed = _changed(saved, conf, DECIDES[arguments.part])
     now = surroundings()
     elsewhere = [
         f"{name} {now.get(name, 'missing')} (was {was})"
         for name, was in recorded.surroundings.items()
         if now.get(name) != was
     ]
-    samples = asked.part == "sampling"
+    samples = arguments.part == "sampling"
     device, threads = (conf.rollout.device, conf.rollout.threads) if samples else (conf.learner.device, 1)
     exact = not changed and not elsewhere and device is Device.cpu and threads == 1
-    print(f"{asked.part} of the recorded step {recorded.step}, {asked.folder}", flush=True)
+    print(f"{arguments.part} of the recorded step {recorded.step}, {arguments.folder}", flush=True)
     for title, differences in (("other settings", changed), ("recorded elsewhere", elsewhere)):
         if differences:
             print(f"  {title}: {', '.join(differences)}", flush=True)
-    outcome = (_sample if samples else _learn)(asked, recorded, conf, changed)
+    outcome = (_sample if samples else _learn)(arguments, recorded, conf, changed)
     for number, seconds in enumerate(outcome.seconds, start=1):
         outcome.lines.append(
             f"{number}: {seconds:.3f} s, {outcome.tokens:,} tokens, {outcome.tokens / seconds:,.0f} tokens/s"
         )
     print(*(f"  {line}" for line in outcome.lines), sep="\n", flush=True)
     figures = {
-        "part": asked.part,
+        "part": arguments.part,
         "step": recorded.step,
         "equal": outcome.equal,
         "within_tolerance": outcome.close,
@@ -121,19 +121,19 @@ def replay(asked: Asked, saved: Config, conf: Config) -> None:
         "tokens_per_s": [outcome.tokens / seconds for seconds in outcome.seconds],
         **outcome.found,
     }
-    asked.out.write_text(json.dumps(figures, indent=1))
-    print(f"written to {asked.out}", flush=True)
+    arguments.out.write_text(json.dumps(figures, indent=1))
+    print(f"written to {arguments.out}", flush=True)
     if not changed and not (outcome.equal if exact else outcome.close):
         raise RunError(
-            f"{asked.part} of step {recorded.step} does not give what was recorded"
-            f"{'' if exact else ', beyond the tolerance'}: see the lines above and {asked.out}"
+            f"{arguments.part} of step {recorded.step} does not give what was recorded"
+            f"{'' if exact else ', beyond the tolerance'}: see the lines above and {arguments.out}"
         )
 
 
 # ---- the two parts ----
 
 
-def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
+def _sample(arguments: Arguments, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster, started
     from orchestrator.cluster.parts import make_sampler
     from rollout.request import SamplingParams
@@ -142,26 +142,26 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
     for one in recorded.trajectories:
         if one.versions[0] == one.versions[-1]:  # they never go down
             by_version.setdefault(int(one.versions[0]), []).append(one)
-    kept = {v: ours for v, ours in by_version.items() if (asked.folder / MODELS / version_name(v)).is_dir()}
+    kept = {v: ours for v, ours in by_version.items() if (arguments.folder / MODELS / version_name(v)).is_dir()}
     left_out = len(recorded.trajectories) - sum(map(len, kept.values()))
     if not kept:
         raise RunError(
             f"sampling of step {recorded.step} cannot be repeated: none of its {left_out} trajectories was sampled by "
             "one version of the weights that was kept (weights came in flight)"
         )
-    refuse_damage(asked.folder, lambda name: name.startswith(f"{MODELS}/"))
+    refuse_damage(arguments.folder, lambda name: name.startswith(f"{MODELS}/"))
     rollout = conf.rollout
     sampling = SamplingParams.training(rollout)
-    outcome = Outcome(seconds=[0.0] * asked.repeat)
+    outcome = Outcome(seconds=[0.0] * arguments.repeat)
     pairs: list[tuple[Trajectory, Trajectory | None]] = []
     with Cluster(conf.cluster) as cluster:
         for version, ours in sorted(kept.items()):
-            path = str(asked.folder / MODELS / version_name(version))
+            path = str(arguments.folder / MODELS / version_name(version))
             here = replace(conf, model=replace(conf.model, revision=None))
             sampler = make_sampler(cluster, here, path, recorded.control, sampling)
             started(sampler.workers, "ready", rollout.start_timeout_s)
             prompts = list({t.prompt.uid: t.prompt for t in ours}.values())
-            for repetition in range(asked.repeat):
+            for repetition in range(arguments.repeat):
                 begin = time.monotonic()
                 again = sampler.sample(prompts, rollout.group_size, recorded.asked_for).wait()
                 outcome.seconds[repetition] += time.monotonic() - begin
@@ -169,10 +169,10 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
                 pairs += [(one, places.get((one.prompt.uid, one.sibling))) for one in ours]
             outcome.tokens += sum(len(t.token_ids) for t in again)
             cluster.release(sampler.workers)
-    compared = len(pairs) // asked.repeat
+    compared = len(pairs) // arguments.repeat
     equal, first, gap = compare_trajectories(pairs)
     outcome.equal, outcome.close = equal == len(pairs), gap <= CLOSE[conf.model.dtype]
-    times = f" ({compared}, {asked.repeat} times)" if asked.repeat > 1 else ""
+    times = f" ({compared}, {arguments.repeat} times)" if arguments.repeat > 1 else ""
     versions = f"weights of version {', '.join(map(str, sorted(kept)))}"
     outcome.lines.append(f"{equal} of {len(pairs)} trajectories equal, bit for bit{times}; {versions}")
     if first:
@@ -188,7 +188,7 @@ def _sample(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[st
     return outcome
 
 
-def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
+def _learn(arguments: Arguments, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster
     from orchestrator.cluster.parts import make_learner, start_learner
 
@@ -196,7 +196,7 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
     path = conf.model.path if moved and conf.model.path else recorded.base
     if path == recorded.base:
         _refuse_other_base(recorded)
-    refuse_damage(asked.folder, lambda name: name.startswith(f"{STATE}/"))
+    refuse_damage(arguments.folder, lambda name: name.startswith(f"{STATE}/"))
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     outcome, reports = Outcome(), []
     with Cluster(conf.cluster) as cluster:
@@ -204,8 +204,8 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
         start_learner(learner, conf)
         groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]
         batches = learner.pack(groups, conf.algorithm, conf.rollout.max_response_tokens)
-        for _ in range(asked.repeat):
-            learner.load(str(asked.folder / STATE))
+        for _ in range(arguments.repeat):
+            learner.load(str(arguments.folder / STATE))
             begin = time.monotonic()
             reports.append(learner.apply(batches, conf.algorithm))
             outcome.seconds.append(time.monotonic() - begin)
@@ -214,10 +214,10 @@ def _learn(asked: Asked, recorded: RecordedStep, conf: Config, changed: list[str
     worst = {name: max((one[name] for one in compared), key=lambda found: found["relative"]) for name in compared[0]}
     same = sum(found["relative"] == 0 for found in worst.values())
     outcome.equal = same == len(worst)
-    outcome.close = all(worst[name]["relative"] <= TOLERANCE[conf.model.dtype] for name in JUDGED if name in worst)
+    outcome.close = all(worst[name]["relative"] <= TOLERANCE[conf.model.dtype] for name in CHECKED if name in worst)
     informative = sum(g.informative for g, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt)
     outcome.lines.append(f"{informative} informative of {len(recorded.groups)} groups, {len(batches)} optimizer steps")
-    for name in [name for name in JUDGED if name in worst]:
+    for name in [name for name in CHECKED if name in worst]:
         found = worst[name]
         verdict = f"relative difference {found['relative']:.2e}" if found["relative"] else "equal"
         outcome.lines.append(f"{name} {found['now']:.9g}, recorded {found['recorded']:.9g}: {verdict}")
@@ -239,13 +239,13 @@ def _refuse_other_base(recorded: RecordedStep) -> None:
             raise BadInput(f"{path}, of the model that the run began with, {state}: give model.path=<where it is now>")
 
 
-# ---- asked for ----
+# ---- arguments ----
 
 
-def _asked(given: Mapping[str, str], overrides: list[str]) -> Asked:
-    """Raises BadInput for what cannot be."""
+def _arguments(given: Mapping[str, str], overrides: list[str]) -> Arguments:
+    """Raises BadInput for a step that was not recorded, and for arguments that do not exist or make no sense."""
     for key in [a.partition("=")[0] for a in overrides]:
-        meant = "run" if key in ("run.name", "resume") else next(iter(get_close_matches(key, OWN, 1)), None)
+        meant = "run" if key in ("run.name", "resume") else next(iter(get_close_matches(key, NAMES, 1)), None)
         if meant and (meant == "run" or key not in all_keys()):
             raise BadInput(f"replay takes no {key}: give {meant}=<{'run' if meant == 'run' else 'value'}>")
     run = run_folders.find(given["run"], overrides) if "run" in given else run_folders.newest(overrides, "run")
@@ -258,9 +258,9 @@ def _asked(given: Mapping[str, str], overrides: list[str]) -> Asked:
         said = f"step={given['step']} is not recorded in {run}" if "step" in given else f"give step=<step> of {run}"
         raise BadInput(brief(f"{said}; recorded steps: {known}"))
     if given.get("part") not in PARTS:
-        asked = " or ".join(f"part={part}" for part in PARTS)
+        either = " or ".join(f"part={part}" for part in PARTS)
         got = f", got part={given['part']}" if "part" in given else ""
-        raise BadInput(f"give {asked}{got}")
+        raise BadInput(f"give {either}{got}")
     repeat = given.get("repeat", "1")
     if not re.fullmatch("[1-9][0-9]{0,5}", repeat):
         raise BadInput(brief(f"repeat must be a number of times in [1, 999999], got {repeat}"))
@@ -268,7 +268,7 @@ def _asked(given: Mapping[str, str], overrides: list[str]) -> Asked:
     out = Path(given.get("out") or folder / f"replay_{given['part']}.json").expanduser()
     if not out.absolute().parent.is_dir():
         raise BadInput(f"out={out}: there is no such folder")
-    return Asked(folder, given["part"], int(repeat), out)
+    return Arguments(folder, given["part"], int(repeat), out)
 
 
 def _changed(saved: Config, conf: Config, decisive: tuple[str, ...]) -> list[str]:

@@ -43,10 +43,10 @@ from rollout.trajectory import Finish, Trajectory
 
 FOLDER, FORMAT, READABLE = "recorded", 2, (1, 2)
 FACTS, CONFIG, STATE, MODELS = "record.json", "config.yaml", "state", "models"
-ABOUT_PROMPT = ("uid", "problem", "answer", "source", "level", "all_answers")
+PROMPT_FIELDS = ("uid", "problem", "answer", "source", "level", "all_answers")
 FORMER_FIELDS = {"effort": "efficiency", "offenders": "nonfinite"}  # of report.json
-ABOUT_TRAJECTORY = ("sibling", "mode", "finish", "forced")
-ABOUT_STEP = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
+TRAJECTORY_FIELDS = ("sibling", "mode", "finish", "forced")
+STEP_FIELDS = ("step", "asked_for", "seed", "base", "surroundings", "base_files")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +86,9 @@ def write(folder: Path, recorded: RecordedStep) -> None:
     prompts = {p.uid: p for p in (*(t.prompt for t in recorded.trajectories), *(g.prompt for g in recorded.groups))}
     line_of = {uid: line for line, uid in enumerate(prompts)}
     place_of = {(t.prompt.uid, t.sibling): place for place, t in enumerate(recorded.trajectories)}
-    about_prompts = [{name: getattr(p, name) for name in ABOUT_PROMPT} for p in prompts.values()]
+    about_prompts = [{name: getattr(p, name) for name in PROMPT_FIELDS} for p in prompts.values()]
     _write_lines(folder / "prompts.jsonl", about_prompts)
-    about = [{name: getattr(t, name) for name in ABOUT_TRAJECTORY} for t in recorded.trajectories]
+    about = [{name: getattr(t, name) for name in TRAJECTORY_FIELDS} for t in recorded.trajectories]
     lines = [{"prompt": line_of[t.prompt.uid], **rest} for t, rest in zip(recorded.trajectories, about, strict=True)]
     _write_lines(folder / "trajectories.jsonl", lines)
     groups = [
@@ -114,7 +114,7 @@ def write(folder: Path, recorded: RecordedStep) -> None:
     )
     write_json(folder / "report.json", asdict(recorded.report) if recorded.report else None, _plain)
     write_json(folder / "metrics.json", recorded.metrics, _plain)
-    facts = {name: getattr(recorded, name) for name in ABOUT_STEP}
+    facts = {name: getattr(recorded, name) for name in STEP_FIELDS}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
     digests = {str(path.relative_to(folder)): [path.stat().st_size, digest(path)] for path in files}
     record = {"format": FORMAT, **facts, "control": asdict(recorded.control), "files": digests}
@@ -156,7 +156,7 @@ def read(folder: Path) -> RecordedStep:
     )
     report = _load(folder / "report.json")
     return RecordedStep(
-        **{name: facts[name] for name in ABOUT_STEP},
+        **{name: facts[name] for name in STEP_FIELDS},
         control=ControlTokens(**{**facts["control"], "other_ends": tuple(facts["control"].get("other_ends", ()))}),
         trajectories=tuple(trajectories),
         groups=groups,

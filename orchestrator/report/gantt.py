@@ -18,7 +18,7 @@ from orchestrator.tracking.numbers import percent, tick_text
 from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
 from rollout.base.spans import Span
 
-LOOKS = {  # kind of span -> colour; in the order of the legend
+COLORS = {  # kind of span -> colour; in the order of the legend
     "sampling": "--a",
     "grading": "--b",
     "learning": "--c",
@@ -147,7 +147,7 @@ def chart(recorded: Recorded, steps: Sequence[tuple[int, float, float]]) -> str:
         if actor.kind in WORK:
             seconds = by_kind(recorded.spans[actor], windows).get(WORK[actor.kind], 0.0)
             share = percent(seconds / sum(end - begin for begin, end in windows))
-            color = LOOKS[WORK[actor.kind]]
+            color = COLORS[WORK[actor.kind]]
             parts.append(f'<text class="end" fill="var({color})" x="{axis.end + 9:.0f}" {text}>{share}</text>')
     parts.append(_steps(steps, axis, bottom))
     span = high - low
@@ -193,7 +193,7 @@ def _bars(spans: Sequence[Span], axis: Axis, top: float) -> list[str]:
         for begin, end in _joined(pieces, APART * per_pixel):
             left, width = axis(begin), max(0.8, (end - begin) / per_pixel)
             parts.append(
-                f'<rect fill="var({LOOKS.get(kind, "--faint")})" x="{left:.1f}" y="{top + (BAR - height) / 2:.1f}" '
+                f'<rect fill="var({COLORS.get(kind, "--faint")})" x="{left:.1f}" y="{top + (BAR - height) / 2:.1f}" '
                 f'width="{width:.1f}" height="{height:.0f}"><title>{escape(kind)}, {end - begin:.3f} s</title></rect>'
             )
     return parts
@@ -214,12 +214,12 @@ def legend(seen: set[str]) -> list[tuple[str, str]]:
     """(kinds, colour) of the kinds of spans that were seen."""
     named: dict[str, list[str]] = {}
     for kind in _ordered(seen):
-        named.setdefault(LOOKS.get(kind, "--faint"), []).append(kind)
+        named.setdefault(COLORS.get(kind, "--faint"), []).append(kind)
     return [(", ".join(kinds), color) for color, kinds in named.items()]
 
 
 def _ordered(seen: set[str]) -> list[str]:
-    return [kind for kind in LOOKS if kind in seen] + sorted(seen - set(LOOKS))
+    return [kind for kind in COLORS if kind in seen] + sorted(seen - set(COLORS))
 
 
 def busy_lines(recorded: Recorded, worked: Mapping[Actor, Sequence[float]]) -> list[Line]:
@@ -231,7 +231,7 @@ def busy_lines(recorded: Recorded, worked: Mapping[Actor, Sequence[float]]) -> l
             means = [sum(spent) / len(seconds) for spent in zip(*seconds, strict=True)]
             steps = zip(recorded.steps, means, strict=True)
             points = [(float(step), mean / max(end - begin, 1e-9)) for (step, begin, end), mean in steps]
-            lines.append(Line(kind, points, LOOKS[work]))
+            lines.append(Line(kind, points, COLORS[work]))
     return lines
 
 

@@ -39,7 +39,7 @@ class Run:
     warmup: list[JsonObject]
     evaluation: JsonObject
     samples: list[JsonObject]
-    grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
+    grpo: list[JsonObject]  # plain GRPO recorded with the has_settings settings; empty where it does not apply
     timeline: Recorded | None = None
     unjudged: list[JsonObject] = field(default_factory=list)  # the first answers without a verdict, with their cause
 
@@ -118,17 +118,17 @@ def read_run(folder: Path) -> Run:
         unjudged=list(records(folder / "unjudged.jsonl")),
     )
     settings = _object(RECORDED_GRPO.with_suffix(".yaml"), yaml.safe_load)
-    if run.setting("algorithm.loss") != "degrpo" or not settings or not same(settings, run.config):
+    if run.setting("algorithm.loss") != "degrpo" or not settings or not has_settings(settings, run.config):
         run.grpo.clear()
     return run
 
 
-def same(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def has_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a run's configuration has these settings; those that it lacks did not exist when it was written."""
     for key in settings.keys() & config.keys():
         value, found = settings[key], config[key]
         nested = isinstance(value, dict) and isinstance(found, dict)
-        if not (same(value, found) if nested else value == found):
+        if not (has_settings(value, found) if nested else value == found):
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""The report's sentences: what the run came to, what its reader must know, how and where it was made.
+"""The report's sentences: the result, warnings, how and where the run was made.
 
 In: a run as read, its evaluation's summary. Out: text. Must not know: the page, plots.
 """
@@ -59,7 +59,7 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """What the figures below do not show, and whoever reads them must know."""
+    """What the figures below leave out and their reader must know."""
     found = []
     affected = [record for record in run.steps if record.get("unjudged")]
     if affected:

@@ -1,4 +1,4 @@
-"""What the end of a run says: its figures, beside goals where it has them, and how to serve the model.
+"""What a run prints at its end: its figures, beside goals if it has any, and how to serve the model.
 
 In: a run folder. Out: lines for the console. Must not know: how figures come about (`orchestrator.tracking.summary`).
 """

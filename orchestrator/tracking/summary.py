@@ -46,7 +46,7 @@ def interval(cell: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], goals: bool = True) -> list[str]:
-    """What reinforcement learning cannot mend: levels where thinking is seldom right before it begins, one line each.
+    """Warnings before training, one line each: levels where thinking is seldom right, which RL cannot fix.
 
     measured: {think: {level: {accuracy}}, ...} of the model that training starts from. Without `goals`, only levels
     where it is hardly ever right.

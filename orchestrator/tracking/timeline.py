@@ -4,8 +4,8 @@ In: handles of all actors, the loop's steps. Out: timeline.json, and each step's
 (`orchestrator.tracking.utilization`). Must not know: what the actors do, Ray.
 
 It never waits for an actor. At the end of a step every actor is asked for its spans; the answers are read at the end
-of the next one, which therefore gets the figures of the step before. Who has not answered by then (it is busy, and
-serves calls in order) is read later, and the figures wait for it. `close` collects the rest.
+of the next one, which therefore gets the figures of the step before. An actor that has not answered by then (it is
+busy, and serves calls in order) is read later, and the figures wait for it. `close` collects the rest.
 
 Clocks. Spans are in the time of the host that made them. When an actor is registered it is asked for its clock a few
 times; the middle of the fastest round trip gives the difference to the driver's clock, wrong by at most half that
@@ -115,7 +115,7 @@ class Timeline:
             try:
                 taken: list[Span] = answer.wait()
             except ActorDied as error:
-                # whoever waits for its work is told, or goes on with another; the chart shows it
+                # whoever waits for its work gets this error, too, or goes on with another actor; the chart shows it
                 self._trace.write([self._trace.mark(actor, f"died: {error}", row.asked)])
                 continue
             spans = _by_begin(Span(s.kind, s.begin - row.ahead_s, s.end - row.ahead_s) for s in taken)
@@ -124,7 +124,7 @@ class Timeline:
         return out
 
     def _complete(self) -> Record:
-        """The figures of the windows that everybody has told about, which are then forgotten."""
+        """The figures of the windows whose spans have come from every actor; these windows are then dropped."""
         known = min((row.known_until for row in self._rows.values()), default=math.inf)
         complete = [window for window in self._windows if window[1] <= known]
         if not complete:

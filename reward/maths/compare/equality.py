@@ -24,7 +24,7 @@ def equal(a: Node, b: Node) -> bool:
     if a == b:
         return True
     kinds = {a[0], b[0]}
-    if (_region(a) or _region(b)) and (found := _as_reals(a, b)) is not None:
+    if (_is_set_of_reals(a) or _is_set_of_reals(b)) and (found := _as_reals(a, b)) is not None:
         return found
     if (found := same_family(a, b)) is not None:
         return found
@@ -83,7 +83,7 @@ _SAME_KIND: dict[str, Callable[[Node, Node], bool]] = {
 }
 
 
-def _region(node: Node) -> bool:
+def _is_set_of_reals(node: Node) -> bool:
     """Whether a tree is a set of numbers by its content, not only by its form, as (1, 2) is."""
     return (
         node[0] in ("rel", "setop", "builder")

@@ -72,7 +72,7 @@ def _evaluate(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     if kind in ("sum", "prod"):
         return _terms(node, symbols, terms)
     if kind in ("int", "lim", "diff"):
-        return _stand_in(node, symbols, terms)
+        return _placeholder(node, symbols, terms)
     if kind not in ("add", "mul", "div", "pow", "neg", "fn", "deg", "pct"):
         raise Undefined(kind)
     if kind == "fn":
@@ -124,7 +124,7 @@ def _terms(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     kind, name, low, high, body = node
     first, last = _evaluate(low, symbols, terms), _evaluate(high, symbols, terms)
     if last == mp.inf:
-        return _stand_in(node, symbols, terms)
+        return _placeholder(node, symbols, terms)
     if not all(isinstance(bound, Fraction) and bound.denominator == 1 for bound in (first, last)):
         raise Undefined("bounds that are not integers")
     count = int(last - first) + 1
@@ -141,7 +141,7 @@ def _terms(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     return total
 
 
-def _stand_in(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
+def _placeholder(node: Node, symbols: Mapping[str, Number], terms: int) -> Number:
     """A number in 1..2 for what is not computed, derived from its parts' values; the bound name stands for itself."""
     name, *parts = node[1:]
     marks = [node[0]]
