@@ -299,7 +299,7 @@ def _sampler_beside_every_rank(conf: Config, choice: str) -> None:
 
 
 def _something_to_do(conf: Config, command: str) -> None:
-    """The command has what it works on."""
+    """The command has a model, and a warm-up its pairs."""
     made = conf.warmup is not None and conf.model.random is not None
     _require(
         command != "train" or conf.resume is not None or conf.model.path is not None or made,

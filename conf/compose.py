@@ -1,4 +1,4 @@
-"""Hydra at the door: overrides in, one typed and checked `Config` out; every mistake is one clear line.
+"""Composes overrides into one typed, checked `Config`, by Hydra; every mistake is one clear line.
 
 In: command-line arguments. Out: `Config`. Must not know: what a command does with it.
 """
@@ -192,7 +192,7 @@ def _folder(flag: str, path: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The heart of a Hydra or OmegaConf error, with the nearest valid key or option."""
+    """What a Hydra or OmegaConf error says, in one line, with the nearest valid key or option."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

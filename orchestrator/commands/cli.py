@@ -1,7 +1,7 @@
 """The `thinkless` command: one line for every mistake, clean shutdown on Ctrl-C.
 
-In: command-line arguments. Out: exit code 0, 1 (an error that was told), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM) or
-141 (nobody reads the output of `verify` any more).
+In: command-line arguments. Out: exit code 0, 1 (an error, printed in one line), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM)
+or 141 (the reader of `verify`'s output is gone).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def run(name: str, words: list[str]) -> None:
 
 def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
     flags = Flags.of(options)
-    if options.help or flags.shows:  # what was asked for alone
+    if options.help or flags.shows:  # nothing else is printed
         enable(False)
     else:
         _say_reading(name)
@@ -87,7 +87,7 @@ def _say_reading(name: str) -> None:
 
 
 def _help(name: str, words: list[str], flags: Flags) -> str:
-    """Words choose settings by their names; overrides are taken into the values that are shown."""
+    """The help of a command; words choose settings by name, overrides change the values that are shown."""
     from conf.help import configuration_help
 
     names = [word for word in words if "=" not in word]
@@ -146,7 +146,7 @@ def _evaluate(arguments: list[str], flags: Flags) -> None:
             from orchestrator.commands import evaluate
 
         foreign = target is None or any(one.startswith("data.path=") for one in overrides)
-        evaluate.command(evaluate.whole(conf) if foreign else conf, target)
+        evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target)
 
     name, overrides = _taken("run.name", arguments)
     if name is None:
@@ -197,8 +197,8 @@ def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def guarded(body: Callable[[], None]) -> int:
-    """Run `body`; every failure that a user can mend is one line on standard error. Any other is a fault of this
-    program: its traceback, and a line that says so."""
+    """Run `body` and return its exit code. An error that the user can fix is printed as one line; any other is a bug of
+    this program and is printed with its traceback and a request to report it."""
     from conf.errors import BadConfig
     from orchestrator.base.errors import RunError
     from rollout.base.errors import BadInput
@@ -208,20 +208,20 @@ def guarded(body: Callable[[], None]) -> int:
         body()
         return 0
     except KeyboardInterrupt as error:
-        _tell("interrupted", error)
+        _print_error("interrupted", error)
         return interrupt.exit_code()
     except (BadConfig, BadInput, RunError, FloatingPointError) as error:
-        _tell(str(error), error)
+        _print_error(str(error), error)
         return 1
     except OSError as error:
-        _tell(f"{type(error).__name__}: {error}", error)
+        _print_error(f"{type(error).__name__}: {error}", error)
         return 1
     except Exception as error:
-        _tell_fault(error)
+        _print_fault(error)
         return 1
 
 
-def _tell(message: str, error: BaseException) -> None:
+def _print_error(message: str, error: BaseException) -> None:
     ours = ("the last checkpoint", "no training step")
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith(ours)]
     if os.environ.get("THINKLESS_TRACEBACK"):
@@ -232,7 +232,7 @@ def _tell(message: str, error: BaseException) -> None:
     print(f"thinkless: {'; '.join([line, *notes])}", file=sys.stderr, flush=True)
 
 
-def _tell_fault(error: Exception) -> None:
+def _print_fault(error: Exception) -> None:
     import traceback
 
     root = Path(__file__).parents[2]

@@ -33,8 +33,8 @@ from rollout.data.tokens import check_prompt, control_tokens, generation_prompt,
 from rollout.request import SamplingParams
 
 
-def whole(conf: Config) -> Config:
-    """Data that nothing is trained on is measured as it stands: nothing need be held out of it."""
+def without_hold_out(conf: Config) -> Config:
+    """`conf` that evaluates all of data.path: nothing is trained on it, so no rows need to be held out."""
     data = conf.data
     if data.path is None or conf.validation.path is not None:
         return conf

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 NEEDED = ("ray", "omegaconf", "hydra", "torch", "vllm")
-TOLD = "THINKLESS_PYTHON"  # environment variable that names an interpreter
+VARIABLE = "THINKLESS_PYTHON"  # environment variable that names an interpreter
 
 
 def ensure_interpreter(module: str) -> None:
@@ -24,13 +24,13 @@ def ensure_interpreter(module: str) -> None:
             os.execv(candidate, [candidate, "-m", module, *sys.argv[1:]])
     sys.exit(
         f"thinkless: {sys.executable} lacks {', '.join(missing)}, and no other interpreter is known: run `make setup` "
-        f"on this machine, or set {TOLD} to the python of an environment that has them"
+        f"on this machine, or set {VARIABLE} to the python of an environment that has them"
     )
 
 
 def candidates() -> list[str]:
     """`THINKLESS_PYTHON`, the checkout's own environment, and the one that `make setup` noted last."""
-    found = [os.environ[TOLD]] if TOLD in os.environ else []
+    found = [os.environ[VARIABLE]] if VARIABLE in os.environ else []
     found.append(str(Path(__file__).parents[2] / ".venv" / "bin" / "python"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     note = cache / "thinkless" / "interpreter"

@@ -1,4 +1,4 @@
-"""What a configuration names is there, whole, and fits: seen in a second, before anything is started or written.
+"""Checks that model, warm-up pairs and reward function exist and fit the settings, before anything is started.
 
 In: a configuration. Out: the same with absolute folders, or BadInput. Must not know: Ray, torch, what a command does.
 """
@@ -22,8 +22,8 @@ from rollout.data.tokens import add_control_tokens, generation_prompt, load_toke
 
 
 def located(conf: Config) -> Config:
-    """`conf` with the folder of model.path, and the file of model.chat_template, as absolute paths: other processes,
-    and other hosts, stand elsewhere. A hub id, or what is not there at all, stays as it is."""
+    """`conf` with the folder of model.path and the file of model.chat_template as absolute paths, since other processes
+    have other working directories. A hub id, or a path that does not exist, stays as it is."""
     named = {"path": conf.model.path, "chat_template": conf.model.chat_template}
     found: dict[str, Any] = {
         key: os.path.abspath(Path(name).expanduser())
@@ -59,8 +59,8 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
 
 
 def _kept_model(folder: Path | None) -> str | None:
-    """The model that a run began with, when its folder or the record in it leads there: a copied run may be all that is
-    left of model.path."""
+    """The model that a run began with, in its folder or where its provenance.json says; model.path itself may be gone
+    when a run was copied."""
     if folder is None:
         return None
     kept = [folder / "base"]
@@ -71,7 +71,7 @@ def _kept_model(folder: Path | None) -> str | None:
 
 
 def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str) -> None:
-    """BadInput for what the command asks of this model and its config.json says that it cannot."""
+    """BadInput if the command asks of this model what its config.json rules out."""
     positions, key = context_length(config)
     learns, samples = command in ("train", "warmup"), command in ("train", "evaluate")
     warms_up = conf.warmup is not None and learns

@@ -5,8 +5,7 @@ are there. Must not know: how answers are graded, models, Ray, Hydra.
 
 Who waits for whom: this process waits for input and for ended checks at the same time (`RewardWorker.settle`). A plain
 answer is settled at once. Any other waits in the window for its check, and what comes after it waits there, too: that
-keeps the order, and the other processes busy. A full window stops the reading; so does a reader of ours that does not
-read.
+keeps the order, and the other processes busy. Reading stops while the window is full, or while nobody reads the output.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ WINDOW = 4096  # lines that wait for a check, or behind one
 WINDOW_BYTES = 64 << 20  # of their ids and golds
 LONGEST = 64 << 20  # bytes of a line
 CHUNK = 1 << 18  # bytes read at a time
-LOOK_EVERY = 32  # lines between two looks at the processes
+POLL_EVERY = 32  # lines between two polls of the processes
 SLOWEST = 3
 
 Waiting = tuple[str | int, Pending]  # the id and what will be its verdict
@@ -45,10 +44,10 @@ Waiting = tuple[str | int, Pending]  # the id and what will be its verdict
 def main(options: Namespace) -> None:
     """options: those of `orchestrator.commands.arguments`.
 
-    Ends without a word by SystemExit when nobody reads the output any more (141), on Ctrl-C (130), SIGTERM (143).
+    Exits silently: with 141 when the reader of the output is gone, 130 on Ctrl-C, 143 on SIGTERM.
     """
     _complete(options)
-    logging.getLogger("reward").setLevel(logging.CRITICAL)  # what it would tell stands in the verdicts
+    logging.getLogger("reward").setLevel(logging.CRITICAL)  # its messages are in the verdicts
     conf = RewardConf(
         processes=options.processes, timeout_s=options.timeout, memory_mib=options.memory_mib, strict=options.strict
     )
@@ -131,10 +130,10 @@ class Stream:
         else:
             begun = self.worker.begin(case.response, case.mode, Finish.STOP, case.gold, case.all_answers)
             if isinstance(begun, Verdict):
-                self._put(self._told(case.id, begun))
+                self._put(self._line(case.id, begun))
             else:
                 self._put((case.id, begun), max(0, len(line) - len(case.response)))
-        if self.worker.under_way and (self.lines % LOOK_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
+        if self.worker.under_way and (self.lines % POLL_EVERY == 0 or not isinstance(self._window[-1][0], bytes)):
             self._settle(0)
         while len(self._window) >= WINDOW or self._held > WINDOW_BYTES:
             self._settle()
@@ -160,14 +159,14 @@ class Stream:
                 id, pending = entry
                 if pending.verdict is None:
                     break
-                entry = self._told(id, pending.verdict)
+                entry = self._line(id, pending.verdict)
             self._window.popleft()
             self._held -= size
             ready.append(entry)
         if ready:
             self._write(b"".join(ready))
 
-    def _told(self, id: str | int, verdict: Verdict) -> bytes:
+    def _line(self, id: str | int, verdict: Verdict) -> bytes:
         self.done += 1
         self.correct += verdict.correct
         if self.counter is not None:

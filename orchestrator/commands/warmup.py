@@ -48,7 +48,7 @@ RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
 SHARED = ("schedule", "warmup_steps", "min_lr_ratio", "betas", "weight_decay", "max_grad_norm")  # with the learner's
 SAVE_EVERY_S = 300.0  # between two checkpoints: what a lost machine costs
-AHEAD = 3  # steps asked for before the oldest is waited for: the driver packs while the ranks compute
+AHEAD = 3  # steps under way before the oldest is waited for: the driver packs while the ranks compute
 
 
 def warm_up(conf: Config, cluster: Cluster) -> Path:
@@ -135,13 +135,13 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
     with saving("the warm-up's finished steps are being saved"), defer_signals():
         log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
         with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-            asked: deque[tuple[int, Any]] = deque()  # steps whose losses are not there yet
+            running: deque[tuple[int, Any]] = deque()  # steps and the futures of their losses
             step, saved = done, time.monotonic()
             for step, batch in enumerate(curriculum.batches(done), start=done + 1):
-                asked.append((step, learner.fine_tune(batch)))
+                running.append((step, learner.fine_tune(batch)))
                 due = requested() or time.monotonic() - saved > SAVE_EVERY_S
-                while len(asked) >= AHEAD or (asked and (due or step == curriculum.steps)):
-                    log.take(*asked.popleft(), bar)
+                while len(running) >= AHEAD or (running and (due or step == curriculum.steps)):
+                    log.take(*running.popleft(), bar)
                 if due and step < curriculum.steps:
                     state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
                     store.save(step, learner, state)

@@ -12,7 +12,7 @@ import pytest
 
 from conf.compose import to_yaml
 from conf.schema import Config, DataConf, EvaluateConf, RewardConf
-from orchestrator.commands.evaluate import free_name, heading, overall, table, whole
+from orchestrator.commands.evaluate import free_name, heading, overall, table, without_hold_out
 from orchestrator.tracking.results import result_lines, serving_lines
 from orchestrator.tracking.serving import ask_command, serve_command
 from orchestrator.training.evaluation import protocol
@@ -92,11 +92,11 @@ def test_the_table_says_if_only_the_first_problems_were_measured() -> None:
 
 def test_data_without_training_is_measured_as_a_whole() -> None:
     """No part of it is held out of the other; a validation set that was named stays."""
-    alone = whole(OWN)
+    alone = without_hold_out(OWN)
     assert (alone.validation.path, alone.validation.revision) == ("problems.jsonl", "abc")
     assert "held out" not in heading(measured(alone, none=of_level(0.5, 5)))[1]
     named = replace(OWN, validation=replace(OWN.validation, path="other.jsonl"))
-    assert whole(named) == named and whole(Config()) == Config()
+    assert without_hold_out(named) == named and without_hold_out(Config()) == Config()
 
 
 def test_the_hash_identifies_the_problems() -> None:
