@@ -83,6 +83,13 @@ def test_null_quoted_text_and_non_text_settings_keep_hydras_rules() -> None:
     )
 
 
+def test_hydras_sweep_functions_work_on_text_settings() -> None:
+    members = composed("model.revision=choice(main,dev)", "--multirun", "run.root=many")
+    assert [conf.model.revision for conf in members] == ["main", "dev"]
+    with pytest.raises(BadConfig, match=r"has several values: add --multirun"):
+        composed("model.revision=choice(main,dev)")
+
+
 def test_every_run_of_a_multirun_gets_its_text_literally() -> None:
     members = composed("model.revision=0042,12_345,'a,b',3e8", "--multirun", "run.root=many")
     assert [conf.model.revision for conf in members] == ["0042", "12_345", "a,b", "3e8"]

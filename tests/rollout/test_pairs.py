@@ -142,5 +142,7 @@ def test_an_adapter_reads_rows_of_any_layout(tmp_path: Path) -> None:
     path.write_text(json.dumps({"question": "1+1?"}) + "\n")
     with pytest.raises(BadInput, match=r"row 0: warmup.adapter=.* raised KeyError: 'answer'"):
         load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:gsm8k_pair"))
+    with pytest.raises(BadInput, match=r"json:dumps must return a dict with problem and think and short"):
+        load_pairs(WarmupConf(path=str(path), adapter="json:dumps"))
     with pytest.raises(BadInput, match=r"has no function nothing"):
         load_pairs(WarmupConf(path=str(path), adapter="rollout.data.pairs:nothing"))
