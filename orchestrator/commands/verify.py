@@ -220,9 +220,9 @@ def _bar(wanted: bool) -> Iterator[Any]:
     if not wanted:
         yield None
         return
-    from orchestrator.tracking.console import Counter
+    from orchestrator.tracking.console import StreamProgress
 
-    with contextlib.closing(Counter()) as counter:
+    with contextlib.closing(StreamProgress()) as counter:
         yield counter
 
 

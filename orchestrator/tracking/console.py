@@ -181,7 +181,7 @@ class Console:
         return pace * (self.total_steps - int(record.get("step", 0)))
 
 
-class Counter:
+class StreamProgress:
     """A bar for a stream whose length nobody knows: lines done, their rate, the share that is correct."""
 
     EVERY_S = 0.1  # between two drawings

@@ -7,7 +7,16 @@ import re
 
 import pytest
 
-from orchestrator.tracking.console import COLUMNS, Console, Counter, duration, heading, plain_line, progress, step_line
+from orchestrator.tracking.console import (
+    COLUMNS,
+    Console,
+    StreamProgress,
+    duration,
+    heading,
+    plain_line,
+    progress,
+    step_line,
+)
 
 RECORD = {
     "step": 12,
@@ -169,7 +178,7 @@ def test_progress_on_a_terminal_ends_with_a_line_of_its_own() -> None:
 
 def test_a_counter_is_redrawn_at_intervals(clock: Clock) -> None:
     out = Terminal()
-    counter = Counter(out, clock)
+    counter = StreamProgress(out, clock)
     for done in range(1, 401):
         clock.now += 1 / 32
         counter.show(done, done // 2)
