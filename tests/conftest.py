@@ -11,6 +11,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: two busy pools on two cores are ten times slower
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rollout.mode import ControlTokens
 from rollout.weight_sync.weights import views
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import TIED, MakeLearner, MakeWorker, SharedWorker, policy_weights
-from tests.helpers.handles import LocalHandle
+from tests.helpers.handles import InThread, LocalHandle
 
 hypothesis.settings.register_profile("thinkless", deadline=None)  # nothing depends on speed
 hypothesis.settings.load_profile("thinkless")
@@ -143,3 +144,10 @@ def rollout_worker(shared_worker: SharedWorker) -> Iterator[RolloutWorker]:
     yield worker
     if worker.ready() != 0:
         worker.load(shared_worker.weights)
+
+
+@pytest.fixture
+def in_thread() -> Iterator[InThread]:
+    """`in_thread(function, *args)` runs in another thread and returns a future."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit

@@ -5,11 +5,15 @@ Both have the interface of `rollout.base.handle.Handle`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 
 from rollout.request import RolloutRequest, RolloutResult
+
+InThread = Callable[..., "Future[Any]"]  # of the fixture `in_thread`
 
 
 class LocalFuture:

@@ -15,8 +15,17 @@ from typing import Any
 
 from conf.schema import AlgorithmConf, LearnerConf, ModelConf
 from learner.data.batch import TrainBatch
+from learner.data.pack import pack
+from learner.objective import optimizer_steps
+from tests.helpers import naive
 
 ANSWER_S = 180.0  # a rank that answers later hangs
+
+
+def train_batch(seed: int, ranks: int, algorithm: AlgorithmConf, max_tokens: int = 60) -> TrainBatch:
+    """The first optimizer step of some random groups."""
+    sequences, totals = optimizer_steps(naive.some_groups(seed), algorithm)[0]
+    return pack(sequences, totals, max_tokens, ranks)
 
 
 class Ranks:

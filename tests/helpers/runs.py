@@ -1,4 +1,4 @@
-"""Settings under which a run takes seconds, and what is read from a run's folder while it runs and afterwards."""
+"""Settings under which a run takes seconds, what its folder holds, and the figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def steps(folder: Path) -> list[int]:
 def checkpoints(folder: Path) -> list[int]:
     """The steps of a run's checkpoints."""
     return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*"))
+
+
+def level_figures(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
+    """What an evaluation measured at one level in one mode."""
+    return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +15,18 @@ import pytest
 
 from conf.schema import AlgorithmConf, LearnerConf, TrackerConf
 from learner.data.batch import MicroBatch, TrainBatch
-from learner.data.pack import pack
 from learner.learner import Learner
 from learner.metrics.report import StepReport
-from learner.objective import optimizer_steps
 from orchestrator.tracking.tracker import Tracker
 from tests.helpers import naive
 from tests.helpers.handles import PendingHandle
-from tests.helpers.learner_ranks import Ranks, call_worker
+from tests.helpers.learner_ranks import Ranks, call_worker, train_batch
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16, max_tokens=64)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0, alpha=0.5)
 
 
-def batch(seed: int, ranks: int) -> TrainBatch:
-    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
-    return pack(sequences, totals, 60, ranks)
+batch = partial(train_batch, algorithm=ALGORITHM)
 
 
 def with_advantage(mb: MicroBatch, sequence: int, value: float) -> MicroBatch:

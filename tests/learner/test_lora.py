@@ -27,15 +27,13 @@ from conf.schema import (
     TrackerConf,
     WarmupConf,
 )
-from learner.data.batch import MicroBatch, TrainBatch
-from learner.data.pack import pack
+from learner.data.batch import MicroBatch
 from learner.model import lora
 from learner.model.policy import load_policy
 from learner.model.prepare_model import prepared_model, random_model
-from learner.objective import optimizer_steps
 from rollout.base.errors import BadInput
 from tests.helpers import naive
-from tests.helpers.learner_ranks import Ranks
+from tests.helpers.learner_ranks import Ranks, train_batch
 
 LORA = LoraConf(rank=4, alpha=6.0)
 SCALE = 1.5
@@ -55,9 +53,7 @@ every_layout = pytest.mark.parametrize(
 two_layouts = pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 3)])
 
 
-def batch(seed: int, ranks: int) -> TrainBatch:
-    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
-    return pack(sequences, totals, 60, ranks)
+batch = partial(train_batch, algorithm=ALGORITHM)
 
 
 def begun(ranks: Ranks, folder: str, stage: int = 0, model: ModelConf = FLOAT, updates: int = 2, **conf: Any) -> None:

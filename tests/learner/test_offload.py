@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,8 @@ import pytest
 import torch
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf
-from learner.data.batch import TrainBatch
-from learner.data.pack import pack
-from learner.objective import optimizer_steps
 from learner.offload import Offloader, TensorsOffloaded
-from tests.helpers import naive
-from tests.helpers.learner_ranks import Ranks, awake_bytes, call_worker, left_by_others
+from tests.helpers.learner_ranks import Ranks, awake_bytes, call_worker, left_by_others, train_batch
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
@@ -27,9 +24,7 @@ LAYOUTS = [
 ]
 
 
-def batch(seed: int, ranks: int) -> TrainBatch:
-    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
-    return pack(sequences, totals, 120, ranks)
+batch = partial(train_batch, algorithm=ALGORITHM, max_tokens=120)
 
 
 def logprobs(ranks: Ranks, count: int) -> list[list[bytes]]:

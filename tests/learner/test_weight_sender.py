@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,15 @@ import torch
 from torch import Tensor
 
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf, RandomModelConf, Transport
-from learner.data.batch import TrainBatch
-from learner.data.pack import pack
 from learner.model.policy import load_policy
 from learner.model.prepare_model import random_model
-from learner.objective import optimizer_steps
 from rollout.weight_sync import transport
 from rollout.weight_sync.handshake import connect
 from rollout.weight_sync.sender import StagingBuffer
 from rollout.weight_sync.weights import ALIGNMENT, Endpoint, Offer, Route, Weights, worker_name
-from tests.helpers import naive
 from tests.helpers.engines import MakeLearner
-from tests.helpers.handles import LocalHandle
-from tests.helpers.learner_ranks import Ranks
+from tests.helpers.handles import InThread, LocalHandle
+from tests.helpers.learner_ranks import Ranks, train_batch
 
 CONF = LearnerConf(lr=0.02, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0)
@@ -49,20 +45,11 @@ IDS = [f"{n}-zero{z}-{m.dtype.value}-{'lora-' if m.lora.rank else ''}{folder}" f
 every_layout = pytest.mark.parametrize(("count", "stage", "model", "folder"), LAYOUTS, ids=IDS)
 KIB = 1 / 1024  # in MiB
 SHORT = 0.5  # seconds
-In = Callable[..., "Future[Any]"]
-
-
-@pytest.fixture
-def in_thread() -> Iterator[In]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool.submit
 
 
 def update(ranks: Ranks, seed: int) -> None:
     """So that B is not zero, and the weights are not those of the folder."""
-    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
-    batch: TrainBatch = pack(sequences, totals, 60, ranks.count // ranks.sharing)
-    ranks.scatter("update", [batch], ALGORITHM)
+    ranks.scatter("update", [train_batch(seed, ranks.count // ranks.sharing, ALGORITHM)], ALGORITHM)
 
 
 def begin(ranks: Ranks, folder: str, stage: int, model: ModelConf, bucket_mib: float) -> None:
@@ -257,7 +244,7 @@ transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl
 @every_layout
 def test_fetched_weights_equal_those_of_the_object_store(
     started: Callable[..., Any],
-    in_thread: In,
+    in_thread: InThread,
     transport: Transport,
     count: int,
     stage: int,
@@ -282,7 +269,7 @@ def test_fetched_weights_equal_those_of_the_object_store(
     assert [fetcher.joined for fetcher in fetchers] == [int(transport is Transport.nccl)] * 2
 
 
-def test_a_restarted_worker_joins_in_a_new_group(started: Callable[..., Any], in_thread: In) -> None:
+def test_a_restarted_worker_joins_in_a_new_group(started: Callable[..., Any], in_thread: InThread) -> None:
     route = Route(Transport.nccl, 2, timeout_s=60.0)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     survivor, killed, again = Fetcher(0), Fetcher(1), Fetcher(1)
@@ -295,7 +282,7 @@ def test_a_restarted_worker_joins_in_a_new_group(started: Callable[..., Any], in
 
 
 @transports
-def test_a_copy_is_kept_if_requested(started: Callable[..., Any], in_thread: In, transport: Transport) -> None:
+def test_a_copy_is_kept_if_requested(started: Callable[..., Any], in_thread: InThread, transport: Transport) -> None:
     """For a worker that starts later: it goes to the object store with the answer of rank 0."""
     route = Route(transport, 1, timeout_s=60.0, keep=True)
     ranks, endpoints = started(2, 3, ADAPTED, "tied", route)
@@ -340,7 +327,7 @@ def test_a_stream_unlike_its_manifest_is_rejected() -> None:
 
 @transports
 def test_workers_that_do_not_connect_are_named(
-    started: Callable[..., Any], in_thread: In, transport: Transport
+    started: Callable[..., Any], in_thread: InThread, transport: Transport
 ) -> None:
     route = Route(transport, 3, timeout_s=SHORT)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
@@ -355,7 +342,7 @@ def test_workers_that_do_not_connect_are_named(
 
 @transports
 def test_a_worker_that_stops_half_way_is_named(
-    started: Callable[..., Any], in_thread: In, transport: Transport
+    started: Callable[..., Any], in_thread: InThread, transport: Transport
 ) -> None:
     """Then the next push goes through, with a worker that comes anew."""
     route = Route(transport, 1, timeout_s=SHORT)
@@ -374,7 +361,7 @@ def test_a_worker_that_stops_half_way_is_named(
     assert same(again.result(60), dict(stored(ranks).tensors()))
 
 
-def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any], in_thread: In) -> None:
+def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any], in_thread: InThread) -> None:
     """It is in the group, and takes no part."""
     route = Route(Transport.nccl, 1, timeout_s=2.0)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)

@@ -6,6 +6,7 @@ import json
 import math
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from learner.schedule import learning_rate
 from learner.worker import LearnerWorker
 from rollout.base.errors import BadInput
 from tests.helpers import naive
-from tests.helpers.learner_ranks import Ranks
+from tests.helpers.learner_ranks import Ranks, train_batch
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
@@ -35,9 +36,7 @@ every_layout = pytest.mark.parametrize(
 )
 
 
-def batch(seed: int, ranks: int) -> TrainBatch:
-    sequences, totals = optimizer_steps(naive.some_groups(seed), ALGORITHM)[0]
-    return pack(sequences, totals, 60, ranks)
+batch = partial(train_batch, algorithm=ALGORITHM)
 
 
 def poisoned(whole: TrainBatch, value: float) -> TrainBatch:

@@ -39,7 +39,7 @@ from conf.schema import (
 )
 from conf.settings import all_keys, settings
 from orchestrator.cluster.placement import plan
-from orchestrator.commands.arguments import read
+from tests.helpers.composing import composed
 
 EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_colocated", "thinkless_1p5b_paper"]
 
@@ -54,15 +54,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     assert {path.name for path in tmp_path.glob("runs/*")} <= {"multirun.yaml"}
 
 
-def composed(*arguments: str, command: str = "train") -> list[Config]:
-    """What the command would have run with; several for a multirun."""
-    found: list[Config] = []
-    options = read(command, arguments)
-    run_command(command, found.append, options.overrides, Flags.of(options))
-    return found
-
-
-def refusal(*arguments: str, command: str = "train") -> str:
+def rejection(*arguments: str, command: str = "train") -> str:
     with pytest.raises(BadConfig) as rejected:
         composed(*arguments, command=command)
     assert "\n" not in str(rejected.value) and str(rejected.value)
@@ -203,7 +195,7 @@ def test_every_option_of_every_group_composes(group: str, option: str) -> None:
     ],
 )
 def test_a_mistyped_override_is_one_line_with_the_nearest_name(argument: str, said: str, nearest: str) -> None:
-    message = refusal("experiment=quickstart", argument)
+    message = rejection("experiment=quickstart", argument)
     assert said in message and nearest in message
 
 
@@ -243,7 +235,7 @@ def test_lora_settings_compose() -> None:
     (conf,) = composed(*arguments, "model.lora.targets=[q_proj,v_proj]")
     assert conf.model.lora.targets == ["q_proj", "v_proj"] and type(conf.model.lora.targets) is list
     assert from_text(to_yaml(conf)) == conf
-    assert "'model.lora.rank'" in refusal("experiment=quickstart", "model.lora.ranks=8")
+    assert "'model.lora.rank'" in rejection("experiment=quickstart", "model.lora.ranks=8")
 
 
 def from_text(text: str) -> Config:
@@ -460,13 +452,13 @@ def test_top_p_below_1_is_rejected_for_training(quickstart: Config) -> None:
 def test_ranges_are_checked_in_overrides_and_in_saved_configurations(elsewhere: Path) -> None:
     """In overrides, and in a saved run's configuration."""
     said = "rollout.group_size must be in [2, 1e5], got 1"
-    assert said in refusal("experiment=quickstart", "rollout.group_size=1")
-    assert "run.record" in refusal("experiment=quickstart", "run.record=[[1]]")
-    assert "cluster.port" in refusal("experiment=quickstart", f"cluster.port={10**21}")
+    assert said in rejection("experiment=quickstart", "rollout.group_size=1")
+    assert "run.record" in rejection("experiment=quickstart", "run.record=[[1]]")
+    assert "cluster.port" in rejection("experiment=quickstart", f"cluster.port={10**21}")
 
 
 def test_warmup_needs_pairs_and_a_model() -> None:
-    assert "warmup.path" in refusal("model.path=some/model", command="warmup")
+    assert "warmup.path" in rejection("model.path=some/model", command="warmup")
     with pytest.raises(BadConfig, match=r"model\.path"):
         check(Config(warmup=WarmupConf(path="pairs.jsonl")), "warmup")
     check(Config(model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1)), "warmup")
@@ -495,7 +487,7 @@ def test_a_warm_up_takes_place_where_there_are_pairs_for_it() -> None:
     ],
 )
 def test_settings_of_a_warm_up_that_does_not_take_place_are_rejected(arguments: list[str], named: str) -> None:
-    said = refusal(*arguments)
+    said = rejection(*arguments)
     assert named in said and "warmup.path=<pairs>" in said and "\n" not in said
 
 
@@ -581,7 +573,7 @@ def test_info_shows_how_the_configuration_is_composed(capsys: pytest.CaptureFixt
     ],
 )
 def test_mistakes_in_flags_are_one_line(arguments: str, said: str) -> None:
-    assert said in refusal("experiment=quickstart", *arguments.split())
+    assert said in rejection("experiment=quickstart", *arguments.split())
 
 
 def test_a_multiruns_swept_settings_are_recorded(elsewhere: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.check import check
-from conf.compose import from_file, run_command, to_yaml
+from conf.compose import from_file, to_yaml
 from conf.errors import BadConfig
-from conf.flags import Flags
 from conf.overrides import pasted, read_overrides
-from conf.schema import Config
 from conf.settings import all_keys
-from orchestrator.commands.arguments import read
+from tests.helpers import composing
 
 LIKE_SOMETHING_ELSE = [
     "2025_01_31", "3e8", "7e99999", "0042", "12_345", "0x1F", "0b11", "1.50", ".5", "+3", "-0", "inf", "nan", "true",
@@ -34,11 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def composed(*arguments: str) -> list[Config]:
-    found: list[Config] = []
-    options = read("train", ["experiment=quickstart", *arguments])
-    run_command("train", found.append, options.overrides, Flags.of(options))
-    return found
+composed = partial(composing.composed, "experiment=quickstart")
 
 
 @pytest.mark.parametrize("texts", list(zip(*[iter(LIKE_SOMETHING_ELSE)] * 3, strict=True)), ids=" ".join)

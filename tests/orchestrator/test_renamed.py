@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from conf import renamed
-from conf.compose import from_file, options, run_command, to_yaml
+from conf.compose import from_file, options, to_yaml
 from conf.errors import BadConfig
-from conf.flags import Flags
 from conf.schema import Config, Placement
 from conf.settings import all_keys, settings
-from orchestrator.commands.arguments import read
+from tests.helpers.composing import composed
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +22,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(renamed, "_announced", set())
     return tmp_path
-
-
-def composed(*arguments: str) -> list[Config]:
-    found: list[Config] = []
-    given = read("train", arguments)
-    run_command("train", found.append, given.overrides, Flags.of(given))
-    return found
 
 
 def notices(capsys: pytest.CaptureFixture[str]) -> list[str]:

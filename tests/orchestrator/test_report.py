@@ -21,6 +21,7 @@ from orchestrator.report import plots, read, write_report
 from orchestrator.report.plots import Dot, Line, line_plot, nice_ticks, scatter_plot, stacked_plot
 from orchestrator.report.read import merged, read_run
 from orchestrator.report.tables import pick_samples
+from tests.helpers.runs import level_figures as figures
 
 LEVELS = ("2", "9")
 
@@ -50,9 +51,6 @@ def record(step: int, **changes: Any) -> dict[str, Any]:
 
 
 def evaluation() -> dict[str, Any]:
-    def figures(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
-        return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
-
     model = {
         "free": {"2": figures(0.99, 0.97, 0.01, 5), "9": figures(0.95, 0.43, 0.99, 100)},
         "think": {"2": figures(1.0, 0.5, 1, 45), "9": figures(0.96, 0.44, 1, 101)},

@@ -10,11 +10,7 @@ import pytest
 
 from conf.schema import Config
 from orchestrator.tracking.summary import doubts, has_goals, interval, summarize_evaluation, wilson
-
-
-def figures(accuracy: float, reward: float, think_rate: float, tokens: float) -> dict[str, float]:
-    return {"n": 512, "accuracy": accuracy, "reward": reward, "think_rate": think_rate, "tokens": tokens}
-
+from tests.helpers.runs import level_figures as figures
 
 EVALUATION: dict[str, Any] = {
     "levels": ["2", "9"],

@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +14,9 @@ import pytest
 
 from rollout.weight_sync.handshake import Listener, connect
 from rollout.weight_sync.weights import Endpoint
+from tests.helpers.handles import InThread
 
 NAMES = ["rollout worker 0", "rollout worker 1"]
-In = Callable[..., "Future[Any]"]
 
 
 @pytest.fixture
@@ -27,14 +26,7 @@ def host() -> Iterator[Listener]:
     made.close()
 
 
-@pytest.fixture
-def in_thread() -> Iterator[In]:
-    """`in_thread(function, *args)` runs meanwhile."""
-    with ThreadPoolExecutor(8) as pool:
-        yield pool.submit
-
-
-def test_both_sides_exchange_messages_in_order(host: Listener, in_thread: In) -> None:
+def test_both_sides_exchange_messages_in_order(host: Listener, in_thread: InThread) -> None:
     coming = in_thread(host.receive, NAMES, 3, 5.0)
     second = connect(host.endpoint, NAMES[1], 3, 5.0, group="a")  # in any order
     first = connect(host.endpoint, NAMES[0], 3, 5.0, group=None)
@@ -51,7 +43,7 @@ def test_both_sides_exchange_messages_in_order(host: Listener, in_thread: In) ->
     assert connections[1].receive("to take it") == ("taken", None)
 
 
-def test_workers_that_do_not_connect_are_named(host: Listener, in_thread: In) -> None:
+def test_workers_that_do_not_connect_are_named(host: Listener, in_thread: InThread) -> None:
     coming = in_thread(host.receive, [*NAMES, "rollout worker 2"], 3, 0.5)
     connection = connect(host.endpoint, NAMES[1], 3, 5.0)
     missing = "rollout worker 0, rollout worker 2"
@@ -62,7 +54,7 @@ def test_workers_that_do_not_connect_are_named(host: Listener, in_thread: In) ->
         connection.receive("to send")
 
 
-def test_a_silent_rank_is_named(host: Listener, in_thread: In) -> None:
+def test_a_silent_rank_is_named(host: Listener, in_thread: InThread) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 5.0)
     connection = connect(host.endpoint, NAMES[0], 3, 0.3)
     coming.result(5)
@@ -87,7 +79,7 @@ def test_a_rank_that_closed_is_named(host: Listener) -> None:
         connect(endpoint, NAMES[0], 3, 1.0)
 
 
-def test_a_silent_worker_is_named(host: Listener, in_thread: In) -> None:
+def test_a_silent_worker_is_named(host: Listener, in_thread: InThread) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 0.5)
     silent = connect(host.endpoint, NAMES[0], 3, 5.0)
     (connection,) = coming.result(5)
@@ -123,7 +115,7 @@ def test_a_killed_worker_is_named_at_once(host: Listener) -> None:
         process.join(10)
 
 
-def test_a_worker_that_reconnects_counts_with_its_last_connection(host: Listener, in_thread: In) -> None:
+def test_a_worker_that_reconnects_counts_with_its_last_connection(host: Listener, in_thread: InThread) -> None:
     """It started again meanwhile."""
     coming = in_thread(host.receive, NAMES, 3, 5.0)
     before = connect(host.endpoint, NAMES[0], 3, 5.0, group="old")
@@ -137,7 +129,7 @@ def test_a_worker_that_reconnects_counts_with_its_last_connection(host: Listener
         before.receive("to begin")
 
 
-def test_connections_with_a_wrong_key_version_or_name_are_rejected(host: Listener, in_thread: In) -> None:
+def test_connections_with_a_wrong_key_version_or_name_are_rejected(host: Listener, in_thread: InThread) -> None:
     """No key, nonsense, another version, another name: none of them counts, none gets the weights of others."""
     coming = in_thread(host.receive, NAMES[:1], 3, 10.0)
     forged = connect(replace(host.endpoint, key=bytes(32)), NAMES[0], 3, 5.0)
@@ -167,7 +159,7 @@ class Bomb:
         return _remember, ()
 
 
-def test_nothing_is_unpickled_without_the_key(host: Listener, in_thread: In) -> None:
+def test_nothing_is_unpickled_without_the_key(host: Listener, in_thread: InThread) -> None:
     coming = in_thread(host.receive, NAMES[:1], 3, 1.0)
     forged = connect(replace(host.endpoint, key=bytes(32)), NAMES[0], 3, 5.0, more=Bomb())
     with pytest.raises(ConnectionError, match="hung up"):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,11 @@ from rollout.weight_sync.handshake import Listener
 from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, views, worker_name
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeWorker, complete, generate, policy_weights, rollout_request
+from tests.helpers.handles import InThread
 from tests.helpers.prompts import make_prompts
 
-In = Callable[..., "Future[Any]"]
 GREEDY = SamplingParams(temperature=1e-3, top_p=1.0, max_response_tokens=12)
 transports = pytest.mark.parametrize("transport", [Transport.ipc, Transport.nccl], ids=["buffer", "broadcast"])
-
-
-@pytest.fixture
-def in_thread() -> Iterator[In]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool.submit
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def offered(rank: LearnerWorker, route: Route, version: int) -> Offer:
 
 @transports
 def test_every_transport_brings_the_same_bits(
-    rollout_worker: RolloutWorker, trained: Trained, in_thread: In, transport: Transport
+    rollout_worker: RolloutWorker, trained: Trained, in_thread: InThread, transport: Transport
 ) -> None:
     """The tied head, which vLLM keeps packed on the CPU, among the rest: bit by bit as from the object store."""
     prompts = make_prompts(6)
@@ -95,7 +88,7 @@ def test_every_transport_brings_the_same_bits(
 
 @pytest.mark.parametrize("transport", [Transport.object_store, Transport.ipc, Transport.nccl])
 def test_every_process_of_a_tensor_parallel_engine_gets_the_weights(
-    two_processes: Engine, trained: Trained, in_thread: In, transport: Transport
+    two_processes: Engine, trained: Trained, in_thread: InThread, transport: Transport
 ) -> None:
     """Two processes, each with half of every matrix; the object store's bring them through vLLM's own queue."""
     prompt = [2, *range(40, 60), 3]
@@ -166,7 +159,7 @@ def test_a_closed_learner_rank_is_named_and_the_engine_is_unchanged(
 
 @transports
 def test_a_silent_learner_rank_is_named_and_the_engine_is_unchanged(
-    rollout_worker: RolloutWorker, in_thread: In, transport: Transport
+    rollout_worker: RolloutWorker, in_thread: InThread, transport: Transport
 ) -> None:
     prompts = make_prompts(2)
     before = sampled(rollout_worker, prompts)
