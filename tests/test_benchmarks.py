@@ -84,11 +84,11 @@ def test_small_forms_print_every_documented_figure(script: str, runs: Path) -> N
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_benchmarks_explain_themselves(script: str) -> None:
+def test_every_benchmark_has_help(script: str) -> None:
     assert "--small" in called(script, "--help").stdout
 
 
-def test_names_of_figures_are_found_in_the_results() -> None:
+def test_documented_figures_are_found() -> None:
     assert {"update_vs_torch", "pack_fill"} <= documented("learner")
     assert {"rollout_vs_vllm_64", "in_flight_loss"} <= documented("pipeline")
     assert {"e2e_vs_trl_ragged"} <= documented("trl")
@@ -101,7 +101,7 @@ def quantile(lengths: np.ndarray, share: float) -> int:
     return int(np.searchsorted(lengths.cumsum(), share))
 
 
-def test_lengths_are_log_normal() -> None:
+def test_log_normal_chains_have_log_normal_lengths() -> None:
     """Quantiles of the chain against those of the law it stands for: exp(log 30 + sigma z), 99 % below 400."""
     lengths = chains.log_normal(30, 400).lengths(8000)
     sigma = math.log(400 / 30) / 2.3263
@@ -111,7 +111,7 @@ def test_lengths_are_log_normal() -> None:
         assert abs(quantile(lengths, share) - wanted) < 1 + 0.15 * wanted, share
 
 
-def test_mild_lengths_have_their_mean_and_deviation() -> None:
+def test_mild_chains_have_their_mean_and_deviation() -> None:
     lengths = chains.mild(46).lengths(1000)
     at = np.arange(1001)
     mean = (lengths * at).sum()
@@ -120,7 +120,7 @@ def test_mild_lengths_have_their_mean_and_deviation() -> None:
 
 
 @pytest.mark.parametrize("chain", [chains.log_normal(30, 400), chains.mild(46), chains.endless()])
-def test_walks_follow_the_chain(chain: chains.Chain) -> None:
+def test_sampled_walks_have_the_chains_lengths(chain: chains.Chain) -> None:
     """Lengths of sampled walks against `lengths`, which does not look at the tokens' laws; an endless chain never
     ends."""
     law = chain.next_probabilities(264)
@@ -137,18 +137,18 @@ def test_walks_follow_the_chain(chain: chains.Chain) -> None:
     assert np.mean(np.minimum(np.array(found) - 1, 600)) == pytest.approx(mean, rel=0.15)
 
 
-def test_a_law_that_no_chain_has_is_refused() -> None:
+def test_an_impossible_length_law_is_rejected() -> None:
     with pytest.raises(ValueError, match="p99 must be above"):
         chains.log_normal(30, 60)
 
 
-def test_prompts_are_distinct_and_of_their_length() -> None:
+def test_prompts_are_distinct_and_of_equal_length() -> None:
     prompts = chains.make_prompts(500, 16, seed=0)
     assert len(set(prompts)) == 500 and {len(text) for text in prompts} == {14}
     assert prompts == chains.make_prompts(500, 16, seed=0)
 
 
-def test_ratio_is_the_median_of_rounds_and_sides_swap(trl: Any) -> None:
+def test_the_ratio_is_the_median_of_rounds_and_the_sides_alternate(trl: Any) -> None:
     order: list[str] = []
     theirs, ours = iter([2.0, 4.0, 2.0]), iter([1.0, 1.0, 4.0])
 
@@ -161,7 +161,7 @@ def test_ratio_is_the_median_of_rounds_and_sides_swap(trl: Any) -> None:
     assert order == ["trl", "ours", "ours", "trl", "trl", "ours"]
 
 
-def test_unequal_work_is_refused(trl: Any) -> None:
+def test_unequal_work_is_rejected(trl: Any) -> None:
     with pytest.raises(Failed, match="do not do the same work"):
         trl.compare(lambda: trl.Turn(1, 1.0, {"mean": 46.0}), lambda: trl.Turn(1, 1.0, {"mean": 30.0}), 1)
 
@@ -175,7 +175,7 @@ def test_only_steady_steps_are_counted(trl: Any) -> None:
     assert turn.speed == 256.0
 
 
-def test_the_pinned_list_shares_versions_with_the_projects() -> None:
+def test_trls_lock_has_the_projects_versions() -> None:
     """Both sides run the same torch and transformers; TRL itself is the only package that the project does not pin."""
 
     def pins(path: Path) -> dict[str, str]:

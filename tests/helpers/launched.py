@@ -79,7 +79,7 @@ class Watched:
         return self._err.read_text(errors="replace")
 
     @property
-    def told(self) -> list[str]:
+    def error_lines(self) -> list[str]:
         """The lines that the command wrote about its failure."""
         return [line for line in self.err.splitlines() if line.startswith("thinkless: ")]
 
@@ -192,13 +192,13 @@ def succeeded(done: Watched) -> Watched:
     return done
 
 
-def told_in_one_line(done: Watched) -> str:
+def one_line_error(done: Watched) -> str:
     """The one line of a command that failed as it should."""
     assert done.returncode not in (0, None), f"{done.arguments} succeeded:\n{done.out[-1000:]}"
-    assert "Traceback" not in done.err and len(done.told) == 1, done.err[-4000:]
-    assert done.err.rstrip().endswith(done.told[0]), f"said something after it:\n{done.err[-2000:]}"
+    assert "Traceback" not in done.err and len(done.error_lines) == 1, done.err[-4000:]
+    assert done.err.rstrip().endswith(done.error_lines[0]), f"said something after it:\n{done.err[-2000:]}"
     assert not (there := done.left()), there
-    return done.told[0]
+    return done.error_lines[0]
 
 
 def _lives(pid: int, begin: float) -> bool:

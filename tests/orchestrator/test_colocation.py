@@ -85,7 +85,7 @@ def two(gpus: int = 2) -> tuple[list[Gpu], Colocation]:
     return places, gpu_sharing
 
 
-def test_a_step_after_the_other() -> None:
+def test_each_phase_offloads_what_the_next_one_needs() -> None:
     """The usual course, call by call; the second of two in a row asks for nothing."""
     (gpu, other), gpu_sharing = two()
     course: list[tuple[Callable[[], None], list[str]]] = [
@@ -111,7 +111,7 @@ def test_a_step_after_the_other() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(order=st.lists(st.sampled_from(["sample", "push", "learn", "score"]), max_size=30))
-def test_in_any_order_nothing_is_used_that_is_not_there(order: list[str]) -> None:
+def test_in_any_order_only_loaded_tensors_are_used(order: list[str]) -> None:
     """Samples come from the weights of the last push, or are refused; whoever works has all that it works with."""
     (gpu,), gpu_sharing = two(gpus=1)
     for what in order:
@@ -132,22 +132,22 @@ def test_in_any_order_nothing_is_used_that_is_not_there(order: list[str]) -> Non
             gpu.learnt += what == "learn"
 
 
-def test_who_waited_for_whom_is_told() -> None:
+def test_a_time_out_says_who_waited_for_whom() -> None:
     gpu_sharing = two()[1]
 
     def late(_: list[Any]) -> list[Any]:
         raise WaitedTooLong("the driver timed out after 5 s waiting for learner rank 1 (offload)")
 
     gpu_sharing.wait_all = late
-    with pytest.raises(WaitedTooLong) as told:
+    with pytest.raises(WaitedTooLong) as raised:
         gpu_sharing.sampling()
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "before the samplers can sample, learner ranks had 5 s (cluster.colocation_timeout_s) to leave their GPUs: "
         "the driver timed out after 5 s waiting for learner rank 1 (offload)"
     )
 
 
-def test_on_gpus_of_their_own_nobody_waits() -> None:
+def test_on_separate_gpus_nothing_waits() -> None:
     gpu_sharing = GpuSharing()
     gpu_sharing.sampling(), gpu_sharing.pushing(), gpu_sharing.learning(changes=True), gpu_sharing.sampling()  # type: ignore[func-returns-value]
 
@@ -155,7 +155,7 @@ def test_on_gpus_of_their_own_nobody_waits() -> None:
 # ---- real ones ----
 
 
-def test_a_real_engine_and_a_real_learner(
+def test_a_colocated_engine_and_learner_agree_as_separate_ones_do(
     rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path
 ) -> None:
     """Out of turn each of them refuses; in turn they agree on the log-probs, as they would alone."""
@@ -225,7 +225,7 @@ def figures(folder: Path) -> list[str]:
     return [json.dumps(row, sort_keys=True) for row in kept]
 
 
-def test_a_colocated_run_is_a_disaggregated_run(two_of_each: list[str], left_alone: Path, tmp_path: Path) -> None:
+def test_a_colocated_run_equals_a_disaggregated_one(two_of_each: list[str], left_alone: Path, tmp_path: Path) -> None:
     """Two of each, with checkpoint, validation and log-prob checks in between: the same numbers, bit for bit."""
     count = len(steps(left_alone))
     more = [f"run.steps={count}", "run.name=mine", "cluster.placement=colocated"]

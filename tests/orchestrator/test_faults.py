@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.launched import SOON, Watched, succeeded, thinkless, told_in_one_line
+from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
 from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, steps
 
 pytestmark = pytest.mark.heavy
@@ -27,10 +27,10 @@ SHORT_WARM_UP = 100  # steps
 # ---- interrupted ----
 
 
-def test_interrupted_in_training(interrupted: Any) -> None:
+def test_an_interrupted_run_saves_its_steps_and_its_report(interrupted: Any) -> None:
     """The steps that are done are saved, and the report is written, before anything else ends."""
     run, folder, done = interrupted.run, interrupted.folder, interrupted.checkpoint
-    assert run.returncode == 130 and told_in_one_line(run) == "thinkless: interrupted"
+    assert run.returncode == 130 and one_line_error(run) == "thinkless: interrupted"
     assert done == steps(folder)[-1]
     said = run.err.index(f"the checkpoint of step {done} is saved; to go on from it: ")
     assert f"train resume={folder}\n" in run.err[said:]
@@ -48,7 +48,7 @@ def test_a_killed_learner_rank_is_named(killed: Any) -> None:
     """Not what the others said when the connection to it was lost."""
     run, folder, begin = killed.run, killed.folder, killed.checkpoint
     assert f"going on from step {begin}" in run.out
-    line = told_in_one_line(run)
+    line = one_line_error(run)
     assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
     assert f"thinkless train resume={folder}" in line and len(line) < 600
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
@@ -56,9 +56,9 @@ def test_a_killed_learner_rank_is_named(killed: Any) -> None:
     assert checkpoints(folder)[-1] >= due
 
 
-def test_interruption_and_a_sampler_started_again_change_nothing(killed: Any, left_alone: Path) -> None:
+def test_interruption_and_a_restarted_sampler_change_no_bit(killed: Any, left_alone: Path) -> None:
     """Steps before and after: the same losses, to the last bit. The new sampler takes the current weights itself and
-    samples what it was asked for once more, seed for seed."""
+    samples its requests once more, seed for seed."""
     mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, left_alone))
     assert killed.checkpoint + 1 < killed.compared == len(other)
     assert mine[: len(other)] == other and any(other[-3:])
@@ -82,9 +82,9 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     return thinkless("train", *TASK, *TINY, "run.steps=100000", *few, *own, folder=where)
 
 
-def test_a_reward_function_that_fails_is_told_and_ends_the_run(faulty: Watched) -> None:
+def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched) -> None:
     """First in the evaluation of what training starts from, which then shows no accuracy; training ends soon."""
-    run, line, folder = faulty, told_in_one_line(faulty), faulty.folder / "runs" / "mine"
+    run, line, folder = faulty, one_line_error(faulty), faulty.folder / "runs" / "mine"
     cause = f"reward.function=my_scores:score: AttributeError: 'str' object has no attribute 'missing' ({run.folder}"
     assert run.returncode == 1 and f"{cause}/my_scores.py:3)" in line
     assert line.startswith(
@@ -108,7 +108,7 @@ def test_a_reward_function_that_fails_is_told_and_ends_the_run(faulty: Watched) 
 # ---- an interrupted warm-up ----
 
 
-def test_an_interrupted_warm_up_goes_on_to_the_same_weights(faulty: Watched, tmp_path: Path) -> None:
+def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path) -> None:
     """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
     warm-up, of which nobody took anything, is that of the run above."""
     short, cache = [*TASK, f"warmup.steps={SHORT_WARM_UP}", "warmup.cache=cache"], tmp_path / "cache"
@@ -117,7 +117,7 @@ def test_an_interrupted_warm_up_goes_on_to_the_same_weights(faulty: Watched, tmp
     assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
     run.interrupt(signal.SIGTERM)
     run.wait(SOON)
-    assert run.returncode == 143 and told_in_one_line(run) == (
+    assert run.returncode == 143 and one_line_error(run) == (
         f"thinkless: interrupted; no training step had finished, and {tmp_path}/runs/mine is removed; the same command "
         "begins again"
     )
@@ -140,7 +140,7 @@ def test_an_interrupted_warm_up_goes_on_to_the_same_weights(faulty: Watched, tmp
 
 
 class Body:
-    """An actor's body that misbehaves as asked."""
+    """An actor's body that fails on request."""
 
     def __init__(self, fault: str = ""):
         from orchestrator.base.errors import RunError
@@ -150,7 +150,7 @@ class Body:
             raise BadInput("the folder is empty; fill it")
         if fault == "broken":
             raise ZeroDivisionError("by zero")
-        self.told = RunError
+        self.error_type = RunError
 
     def ready(self) -> int:
         return 1
@@ -197,7 +197,7 @@ def _shipped() -> type:
     return Body
 
 
-def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., Any]) -> None:
+def test_a_stuck_actor_is_named_with_its_call(place: Callable[..., Any]) -> None:
     from orchestrator.base.errors import WaitedTooLong
     from orchestrator.cluster.handles import wait_all
 
@@ -213,7 +213,7 @@ def test_a_stuck_actor_is_named_with_what_it_was_asked_for(place: Callable[..., 
         wait_all([behind])
 
 
-def test_a_private_ray_is_in_nobodys_way(place: Callable[..., Any]) -> None:
+def test_a_private_ray_does_not_disturb_others(place: Callable[..., Any]) -> None:
     """It leaves the port where a head that is started later takes its jobs, and nobody joins it by mistake."""
     from orchestrator.cluster.local_rays import auto_address, local_rays, refuse_private
     from rollout.base.errors import BadInput
@@ -229,17 +229,17 @@ def test_a_private_ray_is_in_nobodys_way(place: Callable[..., Any]) -> None:
         assert "auto: " in str(error) and mine.address not in str(error)
 
 
-def test_what_is_there_is_graded_before_what_was_asked_for_earlier(place: Callable[..., Any]) -> None:
+def test_available_results_are_graded_before_earlier_requests(place: Callable[..., Any]) -> None:
     """Else a validation would wait for the batches that are still being sampled."""
-    sampler, judge = place(), place()
-    share = sampler.call("sleep", 4.0)
-    early, late = judge.call("grade_request", share), judge.call("grade_request", 1.0)
-    assert late.wait() == 1.0 and not share.done() and not early.done()
-    assert judge.call("ready").wait() == 1 and not share.done()
+    sampler, grader = place(), place()
+    result = sampler.call("sleep", 4.0)
+    early, late = grader.call("grade_request", result), grader.call("grade_request", 1.0)
+    assert late.wait() == 1.0 and not result.done() and not early.done()
+    assert grader.call("ready").wait() == 1 and not result.done()
     assert early.wait() == 4.0
 
 
-def test_the_first_failure_is_heard_at_once(place: Callable[..., Any]) -> None:
+def test_the_first_failure_is_raised_at_once(place: Callable[..., Any]) -> None:
     """Not only after the slow one before it in the list."""
     from orchestrator.base.errors import ActorDied
     from orchestrator.cluster.handles import wait_all
@@ -250,7 +250,7 @@ def test_the_first_failure_is_heard_at_once(place: Callable[..., Any]) -> None:
         wait_all(waiting)
 
 
-def test_an_actor_s_own_error_arrives_as_it_was(place: Callable[..., Any]) -> None:
+def test_an_actors_error_is_raised_unchanged(place: Callable[..., Any]) -> None:
     from rollout.base.errors import BadInput
 
     actor = place()
@@ -263,7 +263,7 @@ def test_an_actor_s_own_error_arrives_as_it_was(place: Callable[..., Any]) -> No
     assert actor.call("ready").wait() == 1  # it lives
 
 
-def test_an_actor_that_cannot_start_says_why(place: Callable[..., Any]) -> None:
+def test_an_actors_start_up_error_is_raised(place: Callable[..., Any]) -> None:
     from orchestrator.base.errors import RunError
     from rollout.base.errors import BadInput
 

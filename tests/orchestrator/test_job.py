@@ -121,14 +121,14 @@ def job(head: tuple[Watched, str], tiny: list[str], tmp_path_factory: pytest.Tem
 
 
 def test_a_stopped_job_saves_its_steps(job: Stopped) -> None:
-    """`ray job stop` sends SIGTERM: its steps are saved, and told how to go on from, before Ray kills it."""
+    """`ray job stop` sends SIGTERM: its steps are saved, and the command to resume is printed, before Ray kills it."""
     done = len(job.before)
     assert job.checkpoints == [done - 1, done]
     assert f"the checkpoint of step {done} is saved; to go on from it: " in job.first.out, job.first.out[-6000:]
     assert f"train resume={job.folder}" in job.first.out and f"report: {job.folder / 'report.html'}" in job.first.out
 
 
-def test_places_are_free_again_after_each_job(job: Stopped) -> None:
+def test_a_job_frees_its_resources(job: Stopped) -> None:
     assert job.left == [[], []]
 
 
@@ -150,14 +150,14 @@ def test_a_resumed_run_has_each_step_once(job: Stopped) -> None:
     assert counts == dict.fromkeys(range(1, done + 2), 2)
 
 
-def test_a_resumed_run_goes_on_in_the_same_timeline(job: Stopped) -> None:
+def test_a_resumed_run_appends_to_the_same_timeline(job: Stopped) -> None:
     """With the time of the step that was lost, which it took as well."""
     found, done = read_trace(job.folder / "timeline.json"), len(job.before)
     assert found is not None
     assert [step for step, _, _ in found.steps] == [*range(1, done + 1), done, done + 1]
 
 
-def test_a_resumed_run_is_the_one_that_was_never_interrupted(job: Stopped) -> None:
+def test_a_repeated_step_has_the_same_figures(job: Stopped) -> None:
     """A step done twice: the same prompts, seeds, weights and optimizer state give the same figures. (Several steps, to
     the last bit: test_faults.)"""
     before, again = job.before[-1], records(job.folder)[len(job.before) - 1]
@@ -166,7 +166,7 @@ def test_a_resumed_run_is_the_one_that_was_never_interrupted(job: Stopped) -> No
         assert again.get(key) == pytest.approx(before.get(key), rel=1e-5, abs=1e-6), key
 
 
-def test_a_resumed_run_goes_on_with_the_next_prompts(job: Stopped) -> None:
+def test_a_resumed_run_continues_with_the_next_prompts(job: Stopped) -> None:
     last = len(job.before) + 1
     state = json.loads((job.folder / "checkpoints" / f"step_{last:06d}" / "state.json").read_text())
     assert state["step"] == last and state["prompts"]["position"] == 4 * last
@@ -192,7 +192,7 @@ def test_a_job_that_fails_says_why(head: tuple[Watched, str], tmp_path: Path) ->
 # ---- where a job writes, and what runs it ----
 
 
-def test_a_relative_root_lies_in_the_home_folder_inside_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inside_a_job_a_relative_root_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job's working directory is Ray's and goes away with it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -216,7 +216,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_another_python_hands_over_to_the_projects_own(tmp_path: Path) -> None:
+def test_a_foreign_python_hands_over_to_the_projects_own(tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "ran: $@"\n')
     stand_in.chmod(0o755)
@@ -226,18 +226,20 @@ def test_another_python_hands_over_to_the_projects_own(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "ran: -m orchestrator.train a=1 b=x y\n"), done.stderr
 
 
-def test_candidates_are_told_given_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THINKLESS_PYTHON", "/told")
+def test_candidates_are_the_configured_own_and_recorded_interpreters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINKLESS_PYTHON", "/configured")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "thinkless").mkdir()
-    (tmp_path / "thinkless" / "interpreter").write_text("/noted\n")
-    assert interpreter.candidates() == ["/told", str(ROOT / ".venv/bin/python"), "/noted"]
+    (tmp_path / "thinkless" / "interpreter").write_text("/recorded\n")
+    assert interpreter.candidates() == ["/configured", str(ROOT / ".venv/bin/python"), "/recorded"]
     monkeypatch.delenv("THINKLESS_PYTHON")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     assert interpreter.candidates() == [str(ROOT / ".venv/bin/python")]
 
 
-def test_no_other_python_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_suitable_python_the_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "NEEDED", ("no_such_package",))
     monkeypatch.setattr(interpreter, "candidates", lambda: [sys.executable, str(tmp_path / "gone")])
     with pytest.raises(SystemExit) as ended:
@@ -248,5 +250,5 @@ def test_no_other_python_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.heavy
-def test_this_python_has_everything() -> None:
+def test_the_projects_python_is_kept() -> None:
     interpreter.ensure_interpreter("orchestrator.train")  # returns

@@ -85,7 +85,7 @@ def eventually(ask: Callable[[], Any], expected: Any) -> None:
     raise AssertionError(f"still {found}, not {expected}")
 
 
-def test_a_killed_worker_comes_back_with_the_newest_weights(cluster: Cluster) -> None:
+def test_a_restarted_worker_has_the_newest_weights(cluster: Cluster) -> None:
     latest_weights, publisher = LatestWeights(), actor(WeightSender)
     worker = actor(Worker, latest_weights.current, max_restarts=-1)
     assert worker.call("version").wait() is None  # nothing has been posted
@@ -100,7 +100,7 @@ def test_a_killed_worker_comes_back_with_the_newest_weights(cluster: Cluster) ->
         assert worker.call("sum").wait() == 3 * 300_000
 
 
-def test_a_worker_waits_for_no_push(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_restarting_worker_does_not_wait_for_weights_in_flight(cluster: Cluster, tmp_path: Path) -> None:
     """Weights that are still under way may be waiting for this very worker: it takes the ones before."""
     latest_weights, publisher = LatestWeights(), actor(WeightSender)
     first = publisher.call("make", 7)
@@ -114,7 +114,7 @@ def test_a_worker_waits_for_no_push(cluster: Cluster, tmp_path: Path) -> None:
     assert actor(Worker, latest_weights.current).call("version").wait() == 8
 
 
-def test_weights_are_let_go_of(cluster: Cluster) -> None:
+def test_only_one_version_stays_in_the_object_store(cluster: Cluster) -> None:
     """One version stays in the object store, however many were posted."""
     gc.collect()  # errors of killed workers, which the tests before caught, hold their handles in cycles of frames
     eventually(lambda: store_bytes() < 1_200_000, True)  # of the tests before
@@ -136,7 +136,7 @@ def store_bytes() -> int:
     return int(stats.store_stats.object_store_bytes_used)
 
 
-def test_when_the_actor_is_lost_that_is_an_error_and_not_old_weights(cluster: Cluster) -> None:
+def test_a_lost_actor_is_an_error_and_not_old_weights(cluster: Cluster) -> None:
     latest_weights = LatestWeights(timeout_s=20.0)
     assert latest_weights.current() is None
     ray.kill(latest_weights._actor)
@@ -144,7 +144,7 @@ def test_when_the_actor_is_lost_that_is_an_error_and_not_old_weights(cluster: Cl
         latest_weights.current()
 
 
-def test_what_was_published_is_not_what_came_after(cluster: Cluster, tiny_model: Path) -> None:
+def test_published_weights_are_unaffected_by_later_updates(cluster: Cluster, tiny_model: Path) -> None:
     """The learner's own memory is handed to Ray, and the next call changes it: the copy is made in between."""
     conf = LearnerConf(lr=0.1)
     rank = actor(LearnerWorker, conf, ModelConf(), str(tiny_model), 0, 1.0, 100)

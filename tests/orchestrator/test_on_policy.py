@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = 6
 
 
-def test_no_staleness_is_the_plain_loop_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
+def test_staleness_0_equals_a_plain_loop_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
     """Losses and final weights, through two Ray samplers on one side and a twenty-line loop on the other."""
     from safetensors.numpy import load_file
 

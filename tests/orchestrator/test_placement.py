@@ -38,7 +38,7 @@ def fits(made: Plan) -> None:
 
 
 @pytest.mark.parametrize(("samplers", "gpus"), [(1, 2), (1, 4), (2, 4), (5, 8), (5, 23)])
-def test_split_gives_everyone_gpus_of_their_own(samplers: int, gpus: int) -> None:
+def test_disaggregated_placement_gives_every_worker_its_own_gpus(samplers: int, gpus: int) -> None:
     made = plan(SPLIT, rollout(samplers), learner(gpus - samplers), REWARD)
     fits(made)
     assert made.needs("GPU") == gpus and made.needs("CPU") == 2 * samplers + (gpus - samplers) + 1
@@ -49,7 +49,7 @@ def test_split_gives_everyone_gpus_of_their_own(samplers: int, gpus: int) -> Non
     assert made.parts("GPU") == {"rollout.workers": (samplers, 1), "learner.ranks": (gpus - samplers, 1)}
 
 
-def test_a_tensor_parallel_sampler_is_one_bundle_and_so_on_one_host() -> None:
+def test_a_tensor_parallel_sampler_is_one_bundle() -> None:
     made = plan(SPLIT, rollout(2, many=2), learner(4), REWARD)
     fits(made)
     assert [made.bundles[seat.bundle] for seat in made.seats[Role.rollout]] == [{"CPU": 4, "GPU": 2}] * 2
@@ -57,7 +57,7 @@ def test_a_tensor_parallel_sampler_is_one_bundle_and_so_on_one_host() -> None:
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8, 23])
-def test_shared_puts_one_of_each_on_every_gpu(gpus: int) -> None:
+def test_colocated_placement_puts_a_rank_and_a_sampler_on_every_gpu(gpus: int) -> None:
     made = plan(SHARED, rollout(gpus), learner(gpus), REWARD)
     fits(made)
     assert made.bundles[:gpus] == ({"CPU": 3, "GPU": 1},) * gpus and made.needs("GPU") == gpus
@@ -66,7 +66,7 @@ def test_shared_puts_one_of_each_on_every_gpu(gpus: int) -> None:
 
 
 @pytest.mark.parametrize(("workers", "many"), [(2, 2), (1, 4), (2, 4), (3, 8)])
-def test_shared_and_tensor_parallel(workers: int, many: int) -> None:
+def test_colocated_tensor_parallel_samplers_use_their_bundles_gpus(workers: int, many: int) -> None:
     """Every rank has a GPU of its own; the samplers use those of the ranks in their bundle, all of them, once."""
     made = plan(SHARED, rollout(workers, many), learner(workers * many), None)
     fits(made)
@@ -79,26 +79,26 @@ def test_shared_and_tensor_parallel(workers: int, many: int) -> None:
 
 
 @pytest.mark.parametrize("placement", [SPLIT, SHARED])
-def test_cpus_alone(placement: Placement) -> None:
+def test_without_gpus_only_cpus_are_reserved(placement: Placement) -> None:
     made = plan(placement, rollout(2, device=Device.cpu, cpus=0.4), learner(2, Device.cpu, cpus=0.4), RewardConf())
     fits(made)
     assert made.needs("GPU") == 0 and made.needs("CPU") == pytest.approx(1.7)
     assert not any("GPU" in bundle for bundle in made.bundles) and made.parts("GPU") == {}
 
 
-def test_a_warm_up_or_an_evaluation_alone_has_whole_gpus_in_any_placement() -> None:
+def test_a_warm_up_or_an_evaluation_has_whole_gpus_in_any_placement() -> None:
     for placement in (SPLIT, SHARED):
         assert plan(placement, learner=learner(4)).bundles == ({"CPU": 1, "GPU": 1},) * 4
         assert plan(placement, rollout=rollout(2, 2)).bundles == ({"CPU": 4, "GPU": 2},) * 2
 
 
-def test_one_gpu_by_fractions() -> None:
+def test_fractions_fit_both_on_one_gpu() -> None:
     """Both stay in memory at one time: small models, no turns."""
     made = plan(SPLIT, rollout(1, gpus=0.5), learner(1, gpus=0.5))
     assert made.needs("GPU") == 1 and len(made.bundles) == 2
 
 
-def test_what_does_not_pair_is_no_plan() -> None:
+def test_numbers_that_do_not_pair_are_rejected() -> None:
     with pytest.raises(ValueError, match="2 x 2 sampler GPUs do not pair with 3 learner ranks"):
         plan(SHARED, rollout(2, 2), learner(3))
 
@@ -184,7 +184,7 @@ def seen(handles: list[Any]) -> list[str]:
     return [str(gpus) for gpus in wait_all([handle.call("gpus", timeout_s=60.0) for handle in handles])]
 
 
-def test_split_on_four_gpus(four_gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disaggregated_actors_see_their_own_gpus(four_gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from rollout.base.errors import BadInput
 
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)  # a learner rank in this process chose one for itself
@@ -216,7 +216,7 @@ def test_split_on_four_gpus(four_gpus: Any, monkeypatch: pytest.MonkeyPatch) -> 
         cluster.learner_ranks(learner(1), body, [[]])
 
 
-def test_shared_on_four_gpus(four_gpus: Any) -> None:
+def test_colocated_samplers_see_their_ranks_gpus(four_gpus: Any) -> None:
     """The sampler's GPUs are those of the ranks in its place, with one GPU each or with two."""
     cluster, body = four_gpus(SHARED), shipped()
     for workers, many in ((4, 1), (2, 2)):
@@ -232,7 +232,7 @@ def test_shared_on_four_gpus(four_gpus: Any) -> None:
         cluster.release(ranks)
 
 
-def test_a_network_interface_for_traffic_between_hosts(four_gpus: Any) -> None:
+def test_the_configured_network_interface_is_used(four_gpus: Any) -> None:
     """Ranks and samplers listen there, and NCCL and gloo take no other; one that a host lacks is named."""
     from rollout.base.errors import BadInput
 
@@ -247,7 +247,7 @@ def test_a_network_interface_for_traffic_between_hosts(four_gpus: Any) -> None:
         other.call("address", timeout_s=60.0).wait()
 
 
-def test_a_cluster_that_is_too_small_is_told_before_anything_starts(four_gpus: Any) -> None:
+def test_a_cluster_that_is_too_small_is_rejected_before_anything_starts(four_gpus: Any) -> None:
     from rollout.base.errors import BadInput
 
     cluster = four_gpus(SPLIT)

@@ -33,7 +33,7 @@ from rollout.base.errors import BadInput
 from rollout.mode import ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
-from tests.helpers.launched import Watched, succeeded, thinkless, told_in_one_line
+from tests.helpers.launched import Watched, one_line_error, succeeded, thinkless
 
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
 NAN = float("nan")
@@ -128,7 +128,7 @@ def steps(draw: st.DrawFn) -> RecordedStep:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(step=steps())
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, step: RecordedStep) -> None:
+def test_a_recorded_step_is_read_back_equal(tmp_path_factory: pytest.TempPathFactory, step: RecordedStep) -> None:
     folder = tmp_path_factory.mktemp("step")
     write(folder, step)
     again = read(folder)
@@ -201,7 +201,7 @@ def run(tmp_path: Path, record: list[int], steps: int, staleness: int = 0, begin
     return learner
 
 
-def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_recorded_by_default(tmp_path: Path) -> None:
     learner = run(tmp_path, [], steps=3)
     assert not list(tmp_path.iterdir()) and not learner.saved and not learner.exported
 
@@ -223,7 +223,7 @@ def test_a_step_is_recorded_with_the_state_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("staleness", [1, 2])
-def test_the_weights_that_sampled_are_kept(tmp_path: Path, staleness: int) -> None:
+def test_a_record_has_the_weights_that_sampled_it(tmp_path: Path, staleness: int) -> None:
     """They were the learner's before it was known which versions would sample the step."""
     learner = run(tmp_path, [2, 6], steps=8, staleness=staleness)
     for step in (2, 6):
@@ -235,7 +235,7 @@ def test_the_weights_that_sampled_are_kept(tmp_path: Path, staleness: int) -> No
     assert not list((tmp_path / "recorded").glob(".*"))
 
 
-def test_a_refilled_batch_is_recorded_whole(tmp_path: Path) -> None:
+def test_a_dynamically_sampled_batch_is_recorded_whole(tmp_path: Path) -> None:
     """Answers of the rounds too; groups that were thrown away are known as such."""
     learner = Learner()
     recorder = Recorder(tmp_path, Config(run=RunConf(record=[1])), learner, learner.export, CONTROL, "hub/model")
@@ -249,7 +249,7 @@ def test_a_refilled_batch_is_recorded_whole(tmp_path: Path) -> None:
     assert found.learnt == (True, False) and found.report is None
 
 
-def test_a_run_that_goes_on_records_anew(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_its_records(tmp_path: Path) -> None:
     """What a stopped run left half-written goes; a step that is done again replaces its record."""
     run(tmp_path, [3], steps=3)
     (tmp_path / "recorded" / ".step_000005.partial" / "state").mkdir(parents=True)
@@ -258,7 +258,7 @@ def test_a_run_that_goes_on_records_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "recorded").iterdir()) == ["step_000003", "step_000004"]
 
 
-def test_a_full_disk_takes_nothing_away(tmp_path: Path) -> None:
+def test_a_full_disk_costs_only_the_record(tmp_path: Path) -> None:
     def full(path: Path) -> None:
         with open("/dev/full", "w") as file:
             file.write("7" * 100_000)
@@ -270,14 +270,14 @@ def test_a_full_disk_takes_nothing_away(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, conf, learner, learner.export, CONTROL, "hub/model")
     with pytest.raises(
         RunError, match=r"cannot record step 2 in .*No space left.*MiB free.*run.record=\[1, 2\]"
-    ) as told:
+    ) as raised:
         recorder.begin(1)
-    assert "\n" not in str(told.value) and f"resume={tmp_path}" in str(told.value)
+    assert "\n" not in str(raised.value) and f"resume={tmp_path}" in str(raised.value)
     assert sorted(path.name for path in (tmp_path / "recorded").iterdir()) == ["step_000001"]
     assert read(tmp_path / "recorded" / "step_000001").step == 1
 
 
-def test_damage_is_seen_in_every_file(tmp_path: Path) -> None:
+def test_damage_in_any_file_is_detected(tmp_path: Path) -> None:
     run(tmp_path, [1], steps=1)
     folder = tmp_path / "recorded" / "step_000001"
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "record.json"]
@@ -300,7 +300,7 @@ def test_damage_is_seen_in_every_file(tmp_path: Path) -> None:
 # ---- compared ----
 
 
-def test_equal_trajectories_are_equal() -> None:
+def test_equal_trajectories_compare_equal() -> None:
     ours = [trajectory(sibling) for sibling in range(3)]
     assert compare_trajectories([(t, trajectory(t.sibling, version=9)) for t in ours]) == (3, None, 0.0)
 
@@ -341,12 +341,12 @@ def test_every_figure_of_a_report_is_compared() -> None:
     assert relative(1e-9, 2e-9) < 1e-6 and relative(0.0, NAN) == relative(math.inf, 1.0) == math.inf
 
 
-# ---- asked for wrongly ----
+# ---- mistakes ----
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """The one line of a refused `thinkless replay`."""
+def failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """The error line of a rejected `thinkless replay`."""
     monkeypatch.chdir(tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -362,34 +362,36 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureF
         signal.signal(number, handler)
 
 
-def test_it_helps(told: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_replay_has_help(failure: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["replay", "--help"])
     assert ended.value.code == 0 and "part=sampling|learning" in capfd.readouterr().out
 
 
-def test_mistakes_are_told_in_one_line(told: Any, tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(failure: Any, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(Config()))
-    assert "no run is there yet" in told("run=mine", "run.root=elsewhere", "step=1", "part=learning")
-    assert "runs there: mine" in told("run=yours", "step=1", "part=learning")
-    assert "has no recorded step" in told("run=mine", "step=1", "part=learning")
+    assert "no run is there yet" in failure("run=mine", "run.root=elsewhere", "step=1", "part=learning")
+    assert "runs there: mine" in failure("run=yours", "step=1", "part=learning")
+    assert "has no recorded step" in failure("run=mine", "step=1", "part=learning")
     run(folder, [2, 4], steps=4)
-    assert "step=3 is not recorded" in told("run=mine", "step=3", "part=learning")
-    assert told("step=x", "part=learning").endswith("recorded steps: 2, 4")  # the newest run
-    assert told("run=mine").endswith("recorded steps: 2, 4")
-    assert "part=sampling or part=learning, got part=both" in told("run=mine", "step=2", "part=both")
-    assert "repeat must be" in told("run=mine", "step=2", "part=learning", "repeat=0")
-    assert "out=no/where.json" in told("run=mine", "step=2", "part=learning", "out=no/where.json")
-    assert "'learner.ranks'" in told("run=mine", "step=2", "part=learning", "learner.rank=2")
-    assert "learner.ranks must be in [1, 1e5], got 0" in told("run=mine", "step=2", "part=learning", "learner.ranks=0")
-    assert "give run=<run>" in told("run.name=mine", "step=2", "part=learning")
-    assert "give step=<value>" in told("run=mine", "stpe=2", "part=learning")
-    assert "999 is not recorded" in told("run=mine", f"step={'9' * 5000}", "part=learning")
-    assert "repeat must be" in told("run=mine", "step=2", "part=learning", f"repeat={'9' * 5000}")
+    assert "step=3 is not recorded" in failure("run=mine", "step=3", "part=learning")
+    assert failure("step=x", "part=learning").endswith("recorded steps: 2, 4")  # the newest run
+    assert failure("run=mine").endswith("recorded steps: 2, 4")
+    assert "part=sampling or part=learning, got part=both" in failure("run=mine", "step=2", "part=both")
+    assert "repeat must be" in failure("run=mine", "step=2", "part=learning", "repeat=0")
+    assert "out=no/where.json" in failure("run=mine", "step=2", "part=learning", "out=no/where.json")
+    assert "'learner.ranks'" in failure("run=mine", "step=2", "part=learning", "learner.rank=2")
+    assert "learner.ranks must be in [1, 1e5], got 0" in failure(
+        "run=mine", "step=2", "part=learning", "learner.ranks=0"
+    )
+    assert "give run=<run>" in failure("run.name=mine", "step=2", "part=learning")
+    assert "give step=<value>" in failure("run=mine", "stpe=2", "part=learning")
+    assert "999 is not recorded" in failure("run=mine", f"step={'9' * 5000}", "part=learning")
+    assert "repeat must be" in failure("run=mine", "step=2", "part=learning", f"repeat={'9' * 5000}")
     (folder / "recorded" / "step_000002" / "groups.jsonl").unlink()
-    assert "damaged: groups.jsonl is missing" in told("run=mine", "step=2", "part=learning")
+    assert "damaged: groups.jsonl is missing" in failure("run=mine", "step=2", "part=learning")
 
 
 def test_steps_to_record_lie_within_the_run() -> None:
@@ -437,7 +439,7 @@ def recording(members: tuple[Path, Path], tmp_path_factory: pytest.TempPathFacto
     return Recording(members[0], environment)
 
 
-def test_a_run_leaves_what_it_was_asked_to_record(recording: Recording) -> None:
+def test_a_run_records_the_requested_steps(recording: Recording) -> None:
     assert recorded_steps(recording.folder) == [1, STEP] and not list((recording.folder / "recorded").glob(".*"))
     folder = recording.folder / "recorded" / f"step_{STEP:06d}"
     found = read(folder)
@@ -455,7 +457,7 @@ def test_a_run_leaves_what_it_was_asked_to_record(recording: Recording) -> None:
         }
 
 
-def test_sampling_again_gives_the_same(recording: Recording) -> None:
+def test_replayed_sampling_is_bit_equal(recording: Recording) -> None:
     """Every token and log-prob, to the last bit, without DeepSpeed."""
     done = succeeded(recording.replay("sampling", "repeat=2"))
     assert "32 of 32 trajectories equal, bit for bit (16, 2 times)" in done.out and "tokens/s" in done.out
@@ -464,7 +466,7 @@ def test_sampling_again_gives_the_same(recording: Recording) -> None:
     assert len(figures["seconds"]) == 2 and figures["tokens"] > 16
 
 
-def test_learning_again_gives_the_same(recording: Recording) -> None:
+def test_replayed_learning_is_bit_equal(recording: Recording) -> None:
     """Every figure of the report, to the last bit, without vLLM; the recorded state each time."""
     done = succeeded(recording.replay("learning", "repeat=2"))
     figures = recording.figures("learning")
@@ -482,7 +484,7 @@ def test_other_settings_are_compared_within_a_tolerance(recording: Recording) ->
     assert figures["figures"]["tokens"]["relative"] == 0
 
 
-def test_a_step_that_gives_something_else_is_seen(recording: Recording, tmp_path: Path) -> None:
+def test_a_replay_that_differs_is_reported(recording: Recording, tmp_path: Path) -> None:
     """A record whose files are whole but tell of other answers: exit status 1, and where. What was sampled across a
     push is left out."""
     run = tmp_path / "forged"
@@ -499,15 +501,15 @@ def test_a_step_that_gives_something_else_is_seen(recording: Recording, tmp_path
     write(folder, replace(found, trajectories=trajectories, groups=groups))
 
     sampling = recording.replay("sampling", "step=1", run=run)
-    line = told_in_one_line(sampling)
+    line = one_line_error(sampling)
     assert "sampling of step 1 does not give what was recorded" in line and "replay_sampling.json" in line
     assert "14 of 15 trajectories equal" in sampling.out and "1 of 16 trajectories cannot be repeated" in sampling.out
     assert f"{second.prompt.uid}, sibling 1, token {len(ids) - 1}" in sampling.out
     learning = recording.replay("learning", "step=1", run=run)
-    assert "learning of step 1 does not give what was recorded" in told_in_one_line(learning)
+    assert "learning of step 1 does not give what was recorded" in one_line_error(learning)
 
 
-def test_what_was_sampled_across_pushes_is_told(recording: Recording, tmp_path: Path, told: Any) -> None:
+def test_trajectories_that_cannot_be_repeated_are_reported(recording: Recording, tmp_path: Path, failure: Any) -> None:
     """Nothing is started for it."""
     run = tmp_path / "across"
     shutil.copytree(recording.folder, run)
@@ -515,13 +517,13 @@ def test_what_was_sampled_across_pushes_is_told(recording: Recording, tmp_path: 
     found = read(folder)
     every = [replace(t, versions=np.arange(len(t.versions), dtype=np.int32)) for t in found.trajectories]
     write(folder, replace(found, trajectories=tuple(every)))
-    assert "none of its 16 trajectories" in told(f"run={run}", "step=1", "part=sampling")
+    assert "none of its 16 trajectories" in failure(f"run={run}", "step=1", "part=sampling")
 
 
-def test_the_model_that_the_run_began_with_has_moved(recording: Recording, tmp_path: Path, told: Any) -> None:
+def test_a_missing_initial_model_is_reported(recording: Recording, tmp_path: Path, failure: Any) -> None:
     run = tmp_path / "moved"
     shutil.copytree(recording.folder, run)
     folder = run / "recorded" / "step_000001"
     write(folder, replace(read(folder), base=str(tmp_path / "gone")))
-    line = told(f"run={run}", "step=1", "part=learning")
+    line = failure(f"run={run}", "step=1", "part=learning")
     assert "model.safetensors" in line and "is not there any more: give model.path=" in line

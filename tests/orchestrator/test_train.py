@@ -102,7 +102,7 @@ def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Traine
 # ---- it learns ----
 
 
-def test_it_learns(trained: Trained) -> None:
+def test_training_raises_the_validation_reward(trained: Trained) -> None:
     """Reward on held-out questions rises by far more than chance (256 questions: a standard error of about .04)."""
     validations = {row["step"]: row for row in trained.rows(training=False)}
     assert sorted(validations) == [*range(0, STEPS + 1, VALIDATE_EVERY)]
@@ -111,7 +111,7 @@ def test_it_learns(trained: Trained) -> None:
     assert last["validation/accuracy"] >= first["validation/accuracy"]
 
 
-def test_it_learns_when_to_think(trained: Trained) -> None:
+def test_training_teaches_when_to_think(trained: Trained) -> None:
     found = trained.json("evaluation.json")
     before, after = found["models"]["warmup"]["free"], found["models"]["final"]["free"]
     assert 0.3 < before["2"]["think_rate"] < 0.7  # the warm-up taught both modes alike
@@ -169,7 +169,7 @@ def test_sampler_and_learner_agree_at_every_step(trained: Trained) -> None:
         assert row["mismatch/max_abs"] <= 1e-4 and row["mismatch/mean_abs"] <= 2e-5 and abs(row["mismatch/kl"]) < 1e-6
 
 
-def test_configuration_and_provenance(trained: Trained) -> None:
+def test_configuration_and_provenance_are_saved(trained: Trained) -> None:
     from conf.compose import from_file
 
     conf = from_file(trained.folder / "config.yaml", [])
@@ -183,7 +183,7 @@ def test_configuration_and_provenance(trained: Trained) -> None:
     assert session["started"] == found["started"] < session["ended"]
 
 
-def test_it_shows_answers_before_training_and_the_memory_it_took(trained: Trained) -> None:
+def test_answers_before_training_and_memory_are_recorded(trained: Trained) -> None:
     lines = map(json.loads, (trained.folder / "samples.jsonl").read_text().splitlines())
     before = [one for one in lines if one["step"] == 0]
     assert {(one["level"], one["mode"]) for one in before} == {(n, mode) for n in "24" for mode in ("think", "short")}
@@ -191,7 +191,7 @@ def test_it_shows_answers_before_training_and_the_memory_it_took(trained: Traine
     assert used and all(0.5 < gib < 64 for gib in used)
 
 
-def test_its_warm_up(trained: Trained) -> None:
+def test_the_warm_ups_losses_are_recorded(trained: Trained) -> None:
     warm_up = [json.loads(line) for line in (trained.folder / "warmup.jsonl").read_text().splitlines()]
     assert warm_up[-1]["step"] == 500 and warm_up[-1]["loss"] < 0.5 * warm_up[0]["loss"]
 
@@ -199,7 +199,7 @@ def test_its_warm_up(trained: Trained) -> None:
 # ---- its timeline ----
 
 
-def test_the_timeline_tells_what_everybody_did_in_every_step(trained: Trained) -> None:
+def test_the_timeline_has_every_actors_work_in_every_step(trained: Trained) -> None:
     json.loads((trained.folder / "timeline.json").read_text())
     found = read_trace(trained.folder / "timeline.json")
     assert found is not None and [step for step, _, _ in found.steps] == [*range(1, STEPS + 1)]
@@ -215,7 +215,7 @@ def test_the_timeline_tells_what_everybody_did_in_every_step(trained: Trained) -
             assert 0 < worked <= row[f"seconds/{part}"] + 0.05  # on-policy: nobody works unless the loop waits for it
 
 
-def test_a_step_s_record_has_the_shares_of_the_step_before(trained: Trained) -> None:
+def test_a_steps_record_has_the_shares_of_the_previous_step(trained: Trained) -> None:
     found = read_trace(trained.folder / "timeline.json")
     assert found is not None
     rows = trained.rows()
@@ -229,7 +229,7 @@ def test_a_step_s_record_has_the_shares_of_the_step_before(trained: Trained) -> 
     assert "Who worked when" in (trained.folder / "report.html").read_text()
 
 
-def test_samples_can_be_read(trained: Trained) -> None:
+def test_samples_are_written_as_text_and_json(trained: Trained) -> None:
     text = (trained.folder / "samples.txt").read_text()
     assert all(f"--- step {step}, arithmetic/train/" in text for step in range(1, STEPS + 1))
     assert "<think>" in text and "<short>\\boxed{" in text and "reward" in text
@@ -240,7 +240,7 @@ def test_samples_can_be_read(trained: Trained) -> None:
     assert all(s["response"].startswith(f"<{s['mode']}>") for s in samples if s["mode"])
 
 
-def test_checkpoints_and_the_best_model(trained: Trained) -> None:
+def test_the_newest_checkpoints_and_the_best_model_are_kept(trained: Trained) -> None:
     names = sorted(path.name for path in (trained.folder / "checkpoints").iterdir())
     assert names == ["step_000007", "step_000014", "step_000016"]
     state = trained.json(f"checkpoints/{names[-1]}/state.json")
@@ -252,13 +252,13 @@ def test_checkpoints_and_the_best_model(trained: Trained) -> None:
     assert not list(trained.folder.glob(".*"))  # nothing half-written
 
 
-def test_the_report_stands_alone(trained: Trained) -> None:
+def test_the_report_loads_nothing_from_elsewhere(trained: Trained) -> None:
     page = (trained.folder / "report.html").read_text()
     assert "<svg" in page and 'src="http' not in page and 'href="http' not in page.split("<body", 1)[0]
     assert str(trained.folder / "report.html") in trained.done.out
 
 
-def test_what_a_person_sees(trained: Trained) -> None:
+def test_the_output_names_folders_figures_and_the_serving_command(trained: Trained) -> None:
     done = trained.done
     assert "result:" in done.out and f"run folder: {trained.folder}" in done.out
     assert all(f"step={step}/{STEPS} reward=" in done.err for step in range(1, STEPS + 1))
@@ -303,14 +303,14 @@ def test_transformers_gives_the_model_the_learners_log_probs(trained: Trained) -
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(path)(ids[None]).logits[0, :-1].double()
         expected = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        asked = torch.ones(len(ids), dtype=torch.bool)
-        asked[0] = False
+        response = torch.ones(len(ids), dtype=torch.bool)
+        response[0] = False
         layout = Layout([len(ids)], torch.device("cpu"))
-        found, _ = load_policy(path, "float32")(ids, torch.arange(len(ids)), asked, layout, 1.0, 1024)
+        found, _ = load_policy(path, "float32")(ids, torch.arange(len(ids)), response, layout, 1.0, 1024)
     assert torch.allclose(found[1:].double(), expected, atol=1e-4)
 
 
-def test_the_exported_weights_are_the_checkpoint_s(trained: Trained) -> None:
+def test_the_exported_weights_are_those_of_the_checkpoint(trained: Trained) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -326,7 +326,7 @@ def test_the_exported_weights_are_the_checkpoint_s(trained: Trained) -> None:
 # ---- what it takes and leaves ----
 
 
-def test_gauges_on_rays_prometheus_end_point(trained: Trained) -> None:
+def test_gauges_are_on_rays_prometheus_endpoint(trained: Trained) -> None:
     for name in (
         "rollout_tokens_per_second", "learner_tokens_per_second", "think_rate", "accuracy", "accuracy_think",
         "accuracy_short", "weight_sync_seconds", "reward", "step",
@@ -342,21 +342,21 @@ def test_memory_stays_small(trained: Trained, warm_up: Any) -> None:
 # ---- the other ways to run ----
 
 
-def test_members_of_a_multirun_have_their_own_folders(members: tuple[Path, Path]) -> None:
+def test_runs_of_a_multirun_have_their_own_folders(members: tuple[Path, Path]) -> None:
     for folder, function in zip(members, ("null", "my_reward:constant"), strict=True):
         assert f"function: {function}" in (folder / "config.yaml").read_text()
         assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4] and (folder / "model").is_dir()
 
 
-def test_one_batch_ahead_is_one_step_stale(members: tuple[Path, Path]) -> None:
+def test_staleness_is_at_most_the_batches_in_flight(members: tuple[Path, Path]) -> None:
     assert [row["staleness/max"] for row in metrics(members[0])] == [0, 1, 1, 1]
-    for step, ahead in ((2, [8]), (4, [])):  # what is in flight is asked for again; nothing beyond the end
+    for step, ahead in ((2, [8]), (4, [])):  # batches in flight are requested again; nothing beyond the end
         state = json.loads((members[0] / f"checkpoints/step_{step:06d}/state.json").read_text())
         assert state["prompts"]["position"] == 4 * (step + len(ahead))
         assert [cursor["position"] for cursor in state["asked"]] == ahead
 
 
-def test_grpo_learns(members: tuple[Path, Path]) -> None:
+def test_grpo_changes_the_weights(members: tuple[Path, Path]) -> None:
     rows = metrics(members[0])
     assert "loss: grpo" in (members[0] / "config.yaml").read_text()
     assert any(row["no_op"] == 0 for row in rows)
@@ -385,7 +385,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.skipif(not (SHARED / "data/gsm8k/train.jsonl").is_file(), reason="../shared/data/gsm8k is not here")
-def test_real_gsm8k_problems_go_through_the_same_pipeline(warm_up: Any, tmp_path: Path) -> None:
+def test_gsm8k_problems_are_trained_on(warm_up: Any, tmp_path: Path) -> None:
     """All of them within the context; the tiny model answers them poorly, and nothing breaks."""
     [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
     task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
