@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def groups_of_ranks() -> Iterator[dict[int, Ranks]]:
     """Process groups by size, made when first used."""
 
-    class Made(dict):  # type: ignore[type-arg]
+    class Made(dict[int, Ranks]):
         def __missing__(self, count: int) -> Ranks:
             self[count] = Ranks(count)
             return self[count]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conf.compose import to_yaml
@@ -26,7 +27,14 @@ def of_level(accuracy: float | None, problems: int, unjudged: int = 0) -> dict[s
 
 def prompts(**levels: int) -> list[Prompt]:
     return [
-        Prompt(f"{level}/{i}", f"{level} {i}?", None, str(i), "own/problems", None if level == "none" else level)  # type: ignore[arg-type]
+        Prompt(
+            f"{level}/{i}",
+            f"{level} {i}?",
+            np.empty(0, np.int32),
+            str(i),
+            "own/problems",
+            None if level == "none" else level,
+        )
         for level, count in levels.items()
         for i in range(count)
     ]

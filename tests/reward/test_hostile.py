@@ -7,6 +7,7 @@ time bounds of every text rule, and an audit of what the interpreter does while 
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from fractions import Fraction
@@ -128,10 +129,10 @@ def test_a_formula_equals_its_value_and_no_other(formula: tuple[str, Fraction], 
 
 @settings(SETTINGS, max_examples=100)
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=5), st.randoms(use_true_random=False))
-def test_polynomials_equal_any_order_of_their_terms(coefficients: list[int], rng: object) -> None:
+def test_polynomials_equal_any_order_of_their_terms(coefficients: list[int], rng: random.Random) -> None:
     terms = [f"({c})x^{{{power}}}" for power, c in enumerate(coefficients)]
     shuffled = list(terms)
-    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     assert equivalent("+".join(shuffled), "+".join(terms))
     changed = [f"({coefficients[0] + 1})x^{{0}}", *terms[1:]]
     assert not equivalent("+".join(changed), "+".join(terms))
@@ -139,10 +140,10 @@ def test_polynomials_equal_any_order_of_their_terms(coefficients: list[int], rng
 
 @settings(SETTINGS, max_examples=100)
 @given(st.sets(st.integers(-50, 50), min_size=2, max_size=6), st.randoms(use_true_random=False))
-def test_sets_have_no_order_and_tuples_have_one(members: set[int], rng: object) -> None:
+def test_sets_have_no_order_and_tuples_have_one(members: set[int], rng: random.Random) -> None:
     ordered = [str(one) for one in sorted(members)]
     shuffled = list(ordered)
-    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     join = ", ".join
     assert equivalent(join(shuffled), join(ordered))
     assert equivalent(rf"\left\{{ {join(shuffled)} \right\}}", rf"\{{{join(ordered)}\}}")

@@ -493,7 +493,7 @@ def test_an_adapter_gives_problems_and_skips_rows(adapter: ModuleType, tmp_path:
             else {"problem": f"{n}?", "answer": [n, -n], "uid": f"n{n}", "level": n, "all_answers": n > 2}
         )
 
-    adapter.fn = fn  # type: ignore[attr-defined]
+    vars(adapter)["fn"] = fn
     conf = DataConf(path=_json(tmp_path, [{"n": n} for n in range(1, 4)]), adapter="an_adapter:fn", max_unusable=0.0)
     loaded = load_problems(conf)
     source = f"{tmp_path.name}/set"
@@ -506,10 +506,12 @@ def test_an_adapter_gives_problems_and_skips_rows(adapter: ModuleType, tmp_path:
 
 def test_bad_adapters_are_one_line_with_the_row(adapter: ModuleType, tmp_path: Path) -> None:
     path = _json(tmp_path, [{"n": 1}, {"n": 0}])
-    adapter.fails = lambda row: {"problem": "p", "answer": 1 // row["n"], "uid": row["n"]}  # type: ignore[attr-defined]
-    adapter.wrong = lambda row: {"question": "p"}  # type: ignore[attr-defined]
-    adapter.same = lambda row: {"problem": "p", "answer": "1", "uid": "u"}  # type: ignore[attr-defined]
-    adapter.skips = lambda row: None  # type: ignore[attr-defined]
+    vars(adapter).update(
+        fails=lambda row: {"problem": "p", "answer": 1 // row["n"], "uid": row["n"]},
+        wrong=lambda row: {"question": "p"},
+        same=lambda row: {"problem": "p", "answer": "1", "uid": "u"},
+        skips=lambda row: None,
+    )
     for spec, message in (
         ("an_adapter:fails", r"set, row 1: data.adapter=an_adapter:fails raised ZeroDivisionError"),
         ("an_adapter:wrong", r"row 0: .* must return a dict with problem and answer"),
