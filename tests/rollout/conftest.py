@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conf.schema import OnWeightSync
 from rollout.worker import RolloutWorker
+from tests.helpers.policies import Policies, make_policies
 
 
 @pytest.fixture
@@ -23,9 +23,7 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def policies(tiny_model: Path) -> Any:
-    from tests.helpers.policies import make_policies
-
+def policies(tiny_model: Path) -> Policies:
     return make_policies(tiny_model)
 
 
