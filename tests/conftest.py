@@ -1,4 +1,4 @@
-"""What tests share: a tiny random model, one vLLM engine for the whole session, and handles that call at once.
+"""Shared fixtures: a tiny random model, one vLLM engine for the session, learners and workers in this process.
 
 A fixture that starts something real is session-wide, because starting costs seconds; a test that changes the engine's
 weights takes `rollout_worker`, which puts the model's own weights back afterwards.

@@ -1,4 +1,4 @@
-"""The packages: which may import which, where heavy libraries are imported, and what stays light."""
+"""The packages: which may import which, where heavy libraries are imported, and which modules stay light."""
 
 from __future__ import annotations
 

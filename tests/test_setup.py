@@ -1,4 +1,4 @@
-"""The locks, and how set-up hands pip's configuration to uv."""
+"""The locks, and how set-up passes pip's configuration to uv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The discrete-event model of the pipeline: against closed forms, a token-by-token engine, the sampler's own spread."""
+"""The discrete-event model of the pipeline against closed forms, a token-by-token engine and the sampler's spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed attention: a row of sequences is each sequence alone, values and gradients; no leaks; misuse is refused."""
+"""Packed attention equals attention over each sequence alone, also in gradients; unsupported arguments are rejected."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_whole_model_keeps_packed_sequences_apart(models: dict[str, str], name
 
 
 def test_a_forward_pass_without_a_layout_is_rejected(models: dict[str, str]) -> None:
-    """A caller that bypasses Policy (transformers' forward, or generate) hears of it instead of getting leaks."""
+    """A caller that bypasses Policy (transformers' forward, or generate) gets an error instead of leaks."""
     from transformers import AutoModelForCausalLM
 
     register()

@@ -1,4 +1,4 @@
-"""Bad numbers and bad batches: named, written down, and never a hang."""
+"""Nonfinite numbers and malformed batches are reported by name, recorded, and never make a rank hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters by peft: they alone learn, by the right gradient, and everybody else sees an ordinary model."""
+"""LoRA adapters (peft): only they are trained, by the right gradient, and all others see an ordinary model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An update's figures: over any division into micro-batches and ranks they are those of loops over single tokens."""
+"""An update's metrics equal loops over single tokens, for any division into micro-batches and ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors at rest: the memory is really free, nothing reads it meanwhile, and learning goes on bit for bit."""
+"""Offloaded tensors: the memory is freed, nothing reads it meanwhile, and training continues bit for bit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
             before = ranks.each(awake_bytes)
             optimizer = ranks.call("offload", "optimizer")
             assert all(size > 0 for size in optimizer)
-            if seed == 2:  # as when it publishes after an evaluation: all at rest, then the weights alone come back
+            if seed == 2:  # as when it publishes after an evaluation: all offloaded, then only the weights reloaded
                 ranks.call("offload", "all")
                 assert ranks.call("offload", "optimizer") == optimizer
         seen.append(ranks.digests())

@@ -1,4 +1,4 @@
-"""Packing: nothing lost, doubled or shifted; the budget kept; every rank the same number of rows; costs balanced."""
+"""Packing: every sequence once and unchanged, within the budget, as many rows on every rank, balanced cost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The learner's packed log-probs against transformers' own, for tiny random models of many families: those that it does
-not compute rightly are refused by name when they are loaded, whatever the settings say."""
+"""The learner's packed log-probs against transformers' own, for tiny random models of many families; those that differ
+are rejected by name when they are loaded, whatever the settings.
+"""
 
 from __future__ import annotations
 

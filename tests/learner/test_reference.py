@@ -1,4 +1,4 @@
-"""The frozen reference: where it lies, that it scores the same from there, and that nobody trains it."""
+"""The frozen reference: where its weights are, that its scores do not depend on that, and that it is never trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config.json says about a model: limits as vLLM derives them, and what cannot be trained."""
+"""What a config.json says about a model: its limits as vLLM derives them, and what cannot be trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves the learner: the same weights by every transport, in buckets of every size, from every layout."""
+"""Published weights: the same bits by every transport, in buckets of every size, from every layout of ranks."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_fetched_weights_equal_those_of_the_object_store(
     model: ModelConf,
     folder: str,
 ) -> None:
-    """Two workers, two pushes with an update between; nobody gets more than a bucket, or one tensor, at a time."""
+    """Two workers, two syncs with an update between; neither gets more than a bucket, or one tensor, at a time."""
     route = Route(transport, 2, timeout_s=60.0)
     ranks, endpoints = started(count, stage, model, folder, route)
     fetchers = [Fetcher(0), Fetcher(1)]

@@ -1,4 +1,4 @@
-"""A learner rank's other promises: bad gradients, publishing, checkpoints, export, log-probs, /dev/shm, refusals."""
+"""A learner rank: nonfinite gradients, publishing, checkpoints, export, log-probs, use of /dev/shm, rejected models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this folder's tests share: one warm-up for all runs, and the settings under which a run takes seconds."""
+"""Fixtures of whole runs: one warm-up for all of them, and settings under which a run takes seconds."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Cou
 
 @pytest.fixture(scope="session")
 def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, of which nobody took anything."""
+    """The folder of the same run, neither interrupted nor killed."""
     where = tmp_path_factory.mktemp("left-alone")
     succeeded(thinkless("train", *two_of_each, f"run.steps={killed.compared}", "run.name=mine", folder=where))
     return where / "runs" / "mine"

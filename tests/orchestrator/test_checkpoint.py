@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, newest kept, and a full disk takes nothing away."""
+"""Checkpoints are complete or absent, the newest are kept, and a full disk costs none of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: help, and everything that a person can get wrong, each reported in one line that says what to do.
+"""The command line: help, and every mistake that a user can make, each reported in one line that says what to do.
 
 In this process, as the console script would (`orchestrator.commands.cli.main`), so that a case costs no start; what
 needs actors starts a real Ray.

@@ -582,7 +582,7 @@ def test_a_multiruns_swept_settings_are_recorded(elsewhere: Path) -> None:
     assert {"run.seed=3,4", "learner.lr=1e-4,1e-5"} <= set(noted)
 
 
-# ---- YAML files of one's own ----
+# ---- the user's YAML files ----
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""Dynamic sampling: no informative group is lost, rounds are capped, what is given up does not
-depend on its length."""
+"""Dynamic sampling: no informative group is lost, rounds are capped, aborts do not depend on lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's page about who worked when: what it shows, for whole, odd and broken timelines."""
+"""The report's chart of busy times, for complete, unusual and damaged timelines."""
 
 from __future__ import annotations
 

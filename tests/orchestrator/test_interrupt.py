@@ -1,4 +1,4 @@
-"""Signals: the first asks, and is raised where it does no harm; the second ends."""
+"""Signals: the first is raised at the next wait, the second at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights through Ray: as they were when they were published, and for workers that start again."""
+"""Weights through Ray's object store: unaffected by later updates, and available to restarted workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time: the lock is free when its holder ends, however it ends."""
+"""Lock files admit one process at a time and are released however their holder ends."""
 
 from __future__ import annotations
 

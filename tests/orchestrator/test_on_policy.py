@@ -1,4 +1,4 @@
-"""Strictly on-policy training, with all the machinery for running ahead, is bit for bit the plain loop."""
+"""Training at staleness 0, with the batch queue and Ray, equals a plain loop bit for bit."""
 
 from __future__ import annotations
 

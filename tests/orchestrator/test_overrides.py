@@ -1,4 +1,4 @@
-"""What is typed is what is meant: text keeps its characters, and what cannot be read says how to type it."""
+"""Overrides: text settings keep their characters, and an unreadable override says how to type it."""
 
 from __future__ import annotations
 

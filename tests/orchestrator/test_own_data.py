@@ -1,4 +1,4 @@
-"""Problems of one's own at a run's start: which warm-up goes with them, and a word for what takes long to read."""
+"""The user's own problems at a run's start: which warm-up fits them, and what is announced."""
 
 from __future__ import annotations
 

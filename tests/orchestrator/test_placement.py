@@ -1,5 +1,6 @@
-"""Plans of placement on 1, 2, 4, 8 and n GPUs and on CPUs, without Ray; then carried out by a Ray that believes in four
-GPUs, as far as that goes without them: which actor is given which."""
+"""Placement on 1, 2, 4, 8 and n GPUs and on CPUs, as plans without Ray; then which GPUs actors see on a Ray with four
+GPUs that exist only in its settings.
+"""
 
 from __future__ import annotations
 

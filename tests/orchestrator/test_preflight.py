@@ -1,4 +1,4 @@
-"""What is looked at before anything starts: where the model is, and whether it can do what the settings ask of it."""
+"""Checks before anything starts: the model's folder, and whether the model can do what the settings require."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded steps: files that round-trip to the last bit, and a real run whose steps give the same again."""
+"""Recorded steps: files round-trip bit for bit, and replaying a real run's steps gives the same results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of complete, cut, odd and empty run folders."""
+"""The report of complete, truncated, unusual and empty run folders."""
 
 from __future__ import annotations
 

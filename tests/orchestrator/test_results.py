@@ -1,4 +1,4 @@
-"""What a run says at its end, and `evaluate` of a model: figures, data, settings; commands that a shell takes."""
+"""The results that a run and `evaluate` print: figures, data, settings, and the commands to serve the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands in messages, through a real shell that stands in another folder."""
+"""Commands in messages run in a real shell from another folder."""
 
 from __future__ import annotations
 

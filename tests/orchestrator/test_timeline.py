@@ -1,4 +1,4 @@
-"""timeline.json and the figures of a run, with actors in threads of their own, killed runs and resumed ones."""
+"""timeline.json and the busy shares of a run, with actors in threads, killed and resumed runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers without a verdict: what is said, written and counted, and when a run ends; with real grading processes."""
+"""Answers without a verdict: what is reported and recorded, and when a run ends; with real grading processes."""
 
 from __future__ import annotations
 

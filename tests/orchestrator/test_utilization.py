@@ -1,4 +1,4 @@
-"""Shares of time against counting seconds one by one, and by hand."""
+"""Shares of time against counting seconds one by one, and against figures worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`thinkless verify` as its own process, spoken to through real pipes: order, streaming, whatever a line holds, and
-ends that leave nothing behind. No test looks at a clock.
+"""`thinkless verify` as its own process behind real pipes: order, streaming, hostile lines, and ends that leave nothing
+behind. Nothing is timed.
 """
 
 from __future__ import annotations

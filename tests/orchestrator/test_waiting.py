@@ -1,4 +1,4 @@
-"""What is said during a wait."""
+"""What is printed during a wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of processes share: functions that hang, crash and die."""
+"""A user's module with functions that hang, crash and die, for the tests of grading processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OWN = """
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of one's own, importable here and in the processes started from here."""
+    """The user's module, importable here and in the processes started from here."""
     name = f"own_{abs(hash(str(tmp_path)))}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(OWN))
     monkeypatch.syspath_prepend(str(tmp_path))

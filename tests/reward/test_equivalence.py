@@ -1,4 +1,4 @@
-"""Equivalence: cases by construction, the labelled cases where they are at hand, hostile input in time."""
+"""Equivalence: constructed cases, the labelled cases if they are available, hostile input within a time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups: by prompt, in order of first appearance; what was not judged leaves and is counted."""
+"""Groups: by prompt, in order of first appearance; unjudged responses leave and are counted."""
 
 from __future__ import annotations
 

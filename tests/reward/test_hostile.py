@@ -1,4 +1,4 @@
-"""A model's output is hostile input: whatever it holds, grading ends with a truth value and runs no code.
+"""A model's output is hostile input: whatever it contains, grading ends with a truth value and executes no code.
 
 Random text and random mutations (hypothesis), random formulas against exact arithmetic as an independent reference,
 time bounds of every text rule, and an audit of what the interpreter does while it grades.

@@ -1,4 +1,4 @@
-"""`reward.maths` as others use it: alone, from TRL and verl, from several threads."""
+"""`reward.maths` as a library: alone, called by TRL and verl, and from several threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool: every call is answered once, whatever its process does and whoever kills it; nothing is left behind."""
+"""The process pool: every call is answered once, whatever its process does; no process is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spelling and the words behind numbers: what is dropped from an answer before it is read, and what never is."""
+"""Spelling and units: what is dropped from an answer before it is parsed, and what never is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker: order kept, hung and killed checks are no verdicts, what it counts; a person's own function."""
+"""The reward worker: order, hung and killed checks, its statistics, the user's reward function."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_trajectories_are_decoded_and_graded(tmp_path: Path) -> None:
 
 
 def test_thinking_after_a_short_token_is_never_rewarded(tmp_path: Path) -> None:
-    """By ids, spelt out in other tokens, and where a function of one's own decides: there it is only counted."""
+    """By ids, spelt out in other tokens, and where the user's function decides: there it is only counted."""
     from rollout.data.tokens import build_character_tokenizer, control_tokens, encode_response, load_tokenizer
 
     build_character_tokenizer(tmp_path)
@@ -183,7 +183,7 @@ def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
     )
 
 
-# ------------------------------------------------------------------ a function of one's own
+# ------------------------------------------------------------------ the user's reward function
 
 
 def test_the_users_reward_function_gives_the_reward(own: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Weights for the engine with the models that have them, and threads that take turns often."""
+"""Models of transformers with their weights for vLLM, and threads that switch often."""
 
 from __future__ import annotations
 

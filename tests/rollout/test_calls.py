@@ -1,5 +1,5 @@
-"""One rollout worker with an engine that follows a script, called by many at once: who begins when, who waits for which
-weights, who is given up, and what its callers hear when it ends.
+"""One rollout worker with a scripted engine and concurrent callers: the order of sequences, the weights that requests
+wait for, aborts, and what callers get when the worker ends.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def test_requests_of_one_batch_begin_in_the_order_of_their_calls(make_stepped: M
 
 
 def test_a_request_waits_for_its_minimum_version_and_delays_no_other() -> None:
-    """Asked for before they come: every token is theirs. Meanwhile it holds up nobody, a newer batch neither."""
+    """Requested before they arrive: every token is by them. It delays no other request meanwhile."""
     notes = Notes()
     worker = make_worker(notes, RolloutConf())
     handle = ThreadHandle(worker)

@@ -1,4 +1,4 @@
-"""What a path may be: every form of file, several files, folders, addresses; all the same rows, in one order."""
+"""A data path may be any file format, several files, a folder or an address: the same rows in the same order."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_integers_of_thousands_of_digits_are_read_exactly(tmp_path: Path) -> Non
 
 
 def test_columns_that_are_not_used_take_no_memory(tmp_path: Path) -> None:
-    """40 MB in a column that nobody asks for, read within a fraction of that."""
+    """40 MB in a column that is not used, read within a fraction of that."""
     with (tmp_path / "a.jsonl").open("w") as file:
         for i in range(400):
             file.write(json.dumps({"problem": str(i), "answer": "1", "trace": "x" * 100_000}) + "\n")

@@ -1,4 +1,4 @@
-"""One vLLM engine: what is sampled follows from request and weights alone; log-probs are after temperature."""
+"""One vLLM engine: samples follow from request and weights alone; log-probs are those after temperature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations between ranks and workers: who is let in, and that no wait is without end or without names."""
+"""The handshake of ranks and workers: who is admitted, and that every wait has a limit and names both sides."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_silent_rank_is_named(host: Listener, in_thread: InThread) -> None:
 
 
 def test_a_rank_that_does_not_accept_is_named(host: Listener) -> None:
-    """Connected, but nobody is there to let it in."""
+    """Connected, but the rank does not accept."""
     with pytest.raises(
         TimeoutError, match=r"rollout worker 0 timed out after 0.3 s waiting for learner rank 0 to answer"
     ):

@@ -1,5 +1,5 @@
-"""Weights that come while real vLLM samples, at random moments: nothing is lost, and every token's log-prob is that of
-the weights which its version names, by an independent computation with transformers.
+"""Weight syncs at random moments while real vLLM samples: nothing is lost, and every token's log-prob is by the weights
+of its version, computed independently with transformers.
 """
 
 from __future__ import annotations

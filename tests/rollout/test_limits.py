@@ -1,4 +1,4 @@
-"""Caps by mode, batches given up, loads that fail half-way, on real vLLM; and what we rely on inside it."""
+"""Caps by mode, aborted batches and incomplete weights on real vLLM, and the vLLM internals that the engine uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampler and learner hold the same policy after every push, and the check that watches over it notices otherwise."""
+"""Sampler and learner hold the same policy after every weight sync, and the log-prob check detects it otherwise."""
 
 from __future__ import annotations
 

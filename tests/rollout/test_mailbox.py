@@ -1,4 +1,4 @@
-"""Calls that wait for the engine's thread: their order, and what becomes of them at its end."""
+"""Calls queued for the engine's thread: their order, and their errors when it ends."""
 
 from __future__ import annotations
 

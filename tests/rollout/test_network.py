@@ -1,4 +1,4 @@
-"""Where gloo listens: on the interface from which the other side is reached, whatever the host's name resolves to."""
+"""gloo uses the interface that routes to the other side, whatever the host's name resolves to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of warm-up pairs: number i is reproducible, both answers agree, epochs are complete; and every bad file."""
+"""Warm-up pairs: each is a function of its number, both answers agree, epochs are complete; bad files are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problems: real files load as they are, every answer's form is read, and every bad file is one clear line."""
+"""Problem sets: real files load unchanged, every form of answer is read, every bad file is one clear line."""
 
 from __future__ import annotations
 

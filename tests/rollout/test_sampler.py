@@ -1,4 +1,4 @@
-"""The sampler spreads prompts over workers and gives trajectories back ordered by prompt, then sibling."""
+"""The sampler spreads prompts over workers and returns trajectories ordered by prompt, then sibling."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Random schedules of sampler, workers and run-ahead, with engines that follow a script: whatever the moments at which
-weights come, workers are slow, batches are urgent or given up, every trajectory comes once, in its place, whole, with
-the version that sampled each token, and never staler than allowed.
+"""Random schedules of sampler, workers and batch queue with scripted engines: whenever weights arrive, workers stall,
+batches are urgent or aborted, every trajectory comes once, whole, in its place, with the version that sampled each
+token, and within the staleness bound.
 
 Seeds decide what is requested and who is slow; threads decide the rest, so that each run sees other interleavings.
 """

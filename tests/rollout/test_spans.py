@@ -1,4 +1,4 @@
-"""What an actor remembers of what it did."""
+"""Spans: what an actor records of its work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pace of engine steps, and what may begin beside an older batch."""
+"""The model of an engine step's time, and how many sequences may begin beside an older batch."""
 
 from __future__ import annotations
 

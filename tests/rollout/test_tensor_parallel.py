@@ -1,4 +1,4 @@
-"""One engine over two processes: it samples what the engine in one process samples, before and after a push."""
+"""An engine over two processes samples the same as an engine in one, before and after a weight sync."""
 
 from __future__ import annotations
 

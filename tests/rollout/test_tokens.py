@@ -1,4 +1,4 @@
-"""Laws of text <-> ids: any text round-trips; a training text tokenizes as it is sampled; control tokens are one id."""
+"""Text and ids: any text round-trips, training text has the ids of sampled text, control tokens are one id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How weights enter a real engine: the same log-probs by every transport, and errors that name both sides."""
+"""Weights loaded into a real engine: the same log-probs by every transport, and errors that name both sides."""
 
 from __future__ import annotations
 

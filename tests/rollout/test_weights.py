@@ -1,4 +1,4 @@
-"""What goes in comes out, bit by bit; aliases and pickles cost no bytes; which transport, and who fetches from whom."""
+"""Weights round-trip bit by bit, aliases and pickles cost no bytes; the choice of transport and of who fetches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rollout worker: trajectories say truly what was sampled, by which seed, in which mode and with which weights."""
+"""One rollout worker: trajectories record what was sampled, by which seed, in which mode and by which weights."""
 
 from __future__ import annotations
 
