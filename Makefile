@@ -17,7 +17,7 @@ setup: ## create .venv with everything in it; does nothing when it is current
 	@for p in python3 python3.11 python3.12 python3.13 python3.14 "$$PYTHON"; do \
 	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then exec "$$p" .ci/setup.py; fi; \
 	done; \
-	echo "[setup] no Python found. Debian/Ubuntu: sudo apt-get install python3 python3-venv python3-dev g++ make" >&2; exit 1
+	echo "[setup] no Python found. Debian/Ubuntu: sudo apt-get install python3 python3-venv make" >&2; exit 1
 
 lock: setup ## resolve pyproject.toml into both locks again; ARGS="--upgrade-package NAME" moves one
 	@$(BIN)/python .ci/lock.py $(ARGS)

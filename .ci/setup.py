@@ -114,7 +114,6 @@ def describe(python):
         "import json, os, sys, sysconfig, importlib.util as u\n"
         "print(json.dumps(dict(version=sys.version_info[:3], base=os.path.realpath(sys.executable),"
         " venv=all(u.find_spec(m) for m in ('venv', 'ensurepip')),"
-        " headers=os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')),"
         " bits=sys.maxsize.bit_length() + 1)))"
     )
     try:
@@ -126,34 +125,29 @@ def describe(python):
         return None
 
 
-def debian_package(info, what):
-    """`python3-venv`, or `python3.12-venv` when that interpreter is not the system's own python3."""
+def venv_package(info):
+    """Debian's: `python3-venv`, or `python3.12-venv` when that interpreter is not the system's own python3."""
     version = "%d.%d" % tuple(info["version"][:2])
     system = describe("/usr/bin/python3")
-    return "python%s-%s" % ("3" if system and system["version"][:2] == info["version"][:2] else version, what)
-
-
-def missing_from(info):
-    missing = [] if info["venv"] else [debian_package(info, "venv")]
-    return missing if info["headers"] else [*missing, debian_package(info, "dev")]
+    return "python%s-venv" % ("3" if system and system["version"][:2] == info["version"][:2] else version)
 
 
 def choose_python():
-    """The first interpreter that has everything, else the first of a good version. 3.11 is what was tested."""
+    """The first interpreter that has `venv`, else the first of a good version. 3.11 is what was tested."""
     wanted = os.environ.get("PYTHON")
     names = [wanted] if wanted else ["python3.11", "python3.12", "python3.13", "python3.14", "python3", sys.executable]
     found = []
     for info in filter(None, map(describe, names)):
         found.append(info)
-        if OLDEST <= tuple(info["version"][:2]) <= NEWEST and not missing_from(info):
+        if OLDEST <= tuple(info["version"][:2]) <= NEWEST and info["venv"]:
             return info
     good = [info for info in found if OLDEST <= tuple(info["version"][:2]) <= NEWEST]
     if good:
         return good[0]
     seen = ", ".join("%s is %s" % (i["command"], ".".join(map(str, i["version"]))) for i in found) or "none runs"
     raise Stop(
-        "Python %d.%d to %d.%d is needed (%s). Debian/Ubuntu: sudo apt-get install python3 python3-venv "
-        "python3-dev; or name one: make setup PYTHON=/path/to/python3.12" % (*OLDEST, *NEWEST, seen)
+        "Python %d.%d to %d.%d is needed (%s). Debian/Ubuntu: sudo apt-get install python3 python3-venv; or name one: "
+        "make setup PYTHON=/path/to/python3.12" % (*OLDEST, *NEWEST, seen)
     )
 
 
@@ -164,9 +158,9 @@ def check_machine(info):
     libc = platform.libc_ver()
     if libc[0] != "glibc" or tuple(map(int, libc[1].split(".")[:2])) < (2, 31):
         raise Stop("glibc 2.31 or later is needed (Debian 11, Ubuntu 20.04); this is %s" % (" ".join(libc) or "musl?"))
-    missing = missing_from(info) + [p for p, exe in (("g++", "g++"), ("make", "make")) if not shutil.which(exe)]
-    if missing:
-        raise Stop("missing on this machine: %s. Debian/Ubuntu: sudo apt-get install %s" % ((" ".join(missing),) * 2))
+    if not info["venv"]:
+        package = venv_package(info)
+        raise Stop("missing on this machine: %s. Debian/Ubuntu: sudo apt-get install %s" % (package, package))
     if " avx2 " not in Path("/proc/cpuinfo").read_text(errors="replace").replace("\n", " ") + " ":
         print("[setup] note: this processor has no AVX2; vLLM's CPU backend may not run on it")
     free = shutil.disk_usage(str(ROOT)).free / 1e9
