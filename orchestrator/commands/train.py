@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -132,21 +133,12 @@ def _run(
 
     driver = Spans()
     learner, sampler, grader, weight_sync = _parts(conf, path, control, cluster, driver)
-    step, state = 0, dict[str, Any]()
-    if saved:
-        checkpoint, state = saved
-        step = state["step"]
-        with waiting(f"loading the checkpoint of step {step}"):
-            learner.load(str(checkpoint))
-        stream.restore(state["prompts"])
-    else:  # a run that was stopped before its first checkpoint begins anew
-        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED):
-            (folder / name).unlink(missing_ok=True)
+    step, state = _begin(folder, saved, learner, stream)
     actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
     timeline = Timeline(folder / "timeline.json", actors, driver)
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, conf.run.samples_per_step)
-    try:
+    with _reported(tracker, timeline, conf, folder):
         for note in problems.notes:
             tracker.note(note)
         unjudged = UnjudgedLog(conf.reward, tracker.note, folder / UNJUDGED, step)
@@ -177,6 +169,28 @@ def _run(
         evaluator.run("final")
         if stream.counts["too_long"]:
             tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
+
+
+def _begin(
+    folder: Path, saved: tuple[Path, dict[str, Any]] | None, learner: Learner, stream: PromptStream
+) -> tuple[int, dict[str, Any]]:
+    """Finished steps and state: those of the checkpoint, which learner and stream go on from; or 0 and none."""
+    if saved is None:  # a run that was stopped before its first checkpoint begins anew
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED):
+            (folder / name).unlink(missing_ok=True)
+        return 0, {}
+    checkpoint, state = saved
+    with waiting(f"loading the checkpoint of step {state['step']}"):
+        learner.load(str(checkpoint))
+    stream.restore(state["prompts"])
+    return state["step"], state
+
+
+@contextlib.contextmanager
+def _reported(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> Iterator[None]:
+    """Whatever ends the body, the run is closed and its report written; after a second signal it is only closed."""
+    try:
+        yield
     except EndedAtOnce:
         tracker.close()
         raise
