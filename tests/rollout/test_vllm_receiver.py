@@ -86,11 +86,11 @@ def test_every_transport_brings_the_same_bits(
         assert sampled(rollout_worker, prompts) == expected
 
 
-@pytest.mark.parametrize("transport", [Transport.object_store, Transport.ipc, Transport.nccl])
+@transports
 def test_every_process_of_a_tensor_parallel_engine_gets_the_weights(
     two_processes: Engine, trained: Trained, in_thread: InThread, transport: Transport
 ) -> None:
-    """Two processes, each with half of every matrix; the object store's bring them through vLLM's own queue."""
+    """Two processes, each with half of every matrix: as from the object store, for which test_tensor_parallel.py is."""
     prompt = [2, *range(40, 60), 3]
 
     def logprobs(engine: Engine) -> np.ndarray:
@@ -99,13 +99,10 @@ def test_every_process_of_a_tensor_parallel_engine_gets_the_weights(
 
     two_processes.load(views(_folder(trained), 0).copy())
     before = logprobs(two_processes)
-    if transport is Transport.object_store:
-        two_processes.load(trained.weights)
-    else:
-        offer = offered(trained.rank, Route(transport, 1, timeout_s=60.0), 4)
-        sending = in_thread(trained.rank.send, 4)
-        two_processes.load(offer)
-        sending.result(60)
+    offer = offered(trained.rank, Route(transport, 1, timeout_s=60.0), 4)
+    sending = in_thread(trained.rank.send, 4)
+    two_processes.load(offer)
+    sending.result(60)
     after = logprobs(two_processes)
     two_processes.load(trained.weights)
     assert np.array_equal(after, logprobs(two_processes)) and not np.array_equal(after, before)
