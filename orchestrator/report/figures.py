@@ -123,7 +123,7 @@ def machinery(run: Run) -> list[JsonObject]:
         ("rollout", "seconds/rollout", "--a"),
         ("reward", "seconds/reward", "--b"),
         ("learner", "seconds/learner", "--c"),
-        ("push", "weight_sync/seconds", "--short"),
+        ("weight sync", "weight_sync/seconds", "--short"),
     )
     seconds.append(Line("other", [(record["step"], _rest_of_step(record)) for record in steps], "--faint"))
     speed = lines(("rollout", "rollout/tokens_per_s", "--a"), ("learner", "learner/tokens_per_s", "--c"))
