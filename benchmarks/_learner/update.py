@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from benchmarks._figures import figure, say
+from benchmarks._learner.gradients import gradients
 from benchmarks._learner.setup import (
     GRPO,
     LONG_SHAPE,
@@ -144,8 +145,8 @@ def shared_against_anew(name: str, path: str, groups: list[Any], rounds: int) ->
     once = as_batch(groups, conf)
     with computed_anew():
         anew = as_batch(groups, conf)
-        wanted = worker.gradients([anew.ranks[0]], GRPO)
-    found = worker.gradients([once.ranks[0]], GRPO)
+        wanted = gradients(worker, [anew.ranks[0]], GRPO)
+    found = gradients(worker, [once.ranks[0]], GRPO)
     norm = math.sqrt(sum(float((g**2).sum()) for g in wanted.values()))
     error = math.sqrt(sum(float(((found[key] - wanted[key]) ** 2).sum()) for key in wanted)) / norm
     if error > 1e-4:
