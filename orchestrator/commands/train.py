@@ -107,7 +107,7 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> No
 
 def fewer_collections() -> None:
     """A step's trajectories are many objects without cycles; looking through all of them again and again costs a third
-    of the driver's time at 262,144 a step (benchmarks/_control.py)."""
+    of the driver's time at 262,144 a step (benchmarks/_pipeline/control.py)."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
 
