@@ -1,6 +1,7 @@
 """This host's hardware, and how much memory a run uses on it.
 
-In: nothing. Out: plain facts. Must not know: Ray, runs.
+In: nothing. Out: plain facts. Must not know: Ray, runs. psutil is imported where it is used, since `thinkless doctor`
+asks for GPUs where no package is installed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 
 def hardware() -> dict[str, Any]:
     """{"cpu": model, "cores": usable ones, "memory_gib": total, "gpus": ["NVIDIA H100 80GB HBM3, 79.6 GiB", ...]}."""
+    import psutil
+
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
     return {
@@ -34,7 +35,7 @@ def _gpus() -> list[str]:
         rows = [line.rpartition(",") for line in nvidia_smi("name,memory.total", "csv,noheader,nounits")]
     except OSError:
         return []
-    return [f"{name.strip()}, {float(mib) / 1024:.1f} GiB" for name, _, mib in rows]
+    return [f"{name.strip()}, {float(mib) / 1024:.1f} GiB" for name, comma, mib in rows if comma]
 
 
 def nvidia_smi(fields: str, form: str = "csv,noheader") -> list[str]:
@@ -45,7 +46,8 @@ def nvidia_smi(fields: str, form: str = "csv,noheader") -> list[str]:
     except subprocess.TimeoutExpired:
         raise OSError("did not answer within 20 s: the driver hangs") from None
     if done.returncode:
-        raise OSError(f"fails: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise OSError(f"fails: {last[0] if last else f'exit code {done.returncode}'}")
     return done.stdout.strip().splitlines()
 
 
@@ -54,6 +56,8 @@ def memory_used_gib() -> float | None:
 
     None on a cluster that was joined: its actors are not descendants.
     """
+    import psutil
+
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     total, raylet = 0, False
     for process in family:

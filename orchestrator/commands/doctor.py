@@ -20,8 +20,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from conf.shell import program
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.hardware import nvidia_smi
@@ -201,11 +199,14 @@ def ray_address() -> Iterator[Finding]:
 
 def available_memory() -> int:
     """Bytes: what the kernel can give, within this container's limit."""
-    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    group = Path("/sys/fs/cgroup")
     try:
-        return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):  # no limit ("max"), or an older kernel's layout
         return free
+    return min(free, limit)
 
 
 def _version(package: str) -> str:

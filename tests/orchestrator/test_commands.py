@@ -32,6 +32,7 @@ from conf.groups import description, groups, options
 from conf.schema import Config
 from conf.settings import settings
 from orchestrator.base.lock import locked
+from orchestrator.cluster.hardware import hardware
 from orchestrator.commands import cli
 from orchestrator.commands.arguments import COMMANDS
 from orchestrator.training import run_dir as run_folders
@@ -537,6 +538,25 @@ def test_a_folder_that_ray_cannot_use_is_rejected(
     assert f"Ray cannot write to {short}/ray, which belongs to" in thinkless("train", "experiment=quickstart").line
     shutil.rmtree(short)
     assert not runs()
+
+
+def test_doctor_names_missing_packages_without_needing_any() -> None:
+    """-S: an interpreter without the environment's packages."""
+    command = [sys.executable, "-S", "-m", "orchestrator.commands.cli", "doctor"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "cannot be imported: run `make setup`" in line]
+    assert line.startswith("PROBLEM  torch, vllm, ray, deepspeed") and "GiB of memory free" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["echo No devices were found", "exit 9", "echo Driver mismatch >&2; exit 18"])
+def test_a_driver_without_a_gpu_is_no_gpu(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's tool says so in words, with and without an exit code, or says nothing."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert hardware()["gpus"] == []
 
 
 @pytest.mark.heavy
