@@ -11,6 +11,7 @@ the trace; spans of one actor that overlap go to rows of their own.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ Event = dict[str, Any]
 KINDS = list(TITLES)
 MOST = 100_000  # actors of a kind: an actor's process number must not depend on how many there are of another
 STEP_ROW, FIRST_ROW = 1, 2  # rows (threads) of a process; viewers take 0 for no thread, and no process
+TAIL = 1 << 16  # bytes at a file's end in which its last whole event is looked for
 
 
 class Trace:
@@ -130,15 +132,23 @@ def _micro(seconds: float) -> int:
 
 def _opened(path: Path) -> tuple[BinaryIO, bool]:
     """The file, ready for the next event, and whether it holds none yet. What a crash tore is cut off."""
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    while lines and not _is_whole(lines[-1]):
-        lines.pop()
-    empty = lines in ([], [b"["])
-    file = path.open("ab")
-    file.truncate(0 if empty else len(b"\n".join(lines).rstrip(b",")))
-    if empty:
+    file = path.open("r+b" if path.is_file() else "w+b")
+    size = file.seek(0, os.SEEK_END)
+    for start in (max(0, size - TAIL), 0):
+        file.seek(start)
+        lines = file.read().split(b"\n")
+        while lines and not _is_whole(lines[-1]):
+            lines.pop()
+        if lines:
+            break
+    kept = b"\n".join(lines).rstrip(b",")
+    file.seek(start + len(kept))
+    file.truncate()
+    if not lines:
         file.write(b"[\n")
-    return file, empty
+    elif lines[-1] == b"[":
+        file.write(b"\n")
+    return file, not lines or lines[-1] == b"["
 
 
 def _is_whole(line: bytes) -> bool:
