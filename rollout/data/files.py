@@ -251,19 +251,20 @@ def _table_file(path: Path, kind: str, where: str) -> Rows:
                 with pyarrow.parquet.ParquetFile(path) as file:
                     yield from file.iter_batches(BATCH, columns=names)
             else:
-                yield from (_arrow(path) if names is None else _arrow(path).select(names)).to_batches()
+                whole = _arrow(path).read_all()
+                yield from (whole if names is None else whole.select(names)).to_batches()
 
     with _readable(where, kind, pyarrow.ArrowException):
         return table(pyarrow.parquet.read_schema(path) if kind == ".parquet" else _arrow(path).schema, batches)
 
 
 def _arrow(path: Path) -> Any:
-    """The table in a file of arrow's file format, or of its stream format (written by `datasets`); memory-mapped."""
+    """A reader of arrow's file format, or of its stream format (written by `datasets`); memory-mapped."""
     import pyarrow
 
     source = pyarrow.memory_map(str(path))
     try:
-        return pyarrow.ipc.open_file(source).read_all()
+        return pyarrow.ipc.open_file(source)
     except pyarrow.ArrowInvalid:
         source.seek(0)
-        return pyarrow.ipc.open_stream(source).read_all()
+        return pyarrow.ipc.open_stream(source)
