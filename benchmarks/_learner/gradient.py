@@ -24,6 +24,14 @@ from learner.data.pack import pack
 from learner.objective import optimizer_steps
 
 Layout = tuple[dict[str, Any], str, int]  # changes to LearnerConf, model, micro-batch budget
+MEMORY_SETTINGS: list[dict[str, Any]] = [  # they trade time for memory, and change no gradient
+    {"gradient_checkpointing": True},
+    {"zero_stage": 3, "gradient_checkpointing": True},
+    {"zero_stage": 2, "offload_optimizer": True},
+    {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
+    {"logprob_chunk": 1},
+    {"logprob_chunk": 4096},
+]
 SMALL: list[Layout] = [
     ({"ranks": 2, "zero_stage": 3, "gradient_checkpointing": True}, "untied", 80),
     ({"ranks": 2, "sequence_parallel": 2, "zero_stage": 2}, "tied", 4096),
@@ -35,14 +43,7 @@ def layouts() -> Iterator[Layout]:
     for ranks, stage, model in itertools.product((1, 2), (0, 1, 2, 3), ("tied", "untied")):
         for budget in budgets:
             yield {"ranks": ranks, "zero_stage": stage}, model, budget
-    for changes in (
-        {"gradient_checkpointing": True},
-        {"zero_stage": 3, "gradient_checkpointing": True},
-        {"zero_stage": 2, "offload_optimizer": True},
-        {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
-        {"logprob_chunk": 1},
-        {"logprob_chunk": 4096},
-    ):
+    for changes in MEMORY_SETTINGS:
         yield {"ranks": 2, **changes}, "untied", 80
     for stage, model, budget in itertools.product((0, 2, 3), ("tied", "untied"), budgets):
         yield {"ranks": 2, "sequence_parallel": 2, "zero_stage": stage}, model, budget

@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from benchmarks._learner.gradient import MEMORY_SETTINGS
 from benchmarks._learner.reference import relative_error
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.data.pack import pack
@@ -79,18 +80,7 @@ def test_the_gradient_equals_the_float64_reference(
     assert len(rows) == 3  # the budgets do differ
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"gradient_checkpointing": True},
-        {"zero_stage": 3, "gradient_checkpointing": True},
-        {"zero_stage": 2, "offload_optimizer": True},
-        {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
-        {"logprob_chunk": 1},
-        {"logprob_chunk": 4096},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", MEMORY_SETTINGS, ids=str)
 def test_memory_settings_do_not_change_the_gradient(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any]
 ) -> None:
