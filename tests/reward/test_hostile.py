@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from reward.maths.compare.symbolic import worked_out
 from reward.maths.equivalence import equivalent, quick, readings
 from reward.maths.extraction.answer import boxed, extract
 from reward.maths.extraction.prose import unboxed
-from reward.maths.parse.grammar import MAX_CHARS
+from reward.maths.parse.grammar import MAX_CHARS, parse
 from reward.maths.parse.spelling import tidy
 from reward.maths.units import split
 from reward.maths.words import same_text
@@ -294,3 +295,18 @@ def test_no_text_runs_code() -> None:
         check=True,
     )
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\int_0^1 x \cdot 4! \, dx", 12),
+        (r"\int_0^1 x (3!)! \, dx", None),
+        (r"\int_0^1 x (2^9)! \, dx", None),
+        (r"\int_0^1 x \cdot 2^{3^{2}} \, dx", None),
+    ],
+)
+def test_calculus_with_towers_or_factorials_of_factorials_is_not_worked_out(text: str, value: int | None) -> None:
+    """sympy would write such numbers out, however large they are."""
+    expected = None if value is None else ("num", Fraction(value))
+    assert worked_out(parse(tidy(text))) == expected
