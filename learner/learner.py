@@ -1,7 +1,6 @@
 """All learner ranks as one learner.
 
-In: judged groups, or packed batches. Out: `StepReport`s, checkpoints. Ranks are handles (see
-`rollout.base.handle`).
+In: judged groups, or packed batches. Out: `StepReport`s, checkpoints. Ranks are handles (see `rollout.base.handle`).
 Must not know: Ray, DeepSpeed, where batches come from.
 """
 
@@ -41,8 +40,8 @@ class Learner:
         wait_all: WaitAll = in_order,
         spans: Spans | None = None,
     ):
-        """shape: of the model, by which batches are balanced over ranks; None: by tokens. spans: where
-        waiting for the ranks is recorded."""
+        """shape: of the model, by which batches are balanced over ranks; None: by tokens. spans: where waiting
+        for the ranks is recorded."""
         self.spans = spans or Spans()
         self.gpu_sharing = GpuSharing()  # called before the ranks use the GPUs; set where they share them
         self.ranks, self.conf, self.wait_all = ranks, conf, wait_all

@@ -1,9 +1,8 @@
 """The life of one learner rank: start, update, publish, save. The class of a Ray actor, usable without Ray.
 
 In: micro-batches. Out: reports, log-probs, weights, checkpoints. Must not know: groups, rewards, Ray, other ranks'
-data, how an update is computed (`learner.updater`). `start`, `update`, `fine_tune`,
-`logprobs`, `export`, `save` and `load` are collective, and under ZeRO-3 `publish` and `send` as well: every rank is
-called, in the same order.
+data, how an update is computed (`learner.updater`). `start`, `update`, `fine_tune`, `logprobs`, `export`, `save` and
+`load` are collective, and under ZeRO-3 `publish` and `send` as well: every rank is called, in the same order.
 """
 
 from __future__ import annotations

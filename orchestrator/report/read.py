@@ -39,7 +39,7 @@ class Run:
     warmup: list[JsonObject]
     evaluation: JsonObject
     samples: list[JsonObject]
-    grpo: list[JsonObject]  # plain GRPO recorded with the has_settings settings; empty where it does not apply
+    grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
     unjudged: list[JsonObject] = field(default_factory=list)  # the first answers without a verdict, with their cause
 
