@@ -97,7 +97,7 @@ class LearnerWorker(Traced):
         self.engine = Engine(policy, conf, learnt, conf.ranks)
         self.updater = Updater(self.engine, conf, self.rank, self.temperature, self.total_updates)
         merge = functools.partial(lora.merged, conf=model.lora) if model.lora.rank else None
-        self.publisher = WeightSender(self.rank, conf.ranks, self.engine, merge)
+        self.publisher = WeightSender(self.rank, self.engine, merge)
         if reference and model.lora.rank:
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:

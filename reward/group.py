@@ -22,7 +22,7 @@ from rollout.trajectory import Trajectory
 class Group:
     """The siblings of one prompt that got a verdict; those RAISED, TIMED_OUT or CRASHED are in `failed`.
 
-    Example: rewards [1, -1, 0.5] have advantages [0.833, -1.167, 0.333] and are informative.
+    Example: rewards [1, -1, 0.5] are informative, [1, 1, 1] are not.
     """
 
     prompt: Prompt

@@ -78,7 +78,7 @@ class Stream:
     """Lines in, verdicts out."""
 
     def __init__(self, worker: RewardWorker, out: FileIO, counter: Any) -> None:
-        """counter: `orchestrator.tracking.console.Counter`, or None."""
+        """counter: `orchestrator.tracking.console.StreamProgress`, or None."""
         self.worker, self.out, self.counter = worker, out, counter
         self.lines = self.unreadable = 0
         self.done = self.correct = 0

@@ -37,9 +37,9 @@ Merge = Callable[[Iterator[tuple[str, Tensor]]], Iterator[tuple[str, Tensor]]]
 class WeightSender:
     """Collective under ZeRO-3: every rank calls the same methods in the same order."""
 
-    def __init__(self, rank: int, ranks: int, engine: Any, merge: Merge | None = None):
+    def __init__(self, rank: int, engine: Any, merge: Merge | None = None):
         """engine: a `learner.engine.Engine`. merge: what makes plain weights of parameters with adapters among them."""
-        self.rank, self.ranks, self.engine, self.merge = rank, ranks, engine, merge
+        self.rank, self.engine, self.merge = rank, engine, merge
         self.gathered = engine.conf.zero_stage == 3
         self.bucket = max(int(engine.conf.weight_sync_bucket_mib * MIB), 1)
         tied = engine.policy.tied_name
@@ -157,8 +157,7 @@ class WeightSender:
         peers = ", ".join(line.peer for line in lines)
         message = (
             f"learner rank {self.rank} timed out after {seconds:g} s waiting for {peers} to take part in the "
-            f"broadcast of version "
-            f"{version}"
+            f"broadcast of version {version}"
         )
         try:
             if self._members is None or any(line.hello["group"] != self._members for line in lines):

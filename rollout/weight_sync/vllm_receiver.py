@@ -247,8 +247,7 @@ class Receiver:
             seconds = offer.route.timeout_s
             message = (
                 f"{offer.receiver} timed out after {seconds:g} s waiting for learner rank {offer.endpoints[0].rank} "
-                f"to broadcast the "
-                f"weights of version {offer.version}"
+                f"to broadcast the weights of version {offer.version}"
             )
             self._call("start_weight_update")
             self._call("update_weights", {**content, "timeout_s": seconds, "message": message})
