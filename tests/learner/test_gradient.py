@@ -110,6 +110,28 @@ def test_a_bfloat16_gradient_has_the_references_direction(
     assert [r.grad_norm for r in reports] == pytest.approx([float(flat.norm())] * 2, rel=0.1)
 
 
+@pytest.mark.parametrize(("count", "stage"), [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)])
+def test_bfloat16_gradients_are_added_in_float32(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int
+) -> None:
+    """Eighty micro-batches a rank in one update against the sum of what each gives alone."""
+    rng = np.random.default_rng(7)
+    groups = [naive.make_group(rng, 5, rng.integers(8, 12, 8).tolist(), [1.0, -1.0] * 4) for _ in range(10 * count)]
+    ranks = groups_of_ranks[count]
+    conf, model = replace(STILL, ranks=count, zero_stage=stage), ModelConf(dtype=Dtype.bfloat16)
+    ranks.start(conf, models["untied"], models["untied-reference"], model=model)
+    ((sequences, totals),) = optimizer_steps(groups, ONE_STEP)
+    whole = pack(sequences, totals, 17, count)  # one sequence a row
+    assert [len(share) for share in whole.ranks] == [80] * count
+    want: dict[str, torch.Tensor] = {}
+    for index in range(80):
+        one = replace(whole, ranks=tuple((share[index],) for share in whole.ranks))
+        for name, gradient in ranks.gradients([one], ONE_STEP)[0].items():
+            want[name] = want.get(name, torch.zeros(())) + torch.as_tensor(gradient).double()
+    got = ranks.gradients([whole], ONE_STEP)[0]
+    assert_same(got, want, bound=3e-3)
+
+
 @pytest.mark.parametrize("model", ["tied", "untied"])
 @pytest.mark.parametrize(
     "changes", [{}, {"gradient_checkpointing": True}, {"zero_stage": 2}, {"zero_stage": 3}], ids=str
