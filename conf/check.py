@@ -177,6 +177,10 @@ def _learner(conf: Config) -> None:
         "learner.zero_stage=0 trains float32 weights: for model.dtype=bfloat16 choose stage 1, 2 or 3",
     )
     _require(
+        conf.model.dtype is Dtype.bfloat16 or conf.model.head_dtype is Dtype.float32,
+        "model.head_dtype=bfloat16 needs model.dtype=bfloat16: a float32 model has float32 logits",
+    )
+    _require(
         learner.zero_stage == 3 or not learner.offload_parameters,
         f"learner.offload_parameters needs learner.zero_stage=3, got {learner.zero_stage}",
     )

@@ -43,7 +43,8 @@ class RunConf:
     samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
     record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never
-    logprob_check_max_abs: float | None = number(None, "(0, 1000]")  # largest log-prob difference, nats; null: by dtype
+    logprob_check_p999_abs: float | None = number(None, "(0, 1000]")  # 99.9 % quantile of it, nats; null: by dtype
+    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner); null: by dtype
     logprob_check_mean_abs: float | None = number(None, "(0, 1000]")  # mean log-prob difference, nats; null: by dtype
 
 
@@ -79,6 +80,7 @@ class ModelConf:
     path: str | None = None  # Hugging Face folder or hub id; null: the warm-up creates it
     revision: str | None = None  # hub revision
     dtype: Dtype = Dtype.float32  # of forward passes and of the sampler
+    head_dtype: Dtype = Dtype.float32  # of the logits, in learner and sampler; below float32 they differ the more
     think_token: str = "<think>"  # control token that begins a long answer
     think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer

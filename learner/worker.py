@@ -84,9 +84,15 @@ class LearnerWorker(Traced):
         """
         join_process_group(self.rank, self.conf.ranks, address, port, self.conf.device, self.conf.timeout_s)
         model, conf = self.model, self.conf
-        policy = load_policy(
-            self.path, model.dtype.value, model.trust_remote_code, conf.gradient_checkpointing, model.revision
+        load = functools.partial(
+            load_policy,
+            self.path,
+            model.dtype.value,
+            model.trust_remote_code,
+            revision=model.revision,
+            float32_head=model.head_dtype is Dtype.float32,
         )
+        policy = load(checkpointing=conf.gradient_checkpointing)
         parameters = sum(p.numel() for p in policy.parameters())
         shapes = [(name, tuple(p.shape)) for name, p in policy.named_parameters()]
         agree(conf, "the model's weights", parameters, policy.vocabulary, digest(repr(shapes)))
@@ -101,8 +107,7 @@ class LearnerWorker(Traced):
         if reference and model.lora.rank:
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:
-            copy = load_policy(self.path, model.dtype.value, model.trust_remote_code, revision=model.revision)
-            self.reference = frozen(copy, self.engine.device, conf.offload_reference)
+            self.reference = frozen(load(), self.engine.device, conf.offload_reference)
         self.engine.offloader.also(lambda: self.reference)
         return parameters
 

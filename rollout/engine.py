@@ -69,6 +69,7 @@ class Engine:
             "revision": model.revision,
             "trust_remote_code": model.trust_remote_code,
             "dtype": model.dtype.value,
+            "hf_overrides": {"head_dtype": model.head_dtype.value},
             "skip_tokenizer_init": True,
             "max_model_len": conf.max_model_len,
             "max_num_seqs": conf.max_num_seqs,

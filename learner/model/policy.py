@@ -23,10 +23,10 @@ from rollout.data.tokens import refuse_absent
 class Policy(nn.Module):
     """A causal language model that returns log-probs of given tokens instead of logits."""
 
-    def __init__(self, causal_lm: Any):
+    def __init__(self, causal_lm: Any, float32_head: bool = True):
         super().__init__()
         self.body = causal_lm.base_model
-        self.head = LogProbHead(causal_lm.get_output_embeddings().weight)
+        self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head)
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
         shared = (name for name, parameter in self.body.named_parameters() if parameter is self.head.weight)
@@ -71,10 +71,16 @@ class Policy(nn.Module):
 
 
 def load_policy(
-    path: str, dtype: str, trust_remote_code: bool = False, checkpointing: bool = False, revision: str | None = None
+    path: str,
+    dtype: str,
+    trust_remote_code: bool = False,
+    checkpointing: bool = False,
+    revision: str | None = None,
+    float32_head: bool = True,
 ) -> Policy:
     """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
 
+    float32_head: see `LogProbHead`.
     Raises BadInput if the folder is missing, truncated, or not a causal language model.
     """
     from transformers import AutoModelForCausalLM
@@ -111,7 +117,7 @@ def load_policy(
                 module, "gradient_checkpointing", False
             )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
-    return Policy(causal_lm)
+    return Policy(causal_lm, float32_head)
 
 
 def _make_saveable(causal_lm: Any) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, LearnerConf, LoraConf, WarmupConf
+from conf.schema import Config, Dtype, LearnerConf, LoraConf, WarmupConf
 from conf.shell import command_line
 from learner.data.flops import read_shape, tokens_only
 from learner.data.sft import Curriculum
@@ -105,6 +105,8 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     for name in ("cache", "ranks", "revision", "subset", "split"):  # what the last three choose is in the pairs' hash
         what["warmup"].pop(name)
     what["model"].pop("lora")
+    if conf.model.dtype is Dtype.float32:
+        what["model"].pop("head_dtype")  # it changes nothing there
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -84,6 +84,17 @@ def test_float32_is_close_to_float64(chunk: int, temperature: float, seed: int) 
     torch.testing.assert_close(entropies.double(), want_entropies, rtol=1e-4, atol=1e-4)
 
 
+def test_a_float32_head_adds_no_rounding_to_bfloat16_states() -> None:
+    """Log-probs of bfloat16 states and weights, against float64 of the same numbers: the head's own dtype decides."""
+    states, weight, ids, response = inputs(torch.bfloat16)
+    want, _ = reference(states, weight, ids, response, 0.6)
+    far = {}
+    for float32 in (True, False):
+        got, _ = LogProbHead(torch.nn.Parameter(weight), float32)(states, ids, response, 0.6, 5)
+        far[float32] = float((got.detach().double() - want).abs().max())
+    assert far[True] < 1e-5 < 1e-3 < far[False]
+
+
 def test_bfloat16_states_give_float32_logprobs() -> None:
     """Sums over the vocabulary are taken in float32 whatever the model's dtype."""
     states, weight, ids, response = inputs(torch.bfloat16)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from conf.schema import ArithmeticConf, Config, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
+from conf.schema import ArithmeticConf, Config, Dtype, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
 from learner.data.batch import TrainBatch
 from learner.data.sft import Curriculum
 from learner.model.prepare_model import prepared_model, random_model
@@ -234,3 +234,15 @@ def test_a_warm_up_may_have_its_own_number_of_ranks(models: dict[str, str]) -> N
     assert learner_conf(LearnerConf(ranks=2), four, given_model=False).ranks == 4
     pairs = load_pairs(CONF, MODEL)
     assert fingerprint(Config(warmup=alone), pairs) == fingerprint(Config(warmup=four), pairs)
+
+
+def test_the_heads_dtype_makes_another_warm_up_in_bfloat16_only() -> None:
+    """A float32 model has float32 logits either way: its finished warm-ups are found by what they were before."""
+    pairs = load_pairs(CONF, MODEL)
+    prints = {
+        (dtype, head): fingerprint(Config(warmup=CONF, model=ModelConf(dtype=dtype, head_dtype=head)), pairs)
+        for dtype in Dtype
+        for head in Dtype
+    }
+    assert prints[Dtype.float32, Dtype.float32] == prints[Dtype.float32, Dtype.bfloat16]
+    assert len(set(prints.values())) == 3
