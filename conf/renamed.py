@@ -10,7 +10,8 @@ from typing import Any
 
 SETTINGS = {
     "run.check_every": "run.logprob_check_every",
-    "run.check_max_abs": "run.logprob_check_max_abs",
+    "run.check_max_abs": "run.logprob_check_p999_abs",
+    "run.logprob_check_max_abs": "run.logprob_check_p999_abs",
     "run.check_mean_abs": "run.logprob_check_mean_abs",
     "rollout.refill": "rollout.dynamic_sampling",
     "rollout.on_push": "rollout.on_weight_sync",

@@ -92,13 +92,16 @@ def test_a_multirun_over_former_names_works() -> None:
     ]
 
 
-def test_a_run_saved_under_former_names_is_read(elsewhere: Path) -> None:
-    """As a run folder of the last version holds it: every setting and value that has another name since."""
+@pytest.mark.parametrize("oldest", [True, False])
+def test_a_run_saved_under_former_names_is_read(elsewhere: Path, oldest: bool) -> None:
+    """As a run folder of an earlier version holds it: every setting and value that has another name since, and the
+    oldest or the latest name of one that had several."""
     conf = Config()
     conf.rollout.dynamic_sampling.rounds, conf.cluster.colocation_timeout_s = 3, 44.0
     conf.cluster.placement = Placement.colocated
     tree = yaml.safe_load(to_yaml(conf))
-    for old, new in renamed.SETTINGS.items():
+    names = sorted(renamed.SETTINGS.items(), key=lambda pair: len(pair[0]), reverse=oldest)
+    for new, old in {new: old for old, new in names}.items():
         section, name = old.split(".")
         tree[section][name] = tree[section].pop(new.split(".")[1])
     tree["cluster"]["placement"] = "shared"

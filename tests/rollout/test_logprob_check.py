@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import AlgorithmConf, Config, LearnerConf, RolloutConf, RunConf
+from conf.schema import AlgorithmConf, Config, Dtype, LearnerConf, ModelConf, RolloutConf, RunConf
 from learner.data.batch import Sequence
 from learner.data.pack import pack
 from learner.learner import Learner
 from learner.loss import Totals
 from orchestrator.base.errors import RunError
-from orchestrator.training.logprob_check import LogprobCheck, logprob_gaps
+from orchestrator.training.logprob_check import LogprobCheck, differences, logprob_gaps
 from rollout.mode import Mode
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
@@ -171,6 +171,48 @@ def test_the_check_detects_one_percent_in_one_layer(tied: tuple[Sampler, Learner
     check = LogprobCheck(sampler, learner, make_prompts(8), checking(1))
     with pytest.raises(RunError, match="disagree"):
         check.check(1)
+
+
+def bounded(dtype: Dtype, bounds: dict[str, float]) -> LogprobCheck:
+    run = RunConf()
+    for name, value in bounds.items():
+        setattr(run, f"logprob_check_{name}", value)
+    conf = Config(run=run, model=ModelConf(dtype=dtype))
+    return LogprobCheck(Sampler([], SAMPLING), Learner([], conf.learner), [], conf)
+
+
+@pytest.mark.parametrize("dtype", list(Dtype))
+@pytest.mark.parametrize("count", [300, 20_000])
+def test_a_single_token_stops_no_run(dtype: Dtype, count: int) -> None:
+    """Far off, where nothing else is: it is reported."""
+    gaps = np.zeros(count, np.float32)
+    gaps[7] = -(0.005 if dtype is Dtype.float32 else 5.0)
+    figures = bounded(dtype, {}).bound(gaps, 1)
+    assert figures["max_abs"] == pytest.approx(-gaps[7]) and figures["mean_abs"] < figures["max_abs"] / 200
+
+
+@pytest.mark.parametrize(
+    ("share", "gap", "named"),
+    [(1.0, 3e-5, "mean_abs"), (0.002, 0.0099, "p999_abs"), (0.2, 0.01, "kl")],
+)
+def test_each_bound_stops_the_run_by_name(share: float, gap: float, named: str) -> None:
+    """A little on every token, more on a few of a thousand, much on some."""
+    gaps = np.zeros(10_000, np.float32)
+    gaps[: int(share * len(gaps))] = gap
+    off = dict.fromkeys(("mean_abs", "p999_abs", "kl"), 100.0)
+    with pytest.raises(RunError, match=f"run.logprob_check_{named}: "):
+        bounded(Dtype.float32, {name: bound for name, bound in off.items() if name != named}).bound(gaps, 1)
+    bounded(Dtype.float32, off).bound(gaps, 1)
+
+
+def test_the_kl_estimate_is_that_of_two_known_distributions() -> None:
+    """k3's mean over samples of one is the KL of one to the other."""
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet(np.ones(50)), rng.dirichlet(np.ones(50))
+    other = 0.9 * one + 0.1 * other
+    at = rng.choice(50, 400_000, p=one)
+    gaps = np.log(other / one)[at]
+    assert differences(gaps)["kl"] == pytest.approx(float((one * np.log(one / other)).sum()), rel=0.02)
 
 
 @pytest.fixture

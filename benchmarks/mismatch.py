@@ -1,0 +1,189 @@
+"""How far sampler and learner are apart on the log-probs of the same tokens, by dtype, with and without a float32 head.
+
+vLLM samples from random models, at temperatures 0.6 and 1; the learner scores the same tokens with the same weights.
+Every pair of dtypes runs in a process of its own. Figures, one JSON line each on stdout (what led to them on stderr),
+for each model (tiny: the quickstart's, random weights; trained: the same after its warm-up, on its own questions; wide:
+random, hidden size 512, 8 layers, 32,768 tokens of vocabulary):
+
+    mismatch_mean_<model>_<dtype>[_head]   mean |difference|, nats; _head: bfloat16 with float32 logits on both sides
+    mismatch_p999_..., _max_..., _kl_...   its 99.9 % quantile, its maximum, the k3 estimate of KL(sampler, learner)
+    mismatch_head_<model>                  the mean with the float32 head over that without it; goal 0.5
+
+`orchestrator/training/logprob_check.py` has its bounds from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # this folder: `learner` is the room, not a file here
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks._figures import add_small, figure, say, without_goals
+from benchmarks._runs import ROOT
+
+MODELS = ("tiny", "trained", "wide")
+KINDS = {
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "bfloat16_head": ("bfloat16", "float32"),
+}
+TEMPERATURES = (0.6, 1.0)
+PROMPTS, LONGEST, SMALL = 64, 200, 8  # LONGEST: tokens of an answer; SMALL: what the small form divides both by
+
+
+def make_model(name: str, folder: Path) -> str:
+    """Random bfloat16 weights, with which every kind begins. Layers are scaled by their width, and the output head so
+    that logits have a standard deviation of 4, as those of trained models do: sampled tokens then have a few nats."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from conf.schema import ModelConf, RandomModelConf
+    from learner.model.prepare_model import random_model
+
+    path = random_model(folder / name, RandomModelConf(), ModelConf(), 0)
+    config = AutoConfig.from_pretrained(path, tie_word_embeddings=False)
+    if name == "wide":
+        config = AutoConfig.for_model(
+            "qwen2", hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2,
+            intermediate_size=1536, vocab_size=32_768, tie_word_embeddings=False, max_position_embeddings=2048,
+        )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5)
+        model.get_output_embeddings().weight.mul_(4.0)
+    model.save_pretrained(path)
+    return path
+
+
+def trained_model(folder: Path, steps: int) -> str:
+    """The quickstart's model after a warm-up of its own length, or of `steps`."""
+    command = [sys.executable, "-m", "orchestrator", "warmup", "experiment=quickstart", f"warmup.cache={folder}"]
+    command += [f"warmup.steps={steps}"] if steps else []
+    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+    (config,) = folder.glob("*/config.json")
+    return str(config.parent)
+
+
+def questions(path: str, count: int) -> list[Any]:
+    """The quickstart's own, as its model reads them."""
+    from conf.schema import DataConf, ModelConf
+    from rollout.data.stream import PromptStream
+    from rollout.data.tokens import generation_prompt, load_tokenizer
+
+    encode = functools.partial(generation_prompt, load_tokenizer(path, ModelConf()), conf=ModelConf())
+    return PromptStream(None, encode, DataConf(), 1).take(count)
+
+
+def noise(path: str, count: int) -> list[Any]:
+    from rollout.prompt import Prompt
+
+    rng = np.random.default_rng(0)
+    return [Prompt(f"p{i}", "", rng.integers(5, 64, 16).astype(np.int32), "1", "bench") for i in range(count)]
+
+
+def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: bool) -> list[dict[str, Any]]:
+    """Differences at each temperature over at least `tokens` tokens. In a process of its own: engine and learner."""
+    from conf.schema import Dtype, LearnerConf, ModelConf, RolloutConf
+    from learner.learner import Learner
+    from learner.worker import LearnerWorker
+    from orchestrator.training.logprob_check import differences, logprob_gaps
+    from rollout.mode import ControlTokens
+    from rollout.request import SamplingParams
+    from rollout.sampler import Sampler
+    from rollout.worker import RolloutWorker
+
+    shrink = SMALL if small else 1
+    model = ModelConf(dtype=Dtype(dtype), head_dtype=Dtype(head))
+    longest = LONGEST // shrink
+    rollout = RolloutConf(kv_cache_gib=0.5, max_model_len=512, max_response_tokens=longest, max_num_seqs=64)
+    control = ControlTokens(think=3, short=4, think_end=2, eos=1)
+    worker = RolloutWorker(rollout, model, path, control, 0)
+    conf = LearnerConf(max_tokens=8192, zero_stage=1)
+    rank = LearnerWorker(conf, model, path, 0, 1.0, 1)
+    learner = Learner([Local(rank)], conf)
+    learner.start(None, reference=False)
+    prompts = (questions if name == "trained" else noise)(path, PROMPTS // shrink)
+    found = []
+    for temperature in TEMPERATURES:
+        gaps: list[np.ndarray] = []
+        sampler = Sampler([Local(worker)], SamplingParams(temperature, 1.0, longest))
+        while sum(map(len, gaps)) < tokens:
+            trajectories = sampler.sample(prompts, 4, len(gaps)).wait()
+            gaps.append(logprob_gaps(trajectories, learner, temperature, conf.max_tokens))
+        whole = np.concatenate(gaps)
+        found.append({**differences(whole), "tokens": len(whole)})
+    worker.close()
+    return found
+
+
+class Local:
+    """An actor's body, called in this process."""
+
+    def __init__(self, body: Any):
+        self.body = body
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        return Done(getattr(self.body, method)(*args))
+
+
+class Done:
+    def __init__(self, value: Any):
+        self.value = value
+
+    def wait(self) -> Any:
+        return self.value
+
+    def done(self) -> bool:
+        return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=100_000, help="at each temperature, at least (100,000)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="these models (all)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    add_small(parser)
+    arguments = parser.parse_args()
+    if arguments.child:
+        name, path, dtype, head, tokens, found = json.loads(arguments.child)
+        Path(found).write_text(json.dumps(measure(name, path, dtype, head, tokens, arguments.small)))
+        return
+    if arguments.small:
+        without_goals()
+    with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
+        for name in arguments.models:
+            means = {}
+            if name == "trained":
+                path = trained_model(Path(scratch) / name, 20 if arguments.small else 0)
+            else:
+                path = make_model(name, Path(scratch))
+            for kind, (dtype, head) in KINDS.items():
+                tokens = 500 if arguments.small else arguments.tokens
+                found = Path(scratch) / f"{name}_{kind}.json"
+                what = json.dumps([name, path, dtype, head, tokens, str(found)])
+                child = [sys.executable, __file__, "--child", what, *(["--small"] if arguments.small else [])]
+                subprocess.run(child, stdout=sys.stderr, check=True)
+                each = json.loads(found.read_text())
+                say(f"{name}, {kind}: {each}")
+                worst = {key: max(one[key] for one in each) for key in each[0]}
+                for key in ("mean_abs", "p999_abs", "max_abs", "kl"):
+                    figure(f"mismatch_{key.removesuffix('_abs')}_{name}_{kind}", worst[key], "nats")
+                means[kind] = worst["mean_abs"]
+            figure(f"mismatch_head_{name}", means["bfloat16_head"] / means["bfloat16"], "ratio", 0.5)
+
+
+if __name__ == "__main__":
+    main()
