@@ -28,7 +28,8 @@ from tests.helpers.learner_ranks import Ranks, train_batch
 CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
-LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 2, FLOAT), (2, 3, FLOAT), (2, 0, BFLOAT), (2, 2, BFLOAT)]
+LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 2, FLOAT), (2, 3, FLOAT)]
+LAYOUTS += [(2, stage, BFLOAT) for stage in (0, 1, 2)]
 every_layout = pytest.mark.parametrize(
     ("count", "stage", "model"),
     LAYOUTS,
