@@ -22,7 +22,12 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 IMPORTERS = {
-    "vllm": {"rollout/engine.py", "rollout/weight_sync/vllm_receiver.py", "rollout/weight_sync/transport.py"},
+    "vllm": {
+        "rollout/engine.py",
+        "rollout/weight_sync/vllm_receiver.py",
+        "rollout/weight_sync/transport.py",
+        "rollout/weight_sync/broadcast_group.py",
+    },
     "sympy": {"reward/maths/compare/symbolic.py", "reward/maths/equivalence.py"},
     "deepspeed": {"learner/engine.py"},
     "peft": {"learner/model/lora.py"},

@@ -48,6 +48,14 @@ class Connection:
             raise ConnectionError(f"{self.me} was turned away by {self.peer}: {content}")
         return kind, content
 
+    def refuse_closed(self, what: str) -> None:
+        """ConnectionError if the other side has hung up or died; waits for nothing, and takes no message."""
+        with self._named(what):
+            self.connection.settimeout(0)
+            with contextlib.suppress(BlockingIOError):  # nothing has come
+                if not self.connection.recv(1, socket.MSG_PEEK):
+                    raise ConnectionResetError
+
     def close(self) -> None:
         self.connection.close()
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Transport
-from rollout.weight_sync import transport
+from rollout.weight_sync import broadcast_group, transport
 from rollout.weight_sync.handshake import Connection, Listener
 from rollout.weight_sync.weights import (
     MIB,
@@ -150,6 +150,9 @@ class WeightSender:
                 line.receive(f"to take its share of the weights of version {version}")
         for line in lines:
             line.send("end")
+        for line in lines:
+            line.receive(f"to load the weights of version {version}")  # and it has let go of the buffer
+        self._outbox.release()
 
     def _broadcast(self, lines: list[Connection], version: int, stage: StagingBuffer | None) -> None:
         assert self._route is not None and self._host is not None
@@ -161,11 +164,10 @@ class WeightSender:
         )
         try:
             if self._members is None or any(line.hello["group"] != self._members for line in lines):
-                with transport.bounded(seconds, lambda: None, message):
-                    self._form_group(lines)
+                self._form_group(lines, message)
             for line in lines:
                 line.send("go", {"manifest": self.manifest, "bucket": self.bucket, "aliases": self.aliases})
-            with transport.bounded(seconds, self._group.destroy, message):
+            with broadcast_group.bounded(seconds, self._group.destroy, message):
                 transport.broadcast(self._group, self._announced(stage), self.bucket)
             for line in lines:
                 line.receive(f"to load the weights of version {version}")
@@ -173,7 +175,7 @@ class WeightSender:
             self._members = self._group = None  # some may be in the midst of it: the next push forms a new group
             raise
 
-    def _form_group(self, lines: list[Connection]) -> None:
+    def _form_group(self, lines: list[Connection], message: str) -> None:
         """Of this rank and all processes of all engines. A worker that started again is in no group yet."""
         if self._group is not None:
             self._group.destroy()
@@ -188,7 +190,12 @@ class WeightSender:
             joining = {"address": address, "port": port, "rank": rank, "world": world, "timeout_s": seconds}
             line.send("join", (name, joining))
             rank += line.hello["processes"]
-        self._group = transport.join(self.engine.device, address, port, 0, world, seconds)
+
+        def still_there() -> None:
+            for line in lines:
+                line.refuse_closed("to join the broadcast group")
+
+        self._group = broadcast_group.join(self.engine.device, address, port, 0, world, seconds, message, still_there)
         self._members = name
 
 

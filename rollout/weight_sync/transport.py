@@ -11,16 +11,14 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rollout.base.network import gloo_towards
+from rollout.weight_sync.broadcast_group import Gloo
 from rollout.weight_sync.weights import aligned, buckets, dtype_name
 
 Named = Iterable[tuple[str, Tensor]]
@@ -65,42 +63,9 @@ def checked(named: Named, manifest: Manifest) -> Iterator[tuple[str, Tensor]]:
 # ---------------------------------------------------------------------- broadcast (NCCL, gloo)
 
 
-class _Gloo:
-    """A group of its own beside the process's groups, as vLLM's stateless NCCL group is."""
-
-    def __init__(self, address: str, port: int, rank: int, world: int, timeout_s: float):
-        gloo_towards(address)
-        limit = timedelta(seconds=timeout_s)
-        store = torch.distributed.TCPStore(address, port, world, rank == 0, timeout=limit)
-        self.group: Any = torch.distributed.ProcessGroupGloo(store, rank, world, limit)
-
-    def broadcast(self, flat: Tensor) -> None:
-        options = torch.distributed.BroadcastOptions()
-        options.rootRank = 0
-        try:
-            self.group.broadcast([flat], options).wait()
-        except RuntimeError as error:
-            raise ConnectionResetError(str(error).splitlines()[0][:200]) from error
-
-    def destroy(self) -> None:
-        self.group = None
-
-
-def join(device: torch.device, address: str, port: int, rank: int, world: int, timeout_s: float) -> Any:
-    """The group of one sender (rank 0, which listens at `port`) and all receivers. Returns when all are there."""
-    if device.type == "cpu":
-        return _Gloo(address, port, rank, world, timeout_s)
-    from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
-
-    group = stateless_init_process_group(address, port, rank, world, device)
-    if group.disabled:  # it would send and receive nothing, without a word
-        raise ConnectionError("vLLM finds no NCCL library (or VLLM_DISABLE_PYNCCL is set): no broadcast is possible")
-    return group
-
-
 def broadcast(group: Any, named: Named, bucket: int) -> None:
     """Send all tensors to the group, in packed buckets."""
-    if isinstance(group, _Gloo):
+    if isinstance(group, Gloo):
         for part in buckets(named, lambda item: item[1].numel() * item[1].element_size(), bucket):
             group.broadcast(torch.cat([_flat(tensor) for _, tensor in part]))
         return
@@ -115,7 +80,7 @@ def receive(
 ) -> None:
     """Take what `broadcast` sends; `load` is given the tensors of one bucket at a time, and may keep them."""
     rows = list(zip(manifest.names, manifest.dtypes, manifest.shapes, manifest.sizes(), strict=True))
-    if isinstance(group, _Gloo):
+    if isinstance(group, Gloo):
         for part in buckets(rows, lambda row: row[3], bucket):
             flat = torch.empty(sum(size for *_, size in part), dtype=torch.uint8)
             group.broadcast(flat)
@@ -125,35 +90,6 @@ def receive(
 
     announced = ((name, (list(shape), getattr(torch, dtype))) for name, dtype, shape, _ in rows)
     packed_nccl_broadcast_consumer(announced, group, 0, load, bucket, device=device)
-
-
-@contextlib.contextmanager
-def bounded(timeout_s: float, stop: Callable[[], Any], message: str) -> Iterator[None]:
-    """Around a call that may hang for ever: after `timeout_s` it is stopped, and TimeoutError(message) raised.
-
-    stop: lets the call return or fail (an NCCL group's `destroy` aborts what is under way in it).
-    """
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        stop()
-
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        if late.is_set() or "imed out" in str(error):
-            raise TimeoutError(message) from error
-        if isinstance(error, OSError):  # sooner than that: a neighbour is gone
-            raise ConnectionError(f"{message}: {error}") from error
-        raise
-    finally:
-        timer.cancel()
-    if late.is_set():
-        raise TimeoutError(message)
 
 
 # ---------------------------------------------------------------------- shared memory (CUDA IPC, memory file)
@@ -195,7 +131,11 @@ class Outbox:
             shapes = tuple(tuple(shape) for shape in packed.shapes)
             manifest = Manifest(tuple(packed.names), tuple(packed.dtype_names), shapes)
             yield Chunk(manifest, tuple(packed.tensor_sizes), packed.ipc_handle)
-        torch.cuda.ipc_collect()
+
+    def release(self) -> None:
+        """At the end of a push, once every receiver has closed its `Inbox`: a GPU's buffer is free only then."""
+        if self.device.type == "cuda":
+            torch.cuda.ipc_collect()
 
     def close(self) -> None:
         if self.device.type == "cpu":
@@ -246,9 +186,10 @@ class Inbox:
         return taken
 
     def close(self) -> None:
-        """Let go of a GPU's buffer, which its owner cannot reuse otherwise."""
+        """At the end of a push: let go of the sender's buffer, which on a GPU stays taken otherwise."""
         if self._importer is not None:
             self._importer.close()
+        self._known, self._buffer = None, torch.empty(0, dtype=torch.uint8)
 
     def _map(self, handle: tuple[Any, ...]) -> None:
         if handle == self._known:

@@ -26,7 +26,7 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from conf.schema import Transport
 from rollout.base.errors import BadInput, in_one_line
-from rollout.weight_sync import transport
+from rollout.weight_sync import broadcast_group, transport
 from rollout.weight_sync.handshake import Connection, connect
 from rollout.weight_sync.weights import MIB, Offer, Weights, aligned
 
@@ -53,6 +53,7 @@ class InitInfo(WeightTransferInitInfo):
     rank: int = 0
     world: int = 0
     timeout_s: float = 0.0
+    message: str = ""  # for when it takes longer
 
 
 @dataclass
@@ -88,8 +89,14 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
             self.group = None
         if init_info.world:
             mine = init_info.rank + self.parallel_config.rank
-            self.group = transport.join(
-                self.device, init_info.address, init_info.port, mine, init_info.world, init_info.timeout_s
+            self.group = broadcast_group.join(
+                self.device,
+                init_info.address,
+                init_info.port,
+                mine,
+                init_info.world,
+                init_info.timeout_s,
+                init_info.message,
             )
 
     def start_weight_update(self) -> None:
@@ -99,6 +106,7 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         for layer in self.model.modules():  # what is left of a push that ended half-way
             info = get_layerwise_info(layer)
             info.load_numel, info.loaded_weights = 0, []
+        self.inbox.close()
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -144,7 +152,7 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         def load(named: list[tuple[str, Tensor]]) -> None:
             self.load(with_aliases(named, update.aliases or {}))
 
-        with transport.bounded(update.timeout_s, self.group.destroy, update.message):
+        with broadcast_group.bounded(update.timeout_s, self.group.destroy, update.message):
             transport.receive(self.group, manifest, update.bucket, self.device, load)
 
 
@@ -230,6 +238,8 @@ class Receiver:
                     line.send("taken")
                 messages = [line.receive(what) for line in lines]
             self._finish()
+            for line in lines:
+                line.send("taken")
         finally:
             for line in lines:
                 line.close()
@@ -241,7 +251,9 @@ class Receiver:
             if kind == "join":
                 name, joining = content
                 self._group = None
-                self._call("init_weight_transfer_engine", joining)
+                late = f"waiting for learner rank {offer.endpoints[0].rank} to form the broadcast group"
+                late = f"{offer.receiver} timed out after {joining['timeout_s']:g} s {late}"
+                self._call("init_weight_transfer_engine", {**joining, "message": late})
                 self._group = name
                 kind, content = line.receive(f"to begin with the weights of version {offer.version}")
             seconds = offer.route.timeout_s

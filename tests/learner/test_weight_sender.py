@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,10 +17,11 @@ from torch import Tensor
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf, RandomModelConf, Transport
 from learner.model.policy import load_policy
 from learner.model.prepare_model import random_model
-from rollout.weight_sync import transport
+from rollout.weight_sync import broadcast_group, transport
 from rollout.weight_sync.handshake import connect
 from rollout.weight_sync.sender import StagingBuffer
 from rollout.weight_sync.weights import ALIGNMENT, Endpoint, Offer, Route, Weights, worker_name
+from tests.helpers import leaving
 from tests.helpers.engines import MakeLearner
 from tests.helpers.handles import InThread, LocalHandle
 from tests.helpers.learner_ranks import Ranks, train_batch
@@ -217,13 +219,15 @@ class Fetcher:
             self.largest = max(self.largest, sum(chunk.sizes))
             got |= part | {alias: part[name] for alias, name in aliases.items() if name in part}
             connection.send("taken")
+        self.inbox.close()
+        connection.send("taken")
         return got
 
     def _broadcast(self, connection: Any) -> dict[str, Tensor]:
         kind, content = connection.receive("to begin")
         if kind == "join":
             self.group, where = content
-            self.broadcast_group = transport.join(torch.device("cpu"), **where)
+            self.broadcast_group = broadcast_group.join(torch.device("cpu"), **where)
             self.joined += 1
             kind, content = connection.receive("to begin")
         got: dict[str, Tensor] = {}
@@ -356,6 +360,7 @@ def test_a_worker_that_stops_half_way_is_named(
     ):
         sending.result(30)
     longer = replace(route, timeout_s=60.0)
+    endpoints = tuple(ranks.call("open_endpoint", longer))
     again = in_thread(Fetcher(0).fetch, Offer(5, longer, endpoints))
     ranks.call("send", 5)
     assert same(again.result(60), dict(stored(ranks).tensors()))
@@ -368,12 +373,64 @@ def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any]
     sending = in_thread(ranks.call, "send", 4)
     connection = connect(endpoints[0], worker_name(0), 4, 30.0, group=None, processes=1)
     _, (_, where) = connection.receive("to begin")
-    group = transport.join(torch.device("cpu"), **where)
+    group = broadcast_group.join(torch.device("cpu"), **where)
     connection.receive("to begin")
     connection.close()
     group.destroy()
     with pytest.raises((TimeoutError, ConnectionError), match=r"learner rank 0 .*rollout worker 0"):
         sending.result(30)
+
+
+def test_a_worker_killed_before_it_joins_the_group_is_named_at_once(
+    started: Callable[..., Any], in_thread: InThread
+) -> None:
+    """Not as one that takes too long; and the next sync goes through, with a worker that comes anew."""
+    route = Route(Transport.nccl, 1, timeout_s=20.0)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
+    sending = in_thread(ranks.call, "send", 4)
+    with leaving.process(leaving.worker_told_to_join, endpoints[0], 4) as (worker, pipe):
+        assert pipe.recv() == "join"
+        assert not sending.done()
+        worker.kill()
+        expected = "learner rank 0 waited for rollout worker 0 to join the broadcast group, but it hung up or died"
+        with pytest.raises(ConnectionError, match=expected):
+            sending.result(60)
+    again = in_thread(Fetcher(0).fetch, Offer(5, route, endpoints))
+    ranks.call("send", 5)
+    assert same(again.result(60), dict(stored(ranks).tensors()))
+
+
+def test_the_buffer_is_released_when_the_worker_has_let_go(started: Callable[..., Any], in_thread: InThread) -> None:
+    """A sync ends for the rank when its buffer is nobody's any more, and twenty leave nothing behind."""
+    route = Route(Transport.ipc, 1, timeout_s=60.0)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
+    sending = in_thread(ranks.call, "send", 1)
+    connection = connect(endpoints[0], worker_name(0), 1, 60.0, group=None, processes=1)
+    inbox = transport.Inbox(torch.device("cpu"))
+    while (message := connection.receive("to hand out"))[0] == "chunk":
+        inbox.take(message[1][0])
+        connection.send("taken")
+    assert not sending.done() and _mapped() == 1  # it loads what it took, and has not let go yet
+    inbox.close()
+    connection.send("taken")
+    sending.result(60)
+    fetcher, before = Fetcher(0), ranks.each(_open_files)
+    for version in range(2, 22):
+        fetching = in_thread(fetcher.fetch, Offer(version, route, endpoints))
+        ranks.call("send", version)
+        assert _mapped() == 0
+        fetching.result(60)
+    assert ranks.each(_open_files) == before and _mapped() == 0
+
+
+def _mapped() -> int:
+    """Senders' buffers that this process maps."""
+    return Path("/proc/self/maps").read_text().count("memfd:thinkless-weights")
+
+
+def _open_files(state: dict[str, Any]) -> tuple[int, int]:
+    """Of a rank's process: open files, and buffers that it maps."""
+    return len(os.listdir("/proc/self/fd")), _mapped()
 
 
 def test_a_receiver_times_out_if_no_broadcast_comes() -> None:
@@ -385,11 +442,11 @@ def test_a_receiver_times_out_if_no_broadcast_comes() -> None:
         port = probe.getsockname()[1]
     cpu, message = torch.device("cpu"), "rollout worker 0 waited for learner rank 0"
     with ThreadPoolExecutor(1) as pool:
-        joining = pool.submit(transport.join, cpu, "127.0.0.1", port, 0, 2, 1.0)
-        group = transport.join(cpu, "127.0.0.1", port, 1, 2, 1.0)
+        joining = pool.submit(broadcast_group.join, cpu, "127.0.0.1", port, 0, 2, 1.0)
+        group = broadcast_group.join(cpu, "127.0.0.1", port, 1, 2, 1.0)
         silent = joining.result(10)
     manifest = transport.Manifest.of([("a", torch.ones(4))])
-    with pytest.raises(TimeoutError, match=message), transport.bounded(1.0, group.destroy, message):
+    with pytest.raises(TimeoutError, match=message), broadcast_group.bounded(1.0, group.destroy, message):
         transport.receive(group, manifest, 10, cpu, lambda named: None)
     silent.destroy()
 

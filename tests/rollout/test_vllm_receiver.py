@@ -21,6 +21,7 @@ from rollout.request import SamplingParams
 from rollout.weight_sync.handshake import Listener
 from rollout.weight_sync.weights import Endpoint, Offer, Route, Weights, views, worker_name
 from rollout.worker import RolloutWorker
+from tests.helpers import leaving
 from tests.helpers.engines import MakeWorker, complete, generate, policy_weights, rollout_request
 from tests.helpers.handles import InThread
 from tests.helpers.prompts import make_prompts
@@ -176,6 +177,42 @@ def test_a_silent_learner_rank_is_named_and_the_engine_is_unchanged(
     assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
 
 
+def test_a_rank_killed_before_the_group_forms_is_named_and_the_engine_is_unchanged(
+    rollout_worker: RolloutWorker, in_thread: InThread
+) -> None:
+    """The worker has been told which group to join, and waits for a rank that is gone."""
+    prompts = make_prompts(2)
+    before = sampled(rollout_worker, prompts)
+    with leaving.process(leaving.rank_that_announced_a_group, 9) as (rank, pipe):
+        offer = Offer(9, Route(Transport.nccl, 1, timeout_s=60.0), (pipe.recv(),), worker_name(0))
+        loading = in_thread(rollout_worker.load, offer)
+        assert pipe.recv() == "announced"
+        rank.kill()
+        expected = r"rollout worker 0 timed out after 1 s waiting for learner rank 0 to form the broadcast group"
+        with pytest.raises((TimeoutError, ConnectionError), match=expected):
+            loading.result(60)
+    assert rollout_worker.ready() == 0 and sampled(rollout_worker, prompts) == before
+
+
+def test_joining_a_group_leaves_the_current_stream_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's NCCL group computes on the stream that was set last, and makes a new one current where none was set."""
+    import vllm.platforms
+    import vllm.utils.torch_utils as vllm_streams
+
+    from rollout.weight_sync import broadcast_group
+
+    calls: list[Any] = []
+    mine = object()
+    monkeypatch.setattr(type(vllm.platforms.current_platform), "is_cuda", lambda self: True)
+    monkeypatch.setattr(vllm_streams, "_current_stream_tls", threading.local())  # of a thread that has set none
+    monkeypatch.setattr(vllm_streams, "prev_set_stream", calls.append)  # torch's own
+    monkeypatch.setattr(torch.cuda, "set_stream", vllm_streams._patched_set_stream)  # a CPU engine takes it away
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: mine)
+    broadcast_group._keep_stream()
+    assert calls == [mine]
+    assert vllm_streams.current_stream() is mine and calls == [mine]  # what vLLM's group asks for as it is formed
+
+
 def test_ipc_without_a_rank_on_the_workers_device_is_an_error(rollout_worker: RolloutWorker) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
     endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
@@ -220,7 +257,7 @@ def test_a_mapped_buffer_carries_every_chunk() -> None:
 
 def test_a_hanging_call_is_stopped_with_the_message() -> None:
     """As NCCL hangs when a neighbour is gone: `stop` lets it return, and the message is raised."""
-    from rollout.weight_sync.transport import bounded
+    from rollout.weight_sync.broadcast_group import bounded
 
     stopped = threading.Event()
     with pytest.raises(TimeoutError, match="rank 0 waited"), bounded(0.2, stopped.set, "rank 0 waited"):
