@@ -26,6 +26,7 @@ from learner.model.reference import frozen
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.updater import Updater
+from rollout.base.gpu import refuse_no_gpu
 from rollout.base.spans import Traced, spent
 from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
@@ -48,6 +49,8 @@ class LearnerWorker(Traced):
         by which other hosts reach this one (the default serves ranks and samplers on one host)."""
         if conf.device is Device.cpu:
             torch.set_num_threads(conf.threads)
+        else:
+            refuse_no_gpu("learner.device")
         super().__init__()
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
         self.temperature, self.total_updates, self.longest = temperature, total_updates, longest

@@ -17,6 +17,7 @@ import numpy as np
 
 from conf.schema import Device, ModelConf, RolloutConf
 from rollout.base.errors import BadInput, in_one_line
+from rollout.base.gpu import refuse_no_gpu
 from rollout.data.tokens import refuse_absent
 from rollout.weight_sync.weights import Offer, Weights
 
@@ -49,12 +50,16 @@ class Engine:
 
     def __init__(self, conf: RolloutConf, model: ModelConf, path: str, ends: Sequence[int], sleeps: bool = False):
         """ends: ids that end a response; sleeps: `sleep` frees a GPU's memory (an engine on a CPU keeps it)."""
+        if conf.device is Device.gpu:
+            refuse_no_gpu("rollout.device")
         _prepare_environment(conf)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         from rollout.weight_sync.vllm_receiver import BACKEND, Receiver
 
+        if conf.device is Device.gpu:
+            _refuse_cpu_vllm()
         self.conf, self.ends = conf, list(ends)
         self.version = 0
         self._sleeps = sleeps and conf.device is Device.gpu
@@ -267,6 +272,19 @@ def _sample(output: Any) -> Sample:
         stopped=output.finish_reason == "stop",
         aborted=output.finish_reason not in ("stop", "length"),
     )
+
+
+def _refuse_cpu_vllm() -> None:
+    """BadInput for vLLM's CPU build, which would sample on the CPU without a word."""
+    from vllm import __version__
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda():
+        raise BadInput(
+            f"rollout.device=gpu: vllm {__version__} runs on {current_platform.device_type} here: install the CUDA "
+            f"wheel vllm=={__version__.partition('+')[0]} (`pip install --require-hashes -r requirements-gpu.lock`, "
+            "docs/install.md, GPUs), or set rollout.device=cpu"
+        )
 
 
 def _prepare_environment(conf: RolloutConf) -> None:

@@ -135,6 +135,13 @@ class Actors:
             taken = sum(group.plan.needs(resource) for group in self._groups)
             if need > have - taken + 1e-6:
                 listed = " + ".join(f"{key}={count} of {each:g}" for key, (count, each) in parts.items())
+                if not have:
+                    device = " and ".join(f"{key.partition('.')[0]}.device=" for key in parts)
+                    raise BadInput(
+                        f"{device.replace('=', '=gpu')}: {listed} = {need:g} {resource}s are needed, and the cluster "
+                        f"has none (see what `nvidia-smi` says on its hosts); set {device.replace('=', '=cpu')}, or "
+                        "join a Ray that has some (cluster.address)"
+                    )
                 already = f", {taken:g} of them taken by this run's other actors" if taken else ""
                 raise BadInput(
                     f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}{already}; lower "

@@ -32,6 +32,7 @@ from orchestrator.cluster.local_rays import (
 )
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
+from rollout.base.gpu import torch_build
 
 PACKAGES = ("torch", "vllm", "ray", "deepspeed", "transformers", "hydra", "omegaconf", "sympy", "datasets", "numpy")
 DISTRIBUTIONS = {"hydra": "hydra-core"}  # of packages with another name
@@ -139,6 +140,8 @@ def gpus() -> Iterator[Finding]:
     try:
         for line in nvidia_smi("name,memory.total,driver_version"):
             yield Finding(f"GPU: {line}")
+        if importlib.util.find_spec("torch") and (build := torch_build())[1] is None:
+            yield note(f"torch {build[0]} is a build without CUDA: device=gpu needs that of requirements-gpu.lock")
     except OSError as error:
         yield problem(f"nvidia-smi {error}")
 

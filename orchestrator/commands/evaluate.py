@@ -22,7 +22,7 @@ from orchestrator.base.files import write_json
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.parts import make_grader, make_sampler
-from orchestrator.commands.preflight import located, refuse_unreadable
+from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
 from orchestrator.tracking.summary import interval, over_the_mix
 from orchestrator.training.evaluation import evaluate_modes, protocol
@@ -47,6 +47,7 @@ def command(conf: Config, target: Path | None = None) -> None:
     if conf.model.path is None:
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
     enable(conf.tracker.console)
+    refuse_no_gpu(conf, "evaluate")
     problems = load_all_problems(conf)
     refuse_unreadable(conf, "evaluate")
     conf = located(conf)

@@ -1,4 +1,5 @@
-"""Checks that model, warm-up pairs and reward function exist and fit the settings, before anything is started.
+"""Checks that model, warm-up pairs, reward function and a torch for GPUs exist and fit the settings, before anything is
+started.
 
 In: a configuration. Out: the same with absolute folders, or BadInput. Must not know: Ray, torch, what a command does.
 """
@@ -11,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config
+from conf.schema import Config, Device
 from learner.model.prepare_model import random_config
 from learner.model.support import context_length, read_config, unsupported
 from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
+from rollout.base.gpu import refuse_cpu_build
 from rollout.base.load_function import load_function
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import add_control_tokens, generation_prompt, load_tokenizer
@@ -31,6 +33,21 @@ def located(conf: Config) -> Config:
         if name is not None and not Path(name).is_absolute() and Path(name).expanduser().exists()
     }
     return replace(conf, model=replace(conf.model, **found))
+
+
+def refuse_no_gpu(conf: Config, command: str) -> None:
+    """BadInput for a part on a GPU whose processes, on this host, have a torch without CUDA.
+
+    On a cluster that is joined their hosts and environments are others: there they refuse it themselves. How many GPUs
+    there are Ray knows (`orchestrator.cluster.actors`). command: "train", "warmup" or "evaluate".
+    """
+    if conf.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return
+    parts = {"rollout.device": conf.rollout.device} if command != "warmup" else {}
+    parts |= {"learner.device": conf.learner.device} if command != "evaluate" else {}
+    for setting, device in parts.items():
+        if device is Device.gpu:
+            refuse_cpu_build(setting)
 
 
 def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None = None) -> None:

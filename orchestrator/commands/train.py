@@ -28,7 +28,7 @@ from orchestrator.cluster.colocation import Colocation
 from orchestrator.cluster.handles import wait_all
 from orchestrator.cluster.latest_weights import LatestWeights
 from orchestrator.cluster.parts import make_grader, make_learner, make_sampler, start_learner
-from orchestrator.commands.preflight import located, refuse_unreadable
+from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
 from orchestrator.commands.warmup import warm_up
 from orchestrator.replay.recorder import Recorder
@@ -62,6 +62,7 @@ from rollout.weight_sync.weights import route
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
     """Run (or go on with `resume`, a run folder). Returns the run folder."""
     enable(conf.tracker.console)
+    refuse_no_gpu(conf, "train")
     problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)

@@ -35,7 +35,7 @@ from orchestrator.base.lock import holder, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.parts import make_learner, start_learner
-from orchestrator.commands.preflight import located, refuse_unreadable
+from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
 from orchestrator.tracking.tracker import drop_after
@@ -221,6 +221,7 @@ class _Log:
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     enable(conf.tracker.console)
+    refuse_no_gpu(conf, "warmup")
     refuse_foreign_warmup(conf)
     refuse_unreadable(conf, "warmup")
     conf = located(conf)

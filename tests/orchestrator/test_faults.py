@@ -229,6 +229,23 @@ def test_a_private_ray_does_not_disturb_others(place: Callable[..., Any]) -> Non
         assert "auto: " in str(error) and mine.address not in str(error)
 
 
+def test_gpus_in_a_cluster_without_any_are_refused(place: Callable[..., Any]) -> None:
+    """What to do is not to ask for fewer of them."""
+    from conf.schema import Device, LearnerConf, Placement, RolloutConf
+    from orchestrator.cluster.actors import Actors
+    from orchestrator.cluster.placement import plan
+    from rollout.base.errors import BadInput
+
+    place()
+    both = plan(Placement.disaggregated, RolloutConf(device=Device.gpu), LearnerConf(device=Device.gpu))
+    expected = (
+        r"^rollout.device=gpu and learner.device=gpu: .* = 2 GPUs are needed, and the cluster has none .*smi.*=cpu"
+    )
+    with pytest.raises(BadInput, match=expected):
+        Actors(1.0, {}).refuse_too_large(both)
+    Actors(1.0, {}).refuse_too_large(plan(Placement.disaggregated, RolloutConf(num_cpus=0.1)))
+
+
 def test_available_results_are_graded_before_earlier_requests(place: Callable[..., Any]) -> None:
     """Else a validation would wait for the batches that are still being sampled."""
     sampler, grader = place(), place()
