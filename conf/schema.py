@@ -246,6 +246,7 @@ class LearnerConf:
     max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
     max_tokens: int = number(8192, "[1, 1e8]")  # micro-batch budget, tokens
     logprob_chunk: int = number(1024, "[1, 1e8]")  # tokens whose logits are in memory at a time
+    fused_head: bool = True  # log-probs chunk by chunk, logits recomputed for the gradient; false: all logits at once
     zero_stage: int = number(0, "[0, 3]")  # of DeepSpeed's ZeRO: what is partitioned over the ranks; 0: nothing
     offload_optimizer: bool = False  # optimizer states in host memory
     offload_parameters: bool = False  # weights in host memory; zero_stage 3 only

@@ -138,7 +138,7 @@ class Engine:
             self.deepspeed.empty_partition_cache()
         return self.offloader.offload(kind)
 
-    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor | None]:
         """`Policy.forward`, with ZeRO's gathers."""
         self.offloader.need("weights", "a forward pass")
         return self.deepspeed(*args)

@@ -70,7 +70,8 @@ class Updater:
 
         def loss(mb: MicroBatch, place: tuple[int, int]) -> Tensor:
             k, m = place
-            logprobs, entropies = self.score(self.engine, mb)
+            logprobs, entropies = self.score(self.engine, mb, entropy=True)
+            assert entropies is not None
             old_logprobs = earlier[k][m] if k else logprobs.detach()
             behavior_logprobs, weights, kl_weights, advantages = self._tensors(
                 mb.behavior_logprobs, mb.weights, mb.kl_weights, mb.advantages
@@ -125,18 +126,20 @@ class Updater:
             scored = [self.score(self.engine, mb, temperature)[0].float().cpu().numpy() for mb in self._sharded(batch)]
         return [values[: len(mb.token_ids)] for values, mb in zip(scored, batch, strict=True)]
 
-    def score(self, policy: Any, mb: MicroBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
+    def score(
+        self, policy: Any, mb: MicroBatch, temperature: float | None = None, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Log-probs and entropies f32[N], nats, of this rank's part of a micro-batch, zero on all but response tokens.
 
-        policy: the engine, a reference or a `Policy`; temperature: by default the rollouts'.
+        policy: the engine, a reference or a `Policy`; temperature: by default the rollouts'; entropy: False for None
+        instead of entropies.
         """
         token_ids, position_ids, response = self._tensors(mb.token_ids, mb.position_ids, mb.response)
         exchange = self.engine.exchange if self.parts > 1 else None
         shared = origins(mb) if self.parts == 1 else None
         layout = Layout(list(mb.lengths), self.engine.device, self.part, self.parts, exchange, shared)
-        return policy(
-            token_ids, position_ids, response, layout, temperature or self.temperature, self.conf.logprob_chunk
-        )
+        temperature = temperature or self.temperature
+        return policy(token_ids, position_ids, response, layout, temperature, self.conf.logprob_chunk, entropy)
 
     def _optimizer_step(
         self,

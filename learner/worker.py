@@ -94,6 +94,7 @@ class LearnerWorker(Traced):
             model.trust_remote_code,
             revision=model.revision,
             float32_head=model.head_dtype is Dtype.float32,
+            fused_head=conf.fused_head,
         )
         policy = load(checkpointing=conf.gradient_checkpointing)
         parameters = sum(p.numel() for p in policy.parameters())

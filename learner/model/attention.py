@@ -144,13 +144,13 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: f
 
     ends, longest = layout.boundaries, layout.longest
     if layout.place is not None:
-        query, key, value = query[layout.place], key[layout.place], value[layout.place]
+        query, key, value = (states.index_select(0, layout.place) for states in (query, key, value))
     out = varlen_attn(
         query, key, value, ends, ends, longest, longest,
         scale=scaling, window_size=(-1, 0), enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     assert isinstance(out, Tensor)  # without its log-sum-exp, which was not asked for
-    return out if layout.computed is None else out[layout.computed]
+    return out if layout.computed is None else out.index_select(0, layout.computed)
 
 
 def register() -> None:

@@ -93,7 +93,7 @@ class Unadapted:
 
         self.engine, self.layers = engine, [module for module in policy.modules() if isinstance(module, LoraLayer)]
 
-    def __call__(self, *args: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, *args: Any) -> tuple[Tensor, Tensor | None]:
         try:
             for layer in self.layers:
                 layer.set_scale(ADAPTER, 0.0)

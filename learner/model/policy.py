@@ -23,10 +23,10 @@ from rollout.data.tokens import refuse_absent
 class Policy(nn.Module):
     """A causal language model that returns log-probs of given tokens instead of logits."""
 
-    def __init__(self, causal_lm: Any, float32_head: bool = True):
+    def __init__(self, causal_lm: Any, float32_head: bool = True, fused_head: bool = True):
         super().__init__()
         self.body = causal_lm.base_model
-        self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head)
+        self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head, fused_head)
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
         shared = (name for name, parameter in self.body.named_parameters() if parameter is self.head.weight)
@@ -51,7 +51,8 @@ class Policy(nn.Module):
         layout: Layout,
         temperature: float,
         chunk: int,
-    ) -> tuple[Tensor, Tensor]:  # log-probs and entropies, nats, f32[N], zero elsewhere
+        entropy: bool = True,  # False: no entropies, for a pass whose entropies nobody reads
+    ) -> tuple[Tensor, Tensor | None]:  # log-probs and entropies, nats, f32[N], zero elsewhere
         # this rank's n of the N tokens: all, except under sequence parallelism, and each shared prompt once
         here = slice(layout.start, layout.stop) if layout.computed is None else layout.computed
         states = self.body(
@@ -61,7 +62,7 @@ class Policy(nn.Module):
             states = states.index_select(0, layout.place)  # [N, H]
         if self.watch is not None and states.requires_grad:
             states.register_hook(self.watch)
-        return self.head(states, token_ids, response, temperature, chunk, layout.start)
+        return self.head(states, token_ids, response, temperature, chunk, layout.start, entropy)
 
     def public_name(self, name: str) -> str:
         """The Hugging Face name of this module's parameter `name`."""
@@ -77,10 +78,11 @@ def load_policy(
     checkpointing: bool = False,
     revision: str | None = None,
     float32_head: bool = True,
+    fused_head: bool = True,
 ) -> Policy:
     """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
 
-    float32_head: see `LogProbHead`.
+    float32_head, fused_head: see `LogProbHead`.
     Raises BadInput if the folder is missing, truncated, or not a causal language model.
     """
     from transformers import AutoModelForCausalLM
@@ -117,7 +119,7 @@ def load_policy(
                 module, "gradient_checkpointing", False
             )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
-    return Policy(causal_lm, float32_head)
+    return Policy(causal_lm, float32_head, fused_head)
 
 
 def _make_saveable(causal_lm: Any) -> None:

@@ -60,6 +60,44 @@ def test_log_probs_entropies_and_gradients_equal_plain_torch(chunk: int, tempera
     assert not got[~response].any() and not entropies[~response].any() and not entropies.requires_grad
 
 
+@pytest.mark.parametrize("vocabulary", [5, 12, 13, 14, 100])
+@pytest.mark.parametrize("chunk", [1, 4, 12, 100])
+def test_vocabularies_smaller_and_larger_than_the_number_of_tokens(chunk: int, vocabulary: int) -> None:
+    """The backward pass takes blocks of rows or of the vocabulary, whichever adds up less: the same gradients."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    weight = torch.randn(vocabulary, H, generator=generator, dtype=torch.float64)
+    states, ids = torch.randn(N, H, generator=generator, dtype=torch.float64), torch.arange(N) % vocabulary
+    response, factors = torch.arange(N) > 0, torch.linspace(-2, 3, N, dtype=torch.float64)
+    head, x = LogProbHead(torch.nn.Parameter(weight.clone())), states.clone().requires_grad_()
+    (head(x, ids, response, 0.7, chunk)[0] * factors).sum().backward()
+    y, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+    (reference(y, w, ids, response, 0.7)[0] * factors).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(head.weight.grad, w.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("float32", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_the_fused_head_equals_plain_torch(dtype: torch.dtype, float32: bool) -> None:
+    """learner.fused_head on and off, in every combination of model and head dtype; with and without entropies."""
+    states, weight, ids, response = inputs(dtype)
+    found = []
+    for fused in (True, False):
+        head, x = LogProbHead(torch.nn.Parameter(weight.clone()), float32, fused), states.clone().requires_grad_()
+        logprobs, entropies = head(x, ids, response, 0.6, 5)
+        without, none = head(x, ids, response, 0.6, 5, entropy=False)
+        assert none is None and torch.equal(without, logprobs)
+        assert entropies is not None and not entropies.requires_grad
+        (logprobs * torch.linspace(-1, 2, N)).sum().backward()
+        found.append([logprobs.detach(), entropies, x.grad, head.weight.grad])
+    exact = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5}[dtype]
+    for one, other in zip(found[0][:2], found[1][:2], strict=True):
+        torch.testing.assert_close(one, other, rtol=exact, atol=exact)
+    for one, other in zip(found[0][2:], found[1][2:], strict=True):
+        error = float((one - other).double().norm() / other.double().norm())
+        assert error < (1e-2 if dtype is torch.bfloat16 else exact)
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 @pytest.mark.parametrize("chunk", [1, 5, 100])
 def test_a_tied_embedding_gets_both_gradients(chunk: int, temperature: float) -> None:
@@ -109,17 +147,19 @@ def test_bfloat16_states_give_float32_logprobs() -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """The most vocabulary-wide rows that any tensor made inside had."""
+    """The most vocabulary-wide rows, and the most elements, that any tensor made inside had."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.width, self.rows = width, 0
+        self.width, self.rows, self.elements = width, 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(tensor, Tensor) and tensor.dim() == 2 and tensor.shape[1] == self.width:
                 self.rows = max(self.rows, tensor.shape[0])
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
         return made
 
 
@@ -143,6 +183,7 @@ def test_logits_never_exceed_a_chunk(chunk: int) -> None:
             logprobs, _ = head(states, ids, response, 0.6, chunk)
         logprobs.sum().backward()
     assert largest.rows == chunk
+    assert largest.elements == chunk * width  # also in the backward pass, whose blocks have all rows and some columns
     assert saved and all(shape == (width, H) or width not in shape for shape in saved)
 
 
