@@ -1,7 +1,7 @@
 """How far sampler and learner are apart on the log-probs of the same tokens, by dtype, with and without a float32 head.
 
 vLLM samples from random models, at temperatures 0.6 and 1; the learner scores the same tokens with the same weights.
-Every pair of dtypes runs in a process of its own. Figures, one JSON line each on stdout (what led to them on stderr),
+Figures, one JSON line each on stdout (what led to them on stderr),
 for each model (tiny: the quickstart's, random weights; trained: the same after its warm-up, on its own questions; wide:
 random, hidden size 512, 8 layers, 32,768 tokens of vocabulary):
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks._figures import add_small, figure, say, without_goals
-from benchmarks._runs import ROOT
+from benchmarks._figures import add_small, figure, figures_only, say, without_goals
+from benchmarks._runs import ROOT, add_runs, runs_folder, short_run
 
 MODELS = ("tiny", "trained", "wide")
 KINDS = {
@@ -68,26 +67,24 @@ def make_model(name: str, folder: Path) -> str:
     return path
 
 
-def trained_model(folder: Path, steps: int) -> str:
-    """The quickstart's model after a warm-up of its own length, or of `steps`."""
+def trained_model(folder: Path) -> str:
     command = [sys.executable, "-m", "orchestrator", "warmup", "experiment=quickstart", f"warmup.cache={folder}"]
-    command += [f"warmup.steps={steps}"] if steps else []
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
     (config,) = folder.glob("*/config.json")
     return str(config.parent)
 
 
-def questions(path: str, count: int) -> list[Any]:
+def questions(tokenizer: Any, count: int) -> list[Any]:
     """The quickstart's own, as its model reads them."""
     from conf.schema import DataConf, ModelConf
     from rollout.data.stream import PromptStream
-    from rollout.data.tokens import generation_prompt, load_tokenizer
+    from rollout.data.tokens import generation_prompt
 
-    encode = functools.partial(generation_prompt, load_tokenizer(path, ModelConf()), conf=ModelConf())
+    encode = functools.partial(generation_prompt, tokenizer, conf=ModelConf())
     return PromptStream(None, encode, DataConf(), 1).take(count)
 
 
-def noise(path: str, count: int) -> list[Any]:
+def noise(count: int) -> list[Any]:
     from rollout.prompt import Prompt
 
     rng = np.random.default_rng(0)
@@ -95,12 +92,12 @@ def noise(path: str, count: int) -> list[Any]:
 
 
 def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: bool) -> list[dict[str, Any]]:
-    """Differences at each temperature over at least `tokens` tokens. In a process of its own: engine and learner."""
+    """Differences at each temperature over at least `tokens` tokens, by an engine and a learner in this process."""
     from conf.schema import Dtype, LearnerConf, ModelConf, RolloutConf
     from learner.learner import Learner
     from learner.worker import LearnerWorker
     from orchestrator.training.logprob_check import differences, logprob_gaps
-    from rollout.mode import ControlTokens
+    from rollout.data.tokens import control_tokens, load_tokenizer
     from rollout.request import SamplingParams
     from rollout.sampler import Sampler
     from rollout.worker import RolloutWorker
@@ -109,13 +106,13 @@ def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: boo
     model = ModelConf(dtype=Dtype(dtype), head_dtype=Dtype(head))
     longest = LONGEST // shrink
     rollout = RolloutConf(kv_cache_gib=0.5, max_model_len=512, max_response_tokens=longest, max_num_seqs=64)
-    control = ControlTokens(think=3, short=4, think_end=2, eos=1)
-    worker = RolloutWorker(rollout, model, path, control, 0)
+    tokenizer = load_tokenizer(path, model)
+    worker = RolloutWorker(rollout, model, path, control_tokens(tokenizer, model), 0)
     conf = LearnerConf(max_tokens=8192, zero_stage=1)
-    rank = LearnerWorker(conf, model, path, 0, 1.0, 1)
-    learner = Learner([Local(rank)], conf)
+    learner = Learner([Local(LearnerWorker(conf, model, path, 0, 1.0, 1))], conf)
     learner.start(None, reference=False)
-    prompts = (questions if name == "trained" else noise)(path, PROMPTS // shrink)
+    count = PROMPTS // shrink
+    prompts = questions(tokenizer, count) if name == "trained" else noise(count)
     found = []
     for temperature in TEMPERATURES:
         gaps: list[np.ndarray] = []
@@ -125,8 +122,7 @@ def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: boo
             gaps.append(logprob_gaps(trajectories, learner, temperature, conf.max_tokens))
         whole = np.concatenate(gaps)
         found.append({**differences(whole), "tokens": len(whole)})
-    worker.close()
-    return found
+    return found  # both live on: the first to close takes the process's groups from the others
 
 
 class Local:
@@ -154,29 +150,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=100_000, help="at each temperature, at least (100,000)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="these models (all)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    add_runs(parser)
     add_small(parser)
     arguments = parser.parse_args()
-    if arguments.child:
-        name, path, dtype, head, tokens, found = json.loads(arguments.child)
-        Path(found).write_text(json.dumps(measure(name, path, dtype, head, tokens, arguments.small)))
-        return
     if arguments.small:
         without_goals()
-    with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
+    figures_only()
+    with runs_folder(arguments.runs) as runs, tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
         for name in arguments.models:
-            means = {}
-            if name == "trained":
-                path = trained_model(Path(scratch) / name, 20 if arguments.small else 0)
-            else:
+            if name != "trained":
                 path = make_model(name, Path(scratch))
+            elif arguments.small:
+                path = str(short_run(0, runs) / "model")
+            else:
+                path = trained_model(Path(scratch) / name)
+            means = {}
             for kind, (dtype, head) in KINDS.items():
-                tokens = 500 if arguments.small else arguments.tokens
-                found = Path(scratch) / f"{name}_{kind}.json"
-                what = json.dumps([name, path, dtype, head, tokens, str(found)])
-                child = [sys.executable, __file__, "--child", what, *(["--small"] if arguments.small else [])]
-                subprocess.run(child, stdout=sys.stderr, check=True)
-                each = json.loads(found.read_text())
+                each = measure(name, path, dtype, head, 500 if arguments.small else arguments.tokens, arguments.small)
                 say(f"{name}, {kind}: {each}")
                 worst = {key: max(one[key] for one in each) for key in each[0]}
                 for key in ("mean_abs", "p999_abs", "max_abs", "kl"):

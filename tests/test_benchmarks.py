@@ -22,7 +22,10 @@ from benchmarks._trl.side import reward
 
 ROOT = Path(__file__).parents[1]
 UNLISTED = {"quickstart": {"quickstart_minutes"}, "simulation": {"simulation_error"}}  # the tables name them in words
-SHARING = {"quickstart": "--keep", "pipeline": "--runs", "simulation": "--runs", "trl": "--runs"}  # of short runs
+SHARING = {
+    "quickstart": "--keep",
+    **dict.fromkeys(("mismatch", "pipeline", "simulation", "trl"), "--runs"),
+}  # short runs
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 

@@ -34,9 +34,11 @@ class Bounds:
     kl: float
 
 
-BOUNDS = {  # above rounding, far below any fault (a forgotten push: 0.1 nats on average, and more)
-    Dtype.float32: Bounds(mean_abs=2e-5, p999_abs=1e-3, kl=1e-7),
-    Dtype.bfloat16: Bounds(mean_abs=0.05, p999_abs=1.0, kl=0.01),
+# Two to ten times what random weights showed over 100,000 tokens (benchmarks/mismatch.py). In bfloat16 trained ones are a
+# hundred times closer; a head or a layer that did not arrive is far above.
+BOUNDS = {
+    Dtype.float32: Bounds(mean_abs=5e-5, p999_abs=5e-4, kl=1e-8),
+    Dtype.bfloat16: Bounds(mean_abs=0.1, p999_abs=1.0, kl=0.01),
 }
 
 
