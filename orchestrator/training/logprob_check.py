@@ -34,8 +34,8 @@ class Bounds:
     kl: float
 
 
-# Two to ten times what random weights showed over 100,000 tokens (benchmarks/mismatch.py). In bfloat16 trained ones are a
-# hundred times closer; a head or a layer that did not arrive is far above.
+# Two to ten times what random weights showed over 100,000 tokens (benchmarks/mismatch.py). In bfloat16 trained ones are
+# a hundred times closer; a head or a layer that did not arrive is far above.
 BOUNDS = {
     Dtype.float32: Bounds(mean_abs=5e-5, p999_abs=5e-4, kl=1e-8),
     Dtype.bfloat16: Bounds(mean_abs=0.1, p999_abs=1.0, kl=0.01),
