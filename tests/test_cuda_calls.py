@@ -37,7 +37,7 @@ METHODS = {  # (file, as it is written there): what it is
     ("rollout/weight_sync/vllm_receiver.py", "self.group.destroy"): f"{PYNCCL}.destroy",
     ("rollout/weight_sync/transport.py", "self._importer.close"): f"{PACKED}.PackedBufferImporter.close",
     ("rollout/weight_sync/sender.py", "torch.cuda.current_stream().synchronize"): "torch.cuda.Stream.synchronize",
-    ("learner/model/logprob.py", "torch.mm"): "torch.mm",
+    ("learner/model/logprob.py", "torch.addmm"): "torch.addmm",
 }
 RECORDED: dict[str, dict[str, list[str]]] = json.loads(cuda_signatures.LIST.read_text())
 KNOWN = {name: forms for package in RECORDED.values() for name, forms in package.items()}
@@ -111,19 +111,16 @@ def test_the_calls_are_found() -> None:
         *((file, name) for (file, _), name in METHODS.items()),
     ]:
         assert (file, name) in found
-    wide = [one for one in USED if one.name == "torch.mm" and "out_dtype" in ast.unparse(one.call or ast.Pass())]
-    assert wide
-    for mm in wide:
-        assert not bound("input, mat2, *, out=...", mm) and bound("input, mat2, out_dtype, *, out=...", mm)
 
 
-def bound(form: str, one: Used) -> bool:
-    assert one.call is not None
-    try:
-        signature(form).bind(*one.call.args, **{str(keyword.arg): None for keyword in one.call.keywords})
-    except TypeError:
-        return False
-    return True
+def test_a_bfloat16_product_can_be_added_to_float32() -> None:
+    """The keyword that only a GPU is given, in `**given`, beside the others of the call."""
+    products = [one.call for one in USED if one.name == "torch.addmm"]
+    (form,) = [form for form in KNOWN["torch.addmm"] if "out_dtype" in form]
+    for call in products:
+        assert call is not None
+        signature(form).bind(*call.args, out_dtype=None, **{one.arg: None for one in call.keywords if one.arg})
+    assert products
 
 
 def test_what_is_read_of_a_packed_chunk_is_there() -> None:

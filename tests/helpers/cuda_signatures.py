@@ -28,6 +28,7 @@ NAMES = {
         *(f"torch.cuda.Event.{name}" for name in ("record", "synchronize", "elapsed_time")),
         *(f"torch.cuda.Stream.{name}" for name in ("synchronize", "wait_stream")),
         "torch.accelerator.synchronize",
+        "torch.addmm",
         "torch.mm",
         "torch.nn.attention.activate_flash_attention_impl",
         "torch.nn.attention.varlen.varlen_attn",
@@ -45,7 +46,9 @@ NAMES = {
         "vllm.utils.torch_utils.current_stream",
     ],
 }  # fmt: skip
-IN_C = {"torch.mm": "torch/_C/_VariableFunctions.pyi"}  # the declarations of what is written in C++
+IN_C = dict.fromkeys(
+    ["torch.addmm", "torch.mm"], "torch/_C/_VariableFunctions.pyi"
+)  # the declarations of what is written in C++
 
 Read = Callable[[str], str | None]  # the text of a file of the wheel, None where there is none
 
