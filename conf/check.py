@@ -5,7 +5,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-from conf.choices import Device, Dtype, Importance, Loss, Old, Placement, Transport
+from conf.choices import Device, Dtype, Importance, Loss, Old, OnWeightSync, Placement, Transport
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -251,9 +251,10 @@ def _colocated(conf: Config) -> None:
     _one_device(conf, "cluster.placement=colocated")
     _sampler_beside_every_rank(conf, "cluster.placement=colocated")
     _require(
-        conf.run.max_staleness == 0,
-        f"cluster.placement=colocated samples and learns alternately: run.max_staleness must be 0, got "
-        f"{conf.run.max_staleness}; sampling ahead wants cluster.placement=disaggregated",
+        conf.run.max_staleness == 0 or rollout.on_weight_sync is OnWeightSync.recompute,
+        f"cluster.placement=colocated with run.max_staleness={conf.run.max_staleness} interrupts answers while the "
+        "learner has the GPUs, which drops their keys and values: rollout.on_weight_sync must be recompute, got "
+        f"{rollout.on_weight_sync.value}",
     )
     _require(
         rollout.num_gpus == 1 and learner.num_gpus == 1,
@@ -307,8 +308,8 @@ def _something_to_do(conf: Config, command: str) -> None:
     made = conf.warmup is not None and conf.model.random is not None
     _require(
         command != "train" or conf.resume is not None or conf.model.path is not None or made,
-        "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b or "
-        "thinkless_1p5b_paper), or give model.path=<Hugging Face folder or hub id>",
+        "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b, "
+        "thinkless_1p5b_on_policy or thinkless_1p5b_paper), or give model.path=<Hugging Face folder or hub id>",
     )
     _require(
         command != "warmup" or conf.warmup is not None,

@@ -167,7 +167,7 @@ class RolloutConf:
     max_response_tokens: int = number(128, "[2, 1e8]")  # control token included
     max_tokens_short: int | None = number(None, "[2, 1e8]")  # limit on short responses, in training; null: none
     max_tokens_think: int | None = number(None, "[2, 1e8]")  # likewise on thinking ones
-    on_weight_sync: OnWeightSync = OnWeightSync.keep  # what happens to running sequences, if run.max_staleness > 0
+    on_weight_sync: OnWeightSync = OnWeightSync.keep  # of running sequences, if max_staleness > 0; colocated: recompute
     slowdown: float | None = number(None, "[1, 1e6]")  # how much a newer batch may slow an older one; null: no limit
     dynamic_sampling: DynamicSamplingConf = field(default_factory=DynamicSamplingConf)
     max_model_len: int = number(2048, "[2, 1e8]")  # tokens of the longest prompt with its response

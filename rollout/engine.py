@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from conf.schema import Device, ModelConf, RolloutConf
+from conf.schema import Device, ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import BadInput, in_one_line
 from rollout.base.gpu import refuse_no_gpu
 from rollout.data.tokens import refuse_absent
@@ -62,8 +62,8 @@ class Engine:
             _refuse_cpu_vllm()
         self.conf, self.ends = conf, list(ends)
         self.version = 0
-        self._sleeps = sleeps and conf.device is Device.gpu
         self._asleep: set[str] = set()  # of SLEEP_TAGS
+        self._dropped = False  # the weights, when it went to sleep
         self._count = 0  # requests so far: vLLM's names of them
         self._loads = 0
         self._keys: dict[str, int] = {}  # name -> key
@@ -85,7 +85,7 @@ class Engine:
             "weight_transfer_config": {"backend": BACKEND},
             "tensor_parallel_size": conf.tensor_parallel,
             "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
-            "enable_sleep_mode": self._sleeps,
+            "enable_sleep_mode": sleeps and conf.device is Device.gpu,
             "disable_log_stats": True,
             "async_scheduling": False,  # no token may be in flight when weights change: its version would be a guess
         }
@@ -113,6 +113,11 @@ class Engine:
         """Requests added and neither finished nor aborted."""
         return len(self._keys)
 
+    @property
+    def awake(self) -> bool:
+        """Whether it may `step`."""
+        return not self._asleep
+
     def add(self, key: int, request: Request) -> None:
         """Queue a request; `step` returns its sample under `key`, which must not be in flight already."""
         from vllm.inputs.engine import tokens_input
@@ -131,7 +136,10 @@ class Engine:
             self._uncapped.add(key)
 
     def step(self) -> list[tuple[int, Sample]]:
-        """Sample a token for each running sequence; returns the ended samples. RuntimeError after a failed load."""
+        """Sample a token for each running sequence; returns the ended samples. RuntimeError after a failed load, and
+        while it sleeps."""
+        if self._asleep:
+            raise RuntimeError("the sampling engine was asked for a step while it sleeps: wake it first")
         if not self.receiver.whole:
             raise RuntimeError(f"a push after version {self.version} failed half-way: the weights are incomplete")
         done = []
@@ -161,7 +169,7 @@ class Engine:
         if "weights" in self._asleep:
             raise RuntimeError("the sampling engine was given weights while it sleeps: wake it first")
         self.receiver.load(weights)
-        self.version, self._loads = weights.version, self._loads + 1
+        self.version, self._loads, self._dropped = weights.version, self._loads + 1, False
         self.engine.engine_core.set_weight_version(str(self.version))
         if recompute or not self.unfinished:
             if not self.engine.reset_prefix_cache(reset_running_requests=recompute and self.unfinished > 0):
@@ -204,18 +212,26 @@ class Engine:
     def sleep(self, keep: bool) -> None:
         """Free a GPU's memory. keep: the weights are kept on the host; else they are dropped until the next `load`.
 
-        Cached prefixes are dropped. Raises RuntimeError while requests are in flight.
+        All keys and values are dropped. Requests in flight keep their tokens and the state of their random generators,
+        and go on after `wake`, their keys and values recomputed. So RuntimeError if there are any and
+        `rollout.on_weight_sync` is not recompute.
         """
-        if self.unfinished:
-            raise RuntimeError(f"the sampling engine cannot sleep: {self.unfinished} requests are in flight")
-        if self._sleeps:
-            self.engine.sleep(level=1 if keep else 2)
+        if self.unfinished and self.conf.on_weight_sync is not OnWeightSync.recompute:
+            raise RuntimeError(
+                f"the sampling engine cannot sleep: {self.unfinished} requests are in flight, and their keys and "
+                f"values would be lost (rollout.on_weight_sync={self.conf.on_weight_sync.value})"
+            )
+        self._dropped = self._dropped or ("weights" not in self._asleep and not keep)
+        self.engine.sleep(level=1 if keep else 2, mode="keep")
         self._asleep = set(SLEEP_TAGS)
 
     def wake(self, tags: Sequence[str] | None = None) -> None:
-        """Allocate memory again: "weights" (enough to `load`), "kv_cache", or all of it (None)."""
+        """Allocate memory again: "weights" (enough to `load`), "kv_cache", or all of it (None). RuntimeError if it
+        could sample after that, but its weights were dropped."""
         wanted = [tag for tag in (tags or SLEEP_TAGS) if tag in self._asleep]
-        if wanted and self._sleeps:
+        if self._dropped and self._asleep <= set(wanted):
+            raise RuntimeError("the sampling engine's weights were dropped when it went to sleep: load some first")
+        if wanted:
             self.engine.wake_up(wanted)
         self._asleep -= set(wanted)
 

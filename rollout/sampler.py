@@ -78,6 +78,8 @@ class PendingBatch:
         return self.sampled
 
     def _wait(self) -> list[Trajectory]:
+        if not all(part.answer.done() for part in self.parts):
+            self.sampler.gpu_sharing.sampling()  # who else used the GPUs since this was requested is done with them
         tokens, slowest = 0, 0.0
         trajectories: list[Trajectory | None] = [None] * (len(self.prompts) * self.group_size)
         for part in self.parts:
@@ -103,7 +105,7 @@ class Sampler:
 
     def __init__(self, workers: Sequence[Handle], sampling: SamplingParams):
         self.workers, self.sampling = workers, sampling
-        self.gpu_sharing = GpuSharing()  # called before sequences are requested; set where the learner shares the GPUs
+        self.gpu_sharing = GpuSharing()  # called before the workers are needed; set where the learner shares the GPUs
         self.lengths = Lengths(float(sampling.max_response_tokens))
         self.version = 0  # of the weights sent last: `WeightSync` sets it
         self._batches = 0

@@ -6,7 +6,8 @@ the weights that sampled it. Must not know: other workers, rewards, Ray.
 Who waits for whom: one thread owns the engine and steps it while there is anything to sample. Calls are queued
 (`rollout.mailbox`) and wait for their answer; the engine thread runs them between two steps. Which sequences run is
 `rollout.scheduler`'s. New weights are loaded at once, with sequences in flight going on after them
-(`rollout.on_weight_sync`: keep, recompute), or when those in flight have ended, none beginning before (drain).
+(`rollout.on_weight_sync`: keep, recompute), or when those in flight have ended, none beginning before (drain). While it
+sleeps nothing is sampled: sequences stop in mid-answer, requests wait, and all go on once it is awake.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class RolloutWorker(Traced):
         return int(self.mailbox.submit(abort).result())
 
     def sleep(self, keep: bool) -> None:
-        """Leave the GPU, see `Engine.sleep`. RuntimeError while sequences are in flight."""
+        """Leave the GPU, see `Engine.sleep`."""
         with self.spans.of("leaving the GPU"):
             self.mailbox.submit(lambda: self.engine.sleep(keep)).result()
 
@@ -136,13 +137,13 @@ class RolloutWorker(Traced):
     def _step(self) -> None:
         """Run queued calls, begin what may begin, and sample one token for each running sequence."""
         scheduler = self.scheduler
-        if not (scheduler.running or self.mailbox.draining or scheduler.may_begin(self.engine.version)):
+        if not (self._may_sample() or self.mailbox.draining):
             begin = time.time()
             self.mailbox.wait()
-            if scheduler.waiting:
+            if scheduler.waiting and self.engine.awake:
                 self.spans.add("waiting for weights", begin, time.time())
         self.mailbox.run_queued(lambda: bool(scheduler.running))
-        if not (scheduler.running or scheduler.may_begin(self.engine.version)):
+        if not self._may_sample():
             return
         with self.spans.of("sampling"):
             begun = [] if self.mailbox.draining else scheduler.begin(self.engine.version)
@@ -154,3 +155,8 @@ class RolloutWorker(Traced):
             scheduler.note_step(sequences, time.monotonic() - begin)
         for key, sample in done:
             scheduler.end(key, sample)
+
+    def _may_sample(self) -> bool:
+        """There is something to sample, and the engine is awake."""
+        something = self.scheduler.running or self.scheduler.may_begin(self.engine.version)
+        return self.engine.awake and bool(something)

@@ -11,8 +11,9 @@ that none ever holds both:
     learning   learner on the GPUs           samplers asleep; their weights are kept on the host, or dropped when the
                                              learner is about to change its own
 
-Dropped weights come back with the next push, and sampling before that is an error. A hand-over is finished before an
-interruption is raised: a checkpoint needs the whole learner.
+Sequences that are being sampled (batches requested ahead) stop in mid-answer when the samplers leave, and go on when
+they are back. Dropped weights come back with the next push, and sampling before that is an error. A hand-over is
+finished before an interruption is raised: a checkpoint needs the whole learner.
 """
 
 from __future__ import annotations

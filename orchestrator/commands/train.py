@@ -236,7 +236,7 @@ def _parts(
     with waiting("loading the vLLM engines"):
         wait_all(engines)
     post = latest.post if latest else None
-    synchronous = conf.run.max_staleness == 0
+    synchronous = conf.run.max_staleness == 0 or colocated  # samplers on the learner's GPUs have to wait for it anyway
     weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, driver)
     return learner, sampler, grader, weight_sync
 

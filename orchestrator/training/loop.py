@@ -4,7 +4,7 @@ In: the parts. Out: the number of finished steps; everything else is in the run 
 DeepSpeed.
 
 Who waits for whom: this loop waits for the oldest batch and its verdicts, then for the learner, then for the previous
-step's weight sync (at `run.max_staleness` 0: this step's). Meanwhile the samplers work on the batches in the queue and
+step's weight sync (this step's, if it is synchronous). Meanwhile the samplers work on the batches in the queue and
 load new weights between two engine steps; reward actors grade what is sampled.
 """
 

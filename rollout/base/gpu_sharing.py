@@ -11,11 +11,11 @@ class GpuSharing:
     """Disaggregated placement, and CPUs: everyone has devices of their own, and no call waits."""
 
     def sampling(self) -> None:
-        """Before sequences are requested."""
+        """Before sequences are requested, and before they are waited for."""
 
     def pushing(self) -> None:
         """Before weights are published and loaded. Those published before have been loaded."""
 
     def learning(self, changes: bool) -> None:
-        """Before the learner does anything else, when nothing is being sampled or pushed. changes: its weights will
-        differ from the samplers' afterwards."""
+        """Before the learner does anything else, when nothing is being pushed; what is being sampled stops until
+        `sampling`. changes: the learner's weights will differ from the samplers' afterwards."""

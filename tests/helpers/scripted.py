@@ -31,6 +31,7 @@ from rollout.request import SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
 from rollout.weight_sync.weights import Weights
 from rollout.worker import RolloutWorker
+from tests.helpers.handles import LocalFuture
 
 RUN_SEED = 5
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
@@ -66,6 +67,7 @@ class Notes:
     ended: list[int] = field(default_factory=list)  # seeds
     versions: dict[int, list[list[int]]] = field(default_factory=dict)  # seed -> of each token, for each time it began
     loads: list[tuple[int, int]] = field(default_factory=list)  # (version, sequences under way)
+    sleeps: list[int] = field(default_factory=list)  # sequences under way
     most: int = 0  # sequences side by side
     steps: int = 0
     closed: bool = False
@@ -90,13 +92,20 @@ class _UnderWay:
 
 class ScriptedEngine:
     """The interface of `rollout.engine.Engine` that a worker uses. It insists on its rules: one thread, no more
-    sequences than `max_num_seqs`, no load among running ones when they are to drain."""
+    sequences than `max_num_seqs`, no load among running ones when they are to drain, nothing but loads while it
+    sleeps."""
 
     def __init__(self, notes: Notes, conf: RolloutConf, model: ModelConf, path: str, ends: tuple[int, ...]):
         assert tuple(ends) == CONTROL.ends
         self.notes, self.conf, self.version = notes, conf, 0
         self._owner = threading.get_ident()
         self._under_way: dict[int, _UnderWay] = {}
+        self._asleep: set[str] = set()
+        self._dropped = False
+
+    @property
+    def awake(self) -> bool:
+        return not self._asleep
 
     @property
     def unfinished(self) -> int:
@@ -104,6 +113,7 @@ class ScriptedEngine:
 
     def add(self, key: int, request: Request) -> None:
         self._mine()
+        assert self.awake
         assert key not in self._under_way and len(self._under_way) < self.conf.max_num_seqs
         ids, stopped = answer(request.seed, request.max_tokens, dict(request.caps))
         one = self._under_way[key] = _UnderWay(request, ids, stopped)
@@ -113,7 +123,7 @@ class ScriptedEngine:
 
     def step(self) -> list[tuple[int, Sample]]:
         self._mine()
-        assert self._under_way
+        assert self._under_way and self.awake
         if self.notes.gate is not None:
             self.notes.at_gate = True
             assert self.notes.gate.acquire(timeout=PATIENCE_S)
@@ -139,12 +149,24 @@ class ScriptedEngine:
 
     def load(self, weights: Weights, recompute: bool = False) -> None:
         self._mine()
+        assert "weights" not in self._asleep
         assert recompute == (self.conf.on_weight_sync is OnWeightSync.recompute)
         assert not (self.conf.on_weight_sync is OnWeightSync.drain and self._under_way)
         if weights.version == self.notes.broken:
             raise ValueError(f"broken weights of version {weights.version}")
-        self.version = weights.version
+        self.version, self._dropped = weights.version, False
         self.notes.loads.append((weights.version, len(self._under_way)))
+
+    def sleep(self, keep: bool) -> None:
+        self._mine()
+        assert not self._under_way or self.conf.on_weight_sync is OnWeightSync.recompute
+        self.notes.sleeps.append(len(self._under_way))
+        self._asleep, self._dropped = {"weights", "kv_cache"}, self._dropped or not keep
+
+    def wake(self, tags: Sequence[str] | None = None) -> None:
+        self._mine()
+        self._asleep -= set(tags or self._asleep)
+        assert self._asleep or not self._dropped
 
     def close(self) -> None:
         self.notes.closed = True
@@ -186,7 +208,7 @@ class ThreadHandle:
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> ThreadFuture:
         def run() -> Any:
-            values = [arg.wait() if isinstance(arg, ThreadFuture) else arg for arg in args]
+            values = [arg.wait() if isinstance(arg, (ThreadFuture, LocalFuture)) else arg for arg in args]
             if (seconds := self.delay()) >= 0:
                 time.sleep(seconds)
             return getattr(self.body, method)(*values)

@@ -4,6 +4,8 @@ engine and a real learner, and in a whole run that must not differ from one on s
 from __future__ import annotations
 
 import json
+import signal
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.schema import AlgorithmConf
+from conf.schema import AlgorithmConf, Importance, OnWeightSync
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
+from orchestrator.training.logprob_check import logprob_gaps
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeLearner, complete, rollout_request
 from tests.helpers.handles import LocalHandle
-from tests.helpers.launched import succeeded, thinkless
+from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
 from tests.helpers.prompts import make_prompts
-from tests.helpers.runs import steps
+from tests.helpers.runs import checkpoints, records, steps
+from tests.helpers.scripted import ThreadHandle
 
 
 class Gpu:
@@ -212,7 +216,66 @@ def test_a_colocated_engine_and_learner_agree_as_separate_ones_do(
         assert report is not None and report.skipped == 0
         with pytest.raises(RuntimeError, match="push them before sampling"):
             gpu_sharing.sampling()
-    rollout_worker.wake()
+    with pytest.raises(RuntimeError, match="weights were dropped when it went to sleep: load some first"):
+        rollout_worker.wake()
+    weight_sync.start(3)
+    gpu_sharing.sampling()
+    assert rollout_worker.engine.awake
+
+
+def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its_new_weights(
+    rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch ahead, by a real engine and a real learner: the bound holds, and each token that was sampled by the
+    current weights has the learner's log-prob, also where the answer was begun by older ones."""
+    from learner.data.pack import pack
+    from learner.objective import optimizer_steps
+    from reward.group import Group
+    from reward.verdict import Outcome, Verdict
+    from rollout.base.handle import in_order
+    from rollout.request import SamplingParams
+    from rollout.sampler import PendingBatch, Sampler
+    from rollout.weight_sync.sync import WeightSync
+
+    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", OnWeightSync.recompute)
+    learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
+    sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
+    gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
+    gpu_sharing.begin()
+    learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
+    weight_sync = WeightSync(learner.ranks, sampler, True)
+    algorithm = AlgorithmConf(optimizer_steps=1, kl=0.0, importance=Importance.truncate)
+    verdict, rewards = Verdict(Outcome.CORRECT, None, 0.0), np.array([1.0, -1.0, 0.5, -1.0], np.float32)
+    ahead: deque[PendingBatch] = deque()
+    checked = 0  # answers that were begun by older weights
+    weight_sync.start(0)
+    for step in range(6):
+        while len(ahead) < 2:  # every second batch is long: it is under way when the one before it is learnt from
+            number = step + len(ahead)
+            sampling = SamplingParams(1.0, 1.0, 1500 if number % 2 else 8)
+            ahead.append(sampler.sample(make_prompts(2, seed=number), 4, number, sampling))
+        batch = ahead.popleft()
+        trajectories = batch.wait()
+        assert gpu_sharing.holder.value == "sampling" and len(trajectories) == 8
+        versions = np.concatenate([t.versions for t in trajectories])
+        assert step - 1 <= versions.min() and versions.max() <= step
+        groups = [
+            Group(batch.prompts[p], tuple(trajectories[4 * p : 4 * p + 4]), (verdict,) * 4, rewards) for p in range(2)
+        ]
+        [packed] = [pack(seqs, totals, 8192, 1) for seqs, totals in optimizer_steps(groups, algorithm, 1500)]
+        under_way = [] if ahead[0].parts[0].answer.done() else list(rollout_worker.scheduler.running)
+        gaps = np.concatenate([logprob_gaps([t], learner, 1.0, 8192) for t in trajectories])
+        assert not rollout_worker.engine.awake and np.abs(gaps[versions == step]).max(initial=0.0) < 1e-4
+        checked += sum(step in t.versions and t.versions[0] < step for t in trajectories)
+        assert not under_way or not ahead[0].parts[0].answer.done()
+        report = learner.apply([packed], algorithm)
+        assert report is not None and report.skipped == 0
+        weight_sync.start(step + 1)
+        assert rollout_worker.ready() == step + 1 and not rollout_worker.engine.awake
+    assert checked >= 6
+    sampler.abort_all()
+    assert rollout_worker.scheduler.empty and rollout_worker.engine.unfinished == 0
+    gpu_sharing.sampling()
 
 
 CLOCK = ("seconds", "_per_s", "memory", "busy", "pipeline", "flops", "mfu", "hfu")  # figures that depend on it
@@ -223,6 +286,24 @@ def figures(folder: Path) -> list[str]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = [{k: v for k, v in row.items() if k != "time" and not any(word in k for word in CLOCK)} for row in rows]
     return [json.dumps(row, sort_keys=True) for row in kept]
+
+
+def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(
+    two_of_each: list[str], tmp_path: Path
+) -> None:
+    """Two of each, with checkpoints, validations and log-prob checks in between. Ctrl-C comes at any moment: the
+    samplers may be awake or asleep, and have begun the next batch."""
+    ahead = ["cluster.placement=colocated", "run.max_staleness=1", "algorithm.importance=truncate"]
+    more = [*ahead, "rollout.on_weight_sync=recompute", "run.steps=100000", "run.name=mine"]
+    run, folder = Watched(["train", *two_of_each, *more], tmp_path), tmp_path / "runs" / "mine"
+    run.until(lambda: max(steps(folder), default=0) >= 4, "four steps")
+    run.interrupt(signal.SIGINT)
+    run.wait(SOON)
+    assert run.returncode == 130 and one_line_error(run) == "thinkless: interrupted"
+    done = steps(folder)[-1]
+    assert checkpoints(folder)[-1] == done
+    stale = [row["staleness/max"] for row in records(folder)]
+    assert stale[0] == 0 and set(stale) <= {0, 1} and 1 in stale
 
 
 def test_a_colocated_run_equals_a_disaggregated_one(two_of_each: list[str], left_alone: Path, tmp_path: Path) -> None:

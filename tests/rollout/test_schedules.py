@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config, OnWeightSync, RolloutConf, RunConf
+from conf.schema import Config, OnWeightSync, Placement, RolloutConf, RunConf
+from orchestrator.cluster.colocation import Colocation
 from orchestrator.training.batch_queue import BatchQueue
 from reward.grader import Grader
+from rollout.base.handle import in_order
 from rollout.data.stream import PromptStream
 from rollout.mode import Mode
 from rollout.prompt import Prompt
@@ -29,6 +31,7 @@ from rollout.weight_sync.weights import Weights
 from rollout.worker import RolloutWorker
 from tests.helpers.handles import PendingHandle
 from tests.helpers.scripted import (
+    PATIENCE_S,
     RUN_SEED,
     Notes,
     ThreadFuture,
@@ -61,8 +64,15 @@ class Run:
     stream: PromptStream
     seen: Counter[str] = field(default_factory=Counter)  # what the schedules are for did happen
 
+    def __post_init__(self) -> None:
+        if self.conf.cluster.placement is Placement.colocated:
+            self.sampler.gpu_sharing = Colocation(self.sampler.workers, [self], PATIENCE_S, in_order)
+            self.sampler.gpu_sharing.begin()
+
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> ThreadFuture:
         """The learner's rank: weights that are there a little later."""
+        if method in ("offload", "reload"):
+            return in_thread(lambda: None)
         (version,) = args
         assert method == "publish"
         seconds = self.rng.choice([0.0, 0.0, 0.0005, 0.002])
@@ -109,7 +119,8 @@ class Run:
         run.steps += step
         grader = Grader([PendingHandle()], self.conf.reward)  # nobody grades
         batch_queue, seen = BatchQueue(self.conf, self.stream, self.sampler, grader, []), 0
-        weight_sync = WeightSync([self], self.sampler, run.max_staleness == 0)
+        synchronous = run.max_staleness == 0 or self.conf.cluster.placement is Placement.colocated
+        weight_sync = WeightSync([self], self.sampler, synchronous)
         weight_sync.start(step)
         weight_sync.wait()
         given_up = []
@@ -139,6 +150,7 @@ class Run:
             staleness = step - min(int(t.versions.min()) for t in trajectories)
             assert 0 <= staleness == batch_queue.measure(trajectories, step) <= run.max_staleness
             self.seen["stalest"] += staleness == run.max_staleness > 0
+            self.learn()
             step += 1
             weight_sync.start(step)
             if rng.random() < 0.25:
@@ -151,6 +163,15 @@ class Run:
             for t in one.wait():  # those that ended before
                 notes = self.notes[self.places(one)[0][1]]
                 check_trajectory(t, one.parts[0].request.step, self.sampler.sampling, notes)
+
+    def learn(self) -> None:
+        """Where samplers share the learner's GPUs, none of them does anything meanwhile."""
+        self.sampler.gpu_sharing.learning(changes=True)
+        if self.conf.cluster.placement is Placement.colocated:
+            steps = [notes.steps for notes in self.notes]
+            time.sleep(self.rng.random() * 0.002)
+            assert not any(worker.engine.awake for worker in self.workers)
+            assert [notes.steps for notes in self.notes] == steps
 
     def evaluate(self, step: int) -> None:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
@@ -167,6 +188,7 @@ class Run:
             twice = [seed for seed, count in Counter(notes.ended).items() if count > 1]
             assert not twice
             self.seen["loads among running"] += sum(under_way > 0 for _, under_way in notes.loads)
+            self.seen["interrupted by the learner"] += sum(under_way > 0 for under_way in notes.sleeps)
         begun = Counter(seed for notes in self.notes for seed, _ in notes.begun)
         assert all(count == 1 for count in begun.values())
 
@@ -182,6 +204,8 @@ def random_run(seed: int) -> Run:
         on_weight_sync=rng.choice(list(OnWeightSync)),
     )
     conf = Config(rollout=rollout, run=RunConf(steps=rng.randint(1, 6), max_staleness=rng.randint(0, 4)))
+    if rng.random() < 0.7 and (rollout.on_weight_sync is OnWeightSync.recompute or not conf.run.max_staleness):
+        conf.cluster.placement = Placement.colocated
     longest = rng.choice([2, 12, 60])
     caps = [rng.choice([None, rng.randint(2, longest)]) for _ in range(2)]
     sampling = SamplingParams(1.0, 1.0, longest, None, *caps)
@@ -209,4 +233,5 @@ def test_every_trajectory_of_a_random_schedule_comes_once_whole_and_within_the_s
         except BaseException as error:
             error.add_note(f"schedule {seed}")
             raise
-    assert min(seen[what] for what in ("stalest", "several versions", "given up", "loads among running")) > 0, seen
+    happened = ("stalest", "several versions", "given up", "loads among running", "interrupted by the learner")
+    assert min(seen[what] for what in happened) > 0, seen
