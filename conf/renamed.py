@@ -21,7 +21,10 @@ SETTINGS = {
 }
 VALUES = {
     "cluster.placement": {"split": "disaggregated", "shared": "colocated"},
-    "experiment": {"thinkless_1p5b_shared": "thinkless_1p5b_colocated"},
+    "experiment": {
+        "thinkless_1p5b_shared": "thinkless_1p5b_on_policy",
+        "thinkless_1p5b_colocated": "thinkless_1p5b_on_policy",
+    },
 }
 _announced: set[str] = set()
 

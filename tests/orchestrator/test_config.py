@@ -32,6 +32,7 @@ from conf.schema import (
     Loss,
     ModelConf,
     Old,
+    OnWeightSync,
     Placement,
     RandomModelConf,
     Schedule,
@@ -41,7 +42,7 @@ from conf.settings import all_keys, settings
 from orchestrator.cluster.placement import plan
 from tests.helpers.composing import composed
 
-EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_colocated", "thinkless_1p5b_paper"]
+EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_on_policy", "thinkless_1p5b_paper"]
 
 
 @pytest.fixture(autouse=True)
@@ -101,14 +102,24 @@ def test_thinkless_1p5b_has_the_published_hyper_parameters() -> None:
     assert conf.data.path == "agentica-org/DeepScaleR-Preview-Dataset"
     assert conf.validation.path == "HuggingFaceH4/aime_2024"
     assert conf.validation.size == 30 and conf.validation.samples == 8 and conf.evaluate.every == 10
-    assert conf.run.steps == 600 and conf.run.max_staleness == 0
-    gpus = rollout.workers * rollout.num_gpus + learner.ranks * learner.num_gpus
-    assert gpus == 4 and rollout.device is Device.gpu and learner.device is Device.gpu
+    assert conf.run.steps == 600 and conf.run.max_staleness == 1
+    assert algorithm.importance is Importance.truncate and algorithm.old is Old.learner
+    assert conf.cluster.placement is Placement.colocated and rollout.on_weight_sync is OnWeightSync.recompute
+    assert rollout.workers == learner.ranks == 4 and rollout.tensor_parallel == 1 and learner.zero_stage == 2
+    assert plan(conf.cluster.placement, rollout, learner, reward).needs("GPU") == 4
+    assert rollout.device is Device.gpu and learner.device is Device.gpu
     assert conf.model.dtype is Dtype.bfloat16 and conf.model.path
 
 
-def test_thinkless_1p5b_paper_differs_in_the_form_only() -> None:
-    (code,), (paper,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_paper")
+def test_thinkless_1p5b_on_policy_differs_in_what_is_requested_ahead_only() -> None:
+    (ahead,), (strict,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_on_policy")
+    algorithm = replace(ahead.algorithm, importance=Importance.none)
+    assert strict == replace(ahead, run=replace(ahead.run, max_staleness=0), algorithm=algorithm)
+
+
+def test_thinkless_1p5b_paper_is_on_policy_and_differs_in_the_form_only() -> None:
+    (code,), (paper,) = composed("experiment=thinkless_1p5b_on_policy"), composed("experiment=thinkless_1p5b_paper")
+    assert paper.run.max_staleness == 0 and paper.algorithm.importance is Importance.none
     assert paper == replace(code, algorithm=replace(code.algorithm, form=Form.paper))
 
 
@@ -118,20 +129,6 @@ def test_one_gpu_needs_one_gpu_and_takes_another_model() -> None:
     assert conf.data.path == "openai/gsm8k"
     (other,) = composed("experiment=one_gpu", "model.path=Qwen/Qwen3-0.6B")
     assert other.model.path == "Qwen/Qwen3-0.6B"
-
-
-def test_thinkless_1p5b_colocated_differs_in_the_placement_only() -> None:
-    (apart,), (shared,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_colocated")
-    for conf in (apart, shared):
-        assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 4
-    assert apart.cluster.placement is Placement.disaggregated and shared.cluster.placement is Placement.colocated
-    same = replace(
-        shared,
-        cluster=apart.cluster,
-        rollout=replace(shared.rollout, workers=apart.rollout.workers),
-        learner=replace(shared.learner, ranks=apart.learner.ranks),
-    )
-    assert same == apart and (shared.rollout.workers, shared.learner.ranks) == (4, 4)
 
 
 def test_quickstart_needs_two_cpus_and_no_data_set() -> None:
@@ -356,8 +353,13 @@ REFUSED = [
     ("cluster.placement=colocated learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),
     (
         "cluster.placement=colocated run.max_staleness=1 algorithm.importance=truncate",
-        "run.max_staleness",
-        "cluster.placement=disaggregated",
+        "cluster.placement=colocated with run.max_staleness=1",
+        "rollout.on_weight_sync must be recompute, got keep",
+    ),
+    (
+        "cluster.placement=colocated run.max_staleness=2 algorithm.old=sampler rollout.on_weight_sync=drain",
+        "run.max_staleness=2 interrupts answers",
+        "must be recompute, got drain",
     ),
     ("cluster.placement=colocated rollout.num_gpus=0.5", "rollout.num_gpus", "at 1"),
     ("cluster.placement=colocated rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=disaggregated"),

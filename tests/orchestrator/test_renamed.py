@@ -60,7 +60,7 @@ def test_a_notice_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_current_names_have_no_notice(capsys: pytest.CaptureFixture[str]) -> None:
     composed(
-        "experiment=thinkless_1p5b_colocated", "cluster.weight_sync_timeout_s=77", "rollout.dynamic_sampling.rounds=2"
+        "experiment=thinkless_1p5b_on_policy", "cluster.weight_sync_timeout_s=77", "rollout.dynamic_sampling.rounds=2"
     )
     assert not notices(capsys)
 
@@ -73,10 +73,11 @@ def test_a_former_value_works_with_a_notice(capsys: pytest.CaptureFixture[str]) 
     assert "cluster.placement=shared is now called cluster.placement=colocated" in notice
 
 
-def test_a_former_experiment_works_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
-    assert composed("experiment=thinkless_1p5b_shared") == composed("experiment=thinkless_1p5b_colocated")
+@pytest.mark.parametrize("former", ["thinkless_1p5b_shared", "thinkless_1p5b_colocated"])
+def test_a_former_experiment_works_with_a_notice(former: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert composed(f"experiment={former}") == composed("experiment=thinkless_1p5b_on_policy")
     (notice,) = notices(capsys)
-    assert "experiment=thinkless_1p5b_shared is now called experiment=thinkless_1p5b_colocated" in notice
+    assert f"experiment={former} is now called experiment=thinkless_1p5b_on_policy" in notice
 
 
 def test_a_multirun_over_former_names_works() -> None:
