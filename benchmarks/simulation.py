@@ -5,14 +5,22 @@ The check: one engine's step time is measured against the number of running sequ
 ahead gives what engine and learner lose by running side by side. From these alone the model predicts the mean step
 time of other runs: other batch and group sizes, a response cap, staleness 0, 1 and 2.
 All runs sample with the quickstart's model after a short warm-up, at a learning rate of almost nothing, so that
-lengths keep their law. Then a table for 4, 64 and 1,024 GPUs, as markdown on stderr (see `_pipeline/scale.py` for its
-assumptions: nothing in it was measured on a GPU). Figures, one JSON line each on stdout:
+lengths keep their law.
+
+Then two tables as markdown on stderr, one of the layouts that 4 GPUs could have and one for 4, 64 and 1,024 GPUs (see
+`_pipeline/layouts.py` and `_pipeline/scale.py` for their assumptions: nothing in them was measured on a GPU). Figures,
+one JSON line each on stdout:
 
     simulation_error          the largest of the next ones; goal 0.15
     simulation_error_<run>    |predicted / measured - 1| of the mean step time
+    layout_hours_<layout>     hours per 600 steps of experiment=thinkless_1p5b on 4 GPUs, simulated: samplers, ranks,
+                              placement (d: disaggregated, c: colocated, l: lent) and run.max_staleness
+    default_vs_former         step time of two samplers and two ranks, strictly on-policy, over that of the preset;
+                              goal 1.5
+    default_vs_former_slow    the same if a hand-over of the GPUs takes five times as long as is assumed
 
-About five minutes on two free cores. --only check, --only table: a part of it. The small form checks the settings of
-all runs and lets two short ones stand for them: its predictions mean nothing.
+About five minutes on two free cores. --only check, layouts or table: a part of it. The small form checks the settings
+of all runs and lets two short ones stand for them: its predictions mean nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+import benchmarks._pipeline.layouts as layouts_of_4
 from benchmarks._figures import add_small, figure, say, without_goals
 from benchmarks._pipeline.measured import Library, Parts, fitted, line, parts_of, sample
 from benchmarks._pipeline.model import Batch, Costs, EngineCosts, Pipeline, Step
@@ -225,9 +234,22 @@ def report(measured: dict[Setting, Parts], engine: EngineCosts, library: Library
     figure("simulation_error", max(errors), "relative error of the mean step time", 0.15)
 
 
+def layouts(steps: int) -> None:
+    found = {one: layouts_of_4.simulated(one, steps) for one in layouts_of_4.LAYOUTS}
+    for one, result in found.items():
+        kind = "d" if not one.shared else "c" if one.shared == one.samplers else "l"
+        name = f"layout_hours_{one.samplers}_{one.ranks}_{kind}_{one.staleness}"
+        figure(name, result.hours, f"simulated hours per {layouts_of_4.RUN} steps")
+    former, default = layouts_of_4.FORMER, layouts_of_4.DEFAULT
+    slow = layouts_of_4.simulated(default, steps, slower=5.0)
+    figure("default_vs_former", found[former].seconds / found[default].seconds, "ratio of simulated step times", 1.5)
+    figure("default_vs_former_slow", found[former].seconds / slow.seconds, "ratio of simulated step times")
+    say(layouts_of_4.table(found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("check", "table"), help="a part of it (both)")
+    parser.add_argument("--only", choices=("check", "layouts", "table"), help="a part of it (both)")
     parser.add_argument("--keep", type=Path, help="keep run folders and warm-up here, and use the warm-up found here")
     parser.add_argument("--driver-per-s", type=float, default=20000.0, help="trajectories/s of the driver (20000)")
     add_small(parser)
@@ -242,7 +264,7 @@ def main() -> None:
         return
     if arguments.small:
         without_goals()
-    if arguments.only != "table":
+    if arguments.only in (None, "check"):
         if arguments.small:
             with runs_folder(arguments.runs) as root:
                 check_small(root)
@@ -253,7 +275,9 @@ def main() -> None:
         else:
             with tempfile.TemporaryDirectory(prefix="thinkless-simulation-") as scratch:
                 check(Path(scratch), Path(scratch) / "warmup")
-    if arguments.only != "check":
+    if arguments.only in (None, "layouts"):
+        layouts(1 if arguments.small else layouts_of_4.STEPS)
+    if arguments.only in (None, "table"):
         say(table(arguments.driver_per_s, say, SETUPS[:1] if arguments.small else SETUPS))
 
 

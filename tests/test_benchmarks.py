@@ -21,7 +21,10 @@ from benchmarks._trl.environment import LOCK, Failed, trl_packages
 from benchmarks._trl.side import reward
 
 ROOT = Path(__file__).parents[1]
-UNLISTED = {"quickstart": {"quickstart_minutes"}, "simulation": {"simulation_error"}}  # the tables name them in words
+UNLISTED = {  # the tables name them in words
+    "quickstart": {"quickstart_minutes"},
+    "simulation": {"simulation_error", "default_vs_former"},
+}
 SHARING = {
     "quickstart": "--keep",
     **dict.fromkeys(("mismatch", "pipeline", "simulation", "trl"), "--runs"),

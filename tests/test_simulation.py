@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks._pipeline import layouts
 from benchmarks._pipeline.measured import Library, fitted, line
 from benchmarks._pipeline.model import Batch, Costs, Engine, EngineCosts, Pipeline, Spread, _Share
+from benchmarks._pipeline.scale import FREE_CACHE_GB
 from conf.schema import OnWeightSync
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.composing import composed
 from tests.helpers.handles import PendingHandle
 
 
@@ -235,6 +238,60 @@ def test_more_slots_and_more_engines_help_until_the_longest_answer_is_left() -> 
         return Pipeline(model, workers, 0, 64.0).simulate(same(batch_of(lengths)), 3)[-1].seconds
 
     assert seconds(1, 4) > seconds(2, 4) > seconds(4, 4) > seconds(16, 4) == seconds(1, 64) == 0.5 * 64
+
+
+# ---------------------------------------------------------------- samplers on the learner's GPUs
+
+
+def test_a_sleeping_engine_goes_on_where_it_stopped_and_recomputes_what_it_had() -> None:
+    """After 3 steps of 0.25 s it sleeps until 10: then 2 x (5 + 3) tokens are prefilled, and 7 steps are left."""
+    engine = Engine(steady(0.25, prefill_s=0.125), OnWeightSync.recompute)
+    share = share_of(0, 0, [10, 10], [5, 5])
+    engine.post(0.0, share)
+    begin = 2 * 5 * 0.125
+    engine.run(until=begin + 3 * 0.25)
+    engine.sleep(10.0, 1)
+    engine.run()
+    assert share.end == 10.0 + 2 * (5 + 3) * 0.125 + 7 * 0.25
+    assert engine.busy == begin + 10 * 0.25 + 16 * 0.125 and engine.loaded == {1: 10.0} and share.oldest == 0
+
+
+def test_colocated_staleness_0_adds_the_hand_over() -> None:
+    batch = batch_of(np.full((4, 8), 20))
+    apart = Costs(steady(load_s=0.5), lambda b: 3.0, call_s=0.03125)
+    costs = replace(apart, to_learner_s=2.0, to_push_s=1.0, to_samplers_s=4.0)
+    steps = Pipeline(costs, 1, 0, 20.0, shared=1).simulate(same(batch), 4)
+    alone = Pipeline(apart, 1, 0, 20.0).simulate(same(batch), 4)
+    assert [step.seconds for step in steps] == pytest.approx([step.seconds + 7.0 for step in alone])
+
+
+@pytest.mark.parametrize(("workers", "shared"), [(1, 1), (3, 3), (3, 1)])
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_samplers_that_share_keep_the_bound_and_sample_every_sequence_once(
+    workers: int, shared: int, staleness: int
+) -> None:
+    engine = EngineCosts((1e-9,) * 6, begin_s=1.0, end_s=1.0, load_s=0.5)
+    costs = Costs(engine, lambda b: 30.0, call_s=0.1, to_learner_s=3.0, to_push_s=2.0, to_samplers_s=1.0)
+    run = Pipeline(costs, workers, staleness, 50.0, OnWeightSync.recompute, shared)
+    steps = run.simulate(ragged(staleness), 20)
+    assert sum(step.sampled for step in steps) == pytest.approx(2 * 20 * 6 * 4, rel=1e-6)
+    assert max(step.staleness for step in steps) <= staleness
+    if workers == shared:  # nobody samples while the learner works
+        assert all(step.seconds >= step.sampled / workers + 30.0 + 6.0 for step in steps)
+
+
+def test_the_preset_is_the_layout_that_is_simulated_and_half_again_as_fast_as_the_former_one() -> None:
+    """On GPUs, simulated: the result follows from stated assumptions alone."""
+    (preset,) = composed("experiment=thinkless_1p5b")
+    assert layouts.Layout.of(preset) == layouts.DEFAULT
+    assert preset.rollout.prompts_per_step == layouts.PROMPTS and preset.run.steps == layouts.RUN
+    found = {one: layouts.simulated(one, 8) for one in layouts.LAYOUTS}
+    former, default = found[layouts.FORMER], found[layouts.DEFAULT]
+    assert former.seconds / default.seconds >= 1.5
+    assert default.staleness == 1 and default.cache_gb < FREE_CACHE_GB
+    assert default.sampling + default.learning > 0.9 > former.sampling + former.learning
+    others = [one.seconds for layout, one in found.items() if layout.staleness <= 1 and layout != layouts.DEFAULT]
+    assert default.seconds < min(others)
 
 
 # ---------------------------------------------------------------- the sampler

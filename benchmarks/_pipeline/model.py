@@ -8,7 +8,9 @@ tokens outstanding; expectations are running means by kind of prompt), `rollout.
 most `max_num_seqs` side by side, nothing begins before the weights its share was asked with, new weights between two
 engine steps: keep, recompute or drain), `orchestrator.training.batch_queue` and `orchestrator.training.loop` (batches
 consumed whole and in order; with `max_staleness` 0 the loop waits for its pushes, otherwise for those of the step
-before).
+before). The first `shared` engines lie on the learner's GPUs and sleep while it works: they are interrupted in
+mid-answer, and what ran is recomputed when they wake, with the new weights (`orchestrator.cluster.colocation`). Then
+the loop waits for every push.
 
 A step of an engine samples one token for each of n running sequences and takes
 
@@ -86,6 +88,9 @@ class Costs:
     call_s: float = 0.0  # from the driver's call to its arrival at a worker, and back
     publish_s: float = 0.0  # that publishing keeps the learner busy
     transfer_s: float = 0.0  # from there until a worker can begin to load
+    to_learner_s: float = 0.0  # shared GPUs: samplers leave them, the learner comes back whole
+    to_push_s: float = 0.0  # all but the learner's weights leaves, the samplers' weights come back
+    to_samplers_s: float = 0.0  # the learner's weights leave, the samplers' caches come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,11 @@ class Engine:
         self.version, self.loaded[version] = version, self.now
         if self.on_weight_sync is OnWeightSync.recompute:
             self._redo = self._context
+
+    def sleep(self, until: float, version: int) -> None:
+        """From the last step's end to `until`, when it wakes with new weights and without a cache."""
+        self.now = max(self.now, until)
+        self.version, self.loaded[version], self._redo = version, self.now, self._context
 
     def _begin(self) -> tuple[int, int]:
         """Begin what may begin; returns how many sequences, and their prompt tokens."""
@@ -277,18 +287,21 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """costs and shape of a run. unknown: expected tokens before anything is known (the response cap)."""
+    """costs and shape of a run. unknown: expected tokens before anything is known (the response cap). shared: engines
+    on the learner's GPUs; 0: all have GPUs of their own (disaggregated)."""
 
     costs: Costs
     workers: int
     max_staleness: int
     unknown: float
     on_weight_sync: OnWeightSync = OnWeightSync.keep
+    shared: int = 0
 
     def simulate(self, batches: Iterator[Batch], steps: int) -> list[Step]:
         """`steps` training steps, from version 0 already pushed."""
         costs = self.costs
         engines = [Engine(costs.engine, self.on_weight_sync) for _ in range(self.workers)]
+        asleep = engines[: self.shared]  # while the learner works
         spread = Spread(self.workers, self.unknown)
         in_flight: deque[tuple[Batch, list[tuple[int, _Share]]]] = deque()
         found: list[Step] = []
@@ -317,18 +330,26 @@ class Pipeline:
             now = max(now, judge_free + costs.call_s)
             reward, before = now - before, now
             now = max(now + costs.pack(batch), learner_free)
+            if self.shared:
+                for engine in engines:
+                    engine.run(until=now)
+                now = max(now, *(engine.now for engine in asleep)) + costs.to_learner_s
             learning = costs.learner(batch)
             now += learning
             learner, before = now - before, now
             if self.max_staleness and step:
                 now = max(now, self._loaded(engines, step))
-            learner_free = now + costs.publish_s
-            for engine in engines:
+            learner_free = now + costs.to_push_s * bool(self.shared) + costs.publish_s
+            for engine in engines[self.shared :]:
                 engine.post(learner_free + costs.transfer_s, step + 1)
-            if not self.max_staleness:
-                now = max(now, self._loaded(engines, step + 1))
+            if self.shared:
+                now = learner_free + costs.transfer_s + costs.engine.load_s + costs.call_s
+            if self.shared or not self.max_staleness:
+                now = max(now, self._loaded(engines[self.shared :], step + 1))
             push = now - before
-            now += costs.tail(batch)
+            now += costs.tail(batch) + costs.to_samplers_s * bool(self.shared)
+            for engine in asleep:
+                engine.sleep(now, step + 1)
             driver += gather + costs.pack(batch) + costs.tail(batch)
             for engine in engines:
                 engine.run(until=now)
@@ -346,4 +367,4 @@ class Pipeline:
         """When all engines had taken `version`, and said so."""
         for engine in engines:
             engine.run(done=lambda engine=engine: version in engine.loaded)  # type: ignore[misc]
-        return max(engine.loaded[version] for engine in engines) + self.costs.call_s
+        return max((engine.loaded[version] + self.costs.call_s for engine in engines), default=0.0)

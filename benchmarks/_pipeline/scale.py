@@ -143,13 +143,15 @@ def learner_seconds(ranks: int) -> Callable[[Batch], float]:
     return seconds
 
 
-def costs(samplers: int, ranks: int, transport: str, driver: Driver) -> Costs:
-    hosts = -(-(samplers + ranks) // HOST)
+def costs(samplers: int, ranks: int, transport: str, driver: Driver, shared: int = 0) -> Costs:
+    """shared: samplers on the learner's GPUs."""
+    gpus = samplers + ranks - shared
+    hosts = -(-gpus // HOST)
     if transport == "nccl":
         transfer, load = 0.0, 0.4 + WEIGHTS_GB / (150 if hosts == 1 else 25)
     else:
         transfer, load = 0.9 + 1.8 * math.ceil(math.log2(hosts)), 0.4
-    processes = 2 * (samplers + ranks)
+    processes = 2 * gpus
 
     def share(of: float) -> Callable[[Batch], float]:
         return lambda batch: of * (driver.trajectory_s * batch.lengths.size)
