@@ -15,6 +15,12 @@ import torch
 
 from conf.schema import Device, LearnerConf
 
+# gloo's words; then NCCL's, with TORCH_NCCL_BLOCKING_WAIT=1 (without it torch's watchdog ends the process: docs/gpu.md)
+WAITED = (
+    r"[Tt]imed? ?out|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe"
+    r"|NCCL communicator was aborted|ncclRemoteError|remote process exited"
+)
+
 
 def digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
@@ -29,7 +35,7 @@ def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         except RuntimeError as error:
             text = str(error)
-            if not re.search(r"[Tt]imed? ?out|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe", text):
+            if not re.search(WAITED, text):
                 raise
             raise TimeoutError(
                 f"learner rank {self.rank} of {self.conf.ranks} waited for another rank in `{method.__name__}`, which "

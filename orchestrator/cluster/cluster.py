@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf
+from conf.schema import ClusterConf, Device, LearnerConf, RewardConf, RolloutConf
 from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.actors import Actors
 from orchestrator.cluster.handles import RayHandle, wait_all
@@ -23,6 +23,9 @@ from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
 
 REWARD_TIMEOUT_S = 3600.0  # of calls to reward actors: each check has its own limit, `reward.timeout_s`
+GRACE_S = (
+    60.0  # beyond learner.timeout_s: a collective call that times out names its rank, or ends it, before the driver
+)
 OTHER_CALLS = 16  # that a rollout worker serves at a time besides `sample`
 
 
@@ -76,9 +79,13 @@ class Cluster:
     def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[RayHandle]:
         """Each is also given `host`, by which it learns its host's address."""
         alone, host = plan(self.conf.placement, learner=conf), partial(host_address, self.conf.network_interface)
-        return self._actors.start(
-            Role.learner, alone, body, arguments, conf.timeout_s, conf.threads, named={"host": host}
+        ranks = self._actors.start(
+            Role.learner, alone, body, arguments, conf.timeout_s + GRACE_S, conf.threads, named={"host": host}
         )
+        if conf.device is Device.gpu:
+            for rank in ranks:
+                rank.collective_s = conf.timeout_s
+        return ranks
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         alone, every = plan(self.conf.placement, reward=conf), [arguments] * conf.workers

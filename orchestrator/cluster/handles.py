@@ -6,6 +6,7 @@ In: Ray actors. Out: `RayHandle`s and `RayFuture`s, which the other rooms use wi
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,13 +17,17 @@ from orchestrator.base.errors import ActorDied, RunError, WaitedTooLong
 from orchestrator.base.interrupt import waiting_here
 from rollout.base.errors import BadInput
 
+SETTLE_S = 3.0  # after an actor's death, for others to follow it
+
 
 class RayFuture:
     """The answer of one call. Pass it to another `RayHandle.call` as an argument: the value goes there, not through
     here."""
 
-    def __init__(self, ref: Any, what: str, timeout_s: float):
-        self.ref, self.what, self.timeout_s = ref, what, timeout_s
+    def __init__(self, ref: Any, what: str, timeout_s: float, collective_s: float | None = None):
+        """collective_s: see `RayHandle`."""
+        self.ref, self.what, self.timeout_s, self.collective_s = ref, what, timeout_s, collective_s
+        self.begin = time.monotonic()
 
     def wait(self) -> Any:
         """The value. Raises WaitedTooLong, RunError when the actor died, or the error that the call raised there."""
@@ -38,9 +43,18 @@ class RayFuture:
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
                 raise start_error(self.what, error) from error
-            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)})") from error
+            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)}){self._likely_cause()}") from error
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
+
+    def _likely_cause(self) -> str:
+        seconds = time.monotonic() - self.begin
+        if self.collective_s is None or seconds < self.collective_s:
+            return ""
+        return (
+            f"; it had been in this call for {seconds:.0f} s, so most likely it waited for another rank longer than "
+            f"learner.timeout_s={self.collective_s:g} s in a collective call, after which NCCL ends the process"
+        )
 
     def done(self) -> bool:
         """Whether `wait` would return (or raise) at once."""
@@ -74,9 +88,13 @@ def _cause_of_death(error: Exception) -> str:
 class RayHandle:
     """One actor, by name. Calls to it are served in order; those to a threaded one in none."""
 
-    def __init__(self, actor: Any, name: str, timeout_s: float, own: Collection[str] = ()):
-        """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name."""
+    def __init__(
+        self, actor: Any, name: str, timeout_s: float, own: Collection[str] = (), collective_s: float | None = None
+    ):
+        """own: methods of a threaded actor that have threads of their own, in a concurrency group of their name.
+        collective_s: of a learner rank whose process does not live longer in a collective call (NCCL's watchdog)."""
         self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
+        self.collective_s = collective_s
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> RayFuture:
         """Call `method(*args)` there; returns at once."""
@@ -85,7 +103,27 @@ class RayHandle:
         if method in self.own:
             ask = ask.options(concurrency_group=method)
         ref = ask.remote(*values)
-        return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s)
+        return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s, self.collective_s)
+
+
+def _others(pending: dict[Any, Any]) -> str:
+    """What became of the other calls, a few seconds later: who died too waited as well, who runs on did not arrive."""
+    if not pending:
+        return ""
+    ray.wait(list(pending), num_returns=len(pending), timeout=SETTLE_S)
+    dead, alive = [], []
+    for future in pending.values():
+        if not future.done():
+            alive.append(future.what)
+            continue
+        try:
+            future.wait()
+        except ActorDied:
+            dead.append(future.what)
+        except Exception:  # it has failed for want of the dead one
+            continue
+    lists = (("died too", dead), ("still running", alive))
+    return "".join(f"; {what}: {', '.join(names)}" for what, names in lists if names)
 
 
 def wait_all(futures: Sequence[Any]) -> list[Any]:
@@ -98,5 +136,8 @@ def wait_all(futures: Sequence[Any]) -> list[Any]:
         if not done:
             names = ", ".join(future.what for future in pending.values())
             raise WaitedTooLong(f"the driver timed out after {budget:g} s waiting for {names}")
-        pending.pop(done[0]).wait()
+        try:
+            pending.pop(done[0]).wait()
+        except ActorDied as error:
+            raise ActorDied(f"{error}{_others(pending)}") from error
     return [future.wait() for future in futures]

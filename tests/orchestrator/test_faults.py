@@ -174,6 +174,10 @@ class Body:
     def die(self) -> None:
         os._exit(1)
 
+    def abort(self, seconds: float) -> None:
+        self.sleep(seconds)
+        os.abort()
+
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Callable[..., Any]]:
@@ -265,6 +269,26 @@ def test_the_first_failure_is_raised_at_once(place: Callable[..., Any]) -> None:
     waiting = [slow.call("sleep", 30.0), dying.call("die")]
     with pytest.raises(ActorDied, match=r"^reward actor 0 \(die\): the actor died \("):
         wait_all(waiting)
+
+
+def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on(place: Callable[..., Any]) -> None:
+    """As NCCL's watchdog ends a process: in the middle of a call, without a Python error."""
+    from orchestrator.base.errors import ActorDied
+    from orchestrator.cluster.handles import RayHandle, wait_all
+
+    ranks = [RayHandle(place().actor, f"learner rank {rank}", 60.0, collective_s=1.0) for rank in range(3)]
+    wait_all([rank.call("ready") for rank in ranks])
+    calls = [ranks[0].call("abort", 1.2), ranks[1].call("sleep", 30.0), ranks[2].call("abort", 1.2)]
+    cause = (
+        r"learner rank [02] \(abort\): the actor died \(.+\); it had been in this call for \d+ s, so most likely it "
+    )
+    cause += r"waited for another rank longer than learner\.timeout_s=1 s in a collective call, after which NCCL ends"
+    others = r"died too: learner rank [02] \(abort\); still running: learner rank 1 \(sleep\)$"
+    with pytest.raises(ActorDied, match=f"^{cause}.*; {others}"):
+        wait_all(calls)
+    early = RayHandle(place().actor, "learner rank 0", 60.0, collective_s=600.0).call("abort", 0.0)
+    with pytest.raises(ActorDied, match=r"^learner rank 0 \(abort\): the actor died \([^;]+\)$"):
+        wait_all([early])  # sooner than that it has another cause
 
 
 def test_an_actors_error_is_raised_unchanged(place: Callable[..., Any]) -> None:
