@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,69 @@ def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its
     sampler.abort_all()
     assert rollout_worker.scheduler.empty and rollout_worker.engine.unfinished == 0
     gpu_sharing.sampling()
+
+
+def test_in_any_order_of_turns_a_real_engine_samples_by_the_weights_of_the_last_push(
+    rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long walk through sampling, pushing, learning and scoring, with long answers under way from time to time: the
+    same short answers whenever the weights are the same, equal to the learner's log-probs, and refused before new
+    weights were pushed."""
+    from learner.data.batch import Sequence
+    from learner.data.pack import pack
+    from learner.loss import Totals
+    from rollout.base.handle import in_order
+    from rollout.request import SamplingParams
+    from rollout.sampler import PendingBatch, Sampler
+    from rollout.weight_sync.sync import WeightSync
+
+    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", OnWeightSync.recompute)
+    learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
+    sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
+    gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
+    gpu_sharing.begin()
+    learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
+    weight_sync, prompts = WeightSync(learner.ranks, sampler, True), make_prompts(2)
+    learnt = pushed = 0
+    by_version: dict[int, list[list[int]]] = {}
+    long: deque[PendingBatch] = deque()
+    rng, seen = np.random.default_rng(0), Counter[str]()
+    for _ in range(300):
+        what = str(rng.choice(["sample", "begin", "push", "learn", "score"], p=[0.3, 0.15, 0.2, 0.2, 0.15]))
+        if what in ("sample", "begin") and pushed != learnt:
+            with pytest.raises(RuntimeError, match="push them before sampling"):
+                sampler.sample(prompts, 4, 0)
+            what = "refused"
+        elif what == "begin":
+            long.append(sampler.sample(prompts, 2, 1, SamplingParams(1.0, 1.0, 300)))
+        elif what == "sample":
+            trajectories = sampler.sample(prompts, 4, 0, urgent=True).wait()
+            assert {version for t in trajectories for version in t.versions.tolist()} == {pushed}
+            ids = [t.token_ids.tolist() for t in trajectories]
+            assert by_version.setdefault(pushed, ids) == ids
+            if rng.random() < 0.5:
+                assert np.abs(logprob_gaps(trajectories, learner, 1.0, 8192)).max() < 1e-4
+        elif what == "push":
+            weight_sync.start(learnt)
+            pushed = learnt
+        else:
+            ids_ = np.concatenate([prompts[0].token_ids, np.arange(10, 20, dtype=np.int32)])
+            ones, zeros = np.ones(10, np.float32), np.zeros(10, np.float32)
+            one = Sequence(ids_, len(prompts[0].token_ids), ones, ones, float(rng.normal()), zeros, -1)
+            batch = pack([one], Totals(1, 10, 10), 8192, 1)
+            if what == "learn":
+                assert learner.apply([batch], AlgorithmConf(optimizer_steps=1, kl=0.0)) is not None
+                learnt += 1
+            else:
+                learner.logprobs(batch, 1.0)
+        seen[what] += 1
+    weight_sync.start(learnt)
+    assert len(by_version) > 5 and min(seen.values()) > 5
+    for pending in long:
+        for t in pending.wait():
+            assert t.versions.tolist() == sorted(t.versions.tolist()) and t.versions[-1] <= learnt
+    assert any(len(set(t.versions.tolist())) > 1 for pending in long for t in pending.wait())
+    assert rollout_worker.scheduler.empty and rollout_worker.engine.unfinished == 0
 
 
 CLOCK = ("seconds", "_per_s", "memory", "busy", "pipeline", "flops", "mfu", "hfu")  # figures that depend on it

@@ -33,7 +33,8 @@ def test_two_processes_sample_the_same_as_one(
     make_worker: MakeWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Weights reach both, in many pieces as well as in one: half of every layer lies in each."""
+    """Weights reach both, in many pieces as well as in one: half of every layer lies in each. The second ones come
+    while they sleep."""
     prompts = make_prompts(8)
     there = {path.name for path in Path("/dev/shm").glob("vllm_dist_*")}
     spread = make_worker(tiny_model, RolloutConf(kv_cache_gib=0.25, tensor_parallel=2))
@@ -51,7 +52,10 @@ def test_two_processes_sample_the_same_as_one(
         weights = views(named, version, TIED).copy()
         monkeypatch.setattr("rollout.weight_sync.vllm_receiver.BUCKET", bucket)
         rollout_worker.load(weights)
+        if version == 2:
+            spread.sleep(False), spread.wake(["weights"])  # type: ignore[func-returns-value]
         spread.load(weights)
+        spread.wake()
         after = sample(rollout_worker, prompts)
         alike(after, sample(spread, prompts))
         assert not np.array_equal(after.token_ids, before.token_ids) and set(after.versions.tolist()) == {version}
