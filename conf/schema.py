@@ -303,7 +303,7 @@ class ClusterConf:
     """Ray, placement and weight transport."""
 
     address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
-    object_store_gib: float = number(0.5, "[0.08, 1e5]")  # private local cluster only; Ray needs 75 MiB
+    object_store_gib: float | None = number(None, "[0.08, 1e5]")  # private cluster's; null: by batch and weights
     port: int | None = number(None, "[1, 65535]")  # of the learner's process group; null: a free one
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
     metrics_port: int | None = number(None, "[1, 65535]")  # Prometheus of a private cluster; null: a free one

@@ -29,6 +29,7 @@ from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_private, refuse_unusable_folder
+from orchestrator.cluster.object_store import LEAST_GIB, note_smaller
 from rollout.base.errors import BadInput
 
 COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -45,7 +46,7 @@ def connect(conf: ClusterConf) -> bool:
     own_token = not address and "RAY_AUTH_MODE" not in os.environ
     try:
         if address:
-            _join(address)
+            _join(address, conf)
         else:
             refuse_unusable_folder()
             if own_token:
@@ -68,7 +69,7 @@ def disconnect(own_token: bool) -> None:
         _authenticate(None)
 
 
-def _join(address: str) -> None:
+def _join(address: str, conf: ClusterConf) -> None:
     if address == "auto":  # which Ray takes for any that it finds, another run's private one as well
         address = auto_address()
         ray._private.authentication.authentication_token_setup.maybe_enable_token_auth_if_token_available(False)
@@ -77,6 +78,10 @@ def _join(address: str) -> None:
         _refuse_silence(address)
         # the head may have been started by another interpreter: actors run this one
         ray.init(address=address, runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON)
+    here = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == here:
+            note_smaller(node["Resources"].get("object_store_memory", 0) / 2**30, conf, node["NodeManagerHostname"])
 
 
 def _start(conf: ClusterConf) -> None:
@@ -88,7 +93,7 @@ def _start(conf: ClusterConf) -> None:
         ray.init(
             address="local",
             include_dashboard=False,
-            object_store_memory=int(conf.object_store_gib * 2**30),
+            object_store_memory=int((conf.object_store_gib or LEAST_GIB) * 2**30),
             labels={PRIVATE: str(os.getpid())},
             _metrics_export_port=conf.metrics_port,
             runtime_env={"py_executable": shlex.quote(sys.executable)} if odd else None,

@@ -21,6 +21,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.files import write_json
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
+from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
@@ -61,7 +62,8 @@ def command(conf: Config, target: Path | None = None) -> None:
     if not prompts:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
-    with Cluster(conf.cluster) as cluster:
+    responses = len(prompts) * conf.evaluate.samples
+    with Cluster(sized(conf, evaluated=responses, training=False)) as cluster:
         sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
         sampler = make_sampler(cluster, conf, path, control, sampling)
         grader = make_grader(cluster, conf, path, control)

@@ -50,11 +50,13 @@ def refuse_no_gpu(conf: Config, command: str) -> None:
             refuse_cpu_build(setting)
 
 
-def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None = None) -> None:
+def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None = None) -> dict[str, Any] | None:
     """BadInput for a model, warm-up pairs or a reward function that cannot be used.
 
     command: "train", "warmup" or "evaluate"; folder: of the run that goes on, which may hold a model of its own.
+    Returns the model's config.json; None where there is none.
     """
+    config = None
     if conf.reward.function is not None:
         load_function(conf.reward.function, "reward.function")
     if conf.warmup is not None and conf.warmup.path is not None:
@@ -72,7 +74,9 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
             _refuse_unfit(config, conf, command, f"model.path={path}")
             _refuse_small_vocabulary(config, tokenizer, conf, path)
     elif conf.model.random is not None:
-        _refuse_unfit(random_config(conf.model.random), conf, command, "model.random")
+        config = random_config(conf.model.random)
+        _refuse_unfit(config, conf, command, "model.random")
+    return config
 
 
 def _kept_model(folder: Path | None) -> str | None:

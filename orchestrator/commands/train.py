@@ -27,6 +27,7 @@ from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.colocation import Colocation
 from orchestrator.cluster.handles import wait_all
 from orchestrator.cluster.latest_weights import LatestWeights
+from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_learner, make_sampler, start_learner
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
@@ -66,18 +67,18 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
     problems = load_all_problems(conf)
     if resume is None:
         refuse_foreign_warmup(conf)
-    refuse_unreadable(conf, "train", resume)
+    config = refuse_unreadable(conf, "train", resume)
     conf = located(conf)
     folder = resume or run_folders.create(conf, prefix)
     try:
         with locked(run_folders.lock(folder)):
-            _command(conf, problems, folder, resume is not None)
+            _command(conf, problems, folder, resume is not None, config)
     except Taken:
         raise BadInput(f"the run {folder} {run_folders.state(folder)}: wait for its end, or end it first") from None
     return folder
 
 
-def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> None:
+def _command(conf: Config, problems: Problems, folder: Path, resume: bool, config: dict[str, Any] | None) -> None:
     store = CheckpointStore(folder, conf.run.keep_checkpoints)
     saved = store.latest() if resume else None
     if saved:
@@ -90,7 +91,9 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool) -> No
         run_folders.record(folder, conf, problems.data_hash)
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     try:
-        with Cluster(conf.cluster) as cluster:
+        evaluated = [len(problems.validation) * conf.validation.samples]
+        evaluated += [len(problems.evaluation) * conf.evaluate.samples]
+        with Cluster(sized(conf, config, max(evaluated))) as cluster:
             cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
             if resume:  # only now: settings that were refused must not stay
                 run_folders.record(folder, conf, problems.data_hash)

@@ -135,6 +135,7 @@ def replay(arguments: Arguments, saved: Config, conf: Config) -> None:
 
 def _sample(arguments: Arguments, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster, started
+    from orchestrator.cluster.object_store import sized
     from orchestrator.cluster.parts import make_sampler
     from rollout.request import SamplingParams
 
@@ -154,7 +155,7 @@ def _sample(arguments: Arguments, recorded: RecordedStep, conf: Config, changed:
     sampling = SamplingParams.training(rollout)
     outcome = Outcome(seconds=[0.0] * arguments.repeat)
     pairs: list[tuple[Trajectory, Trajectory | None]] = []
-    with Cluster(conf.cluster) as cluster:
+    with Cluster(sized(conf)) as cluster:
         for version, ours in sorted(kept.items()):
             path = str(arguments.folder / MODELS / version_name(version))
             here = replace(conf, model=replace(conf.model, revision=None))
@@ -190,6 +191,7 @@ def _sample(arguments: Arguments, recorded: RecordedStep, conf: Config, changed:
 
 def _learn(arguments: Arguments, recorded: RecordedStep, conf: Config, changed: list[str]) -> Outcome:
     from orchestrator.cluster.cluster import Cluster
+    from orchestrator.cluster.object_store import sized
     from orchestrator.cluster.parts import make_learner, start_learner
 
     moved = next((key for key in changed if key.startswith("model.path=")), None)
@@ -199,7 +201,7 @@ def _learn(arguments: Arguments, recorded: RecordedStep, conf: Config, changed: 
     refuse_damage(arguments.folder, lambda name: name.startswith(f"{STATE}/"))
     updates = conf.run.steps * conf.algorithm.optimizer_steps
     outcome, reports = Outcome(), []
-    with Cluster(conf.cluster) as cluster:
+    with Cluster(sized(conf)) as cluster:
         learner = make_learner(cluster, conf, conf.learner, path, conf.rollout.temperature, updates)
         start_learner(learner, conf)
         groups = [group for group, learnt in zip(recorded.groups, recorded.learnt, strict=True) if learnt]

@@ -1,0 +1,105 @@
+"""How large Ray's object store has to be for a run, and lines that say where it is not.
+
+In: configuration, the model's config.json. Out: bytes; settings with cluster.object_store_gib computed. Must not know:
+Ray, torch, what is done with the arrays.
+
+In the store lie, at the longest answers:
+
+    results         12 bytes a response token (`rollout.request.RolloutResult`: id, log-prob, version), of all batches
+                    in flight, dynamic sampling's rounds among them; read in place, so they stay while their step lasts
+    validation      the same, of one validation or evaluation, which may come while batches are in flight
+    micro-batches   35 bytes a token, prompts included (`learner.data.batch.MicroBatch`), of one step; with sequence
+                    parallelism for each rank that shares them
+    weights         two versions, where they go through it (cluster.transport=object_store, or rollout.max_restarts)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conf.choices import Dtype, Transport
+from conf.schema import ClusterConf, Config
+from learner.data.flops import shape_of
+from rollout.weight_sync.weights import route
+
+RESULT_BYTES, ROW_BYTES = 12, 35  # of a token, see above
+SPARE = 1.1  # norms and biases, verdicts, prompts, fragmentation
+LEAST_GIB = 0.5  # where a run needs less, or nothing is known about it
+GIB = 2**30
+SHM = Path("/dev/shm")
+
+
+def needed(conf: Config, config: Mapping[str, Any] | None = None, evaluated: int = 0, training: bool = True) -> int:
+    """Bytes. config: of the model (config.json), None: unknown, its weights are left out; evaluated: responses of the
+    largest validation or evaluation; training: whether there are batches and weights besides."""
+    evaluation = RESULT_BYTES * evaluated * (conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens)
+    return int(SPARE * (evaluation + (_steps(conf, config) if training else 0)))
+
+
+def _steps(conf: Config, config: Mapping[str, Any] | None) -> float:
+    rollout, dynamic = conf.rollout, conf.rollout.dynamic_sampling
+    responses = rollout.prompts_per_step * rollout.group_size
+    batches = 1 + conf.run.max_staleness + dynamic.rounds * dynamic.factor
+    results = RESULT_BYTES * responses * batches * rollout.max_response_tokens
+    row = conf.data.max_prompt_tokens + rollout.max_response_tokens
+    rows = ROW_BYTES * responses * row * conf.learner.sequence_parallel
+    way = route(conf)
+    versions = 2 if way.transport is Transport.object_store or way.keep else 0
+    weights = versions * weight_bytes(config, conf.model.dtype) if config else 0
+    return results + rows + weights
+
+
+def weight_bytes(config: Mapping[str, Any], dtype: Dtype) -> int:
+    """Of all matrices; 0 for a model that is no plain decoder."""
+    shape = shape_of(config)
+    if shape is None:
+        return 0
+    embeddings = shape.vocab * shape.hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return (shape.linear(1) // 2 + embeddings) * (4 if dtype is Dtype.float32 else 2)  # 2 FLOPs a weight and token
+
+
+def sized(
+    conf: Config, config: Mapping[str, Any] | None = None, evaluated: int = 0, training: bool = True
+) -> ClusterConf:
+    """conf.cluster with its object_store_gib, computed if it is null. See `needed` for the arguments.
+
+    A line on stderr says when the setting, or the memory behind it, is too small: the run works, but Ray moves objects
+    to the disk and back.
+    """
+    need, given = needed(conf, config, evaluated, training) / GIB, conf.cluster.object_store_gib
+    gib = given or max(LEAST_GIB, round(need, 2))
+    if given is not None and given < need:
+        _say(
+            f"cluster.object_store_gib={given:g} is less than the {need:.2f} GiB that this run's batches and weights "
+            "take at the longest answers: Ray will move some to the disk; leave the setting out (null: computed), or "
+            "lower rollout.prompts_per_step or run.max_staleness"
+        )
+    if not (conf.cluster.address or os.environ.get("RAY_ADDRESS")):
+        free = shutil.disk_usage(SHM).free / GIB if SHM.is_dir() else 0.0
+        if free < gib:
+            _say(
+                f"Ray's object store of {gib:.2f} GiB does not fit into {SHM} ({free:.2f} GiB free), so Ray takes a "
+                f"slower file in its temporary folder: free some, or start the container with --shm-size="
+                f"{int(gib + 1.5)}g"
+            )
+    return replace(conf.cluster, object_store_gib=gib)
+
+
+def note_smaller(store_gib: float, conf: ClusterConf, host: str) -> None:
+    """For a Ray that was joined: a line when the object store of this host is smaller than `sized` computed."""
+    if conf.object_store_gib is not None and store_gib < conf.object_store_gib:
+        _say(
+            f"the object store of the joined Ray on {host} has {store_gib:.2f} GiB, and this run may need "
+            f"{conf.object_store_gib:.2f}: start it with `ray start --object-store-memory="
+            f"{int(conf.object_store_gib * GIB)}` there, or Ray will move objects to the disk"
+        )
+
+
+def _say(line: str) -> None:
+    print(f"thinkless: {line}", file=sys.stderr, flush=True)
