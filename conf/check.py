@@ -5,7 +5,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-from conf.choices import Device, Dtype, Importance, Loss, Old, OnWeightSync, Placement, Transport
+from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -127,6 +127,12 @@ def _rollout(conf: Config, command: str) -> None:
         f"algorithm.optimizer_steps={conf.algorithm.optimizer_steps} needs at least as many rollout.prompts_per_step, "
         f"got {rollout.prompts_per_step}",
     )
+    _require(
+        not rollout.async_scheduling or (rollout.device is Device.gpu and nothing_in_flight_at_sync(conf)),
+        "rollout.async_scheduling begins a step before the last one's tokens are known: it needs rollout.device=gpu, "
+        "and run.max_staleness=0 or rollout.on_weight_sync=drain, so that no sequence is running when weights change; "
+        f"got {rollout.device.value}, {conf.run.max_staleness} and {rollout.on_weight_sync.value}",
+    )
     longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
     _require(
         longest <= rollout.max_model_len,
@@ -144,6 +150,11 @@ def _rollout(conf: Config, command: str) -> None:
         f"rollout.max_num_seqs={rollout.max_num_seqs} must not exceed rollout.max_num_batched_tokens={tokens}: each "
         "sequence takes a token of every engine step",
     )
+
+
+def nothing_in_flight_at_sync(conf: Config) -> bool:
+    """Whether no sequence is running when a sampler gets new weights."""
+    return conf.run.max_staleness == 0 or conf.rollout.on_weight_sync is OnWeightSync.drain
 
 
 def _algorithm(conf: Config) -> None:
@@ -187,6 +198,22 @@ def _learner(conf: Config) -> None:
     _require(
         learner.zero_stage > 0 or not learner.offload_optimizer,
         "learner.offload_optimizer needs learner.zero_stage 1, 2 or 3, got 0",
+    )
+    _require(
+        not learner.overlap_comm or learner.zero_stage in (2, 3),
+        f"learner.overlap_comm reduces gradients that ZeRO partitions: choose learner.zero_stage 2 or 3, got "
+        f"{learner.zero_stage}",
+    )
+    _require(
+        learner.flash_attention is not FlashAttention.fa3
+        or (learner.device is Device.gpu and conf.model.dtype is Dtype.bfloat16),
+        f"learner.flash_attention=fa3 needs learner.device=gpu and model.dtype=bfloat16, got {learner.device.value} "
+        f"and {conf.model.dtype.value}",
+    )
+    _require(
+        not learner.compile_layers or (learner.zero_stage < 3 and not conf.model.lora.rank),
+        "learner.compile_layers needs layers that hold their weights as they are: choose learner.zero_stage 0, 1 or 2, "
+        f"and no adapters; got learner.zero_stage={learner.zero_stage} and model.lora.rank={conf.model.lora.rank}",
     )
 
 

@@ -65,6 +65,14 @@ class Device(Enum):
     gpu = "gpu"
 
 
+class FlashAttention(Enum):
+    """The learner's flash attention on a GPU, in bfloat16 (the sampler's is chosen by vLLM)."""
+
+    auto = "auto"  # fa3 where the GPU and the installed packages have it, else fa2
+    fa2 = "fa2"  # torch's own
+    fa3 = "fa3"  # package flash_attn_3, on GPUs of compute capability 9 (H100, H200)
+
+
 class Placement(Enum):
     """Which GPUs samplers and learner ranks use (see `orchestrator.cluster.placement`)."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from conf.choices import (
     Device,
     Dtype,
+    FlashAttention,
     Form,
     Importance,
     KLEstimator,
@@ -176,6 +177,7 @@ class RolloutConf:
     kv_cache_gib: float = number(1.0, "(0, 1e5]")  # CPU engine
     gpu_memory_utilization: float = number(0.5, "(0, 1]")  # share of the GPU that an engine takes
     enforce_eager: bool = True  # no CUDA graphs
+    async_scheduling: bool | None = None  # plan a step while one runs; null: on a GPU, if no sync finds any running
     prefix_caching: bool = True  # compute the keys and values of shared prompts once
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for an engine to load the model
     timeout_s: float = number(3600.0, "[0.1, 1e7]")  # for one batch of trajectories
@@ -252,6 +254,10 @@ class LearnerConf:
     offload_parameters: bool = False  # weights in host memory; zero_stage 3 only
     offload_reference: bool = False  # the frozen reference in host memory while it does not score
     gradient_checkpointing: bool = False  # less memory, a second forward pass
+    flash_attention: FlashAttention = FlashAttention.auto  # on a GPU, in bfloat16
+    compile_layers: bool = False  # the model's layers by torch.compile, all but their attention
+    fused_adamw: bool | None = None  # one kernel for the optimizer step; null: on a GPU
+    overlap_comm: bool | None = None  # reduce beside the backward pass, zero_stage 2 or 3; null: on several GPUs
     weight_sync_bucket_mib: float = number(256.0, "(0, 1e6]")  # pieces in which weights are gathered, merged and sent
     max_bad_steps: int = number(3, "[1, 1e6]")  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for the ranks to load the model and join

@@ -19,7 +19,7 @@ from conf.schema import AlgorithmConf, Device, Dtype, LearnerConf, ModelConf
 from learner.data.batch import MicroBatch
 from learner.engine import Engine, join_process_group
 from learner.metrics.report import StepReport
-from learner.model import lora
+from learner.model import attention, lora
 from learner.model.parity import refuse_different
 from learner.model.policy import Policy, load_policy
 from learner.model.reference import frozen
@@ -95,7 +95,12 @@ class LearnerWorker(Traced):
             revision=model.revision,
             float32_head=model.head_dtype is Dtype.float32,
             fused_head=conf.fused_head,
+            compiled=conf.compile_layers,
         )
+        if conf.device is Device.gpu and model.dtype is Dtype.bfloat16:
+            chosen = attention.choose_flash_attention(conf.flash_attention)
+            if self.rank == 0:
+                print(f"learner: {chosen}", flush=True)
         policy = load(checkpointing=conf.gradient_checkpointing)
         parameters = sum(p.numel() for p in policy.parameters())
         shapes = [(name, tuple(p.shape)) for name, p in policy.named_parameters()]

@@ -87,7 +87,8 @@ class Engine:
             "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
             "enable_sleep_mode": sleeps and conf.device is Device.gpu,
             "disable_log_stats": True,
-            "async_scheduling": False,  # no token may be in flight when weights change: its version would be a guess
+            # a token in flight while weights change would have a guessed version: only where none is (`load`)
+            "async_scheduling": bool(conf.async_scheduling),
         }
         if conf.tensor_parallel > 1:  # one process for each part, children of this one
             arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.WorkerExtension"
@@ -168,6 +169,7 @@ class Engine:
         """
         if "weights" in self._asleep:
             raise RuntimeError("the sampling engine was given weights while it sleeps: wake it first")
+        self._end_last_step("new weights")
         self.receiver.load(weights)
         self.version, self._loads, self._dropped = weights.version, self._loads + 1, False
         self.engine.engine_core.set_weight_version(str(self.version))
@@ -176,6 +178,17 @@ class Engine:
                 raise RuntimeError("the prefix cache could not be reset after a weight push: blocks are still in use")
         else:
             self._begin_anew([key for key, one in self._requests.items() if not self._ids_so_far(one)])
+
+    def _end_last_step(self, what: str) -> None:
+        """Asynchronous scheduling begins a step before it knows that the last one ended all sequences: wait for it."""
+        if not self.conf.async_scheduling:
+            return
+        if self.unfinished:
+            raise RuntimeError(
+                f"{what} while {self.unfinished} sequences are in flight: rollout.async_scheduling must be false"
+            )
+        while self._core.batch_queue:
+            self.engine.step()
 
     def _begin_anew(self, keys: list[int]) -> None:
         requests = [self._requests[key].request for key in keys]
@@ -221,6 +234,7 @@ class Engine:
                 f"the sampling engine cannot sleep: {self.unfinished} requests are in flight, and their keys and "
                 f"values would be lost (rollout.on_weight_sync={self.conf.on_weight_sync.value})"
             )
+        self._end_last_step("sleep")
         self._dropped = self._dropped or ("weights" not in self._asleep and not keep)
         self.engine.sleep(level=1 if keep else 2, mode="keep")
         self._asleep = set(SLEEP_TAGS)

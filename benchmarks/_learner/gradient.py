@@ -32,6 +32,12 @@ MEMORY_SETTINGS: list[dict[str, Any]] = [  # they trade time for memory, and cha
     {"logprob_chunk": 1},
     {"logprob_chunk": 4096},
 ]
+SPEED_SETTINGS: list[dict[str, Any]] = [  # other ways to the same gradient and the same weights
+    {"fused_head": False},
+    {"fused_adamw": True},
+    {"zero_stage": 2, "overlap_comm": True, "fused_adamw": True},
+    {"zero_stage": 3, "overlap_comm": True, "fused_adamw": True},
+]
 SMALL: list[Layout] = [
     ({"ranks": 2, "zero_stage": 3, "gradient_checkpointing": True}, "untied", 80),
     ({"ranks": 2, "sequence_parallel": 2, "zero_stage": 2}, "tied", 4096),
@@ -43,7 +49,7 @@ def layouts() -> Iterator[Layout]:
     for ranks, stage, model in itertools.product((1, 2), (0, 1, 2, 3), ("tied", "untied")):
         for budget in budgets:
             yield {"ranks": ranks, "zero_stage": stage}, model, budget
-    for changes in MEMORY_SETTINGS:
+    for changes in MEMORY_SETTINGS + SPEED_SETTINGS:
         yield {"ranks": 2, **changes}, "untied", 80
     for stage, model, budget in itertools.product((0, 2, 3), ("tied", "untied"), budgets):
         yield {"ranks": 2, "sequence_parallel": 2, "zero_stage": stage}, model, budget

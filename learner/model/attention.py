@@ -10,6 +10,7 @@ all tokens of a part of the heads, and back. Must not know: models, losses, proc
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.schema import FlashAttention
 from learner.data.pack import buckets
+from rollout.base.errors import BadInput
 
 NAME = "packed"
+FA3_MODULE = "flash_attn_interface"  # of package flash_attn_3; torch looks for it under this name
 
 # (attention over whole rows, query, key, value), each [1, tokens of this rank, heads, D] -> output of that shape
 Exchange = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
@@ -153,8 +157,33 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: f
     return out if layout.computed is None else out.index_select(0, layout.computed)
 
 
-def register() -> None:
-    """Make `attn_implementation="packed"` known to transformers (idempotent)."""
+def register(compiled: bool = False) -> None:
+    """Make `attn_implementation="packed"` known to transformers (idempotent). compiled: layers that torch.compile
+    compiles leave it out, from now on: its shapes differ from row to row."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, packed_attention)
+    if compiled:
+        AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
+    elif NAME not in AttentionInterface():
+        AttentionInterface.register(NAME, packed_attention)
+
+
+def choose_flash_attention(wanted: FlashAttention) -> str:
+    """Activate flash attention 3 on this process's GPU if it is wanted and there. Returns a line that says which is
+    used, and why. BadInput for fa3 where it cannot be."""
+    from torch.nn.attention import activate_flash_attention_impl
+
+    if wanted is FlashAttention.fa2:
+        return "flash attention 2 (learner.flash_attention=fa2)"
+    major, minor = torch.cuda.get_device_capability()
+    missing = ""
+    if major != 9:
+        missing = f"it needs compute capability 9, this GPU has {major}.{minor}"
+    elif importlib.util.find_spec(FA3_MODULE) is None:
+        missing = f"no package has the module {FA3_MODULE}: install flash_attn_3"
+    if not missing:
+        activate_flash_attention_impl("FA3")
+        return "flash attention 3"
+    if wanted is FlashAttention.fa3:
+        raise BadInput(f"learner.flash_attention=fa3: {missing}")
+    return f"flash attention 2; not 3: {missing}"

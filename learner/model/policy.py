@@ -79,16 +79,18 @@ def load_policy(
     revision: str | None = None,
     float32_head: bool = True,
     fused_head: bool = True,
+    compiled: bool = False,
 ) -> Policy:
     """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
 
-    float32_head, fused_head: see `LogProbHead`.
+    float32_head, fused_head: see `LogProbHead`; compiled: the layers by torch.compile, at their first use.
     Raises BadInput if the folder is missing, truncated, or not a causal language model.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.utils import logging
 
-    attention.register()
+    attention.register(compiled)
     logging.disable_progress_bar()
     refuse_absent(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
@@ -119,6 +121,10 @@ def load_policy(
                 module, "gradient_checkpointing", False
             )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
+    if compiled:
+        for module in causal_lm.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.compile(dynamic=True)
     return Policy(causal_lm, float32_head, fused_head)
 
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.model.attention import NAME, Layout, packed_attention, register
+from conf.schema import FlashAttention
+from learner.model.attention import FA3_MODULE, NAME, Layout, choose_flash_attention, packed_attention, register
+from rollout.base.errors import BadInput
 
 LENGTHS = st.lists(st.one_of(st.just(1), st.integers(1, 40)), min_size=1, max_size=10)
 SCALING = 0.35
@@ -173,3 +175,34 @@ def test_a_forward_pass_without_a_layout_is_rejected(models: dict[str, str]) -> 
     model = AutoModelForCausalLM.from_pretrained(models["tied"], attn_implementation=NAME)
     with pytest.raises(ValueError, match="Layout"):
         model(torch.zeros(1, 4, dtype=torch.long), use_cache=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capability", "installed", "said"),
+    [
+        (FlashAttention.fa2, (9, 0), True, "flash attention 2 (learner.flash_attention=fa2)"),
+        (FlashAttention.auto, (8, 0), True, "not 3: it needs compute capability 9, this GPU has 8.0"),
+        (FlashAttention.auto, (9, 0), False, "not 3: no package has the module flash_attn_interface"),
+        (FlashAttention.fa3, (12, 0), True, "it needs compute capability 9, this GPU has 12.0"),
+        (FlashAttention.fa3, (9, 0), False, "install flash_attn_3"),
+    ],
+)
+def test_flash_attention_is_chosen_by_gpu_and_package(
+    monkeypatch: pytest.MonkeyPatch, wanted: FlashAttention, capability: tuple[int, int], installed: bool, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    if wanted is FlashAttention.fa3:
+        with pytest.raises(BadInput, match=r"learner\.flash_attention=fa3: ") as refused:
+            choose_flash_attention(wanted)
+        assert said in str(refused.value)
+    else:
+        assert said in choose_flash_attention(wanted)
+
+
+def test_flash_attention_3_is_what_torch_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU and with a package that pretend to be there, torch looks for the module that we looked for."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    with pytest.raises(ModuleNotFoundError, match=FA3_MODULE):
+        choose_flash_attention(FlashAttention.auto)

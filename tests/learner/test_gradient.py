@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks._learner.gradient import MEMORY_SETTINGS
+from benchmarks._learner.gradient import MEMORY_SETTINGS, SPEED_SETTINGS
 from benchmarks._learner.reference import relative_error
 from conf.schema import AlgorithmConf, Dtype, Form, Importance, KLEstimator, LearnerConf, Loss, ModelConf, Old
 from learner.data.pack import pack
@@ -88,6 +88,51 @@ def test_memory_settings_do_not_change_the_gradient(
     ranks.start(replace(STILL, ranks=2, **changes), models["untied"], models["untied-reference"])
     got = ranks.gradients(batches(GROUPS, ALGORITHMS[0], 80, 2), ALGORITHMS[0])[0]
     assert_same(got, reference("untied", 0)[0])
+
+
+@pytest.mark.parametrize("changes", SPEED_SETTINGS, ids=str)
+def test_speed_settings_change_neither_gradient_nor_step(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], replayed: Any, changes: dict[str, Any]
+) -> None:
+    """Two optimizer steps over two ranks, the second one's gradient and the weights after it in float64."""
+    gradients, weights, _ = replayed
+    ranks = groups_of_ranks[2]
+    ranks.start(replace(MOVING, ranks=2, **changes), models["untied"], models["untied-reference"])
+    assert ranks.each(_settings) == [(changes.get("overlap_comm", False), changes.get("fused_adamw", False))] * 2
+    got = ranks.gradients(batches(LATER, TWO_STEPS, 80, 2), TWO_STEPS)[0]
+    assert_same(got, gradients)
+    after = dict(ranks.call("publish", 1)[0].tensors())
+    assert_same({name: after[name] for name in weights}, weights)
+
+
+def _settings(state: dict[str, Any]) -> tuple[bool, bool]:
+    """What DeepSpeed and torch were told."""
+    engine = state["worker"].engine
+    return engine.deepspeed.zero_overlap_comm(), bool(engine.optimizer.param_groups[0]["fused"])
+
+
+def test_compiled_layers_give_the_same_gradient(
+    models: dict[str, str], reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With checkpointing, as on GPUs; and rows of other lengths compile nothing anew."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)  # a sampler's setting, for its own process
+    ranks, frames = Ranks(1), []
+    try:
+        conf = replace(STILL, compile_layers=True, gradient_checkpointing=True)
+        ranks.start(conf, models["untied"], models["untied-reference"])
+        for max_tokens in (80, 32, 4096):
+            got = ranks.gradients(batches(GROUPS, ALGORITHMS[0], max_tokens, 1), ALGORITHMS[0])[0]
+            assert_same(got, reference("untied", 0)[0])
+            frames += ranks.each(_compiled_frames)
+        assert frames[0] == frames[1] == frames[2] and frames[0]["ok"] == frames[0]["total"] > 0
+    finally:
+        ranks.close()
+
+
+def _compiled_frames(_: dict[str, Any]) -> dict[str, int]:
+    from torch._dynamo.utils import counters
+
+    return dict(counters["frames"])
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
