@@ -87,6 +87,7 @@ LIGHT = [
     "learner.data.flops",
     "learner.metrics.efficiency",
     "learner.metrics.memory",
+    "learner.metrics.memory_plan",
     "learner.objective",
     "learner.schedule",
     "learner.metrics.report",
