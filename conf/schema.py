@@ -38,6 +38,7 @@ class RunConf:
     root: str = "runs"  # if relative: to where the command was started (inside a Ray job: to ~/thinkless)
     steps: int = number(100, "[0, 1e7]")  # training steps (one batch of trajectories each)
     seed: int = number(0, "[0, 4294967295]")  # of sampling and of the order of problems
+    deterministic: bool = False  # on GPUs: kernels that repeat bit for bit, slower (docs/gpu.md); a CPU's do so anyway
     max_staleness: int = number(0, "[0, 1000]")  # batches requested ahead; 0: strictly on-policy
     save_every: int = number(50, "[0, 1e7]")  # steps between checkpoints; 0: only the last
     keep_checkpoints: int = number(2, "[0, 1e6]")  # newest ones that are kept; 0: all

@@ -26,6 +26,7 @@ from learner.model.reference import frozen
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.updater import Updater
+from rollout.base.deterministic import deterministic_learner
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.spans import Traced, spent
 from rollout.weight_sync.sender import WeightSender
@@ -42,15 +43,19 @@ class LearnerWorker(Traced):
         temperature: float,
         total_updates: int,
         longest: int = 0,
+        deterministic: int | None = None,
         host: Callable[[], str] = lambda: "127.0.0.1",
     ):
         """path: Hugging Face folder; temperature: of the rollouts; total_updates: optimizer steps of the whole
-        schedule; longest: tokens of the longest sequence to come (see `learner.model.parity`); host: gives the address
-        by which other hosts reach this one (the default serves ranks and samplers on one host)."""
+        schedule; longest: tokens of the longest sequence to come (see `learner.model.parity`); deterministic: a seed,
+        for deterministic kernels; host: gives the address by which other hosts reach this one (the default serves ranks
+        and samplers on one host)."""
         if conf.device is Device.cpu:
             torch.set_num_threads(conf.threads)
         else:
             refuse_no_gpu("learner.device")
+        if deterministic is not None:
+            deterministic_learner(deterministic)
         super().__init__()
         self.conf, self.model, self.path, self.rank = conf, model, path, rank
         self.temperature, self.total_updates, self.longest = temperature, total_updates, longest

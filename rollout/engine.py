@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from conf.schema import Device, ModelConf, OnWeightSync, RolloutConf
+from rollout.base.deterministic import deterministic_sampler
 from rollout.base.errors import BadInput, in_one_line
 from rollout.base.gpu import refuse_no_gpu
 from rollout.data.tokens import refuse_absent
@@ -48,11 +49,22 @@ class Sample:
 class Engine:
     """One vLLM engine with the weights of `path`, then of the last `load`."""
 
-    def __init__(self, conf: RolloutConf, model: ModelConf, path: str, ends: Sequence[int], sleeps: bool = False):
-        """ends: ids that end a response; sleeps: `sleep` frees a GPU's memory (an engine on a CPU keeps it)."""
+    def __init__(
+        self,
+        conf: RolloutConf,
+        model: ModelConf,
+        path: str,
+        ends: Sequence[int],
+        sleeps: bool = False,
+        deterministic: bool = False,
+    ):
+        """ends: ids that end a response; sleeps: `sleep` frees a GPU's memory (an engine on a CPU keeps it);
+        deterministic: a GPU's kernels give the same whichever sequences run together."""
         if conf.device is Device.gpu:
             refuse_no_gpu("rollout.device")
         _prepare_environment(conf)
+        if deterministic and conf.device is Device.gpu:
+            deterministic_sampler()
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 

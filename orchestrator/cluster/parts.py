@@ -43,7 +43,7 @@ def make_learner(
     see `LearnerWorker`, and `Learner` for more."""
     from learner.worker import LearnerWorker  # with DeepSpeed, which who only samples does not load
 
-    each = [temperature, updates, longest]
+    each = [temperature, updates, longest, conf.run.seed if conf.run.deterministic else None]
     arguments = [[settings, conf.model, path, rank, *each] for rank in range(settings.ranks)]
     ranks = cluster.learner_ranks(settings, LearnerWorker, arguments)
     return Learner(ranks, settings, shape or read_shape(path, conf.model.revision), wait_all, **more)
@@ -73,7 +73,7 @@ def make_sampler(
 ) -> Sampler:
     """current: see `RolloutWorker`; sleeps: see `Engine`."""
     rollout = with_scheduling(conf)
-    engine = functools.partial(Engine, sleeps=sleeps)
+    engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic)
     arguments = [rollout, conf.model, path, control, conf.run.seed, current, engine]
     return Sampler(cluster.rollout_workers(rollout, RolloutWorker, arguments), sampling)
 

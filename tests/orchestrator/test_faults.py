@@ -190,6 +190,7 @@ def place() -> Iterator[Callable[..., Any]]:
         def make(*arguments: Any) -> Any:
             return cluster.reward_actors(RewardConf(num_cpus=0.01), _shipped(), list(arguments))[0]
 
+        make.cluster = cluster  # type: ignore[attr-defined]
         yield make
 
 
@@ -289,6 +290,27 @@ def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on
     early = RayHandle(place().actor, "learner rank 0", 60.0, collective_s=600.0).call("abort", 0.0)
     with pytest.raises(ActorDied, match=r"^learner rank 0 \(abort\): the actor died \([^;]+\)$"):
         wait_all([early])  # sooner than that it has another cause
+
+
+def test_deterministic_mode_reaches_the_actors(place: Any, tiny_model: Path) -> None:
+    """Before they use a device. (What it does: tests/learner/test_deterministic.py.)"""
+    from conf.schema import Config, LearnerConf, RunConf
+    from orchestrator.cluster.parts import make_learner
+
+    found = []
+    for deterministic in (True, False):
+        conf = Config(run=RunConf(seed=5, deterministic=deterministic), learner=LearnerConf(num_cpus=0.1))
+        learner = make_learner(place.cluster, conf, conf.learner, str(tiny_model), 1.0, 1)
+        found.append(learner.ranks[0].call("__ray_call__", _determinism).wait())
+        place.cluster.release(learner.ranks)
+    assert found[0] == (True, 5, ":4096:8") and found[1][0] is False and found[1][2] is None
+
+
+def _determinism(_: Any) -> tuple[bool, int, str | None]:
+    import torch
+
+    enabled = torch.are_deterministic_algorithms_enabled()
+    return enabled, torch.initial_seed(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 
 
 def test_an_actors_error_is_raised_unchanged(place: Callable[..., Any]) -> None:
