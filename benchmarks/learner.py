@@ -15,7 +15,7 @@ takes groups or figures by name. In the small form the GPU's part runs on the CP
     growth       update_memory_growth   resident memory after 200 updates over that after 20; goal 1.01
     logprob      logprob_extra_gb       what log-probs of 24,576 tokens and their backward pass add; goal 1.5
                  logprob_extra_gb_<N>, _full_<N>, _tiled_<N>, and their seconds: against plain logits and DeepSpeed's
-                 tiled loss
+                 tiled loss; _score_<N>: log-probs alone, as of the reference
     packing      pack_imbalance         costliest rank over the mean by FLOPs, goal 1.02; _by_tokens for comparison
                  pack_padding, pack_fill
     gpu          mfu, hfu               of a GPU's peak, Qwen2.5-1.5B's shape, answers of 24,576 tokens, bfloat16, full

@@ -21,7 +21,7 @@ from learner.engine import Engine, join_process_group
 from learner.metrics.report import StepReport
 from learner.model import attention, lora
 from learner.model.parity import refuse_different
-from learner.model.policy import Policy, load_policy
+from learner.model.policy import Policy, compile_layers, load_policy
 from learner.model.reference import frozen
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
@@ -100,7 +100,6 @@ class LearnerWorker(Traced):
             revision=model.revision,
             float32_head=model.head_dtype is Dtype.float32,
             fused_head=conf.fused_head,
-            compiled=conf.compile_layers,
         )
         if conf.device is Device.gpu and model.dtype is Dtype.bfloat16:
             chosen = attention.choose_flash_attention(conf.flash_attention)
@@ -113,6 +112,8 @@ class LearnerWorker(Traced):
         refuse_different(policy, self.path, self.longest, conf.device)  # whole, before adapters and ZeRO
         if model.lora.rank:
             lora.attach(policy.causal_lm, model.lora)
+        if conf.compile_layers:
+            compile_layers(policy)
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
         self.engine = Engine(policy, conf, learnt, conf.ranks)
         self.updater = Updater(self.engine, conf, self.rank, self.temperature, self.total_updates)
@@ -122,6 +123,8 @@ class LearnerWorker(Traced):
             self.reference = lora.Unadapted(self.engine, policy)
         elif reference:
             self.reference = frozen(load(), self.engine.device, conf.offload_reference)
+            if conf.compile_layers:
+                compile_layers(self.reference)
         self.engine.offloader.also(lambda: self.reference)
         return parameters
 

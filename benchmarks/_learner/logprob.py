@@ -1,4 +1,5 @@
-"""Memory and time of log-probs and their backward pass: the learner's head, plain logits, DeepSpeed's tiled loss.
+"""Memory and time of log-probs and their backward pass: the learner's head, plain logits, DeepSpeed's tiled loss; and
+of scoring by the learner's head, without entropies and backward pass.
 
 In: nothing but `small`; a measurement as a child process's argument. Out: figures. Must not know: batches, rewards.
 """
@@ -22,7 +23,7 @@ from conf.schema import LearnerConf
 from learner.metrics.memory import reset_resident_peak, resident_peak
 
 COUNTS = (1024, 2048, 4096, 8192, 16_384, LONGEST)  # tokens
-KINDS = ("own", "full", "tiled")
+KINDS = ("own", "score", "full", "tiled")
 SHRINK = 64  # of tokens and vocabulary in the small form
 
 
@@ -36,7 +37,7 @@ def logprob(small: bool) -> None:
             if kind == "full" and 4 * 4 * count * QWEN.vocab > min(20e9, free - 2e9):
                 say(f"plain logits of {count} tokens are left out: 4 x {4 * count * QWEN.vocab / 1e9:.0f} GB")
                 continue
-            if kind == "tiled" and count > 4096:
+            if (kind == "tiled" and count > 4096) or (kind == "score" and small and count == LONGEST):
                 continue
             shrink = SHRINK if small else 1
             if small and count != LONGEST:
@@ -70,7 +71,7 @@ def measure(kind: str, count: int, shrink: int = 1, hidden_size: int = 64) -> tu
     weight = torch.nn.Parameter(0.1 * torch.randn(vocab, hidden_size, generator=generator))
     ids = torch.randint(0, vocab, (count,), generator=generator)
     advantages = torch.randn(count, generator=generator)
-    run = {"own": own_logprobs, "full": full_logprobs, "tiled": tiled_logprobs}[kind]
+    run = {"own": own_logprobs, "score": scored_logprobs, "full": full_logprobs, "tiled": tiled_logprobs}[kind]
     run(hidden[:8], weight, ids[:8], advantages[:8])  # libraries' own buffers
     weight.grad = hidden.grad = None
     gc.collect()
@@ -79,12 +80,26 @@ def measure(kind: str, count: int, shrink: int = 1, hidden_size: int = 64) -> tu
     before, begin = psutil.Process().memory_info().rss, time.perf_counter()
     run(hidden, weight, ids, advantages)
     seconds = time.perf_counter() - begin
-    assert weight.grad is not None and hidden.grad is not None
-    return resident_peak() - before - weight.grad.nbytes, seconds
+    gradient = 0 if weight.grad is None else weight.grad.nbytes
+    assert (kind == "score") == (weight.grad is None) == (hidden.grad is None)
+    return resident_peak() - before - gradient, seconds
 
 
 def own_logprobs(hidden: Any, weight: Any, ids: Any, advantages: Any) -> None:
     """`_ChunkedLogProbs` as the learner calls it, with its default chunk."""
+    new = _own(hidden, weight, ids, entropy=True)
+    (-(new - new.detach()).exp() * advantages).sum().backward()
+
+
+def scored_logprobs(hidden: Any, weight: Any, ids: Any, advantages: Any) -> None:
+    """As for the reference."""
+    import torch
+
+    with torch.no_grad():
+        _own(hidden, weight, ids, entropy=False)
+
+
+def _own(hidden: Any, weight: Any, ids: Any, entropy: bool) -> Any:
     import torch
 
     from learner.model.logprob import LogProbHead
@@ -92,8 +107,8 @@ def own_logprobs(hidden: Any, weight: Any, ids: Any, advantages: Any) -> None:
     states = torch.cat([hidden, hidden[-1:]])  # entry i of the answer speaks of token i: one token before the first
     tokens = torch.cat([ids[:1], ids])
     response = torch.arange(len(tokens)) > 0
-    new = LogProbHead(weight)(states, tokens, response, 1.0, LearnerConf().logprob_chunk)[0][1:]
-    (-(new - new.detach()).exp() * advantages).sum().backward()
+    chunk = LearnerConf().logprob_chunk
+    return LogProbHead(weight)(states, tokens, response, 1.0, chunk, entropy=entropy)[0][1:]
 
 
 def full_logprobs(hidden: Any, weight: Any, ids: Any, advantages: Any) -> None:

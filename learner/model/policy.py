@@ -79,18 +79,16 @@ def load_policy(
     revision: str | None = None,
     float32_head: bool = True,
     fused_head: bool = True,
-    compiled: bool = False,
 ) -> Policy:
     """The policy with the weights of a Hugging Face folder or hub id, in `dtype` ("float32", "bfloat16", "float64").
 
-    float32_head, fused_head: see `LogProbHead`; compiled: the layers by torch.compile, at their first use.
+    float32_head, fused_head: see `LogProbHead`.
     Raises BadInput if the folder is missing, truncated, or not a causal language model.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.utils import logging
 
-    attention.register(compiled)
+    attention.register()
     logging.disable_progress_bar()
     refuse_absent(path)
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
@@ -121,11 +119,17 @@ def load_policy(
                 module, "gradient_checkpointing", False
             )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
-    if compiled:
-        for module in causal_lm.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.compile(dynamic=True)
     return Policy(causal_lm, float32_head, fused_head)
+
+
+def compile_layers(policy: Policy) -> None:
+    """From their next use on the layers run as torch.compile makes them, all but their attention."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    attention.register(compiled=True)
+    for module in policy.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
 
 
 def _make_saveable(causal_lm: Any) -> None:
