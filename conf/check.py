@@ -6,6 +6,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 from __future__ import annotations
 
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
+from conf.chosen import nothing_in_flight_at_sync
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -150,11 +151,6 @@ def _rollout(conf: Config, command: str) -> None:
         f"rollout.max_num_seqs={rollout.max_num_seqs} must not exceed rollout.max_num_batched_tokens={tokens}: each "
         "sequence takes a token of every engine step",
     )
-
-
-def nothing_in_flight_at_sync(conf: Config) -> bool:
-    """Whether no sequence is running when a sampler gets new weights."""
-    return conf.run.max_staleness == 0 or conf.rollout.on_weight_sync is OnWeightSync.drain
 
 
 def _algorithm(conf: Config) -> None:

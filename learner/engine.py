@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from conf.chosen import fused_adamw, overlap_comm
 from conf.schema import Device, Dtype, LearnerConf
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
@@ -72,8 +73,6 @@ class Engine:
         self.policy, self.conf, self.ranks = policy, conf, ranks
         plain = conf.zero_stage == 0 and dtype is Dtype.float32
         optimizer_class = _ClippedAdamW if plain else torch.optim.AdamW
-        on_gpu = conf.device is Device.gpu
-        partitioned = conf.zero_stage in (2, 3)  # gradients, which are then reduced during the backward pass
         optimizer = optimizer_class(
             [parameter for parameter in policy.parameters() if parameter.requires_grad],  # adapters alone, if there are
             lr=conf.lr,
@@ -81,7 +80,7 @@ class Engine:
             eps=conf.eps,
             weight_decay=conf.weight_decay,
             # torch's, not DeepSpeed's FusedAdam: that one is compiled at its first use, with nvcc
-            fused=(on_gpu if conf.fused_adamw is None else conf.fused_adamw) or None,
+            fused=fused_adamw(conf) or None,
         )
         if isinstance(optimizer, _ClippedAdamW) and conf.max_grad_norm:
             optimizer.max_norm = conf.max_grad_norm
@@ -104,9 +103,7 @@ class Engine:
                 "steps_per_print": None,
                 "zero_optimization": {
                     "stage": conf.zero_stage,
-                    "overlap_comm": on_gpu and ranks > 1 and partitioned
-                    if conf.overlap_comm is None
-                    else conf.overlap_comm,
+                    "overlap_comm": overlap_comm(conf),
                     **({"offload_optimizer": offload} if conf.offload_optimizer else {}),
                     **({"offload_param": offload} if conf.offload_parameters else {}),
                 },

@@ -38,6 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf.chosen import overlap_comm
 from conf.schema import Dtype, LearnerConf
 from learner.data.flops import Shape, shape_of
 
@@ -122,6 +123,7 @@ def learner_memory(
     staged = 0  # bytes of an element of DeepSpeed's bucket; BF16_Optimizer reduces its gradients where they are
     if stage >= 2 or (stage == 1 and (on_host or not narrow)):
         staged = 2 if stage == 2 and narrow else 4
+    buffers = 2 if stage == 2 and overlap_comm(conf) else 1
     kept = shape.layers * (states if conf.gradient_checkpointing else saved * tokens)
     items = {
         "weights": weights,
@@ -129,7 +131,7 @@ def learner_memory(
         "gradients": gradients,
         "optimizer": optimizer,
         "gathered": each * min(count, LIVE) if stage == 3 and ranks > 1 else 0,
-        "buckets": staged * BUCKET + (each * max(sizes) if on_host and stage < 3 else 0),
+        "buckets": buffers * staged * BUCKET + (each * max(sizes) if on_host and stage < 3 else 0),
         "reduction": (staged + (4 if staged == 2 else 0)) * min(count, BUCKET) if ranks > 1 else 0,
         "activations": kept,
         "layer": layer * tokens if conf.gradient_checkpointing else (layer - saved) * tokens,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from conf.check import nothing_in_flight_at_sync
-from conf.schema import Config, Device, LearnerConf, RolloutConf
+from conf.chosen import async_scheduling
+from conf.schema import Config, LearnerConf
 from learner.data.flops import Shape, read_shape
 from learner.learner import Learner
 from orchestrator.base.waiting import waiting
@@ -72,18 +72,10 @@ def make_sampler(
     sleeps: bool = False,
 ) -> Sampler:
     """current: see `RolloutWorker`; sleeps: see `Engine`."""
-    rollout = with_scheduling(conf)
+    rollout = replace(conf.rollout, async_scheduling=async_scheduling(conf))
     engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic)
     arguments = [rollout, conf.model, path, control, conf.run.seed, current, engine]
     return Sampler(cluster.rollout_workers(rollout, RolloutWorker, arguments), sampling)
-
-
-def with_scheduling(conf: Config) -> RolloutConf:
-    """conf.rollout with async_scheduling chosen, which depends on more than the sampler's own settings."""
-    rollout = conf.rollout
-    if rollout.async_scheduling is not None:
-        return rollout
-    return replace(rollout, async_scheduling=rollout.device is Device.gpu and nothing_in_flight_at_sync(conf))
 
 
 def make_grader(cluster: Cluster, conf: Config, path: str, control: ControlTokens) -> Grader:

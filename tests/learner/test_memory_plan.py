@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Dtype, LearnerConf
+from conf.schema import Device, Dtype, LearnerConf
 from learner.metrics.memory_plan import RankMemory, kv_bytes, learner_memory, parameter_sizes
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,15 @@ def test_memory_of_the_presets_models() -> None:
     seven = plan(QWEN_7B, zero_stage=2, ranks=2)
     assert seven.states / GB == pytest.approx(91, abs=1) and seven.peak > 80 * GB
     assert plan(QWEN_7B, zero_stage=3, ranks=4, offload_reference=True).peak < 80 * GB
+
+
+def test_overlapped_reduction_takes_a_second_bucket() -> None:
+    """By default on several GPUs; of DeepSpeed's stage 2 alone."""
+    gpu = {"device": Device.gpu, "ranks": 2}
+    for stage, more in ((2, 1_000_000_000), (3, 0)):
+        without = plan(QWEN_1P5B, zero_stage=stage, overlap_comm=False, **gpu)
+        assert plan(QWEN_1P5B, zero_stage=stage, **gpu).peak - without.peak == more
+    assert plan(QWEN_1P5B, zero_stage=2, device=Device.gpu, ranks=1).items["buckets"] == 1_000_000_000
 
 
 def test_offloaded_parts_are_in_host_memory() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.chosen import async_scheduling
 from conf.compose import composed
 from conf.schema import ModelConf, RolloutConf
-from orchestrator.cluster.parts import with_scheduling
 from rollout.engine import Engine, Request, Sample
 from rollout.weight_sync.weights import views
 from tests.conftest import CONTROL
@@ -161,4 +161,4 @@ def test_new_weights_and_sleep_find_no_step_on_its_way(engines: tuple[Engine, En
     ],
 )
 def test_it_is_chosen_where_no_sequence_is_running_at_a_sync(arguments: str, chosen: bool) -> None:
-    assert with_scheduling(composed(["experiment=quickstart", *arguments.split()])).async_scheduling is chosen
+    assert async_scheduling(composed(["experiment=quickstart", *arguments.split()])) is chosen
