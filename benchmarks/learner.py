@@ -1,7 +1,7 @@
 """The learner against bare PyTorch and TRL, the exactness of its gradients, and what it needs of memory.
 
 Figures, one JSON line each on stdout (what led to them on stderr). Each group runs in a process of its own; --only
-takes groups or figures by name. In the small form the GPU's part runs on the CPU.
+takes groups or figures by name. A GPU's figures are benchmarks/gpu.py's.
 
     update       update_vs_torch        tokens/s of LearnerWorker.update over those of a bare PyTorch loop; goal 0.9
                  update_vs_trl          the same over TRL's GRPO update on the same trajectories; goal 2
@@ -18,9 +18,6 @@ takes groups or figures by name. In the small form the GPU's part runs on the CP
                  tiled loss; _score_<N>: log-probs alone, as of the reference
     packing      pack_imbalance         costliest rank over the mean by FLOPs, goal 1.02; _by_tokens for comparison
                  pack_padding, pack_fill
-    gpu          mfu, hfu               of a GPU's peak, Qwen2.5-1.5B's shape, answers of 24,576 tokens, bfloat16, full
-                 checkpointing; goals 0.35, 0.45; and _packed: eight answers a row. Needs torch, transformers,
-                 deepspeed and a GPU (else it is left out); about three minutes. --gpu is --only gpu.
 
 Every round, the sides of `update` take turns in one process with one thread: what else the machine does falls on all.
 They start from the same weights and must end at the same ones. TRL is given the trajectories as tensors ready for its
@@ -44,7 +41,7 @@ sys.path.pop(0)  # this folder: `learner` is the room, not this file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._figures import add_small, figures_only, say, without_goals
-from benchmarks._learner import gpu, gradient, logprob, packing, update
+from benchmarks._learner import gradient, logprob, packing, update
 
 GROUPS: dict[str, tuple[Callable[[bool], None], list[str]]] = {
     "packing": (packing.packed, ["pack_imbalance", "pack_imbalance_by_tokens", "pack_padding", "pack_fill"]),
@@ -58,7 +55,6 @@ GROUPS: dict[str, tuple[Callable[[bool], None], list[str]]] = {
     "gradient": (gradient.gradient, ["gradient_max_rel_error"]),
     "growth": (update.growth, ["update_memory_growth"]),
     "logprob": (logprob.logprob, ["logprob_extra_gb"]),
-    "gpu": (gpu.gpu, ["mfu", "hfu"]),
 }
 
 
@@ -83,14 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [name for group, (_, figures) in GROUPS.items() for name in (group, *figures)]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="groups or figures (all)")
-    parser.add_argument("--gpu", action="store_true", help="only the figures of a GPU")
     add_small(parser)
     parser.add_argument("--logprob", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.logprob:
         print(json.dumps(logprob.measure(*arguments.logprob)))
         return
-    asked = set(["gpu"] if arguments.gpu else arguments.only or GROUPS)
+    asked = set(arguments.only or GROUPS)
     chosen = [group for group, (_, figures) in GROUPS.items() if asked & {group, *figures}]
     if arguments.small:
         without_goals()

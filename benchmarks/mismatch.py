@@ -91,9 +91,11 @@ def noise(count: int) -> list[Any]:
     return [Prompt(f"p{i}", "", rng.integers(5, 64, 16).astype(np.int32), "1", "bench") for i in range(count)]
 
 
-def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: bool) -> list[dict[str, Any]]:
+def measure(
+    name: str, path: str, dtype: str, head: str, tokens: int, small: bool, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Differences at each temperature over at least `tokens` tokens, by an engine and a learner in this process."""
-    from conf.schema import Dtype, LearnerConf, ModelConf, RolloutConf
+    from conf.schema import Device, Dtype, LearnerConf, ModelConf, RolloutConf
     from learner.learner import Learner
     from learner.worker import LearnerWorker
     from orchestrator.training.logprob_check import differences, logprob_gaps
@@ -105,10 +107,13 @@ def measure(name: str, path: str, dtype: str, head: str, tokens: int, small: boo
     shrink = SMALL if small else 1
     model = ModelConf(dtype=Dtype(dtype), head_dtype=Dtype(head))
     longest = LONGEST // shrink
-    rollout = RolloutConf(kv_cache_gib=0.5, max_model_len=512, max_response_tokens=longest, max_num_seqs=64)
+    rollout = RolloutConf(
+        device=Device(device), gpu_memory_utilization=0.2, kv_cache_gib=0.5, max_model_len=512,
+        max_response_tokens=longest, max_num_seqs=64,
+    )  # fmt: skip
     tokenizer = load_tokenizer(path, model)
     worker = RolloutWorker(rollout, model, path, control_tokens(tokenizer, model), 0)
-    conf = LearnerConf(max_tokens=8192, zero_stage=1)
+    conf = LearnerConf(device=Device(device), max_tokens=8192, zero_stage=1)
     learner = Learner([Local(LearnerWorker(conf, model, path, 0, 1.0, 1))], conf)
     learner.start(None, reference=False)
     count = PROMPTS // shrink
@@ -150,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=100_000, help="at each temperature, at least (100,000)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="these models (all)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="of sampler and learner (cpu)")
     add_runs(parser)
     add_small(parser)
     arguments = parser.parse_args()
@@ -166,7 +172,8 @@ def main() -> None:
                 path = trained_model(Path(scratch) / name)
             means = {}
             for kind, (dtype, head) in KINDS.items():
-                each = measure(name, path, dtype, head, 500 if arguments.small else arguments.tokens, arguments.small)
+                tokens = 500 if arguments.small else arguments.tokens
+                each = measure(name, path, dtype, head, tokens, arguments.small, arguments.device)
                 say(f"{name}, {kind}: {each}")
                 worst = {key: max(one[key] for one in each) for key in each[0]}
                 for key in ("mean_abs", "p999_abs", "max_abs", "kl"):
