@@ -18,6 +18,8 @@ one JSON line each on stdout:
     default_vs_former         step time of two samplers and two ranks, strictly on-policy, over that of the preset;
                               goal 1.5
     default_vs_former_slow    the same if a hand-over of the GPUs takes five times as long as is assumed
+    default_vs_former_async   the same if asynchronous scheduling hides all that the host does in a step
+    default_async_hours       hours per 600 steps of the preset then
 
 About five minutes on two free cores. --only check, layouts or table: a part of it. The small form checks the settings
 of all runs and lets two short ones stand for them: its predictions mean nothing.
@@ -244,6 +246,9 @@ def layouts(steps: int) -> None:
     slow = layouts_of_4.simulated(default, steps, slower=5.0)
     figure("default_vs_former", found[former].seconds / found[default].seconds, "ratio of simulated step times", 1.5)
     figure("default_vs_former_slow", found[former].seconds / slow.seconds, "ratio of simulated step times")
+    quick, before = (layouts_of_4.simulated(one, steps, host=False) for one in (default, former))
+    figure("default_vs_former_async", before.seconds / quick.seconds, "ratio of simulated step times")
+    figure("default_async_hours", quick.hours, f"simulated hours per {layouts_of_4.RUN} steps")
     say(layouts_of_4.table(found))
 
 

@@ -6,7 +6,6 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 from __future__ import annotations
 
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
-from conf.chosen import nothing_in_flight_at_sync
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -129,10 +128,8 @@ def _rollout(conf: Config, command: str) -> None:
         f"got {rollout.prompts_per_step}",
     )
     _require(
-        not rollout.async_scheduling or (rollout.device is Device.gpu and nothing_in_flight_at_sync(conf)),
-        "rollout.async_scheduling begins a step before the last one's tokens are known: it needs rollout.device=gpu, "
-        "and run.max_staleness=0 or rollout.on_weight_sync=drain, so that no sequence is running when weights change; "
-        f"got {rollout.device.value}, {conf.run.max_staleness} and {rollout.on_weight_sync.value}",
+        not rollout.async_scheduling or rollout.device is Device.gpu,
+        f"rollout.async_scheduling=true needs rollout.device=gpu, got {rollout.device.value}: vLLM has none on a CPU",
     )
     longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
     _require(

@@ -5,20 +5,13 @@ In: a typed configuration. Out: answers. Must not know: files, machines, other r
 
 from __future__ import annotations
 
-from conf.choices import Device, OnWeightSync
-from conf.schema import Config, LearnerConf
+from conf.choices import Device
+from conf.schema import LearnerConf, RolloutConf
 
 
-def async_scheduling(conf: Config) -> bool:
+def async_scheduling(rollout: RolloutConf) -> bool:
     """rollout.async_scheduling as given, or as chosen."""
-    if conf.rollout.async_scheduling is not None:
-        return conf.rollout.async_scheduling
-    return conf.rollout.device is Device.gpu and nothing_in_flight_at_sync(conf)
-
-
-def nothing_in_flight_at_sync(conf: Config) -> bool:
-    """Whether no sequence is running when a sampler gets new weights."""
-    return conf.run.max_staleness == 0 or conf.rollout.on_weight_sync is OnWeightSync.drain
+    return rollout.device is Device.gpu if rollout.async_scheduling is None else rollout.async_scheduling
 
 
 def overlap_comm(learner: LearnerConf) -> bool:

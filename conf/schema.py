@@ -178,7 +178,7 @@ class RolloutConf:
     kv_cache_gib: float = number(1.0, "(0, 1e5]")  # CPU engine
     gpu_memory_utilization: float = number(0.5, "(0, 1]")  # share of the GPU that an engine takes
     enforce_eager: bool = True  # no CUDA graphs
-    async_scheduling: bool | None = None  # plan a step while one runs; null: on a GPU, if no sync finds any running
+    async_scheduling: bool | None = None  # plan a step while the last one runs; true needs a GPU; null: on a GPU
     prefix_caching: bool = True  # compute the keys and values of shared prompts once
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for an engine to load the model
     timeout_s: float = number(3600.0, "[0.1, 1e7]")  # for one batch of trajectories

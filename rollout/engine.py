@@ -15,10 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from conf.chosen import async_scheduling
 from conf.schema import Device, ModelConf, OnWeightSync, RolloutConf
 from rollout.base.deterministic import deterministic_sampler
 from rollout.base.errors import BadInput, in_one_line
 from rollout.base.gpu import refuse_no_gpu
+from rollout.base.vllm_environment import prepare_environment
 from rollout.data.tokens import refuse_absent
 from rollout.weight_sync.weights import Offer, Weights
 
@@ -62,7 +64,7 @@ class Engine:
         deterministic: a GPU's kernels give the same whichever sequences run together."""
         if conf.device is Device.gpu:
             refuse_no_gpu("rollout.device")
-        _prepare_environment(conf)
+        prepare_environment(conf)
         if deterministic and conf.device is Device.gpu:
             deterministic_sampler()
         from vllm import EngineArgs
@@ -99,8 +101,7 @@ class Engine:
             "distributed_executor_backend": "uni" if conf.tensor_parallel == 1 else "mp",
             "enable_sleep_mode": sleeps and conf.device is Device.gpu,
             "disable_log_stats": True,
-            # a token in flight while weights change would have a guessed version: only where none is (`load`)
-            "async_scheduling": bool(conf.async_scheduling),
+            "async_scheduling": async_scheduling(conf),
         }
         if conf.tensor_parallel > 1:  # one process for each part, children of this one
             arguments["worker_extension_cls"] = "rollout.weight_sync.vllm_receiver.WorkerExtension"
@@ -155,6 +156,23 @@ class Engine:
             raise RuntimeError("the sampling engine was asked for a step while it sleeps: wake it first")
         if not self.receiver.whole:
             raise RuntimeError(f"a push after version {self.version} failed half-way: the weights are incomplete")
+        return self._step()
+
+    def settle(self) -> list[tuple[int, Sample]]:
+        """End the step that asynchronous scheduling has begun, and begin none; returns the samples that ended with it.
+
+        To be called before `load` and `sleep`: a token on its way would get the version of weights that did not sample
+        it. Nothing is to be done while it sleeps, or where scheduling is not asynchronous.
+        """
+        done: list[tuple[int, Sample]] = []
+        if self._core.batch_queue:
+            self._core.pause_scheduler("keep", clear_cache=False)
+            while self._core.batch_queue:
+                done += self._step()
+            self._core.resume_scheduler()
+        return done
+
+    def _step(self) -> list[tuple[int, Sample]]:
         done = []
         for output in self.engine.step():
             if output.finished:
@@ -181,7 +199,7 @@ class Engine:
         """
         if "weights" in self._asleep:
             raise RuntimeError("the sampling engine was given weights while it sleeps: wake it first")
-        self._end_last_step("new weights")
+        self._be_settled()
         self.receiver.load(weights)
         self.version, self._loads, self._dropped = weights.version, self._loads + 1, False
         self.engine.engine_core.set_weight_version(str(self.version))
@@ -191,16 +209,11 @@ class Engine:
         else:
             self._begin_anew([key for key, one in self._requests.items() if not self._ids_so_far(one)])
 
-    def _end_last_step(self, what: str) -> None:
-        """Asynchronous scheduling begins a step before it knows that the last one ended all sequences: wait for it."""
-        if not self.conf.async_scheduling:
-            return
-        if self.unfinished:
-            raise RuntimeError(
-                f"{what} while {self.unfinished} sequences are in flight: rollout.async_scheduling must be false"
-            )
-        while self._core.batch_queue:
-            self.engine.step()
+    def _be_settled(self) -> None:
+        """A step that was begun for sequences that have ended is ended here; nobody misses a sample of it."""
+        if self._core.batch_queue and self.unfinished:
+            raise RuntimeError("the sampling engine has a step on its way: settle it first")
+        self.settle()
 
     def _begin_anew(self, keys: list[int]) -> None:
         requests = [self._requests[key].request for key in keys]
@@ -215,7 +228,7 @@ class Engine:
 
     @property
     def _core(self) -> Any:
-        """vLLM's scheduler and executor, which are in this process (`_prepare_environment`)."""
+        """vLLM's scheduler and executor, which are in this process (`prepare_environment`)."""
         return cast(Any, self.engine.engine_core).engine_core
 
     def _cap(self) -> None:
@@ -246,7 +259,7 @@ class Engine:
                 f"the sampling engine cannot sleep: {self.unfinished} requests are in flight, and their keys and "
                 f"values would be lost (rollout.on_weight_sync={self.conf.on_weight_sync.value})"
             )
-        self._end_last_step("sleep")
+        self._be_settled()
         self._dropped = self._dropped or ("weights" not in self._asleep and not keep)
         self.engine.sleep(level=1 if keep else 2, mode="keep")
         self._asleep = set(SLEEP_TAGS)
@@ -330,17 +343,3 @@ def _refuse_cpu_vllm() -> None:
             f"wheel vllm=={__version__.partition('+')[0]} (`pip install --require-hashes -r requirements-gpu.lock`, "
             "docs/install.md, GPUs), or set rollout.device=cpu"
         )
-
-
-def _prepare_environment(conf: RolloutConf) -> None:
-    """Settings that vLLM takes as environment variables, and reads when it is imported."""
-    os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_NO_USAGE_STATS="1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a fork of a process with threads may hang
-    if conf.device is Device.cpu:
-        os.environ.update(
-            VLLM_CPU_OMP_THREADS_BIND="nobind", TORCHDYNAMO_DISABLE="1", OMP_NUM_THREADS=str(conf.threads)
-        )
-        import torch
-
-        torch.set_num_threads(conf.threads)  # OpenMP read its variable already if torch was imported before

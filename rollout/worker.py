@@ -75,6 +75,7 @@ class RolloutWorker(Traced):
         def load() -> float:
             begin = time.monotonic()
             with self.spans.of("loading weights"):
+                self._settle()
                 self.engine.load(weights, recompute=self.conf.on_weight_sync is OnWeightSync.recompute)
             return time.monotonic() - begin
 
@@ -98,8 +99,13 @@ class RolloutWorker(Traced):
 
     def sleep(self, keep: bool) -> None:
         """Leave the GPU, see `Engine.sleep`."""
+
+        def sleep() -> None:
+            self._settle()
+            self.engine.sleep(keep)
+
         with self.spans.of("leaving the GPU"):
-            self.mailbox.submit(lambda: self.engine.sleep(keep)).result()
+            self.mailbox.submit(sleep).result()
 
     def wake(self, tags: list[str] | None = None) -> None:
         """Take the GPU again, see `Engine.wake`."""
@@ -155,6 +161,10 @@ class RolloutWorker(Traced):
             scheduler.note_step(sequences, time.monotonic() - begin)
         for key, sample in done:
             scheduler.end(key, sample)
+
+    def _settle(self) -> None:
+        for key, sample in self.engine.settle():
+            self.scheduler.end(key, sample)
 
     def _may_sample(self) -> bool:
         """There is something to sample, and the engine is awake."""

@@ -26,7 +26,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks._pipeline.model import Costs, Pipeline
-from benchmarks._pipeline.scale import CACHE_BYTES, CAP, PARAMETERS, WEIGHTS_GB, Driver, batches, costs, mean
+from benchmarks._pipeline.scale import (
+    CACHE_BYTES,
+    CAP,
+    PARAMETERS,
+    WEIGHTS_GB,
+    Driver,
+    batches,
+    costs,
+    engine_costs,
+    mean,
+)
 from conf.schema import Config, OnWeightSync, Placement
 
 STEPS, PROMPTS, RUN = 24, 128, 600  # steps that are averaged; prompts of a batch; steps of the recipe
@@ -103,9 +113,11 @@ def with_hand_over(model: Costs, ranks: int, slower: float = 1.0) -> Costs:
     )
 
 
-def simulated(layout: Layout, steps: int = STEPS, seed: int = 1, slower: float = 1.0) -> Simulated:
-    """The first steps, which fill the queue, and the last ones, which empty it, are left out."""
+def simulated(layout: Layout, steps: int = STEPS, seed: int = 1, slower: float = 1.0, host: bool = True) -> Simulated:
+    """The first steps, which fill the queue, and the last ones, which empty it, are left out. slower: see
+    `with_hand_over`; host: see `engine_costs`."""
     model = costs(layout.samplers, layout.ranks, "nccl", DRIVER, layout.shared)
+    model = replace(model, engine=engine_costs(model.engine.load_s, host))
     skip = 2 * layout.staleness + 1
     pipeline = Pipeline(
         with_hand_over(model, layout.ranks, slower),

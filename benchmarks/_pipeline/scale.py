@@ -14,8 +14,8 @@ Nothing here was measured on a GPU. What is assumed, and where it comes from:
   logarithm's variance belongs to the prompt, half to the sibling. One kind of prompt: the data set names no levels.
 - Engine: H100 SXM, 3.35 TB/s and 989 TFLOP/s dense bf16 (data sheet). A step reads all weights and all caches of its
   sequences at 70 % of that bandwidth or, if that is more, multiplies at 60 % of that peak; the host adds 4 ms and 20
-  us a sequence (scheduling is not asynchronous here: a token's version would be a guess). Prefill at 40 % of the
-  peak.
+  us a sequence (as without rollout.async_scheduling, which hides what is shorter than the device's part). Prefill at
+  40 % of the peak.
 - Learner: FLOPs by `learner.data.flops`, 5.5 forward passes' worth (forward, backward, checkpointing, reference, old
   log-probs of the second half) at 40 % of the peak; the rank with the longest sequence is waited for. Each
   micro-batch's gradients are reduced and each optimizer step's parameters gathered: 3.55 GB at 300 GB/s in a host of
@@ -115,9 +115,11 @@ def batches(prompts: int, seed: int) -> Iterator[Batch]:
         yield Batch(np.zeros(prompts, int), np.full(prompts, PROMPT), whole, np.ones(prompts, bool))
 
 
-def engine_costs(load_s: float) -> EngineCosts:
+def engine_costs(load_s: float, host: bool = True) -> EngineCosts:
+    """host: with its part of a step."""
+
     def step(n: int) -> float:
-        return 4e-3 + 20e-6 * n + max(READ_GB * 1e9 / (0.7 * BANDWIDTH), n * 2 * PARAMETERS / (0.6 * PEAK))
+        return host * (4e-3 + 20e-6 * n) + max(READ_GB * 1e9 / (0.7 * BANDWIDTH), n * 2 * PARAMETERS / (0.6 * PEAK))
 
     return EngineCosts(
         tuple(step(n) for n in range(MAX_NUM_SEQS + 1)),

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from conf.chosen import async_scheduling
 from conf.schema import Config, LearnerConf
 from learner.data.flops import Shape, read_shape
 from learner.learner import Learner
@@ -72,10 +70,9 @@ def make_sampler(
     sleeps: bool = False,
 ) -> Sampler:
     """current: see `RolloutWorker`; sleeps: see `Engine`."""
-    rollout = replace(conf.rollout, async_scheduling=async_scheduling(conf))
     engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic)
-    arguments = [rollout, conf.model, path, control, conf.run.seed, current, engine]
-    return Sampler(cluster.rollout_workers(rollout, RolloutWorker, arguments), sampling)
+    arguments = [conf.rollout, conf.model, path, control, conf.run.seed, current, engine]
+    return Sampler(cluster.rollout_workers(conf.rollout, RolloutWorker, arguments), sampling)
 
 
 def make_grader(cluster: Cluster, conf: Config, path: str, control: ControlTokens) -> Grader:

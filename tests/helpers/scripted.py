@@ -142,6 +142,10 @@ class ScriptedEngine:
                 done.append((key, _sample(one)))
         return done
 
+    def settle(self) -> list[tuple[int, Sample]]:
+        self._mine()
+        return []
+
     def abort(self, keys: Sequence[int]) -> None:
         self._mine()
         for key in keys:

@@ -331,7 +331,7 @@ REFUSED = [
     ("learner.overlap_comm=true learner.zero_stage=1", "learner.overlap_comm", "zero_stage 2 or 3, got 1"),
     ("learner.flash_attention=fa3", "learner.flash_attention=fa3", "got cpu and float32"),
     ("learner.compile_layers=true learner.zero_stage=3", "learner.compile_layers", "learner.zero_stage=3"),
-    ("rollout.async_scheduling=true", "rollout.async_scheduling", "got cpu, 0 and keep"),
+    ("rollout.async_scheduling=true", "rollout.async_scheduling", "got cpu"),
     ("model.lora.rank=8 model.lora.dropout=0.1", "model.lora.dropout", "got 0.1"),
     ("model.lora.rank=8 model.lora.targets=[]", "model.lora.targets", "all-linear"),
     ("model.lora.rank=8 model.lora.targets=q_proj", "model.lora.targets", "[q_proj,v_proj], got q_proj"),
