@@ -92,6 +92,7 @@ def test_it_is_the_first_thing_that_a_command_checks(command: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.heavy
 @without_cuda
 def test_vllms_cpu_build_is_refused() -> None:
     """It would sample on the CPU without a word."""
