@@ -138,18 +138,19 @@ def simulated(layout: Layout, steps: int = STEPS, seed: int = 1, slower: float =
     )
 
 
-def table(found: dict[Layout, Simulated]) -> str:
-    """Markdown."""
+def table(found: dict[Layout, Simulated], hidden: dict[Layout, Simulated]) -> str:
+    """Markdown. hidden: the same without the host's part of a step."""
     lines = [
         f"| 4 GPUs | run.max_staleness | s a step | hours per {RUN} steps | steps/s, former preset 1 | sampling | "
-        "learning | neither |",
-        "|---|---|---|---|---|---|---|---|",
+        "learning | neither | host hidden: s a step | steps/s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for layout, one in found.items():
         bold = "**" if layout == DEFAULT else ""
         lines.append(
             f"| {bold}{layout.name}{bold} | {layout.staleness} | {one.seconds:.0f} | {one.hours:.1f} | "
             f"{found[FORMER].seconds / one.seconds:.2f} | {one.sampling:.0%} | {one.learning:.0%} | "
-            f"{1 - one.sampling - one.learning:.0%} |"
+            f"{1 - one.sampling - one.learning:.0%} | {hidden[layout].seconds:.0f} | "
+            f"{hidden[FORMER].seconds / hidden[layout].seconds:.2f} |"
         )
     return "\n".join(lines)
