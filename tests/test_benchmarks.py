@@ -25,10 +25,8 @@ UNLISTED = {  # the tables name them in words
     "quickstart": {"quickstart_minutes"},
     "simulation": {"simulation_error", "default_vs_former"},
 }
-SHARING = {
-    "quickstart": "--keep",
-    **dict.fromkeys(("mismatch", "pipeline", "simulation", "trl"), "--runs"),
-}  # short runs
+# options by which the small forms share short runs
+SHARING = {"quickstart": "--keep", **dict.fromkeys(("mismatch", "pipeline", "simulation", "trl"), "--runs")}
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 
