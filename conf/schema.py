@@ -45,8 +45,10 @@ class RunConf:
     samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
     record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never
-    logprob_check_p999_abs: float | None = number(None, "(0, 1000]")  # 99.9 % quantile of it, nats; null: by dtype
-    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner); null: by dtype
+    logprob_check_p999_abs: float | None = number(
+        None, "(0, 1000]"
+    )  # 99.9 % of differences lie below, nats; null: by dtype
+    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner), nats; null: by dtype
     logprob_check_mean_abs: float | None = number(None, "(0, 1000]")  # mean log-prob difference, nats; null: by dtype
 
 
@@ -82,7 +84,7 @@ class ModelConf:
     path: str | None = None  # Hugging Face folder or hub id; null: the warm-up creates it
     revision: str | None = None  # hub revision
     dtype: Dtype = Dtype.float32  # of forward passes and of the sampler
-    head_dtype: Dtype = Dtype.float32  # of the logits, in learner and sampler; below float32 they differ the more
+    head_dtype: Dtype = Dtype.float32  # of the logits in learner and sampler; bfloat16 makes them differ more
     think_token: str = "<think>"  # control token that begins a long answer
     think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer
@@ -169,7 +171,7 @@ class RolloutConf:
     max_response_tokens: int = number(128, "[2, 1e8]")  # control token included
     max_tokens_short: int | None = number(None, "[2, 1e8]")  # limit on short responses, in training; null: none
     max_tokens_think: int | None = number(None, "[2, 1e8]")  # likewise on thinking ones
-    on_weight_sync: OnWeightSync = OnWeightSync.keep  # of running sequences, if max_staleness > 0; colocated: recompute
+    on_weight_sync: OnWeightSync = OnWeightSync.keep  # running sequences, max_staleness > 0; colocated: recompute
     slowdown: float | None = number(None, "[1, 1e6]")  # how much a newer batch may slow an older one; null: no limit
     dynamic_sampling: DynamicSamplingConf = field(default_factory=DynamicSamplingConf)
     max_model_len: int = number(2048, "[2, 1e8]")  # tokens of the longest prompt with its response

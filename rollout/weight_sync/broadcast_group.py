@@ -62,13 +62,17 @@ def join(
     NCCL waits for ever for one that died before it joined, and cannot be stopped while a group is being formed. So that
     is done by a thread that is given up with the wait.
     """
+    current: int | None = None
     if device.type == "cuda":
+        current = torch.cuda.current_device()
         _keep_stream()
     formed: Future[Any] = Future()
     given_up = threading.Event()
 
     def form() -> None:
         try:
+            if current is not None:
+                torch.cuda.set_device(current)  # a new thread has the first GPU
             group = _group(device, address, port, rank, world, timeout_s)
         except BaseException as error:
             formed.set_exception(error)

@@ -62,7 +62,8 @@ def test_two_learners_end_in_the_same_bits(tiny_model: Path) -> None:
 
 def test_a_gpus_sampler_is_batch_invariant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The switch is set before vLLM is imported; on a CPU, whose engine would fail with it, it is not."""
-    monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "")  # so that it is as before at the end, whatever the engine sets
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT")
     monkeypatch.setattr(rollout.engine, "refuse_no_gpu", lambda setting: None)
     for device, expected in ((Device.cpu, None), (Device.gpu, "1")):
         with pytest.raises(BadInput):  # the folder is empty; vLLM is a CPU build

@@ -182,13 +182,14 @@ def bounded(dtype: Dtype, bounds: dict[str, float]) -> LogprobCheck:
 
 
 @pytest.mark.parametrize("dtype", list(Dtype))
-@pytest.mark.parametrize("count", [300, 20_000])
-def test_a_single_token_stops_no_run(dtype: Dtype, count: int) -> None:
+@pytest.mark.parametrize("count", [300, 2000, 20_000])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_single_token_stops_no_run(dtype: Dtype, count: int, sign: int) -> None:
     """Far off, where nothing else is: it is reported."""
     gaps = np.zeros(count, np.float32)
-    gaps[7] = -(0.005 if dtype is Dtype.float32 else 5.0)
+    gaps[7] = sign * (0.005 if dtype is Dtype.float32 else 5.0)
     figures = bounded(dtype, {}).bound(gaps, 1)
-    assert figures["max_abs"] == pytest.approx(-gaps[7]) and figures["mean_abs"] < figures["max_abs"] / 200
+    assert figures["max_abs"] == pytest.approx(abs(gaps[7])) and figures["mean_abs"] < figures["max_abs"] / 200
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,16 @@ def test_each_bound_stops_the_run_by_name(share: float, gap: float, named: str) 
     with pytest.raises(RunError, match=f"run.logprob_check_{named}: "):
         bounded(Dtype.float32, {name: bound for name, bound in off.items() if name != named}).bound(gaps, 1)
     bounded(Dtype.float32, off).bound(gaps, 1)
+
+
+def test_bounds_that_were_given_hold_for_any_number_of_tokens() -> None:
+    """By themselves quantile and KL estimate need many."""
+    gaps = np.full(100, 0.01, np.float32)
+    loose = {"mean_abs": 1.0}
+    bounded(Dtype.float32, loose).bound(gaps, 1)
+    for name in ("p999_abs", "kl"):
+        with pytest.raises(RunError, match=f"run.logprob_check_{name}: "):
+            bounded(Dtype.float32, {**loose, name: 1e-6}).bound(gaps, 1)
 
 
 def test_the_kl_estimate_is_that_of_two_known_distributions() -> None:

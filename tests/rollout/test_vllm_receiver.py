@@ -213,6 +213,19 @@ def test_joining_a_group_leaves_the_current_stream_as_it_is(monkeypatch: pytest.
     assert vllm_streams.current_stream() is mine and calls == [mine]  # what vLLM's group asks for as it is formed
 
 
+def test_a_group_is_formed_on_the_workers_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a thread, which has the first GPU until it is told otherwise."""
+    from rollout.weight_sync import broadcast_group
+
+    chosen: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(broadcast_group, "_keep_stream", lambda: None)
+    monkeypatch.setattr(broadcast_group, "_group", lambda *where: list(chosen))
+    formed = broadcast_group.join(torch.device("cuda", 3), "127.0.0.1", 1, 1, 2, 30.0)
+    assert formed == [3] and chosen == [3]
+
+
 def test_ipc_without_a_rank_on_the_workers_device_is_an_error(rollout_worker: RolloutWorker) -> None:
     """Shared devices only: weights do not go from one GPU's memory to another's by ipc."""
     endpoint = Endpoint(0, ("127.0.0.1", 1), b"", "GPU-1234")
