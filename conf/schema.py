@@ -45,11 +45,9 @@ class RunConf:
     samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
     record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never
-    logprob_check_p999_abs: float | None = number(
-        None, "(0, 1000]"
-    )  # 99.9 % of differences lie below, nats; null: by dtype
-    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner), nats; null: by dtype
     logprob_check_mean_abs: float | None = number(None, "(0, 1000]")  # mean log-prob difference, nats; null: by dtype
+    logprob_check_p999_abs: float | None = number(None, "(0, 1000]")  # its 99.9 % quantile, nats; null: by dtype
+    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner), nats; null: by dtype
 
 
 @dataclass
