@@ -132,7 +132,7 @@ def learner_memory(
         "optimizer": optimizer,
         "gathered": each * min(count, LIVE) if stage == 3 and ranks > 1 else 0,
         "buckets": buffers * staged * BUCKET + (each * max(sizes) if on_host and stage < 3 else 0),
-        "reduction": (staged + (4 if staged == 2 else 0)) * min(count, BUCKET) if ranks > 1 else 0,
+        "reduction": (staged + (4 if staged == 2 else 0)) * min(count, BUCKET),
         "activations": kept,
         "layer": layer * tokens if conf.gradient_checkpointing else (layer - saved) * tokens,
         "head": _head(shape, each, scored, conf.logprob_chunk, head_dtype),

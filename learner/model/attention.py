@@ -150,10 +150,12 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: f
     ends, longest = layout.boundaries, layout.longest
     if layout.place is not None:
         query, key, value = (states.index_select(0, layout.place) for states in (query, key, value))
-    given: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
+    grouped: dict[str, Any] = {}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 has no such argument, and needs none
-        given["enable_gqa"] = query.shape[1] != key.shape[1]
-    out = varlen_attn(query, key, value, ends, ends, longest, longest, **given)
+        grouped["enable_gqa"] = query.shape[1] != key.shape[1]
+    out = varlen_attn(
+        query, key, value, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), **grouped
+    )  # fmt: skip
     assert isinstance(out, Tensor)  # without its log-sum-exp, which was not asked for
     return out if layout.computed is None else out.index_select(0, layout.computed)
 

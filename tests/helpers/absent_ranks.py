@@ -1,8 +1,9 @@
 """One of four learner ranks in DeepSpeed's real engine; the other three are not there.
 
 In: a model's shape, (stage, dtype, offload) to try, a file. Out: bytes of the rank's tensors after one optimizer step
-and one more backward pass, without weights that ZeRO-3 gathered. torch's "fake" process group answers every collective
-call at once and changes nothing, so that numbers are meaningless and sizes are those of four ranks.
+and one more backward pass, without weights that ZeRO-3 gathered, and the peak of that backward pass. torch's "fake"
+process group answers every collective call at once and changes nothing, so that numbers are meaningless and sizes are
+those of four ranks.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def main(shape: dict[str, Any], tries: list[tuple[int, str, bool]], out: str) ->
     Path(out).write_text(json.dumps([held(shape, *one) for one in tries]))
 
 
-def held(shape: dict[str, Any], stage: int, dtype: str, offload: bool) -> int:
+def held(shape: dict[str, Any], stage: int, dtype: str, offload: bool) -> tuple[int, int]:
     import torch
+    from torch.distributed._tools.mem_tracker import MemTracker
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from conf.schema import Dtype, LearnerConf
@@ -56,8 +58,12 @@ def held(shape: dict[str, Any], stage: int, dtype: str, offload: bool) -> int:
 
     backward()
     engine.step(1e-6)
-    backward()
-    return engine.offload("all")
+    there = {id(one): one for one in engine.offloader._everything()}
+    tracker = MemTracker()
+    tracker.track_external(*there.values())
+    with tracker:
+        backward()
+    return engine.offload("all"), int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
 
 if __name__ == "__main__":

@@ -148,8 +148,8 @@ STATES += [(stage, "bfloat16", True) for stage in (1, 2, 3)]
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, bool], int]:
-    """Bytes that rank 0 of 4 holds between two micro-batches, after one optimizer step."""
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, bool], tuple[int, int]]:
+    """Bytes that rank 0 of 4 holds between two micro-batches, after one optimizer step, and the peak of the second."""
     out = tmp_path_factory.mktemp("states") / "bytes.json"
     child = [sys.executable, "-m", "tests.helpers.absent_ranks", json.dumps(ODD), json.dumps(STATES), str(out)]
     done = subprocess.run(child, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -164,7 +164,7 @@ def test_states_are_deepspeeds_to_the_byte(stage: int, dtype: str, offload: bool
     assert sum(parameter_sizes(ODD)) % 8  # so that stages 1 and 2 pad
     conf = LearnerConf(ranks=4, zero_stage=stage, offload_optimizer=offload)
     memory = learner_memory(ODD, conf, Dtype(dtype), reference=False)
-    found = measured[stage, dtype, offload]
+    found, _ = measured[stage, dtype, offload]
     bucket = memory.items["buckets"]
     kept = bucket if stage != 2 else bucket % 1_000_000_000  # stage 2 lets its buffer go after every backward pass
     planned = memory.states + memory.host + kept
@@ -172,3 +172,18 @@ def test_states_are_deepspeeds_to_the_byte(stage: int, dtype: str, offload: bool
         assert 0 < planned - found < 4 * max(parameter_sizes(ODD))
     else:
         assert 0 <= found - planned < 600
+
+
+@pytest.mark.heavy
+def test_reduced_gradients_are_copied_and_widened(measured: Any) -> None:
+    """Beside the buffer itself, while all else is smaller: 6 bytes an element at stage 2, nothing at stage 1."""
+    for stage in (1, 2):
+        memory = learner_memory(ODD, LearnerConf(ranks=4, zero_stage=stage), Dtype.bfloat16, reference=False)
+        _, peak = measured[stage, "bfloat16", False]
+        copies = peak - memory.states - memory.items["buckets"]
+        if stage == 2:
+            assert copies == pytest.approx(memory.items["reduction"], rel=0.1)
+        else:
+            assert memory.items["reduction"] == memory.items["buckets"] == 0 and copies < 2 * sum(parameter_sizes(ODD))
+    alone = learner_memory(ODD, LearnerConf(ranks=1, zero_stage=2), Dtype.bfloat16)
+    assert alone.items["reduction"] == 6 * sum(parameter_sizes(ODD))  # one rank copies as well
