@@ -18,9 +18,12 @@ stdout (what led to them on stderr):
     offload       offload_gb, offload_seconds, reload_seconds, offload_left_mib; _again: into host memory that is there
                   already; offload_equal: share of the tensors that came back bit for bit
     ipc           ipc_equal: share of 20 pushes to another process that arrived bit for bit; ipc_gb_per_s;
-                  ipc_leak_mib: what memory grows by from the 3rd push to the 20th
+                  ipc_leak_mib: what memory grows by from the 3rd push to the 20th; ipc_left_mib: what is left after
+                  the 20th above what was held before the first (on a
+                  CPU that counts libraries' own pages)
     mismatch      learner_mismatch_mean, _p999, _max: log-probs in bfloat16 against float32; learner_mismatch_head: the
-                  mean with a float32 head over that without
+                  mean with a float32 head over that without; head_error: log-probs by the float32 head against
+                  float64 logits of the same hidden states; head_error_bfloat16: by a bfloat16 head
     sampler       where vLLM is installed: sampler against learner, some of benchmarks/mismatch.py's figures
 
 --small runs all of it on the CPU, as small as can be.
@@ -46,7 +49,7 @@ PARTS = [
     Part("offload", "benchmarks._gpu.offload:offload", 1, 300, "the learner leaves the GPU and comes back"),
     Part("ipc", "benchmarks._gpu.ipc:ipc", 1, 300, "weights to another process on the same GPU"),
     Part("mismatch", "benchmarks._gpu.mismatch:mismatch", 1, 300, "log-probs in bfloat16 against float32"),
-    Part("sampler", "benchmarks._gpu.mismatch:sampler", 5, 300, "sampler against learner; needs vLLM"),
+    Part("sampler", "benchmarks._gpu.mismatch:sampler", 2, 300, "sampler against learner; needs vLLM"),
 ]
 
 

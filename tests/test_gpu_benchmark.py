@@ -41,7 +41,11 @@ def test_small_form_needs_neither_ray_nor_vllm_and_goes_on_where_it_ended(tmp_pa
     printed = called("--small", "--out", str(out))
     values = {line["figure"]: line["value"] for line in printed}
     assert values["ipc_equal"] == values["offload_equal"] == 1.0
-    assert {"mfu", "gpu_peak_over_plan", "attention_grad_error_ragged", "learner_mismatch_p999"} <= set(values)
+    assert {"mfu", "gpu_peak_over_plan", "attention_grad_error_ragged", "learner_mismatch_p999", "ipc_left_mib"} <= set(
+        values
+    )
+    heads = values["head_error"], values["head_error_bfloat16"]
+    assert isinstance(heads[0], float) and isinstance(heads[1], float) and heads[0] < 1e-4 and heads[1] > 1e-3
     for name in ("accumulation_error_zero1", "accumulation_error_zero2"):
         error = values[name]
         assert isinstance(error, float) and error < 0.003

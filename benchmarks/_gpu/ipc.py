@@ -40,6 +40,7 @@ def ipc(small: bool) -> None:
     process.start()
     theirs.close()
     outbox = transport.Outbox(device, capacity) if own else TorchOutbox(device, capacity)
+    before = (ours.recv(), held(device))
     answers, taken = [], []
     for push in range(PUSHES):
         named = list(weights(shapes, push, device))
@@ -48,9 +49,11 @@ def ipc(small: bool) -> None:
             ours.send(chunk)
             assert ours.recv() == "taken"
         taken.append(time.perf_counter() - begin)
+        del named, chunk
         ours.send(None)
-        answers.append((*ours.recv(), held(device)))
-        del named
+        equal, theirs_held = ours.recv()  # it has let go of the buffer
+        outbox.release()
+        answers.append((equal, theirs_held, held(device)))
     ours.send("end")
     process.join(30)
     if process.exitcode:
@@ -61,6 +64,7 @@ def ipc(small: bool) -> None:
     figure("ipc_equal", sum(answer[0] for answer in answers) / PUSHES, "share of pushes", 1.0)
     figure("ipc_gb_per_s", total / sorted(taken)[PUSHES // 2] / 1e9, "GB/s")
     figure("ipc_leak_mib", growth / 2**20, "MiB", "at most 1")
+    figure("ipc_left_mib", max(answers[-1][side] - before[side - 1] for side in (1, 2)) / 2**20, "MiB")
 
 
 def weights(shapes: list[tuple[int, ...]], push: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:
@@ -75,19 +79,24 @@ def receive(connection: Any, device_name: str, shapes: list[tuple[int, ...]], ow
     device = torch.device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    inbox = transport.Inbox(device) if own else TorchInbox()  # one for all pushes, as a rollout worker has
+    connection.send(held(device))
     for push in range(PUSHES):
-        inbox = transport.Inbox(device) if own else TorchInbox()
-        expected, equal = weights(shapes, push, device), True
-        while (chunk := connection.recv()) is not None:
-            for name, tensor in inbox.take(chunk):
-                wanted_name, wanted = next(expected)
-                equal = equal and name == wanted_name and torch.equal(tensor, wanted)
-            connection.send("taken")
-        equal = equal and next(expected, None) is None
+        equal = arrives(connection, inbox, weights(shapes, push, device))
         inbox.close()
-        del inbox
         connection.send((equal, held(device)))
     assert connection.recv() == "end"
+
+
+def arrives(connection: Any, inbox: Any, expected: Iterator[tuple[str, Tensor]]) -> bool:
+    """Whether one push is what was expected, bit for bit."""
+    equal = True
+    while (chunk := connection.recv()) is not None:
+        for name, tensor in inbox.take(chunk):
+            wanted_name, wanted = next(expected)
+            equal = equal and name == wanted_name and torch.equal(tensor, wanted)
+        connection.send("taken")
+    return equal and next(expected, None) is None
 
 
 def held(device: torch.device) -> int:
@@ -119,6 +128,9 @@ class TorchOutbox:
                 end += aligned(len(flat))
             torch.cuda.synchronize(self.buffer.device)
             yield self.handle, rows
+
+    def release(self) -> None:
+        torch.cuda.ipc_collect()
 
     def close(self) -> None:
         del self.buffer

@@ -43,7 +43,9 @@ def mismatch(small: bool) -> None:
                 figure("learner_mismatch_p999", float(gaps.quantile(0.999)), "nats")
                 figure("learner_mismatch_max", float(gaps.max()), "nats")
         say(f"{wanted.numel():,} tokens; mean with a float32 head {means[True]:.3g}, without {means[False]:.3g}")
-        figure("learner_mismatch_head", means[True] / means[False], "ratio", 0.5)
+        figure("learner_mismatch_head", means[True] / means[False], "ratio")
+        figure("head_error", head_error(path, device, tokens, True), "nats", 1e-4)
+        figure("head_error_bfloat16", head_error(path, device, tokens, False), "nats")
 
 
 def sampler(small: bool) -> None:
@@ -53,12 +55,12 @@ def sampler(small: bool) -> None:
     if importlib.util.find_spec("vllm") is None:
         return say("left out: vLLM is not installed")
     script = Path(__file__).parents[1] / "mismatch.py"
-    command = [sys.executable, str(script), "--device", "gpu", "--models", "wide", "--tokens", "5000"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    for line in done.stdout.splitlines():
-        print(line, file=_figures._state["out"], flush=True)
-    if done.returncode:
-        raise SystemExit(f"benchmarks/mismatch.py ended with exit code {done.returncode}")
+    command = [sys.executable, str(script), "--device", "gpu", "--models", "wide", "--kinds", "bfloat16_head"]
+    with subprocess.Popen([*command, "--tokens", "2000"], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():  # as it arrives: this part may be ended before that process ends
+            print(line, end="", file=_figures._state["out"], flush=True)
+    if process.returncode:
+        raise SystemExit(f"benchmarks/mismatch.py ended with exit code {process.returncode}")
 
 
 def scale(path: str) -> None:
@@ -112,3 +114,23 @@ def learnt(path: str, device: torch.device, tokens: Tensor, float32_head: bool) 
             logprobs, _ = policy(rows.flatten(), position, position >= PROMPT, layout, TEMPERATURE, 1024)
             found.append(logprobs.view(len(rows), each)[:, PROMPT:])
     return torch.cat(found)
+
+
+def head_error(path: str, device: torch.device, tokens: Tensor, float32_head: bool) -> float:
+    """Mean |difference| of the learner's log-probs and those by float64 logits of the same bfloat16 hidden states and
+    weights, nats: what the head alone adds. A bfloat16 head rounds logits to 8 bits."""
+    from learner.model.policy import load_policy
+
+    policy = load_policy(path, "bfloat16", float32_head=float32_head).to(device)
+    given: list[Tensor] = []
+    policy.head.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    rows = tokens[:4]
+    each = rows.shape[1]
+    position = torch.arange(each, device=device).repeat(len(rows))
+    with torch.no_grad():
+        layout, response = Layout([each] * len(rows), device), position >= PROMPT
+        logprobs, _ = policy(rows.flatten(), position, response, layout, TEMPERATURE, 1024)
+        at = response.nonzero()[:, 0]
+        logits = given[0][at - 1].double() @ policy.head.weight.double().T / TEMPERATURE
+        exact = logits.log_softmax(-1).gather(-1, rows.flatten()[at, None])[:, 0]
+    return float((logprobs[at] - exact).abs().mean())

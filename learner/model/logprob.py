@@ -16,9 +16,10 @@ from torch import Tensor, nn
 def _logits(
     hidden: Tensor, weight: Tensor, temperature: float, out: Tensor, float32: bool, offset: Tensor | None = None
 ) -> Tensor:
-    """out [n, v] = hidden [n, H] @ weight [v, H].T / temperature + offset [n, 1], scaled and shifted by the product
-    itself rather than in further passes. float32: the product of bfloat16 states is not rounded (a GPU multiplies
-    bfloat16 into float32; on a CPU the caller has widened both)."""
+    """out [n, v] = hidden [n, H] @ weight [v, H].T / temperature + offset [n, 1], scaled by the product itself;
+    the shift costs one write of out, which the product then adds to (torch.addmm copies the broadcast offset there).
+    float32: the product of bfloat16 states is not rounded (a GPU multiplies bfloat16 into float32; on a CPU the caller
+    has widened both)."""
     beta, base = (0, out) if offset is None else (1, offset)
     if hidden.dtype == out.dtype or float32:
         given: Any = {} if hidden.dtype == out.dtype else {"out_dtype": out.dtype}
