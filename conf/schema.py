@@ -262,7 +262,7 @@ class LearnerConf:
     weight_sync_bucket_mib: float = number(256.0, "(0, 1e6]")  # pieces in which weights are gathered, merged and sent
     max_bad_steps: int = number(3, "[1, 1e6]")  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for the ranks to load the model and join
-    timeout_s: float = number(1800.0, "[0.1, 1e7]")  # of every collective call; the driver waits a minute longer
+    timeout_s: float = number(1800.0, "[0.1, 1e7]")  # of one collective call; a driver's call: twice and 60 s
 
 
 @dataclass

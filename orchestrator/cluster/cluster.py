@@ -23,9 +23,7 @@ from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
 
 REWARD_TIMEOUT_S = 3600.0  # of calls to reward actors: each check has its own limit, `reward.timeout_s`
-GRACE_S = (
-    60.0  # beyond learner.timeout_s: a collective call that times out names its rank, or ends it, before the driver
-)
+GRACE_S = 60.0  # see `learner_limits`
 OTHER_CALLS = 16  # that a rollout worker serves at a time besides `sample`
 
 
@@ -79,12 +77,10 @@ class Cluster:
     def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[RayHandle]:
         """Each is also given `host`, by which it learns its host's address."""
         alone, host = plan(self.conf.placement, learner=conf), partial(host_address, self.conf.network_interface)
-        ranks = self._actors.start(
-            Role.learner, alone, body, arguments, conf.timeout_s + GRACE_S, conf.threads, named={"host": host}
-        )
-        if conf.device is Device.gpu:
-            for rank in ranks:
-                rank.collective_s = conf.timeout_s
+        call_s, collective_s = learner_limits(conf, len(arguments))
+        ranks = self._actors.start(Role.learner, alone, body, arguments, call_s, conf.threads, named={"host": host})
+        for rank in ranks:
+            rank.collective_s = collective_s
         return ranks
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
@@ -94,6 +90,17 @@ class Cluster:
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""
         self._actors.release(handles)
+
+
+def learner_limits(conf: LearnerConf, ranks: int) -> tuple[float, float | None]:
+    """Seconds: of the driver's calls to learner ranks; and of one collective call, where NCCL ends the process after it
+    (None: gloo, or a single rank, which waits for no other).
+
+    A collective call's time begins when it is enqueued, which may be late in the driver's: with twice as much, what the
+    ranks report, or that one was ended, comes first unless a rank stops later than learner.timeout_s into the call.
+    """
+    collective_s = conf.timeout_s if conf.device is Device.gpu and ranks > 1 else None
+    return 2 * conf.timeout_s + GRACE_S, collective_s
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class RayFuture:
         if self.collective_s is None or seconds < self.collective_s:
             return ""
         return (
-            f"; it had been in this call for {seconds:.0f} s, so most likely it waited for another rank longer than "
+            f"; it was asked {seconds:.0f} s ago, so most likely it waited for another rank longer than "
             f"learner.timeout_s={self.collective_s:g} s in a collective call, after which NCCL ends the process"
         )
 
@@ -107,22 +107,25 @@ class RayHandle:
 
 
 def _others(pending: dict[Any, Any]) -> str:
-    """What became of the other calls, a few seconds later: who died too waited as well, who runs on did not arrive."""
+    """What became of the other calls, a few seconds later: who died too waited as well, who runs on did not arrive,
+    and who failed may be the cause."""
     if not pending:
         return ""
     ray.wait(list(pending), num_returns=len(pending), timeout=SETTLE_S)
-    dead, alive = [], []
+    dead, failed, alive = [], [], []
     for future in pending.values():
         if not future.done():
             alive.append(future.what)
             continue
         try:
-            future.wait()
-        except ActorDied:
+            with waiting_here():
+                ray.get(future.ref, timeout=future.timeout_s)
+        except exceptions.RayActorError:
             dead.append(future.what)
-        except Exception:  # it has failed for want of the dead one
-            continue
-    lists = (("died too", dead), ("still running", alive))
+        except exceptions.RayError as error:  # as Ray wraps whatever a call raised
+            cause = getattr(error, "cause", None) or error
+            failed.append(f"{future.what} ({type(cause).__name__}: {' '.join(str(cause).split())[:300]})")
+    lists = (("died too", dead), ("failed", failed), ("still running", alive))
     return "".join(f"; {what}: {', '.join(names)}" for what, names in lists if names)
 
 

@@ -33,6 +33,10 @@ SPARE = 1.1  # norms and biases, verdicts, prompts, fragmentation
 LEAST_GIB = 0.5  # where a run needs less, or nothing is known about it
 GIB = 2**30
 SHM = Path("/dev/shm")
+SHM_SHARE, MEMORY_SHARE = 0.9, 0.5  # of what is free in SHM, and of the memory, that a computed size takes at most
+FILE_GIB = 9.31  # 10^10 bytes: above it Ray does not start when its store does not fit into SHM
+SLOW_ALLOWED = "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"  # lifts that limit
+CGROUP = [Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory/memory.limit_in_bytes")]
 
 
 def needed(conf: Config, config: Mapping[str, Any] | None = None, evaluated: int = 0, training: bool = True) -> int:
@@ -69,8 +73,8 @@ def sized(
 ) -> ClusterConf:
     """conf.cluster with its object_store_gib, computed if it is null. See `needed` for the arguments.
 
-    A line on stderr says when the setting, or the memory behind it, is too small: the run works, but Ray moves objects
-    to the disk and back.
+    A line on stderr says when the setting, or the memory behind it, is too small: Ray then moves objects to the disk
+    and back. A computed size of a private Ray is lowered to what Ray starts with.
     """
     need, given = needed(conf, config, evaluated, training) / GIB, conf.cluster.object_store_gib
     gib = given or max(LEAST_GIB, round(need, 2))
@@ -81,21 +85,41 @@ def sized(
             "lower rollout.prompts_per_step or run.max_staleness"
         )
     if not (conf.cluster.address or os.environ.get("RAY_ADDRESS")):
-        free = shutil.disk_usage(SHM).free / GIB if SHM.is_dir() else 0.0
-        if free < gib:
+        free, memory = shutil.disk_usage(SHM).free / GIB if SHM.is_dir() else 0.0, _memory() / GIB
+        wanted, gib = gib, gib if given else min(gib, _room(free, memory))
+        if gib < wanted:
             _say(
-                f"Ray's object store of {gib:.2f} GiB does not fit into {SHM} ({free:.2f} GiB free), so Ray takes a "
-                f"slower file in its temporary folder: free some, or start the container with --shm-size="
-                f"{int(gib + 1.5)}g"
+                f"Ray's object store has {gib:.2f} GiB, and this run may need {wanted:.2f}, for which {SHM} "
+                f"({free:.2f} GiB free) or the memory ({memory:.2f} GiB, half of it for the store) is too small: Ray "
+                "will move some objects to the disk"
+            )
+        if free < gib:
+            refused = gib > FILE_GIB and not os.environ.get(SLOW_ALLOWED)
+            then = "and Ray does not start with so large a one" if refused else "so Ray takes a slower file"
+            _say(
+                f"Ray's object store of {gib:.2f} GiB does not fit into {SHM} ({free:.2f} GiB free), {then} in its "
+                f"temporary folder: free some, or start the container with --shm-size={int(wanted + 1.5)}g"
             )
     return replace(conf.cluster, object_store_gib=gib)
+
+
+def _room(free: float, memory: float) -> float:
+    """GiB that a store may have, of those free in SHM and of the memory: in SHM, or in a file where SHM is tiny."""
+    fast = SHM_SHARE * free
+    return max(LEAST_GIB, min(fast if fast >= LEAST_GIB else FILE_GIB, MEMORY_SHARE * memory))
+
+
+def _memory() -> int:
+    """Bytes that this machine has, or its container may use."""
+    limits = [file.read_text().strip() for file in CGROUP if file.is_file()]
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *map(int, filter(str.isdigit, limits)), 2**60)
 
 
 def note_smaller(store_gib: float, conf: ClusterConf, host: str) -> None:
     """For a Ray that was joined: a line when the object store of this host is smaller than `sized` computed."""
     if conf.object_store_gib is not None and store_gib < conf.object_store_gib:
         _say(
-            f"the object store of the joined Ray on {host} has {store_gib:.2f} GiB, and this run may need "
+            f"the object store of the joined Ray on this host ({host}) has {store_gib:.2f} GiB, and this run may need "
             f"{conf.object_store_gib:.2f}: start it with `ray start --object-store-memory="
             f"{int(conf.object_store_gib * GIB)}` there, or Ray will move objects to the disk"
         )

@@ -280,9 +280,7 @@ def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on
     ranks = [RayHandle(place().actor, f"learner rank {rank}", 60.0, collective_s=1.0) for rank in range(3)]
     wait_all([rank.call("ready") for rank in ranks])
     calls = [ranks[0].call("abort", 1.2), ranks[1].call("sleep", 30.0), ranks[2].call("abort", 1.2)]
-    cause = (
-        r"learner rank [02] \(abort\): the actor died \(.+\); it had been in this call for \d+ s, so most likely it "
-    )
+    cause = r"learner rank [02] \(abort\): the actor died \(.+\); it was asked \d+ s ago, so most likely it "
     cause += r"waited for another rank longer than learner\.timeout_s=1 s in a collective call, after which NCCL ends"
     others = r"died too: learner rank [02] \(abort\); still running: learner rank 1 \(sleep\)$"
     with pytest.raises(ActorDied, match=f"^{cause}.*; {others}"):
@@ -290,6 +288,28 @@ def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on
     early = RayHandle(place().actor, "learner rank 0", 60.0, collective_s=600.0).call("abort", 0.0)
     with pytest.raises(ActorDied, match=r"^learner rank 0 \(abort\): the actor died \([^;]+\)$"):
         wait_all([early])  # sooner than that it has another cause
+
+
+def test_beside_a_dead_rank_one_that_failed_is_told_with_its_error(place: Callable[..., Any]) -> None:
+    """It may be the cause of the death."""
+    from orchestrator.cluster.handles import _others
+
+    failed, served = place(), place()
+    calls = [failed.call("fail", "disk"), served.call("ready")]
+    with pytest.raises(OSError, match="No space left"):
+        calls[0].wait()
+    assert calls[1].wait() == 1
+    told = "; failed: reward actor 0 (fail) (OSError: [Errno 28] No space left on device)"
+    assert _others({call.ref: call for call in calls}) == told
+
+
+def test_only_several_ranks_on_gpus_wait_for_each_other_and_the_driver_for_two_collective_calls() -> None:
+    from conf.schema import Device, LearnerConf
+    from orchestrator.cluster.cluster import GRACE_S, learner_limits
+
+    gpu, cpu = (LearnerConf(device=device, timeout_s=100.0) for device in (Device.gpu, Device.cpu))
+    assert learner_limits(gpu, 2) == (200.0 + GRACE_S, 100.0)
+    assert learner_limits(gpu, 1) == learner_limits(cpu, 2) == (200.0 + GRACE_S, None)
 
 
 def test_deterministic_mode_reaches_the_actors(place: Any, tiny_model: Path) -> None:

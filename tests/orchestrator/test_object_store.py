@@ -29,7 +29,8 @@ PRESET = ["model.path=/models/1p5b", "experiment=thinkless_1p5b"]
 
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """/dev/shm has room, whatever this machine's has."""
+    """/dev/shm and the memory have room, whatever this machine's have."""
+    monkeypatch.setattr(object_store, "_memory", lambda: 2**50)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: ROOM)
 
 
@@ -69,11 +70,12 @@ def test_weights_count_where_they_go_through_it(tiny_model: Path) -> None:
     shape = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
     untied = {**shape, "intermediate_size": 8960, "vocab_size": 151936}
     assert weight_bytes(untied, Dtype.bfloat16) / 2 == pytest.approx(1.777e9, rel=1e-3)
-    gpus = composed([*PRESET, "rollout.max_restarts=0", "cluster.transport=object_store"])
+    split = [*PRESET, "cluster.placement=disaggregated", "rollout.workers=2", "learner.ranks=2"]
+    gpus = composed([*split, "rollout.max_restarts=0", "cluster.transport=object_store"])
     assert needed(gpus, untied) - needed(gpus) == pytest.approx(SPARE * 4 * 1.777e9, rel=1e-3)
-    if gpus.cluster.placement.value == "disaggregated":
-        restarts = composed([*PRESET, "rollout.max_restarts=1"])
-        assert needed(restarts, untied) == needed(gpus, untied)  # a copy is kept for a sampler that starts again
+    direct, restarts = (composed([*split, f"rollout.max_restarts={times}"]) for times in (0, 1))
+    assert needed(direct, untied) == needed(direct)  # from GPU to GPU
+    assert needed(restarts, untied) == needed(gpus, untied)  # a copy is kept for a sampler that starts again
 
 
 def test_a_small_run_has_the_size_that_it_had(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,11 +111,40 @@ def test_shared_memory_that_is_too_small_is_told(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "free, memory, least, most",
+    [(64 * 2**20, 2**40, 9e9, 1e10), (2 * 2**30, 2**40, 1.9e9, 2 * 2**30), (2**50, 8 * 2**30, 4.2e9, 4.3e9)],
+)
+def test_a_computed_store_is_one_that_ray_starts_with(
+    free: int,
+    memory: int,
+    least: float,
+    most: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray refuses one above 10^10 bytes that does not fit into /dev/shm, and one larger than the memory."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(object_store.SLOW_ALLOWED, raising=False)
+    conf = composed([*PRESET, "rollout.prompts_per_step=1024"])
+    assert needed(conf) > 1e10
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: ROOM._replace(free=free))
+    monkeypatch.setattr(object_store, "_memory", lambda: memory)
+    size = sized(conf).object_store_gib
+    said = capsys.readouterr().err
+    assert size is not None and least < size * GIB <= most
+    assert f"has {size:.2f} GiB, and this run may need {needed(conf) / GIB:.2f}" in said
+    assert ("slower file" in said) == (free < size * GIB) and "does not start" not in said
+    set_by_hand = replace(conf, cluster=replace(conf.cluster, object_store_gib=20.0))
+    assert sized(set_by_hand).object_store_gib == 20.0
+    assert ("does not start" in capsys.readouterr().err) == (free < 20 * GIB)
+
+
 def test_a_joined_rays_store_that_is_too_small_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     conf = replace(Config().cluster, object_store_gib=2.0)
     note_smaller(1.0, conf, "head")
     said = capsys.readouterr().err
-    assert "joined Ray on head has 1.00 GiB, and this run may need 2.00" in said
+    assert "joined Ray on this host (head) has 1.00 GiB, and this run may need 2.00" in said
     assert f"--object-store-memory={2 * GIB}" in said
     note_smaller(2.0, conf, "head")
     note_smaller(0.1, Config().cluster, "head")  # nothing was computed
