@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -404,13 +405,15 @@ def test_the_buffer_is_released_when_the_worker_has_let_go(started: Callable[...
     """A sync ends for the rank when its buffer is nobody's any more, and twenty leave nothing behind."""
     route = Route(Transport.ipc, 1, timeout_s=60.0)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
+    gc.collect()
+    others = _mapped()  # by what other tests have left in this process
     sending = in_thread(ranks.call, "send", 1)
     connection = connect(endpoints[0], worker_name(0), 1, 60.0, group=None, processes=1)
     inbox = transport.Inbox(torch.device("cpu"))
     while (message := connection.receive("to hand out"))[0] == "chunk":
         inbox.take(message[1][0])
         connection.send("taken")
-    assert not sending.done() and _mapped() == 1  # it loads what it took, and has not let go yet
+    assert not sending.done() and _mapped() == others + 1  # it loads what it took, and has not let go yet
     inbox.close()
     connection.send("taken")
     sending.result(60)
@@ -418,9 +421,9 @@ def test_the_buffer_is_released_when_the_worker_has_let_go(started: Callable[...
     for version in range(2, 22):
         fetching = in_thread(fetcher.fetch, Offer(version, route, endpoints))
         ranks.call("send", version)
-        assert _mapped() == 0
+        assert _mapped() <= others
         fetching.result(60)
-    assert ranks.each(_open_files) == before and _mapped() == 0
+    assert ranks.each(_open_files) == before and _mapped() <= others
 
 
 def _mapped() -> int:
