@@ -26,6 +26,11 @@ def figure(name: str, value: float | None, unit: str, goal: float | str | None =
     print(json.dumps(line), file=_state["out"], flush=True)
 
 
+def pass_on(line: str) -> None:
+    """A line of figures that another script has printed."""
+    print(line, end="", file=_state["out"], flush=True)
+
+
 def add_small(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="everything once, as small as can be: seconds, no goals")
 

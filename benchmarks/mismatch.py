@@ -28,7 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._answers import Local
 from benchmarks._figures import add_small, figure, figures_only, say, without_goals
+from benchmarks._random_models import scale
 from benchmarks._runs import ROOT, add_runs, runs_folder, short_run
 
 MODELS = ("tiny", "trained", "wide")
@@ -42,8 +44,7 @@ PROMPTS, LONGEST, SMALL = 64, 200, 8  # LONGEST: tokens of an answer; SMALL: wha
 
 
 def make_model(name: str, folder: Path) -> str:
-    """Random bfloat16 weights, with which every kind begins. Layers are scaled by their width, and the output head so
-    that logits have a standard deviation of 4, as those of trained models do: sampled tokens then have a few nats."""
+    """Random bfloat16 weights, with which every kind begins."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -59,11 +60,7 @@ def make_model(name: str, folder: Path) -> str:
         )  # fmt: skip
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, parameter.shape[1] ** -0.5)
-        model.get_output_embeddings().weight.mul_(4.0)
+    scale(model)
     model.save_pretrained(path)
     return path
 
@@ -129,27 +126,6 @@ def measure(
         whole = np.concatenate(gaps)
         found.append({**differences(whole), "tokens": len(whole)})
     return found  # both live on: the first to close takes the process's groups from the others
-
-
-class Local:
-    """An actor's body, called in this process."""
-
-    def __init__(self, body: Any):
-        self.body = body
-
-    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
-        return Done(getattr(self.body, method)(*args))
-
-
-class Done:
-    def __init__(self, value: Any):
-        self.value = value
-
-    def wait(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return True
 
 
 def main() -> None:

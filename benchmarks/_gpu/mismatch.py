@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import _figures
-from benchmarks._figures import figure, say
+from benchmarks._figures import figure, pass_on, say
 from benchmarks._gpu.setup import TINY, random_folder, the_device
+from benchmarks._random_models import scale
 from learner.data.flops import Shape
 from learner.model.attention import Layout
 
@@ -32,7 +32,7 @@ def mismatch(small: bool) -> None:
     prompts, longest = (4, 24) if small else (PROMPTS, LONGEST)
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as scratch:
         path = random_folder(Path(scratch), shape, torch.bfloat16, device, tied=False)
-        scale(path)
+        redraw(path)
         tokens, wanted = sampled(path, device, prompts, longest)
         means = {}
         for head in (True, False):
@@ -58,23 +58,17 @@ def sampler(small: bool) -> None:
     command = [sys.executable, str(script), "--device", "gpu", "--models", "wide", "--kinds", "bfloat16_head"]
     with subprocess.Popen([*command, "--tokens", "2000"], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():  # as it arrives: this part may be ended before that process ends
-            print(line, end="", file=_figures._state["out"], flush=True)
+            pass_on(line)
     if process.returncode:
         raise SystemExit(f"benchmarks/mismatch.py ended with exit code {process.returncode}")
 
 
-def scale(path: str) -> None:
-    """Layers by their width, and the head so that logits spread as trained models' do: sampled tokens then have a few
-    nats."""
+def redraw(path: str) -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, parameter.shape[1] ** -0.5)
-        model.get_output_embeddings().weight.mul_(4.0)
+    scale(model)
     model.save_pretrained(path)
 
 

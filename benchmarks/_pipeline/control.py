@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._answers import Ready
 from benchmarks._figures import figure, say
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
 from learner.data.pack import pack
@@ -31,19 +32,6 @@ from rollout.sampler import Sampler
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
 STEPS = (1024, 4096, 16384, 65536, 262144)  # trajectories a step
-
-
-class Ready:
-    """An answer that is there already."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def wait(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return True
 
 
 class ScriptedWorker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Sequence
+from textwrap import shorten
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from orchestrator.base.interrupt import waiting_here
 from rollout.base.errors import BadInput
 
 SETTLE_S = 3.0  # after an actor's death, for others to follow it
+OTHER_CAUSE_CHARACTERS = 160  # told of another rank's error, beside the dead one
 
 
 class RayFuture:
@@ -124,7 +126,8 @@ def _others(pending: dict[Any, Any]) -> str:
             dead.append(future.what)
         except exceptions.RayError as error:  # as Ray wraps whatever a call raised
             cause = getattr(error, "cause", None) or error
-            failed.append(f"{future.what} ({type(cause).__name__}: {' '.join(str(cause).split())[:300]})")
+            text = shorten(str(cause), OTHER_CAUSE_CHARACTERS, placeholder=" ...")
+            failed.append(f"{future.what} ({type(cause).__name__}: {text})")
     lists = (("died too", dead), ("failed", failed), ("still running", alive))
     return "".join(f"; {what}: {', '.join(names)}" for what, names in lists if names)
 

@@ -362,9 +362,16 @@ def test_a_worker_that_stops_half_way_is_named(
         sending.result(30)
     longer = replace(route, timeout_s=60.0)
     endpoints = tuple(ranks.call("open_endpoint", longer))
-    again = in_thread(Fetcher(0).fetch, Offer(5, longer, endpoints))
+    assert_a_new_worker_gets_the_weights(ranks, endpoints, longer, in_thread)
+
+
+def assert_a_new_worker_gets_the_weights(
+    ranks: Ranks, endpoints: tuple[Endpoint, ...], route: Route, in_thread: InThread
+) -> None:
+    """In the sync after one that failed."""
+    fetching = in_thread(Fetcher(0).fetch, Offer(5, route, endpoints))
     ranks.call("send", 5)
-    assert same(again.result(60), dict(stored(ranks).tensors()))
+    assert same(fetching.result(60), dict(stored(ranks).tensors()))
 
 
 def test_a_worker_that_leaves_the_broadcast_is_named(started: Callable[..., Any], in_thread: InThread) -> None:
@@ -396,9 +403,7 @@ def test_a_worker_killed_before_it_joins_the_group_is_named_at_once(
         expected = "learner rank 0 waited for rollout worker 0 to join the broadcast group, but it hung up or died"
         with pytest.raises(ConnectionError, match=expected):
             sending.result(60)
-    again = in_thread(Fetcher(0).fetch, Offer(5, route, endpoints))
-    ranks.call("send", 5)
-    assert same(again.result(60), dict(stored(ranks).tensors()))
+    assert_a_new_worker_gets_the_weights(ranks, endpoints, route, in_thread)
 
 
 def test_the_buffer_is_released_when_the_worker_has_let_go(started: Callable[..., Any], in_thread: InThread) -> None:

@@ -16,10 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConf, Importance, OnWeightSync
+from learner.learner import Learner
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from orchestrator.training.logprob_check import logprob_gaps
 from rollout.base.gpu_sharing import GpuSharing
+from rollout.base.handle import in_order
+from rollout.request import SamplingParams
+from rollout.sampler import PendingBatch, Sampler
+from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeLearner, complete, rollout_request
 from tests.helpers.handles import LocalHandle
@@ -169,12 +174,8 @@ def test_a_colocated_engine_and_learner_agree_as_separate_ones_do(
     from learner.offload import TensorsOffloaded
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
-    from rollout.base.handle import in_order
     from rollout.engine import Request
-    from rollout.request import SamplingParams
-    from rollout.sampler import Sampler
     from rollout.trajectory import Trajectory
-    from rollout.weight_sync.sync import WeightSync
 
     learner = make_learner(tiny_model)
     gpu_sharing = Colocation([LocalHandle(rollout_worker)], learner.ranks, 60.0, in_order)
@@ -223,8 +224,25 @@ def test_a_colocated_engine_and_learner_agree_as_separate_ones_do(
     assert rollout_worker.engine.awake
 
 
-def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its_new_weights(
+InTurns = tuple[Learner, Sampler, Colocation, WeightSync]
+
+
+@pytest.fixture
+def in_turns(
     rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> InTurns:
+    """A real engine and a real learner that share a device, ready for batches ahead."""
+    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", OnWeightSync.recompute)
+    learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
+    sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
+    gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
+    gpu_sharing.begin()
+    learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
+    return learner, sampler, gpu_sharing, WeightSync(learner.ranks, sampler, True)
+
+
+def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its_new_weights(
+    in_turns: InTurns, rollout_worker: RolloutWorker
 ) -> None:
     """One batch ahead, by a real engine and a real learner: the bound holds, and each token that was sampled by the
     current weights has the learner's log-prob, also where the answer was begun by older ones."""
@@ -232,18 +250,8 @@ def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its
     from learner.objective import optimizer_steps
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
-    from rollout.base.handle import in_order
-    from rollout.request import SamplingParams
-    from rollout.sampler import PendingBatch, Sampler
-    from rollout.weight_sync.sync import WeightSync
 
-    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", OnWeightSync.recompute)
-    learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
-    sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
-    gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
-    gpu_sharing.begin()
-    learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
-    weight_sync = WeightSync(learner.ranks, sampler, True)
+    learner, sampler, gpu_sharing, weight_sync = in_turns
     algorithm = AlgorithmConf(optimizer_steps=1, kl=0.0, importance=Importance.truncate)
     verdict, rewards = Verdict(Outcome.CORRECT, None, 0.0), np.array([1.0, -1.0, 0.5, -1.0], np.float32)
     ahead: deque[PendingBatch] = deque()
@@ -279,7 +287,7 @@ def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its
 
 
 def test_in_any_order_of_turns_a_real_engine_samples_by_the_weights_of_the_last_push(
-    rollout_worker: RolloutWorker, make_learner: MakeLearner, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    in_turns: InTurns, rollout_worker: RolloutWorker
 ) -> None:
     """A long walk through sampling, pushing, learning and scoring, with long answers under way from time to time: the
     same short answers whenever the weights are the same, equal to the learner's log-probs, and refused before new
@@ -287,18 +295,8 @@ def test_in_any_order_of_turns_a_real_engine_samples_by_the_weights_of_the_last_
     from learner.data.batch import Sequence
     from learner.data.pack import pack
     from learner.loss import Totals
-    from rollout.base.handle import in_order
-    from rollout.request import SamplingParams
-    from rollout.sampler import PendingBatch, Sampler
-    from rollout.weight_sync.sync import WeightSync
 
-    monkeypatch.setattr(rollout_worker.conf, "on_weight_sync", OnWeightSync.recompute)
-    learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
-    sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
-    gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
-    gpu_sharing.begin()
-    learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
-    weight_sync, prompts = WeightSync(learner.ranks, sampler, True), make_prompts(2)
+    (learner, sampler, _, weight_sync), prompts = in_turns, make_prompts(2)
     learnt = pushed = 0
     by_version: dict[int, list[list[int]]] = {}
     long: deque[PendingBatch] = deque()

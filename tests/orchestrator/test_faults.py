@@ -50,7 +50,9 @@ def test_a_killed_learner_rank_is_named(killed: Any) -> None:
     assert f"going on from step {begin}" in run.out
     line = one_line_error(run)
     assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
-    assert f"thinkless train resume={folder}" in line and len(line) < 600
+    again = line.partition("to go on from it: ")[2]
+    assert again.endswith(f"thinkless train resume={folder}")
+    assert len(line) - len(again) < 600  # with what the other rank said of the lost connection, cut short
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
     due = (begin + 3) // SAVE_EVERY * SAVE_EVERY  # wherever the interruption saved
     assert checkpoints(folder)[-1] >= due
