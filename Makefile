@@ -31,7 +31,8 @@ lint: setup ## ruff and mypy
 check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for every change
 	@$(BIN)/python -m pytest -n 2 -m "not heavy" $(ARGS)
 
-test: lint ## lint, types and all tests
+test: lint ## lint, types and all tests; as root on Debian or Ubuntu it installs the programs that they start
+	@$(BIN)/python .ci/programs.py
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs

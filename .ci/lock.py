@@ -25,7 +25,8 @@ LEFT_OUT = ("torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-
 GPU_WITHIN = "cuda-python>=13\n"
 MADE = "Made by `make lock`; for Python 3.11 on x86-64 Linux with glibc 2.31 or later."
 CPU_HEAD = f"""\
-# Every package of the CPU environment, pinned, with hashes: pyproject.toml with its extras `cpu` and `dev`.
+# Every package of the CPU environment, pinned, with hashes: pyproject.toml with its extras `cpu`, `dev`, `sweeps` and
+# `trackers`.
 # {MADE}
 # `make setup` installs it; by hand, with uv:
 #   uv pip install --no-deps --torch-backend cpu -r requirements-cpu.lock
@@ -38,7 +39,8 @@ CPU_HEAD = f"""\
 # antlr4-python3-runtime and deepspeed. Run and tested: Python 3.11.
 """
 GPU_HEAD = f"""\
-# Every package of the GPU environment, pinned, with hashes: pyproject.toml with its extras `gpu` and `dev`.
+# Every package of the GPU environment, pinned, with hashes: pyproject.toml with its extras `gpu`, `dev`, `sweeps` and
+# `trackers`.
 # {MADE}
 # What requirements-cpu.lock has too has the same version there. docs/install.md says how to install it.
 """
@@ -56,6 +58,10 @@ def resolve(source: Path, output: Path, environment: dict[str, str], *arguments:
                "--python-platform", "x86_64-manylinux_2_31", *arguments]  # fmt: skip
     if subprocess.run(list(map(str, command)), env=environment, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
         sys.exit("[lock] nothing was changed")
+
+
+def extras(device: str) -> list[str]:
+    return [word for name in (device, "dev", "sweeps", "trackers") for word in ("--extra", name)]
 
 
 def without_torch(blocks: dict[str, str]) -> str:
@@ -80,11 +86,11 @@ def main() -> None:
         gpu.write_text(without_torch({**(locked(GPU) if GPU.exists() else {}), **locked(CPU)}))
         project = ROOT / "pyproject.toml"
         (folder / "within").write_text(GPU_WITHIN)
-        resolve(project, gpu, no_links, "--extra", "gpu", "--extra", "dev", "-c", folder / "within", *sys.argv[1:])
+        resolve(project, gpu, no_links, *extras("gpu"), "-c", folder / "within", *sys.argv[1:])
         shared.write_text(without_torch(locked(gpu)))
         within = ["--constraints", shared, *cpu_torch]
         left_out.write_text("\n".join(LEFT_OUT))
-        resolve(project, cpu, environment, "--extra", "cpu", "--extra", "dev", "--excludes", left_out, *within)
+        resolve(project, cpu, environment, *extras("cpu"), "--excludes", left_out, *within)
         (folder / "trl.in").write_text(TRL_WANTS)
         resolve(folder / "trl.in", trl, environment, "--constraints", cpu, *within)
         for lock, head, made in ((GPU, GPU_HEAD, gpu), (CPU, CPU_HEAD, cpu), (TRL, TRL_HEAD, trl)):

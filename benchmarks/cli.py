@@ -19,7 +19,7 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._figures import add_small, figure, say, without_goals
-from orchestrator.commands.arguments import COMMANDS
+from orchestrator.commands.table import COMMANDS
 
 GOAL_S = 2.0
 

@@ -21,7 +21,12 @@ from typing import Self, TextIO
 
 FIRST_S, EVERY_S, REDRAW_S = 0.5, 10.0, 1.0
 LONG_S = 2.0  # a longer wait gets a line at its end
+LIBRARIES = "loading the libraries"  # what a command waits for first
 _enabled = True
+
+
+def say_reading(command: str) -> None:
+    print(f"{command}: reading the settings", file=sys.stderr, flush=True)
 
 
 def enable(on: bool) -> None:

@@ -12,15 +12,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from conf.flags import NO_FLAGS, Flags
 from conf.schema import Config
 from orchestrator.base import interrupt
-from orchestrator.base.waiting import enable, waiting
-from orchestrator.commands.arguments import COMMANDS, parsers, read
-
-LIBRARIES = "loading the libraries"
+from orchestrator.base.waiting import LIBRARIES, enable, say_reading, waiting
+from orchestrator.commands.arguments import parsers, read
+from orchestrator.commands.table import COMMANDS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,30 +40,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(name: str, words: list[str]) -> None:
-    """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds."""
+    """Run one command. Its settings are read and checked before its libraries are imported, which takes seconds.
+
+    One that does not take the whole configuration is `main(options)` of `orchestrator/commands/<name>.py`.
+    """
     options = read(name, words)
     if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
         sys.path.insert(0, os.getcwd())
-    if name == "verify":
-        from orchestrator.commands import verify
-
-        verify.main(options)
-    elif name == "doctor":
-        from orchestrator.commands import doctor
-
-        doctor.main(options.given.get("run.root", "runs"))
-    elif name == "report":
-        from orchestrator.commands import report
-
-        report.main(options.given)
-    elif name == "replay":
-        _say_reading(name)
-        with waiting(LIBRARIES):
-            from orchestrator.replay import replay
-
-        replay.main(options.given, options.overrides)
-    else:
+    if COMMANDS[name].configured:
         _run_configured(name, options, words)
+    else:
+        import_module(f"orchestrator.commands.{name}").main(options)
 
 
 def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
@@ -71,7 +58,7 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
     if options.help or flags.shows:  # nothing else is printed
         enable(False)
     else:
-        _say_reading(name)
+        say_reading(name)
     if options.help:
         print(_help(name, options.overrides, flags), end="")
     elif name == "warmup":
@@ -80,10 +67,6 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
         _evaluate(options.overrides, flags)
     else:
         _train(name, options.overrides, flags)
-
-
-def _say_reading(name: str) -> None:
-    print(f"{name}: reading the settings", file=sys.stderr, flush=True)
 
 
 def _help(name: str, words: list[str], flags: Flags) -> str:

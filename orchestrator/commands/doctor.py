@@ -14,6 +14,7 @@ import shutil
 import socket
 import sys
 import sysconfig
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib import metadata
@@ -61,8 +62,9 @@ def problem(text: str) -> Finding:
     return Finding(text, "PROBLEM")
 
 
-def main(run_root: str) -> None:
-    """Print all findings. Ends by SystemExit(1) when something prevents a run."""
+def main(options: Namespace) -> None:
+    """Print all findings; options.given: run.root. Ends by SystemExit(1) when something prevents a run."""
+    run_root = options.given.get("run.root", "runs")
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": packages,
         "processors and memory": machine,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from argparse import Namespace
 from pathlib import Path
 
 from orchestrator.report import write_report
 from orchestrator.training import run_dir
 
 
-def main(given: Mapping[str, str]) -> None:
-    """given: run.name (else the newest run is reported) and run.root, as far as they were given."""
+def main(options: Namespace) -> None:
+    """options.given: run.name (else the newest run is reported) and run.root, as far as they were given."""
+    given = options.given
     root = [f"run.root={given['run.root']}"] if "run.root" in given else []
     name = given.get("run.name")
     found: Path = run_dir.find(name, root) if name else run_dir.newest(root)

@@ -34,7 +34,7 @@ from conf.settings import settings
 from orchestrator.base.lock import locked
 from orchestrator.cluster.hardware import hardware
 from orchestrator.commands import cli
-from orchestrator.commands.arguments import COMMANDS
+from orchestrator.commands.table import COMMANDS
 from orchestrator.training import run_dir as run_folders
 from rollout.data.stream import PromptStream
 

@@ -1,0 +1,189 @@
+"""The table of all commands: what `thinkless --help` and `thinkless <command> --help` say, and what each takes.
+
+In: nothing. Out: `COMMANDS`. Must not know: how arguments are parsed, what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from conf.schema import RewardConf
+
+Option = tuple[tuple[str, ...], dict[str, Any], str]  # names, arguments of `add_argument`, meaning
+
+COMPOSED = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # what --info tells of
+# Overrides, and `conf.flags.Flags` under the names that they have in other programs of Hydra's.
+CONFIGURATION: tuple[Option, ...] = (
+    (("-h", "--help"), {"action": "store_true"}, "this; with words behind it, the groups and settings whose names hold "
+     "one; with key=value, the values that settings would have"),
+    (("-c", "--cfg"), {"choices": ("job", "hydra", "all"), "metavar": "job"}, "print the configuration that would run, "
+     "and run nothing (hydra, all: Hydra's own as well)"),
+    (("-p", "--package"), {"metavar": "KEY"}, "with --cfg: one section of it, e.g. learner"),
+    (("--resolve",), {"action": "store_true"}, "with --cfg: every ${key} replaced by its value"),
+    (("-m", "--multirun"), {"action": "store_true"}, "one run for each value: run.seed=1,2,3"),
+    (("-cd", "--config-dir"), {"metavar": "FOLDER"}, "YAML files of your own, beside those of Thinkless"),
+    (("-cp", "--config-path"), {"metavar": "FOLDER"}, "YAML files of your own, in the place of those of Thinkless"),
+    (("-cn", "--config-name"), {"metavar": "NAME"}, "the YAML file that the configuration begins with (config)"),
+    (("-i", "--info"), {"nargs": "?", "const": "all", "choices": COMPOSED, "metavar": "WHAT"}, "print how Hydra "
+     f"composes the configuration, or a part: {', '.join(COMPOSED[1:])}"),
+    (("words",), {"nargs": "*"}, argparse.SUPPRESS),
+)  # fmt: skip
+KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*"}, argparse.SUPPRESS),)
+GRADING: tuple[Option, ...] = (
+    (("files",), {"nargs": "*"}, argparse.SUPPRESS),
+    (("--strict",), {"action": "store_true"}, "an answer must be in \\boxed{}, as in training; else it may be said in "
+     "any usual way"),
+    (("--processes",), {"type": int, "default": len(os.sched_getaffinity(0)), "metavar": "N"}, "that check what is not "
+     "decided at once (as many as there are CPUs)"),
+    (("--timeout",), {"type": float, "default": RewardConf.timeout_s, "metavar": "SECONDS"}, "of one check, whose "
+     f"process is then killed ({RewardConf.timeout_s:g})"),
+    (("--memory-mib",), {"type": int, "default": RewardConf.memory_mib, "metavar": "MIB"}, "address space of each "
+     f"process ({RewardConf.memory_mib})"),
+    (("--output",), {"metavar": "FILE"}, "instead of standard output"),
+    (("--summary",), {"action": "store_true"}, "counts, speed and the three slowest answers on standard error (on a "
+     "terminal anyway)"),
+    (("--progress",), {"action": argparse.BooleanOptionalAction}, "lines done, rate and share correct on standard "
+     "error (when that is a terminal)"),
+)  # fmt: skip
+ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well
+
+
+@dataclass(frozen=True)
+class Command:
+    about: str  # a line of `thinkless --help`
+    usage: tuple[str, ...]  # what follows the command's name, a line each
+    description: str
+    examples: tuple[str, ...]  # the same
+    options: tuple[Option, ...] = CONFIGURATION
+    keys: dict[str, str] = field(default_factory=dict)  # its own key=value arguments and their meaning
+
+    @property
+    def configured(self) -> bool:
+        """It takes the whole configuration, as Hydra composes it."""
+        return self.options is CONFIGURATION
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "the whole idea on this machine: warm-up, DeGRPO, evaluation, report",
+        ("[key=value ...]",),
+        "The whole idea on this machine: a tiny model is warmed up on generated arithmetic, learns when to think, and\n"
+        "is evaluated. The same as thinkless train experiment=quickstart.",
+        ("", "run.seed=7", "run.name=mine run.steps=40"),
+    ),
+    "warmup": Command(
+        "supervised fine-tuning on paired long and short answers",
+        ("model.path=<folder or hub id> warmup.path=<pairs> [key=value ...]",),
+        "Supervised fine-tuning on paired long and short answers, so that a model answers in both modes. train does\n"
+        "it by itself where a warm-up is configured, and takes a finished one from warmup.cache.",
+        ("experiment=quickstart", "model.path=/models/mine warmup.path=pairs.jsonl warmup.lr=1e-5"),
+    ),
+    "train": Command(
+        "reinforcement learning; experiment=<preset>, resume=<run> to go on",
+        (
+            "experiment=<preset> [key=value ...]",
+            "model.path=<folder or hub id> data.path=<problems> warmup.path=<pairs> [key=value ...]",
+            "resume=<run> [key=value ...]",
+        ),
+        "Reinforcement learning: the model learns when to think. A run goes on from its last checkpoint with\n"
+        "resume=<run>.",
+        (
+            "experiment=quickstart run.seed=1 algorithm.alpha=0.5",
+            "--multirun experiment=quickstart run.seed=1,2,3",
+            "experiment=thinkless_1p5b --cfg job",
+            "resume=quickstart-001 run.steps=160",
+            "--config-dir my_conf experiment=mine   # of my_conf/experiment/mine.yaml",
+            "--help learner lr                      # settings with one of these words in their names",
+            "--help experiment=thinkless_1p5b       # the values that all would have",
+        ),
+    ),
+    "evaluate": Command(
+        "measure a model in free and forced modes; run.name=<run> or model.path=<folder>",
+        ("run.name=<run> [key=value ...]", "model.path=<folder or hub id> data.path=<problems> [key=value ...]"),
+        "Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own\n"
+        "settings.",
+        ("run.name=quickstart-001", "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6"),
+    ),
+    "report": Command(
+        "write report.html of a run; run.name=<run>, the newest by default",
+        ("[run.name=<run>] [run.root=<folder>]",),
+        "Writes report.html into the run's folder.",
+        ("", "run.name=quickstart-001", "run.root=/data/runs"),
+        KEYS,
+        {
+            "run.name": "the run's name or folder; left out: the newest under run.root",
+            "run.root": "the folder of runs (runs)",
+        },
+    ),
+    "verify": Command(
+        "grade answers: JSON lines with a response and its gold in, verdicts out",
+        ("[options] [file ...]",),
+        r"""
+Grades answers. Reads JSON objects from the files, or from standard input, one per line:
+
+  {"id": "a1", "response": "It is \\boxed{1/2}.", "gold": "0.5"}
+
+  id            string or integer
+  response      what the model wrote
+  gold          the right answer as a string, or a list of them: any may match
+  all_answers   true: the response must give all of the list (optional)
+  mode          "think": the answer is what follows </think>; "short": it is the response. Left out: a control token
+                (<think>, <short>) at the beginning of the response counts as its mode, and none is needed.
+
+Writes one per line, in the same order, each as soon as it is there:
+
+  {"id": "a1", "outcome": "correct", "correct": true, "extracted": "1/2", "seconds": 2.1e-05}
+
+  outcome       correct, wrong, no_answer, cut_off (thinking never ends), format_error (a think token in the answer,
+                with --strict); no verdict: timed_out, crashed or raised
+  extracted     the final answer that was found, or null
+
+A line that cannot be read gives {"line": 7, "error": ...} and exit status 1 at the end. Empty lines are left out.
+""".strip(),
+        ("< cases.jsonl > verdicts.jsonl", "--strict --summary --output verdicts.jsonl cases.jsonl"),
+        GRADING,
+    ),
+    "replay": Command(
+        "run a recorded step again, sampling or learning alone; run=<run> step=<number> part=<which>",
+        ("run=<run> step=<number> part=sampling|learning [repeat=N] [out=<file>] [key=value ...]",),
+        """
+Runs a step that was recorded (thinkless train run.record=[12] ...) again and compares it with its record.
+
+With the settings of the record, on a CPU, everything must be equal bit for bit (sampling: with rollout.threads=1), and
+exit status 1 says that it was not. With others, differences are told: loss and gradient norm beside a relative
+tolerance of 1e-5 (bfloat16: 1e-2), sampled tokens up to the first that differs.
+""".strip(),
+        (
+            "run=quickstart-001 step=12 part=learning",
+            "run=quickstart-001 step=12 part=learning learner.max_tokens=4096 out=packed.json",
+            "run=quickstart-001 step=12 part=sampling repeat=3 rollout.max_num_seqs=64",
+        ),
+        KEYS,
+        {
+            "run": "the run's name or folder; left out: the newest under run.root",
+            "step": "a recorded step: the number of its line in metrics.jsonl",
+            "part": """\
+sampling   rollout workers only: samples the step's prompts with its seeds and the weights that sampled
+           it, and compares every token and log-prob
+learning   learner ranks only: loads the learner as it was, learns from the recorded groups, and
+           compares loss, gradient norm and all other figures""",
+            "repeat": """\
+how often, for benchmarks (1). Learning begins with the recorded state each time. Sampling finds its prompts
+in the prefix cache from the second time on: rollout.prefix_caching=false measures without""",
+            "out": "JSON file for the figures; left out: replay_<part>.json in the record's folder",
+            ANY_SETTING: "any setting: learner.max_tokens=4096, learner.ranks=2, ...",
+        },
+    ),
+    "doctor": Command(
+        "whether this machine can run, and what to do about it",
+        ("[run.root=<folder>]",),
+        "Checks this machine in seconds and prints a line for each finding: ok, note (worth knowing) or PROBLEM\n"
+        "(prevents a run), with what to do about it. Exit code 1 when there is a problem.",
+        ("", "run.root=/data/runs"),
+        KEYS,
+        {"run.root": "the folder of runs, whose disk is checked (runs)"},
+    ),
+}
