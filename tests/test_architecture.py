@@ -100,6 +100,7 @@ LIGHT = [
     "orchestrator.tracking.chrome_trace",
     "orchestrator.tracking.timeline",
     "orchestrator.tracking.metrics",
+    "orchestrator.tracking.rules",
     "orchestrator.cluster.placement",
     "orchestrator.training.batch_queue",
     "orchestrator.training.dynamic_sampling",
