@@ -37,6 +37,7 @@ IMPORTERS = {
         "orchestrator/cluster/handles.py",
         "orchestrator/cluster/latest_weights.py",
         "orchestrator/cluster/network.py",
+        "orchestrator/jobs/client.py",
         "orchestrator/tracking/tracker.py",
     },
     "hydra": {"conf/compose.py", "conf/overrides.py"},

@@ -1,0 +1,1 @@
+"""Runs as Ray jobs: submitting, following, listing, stopping."""
