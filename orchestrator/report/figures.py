@@ -1,18 +1,18 @@
 """The report's plots: curves of learning, of the machinery, of its health, and accuracy against tokens.
 
-In: a run as read, its evaluation's summary. Out: titles with SVG. Must not know: the page.
+In: a run's curves, whole or as far as they have come; its evaluation's summary. Out: panels; SVG of dots. Must not
+know: the page.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from orchestrator.report.plots import Dot, Line, line_plot, panels, scatter_plot, stacked_plot
-from orchestrator.report.read import MODEL_NAMES, JsonObject, Run
-from orchestrator.tracking.numbers import number, or_dash, percent
+from orchestrator.report.panels import Form, Line, Panel, Point, Value, without_gaps
+from orchestrator.report.plots import Dot, scatter_plot
+from orchestrator.report.read import MODEL_NAMES, JsonObject, curve
 from orchestrator.tracking.summary import MODE_NAMES, interval
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
@@ -39,14 +39,34 @@ HEALTH: tuple[tuple[str, tuple[tuple[str, str], ...], str], ...] = (  # title, (
 )
 
 
-def drawn_levels(run: Run) -> list[str]:
-    levels = run.levels
+class Curves(Protocol):
+    """A run's figures: a run as the report reads it, or one that is being followed."""
+
+    @property
+    def levels(self) -> Sequence[str]: ...
+
+    @property
+    def last_step(self) -> int: ...
+
+    @property
+    def grpo(self) -> Sequence[JsonObject]:
+        """Records of plain GRPO with the same settings; empty where it does not apply."""
+
+    @property
+    def warmup(self) -> Sequence[JsonObject]: ...
+
+    def curve(self, key: str) -> list[Point]:
+        """One figure over the steps."""
+
+
+def drawn_levels(run: Curves) -> list[str]:
+    levels = list(run.levels)
     if len(levels) <= MAX_LEVELS:
         return levels
     return [levels[round(k * (len(levels) - 1) / (MAX_LEVELS - 1))] for k in range(MAX_LEVELS)]
 
 
-def level_colors(run: Run) -> dict[str, list[str]]:
+def level_colors(run: Curves) -> dict[str, list[str]]:
     """The drawn levels' colours as CSS, by scheme ("light", "dark")."""
     return {scheme: _ramp(stops, len(drawn_levels(run))) for scheme, stops in LEVEL_RAMP.items()}
 
@@ -62,59 +82,61 @@ def _ramp(stops: Sequence[tuple[int, int, int]], count: int) -> list[str]:
     return colors
 
 
-def _series(records: Iterable[JsonObject], key: str) -> list[tuple[float, float | None]]:
-    return [(record["step"], record.get(key)) for record in records]
-
-
-def _upper(lines: Iterable[Line]) -> dict[str, Any]:
+def _upper(lines: Iterable[Line]) -> tuple[float, float]:
     """An axis with the part of 0..100 % that shares above their smallest need."""
     low = min((value for line in lines for _, value in line.points if value is not None), default=0.0)
-    return {"y": (max(0.0, math.floor(10 * low - 0.5) / 10), 1.0), "form": percent}
+    return max(0.0, math.floor(10 * low - 0.5) / 10), 1.0
 
 
-def _plot(run: Run, title: str, note: str, lines: Sequence[Line], label: str = "", **how: Any) -> tuple[str, str, str]:
-    """A panel with lines over the run's steps. how: further arguments of `line_plot`."""
-    return title, note, line_plot(lines, label or f"{title} over steps", **{"x_end": run.last_step, **how})
-
-
-def learning(run: Run) -> list[JsonObject]:
+def learning(run: Curves) -> list[Panel]:
     """Think rate, accuracy, tokens and reward over steps, plain GRPO's recorded curves beside or dashed."""
-    steps, whole = run.steps, (0.0, 1.0)
-    aside = [record for record in run.grpo if record["step"] <= run.last_step]
+    end, aside = run.last_step, [record for record in run.grpo if record["step"] <= run.last_step]
 
-    def levels(records: list[JsonObject], key: str, dashed: bool = False) -> list[Line]:
+    def levels(key: str) -> list[Line]:
         names = enumerate(drawn_levels(run))
-        return [Line(f"level {name}", _series(records, f"{key}/level/{name}"), f"--l{k}", dashed) for k, name in names]
+        return [Line(f"level {name}", run.curve(f"{key}/level/{name}"), f"--l{k}") for k, name in names]
 
     def over_all(key: str, name: str = "all") -> list[Line]:
-        grpo = [Line("GRPO", _series(aside, key), "--faint", dashed=True)] if aside else []
-        return [*grpo, Line(name, _series(steps, key), "--ink")]
+        grpo = [Line("GRPO", curve(aside, key), "--faint", dashed=True)] if aside else []
+        return [*grpo, Line(name, run.curve(key), "--ink")]
 
     def modes(key: str) -> list[Line]:
-        return [Line(mode, _series(steps, f"{key}/{mode}"), f"--{mode}") for mode in ("think", "short")]
+        return [Line(mode, run.curve(f"{key}/{mode}"), f"--{mode}") for mode in ("think", "short")]
 
-    think_rate = levels(steps, "think_rate") or over_all("think_rate/all")[-1:]
-    accuracy = levels(steps, "accuracy") or over_all("accuracy/all")[-1:]
+    def shares(title: str, note: str, lines: list[Line], y: tuple[float, float]) -> Panel:
+        return Panel(title, note, lines, form="percent", y=y, x_end=end)
+
+    think_rate = levels("think_rate") or over_all("think_rate/all")[-1:]
+    accuracy = levels("accuracy") or over_all("accuracy/all")[-1:]
     by_mode = modes("accuracy") + over_all("accuracy/all")
     tokens = modes("tokens") + over_all("tokens/mean")
-    grpo, note = levels(run.grpo, "think_rate", dashed=True), "recorded on the same task, for comparison"
-    label = "Think rate of plain GRPO"
-    return panels(
-        _plot(run, "Think rate by level", "share of answers that begin by thinking", think_rate, y=whole, form=percent),
-        _plot(run, "Think rate by level, plain GRPO", note, grpo, label, x_end=None, y=whole, form=percent),
-        _plot(run, "Accuracy by level", "share of right answers in training", accuracy, **_upper(accuracy)),
-        _plot(run, "Accuracy by mode", "how often an answer in each mode is right", by_mode, **_upper(by_mode)),
-        _plot(run, "Tokens per answer", "mean, over all answers and by mode", tokens),
-        _plot(run, "Reward", "mean over all answers", over_all("reward/mean", "mean"), "Mean reward over steps"),
-    )
+    grpo = [
+        Line(f"level {name}", curve(run.grpo, f"think_rate/level/{name}"), f"--l{k}", dashed=True)
+        for k, name in enumerate(drawn_levels(run))
+    ]
+    return [
+        shares("Think rate by level", "share of answers that begin by thinking", think_rate, (0, 1)),
+        Panel(
+            "Think rate by level, plain GRPO",
+            "recorded on the same task, for comparison",
+            grpo,
+            "Think rate of plain GRPO",
+            form="percent",
+            y=(0, 1),
+        ),
+        shares("Accuracy by level", "share of right answers in training", accuracy, _upper(accuracy)),
+        shares("Accuracy by mode", "how often an answer in each mode is right", by_mode, _upper(by_mode)),
+        Panel("Tokens per answer", "mean, over all answers and by mode", tokens, x_end=end),
+        Panel("Reward", "mean over all answers", over_all("reward/mean", "mean"), "Mean reward over steps", x_end=end),
+    ]
 
 
-def machinery(run: Run) -> list[JsonObject]:
+def machinery(run: Curves) -> list[Panel]:
     """Loss, validation and speed."""
-    steps = run.steps
+    end = run.last_step
 
     def lines(*named: tuple[str, str, str]) -> list[Line]:
-        return [Line(name, _series(steps, key), color) for name, key, color in named]
+        return [Line(name, run.curve(key), color) for name, key, color in named]
 
     parts = lines(
         ("control", "loss/control", "--think"), ("response", "loss/response", "--a"), ("KL", "loss/kl", "--faint")
@@ -125,60 +147,48 @@ def machinery(run: Run) -> list[JsonObject]:
         ("learner", "seconds/learner", "--c"),
         ("weight sync", "weight_sync/seconds", "--short"),
     )
-    seconds.append(Line("other", [(record["step"], _rest_of_step(record)) for record in steps], "--faint"))
+    seconds.append(Line("other", _rest_of_step(run.curve("seconds/step"), seconds), "--faint"))
     speed = lines(("rollout", "rollout/tokens_per_s", "--a"), ("learner", "learner/tokens_per_s", "--c"))
     validation = lines(("accuracy", "validation/accuracy", "--ink"), ("think rate", "validation/think_rate", "--think"))
-    validation = [without_gaps(line) for line in validation]
-    stacked = stacked_plot(seconds, "Seconds per step by part", run.last_step)
-    return panels(
-        _plot(run, "Validation", "on held-out questions", validation, y=(0, 1), form=percent, markers=True),
-        _plot(
-            run, "Parts of the loss", "control token, response tokens, KL to the reference", parts, "Parts of the loss"
-        ),
-        _plot(run, "Throughput", "tokens per second", speed, "Tokens per second"),
-        ("Seconds per step", "by part", stacked),
-    )
+    held_out, terms = "on held-out questions", "control token, response tokens, KL to the reference"
+    whole: dict[str, Any] = {"form": "percent", "y": (0, 1), "markers": True}
+    return [
+        Panel("Validation", held_out, [without_gaps(line) for line in validation], x_end=end, **whole),
+        Panel("Parts of the loss", terms, parts, "Parts of the loss", x_end=end),
+        Panel("Throughput", "tokens per second", speed, "Tokens per second", x_end=end),
+        Panel("Seconds per step", "by part", seconds, "Seconds per step by part", kind="stacked", x_end=end),
+    ]
 
 
-def without_gaps(line: Line) -> Line:
-    """Of a figure that is measured now and then."""
-    return replace(line, points=[point for point in line.points if point[1] is not None])
+def _rest_of_step(whole: Sequence[Point], parts: Sequence[Line]) -> list[Point]:
+    """What the parts leave of each step's seconds."""
+    rest: list[Point] = []
+    for (step, seconds), *spent in zip(whole, *(part.points for part in parts), strict=True):
+        left: Value = None if seconds is None else max(0.0, seconds - sum(value or 0.0 for _, value in spent))
+        rest.append((step, left))
+    return rest
 
 
-def _rest_of_step(record: Mapping[str, Any]) -> float | None:
-    if record.get("seconds/step") is None:
-        return None
-    parts = ("seconds/rollout", "seconds/reward", "seconds/learner", "weight_sync/seconds")
-    return max(0.0, float(record["seconds/step"]) - sum(record.get(part) or 0.0 for part in parts))
+def health(run: Curves) -> list[Panel]:
+    """Small multiples; the last value stands beside each title."""
 
-
-def health(run: Run) -> list[JsonObject]:
-    """Small multiples; the last value stands under each title."""
-
-    def small(
-        title: str, records: list[JsonObject], keys: Sequence[tuple[str, str]], kind: str, end: float
-    ) -> list[JsonObject]:
-        form = percent if kind == "share" else number
-        lines = [
-            Line(n, _series(records, key), c) for (n, key), c in zip(keys, ("--ink", "--a", "--faint"), strict=False)
-        ]
+    def small(title: str, keys: Sequence[tuple[str, str]], kind: str = "") -> Panel:
+        form: Form = "percent" if kind == "share" else "number"
+        names = [name if len(keys) > 1 else "" for name, _ in keys]
+        colors = ("--ink", "--a", "--faint")
+        lines = [Line(n, run.curve(key), c) for n, (_, key), c in zip(names, keys, colors, strict=False)]
         if any(key == "memory/host_gib" for _, key in keys):
             lines = list(map(without_gaps, lines))
-        lines = [line for line in lines if any(value is not None for _, value in line.points)]
-        svg = line_plot(lines, f"{title} over steps", x_end=end, form=form, log=kind == "log", small=True)
-        last = [next((v for _, v in reversed(line.points) if v is not None), None) for line in lines]
-        values = [or_dash(form)(value) for value in last]
-        if len(lines) < 2 and len(keys) < 2:
-            return panels((title, "".join(values), svg))
-        legend = [(line.name, line.color, value) for line, value in zip(lines, values, strict=True)]
-        return [shown | {"legend": legend} for shown in panels((title, "", svg))]
+        known = [line for line in lines if line.known]
+        return Panel(title, "", known, form=form, x_end=run.last_step, log=kind == "log", small=True)
 
-    out = [small(title, run.steps, keys, kind, run.last_step) for title, keys, kind in HEALTH]
-    if any(record.get("staleness/max") for record in run.steps):
-        out.append(small("Staleness, updates", run.steps, [("max", "staleness/max")], "", run.last_step))
+    panels = [small(*of) for of in HEALTH]
+    if any(value for _, value in run.curve("staleness/max")):
+        panels.append(small("Staleness, updates", [("max", "staleness/max")]))
     if run.warmup:
-        out.append(small("Warm-up loss, nats", run.warmup, [("loss", "loss")], "", run.warmup[-1]["step"]))
-    return [figure for figures in out for figure in figures]
+        loss = [Line("", curve(run.warmup, "loss"), "--ink")]
+        panels.append(Panel("Warm-up loss, nats", "", loss, x_end=run.warmup[-1]["step"], small=True))
+    return [panel for panel in panels if panel.known]
 
 
 def modes_scatter(summary: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.report.plots import Axis, Line, line_plot, nice_ticks, panels
+from orchestrator.report.panels import Line, Panel
+from orchestrator.report.plots import Axis, nice_ticks
+from orchestrator.report.plots import drawn as drawn_panels
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.numbers import percent, tick_text
 from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
@@ -45,14 +47,27 @@ APART = 0.6  # pixels; closer pieces of a kind are drawn as one
 def section(recorded: Recorded, last_step: int) -> dict[str, Any]:
     """What the page shows of a timeline, its plots drawn."""
     found = describe(recorded)
-    busy = line_plot(found["busy"], "Share of time at work over steps", x_end=last_step, y=(0, 1), form=percent)
     most = max([1.5, *(1.05 * value for _, value in found["ratio"].points if value is not None)])
-    ratio = line_plot([found["ratio"]], "Step time over the larger part", x_end=last_step, y=(1.0, most))
-    plots = panels(
-        ("Time at work", "share of each step in which the actors of a kind worked, their mean", busy),
-        ("Step time over max(sampling, learning)", "1: the busiest rollout worker or learner rank never paused", ratio),
-    )
-    return found | {"plots": plots}
+    plots = [
+        Panel(
+            "Time at work",
+            "share of each step in which the actors of a kind worked, their mean",
+            found["busy"],
+            "Share of time at work over steps",
+            form="percent",
+            y=(0, 1),
+            x_end=last_step,
+        ),
+        Panel(
+            "Step time over max(sampling, learning)",
+            "1: the busiest rollout worker or learner rank never paused",
+            [found["ratio"]],
+            "Step time over the larger part",
+            y=(1.0, most),
+            x_end=last_step,
+        ),
+    ]
+    return found | {"plots": drawn_panels(plots)}
 
 
 def describe(recorded: Recorded) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from orchestrator.base.files import write_whole
 from orchestrator.report import figures, gantt, sentences, tables
+from orchestrator.report.plots import drawn
 from orchestrator.report.read import Run, read_run
 from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
 from orchestrator.tracking.serving import commands
@@ -48,16 +49,16 @@ def render(run: Run) -> str:
         verdict=sentences.verdict(run, summary, goals),
         warnings=sentences.warnings(run),
         tiles=tables.tiles(run, summary if final else None),
-        learning=figures.learning(run),
+        learning=drawn(figures.learning(run)),
         summary=summary,
         final=final,
         goals=goals,
         measured=sentences.measured(run),
         scatter=Markup(figures.modes_scatter(summary)) if summary else "",
         before_after=tables.before_after(run, summary) if summary else None,
-        machinery=figures.machinery(run),
+        machinery=drawn(figures.machinery(run)),
         timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
-        health=figures.health(run),
+        health=drawn(figures.health(run)),
         before=tables.sample_views(run, run.before, 4),
         samples=tables.sample_views(run, run.after),
         circumstances=sentences.circumstances(run),

@@ -1,7 +1,7 @@
 """Plots as inline SVG, coloured by the page's CSS variables so that they follow its light and dark scheme.
 
-In: named lines of (step, value) points; a missing value is a gap. Out: SVG text, with the values for hovering in its
-`data-plot` attribute. Must not know: runs, files, the page.
+In: panels, lines, dots. Out: SVG text, with the values for hovering in its `data-plot` attribute. Must not know: runs,
+files, the page.
 """
 
 from __future__ import annotations
@@ -16,21 +16,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from orchestrator.tracking.numbers import number, percent, tick_text
+from orchestrator.report.panels import Form, Line, Panel, Value, mean, thinned
+from orchestrator.tracking.numbers import number, or_dash, percent, tick_text
 
-MAX_POINTS = 600  # of a line; longer ones are averaged in bins
+FORMS: dict[Form, Callable[[float], str]] = {"number": number, "percent": percent}
 RAW_FROM = 16  # points from which a running mean is drawn over the raw values
 LABEL_GAP = 15.0  # between two labels at line ends
-
-Value = float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    name: str  # shown at its end
-    points: Sequence[tuple[float, Value]]  # by x
-    color: str  # a CSS variable, e.g. "--think"
-    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +58,37 @@ class Axis:
         return [10.0**power for power in range(first, last + 1, stride)]
 
 
-def panels(*plots: tuple[str, str, str]) -> list[dict[str, Any]]:
-    """(title, note, SVG) as the page takes them; those with nothing to draw are left out."""
-    return [{"title": title, "note": note, "svg": Markup(svg)} for title, note, svg in plots if svg]
+def drawn(panels: Iterable[Panel]) -> list[dict[str, Any]]:
+    """Panels as the page takes them: title, note and SVG; those with nothing to draw are left out."""
+    return [_figure(panel) for panel in panels if panel.known]
+
+
+def _figure(panel: Panel) -> dict[str, Any]:
+    """A small panel shows its last values: in the place of the note, or in a legend where lines have names."""
+    figure: dict[str, Any] = {"title": panel.title, "note": panel.note, "svg": Markup(svg(panel))}
+    if panel.small:
+        last = or_dash(FORMS[panel.form])
+        if any(line.name for line in panel.lines):
+            figure["legend"] = [(line.name, line.color, last(line.last)) for line in panel.lines]
+        else:
+            figure["note"] = last(panel.lines[0].last)
+    return figure
+
+
+def svg(panel: Panel) -> str:
+    """One panel's picture; "" where there is nothing to draw."""
+    if panel.kind == "stacked":
+        return stacked_plot(panel.lines, panel.about, panel.x_end or 0.0)
+    return line_plot(
+        panel.lines,
+        panel.about,
+        x_end=panel.x_end,
+        y=panel.y,
+        form=FORMS[panel.form],
+        log=panel.log,
+        markers=panel.markers,
+        small=panel.small,
+    )
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:
@@ -94,7 +113,7 @@ def line_plot(
     small: bool = False,
 ) -> str:
     """Lines over steps. A noisy line is drawn faintly under its running mean; line ends carry the names."""
-    lines = [_thinned(line) for line in lines if any(value is not None for _, value in line.points)]
+    lines = [thinned(line) for line in lines if any(value is not None for _, value in line.points)]
     if not lines:
         return ""
     width, height = (240.0, 130.0) if small else (480.0, 270.0)
@@ -123,7 +142,7 @@ def line_plot(
 
 def stacked_plot(lines: Sequence[Line], label: str, x_end: float) -> str:
     """Areas on top of one another, first line at the bottom. A missing value counts as 0."""
-    lines = [_thinned(line) for line in lines if any(value for _, value in line.points)]
+    lines = [thinned(line) for line in lines if any(value for _, value in line.points)]
     if not lines:
         return ""
     width, height = 480.0, 270.0
@@ -206,27 +225,13 @@ def _y_axis(values: Sequence[float], y: tuple[float, float] | None, log: bool, b
     return Axis(low + 0.06 * min(low, 0.0), high + 0.06 * max(high, 0.0) if high > low else low + 1.0, bottom, top)
 
 
-def _thinned(line: Line) -> Line:
-    """At most MAX_POINTS points, each the mean of its bin."""
-    if len(line.points) <= MAX_POINTS:
-        return line
-    size = math.ceil(len(line.points) / MAX_POINTS)
-    bins = [line.points[at : at + size] for at in range(0, len(line.points), size)]
-    return replace(line, points=[(part[-1][0], _mean(v for _, v in part)) for part in bins])
-
-
 def _smoothed(line: Line) -> Line:
     """Centred running mean over about a twelfth of the line, narrower towards its ends; a gap stays a gap."""
     wide = max(2, len(line.points) // 24)
     values = [value for _, value in line.points]
     halves = [min(wide, max(2, at), max(2, len(values) - 1 - at)) for at in range(len(values))]
-    means = [_mean(values[max(0, at - half) : at + half + 1]) for at, half in enumerate(halves)]
+    means = [mean(values[max(0, at - half) : at + half + 1]) for at, half in enumerate(halves)]
     return replace(line, points=[(x, None if v is None else m) for (x, v), m in zip(line.points, means, strict=True)])
-
-
-def _mean(values: Iterable[Value]) -> Value:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _path(points: Sequence[tuple[float, Value]], x_axis: Axis, y_axis: Axis) -> str:

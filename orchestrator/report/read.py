@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.report.panels import Point
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.metrics import with_current_names
@@ -53,6 +54,10 @@ class Run:
     @property
     def last_step(self) -> int:
         return int(self.steps[-1]["step"]) if self.steps else 0
+
+    def curve(self, key: str) -> list[Point]:
+        """One figure over the steps."""
+        return curve(self.steps, key)
 
     @property
     def before(self) -> list[JsonObject]:
@@ -155,6 +160,11 @@ def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
             by_step = {at: record for at, record in by_step.items() if at < step}
         by_step[step] = by_step.get(step, {}) | line
     return [by_step[step] for step in sorted(by_step)]
+
+
+def curve(lines: Iterable[Mapping[str, Any]], key: str) -> list[Point]:
+    """One figure over the steps of records; None where one lacks it."""
+    return [(line["step"], line.get(key)) for line in lines]
 
 
 def by_level(level: str) -> tuple[int, float, str]:
