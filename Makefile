@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test bench lint clean
+.PHONY: help setup lock quickstart check test bench lint dashboards clean
 BIN := .venv/bin
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
@@ -37,6 +37,9 @@ test: lint ## lint, types and all tests; as root on Debian or Ubuntu it installs
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
+
+dashboards: setup ## write docker/grafana and docker/prometheus anew, after a change of the catalogue of metrics or of the rules
+	@$(BIN)/thinkless dashboards out=docker prometheus=http://prometheus:9090 folder=/etc/grafana/dashboards
 
 clean: ## remove the environment and caches; keeps runs/
 	@for p in python3 python3.11 python3.12 python3.13 python3.14 "$$PYTHON"; do \

@@ -232,7 +232,7 @@ def tracked() -> list[Path]:
 
 def test_no_file_names_a_path_of_one_machine() -> None:
     """Home folders and scratch folders of whoever wrote it work nowhere else."""
-    machine = re.compile(r"/(?:work|home/\w+|root|Users/\w+|tmp/\w+)/[\w.]")
+    machine = re.compile(r"/(?:work|home/\w+|root|Users/\w+|tmp/(?!ray/)\w+)/[\w.]")  # /tmp/ray: Ray's on every one
     found = []
     for path in tracked():
         try:

@@ -177,6 +177,22 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             ANY_SETTING: "any setting: learner.max_tokens=4096, learner.ranks=2, ...",
         },
     ),
+    "dashboards": Command(
+        "write dashboards for Grafana, scraping and alerts for Prometheus",
+        ("[out=<folder>] [key=value ...]",),
+        "Writes three dashboards for Grafana (throughput, learning, health) with their provisioning, and Prometheus's\n"
+        "configuration with alerts, their unit tests and what to do about each (alerts.md).",
+        ("", "out=/etc/thinkless discovery=http://head:8265/api/prometheus/sd"),
+        KEYS,
+        {
+            "out": "the folder to write to (dashboards)",
+            "discovery": "where Ray's head lists its nodes: a file (/tmp/ray/prom_metrics_service_discovery.json) or\n"
+            "an address (http://<head>:8265/api/prometheus/sd)",
+            "prometheus": "Prometheus's address, as Grafana reaches it (http://localhost:9090)",
+            "folder": "of the dashboards, as Grafana sees it (grafana/dashboards in `out`)",
+            "ray_folder": "of the dashboards that Ray writes, likewise (in /tmp/ray/session_latest)",
+        },
+    ),
     "doctor": Command(
         "whether this machine can run, and what to do about it",
         ("[run.root=<folder>]",),

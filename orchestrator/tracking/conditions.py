@@ -27,9 +27,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Counted:
-    """How much a counter grew: its sum over the last steps, one entry of metrics.jsonl each."""
+    """How much a counter grew: its sum over the last steps, one entry of metrics.jsonl each.
+
+    A key with a variable part (`restarts/worker/{worker}`) is the sum over all values of that.
+    """
 
     key: str
+
+    def of(self, record: Mapping[str, Any]) -> list[float]:
+        """Its entries in a step's record."""
+        begin, variable, end = self.key.partition("{")[0], "{" in self.key, self.key.rpartition("}")[2]
+        keys = [key for key in record if key.startswith(begin) and key.endswith(end)] if variable else [self.key]
+        return [float(record[key]) for key in keys if record.get(key) is not None]
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,10 @@ class Age:
 
 @dataclass(frozen=True)
 class Setting:
-    """A number of the run's configuration."""
+    """A number of the run's configuration. metric: the key under which it is exported, too."""
 
     key: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,13 @@ class Seen:
             case Metric(key, missing):
                 found = self.record.get(key)
                 return missing if found is None else float(found)
-            case Counted(key):
-                known = [float(one[key]) for one in self.window if one.get(key) is not None]
+            case Counted():
+                known = [value for one in self.window for value in of.of(one)]
                 return sum(known) if known else None
             case Age(key):
                 then = self.newest.get(key)
                 return None if then is None or self.now is None else max(0.0, self.now - float(then))
-            case Setting(key):
+            case Setting(key, _):
                 return _setting(self.config, key)
             case Formula(left, sign, right):
                 a, b = self.value(left), self.value(right)

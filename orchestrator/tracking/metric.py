@@ -27,7 +27,7 @@ class Sink(Enum):
 
 
 ALL = frozenset(Sink)
-ONLY_JSONL = frozenset({Sink.jsonl})
+NO_TRACKER = frozenset({Sink.jsonl, Sink.prometheus})  # they have the time of their own
 NO_MLFLOW = ALL - {Sink.mlflow}  # it has no histograms
 
 LABELS: dict[str, tuple[str, ...] | None] = {  # a label's values; None: any

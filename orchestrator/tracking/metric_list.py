@@ -5,7 +5,7 @@ In: nothing. Out: `METRICS`. Must not know: how they are found, shown and export
 
 from __future__ import annotations
 
-from orchestrator.tracking.metric import NO_MLFLOW, ONLY_JSONL, Kind, Metric
+from orchestrator.tracking.metric import NO_MLFLOW, NO_TRACKER, Kind, Metric
 
 SECONDS = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TOKENS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0)
@@ -34,7 +34,10 @@ VALIDATION = "orchestrator.training.evaluation"
 
 METRICS: tuple[Metric, ...] = (
     Metric("step", "steps", Kind.gauge, "Training steps that are finished.", TRACKER),
-    Metric("time", "s", Kind.gauge, "When the line was written, since the epoch.", TRACKER, sinks=ONLY_JSONL),
+    Metric(
+        "time", "s", Kind.gauge, "When the line was written, since the epoch.", TRACKER,
+        sinks=NO_TRACKER, exported_as="last_record_time",
+    ),
     # ---- answers
     _named("reward", "reward/mean", "reward", "Mean reward of all answers.", STEP),
     _named("accuracy", "accuracy/all", "share", "Share of right answers.", STEP),

@@ -68,9 +68,15 @@ FOR_WEIGHTS = Formula(
     Formula(Metric("seconds/learner", missing=0), "+", Metric("weight_sync/seconds", missing=0)), "/", STEP
 )
 DROPPED = Metric("groups/dropped_share")
-STALENESS, BOUND = Metric("staleness/max"), Setting("run.max_staleness")
+STALENESS, BOUND = Metric("staleness/max"), Setting("run.max_staleness", "staleness/bound")
 MISMATCH = Metric("mismatch/kl")
 SILENCE = Age("time")
+TIMED_OUT = Counted("reward/answers/timed_out")
+LATE = Formula(TIMED_OUT, "/", Counted("reward/answers/{outcome}"))
+DISK = Metric("disk/free_gib")
+RESTARTS = Counted("restarts/worker/{worker}")
+SKIPPED = Counted("skipped_updates")
+FAILURES = Counted("tracking/failures/{tracker}")
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -168,6 +174,20 @@ RULES: tuple[Rule, ...] = (
         "fresher answers at the same speed.",
     ),
     Rule(
+        "GraderTimeouts",
+        "warning",
+        (Condition(LATE, ">", 0.01),),
+        steps=5,
+        minutes=5,
+        words="Grading timed out on {share} of the answers ({count}); they are left out of training.",
+        figures={"share": (LATE, "share"), "count": (TIMED_OUT, "count")},
+        meaning="Checks take longer than reward.timeout_s and are killed. Answers that are hard to check leave their "
+        "groups, which biases training; above reward.max_unjudged of all answers, the run ends.",
+        action="unjudged.jsonl in the run folder has examples. If all checks are slow, the host is overloaded: give "
+        "reward.num_cpus more, or reward.processes less. If it is the same few answers, raise reward.timeout_s, or fix "
+        "the reward function.",
+    ),
+    Rule(
         "Mismatch",
         "warning",
         (Condition(MISMATCH, ">", 0.01),),
@@ -184,13 +204,49 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "UpdatesSkipped",
         "warning",
-        (Condition(Counted("skipped_updates"), ">=", 1.0),),
+        (Condition(SKIPPED, ">", 0.0),),
         steps=10,
         minutes=0,
         words="Optimizer steps skipped for a non-finite loss or gradient: {count}.",
-        figures={"count": (Counted("skipped_updates"), "count")},
+        figures={"count": (SKIPPED, "count")},
         meaning="A loss or gradient was NaN or infinite. After learner.max_bad_steps in a row the run ends.",
         action="Look at the sequences in bad_steps.jsonl of the run folder; lower learner.lr.",
+    ),
+    Rule(
+        "WorkerRestarted",
+        "warning",
+        (Condition(RESTARTS, ">", 0.0),),
+        steps=20,
+        minutes=0,
+        words="Rollout workers that died and were started again: {count}.",
+        figures={"count": (RESTARTS, "count")},
+        meaning="Ray restarted a rollout worker, whose answers in flight were sampled again. After "
+        "rollout.max_restarts of a worker the run ends.",
+        action="Look for its last lines in the log and in Ray's logs/ folder. Killed for memory: lower "
+        "rollout.kv_cache_gib or rollout.gpu_memory_utilization. The same host every time: take it out.",
+    ),
+    Rule(
+        "DiskLow",
+        "critical",
+        (Condition(DISK, "<", 10.0),),
+        steps=1,
+        minutes=5,
+        words="{free} GiB are left on the disk of the run folder.",
+        figures={"free": (DISK, "number")},
+        meaning="The next checkpoint may not fit; then the run ends, the checkpoint before it being whole.",
+        action="Free space, or keep fewer checkpoints: run.keep_checkpoints, run.save_every. A checkpoint takes about "
+        "12 bytes a parameter for the optimizer and the weights besides.",
+    ),
+    Rule(
+        "TrackerFailed",
+        "info",
+        (Condition(FAILURES, ">", 0.0),),
+        steps=20,
+        minutes=0,
+        words="Figures that did not reach a tracker (TensorBoard, Weights & Biases, MLflow): {count} failures.",
+        figures={"count": (FAILURES, "count")},
+        meaning="A tracker could not be written to. Training goes on without it; metrics.jsonl has every figure.",
+        action="The console said why at the first failure: the service is down, or its disk is full.",
     ),
 )
 
