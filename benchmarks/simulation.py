@@ -8,7 +8,7 @@ All runs sample with the quickstart's model after a short warm-up, at a learning
 lengths keep their law.
 
 Then two tables as markdown on stderr, one of the layouts that 4 GPUs could have and one for 4, 64 and 1,024 GPUs (see
-`_pipeline/layouts.py` and `_pipeline/scale.py` for their assumptions: nothing in them was measured on a GPU). Figures,
+docs/plan.md for their assumptions: nothing in them was measured on a GPU). Figures,
 one JSON line each on stdout:
 
     simulation_error          the largest of the next ones; goal 0.15
@@ -46,9 +46,10 @@ import numpy as np
 import benchmarks._pipeline.layouts as layouts_of_4
 from benchmarks._figures import add_small, figure, say, without_goals
 from benchmarks._pipeline.measured import Library, Parts, fitted, line, parts_of, sample
-from benchmarks._pipeline.model import Batch, Costs, EngineCosts, Pipeline, Step
 from benchmarks._pipeline.scale import SETUPS, table
 from benchmarks._runs import ROOT, SHORT_ANSWERS, SHORT_SKIP, add_runs, check_settings, runs_folder, short_run
+from orchestrator.plan.costs import Batch, Costs, EngineCosts, Step
+from orchestrator.plan.simulation import Pipeline
 
 STEPS, SKIP, SEEDS = 32, 4, 5  # of each run; not counted; simulations that a prediction is the mean of
 

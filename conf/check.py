@@ -14,7 +14,8 @@ from conf.settings import ABSENT, settings
 def check(conf: Config, command: str = "train") -> None:
     """Every value within its range, and the settings fit each other.
 
-    command: "train", "warmup", "evaluate" or "replay". Raises BadConfig with the first fault.
+    command: "train", "warmup", "evaluate", "replay", or "plan", which looks for a placement itself. Raises BadConfig
+    with the first fault.
     """
     _values(conf)
     _run(conf, command)
@@ -26,8 +27,9 @@ def check(conf: Config, command: str = "train") -> None:
     _evaluate(conf)
     _gpus(conf)
     _warmup(conf)
-    _colocated(conf)
-    _transport(conf)
+    if command != "plan":
+        _colocated(conf)
+        _transport(conf)
     _something_to_do(conf, command)
 
 
@@ -112,7 +114,7 @@ def _arithmetic(conf: ArithmeticConf, key: str) -> None:
 def _rollout(conf: Config, command: str) -> None:
     rollout = conf.rollout
     _require(
-        command not in ("train", "replay") or rollout.top_p == 1,
+        command not in ("train", "replay", "plan") or rollout.top_p == 1,
         f"rollout.top_p must be 1 in training, got {rollout.top_p}: the sampler's log-probs would be those of the "
         "cut-off distribution, the learner's those of the whole one (evaluate.top_p may be lower)",
     )

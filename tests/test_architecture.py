@@ -103,6 +103,8 @@ LIGHT = [
     "orchestrator.tracking.metrics",
     "orchestrator.tracking.rules",
     "orchestrator.cluster.placement",
+    "orchestrator.plan.estimate",
+    "orchestrator.plan.simulation",
     "orchestrator.training.batch_queue",
     "orchestrator.training.dynamic_sampling",
     "orchestrator.replay.step_format",

@@ -14,9 +14,11 @@ import pytest
 
 from benchmarks._pipeline import layouts
 from benchmarks._pipeline.measured import Library, fitted, line
-from benchmarks._pipeline.model import Batch, Costs, Engine, EngineCosts, Pipeline, Spread, _Share
 from benchmarks._pipeline.scale import FREE_CACHE_GB
 from conf.schema import OnWeightSync
+from orchestrator.plan.costs import Batch, Costs, EngineCosts
+from orchestrator.plan.layouts import Layout
+from orchestrator.plan.simulation import Engine, Pipeline, Spread, _Share
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
@@ -283,7 +285,7 @@ def test_samplers_that_share_keep_the_bound_and_sample_every_sequence_once(
 def test_the_preset_is_the_layout_that_is_simulated_and_half_again_as_fast_as_the_former_one() -> None:
     """On GPUs, simulated: the result follows from stated assumptions alone."""
     (preset,) = composed("experiment=thinkless_1p5b")
-    assert layouts.Layout.of(preset) == layouts.DEFAULT
+    assert Layout.of(preset) == layouts.DEFAULT
     assert preset.rollout.prompts_per_step == layouts.PROMPTS and preset.run.steps == layouts.RUN
     found = {one: layouts.simulated(one, 8) for one in layouts.LAYOUTS}
     former, default = found[layouts.FORMER], found[layouts.DEFAULT]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._pipeline.model import Batch, EngineCosts
+from orchestrator.plan.costs import Batch, EngineCosts
 from orchestrator.tracking.chrome_trace import read
 from orchestrator.tracking.utilization import Actor, by_kind
 

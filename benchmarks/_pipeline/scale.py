@@ -12,54 +12,40 @@ Nothing here was measured on a GPU. What is assumed, and where it comes from:
   median 500, sigma 0.6, mean 600; what remains when thinking answers are taken out of the trained model's means is
   430 (GSM8K: 624 at 13 %, thinking 1,919) and 480 (Minerva Algebra: 1,144 at 26 %, thinking 3,029). Half of the
   logarithm's variance belongs to the prompt, half to the sibling. One kind of prompt: the data set names no levels.
-- Engine: H100 SXM, 3.35 TB/s and 989 TFLOP/s dense bf16 (data sheet). A step reads all weights and all caches of its
-  sequences at 70 % of that bandwidth or, if that is more, multiplies at 60 % of that peak; the host adds 4 ms and 20
-  us a sequence (as without rollout.async_scheduling, which hides what is shorter than the device's part). Prefill at
-  40 % of the peak.
-- Learner: FLOPs by `learner.data.flops`, 5.5 forward passes' worth (forward, backward, checkpointing, reference, old
-  log-probs of the second half) at 40 % of the peak; the rank with the longest sequence is waited for. Each
-  micro-batch's gradients are reduced and each optimizer step's parameters gathered: 3.55 GB at 300 GB/s in a host of
-  8 GPUs, 100 GB/s between hosts, none of it hidden, and 10 us for each rank.
-- Push: NCCL broadcast at 150 GB/s in a host, 25 GB/s between hosts, the engine standing still meanwhile; object
-  store: 0.9 s to host memory, then 1.8 s (2 GB/s) for each doubling of the hosts that hold a copy, engines going on.
-  Both: 0.4 s to load.
-- Reward: 15 ms an answer, two grading processes a GPU.
-- Driver: one process, parts in a row. Per trajectory: a parameter, 20,000/s (46 tokens each). Measured when the table
-  is made, on this CPU: further time per token (columns to trajectories, weights, packing), balancing over ranks (per
-  sequence and rank), spreading (per prompt and worker). Per token 47 bytes through Ray (12 in, 35 to the learner) at
-  2 GB/s.
+- Everything else by `orchestrator.plan.formulas` on an H100 SXM (3.35 TB/s and 989 TFLOP/s dense bf16), two grading
+  processes a GPU. The driver's time per token (columns to trajectories, weights, packing), for balancing over ranks
+  (per sequence and rank) and for spreading (per prompt and worker) is measured on this CPU when the table is made; 47
+  bytes a token go through Ray at 2 GB/s (12 in, 35 to the learner).
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks._pipeline.model import Batch, Costs, EngineCosts, Pipeline, Step
-from learner.data.flops import Shape
+from conf.choices import Dtype, Transport
+from orchestrator.plan.costs import Step
+from orchestrator.plan.formulas import Assumptions, Driver, Recipe, costs
+from orchestrator.plan.hardware import GPUS
+from orchestrator.plan.lengths import PROMPT, Lengths
+from orchestrator.plan.model_shape import KNOWN, ModelShape
+from orchestrator.plan.simulation import Pipeline
 
-SHAPE = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, head_dim=128, ffn=8960, vocab=151936)
-PARAMETERS, WEIGHTS_GB, READ_GB = 1.78e9, 3.55, 3.09  # a step does not read the embeddings
-CACHE_BYTES = 2 * SHAPE.layers * SHAPE.kv_heads * SHAPE.head_dim * 2
-BANDWIDTH, PEAK = 3.35e12, 989e12
-GROUP, CAP, MAX_NUM_SEQS, MAX_TOKENS, PROMPT = 8, 24576, 256, 26624, 150
-PASSES, HOST, FREE_CACHE_GB = 5.5, 8, 60
+GPU = GPUS["h100"]
+_NAME = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+MODEL = ModelShape.of(_NAME, "", KNOWN[_NAME], Dtype.bfloat16)
+LENGTHS = Lengths()
+GROUP, CAP, MAX_TOKENS = 8, LENGTHS.cap, 26624
+FREE_CACHE_GB = 60
 SETUPS = ((4, 128), (64, 2048), (1024, 32768), (64, 128), (1024, 128), (1024, 2048))  # GPUs, prompts a step
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """Seconds of the driver's process."""
-
-    trajectory_s: float  # without what its tokens cost
-    token_s: float
-    balance_s: float  # per sequence and rank
-    spread_s: float  # per prompt and worker
-    transfer_s: float = 47 / 2e9  # per token
+def recipe(prompts: int, gpus: int, transport: Transport = Transport.nccl) -> Recipe:
+    """conf/experiment/thinkless_1p5b.yaml's, two grading processes a GPU."""
+    return Recipe(prompts, GROUP, 2, 5.5, MAX_TOKENS, 256, 2, 1, 1, 2 * gpus, True, transport)
 
 
 def measured_driver(per_s: float) -> Driver:
@@ -105,77 +91,6 @@ def measured_driver(per_s: float) -> Driver:
     return Driver(max(1 / per_s - 46 * token_s, 0.0), token_s, balance_s, spread_s)
 
 
-def batches(prompts: int, seed: int) -> Iterator[Batch]:
-    rng = np.random.default_rng(seed)
-    while True:
-        z = math.sqrt(0.5) * (rng.standard_normal((prompts, 1)) + rng.standard_normal((prompts, GROUP)))
-        thinks = rng.random((prompts, GROUP)) < 0.5
-        lengths = np.where(thinks, 6500 * np.exp(0.85 * z), 500 * np.exp(0.6 * z))
-        whole = np.clip(lengths, 2, CAP).astype(np.int64)
-        yield Batch(np.zeros(prompts, int), np.full(prompts, PROMPT), whole, np.ones(prompts, bool))
-
-
-def engine_costs(load_s: float, host: bool = True) -> EngineCosts:
-    """host: with its part of a step."""
-
-    def step(n: int) -> float:
-        return host * (4e-3 + 20e-6 * n) + max(READ_GB * 1e9 / (0.7 * BANDWIDTH), n * 2 * PARAMETERS / (0.6 * PEAK))
-
-    return EngineCosts(
-        tuple(step(n) for n in range(MAX_NUM_SEQS + 1)),
-        context_s=CACHE_BYTES / (0.7 * BANDWIDTH),
-        prefill_s=2 * PARAMETERS / (0.4 * PEAK),
-        load_s=load_s,
-    )
-
-
-def learner_seconds(ranks: int) -> Callable[[Batch], float]:
-    link_s = WEIGHTS_GB / (300 if ranks <= HOST else 100) + 10e-6 * ranks if ranks > 1 else 0.0
-
-    def seconds(batch: Batch) -> float:
-        prompts, responses = batch.sequences()
-        total = 0.0
-        for part in np.array_split(np.arange(len(prompts)), 2):
-            tokens, mine = prompts[part] + responses[part], responses[part]
-            flops = np.array([float(SHAPE.cost(*one)) for one in zip(tokens.tolist(), mine.tolist())])
-            rows = max(1, math.ceil(tokens.sum() / ranks / MAX_TOKENS))
-            total += PASSES * max(flops.sum() / ranks, flops.max()) / (0.4 * PEAK) + (rows + 1) * link_s
-        return total
-
-    return seconds
-
-
-def costs(samplers: int, ranks: int, transport: str, driver: Driver, shared: int = 0) -> Costs:
-    """shared: samplers on the learner's GPUs."""
-    gpus = samplers + ranks - shared
-    hosts = -(-gpus // HOST)
-    if transport == "nccl":
-        transfer, load = 0.0, 0.4 + WEIGHTS_GB / (150 if hosts == 1 else 25)
-    else:
-        transfer, load = 0.9 + 1.8 * math.ceil(math.log2(hosts)), 0.4
-    processes = 2 * gpus
-
-    def share(of: float) -> Callable[[Batch], float]:
-        return lambda batch: of * (driver.trajectory_s * batch.lengths.size)
-
-    return Costs(
-        engine=engine_costs(load),
-        learner=learner_seconds(ranks),
-        ask=lambda batch: share(0.1)(batch) + driver.spread_s * len(batch.prompts) * samplers,
-        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 47) * batch.tokens,
-        reward=lambda batch: 0.015 * math.ceil(batch.lengths.size / processes),
-        pack=lambda batch: (
-            share(0.5)(batch)
-            + (driver.token_s * 2 / 3 + driver.transfer_s * 35 / 47) * batch.tokens
-            + driver.balance_s * batch.lengths.size * ranks
-        ),
-        tail=share(0.1),
-        call_s=0.005,
-        publish_s=0.0 if transport == "nccl" else 0.9,
-        transfer_s=transfer,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     gpus: int
@@ -194,23 +109,29 @@ class Row:
     limit: str
 
 
-def run(gpus: int, samplers: int, prompts: int, staleness: int, driver: Driver, transport: str = "nccl") -> Row:
+def run(
+    gpus: int,
+    samplers: int,
+    prompts: int,
+    staleness: int,
+    driver: Driver,
+    transport: Transport = Transport.nccl,
+) -> Row:
     skip = 2 * staleness + 1
     steps = skip + (2 if prompts > 10000 else 4) + staleness
     ranks = gpus - samplers
-    model = costs(samplers, ranks, transport, driver)
-    found = Pipeline(model, samplers, staleness, float(CAP)).simulate(batches(prompts, 1), steps)[
-        skip : steps - staleness
-    ]
+    spent = costs(MODEL, GPU, recipe(prompts, gpus, transport), samplers, ranks, given=Assumptions(driver=driver))
+    batches = LENGTHS.batches(prompts, GROUP, 1)
+    found = Pipeline(spent, samplers, staleness, float(CAP)).simulate(batches, steps)[skip : steps - staleness]
     seconds = mean(found, "seconds")
     parts = {
         name: mean(found, name) / seconds for name in ("rollout", "reward", "learner", "push", "driver", "learning")
     }
     sampling = mean(found, "sampled") / samplers / seconds
     return Row(
-        gpus, samplers, prompts, staleness, transport, seconds, sampling, parts["learning"], parts["driver"],
-        parts["push"], max(step.context for step in found) * CACHE_BYTES / 1e9, max(step.staleness for step in found),
-        mean(found, "tokens"), limit(parts, sampling),
+        gpus, samplers, prompts, staleness, transport.value, seconds, sampling, parts["learning"], parts["driver"],
+        parts["push"], max(step.context for step in found) * MODEL.kv_bytes / 1e9,
+        max(step.staleness for step in found), mean(found, "tokens"), limit(parts, sampling),
     )  # fmt: skip
 
 
@@ -267,7 +188,7 @@ def table(per_s: float, say: Callable[[str], None], setups: Sequence[tuple[int, 
         )
         say(f"simulated {gpus:,} GPUs, {prompts * GROUP:,} answers a step")
         if prompts <= 2048:
-            others = [run(gpus, samplers, prompts, staleness, driver, "object_store") for staleness in (0, 1)]
+            others = [run(gpus, samplers, prompts, staleness, driver, Transport.object_store) for staleness in (0, 1)]
             pushes.append(
                 f"{gpus:,} GPUs, {prompts * GROUP:,} answers: {zero.seconds:.1f} and {others[0].seconds:.1f} s at "
                 f"staleness 0, {one.seconds:.1f} and {others[1].seconds:.1f} s at 1"

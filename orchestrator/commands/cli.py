@@ -65,6 +65,8 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
         _warmup(options.overrides, flags, words)
     elif name == "evaluate":
         _evaluate(options.overrides, flags)
+    elif name == "plan":
+        _plan(options, flags)
     else:
         _train(name, options.overrides, flags)
 
@@ -142,6 +144,18 @@ def _evaluate(arguments: list[str], flags: Flags) -> None:
                 + command_line("train", f"resume={folder}")
             )
         body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+
+
+def _plan(options: Namespace, flags: Flags) -> None:
+    """With run=<run>: that run's configuration, corrected by its metrics, further overrides on top."""
+    from conf.compose import run_command
+    from orchestrator.commands import plan
+
+    name = options.given.get("run")
+    if name is None:
+        run_command("plan", lambda conf: plan.command(conf, options), options.overrides, flags)
+    elif saved := _saved_run("plan", name, options.overrides, flags):
+        plan.command(saved[0], options, saved[1])
 
 
 def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> tuple[Config, Path] | None:

@@ -31,6 +31,7 @@ CONFIGURATION: tuple[Option, ...] = (
      f"composes the configuration, or a part: {', '.join(COMPOSED[1:])}"),
     (("words",), {"nargs": "*"}, argparse.SUPPRESS),
 )  # fmt: skip
+JSON: Option = (("--json",), {"action": "store_true"}, "everything as JSON on standard output")
 KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*"}, argparse.SUPPRESS),)
 GRADING: tuple[Option, ...] = (
     (("files",), {"nargs": "*"}, argparse.SUPPRESS),
@@ -63,7 +64,7 @@ class Command:
     @property
     def configured(self) -> bool:
         """It takes the whole configuration, as Hydra composes it."""
-        return self.options is CONFIGURATION
+        return CONFIGURATION[0] in self.options
 
 
 COMMANDS = {
@@ -191,6 +192,29 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             "prometheus": "Prometheus's address, as Grafana reaches it (http://localhost:9090)",
             "folder": "of the dashboards, as Grafana sees it (grafana/dashboards in `out`)",
             "ray_folder": "of the dashboards that Ray writes, likewise (in /tmp/ray/session_latest)",
+        },
+    ),
+    "plan": Command(
+        "before anything starts: memory, time, tokens and cost of a run, for every placement",
+        ("[experiment=<preset>] [gpus=N] [gpu=<kind>] [key=value ...]", "run=<run> [gpus=N] [key=value ...]"),
+        "What a run will take, from the model's config.json alone: memory of each GPU by phase, seconds of a step by\n"
+        "part, hours, tokens and cost, for every placement of the GPUs, and the one to take. Nothing is started.",
+        (
+            "experiment=thinkless_1p5b",
+            "experiment=thinkless_1p5b gpus=8 gpu=a100 price=1.5",
+            "model.path=/models/mine data.path=problems.jsonl rollout=gpu learner=gpu gpus=2",
+            "run=quickstart-001 rollout.prompts_per_step=64   # corrected by what that run measured",
+        ),
+        (*CONFIGURATION, JSON),
+        {
+            "gpus": "how many (as many as the configuration takes)",
+            "gpu": "h100, h200, b200, a100, a100-40gb, l40s, l4, a10, rtx4090, ... or cpu (h100; of a run: its own)",
+            "price": "US dollars an hour for each (docs/plan.md: assumed on-demand prices)",
+            "run": "a run whose configuration is planned, and whose metrics correct the assumptions",
+            "think_rate": "share of answers that think (0.5)",
+            "think_tokens": "mean tokens of an answer that thinks (in proportion to rollout.max_response_tokens)",
+            "short_tokens": "the same of a short one",
+            ANY_SETTING: "any setting of the run that is planned",
         },
     ),
     "doctor": Command(

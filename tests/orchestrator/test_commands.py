@@ -113,7 +113,7 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         done = thinkless(*arguments)
-        assert len(COMMANDS) == 9 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
+        assert len(COMMANDS) == 10 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -127,6 +127,8 @@ def test_every_command_has_help(thinkless: Callable[..., Done], name: str) -> No
         assert "part=sampling|learning" in done.out and "repeat=" in done.out
     elif name == "dashboards":
         assert "out=<folder>" in done.out and "discovery" in done.out
+    elif name == "plan":
+        assert "--json" in done.out and "gpus" in done.out and "run=<run>" in done.out
     elif name == "doctor":
         assert "run.root=<folder>" in done.out
     elif name == "verify":
@@ -225,7 +227,7 @@ def test_python_m_and_the_console_script_behave_alike() -> None:
 def test_examples_in_the_help_are_valid_commands(thinkless: Callable[..., Done]) -> None:
     """Each example of a command that takes the configuration is composed, as `--cfg job` does, but for those of saved
     runs and of files that a reader would have."""
-    absent = ("--help", "--config-dir", "resume=", "run.name=quickstart-001")
+    absent = ("--help", "--config-dir", "resume=", "run.name=quickstart-001", "run=quickstart-001")
     for name, command in COMMANDS.items():
         for example in command.examples if command.configured else ():
             if not any(word in example for word in absent):
@@ -262,7 +264,7 @@ def test_cfg_prints_the_configuration_that_would_run(
 
 def test_an_unknown_command_is_rejected_with_the_nearest_one(thinkless: Callable[..., Done]) -> None:
     assert "did you mean 'train'?" in thinkless("trian").line
-    assert "quickstart, warmup, train, evaluate, report, verify, replay, doctor" in thinkless("--cfg").line
+    assert f"there are: {', '.join(COMMANDS)}" in thinkless("--cfg").line
 
 
 # ---- rejected before starting: no process is started, nothing is written ----
