@@ -37,6 +37,7 @@ IMPORTERS = {
         "orchestrator/cluster/handles.py",
         "orchestrator/cluster/latest_weights.py",
         "orchestrator/cluster/network.py",
+        "orchestrator/doctor/cluster.py",
         "orchestrator/jobs/client.py",
         "orchestrator/tracking/tracker.py",
     },
@@ -119,6 +120,7 @@ LIGHT = [
     "orchestrator.base.lock",
     "orchestrator.cluster.local_rays",
     "orchestrator.commands.doctor",
+    "orchestrator.doctor.probe",
     "orchestrator.report",
     "orchestrator.commands.verify",
 ]

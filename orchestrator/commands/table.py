@@ -218,12 +218,22 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
         },
     ),
     "doctor": Command(
-        "whether this machine can run, and what to do about it",
-        ("[run.root=<folder>]",),
+        "whether this machine and its cluster can run, and what to do about it",
+        ("[run.root=<folder>] [model.path=<folder>] [data.path=<file>] [--address HOST:PORT] [--json]",),
         "Checks this machine in seconds and prints a line for each finding: ok, note (worth knowing) or PROBLEM\n"
-        "(prevents a run), with what to do about it. Exit code 1 when there is a problem.",
-        ("", "run.root=/data/runs"),
-        KEYS,
-        {"run.root": "the folder of runs, whose disk is checked (runs)"},
+        "(prevents a run), with what to do about it. With RAY_ADDRESS or --address, every node of that Ray as well,\n"
+        "and the network between them. Exit code 1 when there is a problem.",
+        ("", "run.root=/data/runs", "model.path=/models/mine data.path=problems.jsonl --address 10.0.0.1:6379"),
+        (
+            (("--address",), {"metavar": "HOST:PORT"}, "of the Ray whose nodes are checked (RAY_ADDRESS)"),
+            JSON,
+            *KEYS,
+        ),
+        {
+            "run.root": "the folder of runs, whose disk is checked (runs)",
+            "model.path": "a model that every node must be able to read",
+            "data.path": "problems that this host must be able to read",
+            "cluster.network_interface": "as a run would be given it: the interface of traffic between hosts",
+        },
     ),
 }

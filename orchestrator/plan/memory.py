@@ -37,7 +37,7 @@ from orchestrator.plan.layouts import Layout, overrides, with_settings
 from orchestrator.plan.model_shape import ModelShape
 
 SAMPLER_CONTEXT, GRAPHS, LEARNER_CONTEXT, LEFT = 0.8e9, 0.6e9, 2e9, 1.5e9
-SAMPLER_PROCESS, LEARNER_PROCESS = 0.75e9, 0.49e9  # resident, on a CPU: Python, its libraries and their buffers
+SAMPLER_PROCESS, LEARNER_PROCESS = 0.98e9, 0.63e9  # resident, on a CPU: Python, its libraries and their buffers
 BLOCK, CPU_BLOCK = 16, 128  # tokens: vLLM's
 
 

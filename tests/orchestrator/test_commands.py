@@ -576,7 +576,7 @@ def test_doctor_finds_nothing_wrong_on_a_machine_that_runs_the_tests(
         monkeypatch.setenv("RAY_ADDRESS", address := f"127.0.0.1:{nobody.getsockname()[1]}")
         done = thinkless("doctor")
     assert done.code == 1 and f"PROBLEM  RAY_ADDRESS={address}: nobody answers" in done.out
-    assert "takes run.root=<folder>, got steps=3" in thinkless("doctor", "steps=3").line
+    assert "takes run.root=<folder> and model.path=<folder> and" in thinkless("doctor", "steps=3").line
 
 
 def test_rays_start_up_errors_are_one_line() -> None:

@@ -1,0 +1,1 @@
+"""Whether this machine, and the Ray cluster that runs would join, can run: a file for each area of checks."""

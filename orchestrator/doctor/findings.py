@@ -1,0 +1,61 @@
+"""What a check finds, and checks that cannot hang.
+
+In: checks, generators of `Finding`s. Out: their findings as they come. Must not know: what is checked. Standard
+library only.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+GIB = 2**30
+
+
+class Finding(NamedTuple):
+    """A line of the output."""
+
+    text: str
+    level: str = "ok"
+
+
+def note(text: str) -> Finding:
+    """Worth knowing."""
+    return Finding(text, "note")
+
+
+def problem(text: str) -> Finding:
+    """It prevents a run; `text` says what to do."""
+    return Finding(text, "PROBLEM")
+
+
+def within(seconds: float, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of `check`, run in a thread of its own that is left behind when it hangs: a file system that does
+    not answer blocks whoever asks it, for ever. seconds: for each finding."""
+    found: queue.SimpleQueue[Finding | BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            for one in check():
+                found.put(one)
+            found.put(None)
+        except BaseException as error:  # raised again below
+            found.put(error)
+
+    threading.Thread(target=run, name=f"checking {name}", daemon=True).start()
+    while True:
+        try:
+            one = found.get(timeout=seconds)
+        except queue.Empty:
+            yield problem(
+                f"checking {name} did not end within {seconds:g} s: a file system or a service there hangs; see "
+                "`mount` and `dmesg`"
+            )
+            return
+        if one is None:
+            return
+        if isinstance(one, BaseException):
+            raise one
+        yield one
