@@ -73,7 +73,7 @@ def documented(script: str) -> set[str]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "gpu"])  # that one: tests/test_gpu_benchmark.py
 def test_small_forms_print_every_documented_figure(script: str, runs: Path) -> None:
     options = [SHARING[script], str(runs)] if script in SHARING else []
     lines = [json.loads(line) for line in called(script, "--small", *options).stdout.splitlines()]

@@ -60,9 +60,13 @@ def assert_same(got: dict[str, Any], want: dict[str, torch.Tensor], bound: float
     assert errors[worst] <= bound, f"{worst}: {errors[worst]:.2e}"
 
 
-@pytest.mark.parametrize("model", ["tied", "untied"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("count", "stage", "model"),
+    [
+        *((count, stage, "untied") for count in (1, 2) for stage in (0, 1, 2, 3)),
+        *((count, stage, "tied") for count, stage in [(1, 0), (2, 2), (2, 3)]),
+    ],
+)
 def test_the_gradient_equals_the_float64_reference(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, count: int, stage: int, model: str
 ) -> None:

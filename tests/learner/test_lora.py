@@ -42,8 +42,8 @@ BFLOAT = ModelConf(lora=LORA, dtype=Dtype.bfloat16)
 CONF = LearnerConf(lr=0.02, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 LAYOUTS = [
-    *((count, stage, FLOAT) for count, stage in [(1, 0), (2, 0), (2, 1), (2, 2), (2, 3)]),
-    *((count, stage, BFLOAT) for count, stage in [(1, 0), (2, 0), (2, 2), (2, 3)]),
+    *((count, stage, FLOAT) for count, stage in [(1, 0), (2, 1), (2, 3)]),
+    *((count, stage, BFLOAT) for count, stage in [(2, 0), (2, 2), (2, 3)]),
 ]
 every_layout = pytest.mark.parametrize(
     ("count", "stage", "model"),
@@ -127,7 +127,7 @@ def _with_change(module: Any, a: Tensor, b: Tensor, states: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("count", "stage", "model", "changes"),
     [
-        *((count, stage, "untied", {}) for count in (1, 2) for stage in (0, 1, 2, 3)),
+        *((count, stage, "untied", {}) for count, stage in [(1, 0), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3)]),
         (1, 0, "tied", {}),
         (2, 3, "tied", {}),
         (2, 0, "untied", {"gradient_checkpointing": True}),

@@ -18,7 +18,7 @@ ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
 ADAPTED = ModelConf(lora=LoraConf(rank=4))
 LAYOUTS = [
-    *((count, stage, FLOAT) for count, stage in ((1, 0), (1, 3), (2, 0), (2, 2), (2, 3))),
+    *((count, stage, FLOAT) for count, stage in ((1, 0), (2, 2), (2, 3))),
     (2, 1, BFLOAT),
     (1, 0, ADAPTED),
 ]

@@ -34,14 +34,11 @@ RANK, ALPHA = 4, 6.0
 LORA = LoraConf(rank=RANK, alpha=ALPHA)
 ADAPTED, BFLOAT_ADAPTED = ModelConf(lora=LORA), ModelConf(lora=LORA, dtype=Dtype.bfloat16)
 LAYOUTS = [
-    (1, 0, PLAIN, "tied"),
     (1, 1, BFLOAT, "tied"),
     (1, 0, ADAPTED, "untied"),
     (2, 0, PLAIN, "untied"),
     (2, 2, BFLOAT, "untied"),
     (2, 3, PLAIN, "tied"),
-    (2, 3, BFLOAT, "untied"),
-    (2, 3, ADAPTED, "tied"),
     (2, 3, BFLOAT_ADAPTED, "untied"),
 ]
 IDS = [f"{n}-zero{z}-{m.dtype.value}-{'lora-' if m.lora.rank else ''}{folder}" for n, z, m, folder in LAYOUTS]

@@ -28,8 +28,7 @@ from tests.helpers.learner_ranks import Ranks, train_batch
 CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
-LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 2, FLOAT), (2, 3, FLOAT)]
-LAYOUTS += [(2, stage, BFLOAT) for stage in (0, 1, 2)]
+LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 3, FLOAT), (2, 1, BFLOAT), (2, 2, BFLOAT)]
 every_layout = pytest.mark.parametrize(
     ("count", "stage", "model"),
     LAYOUTS,
@@ -61,8 +60,11 @@ def test_a_rank_listens_at_the_address_it_is_given(monkeypatch: pytest.MonkeyPat
     assert host == "192.0.2.77" and 0 < port < 65536
 
 
-@every_layout
-@pytest.mark.parametrize("value", [math.inf, math.nan], ids=["inf", "nan"])
+@pytest.mark.parametrize(
+    ("count", "stage", "model", "value"),
+    [*((*layout, math.nan) for layout in LAYOUTS), (2, 3, FLOAT, math.inf)],
+    ids=[*(f"{count}-{stage}-{model.dtype.value}-nan" for count, stage, model in LAYOUTS), "2-3-float32-inf"],
+)
 def test_nonfinite_gradients_change_nothing(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int, model: ModelConf, value: float
 ) -> None:
