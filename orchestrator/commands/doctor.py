@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.base.waiting import waiting
 from orchestrator.doctor.access import access
-from orchestrator.doctor.findings import Finding, within
+from orchestrator.doctor.findings import HANGS, Finding, within
 from orchestrator.doctor.machine import clock, disk, limits, machine
 from orchestrator.doctor.network import interfaces, loopback
 from orchestrator.doctor.rays import leftovers, other_rays, ray_address, ray_folder
 from orchestrator.doctor.software import compiler, gpus, packages
 from orchestrator.training.run_root import root
 
-LIMIT_S, CLUSTER_LIMIT_S = 30.0, 120.0  # without a finding
+LIMIT_S, CLUSTER_LIMIT_S = 30.0, 75.0  # without a finding
 
 
 def main(options: Namespace) -> None:
@@ -49,11 +49,11 @@ def main(options: Namespace) -> None:
     }
     found: list[dict[str, str]] = []
 
-    def tell(area: str, seconds: float, check: Callable[[], Iterator[Finding]]) -> bool:
+    def tell(area: str, seconds: float, check: Callable[[], Iterator[Finding]], why: str = HANGS) -> bool:
         """Whether it prevents nothing."""
         good = True
         with waiting(f"checking {area}"):
-            for finding in within(seconds, area, check):
+            for finding in within(seconds, area, check, why):
                 good = good and finding.level != "PROBLEM"
                 found.append({"area": area, "level": finding.level, "text": finding.text})
                 if not options.json:
@@ -69,7 +69,8 @@ def main(options: Namespace) -> None:
 
             yield from cluster(address, interface, model, data)
 
-        tell("cluster", CLUSTER_LIMIT_S, of_cluster)
+        why = f"{address} takes connections but does not answer as a head does: it hangs, or that is another port"
+        tell("cluster", CLUSTER_LIMIT_S, of_cluster, why)
     problems = sum(one["level"] == "PROBLEM" for one in found)
     if options.json:
         print(json.dumps({"problems": problems, "findings": found}, indent=1))

@@ -55,6 +55,11 @@ def model_of(conf: Config, run: Path | None) -> ModelShape:
 def _hardware(conf: Config, given: Mapping[str, str], run: Path | None) -> Hardware:
     if "gpu" in given:
         return hardware.named(given["gpu"])
+    if conf.rollout.device is not conf.learner.device:
+        raise BadInput(
+            f"rollout.device={conf.rollout.device.value} and learner.device={conf.learner.device.value}: a plan is of "
+            "one kind for both: give gpu=<kind>, or gpu=cpu"
+        )
     if not on_gpus(conf):
         return hardware.CPU
     recorded = hardware.of_device(correction.devices(run)) if run is not None else None

@@ -27,7 +27,7 @@ from orchestrator.doctor.machine import DISK_GIB, FILES, SHM_GIB
 from orchestrator.doctor.probe import Probe
 from rollout.base.errors import BadInput
 
-START_S, CALL_S, COLLECTIVE_S = 60.0, 20.0, 30.0
+START_S, CALL_S, COLLECTIVE_S = 45.0, 20.0, 30.0
 MEGABYTES = 64  # of a connection's measurement
 SLOW = 1e8  # bytes/s: below it a push of a 1.5B model takes half a minute
 SKEW_S = 0.5  # between two hosts' clocks, above what the round trip leaves open
@@ -144,6 +144,8 @@ def describe(
             f"{found['shm_free'] / GIB:.1f} GiB free, disk {found['disk_free'] / GIB:.1f}, open files "
             f"{found['files']:,}"
         )
+        for level, text in found["gpus"]:
+            yield Finding(f"{where}: {text}", level)
         if found["shm_free"] < SHM_GIB * GIB:
             yield problem(f"{where}: /dev/shm is too small for Ray's object store: --shm-size in a container")
         if found["disk_free"] < DISK_GIB * GIB:
@@ -221,8 +223,8 @@ def _connections(probes: Mapping[_Node, Any], facts: Mapping[_Node, Mapping[str,
     if rates:
         slowest = min(rates, key=lambda way: rates[way])
         yield Finding(
-            f"TCP between nodes: {statistics.median(rates.values()) / 1e9:.2f} GB/s in the middle, {slowest} slowest "
-            f"with {rates[slowest] / 1e9:.2f}"
+            f"TCP between nodes: {statistics.median(rates.values()) / 1e9:.2f} GB/s (median); slowest: {slowest}, "
+            f"{rates[slowest] / 1e9:.2f}"
         )
 
 

@@ -31,9 +31,12 @@ def problem(text: str) -> Finding:
     return Finding(text, "PROBLEM")
 
 
-def within(seconds: float, name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+HANGS = "a file system or a service there hangs; see `mount` and `dmesg`"
+
+
+def within(seconds: float, name: str, check: Callable[[], Iterator[Finding]], why: str = HANGS) -> Iterator[Finding]:
     """The findings of `check`, run in a thread of its own that is left behind when it hangs: a file system that does
-    not answer blocks whoever asks it, for ever. seconds: for each finding."""
+    not answer blocks whoever asks it, for ever. seconds: for each finding; why: the likely cause, and what to do."""
     found: queue.SimpleQueue[Finding | BaseException | None] = queue.SimpleQueue()
 
     def run() -> None:
@@ -49,10 +52,7 @@ def within(seconds: float, name: str, check: Callable[[], Iterator[Finding]]) ->
         try:
             one = found.get(timeout=seconds)
         except queue.Empty:
-            yield problem(
-                f"checking {name} did not end within {seconds:g} s: a file system or a service there hangs; see "
-                "`mount` and `dmesg`"
-            )
+            yield problem(f"checking {name} did not end within {seconds:g} s: {why}")
             return
         if one is None:
             return

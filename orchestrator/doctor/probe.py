@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.doctor.access import data_fault, local, model_fault
 from orchestrator.doctor.machine import kernel_clock
 from orchestrator.doctor.network import Receiver, addresses, send
-from orchestrator.doctor.software import PACKAGES, version
+from orchestrator.doctor.software import PACKAGES, gpus, version
 
 FLOATS = 2**18  # of an all-reduce: 1 MiB
 ROUNDS = 10
@@ -48,6 +48,7 @@ class Probe:
             "disk_free": shutil.disk_usage(os.environ.get("TMPDIR") or "/tmp").free,
             "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "clock": kernel_clock(),
+            "gpus": [(one.level, one.text) for one in gpus() if one.level != "ok"],
             "model": model_fault(model) if model is not None and local(model) else None,
             "data": data_fault(data) if data is not None and local(data) else None,
         }

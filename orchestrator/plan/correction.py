@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import Config
+from conf.schema import Config, Device
 from orchestrator.plan.formulas import Assumptions
 from orchestrator.plan.hardware import Hardware
 from orchestrator.plan.layouts import Layout
 from orchestrator.plan.lengths import Lengths
+from orchestrator.plan.memory import LEARNER_PROCESS, rank_memory
 from orchestrator.plan.model_shape import ModelShape
 from orchestrator.plan.pipeline import Simulated, simulate
 from orchestrator.tracking.metrics import with_current_names
@@ -136,10 +137,23 @@ def corrected(conf: Config, measured: Measured, model: ModelShape, gpu: Hardware
         *(f"{name}: {factor:.2f} times as long as the formulas say" for name, factor in factors.items() if factor != 1),
         f"grading: {1e3 * given.reward_s:.3g} ms an answer (assumed {1e3 * first.reward_s:.3g})",
         f"the rest of a step: {given.rest_s:.3g} s that no part explains",
+        *_memory(conf, model, measured),
         f"its own step: {measured.step:.3g} s measured over {measured.steps} steps, {before.seconds:.3g} s by the "
         f"formulas alone, {after.seconds:.3g} s with these corrections",
     ]
     return Correction(lengths, given, tuple(said), measured, before, after)
+
+
+def _memory(conf: Config, model: ModelShape, measured: Measured) -> list[str]:
+    """What the plan's learner is to be compared with; nothing is corrected by it, since rows are seldom full."""
+    if measured.memory is None:
+        return []
+    where = "resident" if conf.learner.device is Device.cpu else "allocated"
+    planned = rank_memory(conf, model).peak + (LEARNER_PROCESS if conf.learner.device is Device.cpu else 0)
+    return [
+        f"memory: at most {measured.memory / 1e9:.2f} GB {where} by a learner rank, {planned / 1e9:.2f} planned for a "
+        f"row of learner.max_tokens={conf.learner.max_tokens}; not corrected"
+    ]
 
 
 def _mean(lengths: Lengths) -> float:

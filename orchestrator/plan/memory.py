@@ -91,6 +91,8 @@ def memory(conf: Config, model: ModelShape, gpu: Hardware, context: int) -> Memo
             f"back and compute them again (lower rollout.max_num_seqs={conf.rollout.max_num_seqs} to about "
             f"{max(1, int(conf.rollout.max_num_seqs * share))}, or use more samplers)"
         )
+    if gpu.gpu and conf.rollout.num_gpus * conf.learner.num_gpus < 1:
+        notes.append("rollout.num_gpus or learner.num_gpus below 1: counted as a whole GPU each")
     if conf.model.lora.rank:
         notes.append("model.lora.rank: the learner is counted as if all weights were trained, so it takes less")
     learning = {name: float(size) for name, size in rank.items.items() if name not in ("layer", "head")}

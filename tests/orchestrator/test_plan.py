@@ -1,6 +1,7 @@
 """The planner: memory and seconds by formula, placements, corrections by a run's metrics, and what it refuses.
 
-Memory is compared with a real vLLM engine's blocks; the learner's with MemTracker in tests/learner/test_memory_plan.py.
+Memory is compared with a real vLLM engine's in tests/rollout/test_engine.py, with MemTracker in
+tests/learner/test_memory_plan.py.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from orchestrator.commands.cli import main
 from orchestrator.plan import correction, hardware
 from orchestrator.plan.estimate import Plan, as_json, on_gpus, plan
 from orchestrator.plan.formulas import Assumptions, Recipe, costs, engine_costs, learner_seconds
-from orchestrator.plan.hardware import CPU, GIB, GPUS
+from orchestrator.plan.hardware import GIB, GPUS
 from orchestrator.plan.layouts import Layout, layouts
 from orchestrator.plan.lengths import Lengths
-from orchestrator.plan.memory import cache_tokens, engine_items, memory
+from orchestrator.plan.memory import memory
 from orchestrator.plan.model_shape import KNOWN, ModelShape, model_shape
 from orchestrator.plan.pipeline import simulate
-from tests.helpers.engines import SharedWorker
 
 R1 = ModelShape.of("R1", "", KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"], Dtype.bfloat16)
 SEVEN = {
@@ -99,6 +99,7 @@ def test_a_config_without_what_is_needed_is_one_line(
         (["think_rate=1.5"], "think_rate=1.5 must be a number from 0 to 1"),
         (["gpus=3", "rollout.tensor_parallel=2", "learner.sequence_parallel=2"], "no placement of them is possible"),
         (["run=nowhere"], "no run 'nowhere'"),
+        (["learner.device=cpu"], "rollout.device=gpu and learner.device=cpu: a plan is of one kind for both"),
         (["model.path=some-lab/not-fetched"], "neither a folder nor a model in the hub's cache"),
         (["rollout.wrokers=2"], "unknown key 'rollout.wrokers'"),
         (["rollout.top_p=0.9"], "rollout.top_p must be 1 in training"),
@@ -176,15 +177,6 @@ def test_the_learner_sees_the_informative_share() -> None:
 # ---------------------------------------------------------------- memory
 
 
-def test_a_real_engine_has_the_blocks_that_are_planned(shared_worker: SharedWorker, tiny_model: Path) -> None:
-    cache = shared_worker.worker.engine.engine.vllm_config.cache_config
-    conf = replace(Config(), rollout=shared_worker.worker.conf)
-    model = model_shape(ModelConf(path=str(tiny_model)))
-    planned = cache_tokens(engine_items(conf, model, CPU)["cache"], conf, model, CPU)
-    assert cache.num_gpu_blocks is not None and planned > 0
-    assert planned == pytest.approx(cache.num_gpu_blocks * cache.block_size, rel=0.01)
-
-
 def test_the_presets_fit_their_gpus_and_a_7b_model_says_what_to_change(preset: Config) -> None:
     found = memory(preset, R1, GPUS["h100"], 1_100_000)
     (every,) = found.gpus
@@ -223,15 +215,15 @@ def test_a_cache_that_is_too_small_names_the_setting(preset: Config) -> None:
 # ---------------------------------------------------------------- placements
 
 
-@pytest.mark.parametrize("gpus", [1, 2, 4, 16, 100])
+@pytest.mark.parametrize("gpus", [1, 2, 4, 100])
 def test_every_placement_takes_the_gpus_and_would_start(preset: Config, gpus: int) -> None:
     found = layouts(preset, gpus)
     assert found and len(found) == len(set(found)) and len(found) <= 20
     for one in found:
         assert one.gpus == gpus
         check(one.applied(preset))
-        words = ["experiment=thinkless_1p5b", *one.overrides(preset)]
-        assert Layout.of(composed(words)) == one
+        if gpus < 100 or one is found[-1]:
+            assert Layout.of(composed(["experiment=thinkless_1p5b", *one.overrides(preset)])) == one
     assert (Layout.of(preset) in found) is (gpus == 4)
 
 
@@ -345,6 +337,11 @@ def test_a_run_without_steps_is_refused(run: Callable[..., Path], called: Callab
     (folder / "metrics.jsonl").unlink()
     code, out, line = called("run=seen")
     assert code == 1 and not out and "has not reached its first step" in line
+
+
+def test_nothing_to_plan_is_one_line(called: Callable[..., Any]) -> None:
+    code, out, line = called()
+    assert code == 1 and not out and "nothing to plan: choose an experiment" in line
 
 
 def test_a_runs_recorded_gpus_are_found_in_the_table() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf.schema import ModelConf, RolloutConf
+from conf.schema import Config, ModelConf, RolloutConf
+from orchestrator.plan.hardware import CPU
+from orchestrator.plan.memory import cache_tokens, engine_items
+from orchestrator.plan.model_shape import model_shape
 from rollout.base.errors import BadInput
 from rollout.engine import Engine, Request, Sample
 from rollout.mode import ControlTokens
@@ -184,3 +187,10 @@ def test_a_folder_without_a_model_is_rejected(tmp_path: Path) -> None:
 def test_vllms_start_up_error_is_reported_with_its_cause(tiny_model: Path) -> None:
     with pytest.raises(BadInput, match=r"max_model_len \(4096\) is greater than .*max_position_embeddings=2048"):
         Engine(RolloutConf(max_model_len=4096), ModelConf(), str(tiny_model), ends=[1])
+
+
+def test_an_engines_cache_holds_as_many_tokens_as_are_planned(engine: Engine, tiny_model: Path) -> None:
+    cache = engine.engine.vllm_config.cache_config
+    conf, model = replace(Config(), rollout=engine.conf), model_shape(ModelConf(path=str(tiny_model)))
+    planned = cache_tokens(engine_items(conf, model, CPU)["cache"], conf, model, CPU)
+    assert cache.num_gpu_blocks is not None and planned == cache.num_gpu_blocks * cache.block_size > 0
