@@ -55,6 +55,7 @@ def query(of: Quantity, only: str = "") -> str:
             return found if missing is None else or_constant(found, missing, only)
         case Counted(key):  # not increase(): a counter that begins to exist would not have increased
             now, then = (by("sum", series(key, only, offset=offset)) for offset in ("", ALERT_WINDOW))
+            now = or_constant(now, 0, only)  # one that does not exist has counted nothing
             return f"({now} - ({then} or on (run) 0 * {now}))"
         case Age(key):
             return f"(time() - {by('max', series(key, only))})"

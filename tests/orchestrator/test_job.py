@@ -6,6 +6,7 @@ environment, and it has two CPUs.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -22,9 +23,13 @@ from typing import Any
 import pytest
 
 from orchestrator.commands import interpreter
+from orchestrator.dashboards.files import Places
+from orchestrator.dashboards.prometheus import DISCOVERY
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_root
 from tests.helpers.launched import Watched
+from tests.helpers.programs import program
+from tests.helpers.prometheus import scraping
 from tests.helpers.runs import checkpoints, records, steps
 
 ROOT = Path(__file__).parents[2]
@@ -252,3 +257,24 @@ def test_without_a_suitable_python_the_error_is_one_line(tmp_path: Path, monkeyp
 @pytest.mark.heavy
 def test_the_projects_python_is_kept() -> None:
     interpreter.ensure_interpreter("orchestrator.train")  # returns
+
+
+# ---- its figures ----
+
+
+def test_prometheus_finds_the_nodes_of_a_head(head: tuple[Watched, str], tmp_path: Path) -> None:
+    """By the file in Ray's temporary folder, and by the address where the head serves the same; both hold for the
+    configuration that `thinkless dashboards` writes. Beside it Ray writes the dashboards of its Metrics tab."""
+    (run, address), path = head, program("prometheus")
+    temporary = Path(next(one for one in run.arguments if one.startswith("--temp-dir=")).partition("=")[2])
+    discoveries = [str(temporary / Path(DISCOVERY).name), f"{address}/api/prometheus/sd"]
+    for number, discovery in enumerate(discoveries):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (port,) = free_ports(1)
+        with scraping(path, folder, port, discovery) as prometheus:
+            assert prometheus is not None
+            query = functools.partial(prometheus.query, 'up{job="ray"} == 1')
+            run.until(query, "Prometheus scrapes the head")
+    rays = temporary / Path(Places().ray_folder).relative_to(Path(DISCOVERY).parent)
+    assert any(rays.glob("*.json"))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import urllib.request
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.dashboards.panels import DASHBOARDS, FIRING
+from orchestrator.dashboards.promql import query
 from orchestrator.tracking.chrome_trace import read as read_trace
+from orchestrator.tracking.rules import RULES
 from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
 from tests.helpers.launched import Watched, succeeded, thinkless
+from tests.helpers.programs import found, program
+from tests.helpers.prometheus import Prometheus, scraping
 
 pytestmark = pytest.mark.heavy
 
@@ -35,6 +42,7 @@ class Trained:
     done: Watched
     folder: Path
     scraped: str
+    prometheus: Prometheus | None  # that scraped it from its beginning to its end; None: not installed
 
     def rows(self, training: bool = True) -> Rows:
         return metrics(self.folder, training)
@@ -64,8 +72,16 @@ def scrape(port: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder, port = tmp_path_factory.mktemp("trained"), free_port()
+    monitoring = tmp_path_factory.mktemp("prometheus")
+    discovery = monitoring / "prom_metrics_service_discovery.json"  # as the head of a cluster writes it
+    discovery.write_text(json.dumps([{"labels": {"job": "ray"}, "targets": [f"127.0.0.1:{port}"]}]))
+    with scraping(found("prometheus"), monitoring, free_port(), str(discovery)) as prometheus:
+        yield _trained(task, folder, port, prometheus)
+
+
+def _trained(task: list[str], folder: Path, port: int, prometheus: Prometheus | None) -> Trained:
     run = Watched(
         [
             "train",
@@ -96,7 +112,7 @@ def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Traine
         return run.process.poll() is not None or "ray_thinkless_weight_sync_seconds" in page
 
     run.until(all_gauges, "the gauges appeared on Ray's Prometheus end point")
-    return Trained(succeeded(run.wait()), folder / "runs" / "learns", seen[-1] if seen else "")
+    return Trained(succeeded(run.wait()), folder / "runs" / "learns", seen[-1] if seen else "", prometheus)
 
 
 # ---- it learns ----
@@ -333,6 +349,53 @@ def test_gauges_are_on_rays_prometheus_endpoint(trained: Trained) -> None:
     ):  # fmt: skip
         lines = [line for line in trained.scraped.splitlines() if line.startswith(f"ray_thinkless_{name}{{")]
         assert lines and 'run="learns"' in lines[0] and math.isfinite(float(lines[0].split()[-1])), name
+
+
+@pytest.fixture(scope="module")
+def prometheus(trained: Trained) -> Prometheus:
+    program("prometheus")
+    assert trained.prometheus is not None
+    return trained.prometheus
+
+
+def ever(prometheus: Prometheus, expression: str) -> list[float]:
+    """The largest value of each of its series while the run was there."""
+    values = [value for _, value in prometheus.query(f"max_over_time(({expression})[30m:1s])")]
+    return [value for value in values if not math.isnan(value)]
+
+
+NONE_FIRES = FIRING.queries[:1]  # the alerts that fire, by name
+
+
+def without_data(prometheus: Prometheus, expressions: Iterable[str]) -> list[str]:
+    """The expressions that gave nothing, of those all of whose metrics the run exported."""
+    exported = set(prometheus.get("label/__name__/values"))
+    assert exported >= {"ray_thinkless_step", "ray_thinkless_think_rate", "ray_thinkless_rollout_busy"}
+    wanted = [one for one in expressions if {*re.findall(r"ray_thinkless_\w+", one)} <= exported]
+    assert wanted
+    return [one for one in wanted if not ever(prometheus, one)]
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_query_of_a_dashboard_has_data(prometheus: Prometheus, name: str) -> None:
+    """Or a zero: of what there was nothing to count of (restarts, say), and of alerts, of which none fires."""
+    panels = [panel for row in DASHBOARDS[name].rows for panel in row.panels]
+    expressions = [one.expression for panel in panels for one in panel.queries if one not in NONE_FIRES]
+    for variable, value in (("$run", "learns"), ("$worker", ".*"), ("$window", "10s")):
+        expressions = [one.replace(variable, value) for one in expressions]
+    assert not (empty := without_data(prometheus, expressions)), "\n".join(empty)
+
+
+def test_every_quantity_of_an_alert_has_data(prometheus: Prometheus) -> None:
+    conditions = [condition for rule in RULES for condition in rule.conditions]
+    quantities = [of for one in conditions for of in (one.left, one.right) if not isinstance(of, float)]
+    assert not (empty := without_data(prometheus, map(query, quantities))), "\n".join(empty)
+
+
+def test_no_alert_fired_on_a_healthy_run(prometheus: Prometheus) -> None:
+    (group,) = prometheus.get("rules")["groups"]
+    assert {rule["name"]: rule["health"] for rule in group["rules"]} == {f"Thinkless{r.name}": "ok" for r in RULES}
+    assert not ever(prometheus, 'ALERTS{alertstate="firing"}')
 
 
 def test_memory_stays_small(trained: Trained, warm_up: Any) -> None:
