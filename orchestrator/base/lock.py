@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.base.errors import WaitedTooLong
 
 LONGEST_S = 24 * 3600.0
+HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a lock that another holds
 
 
 class Taken(Exception):
@@ -58,20 +59,41 @@ def locked_in_turn(path: Path, what: str) -> Iterator[None]:
 
 def holder(path: Path) -> str | None:
     """Who holds the lock at `path`: "process 71 on host-3"; None when it is free."""
-    if not path.is_file():
+    return _looked_at(path) or None
+
+
+def left_behind(path: Path) -> bool:
+    """Whether the lock file is there and nobody holds it: its holder was killed."""
+    return _looked_at(path) == ""
+
+
+def _looked_at(path: Path) -> str | None:
+    """The lock's holder; "": nobody holds it; None: there is no lock file, or the file system has no locks."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
     try:
-        file = _open_locked(path)
-    except Taken as error:
-        return str(error)
-    if file is not None:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        who = os.read(file, 200).decode(errors="replace")
+        return (who or "another process") if error.errno in HELD else None
+    finally:
         os.close(file)
-    return None
+    return ""
 
 
 def _take(path: Path) -> int | None:
+    looked_at = False
     while True:
-        file = _open_locked(path)
+        try:
+            file = _open_locked(path)
+        except Taken:
+            if looked_at:
+                raise
+            looked_at = True  # perhaps only by `holder`, for a moment
+            time.sleep(0.05)
+            continue
         if file is None:
             return None
         with contextlib.suppress(FileNotFoundError):
@@ -89,7 +111,7 @@ def _open_locked(path: Path) -> int | None:
     except OSError as error:
         who = os.read(file, 200).decode(errors="replace")
         os.close(file)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        if error.errno in HELD:
             raise Taken(who or "another process") from None
         return None
     return file

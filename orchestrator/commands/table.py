@@ -49,6 +49,12 @@ GRADING: tuple[Option, ...] = (
     (("--progress",), {"action": argparse.BooleanOptionalAction}, "lines done, rate and share correct on standard "
      "error (when that is a terminal)"),
 )  # fmt: skip
+WATCHING: tuple[Option, ...] = (
+    (("runs",), {"nargs": "*"}, argparse.SUPPRESS),
+    (("--port",), {"type": int, "default": 8270, "metavar": "N"}, "of the page (8270)"),
+    (("--host",), {"default": "127.0.0.1", "metavar": "ADDRESS"}, "to listen at (127.0.0.1: this machine alone)"),
+    (("--terminal",), {"action": "store_true"}, "a screen of text instead of a page; once, when it goes to a file"),
+)
 ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well
 
 
@@ -116,6 +122,18 @@ COMMANDS = {
         KEYS,
         {
             "run.name": "the run's name or folder; left out: the newest under run.root",
+            "run.root": "the folder of runs (runs)",
+        },
+    ),
+    "watch": Command(
+        "a live page of runs: curves, who waits, timeline, answers",
+        ("[run ...] [run.root=<folder>] [options]",),
+        "Serves a page for this machine's browser from the folders of runs: those that are named, or all of run.root.\n"
+        "It works while a run is under way and after a crash, changes nothing, and needs no network.",
+        ("", "quickstart-001 quickstart-002", "--terminal run.root=/data/runs"),
+        WATCHING,
+        {
+            "run": "a run's name or folder, or a folder of runs, such as a sweep's",
             "run.root": "the folder of runs (runs)",
         },
     ),

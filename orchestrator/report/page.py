@@ -29,40 +29,50 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+def environment(*folders: str) -> Environment:
+    """Of templates in the project's folders; what they show is escaped, numbers have the project's forms."""
+    root = Path(__file__).parents[2]
+    made = Environment(
+        loader=FileSystemLoader([root / folder for folder in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["tight"] = lambda text: re.sub(r"(?<=[≤≥]) | (?=%|points)", "\u00a0", text)
-    environment.filters |= {"percent": or_dash(exact_percent), "number": or_dash(number), "signed": or_dash(signed)}
+    made.filters["tight"] = lambda text: re.sub(r"(?<=[≤≥]) | (?=%|points)", "\u00a0", text)
+    made.filters |= {"percent": or_dash(exact_percent), "number": or_dash(number), "signed": or_dash(signed)}
+    return made
+
+
+def render(run: Run) -> str:
     goals = has_goals(run.config)
     summary = summarize_evaluation(run.evaluation, goals) if run.evaluation.get("models") else None
     final = summary is not None and "final" in summary["mix"]
-    return environment.get_template("page.html.jinja").render(
-        run=run,
-        ramp=figures.level_colors(run),
-        facts=sentences.facts(run),
-        verdict=sentences.verdict(run, summary, goals),
-        warnings=sentences.warnings(run),
-        tiles=tables.tiles(run, summary if final else None),
-        learning=drawn(figures.learning(run)),
-        summary=summary,
-        final=final,
-        goals=goals,
-        measured=sentences.measured(run),
-        scatter=Markup(figures.modes_scatter(summary)) if summary else "",
-        before_after=tables.before_after(run, summary) if summary else None,
-        machinery=drawn(figures.machinery(run)),
-        timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
-        health=drawn(figures.health(run)),
-        before=tables.sample_views(run, run.before, 4),
-        samples=tables.sample_views(run, run.after),
-        circumstances=sentences.circumstances(run),
-        serving=commands(run.folder, run.config, str(run.samples[0].get("problem")) if run.samples else ""),
-        packages=sorted((run.provenance.get("packages") or {}).items()),
-        provenance=[(key, value) for key, value in run.provenance.items() if key != "packages"],
+    return (
+        environment("orchestrator/report")
+        .get_template("page.html.jinja")
+        .render(
+            run=run,
+            ramp=figures.level_colors(run),
+            facts=sentences.facts(run),
+            verdict=sentences.verdict(run, summary, goals),
+            warnings=sentences.warnings(run),
+            tiles=tables.tiles(run, summary if final else None),
+            learning=drawn(figures.learning(run)),
+            summary=summary,
+            final=final,
+            goals=goals,
+            measured=sentences.measured(run),
+            scatter=Markup(figures.modes_scatter(summary)) if summary else "",
+            before_after=tables.before_after(run, summary) if summary else None,
+            machinery=drawn(figures.machinery(run)),
+            timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
+            health=drawn(figures.health(run)),
+            before=tables.sample_views(run, run.before, 4),
+            samples=tables.sample_views(run, run.after),
+            circumstances=sentences.circumstances(run),
+            serving=commands(run.folder, run.config, str(run.samples[0].get("problem")) if run.samples else ""),
+            packages=sorted((run.provenance.get("packages") or {}).items()),
+            provenance=[(key, value) for key, value in run.provenance.items() if key != "packages"],
+        )
     )

@@ -20,7 +20,7 @@ import yaml
 from orchestrator.report.panels import Point
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
-from orchestrator.tracking.metrics import with_current_names
+from orchestrator.tracking.metrics import FORMER, with_current_names
 
 RECENT = 10  # steps whose mean is "lately"
 MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
@@ -108,24 +108,31 @@ class Run:
 def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder {folder} does not exist")
-    run = Run(
+    config = read_object(folder / "config.yaml", yaml.safe_load)
+    return Run(
         folder=folder.absolute(),
         name=folder.resolve().name,
-        config=_object(folder / "config.yaml", yaml.safe_load),
+        config=config,
         config_text=_text(folder / "config.yaml"),
-        provenance=_object(folder / "provenance.json"),
+        provenance=read_object(folder / "provenance.json"),
         steps=merged(records(folder / "metrics.jsonl")),
         warmup=merged(records(folder / "warmup.jsonl")),
-        evaluation=_object(folder / "evaluation.json"),
+        evaluation=read_object(folder / "evaluation.json"),
         samples=list(records(folder / "samples.jsonl")),
-        grpo=merged(records(RECORDED_GRPO)),
+        grpo=recorded_grpo(config),
         timeline=read_trace(folder / "timeline.json"),
         unjudged=list(records(folder / "unjudged.jsonl")),
     )
-    settings = _object(RECORDED_GRPO.with_suffix(".yaml"), yaml.safe_load)
-    if run.setting("algorithm.loss") != "degrpo" or not settings or not has_settings(settings, run.config):
-        run.grpo.clear()
-    return run
+
+
+def recorded_grpo(config: Mapping[str, Any]) -> list[JsonObject]:
+    """Plain GRPO as it was recorded, for a run with the same settings; empty for any other."""
+    settings = read_object(RECORDED_GRPO.with_suffix(".yaml"), yaml.safe_load)
+    algorithm = config.get("algorithm")
+    loss = algorithm.get("loss") if isinstance(algorithm, dict) else None
+    if loss != "degrpo" or not settings or not has_settings(settings, config):
+        return []
+    return merged(records(RECORDED_GRPO))
 
 
 def has_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
@@ -141,12 +148,24 @@ def has_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 def records(path: Path) -> Iterator[JsonObject]:
     """The objects of a .jsonl file. A line that does not parse is left out: the last may be torn by a cut."""
     for line in _text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield with_current_names({key: _finite(value) for key, value in record.items()})
+        record = object_of(line.encode())
+        if record is not None:
+            yield record
+
+
+def object_of(line: bytes) -> JsonObject | None:
+    """One line of a .jsonl file under the figures' current names, without numbers that are none; None: no object."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    if any(b'"' + name.encode() in line for name in FORMER):
+        record = with_current_names(record)
+    if b"NaN" in line or b"Infinity" in line:
+        record = {key: _finite(value) for key, value in record.items()}
+    return record
 
 
 def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
@@ -155,11 +174,15 @@ def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
     for line in lines:
         if not isinstance(step := line.get("step"), int):
             continue
-        trains = any(key not in ("step", "time") and not key.startswith("validation/") for key in line)
-        if trains and by_step and step < max(by_step):
+        if trains(line) and by_step and step < max(by_step):
             by_step = {at: record for at, record in by_step.items() if at < step}
         by_step[step] = by_step.get(step, {}) | line
     return [by_step[step] for step in sorted(by_step)]
+
+
+def trains(line: Mapping[str, Any]) -> bool:
+    """Whether a record is a training step's, not a validation's alone."""
+    return any(key not in ("step", "time") and not key.startswith("validation/") for key in line)
 
 
 def curve(lines: Iterable[Mapping[str, Any]], key: str) -> list[Point]:
@@ -190,7 +213,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _object(path: Path, parse: Callable[[str], Any] = json.loads) -> JsonObject:
+def read_object(path: Path, parse: Callable[[str], Any] = json.loads) -> JsonObject:
     """What the file holds; empty when it is missing, torn or no object."""
     try:
         value = parse(_text(path))

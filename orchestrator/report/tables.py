@@ -73,7 +73,8 @@ def _cell(figures: Mapping[str, Any]) -> JsonObject:
 
 def sample_views(run: Run, samples: Sequence[JsonObject], count: int = 6) -> list[JsonObject]:
     """Up to `count` of the samples as the page shows them."""
-    return [_sample_view(run, sample) for sample in pick_samples(samples, run.levels, count)]
+    tokens = (run.setting("model.think_token", "<think>"), run.setting("model.short_token", "<short>"))
+    return [sample_view(sample, tokens) for sample in pick_samples(samples, run.levels, count)]
 
 
 def pick_samples(samples: Sequence[JsonObject], levels: Sequence[str], count: int = 6) -> list[JsonObject]:
@@ -97,10 +98,10 @@ def pick_samples(samples: Sequence[JsonObject], levels: Sequence[str], count: in
     return picked + rest[: count - len(picked)]  # too few kinds: whatever is newest
 
 
-def _sample_view(run: Run, sample: Mapping[str, Any]) -> JsonObject:
-    """A sample as the page shows it: its control token apart, the middle of a very long answer left out."""
+def sample_view(sample: Mapping[str, Any], tokens: Sequence[str]) -> JsonObject:
+    """A sample as a page shows it: its control token (of `tokens`) apart, the middle of a very long answer left out."""
     text, control = str(sample.get("response") or ""), ""
-    for token in (run.setting("model.think_token", "<think>"), run.setting("model.short_token", "<short>")):
+    for token in tokens:
         if text.startswith(token):
             control, text = token, text[len(token) :]
     if len(text) > CLIP:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,23 +89,28 @@ def read(path: Path) -> Recorded | None:
     """None where there is no trace or it holds no step. Lines that are no events are left out: the last may be torn."""
     if not path.is_file():
         return None
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return parsed(lines)
+
+
+def parsed(lines: Iterable[str]) -> Recorded | None:
+    """A trace's lines, or some of them; None where they hold no step."""
     spans: dict[int, list[Span]] = {}
     steps = []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line.rstrip().rstrip(","))
-                phase, process = event["ph"], int(event["pid"])
-                if phase == "M" and event["name"] == "process_name":
-                    spans.setdefault(process, [])
-                elif phase == "X":
-                    begin, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
-                    if event["tid"] == STEP_ROW:
-                        steps.append((int(event["args"]["step"]), begin, end))
-                    else:
-                        spans.setdefault(process, []).append(Span(str(event["name"]), begin, end))
-            except (ValueError, TypeError, KeyError):
-                continue
+    for line in lines:
+        try:
+            event = json.loads(line.rstrip().rstrip(","))
+            phase, process = event["ph"], int(event["pid"])
+            if phase == "M" and event["name"] == "process_name":
+                spans.setdefault(process, [])
+            elif phase == "X":
+                begin, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
+                if event["tid"] == STEP_ROW:
+                    steps.append((int(event["args"]["step"]), begin, end))
+                else:
+                    spans.setdefault(process, []).append(Span(str(event["name"]), begin, end))
+        except (ValueError, TypeError, KeyError):
+            continue
     numbers = [number for number in sorted(spans) if 0 < number <= len(KINDS) * MOST]
     actors = {number: Actor(KINDS[(number - 1) // MOST], (number - 1) % MOST) for number in numbers}
     found = {actor: sorted(spans[number], key=lambda span: span.begin) for number, actor in actors.items()}
