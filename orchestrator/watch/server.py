@@ -69,7 +69,7 @@ class Site:
         return self.templates.get_template(name).render(**values)
 
     def _page(self, query: Query) -> tuple[str, str]:
-        return HTML, self._rendered("watch.html.jinja", folders=[str(folder) for folder in self.index.folders])
+        return HTML, self._rendered("watch.html.jinja", folders=self.index.folders)
 
     def _runs(self, query: Query) -> tuple[str, str]:
         share = self.index.refresh()

@@ -113,7 +113,7 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         done = thinkless(*arguments)
-        assert len(COMMANDS) == 10 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
+        assert len(COMMANDS) == 11 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -125,6 +125,8 @@ def test_every_command_has_help(thinkless: Callable[..., Done], name: str) -> No
         assert "run.name=<run>" in done.out
     elif name == "replay":
         assert "part=sampling|learning" in done.out and "repeat=" in done.out
+    elif name == "watch":
+        assert "run.root" in done.out and "--terminal" in done.out and "(8270)" in done.out
     elif name == "dashboards":
         assert "out=<folder>" in done.out and "discovery" in done.out
     elif name == "plan":
