@@ -186,7 +186,7 @@ def _variables(run_values: str, worker_values: str) -> list[dict[str, Any]]:
             "options": [{"text": one, "value": one, "selected": one == "5m"} for one in windows],
         },
         text("ray", "Ray's dashboard", "http://localhost:8265"),
-        text("pages", "thinkless watch", "http://localhost:8080"),
+        text("pages", "thinkless watch", "http://localhost:8270"),
     ]
 
 

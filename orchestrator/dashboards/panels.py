@@ -333,4 +333,8 @@ HEALTH = Dashboard(
 DASHBOARDS = {"throughput": THROUGHPUT, "learning": LEARNING, "health": HEALTH}
 RUN_VALUES = f"label_values({series('step')}, run)"
 WORKER_VALUES = f"label_values({series('rollout/tokens_per_s/worker/{worker}', RUN)}, worker)"
-LINKS = (("Ray", "${ray}"), ("Report", "${pages}"))
+LINKS = (  # pages: what `thinkless watch` serves
+    ("Ray", "${ray}"),
+    ("Live page", "${pages}/#runs=${run:csv}"),
+    ("Report", "${pages}/report?run=${run:text}"),
+)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from orchestrator.commands.cli import main
+from orchestrator.commands.table import COMMANDS
 from orchestrator.dashboards.cases import FAULTS
 from orchestrator.dashboards.files import Places, files
 from orchestrator.dashboards.panels import DASHBOARDS
@@ -124,7 +125,9 @@ def test_dashboards_have_variables_and_links(name: str) -> None:
         assert variables[variable]["query"].endswith(f", {variable})")
     used = set(re.findall(r"\$\{?(\w+)", json.dumps([board["panels"], board["links"]])))
     assert used <= {*variables}
-    assert [link["title"] for link in board["links"]] == ["Thinkless", "Ray", "Report"]
+    assert [link["title"] for link in board["links"]] == ["Thinkless", "Ray", "Live page", "Report"]
+    (port,) = (how["default"] for names, how, _ in COMMANDS["watch"].options if names == ("--port",))
+    assert variables["pages"]["query"] == f"http://localhost:{port}"
     assert len(board["uid"]) <= 40 and len({one["uid"] for one in boards().values()}) == 3
 
 
