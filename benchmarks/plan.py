@@ -4,8 +4,8 @@ Figures, one JSON line each on stdout (what led to them on stderr); errors are |
 
     plan_vs_<published>       planned over published seconds of a step (A100 hours of the whole training: deepscaler);
                               goal 0.75 to 1.33 for nemo_*; what was published and assumed is in PUBLISHED
-    plan_cache_error          tokens that a real vLLM engine's cache holds; goal 0.1
-    plan_sampler_error        resident memory of a process with that engine after it sampled; goal 0.1
+    plan_cache_error_<model>  tokens that a real vLLM engine's cache holds; goal 0.1
+    plan_sampler_error_<model>  resident memory of a process with that engine after it sampled; goal 0.1
     plan_learner_error_<run>  highest resident memory of a learner rank, its longest row known; goal 0.1
     plan_step_error           mean step time of a run with three times as many prompts, from the metrics of another
 
@@ -120,7 +120,13 @@ def against_published() -> None:
     figure("plan_vs_deepscaler", hours / DEEPSCALER_HOURS, "planned over published A100 hours")
 
 
-def engine(folder: Path) -> None:
+SHAPES = {  # of random models, with rollout.kv_cache_gib
+    "tiny": (RandomModelConf(), 1.0),
+    "wide": (RandomModelConf(hidden_size=512, layers=8, heads=8, kv_heads=8, ffn_size=1536), 0.5),
+}
+
+
+def engine(folder: Path, name: str) -> None:
     """In a process of its own: prints what an engine takes after it sampled."""
     from learner.metrics.memory import resident_peak
     from learner.model.prepare_model import random_model
@@ -128,8 +134,9 @@ def engine(folder: Path) -> None:
     from rollout.engine import Request
     from rollout.worker import RolloutWorker
 
-    conf = RolloutConf(kv_cache_gib=1.0)
-    path = random_model(folder, RandomModelConf(), ModelConf(), 0)
+    shape, cache_gib = SHAPES[name]
+    conf = RolloutConf(kv_cache_gib=cache_gib)
+    path = random_model(folder, shape, ModelConf(), 0)
     control = control_tokens(load_tokenizer(path, ModelConf()), ModelConf())
     worker = RolloutWorker(conf, ModelConf(), path, control, seed=0)
     worker.ready()
@@ -149,15 +156,17 @@ def engine(folder: Path) -> None:
     print("\n" + json.dumps(found), flush=True)
 
 
-def against_an_engine() -> None:
+def against_an_engine(name: str, printed: tuple[str, ...]) -> None:
+    """printed: names of the figures, several where one model stands for others."""
     with tempfile.TemporaryDirectory(prefix="thinkless-plan-") as scratch:
-        command = [sys.executable, __file__, "--engine", scratch]
+        command = [sys.executable, __file__, "--engine", scratch, "--shape", name]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    say(f"an engine: {found}")
-    figure("plan_cache_error", abs(found["planned"] / found["blocks"] - 1), "relative error of tokens", 0.1)
+    say(f"an engine, {name}: {found}")
     error = abs(found["planned_resident"] / found["resident"] - 1)
-    figure("plan_sampler_error", error, "relative error of resident memory", 0.1)
+    for one in printed:
+        figure(f"plan_cache_error_{one}", abs(found["planned"] / found["blocks"] - 1), "relative error of tokens", 0.1)
+        figure(f"plan_sampler_error_{one}", error, "relative error of resident memory", 0.1)
 
 
 def learner_error(folder: Path) -> float:
@@ -214,14 +223,17 @@ def main() -> None:
     add_small(parser)
     add_runs(parser)
     parser.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
-        engine(arguments.engine)
+        engine(arguments.engine, arguments.shape)
         return
     if arguments.small:
         without_goals()
     against_published()
-    against_an_engine()
+    engines = {"tiny": tuple(SHAPES)} if arguments.small else {name: (name,) for name in SHAPES}
+    for model, names in engines.items():
+        against_an_engine(model, names)
     with runs_folder(arguments.runs) as root:
         if arguments.small:
             runs = {name: short_run(0, root) for name in ("tiny", "wide")}

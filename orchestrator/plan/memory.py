@@ -17,8 +17,9 @@ the cache); with T = rollout.tensor_parallel GPUs each holds (bytes)
 
 A learner's rank takes the peak of its plan and 2e9 (CUDA's context, NCCL, fragmentation). Colocated, a process whose
 tensors were moved to the host keeps 1.5e9 of its GPU (docs/gpu.md: 1 to 2 GB, an assumption). On a CPU an engine takes
-rollout.kv_cache_gib for its cache, in blocks of 128 tokens, and a rank what its plan says; their processes take
-SAMPLER_PROCESS and LEARNER_PROCESS besides (docs/plan.md).
+rollout.kv_cache_gib for its cache, in blocks of 128 tokens, and a rank what its plan says; the engine's weights
+are there three times (the mapped file, the parameters, oneDNN's packed copy), and the processes take SAMPLER_PROCESS
+and LEARNER_PROCESS besides (docs/plan.md).
 """
 
 from __future__ import annotations
@@ -146,8 +147,10 @@ def engine_items(conf: Config, model: ModelShape, gpu: Hardware) -> dict[str, fl
     weights = model.weight_bytes / parts
     if not gpu.gpu:  # a worker with rollout.tensor_parallel processes, together; a step is as long as its sequences
         short = rollout.max_num_seqs * each * (4 * shape.hidden + heads + 3 * shape.ffn) + logits
-        return {"weights": float(model.weight_bytes), "cache": rollout.kv_cache_gib * GIB, "activations": float(short),
-                "process": SAMPLER_PROCESS * parts}  # fmt: skip
+        return {
+            "weights": float(model.weight_bytes), "their file and packed copy": 2.0 * model.weight_bytes,
+            "cache": rollout.kv_cache_gib * GIB, "activations": float(short), "process": SAMPLER_PROCESS * parts,
+        }  # fmt: skip
     budget = rollout.gpu_memory_utilization * gpu.memory
     items = {"weights": weights, "activations": activations, "context": SAMPLER_CONTEXT}
     items["cache"] = max(budget - sum(items.values()), 0.0)

@@ -64,7 +64,7 @@ def _memory(found: Plan) -> list[str]:
         del shown[1]
     lines = []
     for one in shown:
-        which = "as configured" if not one.overrides else "recommended"
+        which = "as configured" if one is found.own else "recommended" if one is found.best else "the fastest"
         lines.append(f"memory, {one.layout.name} ({which}), GB:")
         for gpu in one.memory.gpus:
             lines += [f"  {gpu.kind}: {line}" for line in _phases(gpu)]

@@ -258,7 +258,9 @@ def test_the_command_plans_a_preset_without_its_model(called: Callable[..., Any]
     assert "  rollout.workers=2 learner.ranks=2" in out and "recommended: 2, colocated" in out
     assert "an engine's cache holds" in out and "every GPU: learning" in out
     code, out, _ = called("experiment=thinkless_1p5b", "gpu=rtx4090")
-    assert code == 1 and "no placement fits" in out and "DOES NOT FIT" in out
+    assert code == 1 and "no placement fits" in out and "DOES NOT FIT" in out and "recommended" not in out
+    code, out, _ = called("experiment=thinkless_1p5b", "gpu=l4", "gpus=2")
+    assert code == 1 and "memory, 2, colocated (the fastest), GB:" in out and "recommended" not in out
 
 
 def test_a_cpu_configuration_can_be_planned_for_gpus(called: Callable[..., Any]) -> None:
