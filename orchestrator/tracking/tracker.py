@@ -21,6 +21,7 @@ from orchestrator.tracking.console import Console
 from orchestrator.tracking.metrics import judged
 from reward.group import Group
 from reward.verdict import Verdict
+from rollout.mode import Mode
 from rollout.trajectory import Trajectory
 
 Scored = tuple[Trajectory, Verdict, float]  # with its reward
@@ -81,9 +82,15 @@ class Tracker(Observer):
                 gauge.set(float(value))
 
     def show(self, step: int, groups: list[Group]) -> None:
-        """Write a few trajectories as text: from different groups, first the informative ones."""
-        chosen = sorted(groups, key=lambda g: not g.informative)[: self.samples]
-        self._write(step, [pairs[step % len(pairs)] for g in chosen if (pairs := judged([g]))])
+        """Write a few trajectories as text, first those of informative groups: one question in either mode, where one
+        was sampled in both, then others, from different groups."""
+        ordered = sorted(groups, key=lambda group: not group.informative)
+        answers = [pairs for group in ordered if (pairs := judged([group]))]
+        both = next((one for pairs in answers if len(one := either_mode(pairs, step)) == 2), [])
+        if self.samples < 2:
+            both = []
+        others = [pairs for pairs in answers if not both or pairs[0][0].prompt.uid != both[0][0].prompt.uid]
+        self._write(step, [*both, *(pairs[step % len(pairs)] for pairs in others[: self.samples - len(both)])])
 
     def before(self, scored: Sequence[Scored]) -> None:
         """Write answers of the model that training begins with, as step 0; the first call of a run that begins counts.
@@ -146,6 +153,12 @@ class Tracker(Observer):
         self.console.close()
         for file in (self._metrics, self._samples, self._texts):
             file.close()
+
+
+def either_mode(pairs: Sequence[Scored], step: int) -> list[Scored]:
+    """One answer that thinks and one short one, as far as there are; which of several, the step decides."""
+    modes = [[one for one in pairs if one[0].mode is mode] for mode in (Mode.THINK, Mode.SHORT)]
+    return [answers[step % len(answers)] for answers in modes if answers]
 
 
 def drop_after(path: Path, step: int) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.schema import TrackerConf
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.tracking.metrics import describe, judged, summarize
 from orchestrator.tracking.timeline import Timeline
-from orchestrator.tracking.tracker import GAUGES
+from orchestrator.tracking.tracker import GAUGES, Tracker
 from orchestrator.tracking.utilization import figures
 from orchestrator.training.observers import Observers
 from reward.group import Group, JudgedBatch
@@ -209,3 +210,17 @@ def test_a_clock_that_was_set_back_makes_no_negative_step(tmp_path: Path) -> Non
     later = JudgedBatch([], [], [], begin=time.time() + 3600)
     Observers(Timeline(tmp_path / "timeline.json", {}), [Sees()]).step(1, later, None)
     assert [done.figures["seconds/step"] for done in seen] == [0.0]
+
+
+@pytest.mark.parametrize(("samples", "wanted"), [(0, []), (1, ["2 short"]), (2, ["3 think", "3 short"]),
+                                                 (3, ["3 think", "3 short", "2 short"])])  # fmt: skip
+def test_one_question_is_shown_in_either_mode(tmp_path: Path, samples: int, wanted: list[str]) -> None:
+    """Where one was sampled in both; the number of answers stays."""
+    short, think = (5, Mode.SHORT, Outcome.CORRECT, 1.0), (9, Mode.THINK, Outcome.WRONG, -1.0)
+    wrong = (5, Mode.SHORT, Outcome.WRONG, -1.0)
+    groups = [group("1", [short, short]), group("2", [short, wrong]), group("3", [short, think, think])]
+    tracker = Tracker(tmp_path, TrackerConf(console=False, gauges=False), 10, 0, lambda ids: "text", samples)
+    tracker.show(4, groups)
+    tracker.close()
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [f"{line['level']} {line['mode']}" for line in lines] == wanted
