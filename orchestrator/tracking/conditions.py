@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from conf.settings import settings
@@ -36,9 +37,15 @@ class Counted:
 
     def of(self, record: Mapping[str, Any]) -> list[float]:
         """Its entries in a step's record."""
-        begin, variable, end = self.key.partition("{")[0], "{" in self.key, self.key.rpartition("}")[2]
-        keys = [key for key in record if key.startswith(begin) and key.endswith(end)] if variable else [self.key]
+        keys = _with_variable(self.key, tuple(record)) if "{" in self.key else (self.key,)
         return [float(record[key]) for key in keys if record.get(key) is not None]
+
+
+@lru_cache(4096)
+def _with_variable(pattern: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a record that a key with a variable part stands for; most records have the same."""
+    begin, end = pattern.partition("{")[0], pattern.rpartition("}")[2]
+    return tuple(key for key in keys if key.startswith(begin) and key.endswith(end))
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,14 @@ class Followed:
     config: JsonObject = field(default_factory=dict)
     provenance: JsonObject = field(default_factory=dict)
     grpo: Sequence[JsonObject] = ()
+    warned: tuple[int | None, float, bool, list[Any]] = (None, 0.0, False, [])  # advisories: at which version, when
     behind: bool = True  # there is more to read
 
     def __post_init__(self) -> None:
         self.metrics, self.warmup_file = Tail(self.folder / "metrics.jsonl"), Tail(self.folder / "warmup.jsonl")
         self._stamps: dict[str, tuple[int, int]] = {}  # of small files, as they were read
         self._cached: dict[str, list[Point]] = {}
+        self._last: list[JsonObject] | None = None  # the last training steps
 
     # ---- reading
 
@@ -88,7 +90,7 @@ class Followed:
                     self.recent.append(record)
             new |= bool(found.lines) or found.anew
         if new:
-            self._cached = {}
+            self._cached, self._last = {}, None
         return new, more
 
     def _begin_again(self, name: str) -> None:
@@ -145,8 +147,9 @@ class Followed:
 
     def lately(self, key: str) -> float | None:
         """The mean of a figure over the last training steps; None where it has no value in them."""
-        last = [record for record in self.recent if trains(record)][-LATELY:]
-        known = [record[key] for record in last if isinstance(record.get(key), int | float)]
+        if self._last is None:
+            self._last = [record for record in self.recent if trains(record)][-LATELY:]
+        known = [record[key] for record in self._last if isinstance(record.get(key), int | float)]
         return sum(known) / len(known) if known else None
 
     @property

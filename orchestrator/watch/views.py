@@ -24,6 +24,7 @@ from orchestrator.watch.waits import actor_bars, end_of_timeline, sentence, step
 
 JsonObject = dict[str, Any]
 PAGE = 12  # answers, or questions, at a time
+AGAIN_S = 10.0  # between two looks at a run's advisories, which are about many steps
 CARDS = 4  # runs that are shown at length; of more, a row each
 FIGURES = (  # label, figure, form
     ("Reward", "reward/mean", signed),
@@ -47,7 +48,13 @@ def ago(seconds: float | None) -> str:
 def warned(run: Followed, now: float) -> list[Advisory]:
     """Advisories of a run; silence counts only while it runs."""
     running = run.state(now).name == "running"
-    return advisories(list(run.recent), run.config, now if running else None)
+    known, at, was_running, found = run.warned
+    if known == run.changed and not running and not was_running:
+        return found
+    if known is None or now - at > AGAIN_S or running is not was_running:
+        found = advisories(list(run.recent), run.config, now if running else None)
+        run.warned = (run.changed, now, running, found)
+    return found
 
 
 def run_list(index: Index, now: float) -> list[JsonObject]:
