@@ -1,8 +1,7 @@
 """The typed configuration tree, registered with Hydra by `conf.compose`.
 
 In: nothing. Out: dataclasses; an unknown key or a wrong type in any YAML file or override is an error at start.
-Units are in the names (`_s` seconds, `_gib`) or in the comment, ranges beside the defaults. Must not know: Hydra,
-files, other packages.
+Units are in the names (`_s` seconds, `_gib`) or the comment, ranges beside defaults. Must not know: Hydra, files.
 """
 
 from __future__ import annotations
@@ -329,6 +328,9 @@ class TrackerConf:
     progress: bool = True  # bars on a terminal
     gauges: bool = True  # ray.util.metrics, on Ray's Prometheus endpoint
     report: bool = True  # write report.html at the end
+    tensorboard: bool = False  # event files in tensorboard/ of the run folder
+    wandb: str | None = None  # project on Weights & Biases (WANDB_MODE=offline: kept in the run folder); null: none
+    mlflow: str | None = None  # MLflow's tracking URI, e.g. http://host:5000 or sqlite:////path/mlflow.db; null: none
 
 
 @dataclass

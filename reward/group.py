@@ -85,3 +85,8 @@ class JudgedBatch:
     sampling_s: float = 0.0  # from the first sequence to the last one, of the slowest worker; batches overlap
     grading_s: float = 0.0  # of the slowest reward actor; perhaps before `begin`
     tokens: int = 0  # response tokens
+    workers: tuple[tuple[int, int, float], ...] = ()  # (rollout worker, tokens, seconds), one for each of its requests
+    step: int = 0  # updates made before this batch is learnt from
+    queued: int = 0  # batches requested and not learnt from, this one included
+    ready: int = 0  # of these, how many are sampled
+    bound: int = 0  # of staleness

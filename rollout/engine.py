@@ -22,6 +22,7 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.vllm_environment import prepare_environment
 from rollout.data.tokens import refuse_absent
+from rollout.usage import UsageWatch
 from rollout.weight_sync.weights import Offer, Weights
 
 SLEEP_TAGS = ("weights", "kv_cache")  # vLLM's names for what a sleeping engine frees
@@ -120,6 +121,7 @@ class Engine:
         if conf.tensor_parallel > 1:
             self._unlink_shared_memory()
         self.receiver = Receiver(self.engine)
+        self.usage = UsageWatch(self._core.scheduler, self.receiver)
         self.engine.engine_core.set_weight_version(str(self.version))
 
     @property

@@ -28,6 +28,7 @@ URGENT = 10**12  # urgent batches have numbers below all others, in the order in
 class BatchStats:
     tokens: int  # response tokens of the batch
     seconds: float  # from its first sequence's begin to its last one's end, of the slowest worker
+    workers: tuple[tuple[int, int, float], ...] = ()  # (worker, tokens, seconds) of each that sampled some of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Part:
     request: RolloutRequest
     answer: Future
     expected: float  # tokens
+    worker: int = 0
 
 
 class Lengths:
@@ -78,22 +80,27 @@ class PendingBatch:
         return self.sampled
 
     def _wait(self) -> list[Trajectory]:
-        if not all(part.answer.done() for part in self.parts):
+        if not self.done():
             self.sampler.gpu_sharing.sampling()  # who else used the GPUs since this was requested is done with them
-        tokens, slowest = 0, 0.0
+        workers: list[tuple[int, int, float]] = []
         trajectories: list[Trajectory | None] = [None] * (len(self.prompts) * self.group_size)
         for part in self.parts:
             sampled = part.answer.wait()
-            tokens, slowest = tokens + sampled.tokens, max(slowest, sampled.seconds)
+            workers.append((part.worker, sampled.tokens, sampled.seconds))
             prompts = [self.prompts[place // self.group_size] for place in part.places]
             siblings = [place % self.group_size for place in part.places]
             for place, trajectory in zip(part.places, sampled.trajectories(prompts, siblings), strict=True):
                 trajectories[place] = trajectory
-        self.stats = BatchStats(tokens, slowest)
+        slowest = max((seconds for _, _, seconds in workers), default=0.0)
+        self.stats = BatchStats(sum(tokens for _, tokens, _ in workers), slowest, tuple(workers))
         whole = [t for t in trajectories if t is not None]
         if all(part.request.sampling is self.sampler.sampling for part in self.parts):
             self.sampler.lengths.learn(whole)  # (a forced mode has other lengths)
         return whole
+
+    def done(self) -> bool:
+        """Whether all of it is sampled."""
+        return all(part.answer.done() for part in self.parts)
 
     def abort(self) -> int:
         """Give up what is unfinished; returns how many sequences that was."""
@@ -144,7 +151,7 @@ class Sampler:
             )
             places = [i * group_size + sibling for i in indices for sibling in range(group_size)]
             answer = self.workers[worker].call("sample", request)
-            part = Part(places, request, answer, sum(expected[i] for i in indices) * group_size)
+            part = Part(places, request, answer, sum(expected[i] for i in indices) * group_size, worker)
             self._requested[worker].append(part)
             batch.parts.append(part)
         return batch

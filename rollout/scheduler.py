@@ -51,6 +51,11 @@ class Scheduler:
         return [batch for batch, _, _ in self._waiting]
 
     @property
+    def queued(self) -> int:
+        """Sequences that have not begun."""
+        return sum(len(one.sequences) - one.begun for _, _, one in self._waiting)
+
+    @property
     def empty(self) -> bool:
         return not (self.running or self._waiting or self._unfinished)
 

@@ -23,13 +23,14 @@ from typing import Any
 
 from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
-from rollout.base.spans import Traced
+from rollout.base.spans import ASLEEP, NO_PROMPTS, NO_WEIGHTS, Traced
 from rollout.convert import engine_requests, rollout_result
 from rollout.engine import Engine
 from rollout.mailbox import Mailbox
 from rollout.mode import ControlTokens
 from rollout.request import RolloutRequest, RolloutResult
 from rollout.scheduler import InFlight, Scheduler
+from rollout.usage import UsageLog, WorkerStatus
 from rollout.weight_sync.weights import Offer, Weights
 
 
@@ -47,7 +48,7 @@ class RolloutWorker(Traced):
         """current: returns the newest weights, for a worker that starts again; None: it begins with those of `path`."""
         super().__init__()
         self.conf, self.control, self.seed = conf, control, seed
-        self.mailbox, self.scheduler = Mailbox(), Scheduler(conf)
+        self.mailbox, self.scheduler, self.usage = Mailbox(), Scheduler(conf), UsageLog()
         self._closing = False
         started: Future[None] = Future()
         self.thread = threading.Thread(
@@ -63,6 +64,10 @@ class RolloutWorker(Traced):
 
     def ready(self) -> int:
         return self.engine.version
+
+    def take_status(self) -> WorkerStatus:
+        """What the engine did since the last call. Waits for nothing."""
+        return self.usage.take(self.scheduler.queued, self.conf.device)
 
     def close(self) -> None:
         self._closing = True
@@ -144,10 +149,8 @@ class RolloutWorker(Traced):
         """Run queued calls, begin what may begin, and sample one token for each running sequence."""
         scheduler = self.scheduler
         if not (self._may_sample() or self.mailbox.draining):
-            begin = time.time()
-            self.mailbox.wait()
-            if scheduler.waiting and self.engine.awake:
-                self.spans.add("waiting for weights", begin, time.time())
+            with self.spans.of(self._idle()):
+                self.mailbox.wait()
         self.mailbox.run_queued(lambda: bool(scheduler.running))
         if not self._may_sample():
             return
@@ -157,10 +160,15 @@ class RolloutWorker(Traced):
                 self.engine.add(key, request)
             begin, sequences = time.monotonic(), len(scheduler.running)
             done = self.engine.step()
+            self.usage.note(self.engine.usage.now())
         if not begun:
             scheduler.note_step(sequences, time.monotonic() - begin)
         for key, sample in done:
             scheduler.end(key, sample)
+
+    def _idle(self) -> str:
+        """Why there is nothing to sample: the kind of the span."""
+        return ASLEEP if not self.engine.awake else NO_WEIGHTS if self.scheduler.waiting else NO_PROMPTS
 
     def _settle(self) -> None:
         for key, sample in self.engine.settle():

@@ -39,8 +39,11 @@ IMPORTERS = {
         "orchestrator/cluster/network.py",
         "orchestrator/doctor/cluster.py",
         "orchestrator/jobs/client.py",
-        "orchestrator/tracking/tracker.py",
+        "orchestrator/tracking/sinks/prometheus.py",
     },
+    "tensorboard": {"orchestrator/tracking/sinks/tensorboard.py"},
+    "wandb": {"orchestrator/tracking/sinks/wandb.py"},
+    "mlflow": {"orchestrator/tracking/sinks/mlflow.py"},
     "hydra": {"conf/compose.py", "conf/overrides.py"},
     "omegaconf": {"conf/compose.py"},
 }

@@ -18,8 +18,9 @@ from learner.loss.surrogate import TokenLosses, importance_weights
 from learner.metrics.nonfinite import NonfiniteWatch
 from learner.metrics.report import StepReport
 
-SUMMED = ("count", "loss_control", "loss_response", "loss_kl", "loss_think", "loss_short", "entropy", "kl", "outside",
-          "high", "low", "dual", "compared", "mismatch_kl", "mismatch_abs", "importance", "capped")  # fmt: skip
+SUMMED = ("count", "controls", "loss_control", "loss_response", "loss_kl", "loss_think", "loss_short", "entropy",
+          "entropy_control", "kl", "outside", "high", "low", "dual", "compared", "mismatch_kl", "mismatch_abs",
+          "importance", "capped")  # fmt: skip
 HOST = ("tokens", "grad_control", "grad_response")  # known without the device
 LARGEST = ("mismatch", "importance")
 NEAR = (0.9, 1.1)  # ratios outside this range are counted
@@ -57,12 +58,14 @@ class LossMetrics:
         nothing = torch.zeros((), dtype=torch.float64, device=device)
         sums = {
             "count": counted.sum(),
+            "controls": (counted & control).sum(),
             "loss_control": total(surrogate, control),
             "loss_response": total(surrogate, ~control),
             "loss_kl": self.conf.kl * parts.kl.detach().double().sum(),
             "loss_think": total(surrogate, modes == 0),
             "loss_short": total(surrogate, modes == 1),
             "entropy": total(entropies),
+            "entropy_control": total(entropies, counted & control),
             "kl": nothing + math.nan if ref_logprobs is None else total(k3(ref_logprobs, logprobs)),
             "outside": total((parts.ratio < NEAR[0]) | (parts.ratio > NEAR[1])),
             "high": total(parts.high),
@@ -110,6 +113,7 @@ class LossMetrics:
             grad_norm_control=math.sqrt(value["grad_control"]),
             grad_norm_response=math.sqrt(value["grad_response"]),
             entropy=value["entropy"] / count,
+            entropy_control=value["entropy_control"] / (value["controls"] or math.nan),
             kl=value["kl"] / count,
             ratio_outside=value["outside"] / count,
             clip_fraction=(value["high"] + value["low"] + value["dual"]) / count,

@@ -51,6 +51,7 @@ class StepReport:
     grad_norm_control: float = float("nan")  # of the loss's gradient with respect to the last hidden states, at the
     grad_norm_response: float = float("nan")  # positions that predict control tokens, and at those of other tokens
     entropy: float = float("nan")  # nats
+    entropy_control: float = float("nan")  # of the t = 0 tokens, nats
     kl: float = float("nan")  # k3 to the reference, nats, whatever estimator the loss uses; NaN without a reference
     ratio_outside: float = float("nan")  # fraction of tokens whose ratio (pi / old) is outside [0.9, 1.1]
     clip_fraction: float = float("nan")  # fraction of tokens whose gradient was clipped away: the next three together

@@ -51,6 +51,13 @@ def nvidia_smi(fields: str, form: str = "csv,noheader") -> list[str]:
     return done.stdout.strip().splitlines()
 
 
+def memory_available_gib() -> float:
+    """Memory of this host that processes can still take."""
+    import psutil
+
+    return round(psutil.virtual_memory().available / 2**30, 3)
+
+
 def memory_used_gib() -> float | None:
     """Memory of this process and its descendants, GiB; shared pages count once (Pss).
 

@@ -16,6 +16,7 @@ from conf.schema import Config, Device
 from learner.model.prepare_model import random_config
 from learner.model.support import context_length, read_config, unsupported
 from orchestrator.base.waiting import waiting
+from orchestrator.tracking.sinks import refuse_absent
 from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_cpu_build
 from rollout.base.load_function import load_function
@@ -57,6 +58,8 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
     Returns the model's config.json; None where there is none.
     """
     config = None
+    if command == "train":
+        refuse_absent(conf.tracker)
     if conf.reward.function is not None:
         load_function(conf.reward.function, "reward.function")
     if conf.warmup is not None and conf.warmup.path is not None:

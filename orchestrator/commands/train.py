@@ -34,9 +34,11 @@ from orchestrator.commands.problems import Problems, load_all_problems, refuse_f
 from orchestrator.commands.warmup import warm_up
 from orchestrator.replay.recorder import Recorder
 from orchestrator.report import write_report
+from orchestrator.tracking.results import read_config
 from orchestrator.tracking.summary import doubts, has_goals
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.workers import Workers
 from orchestrator.training import run_dir as run_folders
 from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import CheckpointStore
@@ -141,7 +143,8 @@ def _run(
     actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
     timeline = Timeline(folder / "timeline.json", actors, driver)
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
-    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, conf.run.samples_per_step)
+    samples, recorded = conf.run.samples_per_step, read_config(folder)
+    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded)
     with _reported(tracker, timeline, conf, folder):
         for note in problems.notes:
             tracker.note(note)
@@ -164,7 +167,8 @@ def _run(
         run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                train(conf, batches, learner, weight_sync, run_checkpoints, Observers(timeline, observers), step)
+                watched = Observers(timeline, observers, Workers(sampler.workers))
+                train(conf, batches, learner, weight_sync, run_checkpoints, watched, step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
                 raise

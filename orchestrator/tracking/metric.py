@@ -28,7 +28,7 @@ class Sink(Enum):
 
 ALL = frozenset(Sink)
 NO_TRACKER = frozenset({Sink.jsonl, Sink.prometheus})  # they have the time of their own
-NO_MLFLOW = ALL - {Sink.mlflow}  # it has no histograms
+DISTRIBUTIONS = ALL - {Sink.jsonl, Sink.mlflow}  # where histograms go
 
 LABELS: dict[str, tuple[str, ...] | None] = {  # a label's values; None: any
     "mode": ("think", "short", "none"),  # none: the answer's first token is no control token

@@ -5,7 +5,7 @@ In: nothing. Out: `METRICS`. Must not know: how they are found, shown and export
 
 from __future__ import annotations
 
-from orchestrator.tracking.metric import NO_MLFLOW, NO_TRACKER, Kind, Metric
+from orchestrator.tracking.metric import DISTRIBUTIONS, NO_TRACKER, Kind, Metric
 
 SECONDS = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TOKENS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0)
@@ -18,7 +18,7 @@ def _of(kind: Kind, module: str, *rows: tuple[str, str, str]) -> tuple[Metric, .
 
 
 def _histogram(key: str, unit: str, text: str, buckets: tuple[float, ...]) -> Metric:
-    return Metric(key, unit, Kind.histogram, text, STEP, buckets, NO_MLFLOW)
+    return Metric(key, unit, Kind.histogram, text, STEP, buckets, DISTRIBUTIONS)
 
 
 def _named(name: str, key: str, unit: str, text: str, module: str) -> Metric:
@@ -208,7 +208,7 @@ METRICS: tuple[Metric, ...] = (
         ("weight_sync/publish_seconds", "s", "Seconds that the slowest learner rank spent on sending weights."),
         ("weight_sync/load_seconds", "s", "Seconds that the slowest rollout worker spent on loading weights."),
     ),
-    *_of(Kind.counter, STEP, ("weight_sync/bytes", "B", "Bytes of weights sent to rollout workers, all copies.")),
+    *_of(Kind.counter, WORKERS, ("weight_sync/bytes", "B", "Bytes of weights sent to rollout workers, all copies.")),
     _named("rollout_busy", "busy/rollout", "share", "Share of the time in which rollout workers sampled.", TIMELINE),
     _named(
         "rollout_busy_by_worker", "busy/rollout/worker/{worker}", "share",

@@ -7,7 +7,7 @@ average) under the names that metrics.jsonl, the console, the gauges and the rep
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -90,6 +90,58 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
     return record
 
 
+def mode_of(trajectory: Trajectory) -> str:
+    return trajectory.mode.value if trajectory.mode else "none"
+
+
+def counts(batch: JudgedBatch) -> Record:
+    """Answers, tokens and outcomes of a step, to be added up; and tokens per second by mode and by worker."""
+    pairs = [(t, v) for group in batch.judged for t, v in zip(group.trajectories, group.verdicts, strict=True)]
+    failed = [verdict for group in batch.judged for verdict in group.failed]
+    verdicts = [verdict for _, verdict in pairs] + failed
+    answers, tokens = Counter(mode_of(t) for t, _ in pairs), Counter[str]()
+    for t, _ in pairs:
+        tokens[mode_of(t)] += len(t.token_ids)
+    kinds = Counter(verdict.outcome for verdict in verdicts)
+    record: Record = {"reward/cache_hits": sum(verdict.cached for verdict in verdicts)}
+    record["rollout/prompt_tokens"] = sum(len(t.prompt.token_ids) for t, _ in pairs)
+    for mode in (*(mode.value for mode in Mode), "none"):
+        record[f"answers/{mode}"], record[f"rollout/response_tokens/{mode}"] = answers[mode], tokens[mode]
+        speed = tokens[mode] / batch.sampling_s if batch.sampling_s else None
+        record[f"rollout/tokens_per_s/{mode}"] = speed
+    record |= {f"reward/answers/{outcome.value}": kinds[outcome] for outcome in Outcome}
+    for worker in sorted({worker for worker, _, _ in batch.workers}):
+        mine = [(count, seconds) for one, count, seconds in batch.workers if one == worker]
+        seconds = sum(seconds for _, seconds in mine)
+        speed = sum(count for count, _ in mine) / seconds if seconds else None
+        record[f"rollout/tokens_per_s/worker/{worker}"] = speed
+    record["queue/depth"], record["queue/ready"], record["staleness/bound"] = batch.queued, batch.ready, batch.bound
+    return record
+
+
+def distributions(batch: JudgedBatch) -> dict[str, list[float]]:
+    """The values of a step's histograms: tokens of the answers by mode, seconds of grading, staleness."""
+    values: dict[str, list[float]] = {f"answer_tokens/{mode}": [] for mode in (*(m.value for m in Mode), "none")}
+    for group in batch.judged:
+        for t in group.trajectories:
+            values[f"answer_tokens/{mode_of(t)}"].append(len(t.token_ids))
+    verdicts = [verdict for group in batch.judged for verdict in (*group.verdicts, *group.failed)]
+    values["reward/seconds"] = [verdict.seconds for verdict in verdicts]
+    learnt = [t for group in batch.learnt for t in group.trajectories]
+    values["staleness/answers"] = [batch.step - int(t.versions[0]) for t in learnt]  # the first token is the oldest
+    return values
+
+
+def spread(values: Mapping[str, list[float]]) -> Record:
+    """What metrics.jsonl has of these distributions."""
+    seconds, stale = values["reward/seconds"], values["staleness/answers"]
+    ways = {"p50": 50, "p95": 95, "max": 100}
+    record: Record = {
+        f"reward/seconds/{name}": float(np.percentile(seconds, q)) if seconds else None for name, q in ways.items()
+    }
+    return record | {"staleness/mean": mean(stale)}
+
+
 def summarize(batch: JudgedBatch, report: StepReport | None, spans: Iterable[Span], window: Interval) -> Record:
     """The record of one step. Answers are described as they were sampled, those that dynamic sampling dropped included.
 
@@ -100,6 +152,7 @@ def summarize(batch: JudgedBatch, report: StepReport | None, spans: Iterable[Spa
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
     record |= outcomes(groups, batch.grading_s)
+    record |= counts(batch) | spread(distributions(batch))
     record["staleness/max"] = batch.staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
     record["dynamic_sampling/rounds"] = batch.rounds
@@ -126,6 +179,8 @@ def learning(report: StepReport) -> Record:
         "loss/think": report.loss_think,
         "loss/short": report.loss_short,
         "entropy": report.entropy,
+        "entropy/control": report.entropy_control,
+        "learner/tokens": report.tokens,
         "kl": report.kl,
         "ratio_outside": report.ratio_outside,
         "clip_fraction": report.clip_fraction,

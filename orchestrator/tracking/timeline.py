@@ -24,7 +24,7 @@ from typing import Any
 
 from orchestrator.base.errors import ActorDied
 from orchestrator.tracking.chrome_trace import Trace
-from orchestrator.tracking.utilization import DRIVER, Actor, Interval, Record, by_kind, figures, headline
+from orchestrator.tracking.utilization import DRIVER, Actor, Interval, Record, by_kind, figures, headline, per_worker
 from rollout.base.handle import Future, Handle
 from rollout.base.spans import Span, Spans
 
@@ -137,7 +137,7 @@ class Timeline:
                 row.seconds[kind] = row.seconds.get(kind, 0.0) + spent
             row.spans = [span for span in row.spans if span.end > complete[-1][1]]
         self._wall += wall
-        return figures(wall, seconds)
+        return figures(wall, seconds) | per_worker(wall, seconds)
 
 
 def clock_difference(handle: Handle) -> tuple[float, float]:

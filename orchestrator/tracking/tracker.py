@@ -8,54 +8,50 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conf.schema import TrackerConf
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer, Record
-from orchestrator.cluster.hardware import memory_used_gib
+from orchestrator.cluster.hardware import memory_available_gib, memory_used_gib
 from orchestrator.tracking.console import Console
-from orchestrator.tracking.metrics import judged
+from orchestrator.tracking.metrics import distributions, judged
+from orchestrator.tracking.sinks import trackers
+from orchestrator.tracking.sinks.background import Background
+from orchestrator.tracking.sinks.prometheus import Prometheus
 from reward.group import Group
 from reward.verdict import Verdict
 from rollout.mode import Mode
 from rollout.trajectory import Trajectory
 
 Scored = tuple[Trajectory, Verdict, float]  # with its reward
-MEMORY_EVERY_S = 5.0  # looking through all processes takes a tenth of a second
+MEMORY_EVERY_S = 5.0  # looking through all processes takes a tenth of a second; at most
+MEMORY_SHARE = 0.002  # of the time
 BEFORE = 16  # answers written before training, at most
-
-GAUGES = {
-    "rollout/tokens_per_s": "thinkless_rollout_tokens_per_second",
-    "learner/tokens_per_s": "thinkless_learner_tokens_per_second",
-    "reward/answers_per_s": "thinkless_reward_answers_per_second",
-    "think_rate/all": "thinkless_think_rate",
-    "accuracy/all": "thinkless_accuracy",
-    "accuracy/think": "thinkless_accuracy_think",
-    "accuracy/short": "thinkless_accuracy_short",
-    "reward/mean": "thinkless_reward",
-    "tokens/mean": "thinkless_tokens_per_answer",
-    "weight_sync/seconds": "thinkless_weight_sync_seconds",
-    "busy/rollout": "thinkless_rollout_busy",
-    "busy/reward": "thinkless_reward_busy",
-    "busy/learner": "thinkless_learner_busy",
-    "pipeline/step_vs_max": "thinkless_step_vs_max",
-    "seconds/step": "thinkless_step_seconds",
-    "step": "thinkless_step",
-}
 
 
 class Tracker(Observer):
-    def __init__(self, folder: Path, conf: TrackerConf, steps: int, start_step: int, decode: Any, samples: int):
-        """decode: token ids -> text; samples: trajectories written per step."""
+    def __init__(
+        self,
+        folder: Path,
+        conf: TrackerConf,
+        steps: int,
+        start_step: int,
+        decode: Any,
+        samples: int,
+        config: Mapping[str, Any] | None = None,
+    ):
+        """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self._began = start_step > 0
         self._memory_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
-        self._gauges: dict[str, Any] = _gauges(folder.name) if conf.gauges else {}
+        self._prometheus = Prometheus(folder.name) if conf.gauges else None
+        self._trackers = trackers(conf, folder, start_step, config or {})
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
             drop_after(folder / name, start_step)
         drop_texts_after(folder / "samples.txt", start_step)
@@ -64,22 +60,30 @@ class Tracker(Observer):
         self._texts = (folder / "samples.txt").open("a")
 
     def step(self, done: FinishedStep) -> None:
-        self.log(done.number, done.figures)
+        self.log(done.number, done.figures, distributions(done.batch))
         self.show(done.number, done.batch.judged)
         self.bad_steps(done.number, done.report)
 
-    def log(self, step: int, record: Record) -> None:
+    def log(self, step: int, record: Record, values: Mapping[str, Sequence[float]] | None = None) -> None:
+        """Write a line, and show and export its figures. values: of histograms, which only trackers get."""
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
         if "seconds/step" in record and time.monotonic() >= self._memory_at:  # a step, not a validation alone
+            begin = time.monotonic()
             line["memory/host_gib"] = memory_used_gib()
-            self._memory_at = time.monotonic() + MEMORY_EVERY_S
+            end = time.monotonic()
+            self._memory_at = end + max(MEMORY_EVERY_S, (end - begin) / MEMORY_SHARE)
+        if "seconds/step" in record:
+            line["memory/available_gib"] = memory_available_gib()
+            line["disk/free_gib"] = round(shutil.disk_usage(self.folder).free / 2**30, 3)
+        for tracker in self._trackers:
+            line |= self._news(tracker)
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         self.console.step(line)
-        for key, gauge in self._gauges.items():
-            value = line.get(key)
-            if value is not None:
-                gauge.set(float(value))
+        if self._prometheus is not None:
+            self._prometheus.write(step, line, values or {})
+        for tracker in self._trackers:
+            tracker.write(step, line, values or {})
 
     def show(self, step: int, groups: list[Group]) -> None:
         """Write a few trajectories as text, first those of informative groups: one question in either mode, where one
@@ -146,10 +150,20 @@ class Tracker(Observer):
                 file.write(json.dumps(line) + "\n")
         self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
 
+    def _news(self, tracker: Background) -> Record:
+        """Its failures since the last line; the first one ever is said."""
+        failures, said = tracker.news()
+        if said:
+            self.note(said)
+        return {f"tracking/failures/{tracker.name}": failures}
+
     def note(self, text: str) -> None:
         self.console.note(text)
 
     def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+            self._news(tracker)
         self.console.close()
         for file in (self._metrics, self._samples, self._texts):
             file.close()
@@ -181,12 +195,3 @@ def drop_texts_after(path: Path, step: int) -> None:
         return
     samples = re.split(r"^(?=--- step \d+, )", path.read_text(), flags=re.MULTILINE)
     path.write_text("".join(s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step))
-
-
-def _gauges(run: str) -> dict[str, Any]:
-    from ray.util.metrics import Gauge
-
-    return {
-        key: Gauge(name, description=key, tag_keys=("run",)).set_default_tags({"run": run})
-        for key, name in GAUGES.items()
-    }

@@ -25,7 +25,7 @@ import numpy as np
 
 from orchestrator.base.observer import Record
 from orchestrator.tracking.numbers import percent
-from rollout.base.spans import Span
+from rollout.base.spans import ASLEEP, NO_PROMPTS, NO_WEIGHTS, Span
 
 Interval = tuple[float, float]  # begin, end, seconds
 
@@ -89,6 +89,26 @@ def figures(wall: float, seconds: Mapping[Actor, Mapping[str, float]]) -> Record
         record[f"busy/{kind}"] = sum(shares) / len(shares) if shares else None
     most = max((spent.get(WORK[a.kind], 0.0) for a, spent in seconds.items() if a.kind in STAGES), default=0.0)
     record["pipeline/step_vs_max"] = wall / most if most > 0 else None
+    return record
+
+
+def per_worker(wall: float, seconds: Mapping[Actor, Mapping[str, float]]) -> Record:
+    """The share of the time that each rollout worker sampled, why it did nothing for the rest (seconds), and the
+    seconds that the slowest rank and worker spent on weights; arguments as of `figures`.
+
+    A worker that does nothing else waits for prompts.
+    """
+    record: Record = {}
+    for actor, spent in seconds.items():
+        if actor.kind != "rollout":
+            continue
+        named, idle = f"worker/{actor.index}", {"weights": spent.get(NO_WEIGHTS, 0.0), "asleep": spent.get(ASLEEP, 0.0)}
+        record[f"busy/rollout/{named}"] = spent.get(WORK["rollout"], 0.0) / wall if wall > 0 else None
+        idle["prompts"] = max(0.0, wall - sum(s for kind, s in spent.items() if kind != NO_PROMPTS))
+        record |= {f"rollout/idle_seconds/{reason}/{named}": s for reason, s in idle.items()}
+    for kind, work, key in (("learner", "publishing", "publish"), ("rollout", "loading weights", "load")):
+        most = [spent.get(work, 0.0) for actor, spent in seconds.items() if actor.kind == kind]
+        record[f"weight_sync/{key}_seconds"] = max(most, default=None)
     return record
 
 

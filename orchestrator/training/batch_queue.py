@@ -40,6 +40,7 @@ class _Judged:
         self.grader, self.spans = grader, spans
         self.sampling_s = self.grading_s = 0.0
         self.tokens = 0
+        self.workers: list[tuple[int, int, float]] = []
 
     def groups(self, verdicts: PendingVerdicts) -> list[Group]:
         with self.spans.of(FOR_TRAJECTORIES):
@@ -50,6 +51,7 @@ class _Judged:
         if stats := verdicts.batch.stats:
             self.sampling_s += stats.seconds
             self.tokens += stats.tokens
+            self.workers += stats.workers
         return groups
 
 
@@ -75,6 +77,7 @@ class BatchQueue:
         """Wait for the oldest batch; dynamic sampling fills it up. step: updates done so far."""
         begin = time.time()
         self.ask(step)
+        queued, ready = len(self._in_flight), sum(one.verdicts.batch.done() for one in self._in_flight)
         verdicts = self.oldest()
         judged = _Judged(self.grader, self.spans)
         groups = judged.groups(verdicts)
@@ -91,6 +94,11 @@ class BatchQueue:
             sampling_s=judged.sampling_s,
             grading_s=judged.grading_s,
             tokens=judged.tokens,
+            workers=tuple(judged.workers),
+            step=step,
+            queued=queued,
+            ready=ready,
+            bound=self.conf.run.max_staleness,
         )
 
     def ask(self, step: int) -> None:

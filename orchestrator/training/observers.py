@@ -13,23 +13,28 @@ from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.tracking.metrics import summarize
 from orchestrator.tracking.timeline import Timeline
+from orchestrator.tracking.workers import Workers
 from reward.group import JudgedBatch
 
 
 class Observers:
-    def __init__(self, timeline: Timeline, observers: Sequence[Observer]):
-        self.timeline, self.observers = timeline, observers
+    def __init__(self, timeline: Timeline, observers: Sequence[Observer], workers: Workers | None = None):
+        self.timeline, self.observers, self.workers = timeline, observers, workers or Workers([])
+        self._spent: float | None = None  # seconds, on the step before
 
     def begin(self, step: int) -> None:
         for observer in self.observers:
             observer.begin(step)
 
     def step(self, step: int, batch: JudgedBatch, report: StepReport | None) -> None:
+        begin = time.perf_counter()
         window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
-        done = FinishedStep(step, batch, report, summarize(batch, report, spans, window) | busy)
+        figures = summarize(batch, report, spans, window) | busy | self.workers.step()
+        done = FinishedStep(step, batch, report, figures | {"tracking/seconds": self._spent})
         for observer in self.observers:
             observer.step(done)
+        self._spent = time.perf_counter() - begin
 
     def after_step(self, step: int) -> None:
         for observer in self.observers:

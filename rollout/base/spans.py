@@ -22,6 +22,8 @@ KEPT = 65_536  # spans while nobody collects them; older ones are dropped
 # What the driver waits for: the kinds of its spans.
 FOR_TRAJECTORIES, FOR_VERDICTS = "waiting for trajectories", "waiting for verdicts"
 FOR_LEARNER, FOR_WEIGHTS = "waiting for the learner", "waiting for the weight sync"
+# Why a rollout worker samples nothing: the kinds of its spans.
+NO_WEIGHTS, NO_PROMPTS, ASLEEP = "waiting for weights", "waiting for prompts", "asleep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ class Receiver:
         self.processes = engine.vllm_config.parallel_config.world_size
         self._group: str | None = None  # the broadcast group that this engine is in
         self._outbox: transport.Outbox | None = None  # for this engine's other processes
+        self.received = 0  # bytes of weights so far, those of aliases not counted
         self.whole = True  # False: a load failed half-way, and the engine has no weights until one succeeds
         self._call("init_weight_transfer_engine", {})
 
@@ -202,6 +203,7 @@ class Receiver:
             else:
                 self._spread(offer)
             self._finish()
+            self.received += offer.size
         elif offer.route.transport is Transport.nccl:
             self._from_broadcast(offer)
         else:
@@ -234,6 +236,7 @@ class Receiver:
             while all(kind == "chunk" for kind, _ in messages):
                 chunks, aliases = tuple(content[0] for _, content in messages), messages[0][1][1]
                 self._call("update_weights", {"chunks": chunks, "aliases": aliases})
+                self.received += sum(sum(chunk.sizes) for chunk in chunks)
                 for line in lines:
                     line.send("taken")
                 messages = [line.receive(what) for line in lines]
@@ -264,6 +267,7 @@ class Receiver:
             self._call("start_weight_update")
             self._call("update_weights", {**content, "timeout_s": seconds, "message": message})
             self._finish()
+            self.received += sum(content["manifest"].sizes())
             line.send("taken")
         except BaseException:
             self._group = None  # what is left of it serves no further push

@@ -29,6 +29,7 @@ from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
+from rollout.usage import Usage
 from rollout.weight_sync.weights import Weights
 from rollout.worker import RolloutWorker
 from tests.helpers.handles import LocalFuture
@@ -100,6 +101,7 @@ class ScriptedEngine:
         self.notes, self.conf, self.version = notes, conf, 0
         self._owner = threading.get_ident()
         self._under_way: dict[int, _UnderWay] = {}
+        self.usage = self  # what a worker reads `now` from
         self._asleep: set[str] = set()
         self._dropped = False
 
@@ -141,6 +143,10 @@ class ScriptedEngine:
                 self.notes.ended.append(one.request.seed)
                 done.append((key, _sample(one)))
         return done
+
+    def now(self) -> Usage:
+        self._mine()
+        return Usage(len(self._under_way), 0, len(self._under_way) / self.conf.max_num_seqs, 0, 8 * self.version)
 
     def settle(self) -> list[tuple[int, Sample]]:
         self._mine()

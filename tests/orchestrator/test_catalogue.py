@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.catalogue import LABELS, METRICS, Kind, find, key_of, prometheus_name
+from orchestrator.report.figures import HEALTH
+from orchestrator.tracking.catalogue import LABELS, METRICS, Kind, find, key_of, page, prometheus_name
+from orchestrator.tracking.console import COLUMNS, PLAIN
 from reward.verdict import Outcome
 from rollout.mode import Mode
 
@@ -53,3 +56,14 @@ def test_help_is_one_sentence() -> None:
 def test_labels_are_bounded_by_the_values_that_exist() -> None:
     assert LABELS["outcome"] == tuple(outcome.value for outcome in Outcome)
     assert LABELS["mode"] == (*(mode.value for mode in Mode), "none")
+
+
+def test_the_page_is_the_catalogues() -> None:
+    path = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert path.read_text() == page(), "run: python -m orchestrator.tracking.catalogue > docs/metrics.md"
+
+
+def test_console_and_report_show_what_is_in_the_catalogue() -> None:
+    shown = [column[2] for column in COLUMNS] + [row[1] for row in PLAIN]
+    shown += [key for _, pairs, _ in HEALTH for _, key in pairs]
+    assert not [key for key in shown if find(key) is None]

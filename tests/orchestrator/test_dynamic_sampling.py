@@ -43,6 +43,10 @@ class Batch:
     trajectories: list[Trajectory]
     sampler: Any
     stats: BatchStats = field(default_factory=lambda: BatchStats(10, 0.5))
+
+    def done(self) -> bool:
+        return True
+
     waited: bool = False
 
     def wait(self) -> list[Trajectory]:

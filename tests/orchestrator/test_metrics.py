@@ -15,10 +15,10 @@ import pytest
 from conf.schema import TrackerConf
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer, Record
-from orchestrator.tracking.metrics import describe, judged, summarize
+from orchestrator.tracking.catalogue import find
+from orchestrator.tracking.metrics import describe, distributions, judged, summarize
 from orchestrator.tracking.timeline import Timeline
-from orchestrator.tracking.tracker import GAUGES, Tracker
-from orchestrator.tracking.utilization import figures
+from orchestrator.tracking.tracker import Tracker
 from orchestrator.training.observers import Observers
 from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
@@ -179,25 +179,47 @@ def test_shares_by_outcome_are_of_all_answers() -> None:
     two = group("2", [(4, SHORT, RIGHT, 1.0), (4, SHORT, WRONG, -1.0)])
     groups = [group("2", EASY, failed=GONE[:2]), group("9", HARD, failed=GONE[2:]), replace(two, verdicts=tuple(hits))]
     found = summed(groups, None)  # 4 + 3 + 2 with a verdict, 3 without; judged in 0.5 s
-    shares = {key: value for key, value in found.items() if key.startswith(("outcome/", "reward/"))}
-    assert shares == pytest.approx(
-        {
-            "reward/mean": (0.5 + 1 - 1 + 1 + 0.5 - 1 - 1 + 1 - 1) / 9,
-            "outcome/correct": 5 / 12,
-            "outcome/wrong": 2 / 12,
-            "outcome/cut_off": 1 / 12,
-            "outcome/no_answer": 0,
-            "outcome/no_mode": 1 / 12,
-            "outcome/format_error": 0,
-            "reward/cached": 1 / 9,
-            "reward/answers_per_s": 24,
-        }
+    wanted = {
+        "reward/mean": (0.5 + 1 - 1 + 1 + 0.5 - 1 - 1 + 1 - 1) / 9,
+        "outcome/correct": 5 / 12,
+        "outcome/wrong": 2 / 12,
+        "outcome/cut_off": 1 / 12,
+        "outcome/no_answer": 0,
+        "outcome/no_mode": 1 / 12,
+        "outcome/format_error": 0,
+        "reward/cached": 1 / 9,
+        "reward/answers_per_s": 24,
+    }
+    assert {key: value for key, value in found.items() if key in wanted or "outcome/" in key} == pytest.approx(wanted)
+    assert {key: found[f"reward/answers/{key}"] for key in ("correct", "timed_out", "crashed", "raised")} == {
+        **{"correct": 5, "timed_out": 2, "crashed": 1, "raised": 0}
+    }
+    assert found["reward/cache_hits"] == 1
+
+
+def test_tokens_are_counted_by_mode_and_worker() -> None:
+    groups = [group("2", EASY, version=2), group("9", HARD, version=4)]
+    batch = JudgedBatch(
+        [],
+        groups,
+        groups,
+        sampling_s=4.0,
+        workers=((0, 60, 2.0), (1, 100, 4.0), (0, 20, 2.0)),
+        step=5,
+        queued=3,
+        ready=2,
     )
-
-
-def test_every_gauge_has_its_figure() -> None:
-    found = summed([group("2", EASY)], report(loss=1.0))
-    assert set(GAUGES) <= {*found, *figures(1.0, {}), "step"}
+    found = summarize(batch, report(entropy_control=0.25), SPANS, (100.0, 105.75))
+    tokens = {mode: found[f"rollout/response_tokens/{mode}"] for mode in ("think", "short", "none")}
+    assert tokens == {"think": 150, "short": 14, "none": 2} and found["rollout/prompt_tokens"] == 7
+    assert {mode: found[f"answers/{mode}"] for mode in tokens} == {"think": 3, "short": 3, "none": 1}
+    assert found["rollout/tokens_per_s/think"] == 37.5 and found["entropy/control"] == 0.25
+    assert (found["rollout/tokens_per_s/worker/0"], found["rollout/tokens_per_s/worker/1"]) == (20, 25)
+    assert (found["queue/depth"], found["queue/ready"]) == (3, 2) and found["learner/tokens"] == 900
+    assert found["staleness/mean"] == pytest.approx((4 * 3 + 3 * 1) / 7)
+    values = distributions(batch)
+    assert sorted(values["answer_tokens/think"]) == [10, 40, 100] and len(values["reward/seconds"]) == 7
+    assert not [key for key in (*found, *values) if find(key) is None]
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_step(tmp_path: Path) -> None:

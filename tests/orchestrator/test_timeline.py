@@ -129,8 +129,13 @@ SHARES = {"busy/rollout": 0.8, "busy/reward": 0.1, "busy/learner": 0.5, "pipelin
 def test_a_steps_record_has_the_shares_of_the_previous_step(crew: Crew, tmp_path: Path) -> None:
     timeline = crew.timeline(tmp_path / "timeline.json")
     assert a_step(crew, timeline, 1) == {}
-    for step in (2, 3):
-        assert a_step(crew, timeline, step, seconds=1.0) == pytest.approx(SHARES, abs=0.02)
+    for step, wall in ((2, 10.0), (3, 1.0)):
+        found = a_step(crew, timeline, step, seconds=1.0)
+        assert {key: found[key] for key in SHARES} == pytest.approx(SHARES, abs=0.02)
+        assert found["busy/rollout/worker/0"] == found["busy/rollout"]
+        idle = {reason: found[f"rollout/idle_seconds/{reason}/worker/0"] for reason in ("weights", "asleep", "prompts")}
+        assert idle == pytest.approx({"weights": 0, "asleep": 0, "prompts": 0.2 * wall}, abs=0.02)
+        assert found["weight_sync/publish_seconds"] == pytest.approx(0.1 * wall, abs=0.02)
     assert timeline.close().startswith("rollout worked 8")
     found = timeline.summary()
     assert found["busy/rollout"] == pytest.approx(0.8, abs=0.03)  # steps lie one over the other in this test
@@ -227,7 +232,8 @@ def test_clocks_of_other_hosts_are_corrected(tmp_path: Path) -> None:
         assert abs(measured - ahead) <= error < 1
         timeline = crew.timeline(tmp_path / f"{ahead}.json")
         a_step(crew, timeline, 1)
-        assert a_step(crew, timeline, 2) == pytest.approx(SHARES, abs=0.02)
+        shares = a_step(crew, timeline, 2)
+        assert {key: shares[key] for key in SHARES} == pytest.approx(SHARES, abs=0.02)
         timeline.close()
         crew.handles["rollout"].thread.shutdown()
     here = Crew()

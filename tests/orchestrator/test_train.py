@@ -20,6 +20,7 @@ import pytest
 
 from orchestrator.dashboards.panels import DASHBOARDS, FIRING
 from orchestrator.dashboards.promql import query
+from orchestrator.tracking.catalogue import METRICS, Sink, find
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.rules import RULES
 from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
@@ -178,6 +179,17 @@ def test_every_step_has_every_figure(trained: Trained) -> None:
         assert 0 <= row["clip_fraction"] < 0.5 and 0 <= row["groups/dropped_share"] < 1
         assert row["tokens/p50"] <= row["tokens/p95"] <= row["tokens/max"] <= 128
         assert row["loss/total"] == pytest.approx(row["loss/control"] + row["loss/response"] + row["loss/kl"], abs=1e-4)
+
+
+def test_records_and_catalogue_have_the_same_figures(trained: Trained) -> None:
+    """No key without an entry; no entry that nothing makes, but those of trackers, of failures and of histograms."""
+    keys = {key for training in (True, False) for row in trained.rows(training) for key in row}
+    assert not [key for key in keys if find(key) is None]
+    made = {found[0].key for key in keys if (found := find(key))}
+    rest = {metric.key for metric in METRICS if Sink.jsonl in metric.sinks} - made
+    assert rest == {"tracking/failures/{tracker}"}
+    series = {line.partition("{")[0] for line in trained.scraped.splitlines()}
+    assert {"ray_thinkless_answers_total", "ray_thinkless_answer_tokens_bucket"} <= series
 
 
 def test_sampler_and_learner_agree_at_every_step(trained: Trained) -> None:

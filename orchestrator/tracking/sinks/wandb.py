@@ -1,0 +1,45 @@
+"""A run's figures on Weights & Biases; with WANDB_MODE=offline, in the run folder for `wandb sync`.
+
+In: lines of metrics.jsonl, values of histograms. Out: a run of a W&B project. Must not know: how figures come about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from orchestrator.tracking.catalogue import Sink, find
+
+INIT_S = 60.0  # for the server to answer
+
+
+class WandB:
+    def __init__(self, folder: Path, project: str, config: Mapping[str, Any]):
+        """A run that is resumed goes on in the same W&B run, which the folder's path names."""
+        name = hashlib.blake2b(str(folder.absolute()).encode(), digest_size=6).hexdigest()
+        settings = wandb.Settings(init_timeout=INIT_S, console="off", silent=True, x_disable_stats=True)
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            id=name,
+            resume="allow",
+            dir=folder,
+            config=dict(config),
+            settings=settings,
+        )
+
+    def write(self, step: int, line: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> None:
+        shown: dict[str, Any] = {
+            key: value
+            for key, value in line.items()
+            if value is not None and (found := find(key)) is not None and Sink.wandb in found[0].sinks
+        }
+        shown |= {key: wandb.Histogram(list(many)) for key, many in values.items() if many}
+        self._run.log(shown, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
