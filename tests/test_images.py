@@ -1,0 +1,87 @@
+"""The images and the cluster of containers: linted, and steps that `.ci/clean_root.py` can carry out."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILES = ["docker/Dockerfile", "docker/Dockerfile.gpu"]
+
+
+@pytest.fixture(scope="module")
+def clean_root() -> Any:
+    spec = importlib.util.spec_from_file_location("clean_root", ROOT / ".ci" / "clean_root.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_dockerfiles_are_linted(file: str) -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, ROOT / file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", DOCKERFILES)
+def test_every_step_can_be_carried_out_in_a_clean_root(clean_root: Any, file: str) -> None:
+    steps, stages = clean_root.instructions((ROOT / file).read_text()), set()
+    context = {str(path) for path in clean_root.context()}
+    for name, arguments in steps:
+        if name == "FROM":
+            image, _, alias = arguments.partition(" AS ")
+            assert image in stages or image in clean_root.BASES
+            stages.add(alias)
+        elif name == "COPY":
+            options, rest = clean_root.flags(arguments)
+            if options:
+                assert options[0][0] == "from" and options[0][1] in stages
+            else:
+                assert {source for source in rest.split()[:-1] if source != "."} <= context
+    assert ("USER", "1001") in steps
+
+
+def test_an_image_has_the_packages_and_nothing_else(clean_root: Any) -> None:
+    context = [str(path) for path in clean_root.context()]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    packages = ("conf/", "learner/", "orchestrator/", "reward/", "rollout/")
+    assert {path for path in tracked if path.startswith(packages)} <= {*context}
+    top = {path.partition("/")[0] for path in context} - {package[:-1] for package in packages}
+    locks = {"requirements-cpu.lock", "requirements-gpu.lock"}
+    assert top == {".ci", "LICENSE", "README.md", "pyproject.toml", *locks}
+    assert not [path for path in context if path.endswith(".pyc")]
+
+
+def test_an_unknown_instruction_stops_with_its_line(clean_root: Any) -> None:
+    with pytest.raises(ValueError, match="not known here: ARG version=1"):
+        clean_root.instructions("FROM debian\nARG version=1\n")
+
+
+def test_lines_that_are_continued_are_one_step(clean_root: Any) -> None:
+    text = "# first\nFROM debian AS one\nRUN --mount=type=cache,target=/x a \\\n    # why\n    && b\n"
+    steps = clean_root.instructions(text)
+    assert steps == [("FROM", "debian AS one"), ("RUN", "--mount=type=cache,target=/x a && b")]
+    assert clean_root.flags(steps[1][1]) == ([("mount", "type=cache,target=/x")], "a && b")
+
+
+def test_compose_follows_its_schema() -> None:
+    linter = Path(sys.executable).with_name("check-jsonschema")
+    command = [str(linter), "--builtin-schema", "vendor.compose-spec", str(ROOT / "docker" / "compose.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_names_files_that_exist() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    mounted = [volume for service in services.values() for volume in service["volumes"] if volume.startswith(".")]
+    assert len(mounted) > 3 and all((ROOT / "docker" / volume.partition(":")[0]).exists() for volume in mounted)
+    for service in ("head", "worker"):
+        assert (ROOT / services[service]["build"]["dockerfile"]).is_file()
