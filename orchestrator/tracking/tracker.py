@@ -161,6 +161,8 @@ class Tracker(Observer):
         self.console.note(text)
 
     def close(self) -> None:
+        if self._prometheus is not None:
+            self._prometheus.close()
         for tracker in self._trackers:
             tracker.close()
             self._news(tracker)
