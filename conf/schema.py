@@ -314,6 +314,7 @@ class ClusterConf:
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
     metrics_port: int | None = number(None, "[1, 65535]")  # Prometheus of a private cluster; null: a free one
     start_timeout_s: float = number(120.0, "[0.1, 1e7]")  # for Ray to start or answer, and for reward actors
+    wait_for_resources_s: float = number(300.0, "[0, 1e7]")  # for nodes to join a Ray that is too small; 0: refuse
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
     weight_sync_timeout_s: float = number(600.0, "[0.1, 1e7]")  # ipc, nccl: for the other side; drain: for answers

@@ -36,6 +36,7 @@ class _State:
     raised: bool = False
     ended: bool = False  # an immediate end was requested
     promise: str = ""  # what the first signal leads to; empty: it ends the command at once
+    second: str = ""  # what a second one does
     defer_signals: int = 0
     waiting: bool = False
 
@@ -62,10 +63,10 @@ def requested() -> bool:
 
 
 @contextlib.contextmanager
-def saving(promise: str) -> Iterator[None]:
-    """A first signal in the body prints `promise` and is raised as `Interrupted` where that does no harm, at the latest
-    when the body ends without an error."""
-    before, _state.promise = _state.promise, promise
+def saving(promise: str, second: str = "ends it at once and saves nothing") -> Iterator[None]:
+    """A first signal in the body prints `promise` and what a second does. It is raised as `Interrupted` where that does
+    no harm, at the latest when the body ends without an error."""
+    before, _state.promise, _state.second = _state.promise, promise, second
     try:
         yield
         if _pending():
@@ -118,7 +119,7 @@ def _heard(number: int, frame: FrameType | None) -> None:
     if first:
         _state.number = number
     if first and _state.promise:
-        os.write(2, f"\ninterrupted: {_state.promise}; a second Ctrl-C ends it at once and saves nothing\n".encode())
+        os.write(2, f"\ninterrupted: {_state.promise}; a second Ctrl-C {_state.second}\n".encode())
         if _state.waiting and not _state.defer_signals:
             _raise()
         return

@@ -7,6 +7,7 @@ actors do, why they sit where they sit.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,11 +17,13 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.base.errors import ActorDied, WaitedTooLong
+from orchestrator.base.waiting import waiting
 from orchestrator.cluster.handles import RayHandle, wait_all
 from orchestrator.cluster.placement import Plan, Role, Seat
 from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
 
+POLL_S = 1.0  # between two looks at whether nodes have joined
 CLOSING_S = 5.0  # that actors have to close in order
 CALLS_AT_ONCE = 64  # of `sample`, on one rollout worker
 # Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
@@ -39,9 +42,10 @@ class _Group:
 
 
 class Actors:
-    def __init__(self, timeout_s: float, environment: Mapping[str, str]):
-        """timeout_s: for a busy cluster to have room. environment: of every actor."""
-        self.timeout_s, self.environment = timeout_s, environment
+    def __init__(self, timeout_s: float, environment: Mapping[str, str], nodes_timeout_s: float = 0.0):
+        """timeout_s: for a busy cluster to have room; nodes_timeout_s: for one that is too small to grow. environment:
+        of every actor."""
+        self.timeout_s, self.nodes_timeout_s, self.environment = timeout_s, nodes_timeout_s, environment
         self._groups: list[_Group] = []
 
     def reserve(self, plan: Plan) -> _Group:
@@ -128,7 +132,34 @@ class Actors:
         return dead
 
     def refuse_too_large(self, plan: Plan) -> None:
-        """BadInput when the cluster, were it idle but for these actors, has no room for `plan`."""
+        """BadInput when the cluster, were it idle but for these actors, has no room for `plan`, and no node joins in
+        time that makes some."""
+        end = time.monotonic() + self.nodes_timeout_s
+        while (missing := self._missing(plan)) and time.monotonic() < end:
+            limit = f"at most {self.nodes_timeout_s:g} s, cluster.wait_for_resources_s"
+            with waiting(f"waiting for nodes to join Ray ({limit}): {missing}"):
+                while self._missing(plan) == missing and time.monotonic() < end:
+                    time.sleep(POLL_S)
+        self._refuse_too_large(plan)
+
+    def _missing(self, plan: Plan) -> str:
+        """What the cluster lacks for `plan`; empty when it has all. Example: "2 of 4 GPUs are missing"."""
+        total, lacks = ray.cluster_resources(), []
+        for resource in ("CPU", "GPU"):
+            need, (largest, most) = plan.needs(resource), self._largest(plan, resource)
+            short = need + sum(group.plan.needs(resource) for group in self._groups) - total.get(resource, 0)
+            if short > 1e-6:
+                lacks.append(f"{min(short, need):g} of {need:g} {resource}s are missing")
+            elif most > largest + 1e-6:
+                lacks.append(f"no host has the {most:g} {resource}s that are needed on one")
+        return " and ".join(lacks)
+
+    def _largest(self, plan: Plan, resource: str) -> tuple[float, float]:
+        """(what the largest host has, what the largest bundle of `plan` takes)"""
+        largest = max((node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]), default=0)
+        return largest, max((bundle.get(resource, 0) for bundle in plan.bundles), default=0)
+
+    def _refuse_too_large(self, plan: Plan) -> None:
         total = ray.cluster_resources()
         for resource in ("CPU", "GPU"):
             need, have, parts = plan.needs(resource), total.get(resource, 0), plan.parts(resource)
@@ -147,8 +178,7 @@ class Actors:
                     f"{listed} = {need:g} {resource}s do not fit, the cluster has {have:g}{already}; lower "
                     f"{'one of them' if len(parts) > 1 else next(iter(parts))}, or its num_{resource.lower()}s"
                 )
-            largest = max((node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]), default=0)
-            most = max((bundle.get(resource, 0) for bundle in plan.bundles), default=0)
+            largest, most = self._largest(plan, resource)
             if most > largest + 1e-6:
                 raise BadInput(
                     f"{' and '.join(parts)}: {most:g} {resource}s are required on one host, and the largest has "

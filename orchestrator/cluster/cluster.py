@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -32,7 +33,9 @@ class Cluster:
 
     def __init__(self, conf: ClusterConf):
         self.conf = conf
-        self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface))
+        joined = conf.address or os.environ.get("RAY_ADDRESS")  # a private Ray never grows
+        nodes_s = conf.wait_for_resources_s if joined else 0.0
+        self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface), nodes_s)
         self._private = False
 
     def __enter__(self) -> Cluster:
@@ -51,12 +54,12 @@ class Cluster:
         """Hold the places of a whole run, so that all of it is placed or nothing is; the calls below fill them.
 
         Actors that nothing was reserved for get a placement group of their own. Raises BadInput when the cluster is too
-        small, WaitedTooLong when it is busy.
+        small (and stays so for cluster.wait_for_resources_s), WaitedTooLong when it is busy.
         """
         self._actors.reserve(plan(self.conf.placement, rollout, learner, reward))
 
     def refuse_too_small(self, rollout: RolloutConf, learner: LearnerConf, reward: RewardConf) -> None:
-        """BadInput, before a long warm-up, when the whole run will not fit."""
+        """BadInput, before a long warm-up, when the whole run will not fit, and no node joins in time that makes it."""
         self._actors.refuse_too_large(plan(self.conf.placement, rollout, learner, reward))
 
     def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[RayHandle]:

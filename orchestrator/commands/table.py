@@ -55,6 +55,16 @@ WATCHING: tuple[Option, ...] = (
     (("--host",), {"default": "127.0.0.1", "metavar": "ADDRESS"}, "to listen at (127.0.0.1: this machine alone)"),
     (("--terminal",), {"action": "store_true"}, "a screen of text instead of a page; once, when it goes to a file"),
 )
+ADDRESS: Option = (("--address",), {"metavar": "URL"}, "of the Ray head's dashboard, or of the head (RAY_ADDRESS, else "
+                   "http://127.0.0.1:8265)")  # fmt: skip
+DETACH: Option = (("--detach",), {"action": "store_true"}, "return at once, and do not follow the log")
+INSTALL: Option = (
+    ("--install",),
+    {"choices": ("uv", "pip")},
+    "install the checkout's lock on the cluster's hosts",
+)
+JOB: Option = (("name",), {"metavar": "NAME"}, "a job's or its run's name, as thinkless jobs shows it")
+WORDS: Option = (("words",), {"nargs": "*"}, argparse.SUPPRESS)
 ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well
 
 
@@ -253,5 +263,42 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             "data.path": "problems that this host must be able to read",
             "cluster.network_interface": "as a run would be given it: the interface of traffic between hosts",
         },
+    ),
+    "submit": Command(
+        "a command as a job on a Ray cluster",
+        ("[--address URL] [--detach] [--install uv|pip] quickstart|train|warmup|evaluate [key=value ...]",),
+        "Checks the settings, uploads this folder's files and the code, and starts the command as a Ray job that has\n"
+        "the name of its run. Follows the log: Ctrl-C leaves the job running, a second Ctrl-C stops it. The exit code\n"
+        "is the job's. What .gitignore, .rayignore and .thinklessignore name stays here, unless settings name it.",
+        ("train experiment=quickstart run.root=/data/runs", "--address http://head:8265 --detach train resume=mine"),
+        (ADDRESS, DETACH, INSTALL, *CONFIGURATION[5:8], WORDS),
+    ),
+    "jobs": Command(
+        "the jobs of a Ray cluster, with step, think rate and tokens/s",
+        ("[--address URL]",),
+        "Lists the jobs of a Ray cluster, the newest last, with how far their runs have come.",
+        ("", "--address http://head:8265"),
+        (ADDRESS,),
+    ),
+    "logs": Command(
+        "follow the log of a job",
+        ("[--address URL] [--detach] NAME",),
+        "Prints the log of a job and follows it. Ctrl-C leaves the job running, a second Ctrl-C stops it.",
+        ("quickstart-001", "--detach quickstart-001"),
+        (ADDRESS, DETACH, JOB),
+    ),
+    "stop": Command(
+        "stop a job, which saves its steps first",
+        ("[--address URL] NAME",),
+        "Asks a job to end (SIGTERM) and waits for it. A run saves its steps first, as after Ctrl-C.",
+        ("quickstart-001",),
+        (ADDRESS, JOB),
+    ),
+    "resume": Command(
+        "go on with a job's run as a new job",
+        ("[--address URL] [--detach] [--install uv|pip] NAME [key=value ...]",),
+        "Goes on with a job's run from its last checkpoint, as a new job (submit train resume=<its run>).",
+        ("quickstart-001 run.steps=160",),
+        (ADDRESS, DETACH, INSTALL, JOB, WORDS),
     ),
 }

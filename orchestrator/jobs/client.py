@@ -21,7 +21,7 @@ import re
 import shlex
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ IDLE_S = 1.0
 def connect(given: str | None = None) -> Client:
     """A client of the head at `given` (see `chosen_address`): http(s)://host:port of its dashboard; host:port of that
     or of the head itself; "auto", the head on this host. Raises HeadGone, RunError, or BadInput for no address."""
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # says "Uploading package" in its own words
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)  # "Uploading package gcs:..."
     address, source = chosen_address(given)
     url = _dashboard(address, source).rstrip("/")
     if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
@@ -156,7 +156,7 @@ class Client:
             time.sleep(IDLE_S)
         return job
 
-    def follow(self, job_id: str) -> Iterator[str]:
+    def follow(self, job_id: str) -> Generator[str]:
         """What the job writes, from its beginning, in pieces; "" about every second in which it writes nothing. Ends
         when the job is over. A connection that breaks is made again for a minute; then HeadGone is raised."""
         seen, lost = 0, None  # characters; since when there is no connection

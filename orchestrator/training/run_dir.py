@@ -36,8 +36,7 @@ def create(conf: Config, prefix: str) -> Path:
     parent = root(conf.run.root)
     name = conf.run.name
     if name is not None:
-        if not re.fullmatch(r"\w[\w.\-/]*", name) or ".." in name:
-            raise BadInput(f"run.name={name!r} must be made of letters, digits, '.', '-' and '_'")
+        refuse_name(name)
         folder = parent / name
         if folder.exists():
             raise BadInput(
@@ -62,6 +61,12 @@ def create(conf: Config, prefix: str) -> Path:
                 number += 1
     except OSError as error:
         raise BadInput(f"run.root={parent}: cannot make a run folder there ({error.strerror})") from error
+
+
+def refuse_name(name: str) -> None:
+    """BadInput for a run.name that makes no folder."""
+    if not re.fullmatch(r"\w[\w.\-/]*", name) or ".." in name:
+        raise BadInput(f"run.name={name!r} must be made of letters, digits, '.', '-' and '_'")
 
 
 def _overridden_root(overrides: list[str]) -> Path:

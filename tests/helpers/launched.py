@@ -134,11 +134,12 @@ class Watched:
     def left(self) -> list[str]:
         """What is still there of it after a while: processes, and names in /dev/shm that nobody holds."""
         end = time.monotonic() + CLEAN_UP
-        while (there := [*self.alive().values(), *self._shared_left()]) and time.monotonic() < end:
+        while (there := [*self.alive().values(), *self.shared_left()]) and time.monotonic() < end:
             time.sleep(0.3)
         return there
 
-    def _shared_left(self) -> list[str]:
+    def shared_left(self) -> list[str]:
+        """Names in /dev/shm that are new since it began, and that no process holds."""
         new = {}  # inode -> path
         for path in SHARED_MEMORY.iterdir():
             with contextlib.suppress(FileNotFoundError):

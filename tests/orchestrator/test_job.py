@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,13 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from orchestrator.base.errors import RunError
 from orchestrator.commands import interpreter
 from orchestrator.dashboards.files import Places
 from orchestrator.dashboards.prometheus import DISCOVERY
+from orchestrator.jobs.client import Client, connect
+from orchestrator.jobs.job import HeadGone, NameTaken
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_root
-from tests.helpers.launched import Watched
+from rollout.base.errors import BadInput
+from tests.helpers.launched import Watched, one_line_error
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
 from tests.helpers.runs import checkpoints, records, steps
@@ -35,6 +41,7 @@ from tests.helpers.runs import checkpoints, records, steps
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
 NOTE = Path(".cache") / "thinkless" / "interpreter"  # below the home folder: what `make setup` writes
 
 
@@ -48,9 +55,27 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass(frozen=True)
+class Head:
+    run: Watched
+    address: str  # that takes jobs
+    gcs: str  # of the head itself, which nodes and drivers join
+    home: Path  # of its user, with Ray's token
+
+    def ask(self, what: str) -> list[dict[str, Any]]:
+        """Ray's state: "actors", "placement_groups"."""
+        answer = requests.get(
+            f"{self.address}/api/v0/{what}",
+            headers={"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"},
+            timeout=60,
+        )
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]["result"]
+        return found
+
+
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, str]]:
-    """A head in the foreground, so that ending it ends all of it; and the address that takes jobs."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head in the foreground, so that ending it ends all of it. It wants a token."""
     port, dashboard, client, agent = free_ports(4)
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets: short paths
     path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != BIN and ".venv" not in p)
@@ -62,19 +87,27 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, st
     home = tmp_path_factory.mktemp("home")
     (home / NOTE).parent.mkdir(parents=True)
     (home / NOTE).write_text(sys.executable + "\n")
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(TOKEN["RAY_AUTH_TOKEN"])
     link = Path(temporary) / "env"  # Ray's own workers do not come up under a path with a space (docs/install.md)
     link.symlink_to(sys.prefix)
     run = Watched(
         arguments,
         tmp_path_factory.mktemp("head"),
-        {"PATH": path, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "RAY_JOB_STOP_WAIT_TIME_S": "300"},
+        {
+            "PATH": path,
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "RAY_JOB_STOP_WAIT_TIME_S": "300",
+            **TOKEN,
+        },
         program=[str(link / "bin" / "python"), "-m", "ray.scripts.scripts"],
         outlives_tests=True,
     )
     try:
         address = f"http://127.0.0.1:{dashboard}"
         run.until(lambda: _answers(dashboard) and "Ray runtime started" in run.out, "the head is up")
-        yield run, address
+        yield Head(run, address, f"127.0.0.1:{port}", home)
     finally:
         run.kill()
         there = run.left()
@@ -97,30 +130,31 @@ class Stopped:
     before: list[dict[str, Any]]  # records of the first job
     checkpoints: list[int]  # that it left
     again: Watched
-    left: list[list[int]]  # samplers and learner ranks that were there after each of the two
+    left: list[list[str]]  # actors, placement groups and shared memory that were there after each of the two
 
 
 @pytest.fixture(scope="module")
-def job(head: tuple[Watched, str], tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Stopped:
-    """Submitted from the checkout; whichever `python3` the head finds, the actors run the project's."""
-    (run, address), where = head, tmp_path_factory.mktemp("job")
+def job(head: Head, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """Submitted from the checkout by Ray's own command, resumed by ours from another folder; whichever `python3` the
+    head finds, the actors run the project's."""
+    where, address = tmp_path_factory.mktemp("job"), head.address
     folder, left = where / "runs" / "job", []
     entry = ["python3", "-m", "orchestrator.train", *tiny, "run.steps=100000", f"run.root={where / 'runs'}"]
     entry += ["run.name=job", "run.save_every=1", "evaluate.questions=8", "validation.size=8"]
     entry[entry.index("evaluate.every=0")] = "evaluate.every=2"
     submit = ["job", "submit", f"--address={address}", "--working-dir", str(ROOT)]
-    first = Watched([*submit, "--submission-id=first", "--", *entry], where / "first", program=[RAY])
+    first = Watched([*submit, "--submission-id=first", "--", *entry], where / "first", TOKEN, program=[RAY])
     first.until(lambda: len(steps(folder)) >= 2, "some steps")
-    stop = Watched(["job", "stop", f"--address={address}", "first"], where / "stop", program=[RAY])
+    stop = Watched(["job", "stop", f"--address={address}", "first"], where / "stop", TOKEN, program=[RAY])
     assert stop.wait().returncode == 0, stop.out + stop.err
     first.wait()
-    left.append(run.titled("ray::RolloutWorker") + run.titled("ray::LearnerWorker"))
+    left.append(leftovers(head))
     before, saved = records(folder), checkpoints(folder)
 
     shutil.rmtree(folder / "checkpoints" / f"step_{saved[-1]:06d}")
-    entry = ["python3", "-m", "orchestrator.train", f"resume={folder}", f"run.steps={saved[-1] + 1}"]
-    again = Watched([*submit, "--", *entry], where / "again", program=[RAY]).wait()
-    left.append(run.titled("ray::RolloutWorker") + run.titled("ray::LearnerWorker"))
+    resume = ["resume", f"--address={address}", "first", f"run.steps={saved[-1] + 1}"]
+    again = Watched(resume, where / "again", {"HOME": str(head.home)}).wait()
+    left.append(leftovers(head))
     assert again.returncode == 0, again.out[-6000:] + again.err[-3000:]
     return Stopped(folder, first, before, saved, again, left)
 
@@ -131,6 +165,14 @@ def test_a_stopped_job_saves_its_steps(job: Stopped) -> None:
     assert job.checkpoints == [done - 1, done]
     assert f"the checkpoint of step {done} is saved; to go on from it: " in job.first.out, job.first.out[-6000:]
     assert f"train resume={job.folder}" in job.first.out and f"report: {job.folder / 'report.html'}" in job.first.out
+
+
+def leftovers(head: Head) -> list[str]:
+    """What a job that is over has left on its cluster."""
+    there = [str(pid) for title in ("RolloutWorker", "LearnerWorker") for pid in head.run.titled(f"ray::{title}")]
+    there += [one["class_name"] for one in head.ask("actors") if one["state"] not in ("DEAD",)]
+    there += [one["placement_group_id"] for one in head.ask("placement_groups") if one["state"] != "REMOVED"]
+    return there + head.run.shared_left()
 
 
 def test_a_job_frees_its_resources(job: Stopped) -> None:
@@ -184,14 +226,150 @@ def test_a_resumed_run_continues_with_the_next_prompts(job: Stopped) -> None:
 # ---- a job that fails ----
 
 
-def test_a_job_that_fails_says_why(head: tuple[Watched, str], tmp_path: Path) -> None:
-    _, address = head
+def test_a_job_that_fails_says_why(head: Head, tmp_path: Path) -> None:
     entry = ["python3", "-m", "orchestrator.train", "experiment=quikstart"]
     job = Watched(
-        ["job", "submit", f"--address={address}", "--working-dir", str(ROOT), "--", *entry], tmp_path, program=[RAY]
+        ["job", "submit", f"--address={head.address}", "--working-dir", str(ROOT), "--", *entry],
+        tmp_path,
+        TOKEN,
+        program=[RAY],
     )
     assert job.wait().returncode != 0
     assert "thinkless: unknown experiment 'quikstart'; did you mean experiment=quickstart?" in job.out + job.err
+
+
+# ---- thinkless submit, jobs, logs, stop ----
+
+
+@pytest.fixture
+def client(head: Head, monkeypatch: pytest.MonkeyPatch) -> Client:
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # what is given comes first
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN["RAY_AUTH_TOKEN"])
+    return connect(head.address)
+
+
+def ours(head: Head, *arguments: str, folder: Path) -> Watched:
+    """A command of ours, which finds the token in the home folder."""
+    return Watched([*arguments], folder, {"HOME": str(head.home), "RAY_ADDRESS": head.address})
+
+
+def says(running: Watched, text: str) -> None:
+    running.until(lambda: text in running.out + running.err, f"it says {text!r}")
+
+
+def test_a_submitted_command_is_a_job_with_the_runs_name_and_its_own_exit_code(head: Head, tmp_path: Path) -> None:
+    """From a folder of the user's own, whose files the job finds where its settings say."""
+    (tmp_path / "my_rewards.py").write_text("def score(problem, response, answer, mode):\n    return 1.0\n")
+    (tmp_path / "one.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    settings = ["data.path=one.jsonl", "reward.function=my_rewards:scores", "warmup=none", "model.path=none-such"]
+    done = ours(head, "submit", "train", *settings, f"run.root={tmp_path / 'runs'}", folder=tmp_path).wait()
+    assert done.returncode == 1, done.out + done.err
+    assert f"dashboard: {head.address}/#/jobs/train-001" in done.out
+    assert f"run folder: {tmp_path / 'runs' / 'train-001'} " in done.out
+    assert "thinkless: reward.function=my_rewards:scores" in done.out, done.out
+
+
+def test_jobs_are_listed_with_how_far_their_runs_have_come(head: Head, job: Stopped, tmp_path: Path) -> None:
+    done = ours(head, "jobs", folder=tmp_path).wait()
+    rows = {line.split()[0]: line.split() for line in done.out.splitlines()}
+    steps_done = len(job.before)
+    assert rows["first"][1:3] == ["stopped", f"{steps_done}/100000"]
+    assert rows["job"][1:3] == ["succeeded", f"{steps_done + 1}/{steps_done + 1}"]
+    assert rows["job"][3].endswith("%") and float(rows["job"][4].replace(",", "")) > 0
+
+
+def test_ctrl_c_leaves_a_job_running_and_a_second_one_stops_it(head: Head, client: Client, tmp_path: Path) -> None:
+    script = "trap 'echo saved; exit 7' TERM; echo begun; for i in $(seq 3000); do sleep 0.1; done"
+    job = client.submit(["bash", "-c", script], None, "patient", {})
+    for presses, code in ((1, 130), (2, 7)):
+        watching = ours(head, "logs", "patient", folder=tmp_path)
+        says(watching, "\nbegun")
+        watching.interrupt(signal.SIGINT)
+        says(watching, "logs patient")
+        if presses == 2:
+            watching.interrupt(signal.SIGINT)
+        assert watching.wait().returncode == code, watching.out + watching.err
+        assert (client.job(job.id).status == "RUNNING") == (presses == 1)
+    assert "\nsaved" in watching.out and "Traceback" not in watching.err
+
+
+def test_names_that_are_taken_and_names_that_are_unknown(head: Head, client: Client, tmp_path: Path) -> None:
+    """A name of a running job is taken; once it is over, the next of that name is numbered, and found by the name."""
+    job = client.submit(["bash", "-c", "echo one; sleep 100"], None, "again/and", {"folder": "~/x"})
+    with pytest.raises(NameTaken, match=r"^the job again-and is (pending|running): "):
+        client.submit(["true"], None, "again/and", {})
+    done = ours(head, "stop", "again/and", folder=tmp_path).wait()
+    assert done.returncode == 0 and "resume again/and" in done.out, done.out + done.err
+    second = client.submit(["bash", "-c", "echo two"], None, "again/and", {})
+    assert (job.id, second.id) == ("again-and", "again-and.2")
+    assert "".join(client.follow(second.id)).endswith("two\n") and client.wait(second.id).exit_code == 0
+    assert client.find("again/and").id == second.id
+    assert "no job 'agin/and' at " in one_line_error(ours(head, "logs", "agin/and", folder=tmp_path).wait())
+    assert "is over (stopped)" in one_line_error(ours(head, "stop", job.id, folder=tmp_path).wait())
+
+
+def test_a_token_that_is_missing_or_wrong(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(RunError, match=r"requires a token, and there is none: .*RAY_AUTH_TOKEN"):
+        connect(head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 32)
+    with pytest.raises(RunError, match=r"refuses the token: "):
+        connect(head.address)
+
+
+def test_a_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{port}")
+    with pytest.raises(
+        HeadGone, match=rf"^no Ray head answers at http://127.0.0.1:{port} \(Connection refused; .*RAY_"
+    ):
+        connect()
+    with pytest.raises(HeadGone, match=rf"at 127.0.0.1:{port} \(Connection refused; address from --address\)"):
+        connect(f"127.0.0.1:{port}")
+    with pytest.raises(BadInput, match="'nonsense' is no address of a Ray head"):
+        connect("nonsense")
+
+
+# ---- nodes that join later ----
+
+
+def test_a_run_waits_for_nodes_that_join_later(head: Head, tmp_path: Path) -> None:
+    """If they are too few, it is refused then."""
+    script = (
+        "import sys\n"
+        "from conf.schema import ClusterConf, LearnerConf, RewardConf, RolloutConf\n"
+        "from orchestrator.cluster.cluster import Cluster\n"
+        "from rollout.base.errors import BadInput\n"
+        "with Cluster(ClusterConf(address=sys.argv[1], wait_for_resources_s=1)) as cluster:\n"
+        "    for limit, cpus in ((1, 2.5), (600, 1.5)):\n"
+        "        cluster._actors.nodes_timeout_s = limit\n"
+        "        try:\n"
+        "            learner, reward = LearnerConf(num_cpus=1), RewardConf(num_cpus=0)\n"
+        "            cluster.refuse_too_small(RolloutConf(num_cpus=cpus), learner, reward)\n"
+        "            print('there is room')\n"
+        "        except BadInput as error:\n"
+        "            print(error, flush=True)\n"
+    )
+    (tmp_path / "driver.py").write_text(script)
+    python = [sys.executable, str(tmp_path / "driver.py"), head.gcs]
+    environment = {**TOKEN, "PYTHONPATH": str(ROOT)}
+    waits = Watched([], tmp_path, environment, program=python)
+    waits.until(lambda: "0.5 of 2.5 CPUs are missing" in waits.err, "it waits")
+    assert "at most 1 s, cluster.wait_for_resources_s): 1.5 of 3.5 CPUs are missing" in waits.err
+    assert "= 3.5 CPUs do not fit, the cluster has 2; lower one of them" in waits.out
+    agent, metrics = free_ports(2)
+    arguments = ["start", f"--address={head.gcs}", "--block", "--num-cpus=1", "--object-store-memory=100000000"]
+    arguments += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"]
+    node = Watched(arguments, tmp_path, {**TOKEN, "HOME": str(head.home)}, program=[RAY])
+    try:
+        assert waits.wait().returncode == 0, waits.err
+        assert waits.out.endswith("there is room\n")
+    finally:
+        node.kill()
 
 
 # ---- where a job writes, and what runs it ----

@@ -1,0 +1,117 @@
+"""How far a run has come, from its folder or from its job's log.
+
+In: metrics.jsonl, or the lines that `orchestrator.tracking.console.plain_line` printed. Out: `Progress`, and a followed
+log as a person watches it. Must not know: Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from orchestrator.base.waiting import is_terminal
+from orchestrator.tracking.console import PLAIN, Console
+
+STEP = re.compile(r"step=(\d+)/(\d+)((?: \w+=[-+\w.:]+)*)")
+TAIL_BYTES = 65536  # of metrics.jsonl that are read for its last step
+KEYS = {name: key for name, key, _ in PLAIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    step: int
+    steps: int | None
+    think_rate: float | None  # of the last step's answers
+    tokens_per_s: float | None  # that the samplers wrote in it
+
+
+def of_folder(folder: Path, steps: int | None = None) -> Progress | None:
+    """The last step in a run folder's metrics.jsonl; None where there is none to be read."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that is being written, or the first of the tail
+            continue
+        if "seconds/step" in record:
+            return _progress(record, steps)
+    return None
+
+
+def of_log(text: str) -> Progress | None:
+    """The last step that a log tells of."""
+    for line in reversed(text.splitlines()):
+        if (found := parsed(line)) and "seconds/step" in found[0]:
+            return _progress(*found)
+    return None
+
+
+def run_folder(text: str) -> str | None:
+    """The folder that a training run's log names."""
+    found = re.findall(r"^run folder: (.+?)(?:, going on from step \d+)?$", text, re.M)
+    return found[-1] if found else None
+
+
+def parsed(line: str) -> tuple[dict[str, Any], int] | None:
+    """(the figures, under their keys in metrics.jsonl; steps in all) of a line of progress; None for any other.
+
+    Example: "step=12/120 reward=+0.310 left=1:15" -> ({"step": 12, "reward/mean": 0.31}, 120)
+    """
+    found = STEP.fullmatch(line.strip())
+    if not found:
+        return None
+    words = (word.partition("=") for word in found[3].split())
+    figures = {KEYS[name]: float(value) for name, _, value in words if name in KEYS}
+    return {"step": int(found[1]), **figures}, int(found[2])
+
+
+def _progress(record: Mapping[str, Any], steps: int | None) -> Progress:
+    return Progress(int(record["step"]), steps, record.get("think_rate/all"), record.get("rollout/tokens_per_s"))
+
+
+class Screen:
+    """A followed log: on a terminal its lines of progress as the table and bar of a run that was started there, all
+    others, and everything elsewhere, as they come."""
+
+    def __init__(self, file: TextIO | None = None):
+        self._file = file or sys.stdout
+        self._table = is_terminal(self._file)
+        self._rest = ""  # a line that has not ended
+        self._console: Console | None = None
+
+    def write(self, piece: str) -> None:
+        if not self._table:
+            self._file.write(piece)
+            self._file.flush()
+            return
+        *lines, self._rest = (self._rest + piece).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        found = parsed(line)
+        if found and self._console is None:
+            self._console = Console(found[1], found[0]["step"] - 1, file=self._file)
+        if self._console is None:
+            print(line, file=self._file, flush=True)
+        elif found:
+            self._console.step(found[0])
+        else:
+            self._console.note(line)
+
+    def close(self) -> None:
+        if self._rest:
+            self._line(self._rest)
+            self._rest = ""
+        if self._console is not None:
+            self._console.close()
