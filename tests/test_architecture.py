@@ -124,6 +124,9 @@ LIGHT = [
     "orchestrator.cluster.local_rays",
     "orchestrator.commands.doctor",
     "orchestrator.doctor.probe",
+    "orchestrator.jobs.working_dir",
+    "orchestrator.jobs.progress",
+    "orchestrator.jobs.install",
     "orchestrator.report",
     "orchestrator.commands.verify",
 ]

@@ -55,14 +55,10 @@ WATCHING: tuple[Option, ...] = (
     (("--host",), {"default": "127.0.0.1", "metavar": "ADDRESS"}, "to listen at (127.0.0.1: this machine alone)"),
     (("--terminal",), {"action": "store_true"}, "a screen of text instead of a page; once, when it goes to a file"),
 )
-ADDRESS: Option = (("--address",), {"metavar": "URL"}, "of the Ray head's dashboard, or of the head (RAY_ADDRESS, else "
-                   "http://127.0.0.1:8265)")  # fmt: skip
+HEAD = "of the Ray head's dashboard, or of the head (RAY_ADDRESS, else http://127.0.0.1:8265)"
+ADDRESS: Option = (("--address",), {"metavar": "URL"}, HEAD)
 DETACH: Option = (("--detach",), {"action": "store_true"}, "return at once, and do not follow the log")
-INSTALL: Option = (
-    ("--install",),
-    {"choices": ("uv", "pip")},
-    "install the checkout's lock on the cluster's hosts",
-)
+INSTALL: Option = (("--install",), {"choices": ("uv", "pip")}, "install the checkout's lock on the cluster's hosts")
 JOB: Option = (("name",), {"metavar": "NAME"}, "a job's or its run's name, as thinkless jobs shows it")
 WORDS: Option = (("words",), {"nargs": "*"}, argparse.SUPPRESS)
 ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well

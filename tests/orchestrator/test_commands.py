@@ -113,7 +113,7 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         done = thinkless(*arguments)
-        assert len(COMMANDS) == 11 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
+        assert len(COMMANDS) == 16 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -133,6 +133,8 @@ def test_every_command_has_help(thinkless: Callable[..., Done], name: str) -> No
         assert "--json" in done.out and "gpus" in done.out and "run=<run>" in done.out
     elif name == "doctor":
         assert "run.root=<folder>" in done.out
+    elif name in ("submit", "jobs", "logs", "stop", "resume"):
+        assert "--address URL" in done.out and ("--detach" in done.out) == (name not in ("jobs", "stop"))
     elif name == "verify":
         assert re.search(r"^  --timeout SECONDS .*\(5\)$", done.out, re.M) and '"gold": "0.5"' in done.out
     else:
