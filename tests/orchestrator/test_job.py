@@ -264,6 +264,7 @@ def test_a_submitted_command_is_a_job_with_the_runs_name_and_its_own_exit_code(h
     (tmp_path / "my_rewards.py").write_text("def score(problem, response, answer, mode):\n    return 1.0\n")
     (tmp_path / "one.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
     settings = ["data.path=one.jsonl", "reward.function=my_rewards:scores", "warmup=none", "model.path=none-such"]
+    settings += ["validation.size=0"]
     done = ours(head, "submit", "train", *settings, f"run.root={tmp_path / 'runs'}", folder=tmp_path).wait()
     assert done.returncode == 1, done.out + done.err
     assert f"dashboard: {head.address}/#/jobs/train-001" in done.out
@@ -283,7 +284,7 @@ def test_jobs_are_listed_with_how_far_their_runs_have_come(head: Head, job: Stop
 def test_ctrl_c_leaves_a_job_running_and_a_second_one_stops_it(head: Head, client: Client, tmp_path: Path) -> None:
     script = "trap 'echo saved; exit 7' TERM; echo begun; for i in $(seq 3000); do sleep 0.1; done"
     job = client.submit(["bash", "-c", script], None, "patient", {})
-    for presses, code in ((1, 130), (2, 7)):
+    for presses, code in ((1, 130), (2, 143)):  # Ray keeps no exit code of a job that was stopped
         watching = ours(head, "logs", "patient", folder=tmp_path)
         says(watching, "\nbegun")
         watching.interrupt(signal.SIGINT)
@@ -440,10 +441,10 @@ def test_the_projects_python_is_kept() -> None:
 # ---- its figures ----
 
 
-def test_prometheus_finds_the_nodes_of_a_head(head: tuple[Watched, str], tmp_path: Path) -> None:
+def test_prometheus_finds_the_nodes_of_a_head(head: Head, tmp_path: Path) -> None:
     """By the file in Ray's temporary folder, and by the address where the head serves the same; both hold for the
     configuration that `thinkless dashboards` writes. Beside it Ray writes the dashboards of its Metrics tab."""
-    (run, address), path = head, program("prometheus")
+    run, address, path = head.run, head.address, program("prometheus")
     temporary = Path(next(one for one in run.arguments if one.startswith("--temp-dir=")).partition("=")[2])
     discoveries = [str(temporary / Path(DISCOVERY).name), f"{address}/api/prometheus/sd"]
     for number, discovery in enumerate(discoveries):
