@@ -64,8 +64,7 @@ class RandomModelConf:
 
 @dataclass
 class LoraConf:
-    """Low-rank adapters (peft) in `train`: only they are trained, the model's own weights do not change. A warm-up is
-    not affected: it trains all weights."""
+    """Low-rank adapters (peft) in `train`: only they are trained. A warm-up trains all weights all the same."""
 
     rank: int | None = number(None, "[0, 65536]")  # of each adapter B A; null or 0: off, all weights are trained
     alpha: float = number(32.0, "(0, 1e6]")  # an adapted weight is W + alpha / rank * B A

@@ -213,6 +213,7 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             "out": "the folder to write to (dashboards)",
             "discovery": "where Ray's head lists its nodes: a file (/tmp/ray/prom_metrics_service_discovery.json) or\n"
             "an address (http://<head>:8265/api/prometheus/sd)",
+            "token_file": "with the token of a head that asks for one there",
             "prometheus": "Prometheus's address, as Grafana reaches it (http://localhost:9090)",
             "folder": "of the dashboards, as Grafana sees it (grafana/dashboards in `out`)",
             "ray_folder": "of the dashboards that Ray writes, likewise (in /tmp/ray/session_latest)",

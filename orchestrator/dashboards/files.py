@@ -16,6 +16,7 @@ class Places:
     """As the containers of docker/ see them."""
 
     discovery: str = prometheus.DISCOVERY  # the file in which Ray's head lists its nodes, or http://<head>:8265/...
+    token_file: str | None = None  # with the token of a head that asks for one, where `discovery` is an address
     prometheus: str = "http://prometheus:9090"  # as Grafana reaches it
     folder: str = "/etc/grafana/dashboards"  # of the dashboards, as Grafana sees it
     ray_folder: str = "/tmp/ray/session_latest/metrics/grafana/dashboards"  # of those that Ray writes, likewise
@@ -31,7 +32,7 @@ def files(places: Places) -> dict[str, str]:
         "grafana/grafana.ini": grafana.GRAFANA_INI,
         "grafana/provisioning/dashboards/thinkless.yml": grafana.providers_file(places.folder, places.ray_folder),
         "grafana/provisioning/datasources/prometheus.yml": grafana.datasource_file(places.prometheus),
-        "prometheus/prometheus.yml": prometheus.scrape_file(places.discovery),
+        "prometheus/prometheus.yml": prometheus.scrape_file(places.discovery, places.token_file),
         "prometheus/alerts.yml": prometheus.alerts_file(),
         "prometheus/alerts_test.yml": prometheus.alerts_test_file(),
         "prometheus/alerts.md": prometheus.runbook_page(),

@@ -153,10 +153,13 @@ def _known(value: float | None) -> float:
 # ---- scraping ----
 
 
-def scrape_file(discovery: str = DISCOVERY) -> str:
-    """Prometheus's configuration. discovery: the file that Ray's head writes, or where it serves the same."""
+def scrape_file(discovery: str = DISCOVERY, token_file: str | None = None) -> str:
+    """Prometheus's configuration. discovery: the file that Ray's head writes, or where it serves the same; token_file:
+    of a head that asks for a token there."""
     if re.match(r"https?://", discovery):
         source = f"http_sd_configs:\n      - url: {discovery}\n        refresh_interval: 10s"
+        if token_file is not None:
+            source += f"\n        authorization:\n          credentials_file: {token_file}"
     else:
         source = f"file_sd_configs:\n      - files: [{discovery}]\n        refresh_interval: 10s"
     return f"""\

@@ -19,10 +19,10 @@ Series = list[tuple[dict[str, str], float]]  # labels, value
 
 
 class Prometheus:
-    def __init__(self, path: str, folder: Path, port: int, discovery: str):
-        """path: of the program; discovery: as the command takes it."""
+    def __init__(self, path: str, folder: Path, port: int, discovery: str, token_file: str | None = None):
+        """path: of the program; discovery, token_file: as the command takes them."""
         self.address = f"http://127.0.0.1:{port}"
-        for name, text in files(Places(discovery=discovery)).items():
+        for name, text in files(Places(discovery=discovery, token_file=token_file)).items():
             if name.startswith("prometheus/"):
                 (folder / Path(name).name).write_text(text.replace("10s", "1s").replace("15s", "1s"))
         arguments = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
@@ -57,12 +57,14 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(path: str | None, folder: Path, port: int, discovery: str) -> Iterator[Prometheus | None]:
+def scraping(
+    path: str | None, folder: Path, port: int, discovery: str, token_file: str | None = None
+) -> Iterator[Prometheus | None]:
     """path None: no Prometheus is installed, and there is none."""
     if path is None:
         yield None
         return
-    running = Prometheus(path, folder, port, discovery)
+    running = Prometheus(path, folder, port, discovery, token_file)
     try:
         running.wait()
         yield running

@@ -446,12 +446,13 @@ def test_prometheus_finds_the_nodes_of_a_head(head: Head, tmp_path: Path) -> Non
     configuration that `thinkless dashboards` writes. Beside it Ray writes the dashboards of its Metrics tab."""
     run, address, path = head.run, head.address, program("prometheus")
     temporary = Path(next(one for one in run.arguments if one.startswith("--temp-dir=")).partition("=")[2])
+    (tmp_path / "token").write_text(TOKEN["RAY_AUTH_TOKEN"])
     discoveries = [str(temporary / Path(DISCOVERY).name), f"{address}/api/prometheus/sd"]
     for number, discovery in enumerate(discoveries):
         folder = tmp_path / str(number)
         folder.mkdir()
         (port,) = free_ports(1)
-        with scraping(path, folder, port, discovery) as prometheus:
+        with scraping(path, folder, port, discovery, str(tmp_path / "token")) as prometheus:
             assert prometheus is not None
             query = functools.partial(prometheus.query, 'up{job="ray"} == 1')
             run.until(query, "Prometheus scrapes the head")
