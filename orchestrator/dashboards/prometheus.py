@@ -159,7 +159,7 @@ def scrape_file(discovery: str = DISCOVERY, token_file: str | None = None) -> st
     if re.match(r"https?://", discovery):
         source = f"http_sd_configs:\n      - url: {discovery}\n        refresh_interval: 10s"
         if token_file is not None:
-            source += f"\n        authorization:\n          credentials_file: {token_file}"
+            source += f"\n        authorization:\n          type: Bearer\n          credentials_file: {token_file}"
     else:
         source = f"file_sd_configs:\n      - files: [{discovery}]\n        refresh_interval: 10s"
     return f"""\

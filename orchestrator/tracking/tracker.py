@@ -22,7 +22,6 @@ from orchestrator.tracking.console import Console
 from orchestrator.tracking.metrics import distributions, judged
 from orchestrator.tracking.sinks import trackers
 from orchestrator.tracking.sinks.background import Background
-from orchestrator.tracking.sinks.prometheus import Prometheus
 from reward.group import Group
 from reward.verdict import Verdict
 from rollout.mode import Mode
@@ -50,7 +49,6 @@ class Tracker(Observer):
         self._began = start_step > 0
         self._memory_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
-        self._prometheus = Prometheus(folder.name) if conf.gauges else None
         self._trackers = trackers(conf, folder, start_step, config or {})
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
             drop_after(folder / name, start_step)
@@ -80,8 +78,6 @@ class Tracker(Observer):
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         self.console.step(line)
-        if self._prometheus is not None:
-            self._prometheus.write(step, line, values or {})
         for tracker in self._trackers:
             tracker.write(step, line, values or {})
 
@@ -161,8 +157,6 @@ class Tracker(Observer):
         self.console.note(text)
 
     def close(self) -> None:
-        if self._prometheus is not None:
-            self._prometheus.close()
         for tracker in self._trackers:
             tracker.close()
             self._news(tracker)

@@ -83,7 +83,7 @@ def test_a_tracker_that_cannot_begin_is_said_once_and_counted(tmp_path: Path, ca
 
 def test_a_disk_that_is_full_ends_a_tracker_and_no_run(tmp_path: Path) -> None:
     """No file of this process may grow beyond the limit while the tracker writes."""
-    (one,) = sinks.trackers(TrackerConf(tensorboard=True), tmp_path, 0, {})
+    (one,) = sinks.trackers(TrackerConf(gauges=False, tensorboard=True), tmp_path, 0, {})
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (256, limits[1]))

@@ -34,7 +34,7 @@ def refuse_absent(conf: TrackerConf) -> None:
 
 
 def trackers(conf: TrackerConf, folder: Path, step: int, config: Mapping[str, Any]) -> list[Background]:
-    """Those that are chosen. step: the last one done; config: of the run."""
+    """Those that are chosen, Ray's Prometheus endpoint among them. step: the last one done; config: of the run."""
 
     def tensorboard() -> Tracker:
         from orchestrator.tracking.sinks.tensorboard import TensorBoard
@@ -56,4 +56,9 @@ def trackers(conf: TrackerConf, folder: Path, step: int, config: Mapping[str, An
         "wandb": partial(wandb, conf.wandb or ""),
         "mlflow": partial(mlflow, conf.mlflow or ""),
     }
-    return [Background(name, starts[name]) for name in chosen(conf)]
+    found = [Background(name, starts[name]) for name in chosen(conf)]
+    if conf.gauges:
+        from orchestrator.tracking.sinks.prometheus import Prometheus
+
+        found.insert(0, Background("prometheus", lambda: Prometheus(folder.name), setting="gauges"))
+    return found

@@ -30,7 +30,16 @@ class Tracker(Protocol):
 
 
 class Background:
-    def __init__(self, name: str, start: Callable[[], Tracker], retry_s: float = RETRY_S, close_s: float = CLOSE_S):
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], Tracker],
+        retry_s: float = RETRY_S,
+        close_s: float = CLOSE_S,
+        setting: str | None = None,
+    ):
+        """setting: of `tracker`, where it is called otherwise."""
+        self.setting = setting or name
         self.name, self.start, self.retry_s, self.close_s = name, start, retry_s, close_s
         self.failures = 0  # so far
         self._said = 0
@@ -92,7 +101,7 @@ class Background:
     def _failed(self, why: str) -> None:
         if not self.failures:
             self._unsaid = (
-                f"tracker.{self.name} failed ({why}): training goes on, metrics.jsonl has every figure; it is tried "
+                f"tracker.{self.setting} failed ({why}): training goes on, metrics.jsonl has every figure; it is tried "
                 f"again every {self.retry_s / 60:g} min"
             )
         self.failures += 1
