@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from conf.check import check
+from conf.compose import composed
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = ["docker/Dockerfile", "docker/Dockerfile.gpu"]
@@ -85,3 +90,54 @@ def test_compose_names_files_that_exist() -> None:
     assert len(mounted) > 3 and all((ROOT / "docker" / volume.partition(":")[0]).exists() for volume in mounted)
     for service in ("head", "worker"):
         assert (ROOT / services[service]["build"]["dockerfile"]).is_file()
+
+
+# ---- Kubernetes and Slurm ----
+
+CLUSTER = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+JOB = {"entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
+GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}  # of workers
+
+
+def manifests(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "docker" / "kuberay" / name).read_text()))
+
+
+def test_manifests_have_kuberays_fields_and_the_locks_ray() -> None:
+    """Names as in the reference of KubeRay's API, ray.io/v1; what pods mount is among their volumes."""
+    claim, cluster = manifests("raycluster.yaml")
+    (job,) = manifests("rayjob.yaml")
+    assert {cluster["apiVersion"], job["apiVersion"]} == {"ray.io/v1"}
+    assert (cluster["kind"], job["kind"]) == ("RayCluster", "RayJob") and claim["kind"] == "PersistentVolumeClaim"
+    inner = job["spec"].pop("rayClusterSpec")
+    assert job["spec"].keys() == JOB and job["spec"]["submissionMode"] in ("K8sJobMode", "HTTPMode")
+    assert cluster["spec"].keys() == CLUSTER and inner.keys() <= CLUSTER
+    (version,) = re.findall(r"^ray==(\S+)", (ROOT / "requirements-gpu.lock").read_text(), re.M)
+    for spec in (cluster["spec"], inner):
+        assert spec["rayVersion"] == version and spec["headGroupSpec"].keys() <= {"rayStartParams", "template"}
+        workers = spec.get("workerGroupSpecs", [])
+        assert all(group.keys() == GROUP for group in workers)
+        for group in (spec["headGroupSpec"], *workers):
+            assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys()
+            assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_the_manifests_commands_can_run() -> None:
+    """Their settings fit together, and the pods have the GPUs that the preset takes."""
+    entry = manifests("rayjob.yaml")[0]["spec"]["entrypoint"]
+    assert subprocess.run(["sh", "-nc", shlex.split(entry)[2]]).returncode == 0
+    (words,) = re.findall(r"thinkless train (experiment=[^;]*);", entry)
+    conf = composed(words.split())
+    check(conf, "train")
+    assert conf.run.name is not None and f"resume={conf.run.root}/{conf.run.name};" in entry
+
+
+def test_the_slurm_script_is_linted() -> None:
+    linter = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([linter, ROOT / "docker" / "slurm" / "train.sbatch"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout

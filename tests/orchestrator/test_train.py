@@ -182,12 +182,12 @@ def test_every_step_has_every_figure(trained: Trained) -> None:
 
 
 def test_records_and_catalogue_have_the_same_figures(trained: Trained) -> None:
-    """No key without an entry; no entry that nothing makes, but those of trackers, of failures and of histograms."""
+    """No key without an entry; no entry that nothing makes, but those of histograms."""
     keys = {key for training in (True, False) for row in trained.rows(training) for key in row}
     assert not [key for key in keys if find(key) is None]
     made = {found[0].key for key in keys if (found := find(key))}
     rest = {metric.key for metric in METRICS if Sink.jsonl in metric.sinks} - made
-    assert rest == {"tracking/failures/{tracker}"}
+    assert rest == set()
     series = {line.partition("{")[0] for line in trained.scraped.splitlines()}
     assert {"ray_thinkless_answers_total", "ray_thinkless_answer_tokens_bucket"} <= series
 
