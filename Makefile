@@ -1,11 +1,11 @@
 # make quickstart   set up everything, then train, evaluate and report on the embedded defaults
 # make check        set up everything, then lint, types and the tests that start nothing heavy
-# make test         set up everything, then lint, types and all tests
+# make test         set up everything, then lint, types and the tests; make test-all: with the small forms of the longest benchmarks
 # PYTHON=/path/to/python3.12 chooses the interpreter of the environment; ARGS="..." adds arguments.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test bench lint dashboards clean
+.PHONY: help setup lock quickstart check test test-all bench lint dashboards clean
 BIN := .venv/bin
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
@@ -31,7 +31,11 @@ lint: setup ## ruff and mypy
 check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for every change
 	@$(BIN)/python -m pytest -n 2 -m "not heavy" $(ARGS)
 
-test: lint ## lint, types and all tests; as root on Debian or Ubuntu it installs the programs that they start
+test: lint ## lint, types and tests; as root on Debian or Ubuntu it installs the programs that they start
+	@$(BIN)/python .ci/programs.py
+	@$(BIN)/python -m pytest -n 2 -m "not bench" $(ARGS)
+
+test-all: lint ## the same, and the small forms of the benchmarks that take long
 	@$(BIN)/python .ci/programs.py
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 

@@ -36,7 +36,7 @@ CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quicksta
 # line share what they start, and stay in one process.
 LONGEST = [
     ["orchestrator/test_train.py", "orchestrator/test_replay.py"],
-    ["test_benchmarks.py"],
+    ["orchestrator/test_sweeps.py"],
     ["orchestrator/test_faults.py", "orchestrator/test_colocation.py"],
     ["orchestrator/test_job.py"],
     ["learner/test_gradient.py"],
@@ -47,7 +47,12 @@ LONGEST = [
     ["rollout/test_schedules.py"],
     ["orchestrator/test_latest_weights.py", "orchestrator/test_interrupt.py"],
     ["orchestrator/test_commands.py"],
+    ["test_benchmarks.py"],
     ["rollout/test_tensor_parallel.py"],
+    ["orchestrator/test_doctor.py"],
+    ["orchestrator/test_watch_page.py"],
+    ["orchestrator/test_trackers.py"],
+    ["orchestrator/test_plan.py"],
     ["learner/test_bad_input.py"],
     ["orchestrator/test_config.py"],
     ["orchestrator/test_overrides.py"],

@@ -27,6 +27,7 @@ UNLISTED = {  # the tables name them in words
 }
 # options by which the small forms share short runs
 SHARING = {"quickstart": "--keep", **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "trl"), "--runs")}
+LONG = ("learner", "mismatch", "pipeline", "plan", "simulation")  # `make test-all` runs these, `make test` does not
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 
@@ -73,7 +74,14 @@ def documented(script: str) -> set[str]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "gpu"])  # that one: tests/test_gpu_benchmark.py
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(name, marks=[pytest.mark.bench] if name in LONG else [])
+        for name in SCRIPTS
+        if name != "gpu"  # tests/test_gpu_benchmark.py
+    ],
+)
 def test_small_forms_print_every_documented_figure(script: str, runs: Path) -> None:
     options = [SHARING[script], str(runs)] if script in SHARING else []
     lines = [json.loads(line) for line in called(script, "--small", *options).stdout.splitlines()]
