@@ -89,6 +89,27 @@ class Transport(Enum):
     nccl = "nccl"  # broadcast from learner rank 0's GPU to the samplers' GPUs
 
 
+class Objective(Enum):
+    """What the members of a sweep are compared by (see `orchestrator.sweeps.objective`)."""
+
+    validation_reward = "validation_reward"  # mean reward at the last validation
+    validation_accuracy = "validation_accuracy"  # accuracy at the last validation
+    reward = "reward"  # mean reward of the last ten training steps
+    accuracy = "accuracy"  # of the final evaluation, the mode chosen freely, over the mix of levels
+    regret = "regret"  # of the final evaluation: reward lost by wrong choices of the mode; less is better
+
+    @property
+    def maximized(self) -> bool:
+        return self is not Objective.regret
+
+
+class Prune(Enum):
+    """Which members of a sweep are stopped early (see `orchestrator.sweeps.prune`)."""
+
+    none = "none"
+    median = "median"  # those whose best value so far is worse than the median of the others' at the same step
+
+
 class SystemTurn(Enum):
     """What happens to a chat's system turn, if the data are chats."""
 

@@ -5,8 +5,8 @@ In: a typed configuration. Out: answers. Must not know: files, machines, other r
 
 from __future__ import annotations
 
-from conf.choices import Device
-from conf.schema import LearnerConf, RolloutConf
+from conf.choices import Device, Objective
+from conf.schema import Config, LearnerConf, RolloutConf
 
 
 def async_scheduling(rollout: RolloutConf) -> bool:
@@ -24,3 +24,10 @@ def overlap_comm(learner: LearnerConf) -> bool:
 def fused_adamw(learner: LearnerConf) -> bool:
     """learner.fused_adamw as given, or as chosen."""
     return learner.device is Device.gpu if learner.fused_adamw is None else learner.fused_adamw
+
+
+def objective(conf: Config) -> Objective:
+    """sweep.objective as given, or as chosen."""
+    if conf.sweep.objective is not None:
+        return conf.sweep.objective
+    return Objective.validation_reward if conf.evaluate.every else Objective.reward

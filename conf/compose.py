@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import renamed
+from conf import multirun, renamed
 from conf.check import check
 from conf.errors import BadConfig, brief
 from conf.flags import NO_FLAGS, Flags
@@ -37,6 +37,7 @@ from conf.shell import command_line
 
 def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config(warmup=WarmupConf()))  # so that warmup.path=... is a key
+    multirun.register()
 
 
 def typed(config: Any) -> Config:
@@ -116,9 +117,17 @@ def to_yaml(conf: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(conf))
 
 
-def run_command(command: str, body: Callable[[Config], None], arguments: list[str], flags: Flags = NO_FLAGS) -> None:
+def run_command(
+    command: str,
+    body: Callable[[Config], None],
+    arguments: list[str],
+    flags: Flags = NO_FLAGS,
+    sweep: multirun.Sweep | None = None,
+) -> None:
     """Compose `arguments` (overrides), check, and call `body`: once, for each member of a multirun, or, where `flags`
     ask for something to be shown, not at all.
+
+    sweep: runs the members of a multirun instead; without it they run here, one after the other, until one fails.
 
     Raises BadConfig for every mistake in keys, values, groups or their combination.
     """
@@ -140,17 +149,57 @@ def run_command(command: str, body: Callable[[Config], None], arguments: list[st
         raise BadConfig("--multirun, --cfg and --info exclude each other")
     if flags.cfg is None and (flags.resolve or flags.package):
         raise BadConfig("--resolve and --package belong to --cfg")
-    with _hydra(arguments, flags) as (app, name, overrides):
-        if flags.info:
-            app.show_info(flags.info, name, overrides)
-        elif flags.cfg:
-            app.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
-        elif flags.multirun or (flags.own_files and app.get_mode(name, overrides) is RunMode.MULTIRUN):
-            app.multirun(name, task, [*overrides, "hydra.mode=MULTIRUN"])
-        else:
-            app.run(name, task, overrides)
+    try:
+        with _hydra(arguments, flags) as (app, name, overrides):
+            if flags.info:
+                app.show_info(flags.info, name, overrides)
+            elif flags.cfg:
+                app.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
+            elif flags.multirun or (flags.own_files and app.get_mode(name, overrides) is RunMode.MULTIRUN):
+                _sweep(app, name, overrides, multirun.Task(command, task, typed, sweep or _InTurn(body), failed))
+            else:
+                app.run(name, task, overrides)
+    except BadConfig:
+        if failed:
+            raise failed[0] from None
+        raise
     if failed:
         raise failed[0]
+
+
+class _InTurn:
+    """Runs the members of a multirun in this process, until one fails."""
+
+    def __init__(self, body: Callable[[Config], None]):
+        self._body, self._root, self._name, self._done = body, Path(), "", 0
+
+    @contextmanager
+    def opened(self, base: Config, name: str, jobs: bool) -> Iterator[Path]:
+        self._root, self._name = Path(base.run.root), base.run.name or ""
+        yield self._root
+
+    def run(self, members: list[multirun.Member], launching: multirun.Launching) -> list[float | None]:
+        for member in members:
+            conf = member.conf
+            conf.run.name = f"{self._name}-{self._done}" if self._name else None  # a folder for each member
+            self._done += 1
+            self._body(conf)
+        return [None] * len(members)
+
+
+def _sweep(app: Any, name: str, overrides: list[str], task: multirun.Task) -> None:
+    multirun.refuse_swept(overrides)
+    base = app.compose_config(name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    conf = typed(multirun.settings_of(base))
+    params = [f"{key}={value}" for key, value in (base.hydra.sweeper.get("params") or {}).items()]
+    jobs = str(base.hydra.launcher._target_) == multirun.RayJobsConf._target_
+    with task.sweep.opened(conf, f"sweep-{multirun.digest([*overrides, *params])[:8]}", jobs) as folder:
+        try:
+            app.multirun(name, task, [*overrides, *multirun.sweeper_overrides(base, conf, overrides, folder)])
+        except BaseException:
+            if task.failed:  # as it is, whatever became of it on its way through the sweeper
+                raise task.failed[0] from None
+            raise
 
 
 def composed(arguments: list[str], flags: Flags = NO_FLAGS) -> Config:

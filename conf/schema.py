@@ -25,8 +25,7 @@ from conf.choices import (
     Transport,
 )
 from conf.ranges import number
-
-MISSING = "???"
+from conf.sweep import SweepConf
 
 
 @dataclass
@@ -347,4 +346,5 @@ class Config:
     evaluate: EvaluateConf = field(default_factory=EvaluateConf)
     cluster: ClusterConf = field(default_factory=ClusterConf)
     tracker: TrackerConf = field(default_factory=TrackerConf)
+    sweep: SweepConf = field(default_factory=SweepConf)
     resume: str | None = None  # run folder (or name under run.root) to resume

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType, NoneType
@@ -84,7 +85,6 @@ class Section:
 @functools.cache
 def sections() -> tuple[Section, ...]:
     """All sections in the schema's order, nested ones after their parents."""
-    comments = trailing_comments(schema)
     found: list[Section] = []
 
     def walk(kind: Any, prefix: str) -> None:
@@ -99,7 +99,7 @@ def sections() -> tuple[Section, ...]:
             many = get_origin(plain) is list
             of = get_args(plain)[0] if many else object if plain is Any else plain
             owner = next(base for base in kind.__mro__ if item.name in base.__annotations__)
-            meaning = comments.get((owner.__name__, item.name), "")
+            meaning = trailing_comments(sys.modules[owner.__module__]).get((owner.__name__, item.name), "")
             default, bounds = getattr(blank, item.name), item.metadata.get("range")
             own.append(Setting(key, of, many, optional or plain is Any, default, bounds, meaning))
         for one, key in inner:
@@ -125,12 +125,12 @@ def all_keys() -> tuple[str, ...]:
     return (*(section.key for section in sections() if section.key), *settings())
 
 
-@functools.cache
 def choice_meanings() -> dict[tuple[str, str], str]:
     """(name of an enumeration, name of its member) -> its trailing comment."""
     return trailing_comments(choices)
 
 
+@functools.cache
 def trailing_comments(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class, attribute) -> the comment behind its value in the source."""
     found, kind = {}, ""

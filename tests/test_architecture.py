@@ -44,8 +44,8 @@ IMPORTERS = {
     "tensorboard": {"orchestrator/tracking/sinks/tensorboard.py"},
     "wandb": {"orchestrator/tracking/sinks/wandb.py"},
     "mlflow": {"orchestrator/tracking/sinks/mlflow.py"},
-    "hydra": {"conf/compose.py", "conf/overrides.py"},
-    "omegaconf": {"conf/compose.py"},
+    "hydra": {"conf/compose.py", "conf/multirun.py", "conf/overrides.py"},
+    "omegaconf": {"conf/compose.py", "conf/multirun.py"},
 }
 
 LIGHT = [

@@ -68,7 +68,7 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
     elif name == "plan":
         _plan(options, flags)
     else:
-        _train(name, options.overrides, flags)
+        _train(name, options.overrides, flags, words)
 
 
 def _help(name: str, words: list[str], flags: Flags) -> str:
@@ -87,22 +87,28 @@ def _help(name: str, words: list[str], flags: Flags) -> str:
     return settings if names else f"{parsers()[1][name].format_help()}\n{settings}"
 
 
-def _train(name: str, arguments: list[str], flags: Flags) -> None:
+def _train(name: str, arguments: list[str], flags: Flags, words: list[str]) -> None:
     from conf.compose import run_command
 
     def body(conf: Config, resume: Path | None = None) -> None:
         with waiting(LIBRARIES):
             from orchestrator.commands import train
+        from orchestrator.sweeps.objective import progress
         from orchestrator.tracking.results import result_lines, serving_lines
 
         folder = train.command(conf, name, resume)
         figures = result_lines(folder)
         lines = [*serving_lines(folder), *(["result:", *figures] if figures else []), f"run folder: {folder}"]
+        if conf.sweep.objective is not None and (value := progress(folder).value(conf.sweep.objective)) is not None:
+            lines.append(f"objective: {conf.sweep.objective.value}={value!r}")  # for a sweep on another host
         print("\n".join(lines))
 
     resume, overrides = _taken("resume", arguments)
     if resume in (None, "null"):
-        run_command("train", body, ["experiment=quickstart", *arguments] if name == "quickstart" else arguments, flags)
+        from orchestrator.sweeps.sweep import Sweep
+
+        settings = ["experiment=quickstart", *arguments] if name == "quickstart" else arguments
+        run_command("train", body, settings, flags, Sweep([name, *words], flags))
     elif saved := _saved_run("train", resume, overrides, flags):
         conf, folder = saved
         body(replace(conf, resume=str(folder)), folder)

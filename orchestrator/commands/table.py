@@ -121,13 +121,14 @@ COMMANDS = {
         ("run.name=quickstart-001", "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6"),
     ),
     "report": Command(
-        "write report.html of a run; run.name=<run>, the newest by default",
-        ("[run.name=<run>] [run.root=<folder>]",),
-        "Writes report.html into the run's folder.",
-        ("", "run.name=quickstart-001", "run.root=/data/runs"),
+        "write report.html of a run; run.name=<run>, the newest by default; sweep=<sweep>",
+        ("[run.name=<run> | sweep=<sweep>] [run.root=<folder>]",),
+        "Writes report.html into the run's folder; of a sweep, finished or not, sweep.html and sweep.json.",
+        ("", "run.name=quickstart-001", "run.root=/data/runs", "sweep=alpha"),
         KEYS,
         {
             "run.name": "the run's name or folder; left out: the newest under run.root",
+            "sweep": "a sweep's name or folder",
             "run.root": "the folder of runs (runs)",
         },
     ),

@@ -1,0 +1,1 @@
+"""Sweeps (--multirun): members as processes or Ray jobs, what became of them, and the page that compares them."""

@@ -1,0 +1,104 @@
+"""Members of a sweep on this machine: one process each, so that one that fails or is killed takes no other along.
+
+In: words behind `thinkless`, a log file. Out: `Running`s, which say when and how they ended. Must not know: sweeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from conf.shell import command_line
+from orchestrator.base.lock import holder
+
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
+ERROR = "thinkless: "  # how the line begins that says why a command failed
+
+
+@dataclass(frozen=True)
+class Ended:
+    good: bool
+    error: str | None = None  # in one line
+
+
+class Running(Protocol):
+    """A member that has been started."""
+
+    def ended(self) -> Ended | None:
+        """None while it runs."""
+
+    def stop(self) -> None:
+        """Ask it to save a checkpoint and to end; a second time: to end at once. Does not wait."""
+
+
+class Process:
+    """A member in a process of its own, with a session of its own: Ctrl-C in the terminal does not reach it."""
+
+    def __init__(self, words: list[str], log: Path):
+        self._log = log
+        with log.open("ab") as out:
+            out.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')}: {command_line(*words)}\n".encode())
+            out.flush()
+            self._begin = out.tell()
+            self._process = subprocess.Popen(
+                [*PROGRAM, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "THINKLESS_TRACEBACK": "1"},
+            )
+
+    def ended(self) -> Ended | None:
+        code = self._process.poll()
+        if code is None:
+            return None
+        return Ended(True) if code == 0 else Ended(False, _reason(self._log, self._begin, code))
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGTERM)
+
+
+class Adopted:
+    """A member that was started by a sweep that is gone: it holds its run folder's lock until it ends."""
+
+    def __init__(self, lock: Path, log: Path, finished: Callable[[], bool]):
+        self._lock, self._log, self._finished = lock, log, finished
+
+    def ended(self) -> Ended | None:
+        if holder(self._lock) is not None:
+            return None
+        return Ended(True) if self._finished() else Ended(False, _reason(self._log, 0, None))
+
+    def stop(self) -> None:
+        found = re.fullmatch(r"process (\d+) on (\S+)", holder(self._lock) or "")
+        if found and found[2] == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(found[1]), signal.SIGTERM)
+
+
+def _reason(log: Path, begin: int, code: int | None) -> str:
+    """Why a member failed, from what it wrote after `begin` (bytes)."""
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").splitlines()
+    return reason(lines) or ("it ended early" if code is None else f"exit code {code}")
+
+
+def reason(lines: list[str]) -> str:
+    """The last line that says why a command failed, or else its last line; empty where there is none."""
+    said = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    return (said or [line.strip() for line in lines if line.strip()] or [""])[-1][:500]

@@ -1,0 +1,348 @@
+"""Runs the members of a sweep: several at a time, on with the others when one fails, only what is missing or failed.
+
+In: members, composed and checked (`conf.multirun`). Out: their objectives; a folder with sweep.yaml, sweep.json,
+sweep.html, a log of each member, and a run folder for each beside it. Must not know: Hydra, what a run does.
+
+Who waits for whom: this process alone looks at members, every `poll_s`; members know nothing of one another. It may die
+at any time: members go on, and the same command finds them again by their run folders' locks, or by their jobs' ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.choices import Objective, Prune
+from conf.compose import from_file
+from conf.flags import Flags
+from conf.multirun import Launching, Member, objective_of
+from conf.overrides import quoted
+from conf.schema import Config
+from conf.shell import command_line
+from orchestrator.base import interrupt
+from orchestrator.base.errors import RunError
+from orchestrator.base.lock import Taken, holder, locked
+from orchestrator.sweeps.objective import DURING, Progress, progress
+from orchestrator.sweeps.prune import hopeless
+from orchestrator.sweeps.results import write_outcome
+from orchestrator.sweeps.runner import Adopted, Ended, Process, Running
+from orchestrator.sweeps.screen import Row, Screen, counts
+from orchestrator.sweeps.state import (
+    FAILED,
+    FILE,
+    FINISHED,
+    OVER,
+    PRUNED,
+    RUNNING,
+    STOPPED,
+    MemberState,
+    SweepState,
+    load,
+)
+from orchestrator.training import run_dir
+from orchestrator.training.run_root import root
+from rollout.base.errors import BadInput
+
+NO_TRIAL = "No trials are completed yet."  # Optuna's, when all members have failed
+END_S = 60.0  # that members may take to end after a second signal
+
+
+@dataclass
+class _Started:
+    """A member that runs."""
+
+    state: MemberState
+    conf: Config
+    running: Running
+    begin: float
+    stopped: str | None = None  # why it was told to end early
+
+
+class Sweep:
+    def __init__(self, words: list[str], flags: Flags):
+        """words: the sweep's command line behind `thinkless`. flags: those of the user's YAML files go to members."""
+        self._words, self._flags = words, flags
+        self.folder, self._root = Path(), ""
+        self.state: SweepState | None = None
+        self._jobs: Any = None  # orchestrator.sweeps.jobs.Jobs, once it is needed
+        self._seen: dict[Path, tuple[float, Progress]] = {}  # run folder -> when its figures were written, and they
+        self._met: list[str] = []  # keys of this command's members
+
+    # ---- the folder ----
+
+    @contextlib.contextmanager
+    def opened(self, base: Config, name: str, jobs: bool) -> Iterator[Path]:
+        """The sweep's folder. At the end its outcome is written; RunError when a member has failed, BadInput for a
+        folder that holds something else, or that another sweep is using."""
+        chosen = base.sweep.name or base.run.name or name
+        if not re.fullmatch(r"\w[\w.\-]*", chosen):
+            raise BadInput(f"sweep.name={chosen!r} must be made of letters, digits, '.', '-' and '_'")
+        self._root = base.run.root
+        parent = Path("~/thinkless", base.run.root).expanduser() if jobs else root(base.run.root)  # as in a Ray job
+        folder = parent / chosen
+        if (folder / "config.yaml").exists():
+            raise BadInput(f"{folder} is a run's folder: give the sweep a name of its own, sweep.name=<name>")
+        created = [path for path in (folder, parent) if not path.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder}: cannot make the sweep's folder there ({error.strerror})") from error
+        self.folder = folder
+        try:
+            with locked(folder / ".lock"):
+                self.state = load(folder) if (folder / FILE).is_file() else None
+                yield from self._body(folder)
+        except Taken as error:
+            raise BadInput(
+                f"the sweep {folder} is being run ({error}): wait for its end, or give sweep.name=<another name>"
+            ) from None
+        finally:
+            if created and not (folder / FILE).is_file():  # nothing was started
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # it holds something else
+                    created[-1].rmdir()
+
+    def _body(self, folder: Path) -> Iterator[Path]:
+        try:
+            yield folder
+        except BaseException as error:
+            if self.state is not None:
+                self._end()
+                if str(error) == NO_TRIAL and self._failed():
+                    raise self._failure() from error
+            raise
+        if self.state is not None:
+            self._end()
+            if self._failed():
+                raise self._failure()
+
+    def _failed(self) -> list[MemberState]:
+        assert self.state is not None
+        return [one for key in dict.fromkeys(self._met) if (one := self.state.members[key]).status == FAILED]
+
+    def _failure(self) -> RunError:
+        assert self.state is not None
+        failed = self._failed()
+        first = "; ".join(f"{one.run}: {one.error}" for one in failed[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return RunError(
+            f"{len(failed)} of {len(self.state.members)} members failed ({first}{more}); their logs are "
+            f"{self.folder}/<member>.log; the same command runs them again"
+        )
+
+    def _end(self) -> None:
+        assert self.state is not None
+        for line in write_outcome(self.state):
+            print(line)
+        print(f"{counts(self.state)}\nsweep: {self.folder / 'sweep.html'}", flush=True)
+
+    # ---- members ----
+
+    def run(self, members: list[Member], launching: Launching) -> list[float | None]:
+        """The objective of each, in their order; None for one that failed. A member that has ended is not run again."""
+        objective = objective_of(members)
+        state = self._state(objective)
+        todo: deque[tuple[MemberState, Member]] = deque()
+        for member in members:
+            one = state.members.get(member.key)
+            if one is None:
+                number = len(state.members)
+                one = MemberState(number, f"{state.name}-{number}", list(member.overrides))
+                if state.run_folder(one).exists():
+                    raise BadInput(
+                        f"the run {state.run_folder(one)} exists and is none of this sweep's: give sweep.name=<name>"
+                    )
+                state.members[member.key] = one
+            if one.status not in OVER and all(one is not other for other, _ in todo):
+                todo.append((one, member))
+            self._met.append(member.key)
+        state.save()
+        if known := sum(state.members[member.key].status in OVER for member in members):
+            print(f"{known} of {len(members)} members are finished already", flush=True)
+        screen = Screen(state)
+        print(f"sweep folder: {self.folder}", flush=True)
+        jobs = launching.kind == "ray_jobs"
+        promise = (
+            "no further member is started, those that run go on as jobs; the same command follows them again"
+            if jobs
+            else "no further member is started, those that run save a checkpoint and end; the same command goes on"
+        )
+        started: list[_Started] = []
+        try:
+            with interrupt.saving(promise):
+                self._until_over(todo, started, launching, objective, screen)
+        except interrupt.EndedAtOnce:
+            self._end_at_once(started)
+            raise
+        return [one.objective if (one := state.members[m.key]).status in OVER else None for m in members]
+
+    def _state(self, objective: Objective) -> SweepState:
+        if self.state is None:
+            self.state = SweepState(self.folder, command_line(*self._words), objective.value, objective.maximized)
+        if self.state.objective != objective.value:
+            raise BadInput(
+                f"the sweep {self.folder} compares its members by {self.state.objective}, not {objective.value}: give "
+                "sweep.name=<another name>"
+            )
+        return self.state
+
+    def _until_over(
+        self,
+        todo: deque[tuple[MemberState, Member]],
+        started: list[_Started],
+        launching: Launching,
+        objective: Objective,
+        screen: Screen,
+    ) -> None:
+        state, told = self.state, False
+        assert state is not None
+        while todo or started:
+            if interrupt.requested():
+                todo.clear()
+                if launching.kind == "ray_jobs":  # they go on without this process
+                    return
+                if not told:
+                    for one in started:
+                        one.stopped = STOPPED
+                        one.running.stop()
+                    told = True
+            while todo and len(started) < launching.max_parallel:
+                started.append(self._start(*todo.popleft(), launching, objective))
+                screen.say(f"{started[-1].state.run} started: {state.own(started[-1].state)}")
+            for one in list(started):
+                if ended := one.running.ended():
+                    started.remove(one)
+                    screen.say(self._over(one, ended, objective))
+            self._prune(started, objective, screen)
+            screen.show({one.state.run: self._row(one, objective) for one in started})
+            if started:
+                time.sleep(launching.poll_s)
+
+    def _start(self, state: MemberState, member: Member, launching: Launching, objective: Objective) -> _Started:
+        assert self.state is not None
+        folder, log = self.state.run_folder(state), self.state.log(state)
+        running: Running
+        if launching.kind == "ray_jobs":
+            if self._jobs is None:
+                from orchestrator.sweeps.jobs import Jobs
+
+                self._jobs = Jobs(launching, self._flags)
+            job = self._jobs.again(state.job, log) if state.job else None
+            if job is None:
+                job = self._jobs.start(self._arguments(state, member, objective, True), state.run, log)
+            running, state.job = job, job.id
+        elif holder(run_dir.lock(folder)) is not None:
+            running = Adopted(run_dir.lock(folder), log, lambda: finished(folder))
+        else:
+            running = Process(["train", *self._arguments(state, member, objective, False)], log)
+        state.status, state.error = RUNNING, None
+        self.state.save()
+        return _Started(state, member.conf, running, time.monotonic())
+
+    def _arguments(self, state: MemberState, member: Member, objective: Objective, jobs: bool) -> list[str]:
+        """Behind `thinkless train`. A run that was begun goes on from its checkpoint."""
+        assert self.state is not None
+        folder, log = self.state.run_folder(state), self.state.log(state)
+        where = f"run.root={quoted(self._root if jobs else str(folder.parent))}"  # that of a job's own host
+        if (folder / "config.yaml").is_file():
+            return [f"resume={folder.name if jobs else folder}", *([where] if jobs else [])]
+        if jobs and self._jobs.begun(log):  # its folder is not seen from here
+            return [f"resume={state.run}", where]
+        if folder.exists():  # it was killed before it wrote anything
+            shutil.rmtree(folder)
+        names = {"config_dir": "--config-dir", "config_path": "--config-path", "config_name": "--config-name"}
+        files = [word for name, flag in names.items() if (v := getattr(self._flags, name)) for word in (flag, v)]
+        single = ["hydra.mode=RUN"] if files else []  # whatever those files say
+        own = [f"run.name={state.run}", where, f"sweep.objective={objective.value}"]
+        return [*([] if jobs else files), *member.overrides, *single, *own]
+
+    def _over(self, one: _Started, ended: Ended, objective: Objective) -> str:
+        """Notes how a member ended, and says it."""
+        assert self.state is not None
+        state = one.state
+        state.seconds += time.monotonic() - one.begin
+        value = self._progress(one).value(objective)
+        if value is None and one.stopped and one.stopped != STOPPED and objective is not Objective.regret:
+            value = self._progress(one).last(DURING[objective])
+        if value is None:
+            value = _printed(self.state.log(state), objective)
+        state.objective, state.error = value, None
+        if ended.good:
+            state.status = FINISHED
+        elif one.stopped == STOPPED:
+            state.status = STOPPED
+        elif one.stopped:
+            state.status, state.error = PRUNED, one.stopped
+        else:
+            state.status, state.error = FAILED, ended.error
+        self.state.save()
+        what = f"{objective.value} {value:.4g}" if value is not None and state.status in OVER else ""
+        return f"{state.run} {': '.join(filter(None, (state.status, what, state.error)))}"
+
+    def _prune(self, started: list[_Started], objective: Objective, screen: Screen) -> None:
+        assert self.state is not None
+        if not started or started[0].conf.sweep.prune is Prune.none:
+            return
+        sweep, key = started[0].conf.sweep, DURING[objective]
+        curves = {one.run: self._read(self.state.run_folder(one)).curve(key) for one in self.state}
+        running = {one.state.run: one for one in started if one.stopped is None}
+        for run, why in hopeless(curves, [*running], sweep.prune_after, sweep.prune_members).items():
+            running[run].stopped = why
+            running[run].running.stop()
+            screen.say(f"{run} is stopped: {why}")
+
+    def _end_at_once(self, started: list[_Started]) -> None:
+        """After a second signal: members are told a second time, and killed by their own hosts if they do not end."""
+        assert self.state is not None
+        for one in started:
+            one.running.stop()
+        end = time.monotonic() + END_S
+        while time.monotonic() < end and not all(one.running.ended() for one in started):
+            time.sleep(0.2)
+        for one in started:
+            one.state.status = STOPPED
+        self.state.save()
+
+    # ---- figures ----
+
+    def _progress(self, one: _Started) -> Progress:
+        assert self.state is not None
+        return self._read(self.state.run_folder(one.state))
+
+    def _read(self, folder: Path) -> Progress:
+        """Read again only when the run has written something."""
+        paths = [folder / name for name in ("metrics.jsonl", "evaluation.json")]
+        changed = max((path.stat().st_mtime for path in paths if path.is_file()), default=0.0)
+        if folder not in self._seen or self._seen[folder][0] != changed:
+            self._seen[folder] = changed, progress(folder)
+        return self._seen[folder][1]
+
+    def _row(self, one: _Started, objective: Objective) -> Row:
+        now = self._progress(one)
+        value = now.value(objective)
+        shown = now.last(DURING[objective]) if value is None else value
+        return Row(now.step, one.conf.run.steps, now.last("think_rate/all"), shown)
+
+
+def _printed(log: Path, objective: Objective) -> float | None:
+    """The objective as the run printed it at its end; its folder may be on another host."""
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    found = re.findall(rf"^objective: {objective.value}=(\S+)$", text, re.M)
+    return float(found[-1]) if found else None
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has done its steps and everything after them."""
+    from orchestrator.training.checkpoint import CheckpointStore
+    from orchestrator.training.resume import ended
+
+    conf = from_file(folder / "config.yaml", [])
+    steps = CheckpointStore(folder, 0).steps()
+    return bool(steps) and steps[-1] >= conf.run.steps and ended(conf, folder)

@@ -1,0 +1,354 @@
+"""Sweeps: what runs, what runs again, what is refused before anything starts, what the members are compared by."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.compose import run_command
+from conf.errors import BadConfig
+from conf.flags import Flags
+from conf.multirun import digest
+from conf.schema import Config
+from orchestrator.base import interrupt
+from orchestrator.base.errors import RunError
+from orchestrator.base.lock import locked
+from orchestrator.commands import report
+from orchestrator.commands.arguments import read
+from orchestrator.sweeps import outcome, prune, runner, state
+from orchestrator.sweeps.results import write_outcome
+from orchestrator.sweeps.screen import Screen
+from orchestrator.sweeps.sweep import Sweep
+from rollout.base.errors import BadInput
+
+GRID = ["experiment=quickstart", "algorithm.alpha=0.5,3", "run.seed=0,1,2", "hydra.launcher.max_parallel=3"]
+FAST = ["hydra.launcher.poll_s=0.05", "run.root=runs"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, whose members are `tests.helpers.member`s."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setattr(runner, "PROGRAM", (sys.executable, "-m", "tests.helpers.member"))
+    return tmp_path
+
+
+def sweep(*words: str) -> None:
+    """`thinkless train --multirun`, in this process."""
+    options = read("train", ["--multirun", *words, *FAST])
+    flags = Flags.of(options)
+
+    def single(conf: Config) -> None:
+        raise AssertionError("a member ran in this process")
+
+    run_command("train", single, options.overrides, flags, Sweep(["train", *words], flags))
+
+
+def members(folder: Path) -> dict[str, state.MemberState]:
+    return {one.run: one for one in state.load(folder)}
+
+
+def calls(runs: Path) -> list[str]:
+    """The words of every member that was started; forgotten once they are read."""
+    path = runs / "calls"
+    found = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return found
+
+
+# ---- which members there are ----
+
+
+def test_a_member_is_known_by_what_it_sets() -> None:
+    one = digest(["algorithm.alpha=0.001", "run.seed=1"])
+    assert one == digest(["run.seed=1", "algorithm.alpha=1e-3", "run.root=there", "sweep.prune=median"])
+    assert one != digest(["run.seed=2", "algorithm.alpha=0.001"])
+
+
+def test_a_failure_takes_no_other_member_along_and_the_same_command_runs_that_one_again(here: Path) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "fails").write_text("grid-1 ")
+    with pytest.raises(RunError, match=r"1 of 6 members failed \(grid-1: a scripted failure\)"):
+        sweep(*GRID, "sweep.name=grid")
+    folder = here / "runs" / "grid"
+    assert [one.status for one in members(folder).values()] == ["finished", "failed", *["finished"] * 4]
+    assert "Traceback of a scripted failure" in (folder / "grid-1.log").read_text()
+    assert len(calls(folder.parent)) == 6
+    (folder.parent / "fails").unlink()
+    sweep(*reversed(GRID), "sweep.name=grid")
+    assert calls(folder.parent) == [f"resume={folder.parent}/grid-1"]
+    assert {one.status for one in members(folder).values()} == {"finished"}
+    sweep(*GRID, "sweep.name=grid")
+    assert calls(folder.parent) == []
+
+
+def test_a_larger_sweep_in_the_same_folder_runs_what_it_adds(here: Path) -> None:
+    sweep("experiment=quickstart", "run.seed=1,2", "run.name=seeds")
+    sweep("experiment=quickstart", "run.seed=1,2,3", "run.name=seeds")
+    found = members(here / "runs" / "seeds")
+    assert [*found] == ["seeds-0", "seeds-1", "seeds-2"] and len(calls(here / "runs")) == 3
+    assert found["seeds-2"].overrides == ["experiment=quickstart", "run.seed=3"]
+
+
+def test_a_sweep_without_a_name_has_a_folder_of_its_own(here: Path) -> None:
+    for seeds in ("1,2", "2,1", "3"):
+        sweep("experiment=quickstart", f"run.seed={seeds}")
+    folders = {path.parent for path in (here / "runs").glob("*/sweep.yaml")}
+    assert len(folders) == 3 and all(re.fullmatch(r"sweep-[0-9a-f]{8}", folder.name) for folder in folders)
+    assert all((folder / "multirun.yaml").is_file() for folder in folders)
+
+
+# ---- what is refused, before anything starts ----
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run.sede=1,2"], "unknown key 'run.sede'; did you mean 'run.seed'?"),
+        (["run.seed=1,2", "learner.lr=1e-4,7"], "learner.lr must be in (0, 1), got 7 (member"),
+        (["run.seed=1,2", "data.shard=0,3"], "data.shard=3 must be below"),
+        (["run.name=a,b"], "run.name belongs to the sweep as a whole"),
+        (["run.seed=1,2", "sweep.name=../up"], "sweep.name='../up' must be made of"),
+        (["run.seed=1,2", "sweep.objective=regret", "evaluate.final=false"], "needs the final evaluation"),
+        (["run.seed=1,2", "sweep.objective=validation_accuracy", "evaluate.every=0"], "needs validations"),
+        (["evaluate.every=0,1"], "would be compared by reward and validation_reward"),
+        (["run.seed=1,2", "hydra.launcher.max_parallel=0"], "max_parallel must be at least 1"),
+        (["hydra/sweeper=optuna", "learner.lr=interval(1e-5,2)"], "learner.lr must be in (0, 1), got 2"),
+        (["hydra/sweeper=optuna", "run.seed=1,2", "hydra.sweeper.direction=minimize"], "is to be maximized"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_starts(here: Path, words: list[str], said: str) -> None:
+    with pytest.raises((BadConfig, BadInput)) as refused:
+        sweep("experiment=quickstart", *words)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert not [*here.iterdir()]
+
+
+def test_two_sweeps_do_not_share_a_folder(here: Path) -> None:
+    sweep("experiment=quickstart", "run.seed=1", "sweep.name=one")
+    before = (here / "runs" / "one" / "sweep.yaml").read_text()
+    calls(here / "runs")
+    with (
+        locked(here / "runs" / "one" / ".lock"),
+        pytest.raises((BadConfig, BadInput), match=r"is being run \(process \d+"),
+    ):
+        sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=one")
+    assert (here / "runs" / "one" / "sweep.yaml").read_text() == before and calls(here / "runs") == []
+
+
+def test_a_sweep_takes_no_folder_that_is_another_ones(here: Path) -> None:
+    run = here / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("run: {}\n")
+    with pytest.raises((BadConfig, BadInput), match="is a run's folder"):
+        sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=mine")
+    (here / "runs" / "other-1").mkdir()
+    with pytest.raises(BadInput, match="other-1 exists and is none of this sweep's"):
+        sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=other")
+    assert {path.name for path in (here / "runs").iterdir()} == {"mine", "other-1"}
+
+
+def test_another_objective_wants_another_folder(here: Path) -> None:
+    sweep("experiment=quickstart", "run.seed=1", "sweep.name=one")
+    with pytest.raises(BadInput, match="compares its members by validation_reward, not reward"):
+        sweep("experiment=quickstart", "run.seed=2", "sweep.name=one", "sweep.objective=reward")
+
+
+def test_an_unknown_sweep_is_one_line(here: Path) -> None:
+    sweep("experiment=quickstart", "run.seed=1", "sweep.name=one")
+    with pytest.raises(BadInput, match=r"no sweep 'two', neither as a path nor in .*; sweeps there: one"):
+        report.main(read("report", ["sweep=two"]))
+    (here / "runs" / "one" / "sweep.yaml").write_text("members: 3\n")
+    with pytest.raises(BadInput, match=r"sweep\.yaml cannot be read"):
+        report.main(read("report", ["sweep=one"]))
+
+
+# ---- sweepers that want a number ----
+
+
+def test_optuna_finds_the_best_and_asks_for_nothing_twice(here: Path) -> None:
+    """The members' validation reward is alpha less a hundredth of the seed. Asked again, Optuna proposes the same."""
+    words = ["experiment=quickstart", "hydra/sweeper=optuna", "algorithm.alpha=choice(0.5,1,2)", "run.seed=range(0,2)"]
+    words += ["hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=2", "hydra.launcher.max_parallel=2", "sweep.name=best"]
+    sweep(*words)
+    folder = here / "runs" / "best"
+    found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    values = [one.objective for one in members(folder).values()]
+    assert found["best_value"] == max(value for value in values if value is not None)
+    assert len(calls(folder.parent)) == len(values) and 1 < len(values) <= 5
+    sweep(*words)
+    assert calls(folder.parent) == []
+
+
+def test_optuna_goes_on_when_a_member_fails(here: Path) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "fails").write_text("some-0 ")
+    words = ["experiment=quickstart", "hydra/sweeper=optuna", "algorithm.alpha=interval(0.5,2)", "sweep.name=some"]
+    with pytest.raises(RunError, match="1 of 3 members failed"):
+        sweep(*words, "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1")
+    assert len(calls(here / "runs")) == 3
+    (here / "runs" / "fails").write_text("none-0 none-1")
+    with pytest.raises(RunError, match="2 of 2 members failed"):
+        sweep(*words[:-1], "sweep.name=none", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")
+
+
+# ---- members that end early ----
+
+
+def test_the_median_rule() -> None:
+    others = {"a": [(1, 0.1), (2, 0.5)], "b": [(1, 0.1), (2, 0.6)], "c": [(1, 0.1), (2, 0.9)]}
+    low, high = [(1, 0.4), (2, 0.3)], [(1, 0.7), (2, 0.3)]
+    assert [*prune.hopeless({**others, "d": low}, ["d"], 2, 3)] == ["d"]
+    assert not prune.hopeless({**others, "d": high}, ["d"], 2, 3), "its best value counts"
+    assert not prune.hopeless({**others, "d": low}, ["d"], 3, 3), "too early"
+    assert not prune.hopeless({**others, "d": low}, ["d"], 2, 4), "too few others"
+    assert not prune.hopeless({**others, "d": []}, ["d"], 0, 1)
+
+
+def test_a_member_below_the_median_is_stopped(here: Path) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "waits").write_text("prune-3")
+    words = ["algorithm.alpha=3,2,1,0.5", "sweep.prune=median", "sweep.prune_after=2", "sweep.name=prune"]
+    sweep("experiment=quickstart", *words)
+    one = members(here / "runs" / "prune")["prune-3"]
+    assert (one.status, one.objective) == ("pruned", 0.5) and "the median of 3 others 2" in (one.error or "")
+
+
+@pytest.fixture
+def signals() -> Iterator[Callable[[Path, int], None]]:
+    """Sends this process signals once a file is there."""
+    interrupt.install()
+
+    def send(path: Path, times: int) -> None:
+        def wait() -> None:
+            while not path.is_file():
+                time.sleep(0.02)
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    yield send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_members_in_order_and_the_same_command_goes_on(
+    here: Path, signals: Callable[[Path, int], None], times: int
+) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "waits").write_text("seeds-0")
+    (here / "runs" / "stubborn").write_text("seeds-0" if times == 2 else "")
+    signals(here / "runs" / "seeds-0" / "metrics.jsonl", times)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    found = members(here / "runs" / "seeds")
+    assert [one.status for one in found.values()] == ["stopped", "waiting"]
+    assert (here / "runs" / "seeds" / "sweep.json").is_file()
+    (here / "runs" / "waits").unlink()
+    calls(here / "runs")
+    interrupt.install()
+    sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    assert calls(here / "runs")[0] == f"resume={here}/runs/seeds-0"
+    assert {one.status for one in members(here / "runs" / "seeds").values()} == {"finished"}
+
+
+# ---- what it found ----
+
+
+def test_student_t() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in [*range(1, 40), 100, 1000]:
+        assert outcome.t_975(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-4)
+
+
+def test_the_spread_over_seeds() -> None:
+    one = outcome.spread([1.0, 2.0, 3.0])
+    assert one is not None and (one.count, one.mean, one.deviation) == (3, 2.0, 1.0)
+    assert one.low == pytest.approx(2 - 4.3027 / 3**0.5) and one.high == pytest.approx(2 + 4.3027 / 3**0.5)
+    assert outcome.spread([]) is None and outcome.spread([4.0]) == outcome.Spread(1, 4.0, None, None, None)
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> state.SweepState:
+    """Two settings with two seeds each and one that failed; accuracy and tokens such that both are on the front."""
+    found = state.SweepState(tmp_path / "mine", "thinkless train --multirun ...", "validation_reward", True)
+    found.folder.mkdir()
+    for number, (alpha, seed, reward, accuracy, tokens) in enumerate(
+        [(1, 0, 0.5, 0.8, 20), (1, 1, 0.7, 0.8, 20), (3, 0, 0.1, 0.9, 40), (3, 1, 0.2, 0.9, 40), (9, 0, 0.9, 0.7, 40)]
+    ):
+        one = state.MemberState(number, f"mine-{number}", ["experiment=quickstart", f"algorithm.alpha={alpha}"])
+        one.overrides.append(f"run.seed={seed}")
+        one.status, one.objective, one.error = ("finished", reward, None) if number < 4 else ("failed", None, "<broke>")
+        found.members[str(number)] = one
+        run = found.run_folder(one)
+        run.mkdir()
+        line = {"step": 2, "validation/reward": reward, "validation/accuracy": accuracy, "validation/tokens": tokens}
+        (run / "metrics.jsonl").write_text(
+            json.dumps({"step": 0, "validation/reward": 0.0}) + f"\n{json.dumps(line)}\n"
+        )
+    found.save()
+    return found
+
+
+def test_members_that_differ_in_their_seed_are_one_row(compared: state.SweepState) -> None:
+    lines = write_outcome(compared)
+    written = json.loads((compared.folder / "sweep.json").read_text())
+    first, second, third = written["groups"]
+    assert written["parameters"] == ["algorithm.alpha"] and written["best"]["run"] == "mine-1"
+    assert (first["parameters"], first["members"]) == ({"algorithm.alpha": "1"}, ["mine-0", "mine-1"])
+    assert first["objective"]["mean"] == pytest.approx(0.6) and second["objective"]["mean"] == pytest.approx(0.15)
+    assert third["objective"] is None and third["members"] == ["mine-4"]
+    assert [group["on_pareto_front"] for group in written["groups"]] == [True, True, False]
+    assert lines[0].startswith("best member: mine-1, validation_reward 0.700 (algorithm.alpha=1 run.seed=1)")
+
+
+def test_the_page_shows_all_of_it(compared: state.SweepState, capsys: pytest.CaptureFixture[str]) -> None:
+    report.main(read("report", [f"sweep={compared.folder}"]))
+    assert "sweep.html" in capsys.readouterr().out
+    page = (compared.folder / "sweep.html").read_text()
+    assert "Most validation reward 0.600 over 2 seeds (95 % interval" in page and "algorithm.alpha = 1" in page
+    assert page.count("<svg") == 2 and page.count("on it") == 2 and "&lt;broke&gt;" in page
+    assert all(f'href="../mine-{number}/report.html"' in page for number in range(5))
+    assert "://" not in re.sub(r'xmlns="[^"]*"|http://www.w3.org/2000/svg', "", page), "nothing is fetched"
+
+
+def test_a_sweep_in_which_nothing_has_finished_has_a_page(compared: state.SweepState) -> None:
+    for one in compared:
+        one.status, one.objective = "running", None
+    write_outcome(compared)
+    assert "No member has finished yet." in (compared.folder / "sweep.html").read_text()
+
+
+def test_one_screen_shows_all_members(compared: state.SweepState, tmp_path: Path) -> None:
+    class Terminal:
+        written = ""
+
+        def write(self, text: str) -> int:
+            self.written += text
+            return len(text)
+
+        def flush(self) -> None: ...
+
+        def isatty(self) -> bool:
+            return True
+
+    file = Terminal()
+    Screen(compared, file).show({})  # type: ignore[arg-type]
+    lines = file.written.splitlines()
+    assert lines[0] == "mine: 5 members: 4 finished, 1 failed"
+    assert [line.split()[0] for line in lines[2:]] == [f"mine-{number}" for number in range(5)]
+    assert "<broke>" in lines[-1] and "+0.70" in lines[3]
