@@ -17,7 +17,7 @@ from orchestrator.jobs.job import HeadGone
 from orchestrator.jobs.progress import of_log
 from orchestrator.jobs.submission import read
 from orchestrator.jobs.working_dir import collect
-from orchestrator.sweeps.runner import Ended, reason
+from orchestrator.sweeps.runner import Ended, killed_by, reason
 from rollout.base.errors import BadInput
 
 GONE_S = 60.0  # that a head may be away
@@ -85,7 +85,8 @@ class RayJob:
         self._log.write_text(text, encoding="utf-8")
         if job.status == "SUCCEEDED":
             return Ended(True)
-        return Ended(False, reason(text.splitlines()) or job.message or job.status.lower())
+        said = killed_by(job.exit_code) or reason(text.splitlines()) or job.message.partition("\n")[0]
+        return Ended(False, said or job.status.lower())
 
     def stop(self) -> None:
         self._client.stop(self.id)

@@ -90,15 +90,23 @@ class Adopted:
 
 def _reason(log: Path, begin: int, code: int | None) -> str:
     """Why a member failed, from what it wrote after `begin` (bytes)."""
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+    if killed := killed_by(code):
+        return killed
     with log.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode(errors="replace").splitlines()
-    return reason(lines) or ("it ended early" if code is None else f"exit code {code}")
+    last = [line.strip() for line in lines if line.strip()][-1:]
+    return reason(lines) or (last[0][:500] if last else "it ended early" if code is None else f"exit code {code}")
 
 
 def reason(lines: list[str]) -> str:
-    """The last line that says why a command failed, or else its last line; empty where there is none."""
-    said = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
-    return (said or [line.strip() for line in lines if line.strip()] or [""])[-1][:500]
+    """The last line that says why a command failed; empty where there is none."""
+    return ([line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)] or [""])[-1][:500]
+
+
+def killed_by(code: int | None) -> str:
+    """Example: -9, or a shell's 137 -> "killed by SIGKILL"; empty for a command that ended by itself, or in order."""
+    number = -code if code is not None and code < 0 else (code or 0) - 128
+    return (
+        f"killed by {signal.Signals(number).name}" if number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT) else ""
+    )

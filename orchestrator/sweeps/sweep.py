@@ -147,7 +147,11 @@ class Sweep:
 
     def run(self, members: list[Member], launching: Launching) -> list[float | None]:
         """The objective of each, in their order; None for one that failed. A member that has ended is not run again."""
-        objective = objective_of(members)
+        objective, jobs = objective_of(members), launching.kind == "ray_jobs"
+        if jobs and self._jobs is None:
+            from orchestrator.sweeps.jobs import Jobs
+
+            self._jobs = Jobs(launching, self._flags)
         state = self._state(objective)
         todo: deque[tuple[MemberState, Member]] = deque()
         for member in members:
@@ -168,7 +172,6 @@ class Sweep:
             print(f"{known} of {len(members)} members are finished already", flush=True)
         screen = Screen(state)
         print(f"sweep folder: {self.folder}", flush=True)
-        jobs = launching.kind == "ray_jobs"
         promise = (
             "no further member is started, those that run go on as jobs; the same command follows them again"
             if jobs
@@ -230,10 +233,6 @@ class Sweep:
         folder, log = self.state.run_folder(state), self.state.log(state)
         running: Running
         if launching.kind == "ray_jobs":
-            if self._jobs is None:
-                from orchestrator.sweeps.jobs import Jobs
-
-                self._jobs = Jobs(launching, self._flags)
             job = self._jobs.again(state.job, log) if state.job else None
             if job is None:
                 job = self._jobs.start(self._arguments(state, member, objective, True), state.run, log)

@@ -128,7 +128,7 @@ def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[
     (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
     ahead = ["run.max_staleness=1", "rollout.on_weight_sync=drain", "algorithm.importance=truncate"]
     overrides = ["algorithm=grpo", *ahead, "learner.ranks=2", "run.steps=4", "run.save_every=2"]
-    overrides += ["run.record=[1,3]", "reward.function=null,my_reward:constant"]
+    overrides += ["run.record=[1,3]", "reward.function=null,my_reward:constant", "run.name=ahead"]
     succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
-    first, second = (folder / "runs" / name for name in ("train-001", "train-002"))
+    first, second = (folder / "runs" / name for name in ("ahead-0", "ahead-1"))
     return first, second

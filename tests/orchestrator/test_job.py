@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,15 +26,17 @@ import pytest
 import requests
 
 from orchestrator.base.errors import RunError
+from orchestrator.base.lock import holder
 from orchestrator.commands import interpreter
 from orchestrator.dashboards.files import Places
 from orchestrator.dashboards.prometheus import DISCOVERY
 from orchestrator.jobs.client import Client, connect
 from orchestrator.jobs.job import HeadGone, NameTaken
+from orchestrator.sweeps.state import load
 from orchestrator.tracking.chrome_trace import read as read_trace
-from orchestrator.training import run_root
+from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
-from tests.helpers.launched import Watched, one_line_error
+from tests.helpers.launched import Watched, one_line_error, thinkless
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
 from tests.helpers.runs import checkpoints, records, steps
@@ -319,6 +322,49 @@ def test_a_token_that_is_missing_or_wrong(head: Head, tmp_path: Path, monkeypatc
     monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 32)
     with pytest.raises(RunError, match=r"refuses the token: "):
         connect(head.address)
+
+
+def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
+    head: Head, tiny: list[str], tmp_path: Path
+) -> None:
+    """Two times three members, two at a time on the head's two CPUs. Ctrl-C at first; the same command follows those
+    that run, and one is killed; the same command runs that one alone, from its checkpoint."""
+    words = ["train", "--multirun", "hydra/launcher=ray_jobs", "hydra.launcher.num_cpus=0.05", *tiny, "run.steps=8"]
+    words += ["algorithm.alpha=0.5,3", "run.seed=0,1,2", "run.save_every=2", "run.logprob_check_every=0"]
+    words += ["tracker.report=false", f"run.root={tmp_path / 'runs'}", "run.name=six"]
+    runs, victim = tmp_path / "runs", tmp_path / "runs" / "six-2"
+    first = ours(head, *words, folder=tmp_path)
+    says(first, "six-1 started: ")
+    first.interrupt(signal.SIGINT)
+    assert first.wait().returncode == 130 and "those that run go on as jobs" in first.err, first.err
+
+    second = ours(head, *words, folder=tmp_path)
+    second.until(lambda: checkpoints(victim), "the third member's first checkpoint")
+    (pid,) = re.findall(r"process (\d+)", holder(run_dir.lock(victim)) or "")
+    os.kill(int(pid), signal.SIGKILL)
+    assert second.wait().returncode == 1, second.out + second.err
+    assert "1 of 6 members failed (six-2: killed by SIGKILL)" in second.error_lines[-1]
+    found = {one.run: one for one in load(runs / "six")}
+    assert [one.status for one in found.values()] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
+    assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != "six-2")
+    assert [one.job for one in found.values()] == [*found]  # none was submitted twice
+    before, reached = {run: (runs / run / "metrics.jsonl").read_bytes() for run in found}, max(checkpoints(victim))
+
+    third = ours(head, *words, folder=tmp_path).wait()
+    assert third.returncode == 0 and "5 of 6 members are finished already" in third.out, third.out + third.err
+    assert {run for run, then in before.items() if (runs / run / "metrics.jsonl").read_bytes() != then} == {"six-2"}
+    assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "six" / "six-2.log").read_text()
+    again = {one.run: one for one in load(runs / "six")}
+    assert again["six-2"].job == "six-2.2" and all(one.objective is not None for one in again.values())
+    assert (runs / "six" / "sweep.html").is_file() and leftovers(head) == []
+
+
+def test_a_sweep_without_a_head_leaves_nothing(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    words = ["train", "--multirun", "hydra/launcher=ray_jobs", f"hydra.launcher.address=http://127.0.0.1:{port}"]
+    words += ["experiment=quickstart", "run.seed=0,1", f"run.root={tmp_path / 'runs'}"]
+    assert "no Ray head answers at " in one_line_error(thinkless(*words, folder=tmp_path))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
