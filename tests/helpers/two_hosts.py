@@ -69,6 +69,11 @@ class Host:
     def run(self, *command: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.inside(*command), capture_output=True, text=True, timeout=timeout_s)
 
+    def titled(self, start: str) -> list[str]:
+        """Titles of its processes that begin so, for example an actor's ("ray::RolloutWorker")."""
+        listed = self.run("ps", "-e", "-o", "args=").stdout.splitlines()  # /proc is of this host alone
+        return [title for title in listed if title.startswith(start)]
+
     def watched(self, *command: str, folder: Path, environment: dict[str, str], lasting: bool = False) -> Watched:
         """Start that command; its home and temporary folders are this host's own. lasting: a fixture ends it."""
         own = {"HOME": str(self.local), "TMPDIR": str(self.local), "XDG_CACHE_HOME": str(self.local / "cache")}
@@ -86,9 +91,10 @@ def refuse_without_namespaces() -> None:
 
 
 @contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
+def two_hosts(below: str = "/tmp") -> Iterator[tuple[Host, Host]]:
+    """below: for their folders; short where Ray is to run, whose sockets have paths of 107 bytes at most."""
     refuse_without_namespaces()
-    folder = Path(tempfile.mkdtemp(prefix="hosts-", dir="/tmp"))  # short: Ray's sockets have paths of 107 bytes at most
+    folder = Path(tempfile.mkdtemp(prefix="hosts-", dir=below))
     local, holders, hosts = folder / "local", list[subprocess.Popen[str]](), list[Host]()
     local.mkdir()
     try:
@@ -143,7 +149,7 @@ def _inner(holder: subprocess.Popen[str]) -> int:
 
 def main() -> None:
     """For trying things by hand: both hosts until the end of input, and how to enter them."""
-    with two_hosts() as hosts:
+    with two_hosts(*sys.argv[1:]) as hosts:
         for host in hosts:
             print(f"{host.name}: {' '.join(host.inside('bash'))}", flush=True)
         sys.stdin.read()

@@ -1,0 +1,148 @@
+"""A run over two hosts: the head on one, a node on the other, and each has a wrong interface before the right one.
+
+Each host has room for one learner rank and one sampler, so that both are on both: the ranks' collective calls, the
+weights and the answers cross.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollout.base.network import GLOO
+from tests.helpers.launched import THINKLESS, Watched, one_line_error
+from tests.helpers.runs import TINY, records
+from tests.helpers.two_hosts import RIGHT, WRONG, Host, refuse_without_namespaces, two_hosts
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.heavy
+SETTINGS = ["experiment=quickstart", "warmup=none", *TINY, "run.steps=2", "validation.size=8"]
+PLACES = ["rollout.workers=2", "rollout.num_cpus=0.3", "learner.ranks=2", "learner.num_cpus=0.6"]
+PLACES += ["reward.workers=1", "reward.num_cpus=0.05"]
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+RANK = """
+import os, sys, datetime, torch
+from rollout.base.network import GLOO, gloo_towards
+rank, address = int(sys.argv[1]), sys.argv[2]
+gloo_towards(address)
+torch.distributed.init_process_group(
+    "gloo", f"tcp://{address}:29555", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=120)
+)
+total = torch.tensor([rank + 1.0])
+torch.distributed.all_reduce(total)
+print(os.environ[GLOO], total.item())
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two hosts of one Ray."""
+
+    first: Host  # with the head
+    second: Host
+    address: str  # of the head
+
+    def train(self, folder: Path, *settings: str) -> Watched:
+        environment = {**ENVIRONMENT, "RAY_ADDRESS": self.address}
+        command = [THINKLESS, "train", *SETTINGS, *PLACES, f"run.root={folder}", *settings]
+        return self.first.watched(*command, folder=folder, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Host, Host]]:
+    with two_hosts() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pair(hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Ends with its hosts, and all of their processes with them."""
+    first, second = hosts
+    address, folder = f"{first.address}:6379", tmp_path_factory.mktemp("rays")
+    common = ["--block", "--num-cpus=1", "--object-store-memory=540000000", "--disable-usage-stats"]
+    common += [f"--temp-dir={first.local}/ray"]  # on each its own
+    join = {first: ["--head", "--port=6379", "--include-dashboard=false"], second: [f"--address={address}"]}
+    for host, arguments in join.items():
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *common]
+        command.append(f"--node-ip-address={host.address}")
+        ray = host.watched(*command, folder=folder, environment=ENVIRONMENT, lasting=True)
+        _until_started(ray)
+    return Pair(first, second, address)
+
+
+def _until_started(ray: Watched) -> None:
+    ray.until(lambda: "Ray runtime started" in ray.out, "Ray runs")
+
+
+def test_each_host_has_a_name_and_files_of_its_own(hosts: tuple[Host, Host]) -> None:
+    first, second = hosts
+    assert [host.run("hostname").stdout.strip() for host in hosts] == ["first", "second"]
+    assert first.run("touch", str(first.local / "here")).returncode == 0
+    assert [host.run("test", "-e", str(first.local / "here")).returncode for host in hosts] == [0, 1]
+    assert f"dev {WRONG}" in second.run("ip", "route", "get", "203.0.113.9").stdout
+    assert f"dev {RIGHT}" in second.run("ip", "route", "get", first.address).stdout
+
+
+def test_gloo_takes_the_interface_that_leads_to_the_other_host(hosts: tuple[Host, Host]) -> None:
+    """Left alone it would listen at 127.0.1.1, what each host's name resolves to."""
+    command = ["env", "-u", GLOO, f"PYTHONPATH={ROOT}", "OMP_NUM_THREADS=1", sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen(
+            host.inside(*command, str(rank), hosts[0].address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, host in enumerate(hosts)
+    ]
+    done = [rank.communicate(timeout=300) for rank in ranks]
+    assert [out.split() for out, _ in done] == [[RIGHT, "3.0"]] * 2, done
+
+
+def test_hosts_end_with_the_process_that_made_them(tmp_path: Path) -> None:
+    """Killed half way, it leaves neither processes nor interfaces nor mounts."""
+    refuse_without_namespaces()
+    code = "from tests.helpers.two_hosts import main; main()"
+    maker = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout is not None
+    holders = [int(maker.stdout.readline().split("--target ")[1].split()[0]) for _ in range(2)]
+    assert all(Path(f"/proc/{holder}").exists() for holder in holders)
+    maker.kill()
+    maker.communicate()
+    for holder in holders:
+        subprocess.run(["tail", f"--pid={holder}", "-f", "/dev/null"], timeout=60, check=True)
+
+
+def test_a_model_that_one_host_lacks_is_named_with_the_host(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, pair.first.own / "model")
+    line = one_line_error(pair.train(tmp_path, f"model.path={pair.first.local}/model").wait())
+    assert f"there is no folder {pair.first.local}/model on host second" in line
+
+
+def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
+    """Model on each host's own disk, problems on the driver's alone, run folder shared."""
+    for host in (pair.first, pair.second):
+        shutil.copytree(tiny_model, host.own / "model", dirs_exist_ok=True)
+    problems = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(16)]
+    (pair.first.own / "problems.jsonl").write_text("".join(json.dumps(one) + "\n" for one in problems))
+    local = pair.first.local
+    run = pair.train(tmp_path, f"model.path={local}/model", f"data.path={local}/problems.jsonl", "run.name=spread")
+    on: dict[str, set[str]] = {}
+
+    def spread() -> bool:
+        for name in ("RolloutWorker", "LearnerWorker"):
+            on[name] = {host.name for host in (pair.first, pair.second) if host.titled(f"ray::{name}")}
+        return all(len(names) == 2 for names in on.values())
+
+    run.until(spread, "a sampler and a learner rank on each host")
+    assert run.wait().returncode == 0, run.err[-3000:]
+    assert [record["step"] for record in records(tmp_path / "spread")] == [1, 2]
