@@ -44,6 +44,7 @@ LONGEST = [
     ["orchestrator/test_placement.py"],
     ["rollout/test_in_flight.py", "rollout/test_limits.py", "rollout/test_logprob_check.py"],
     ["orchestrator/test_on_policy.py"],
+    ["orchestrator/test_two_hosts.py"],
     ["rollout/test_schedules.py"],
     ["orchestrator/test_latest_weights.py", "orchestrator/test_interrupt.py"],
     ["orchestrator/test_commands.py"],
