@@ -56,13 +56,18 @@ def read(words: list[str], flags: Flags) -> Submission:
         got = f", got {words[0]}" if words else ""
         raise BadConfig(f"thinkless submit takes a command and its settings: {', '.join(SUBMITTED)}{got}")
     command, *rest = words
-    further = [word for name in ("config_dir", "config_path", "config_name") for word in _flag(name, flags)]
     given = {key: value for key, _, value in (word.partition("=") for word in rest)}
     run = given.get("resume") if command == "train" else given.get("run.name") if command == "evaluate" else None
     if run not in (None, "null"):
         return _of_run(command, rest, str(run), flags)
     conf = composed(["experiment=quickstart", *rest] if command == "quickstart" else rest, flags)
     check(conf, "train" if command == "quickstart" else command)
+    return of_settings(command, rest, conf, flags)
+
+
+def of_settings(command: str, words: list[str], conf: Config, flags: Flags) -> Submission:
+    """A command whose settings have been composed and checked. Raises BadInput for a name that makes no folder."""
+    further = [word for name in ("config_dir", "config_path", "config_name") for word in _flag(name, flags)]
     trains = command in ("quickstart", "train")
     prefix = conf.run.name if trains else None
     if prefix is not None:
@@ -70,7 +75,7 @@ def read(words: list[str], flags: Flags) -> Submission:
     parent = conf.run.root if Path(conf.run.root).expanduser().is_absolute() else f"~/thinkless/{conf.run.root}"
     return Submission(
         command,
-        (*further, *rest),
+        (*further, *words),
         prefix,
         prefix or command,
         (f"{parent}/{prefix}" if prefix else parent) if trains else None,

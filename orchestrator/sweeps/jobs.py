@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from conf.flags import Flags
+from conf.flags import NO_FLAGS, Flags
 from conf.multirun import Launching
+from conf.schema import Config
 from orchestrator.base.waiting import waiting
 from orchestrator.jobs.job import HeadGone
 from orchestrator.jobs.progress import of_log
-from orchestrator.jobs.submission import read
+from orchestrator.jobs.submission import of_settings
 from orchestrator.jobs.working_dir import collect
 from orchestrator.sweeps.runner import Ended, killed_by, reason
 from rollout.base.errors import BadInput
@@ -32,9 +34,10 @@ class Jobs:
 
         self.client, self._launching, self._flags = connect(launching.address), launching, flags
 
-    def start(self, words: list[str], run: str, log: Path) -> RayJob:
-        """`thinkless train <words>` as a job named `run`."""
-        one = read(["train", *words], self._flags)
+    def start(self, words: list[str], conf: Config, run: str, log: Path) -> RayJob:
+        """`thinkless train <words>` as a job named `run`. conf: what the words mean."""
+        flags = NO_FLAGS if words[0].startswith("resume=") else self._flags  # a saved run takes no further files
+        one = of_settings("train", words, replace(conf, run=replace(conf.run, name=run)), flags)
         with tempfile.TemporaryDirectory(prefix="thinkless-") as scratch:
             archive = Path(scratch) / "working_dir.zip"
             collect(Path.cwd(), one.named).pack(archive)

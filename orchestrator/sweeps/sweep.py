@@ -235,7 +235,8 @@ class Sweep:
         if launching.kind == "ray_jobs":
             job = self._jobs.again(state.job, log) if state.job else None
             if job is None:
-                job = self._jobs.start(self._arguments(state, member, objective, True), state.run, log)
+                words = self._arguments(state, member, objective, True)
+                job = self._jobs.start(words, member.conf, state.run, log)
             running, state.job = job, job.id
         elif holder(run_dir.lock(folder)) is not None:
             running = Adopted(run_dir.lock(folder), log, lambda: finished(folder))
@@ -249,16 +250,16 @@ class Sweep:
         """Behind `thinkless train`. A run that was begun goes on from its checkpoint."""
         assert self.state is not None
         folder, log = self.state.run_folder(state), self.state.log(state)
-        where = f"run.root={quoted(self._root if jobs else str(folder.parent))}"  # that of a job's own host
         if (folder / "config.yaml").is_file():
-            return [f"resume={folder.name if jobs else folder}", *([where] if jobs else [])]
-        if jobs and self._jobs.begun(log):  # its folder is not seen from here
-            return [f"resume={state.run}", where]
+            return [f"resume={folder}"]
+        if jobs and self._jobs.begun(log):  # on another host
+            return [f"resume={state.run}", f"run.root={self._root}"]
         if folder.exists():  # it was killed before it wrote anything
             shutil.rmtree(folder)
         names = {"config_dir": "--config-dir", "config_path": "--config-path", "config_name": "--config-name"}
         files = [word for name, flag in names.items() if (v := getattr(self._flags, name)) for word in (flag, v)]
         single = ["hydra.mode=RUN"] if files else []  # whatever those files say
+        where = f"run.root={quoted(self._root if jobs else str(folder.parent))}"
         own = [f"run.name={state.run}", where, f"sweep.objective={objective.value}"]
         return [*([] if jobs else files), *member.overrides, *single, *own]
 

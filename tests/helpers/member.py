@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from orchestrator.base.lock import locked
+
 STEPS = 4
 
 
@@ -31,6 +33,11 @@ def main(words: list[str]) -> None:
     settings = json.loads(saved.read_text())
     left = [1] * named(folder, "stubborn")  # signals that it overhears
     signal.signal(signal.SIGTERM, lambda number, frame: left.pop() if left else sys.exit(143))
+    with locked(folder / ".lock"):
+        run(folder, settings)
+
+
+def run(folder: Path, settings: dict[str, str]) -> None:
     step = 0
     while step < STEPS or named(folder, "waits"):
         step += 1

@@ -33,6 +33,7 @@ from orchestrator.dashboards.prometheus import DISCOVERY
 from orchestrator.jobs.client import Client, connect
 from orchestrator.jobs.job import HeadGone, NameTaken
 from orchestrator.sweeps.state import load
+from orchestrator.sweeps.sweep import finished
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
@@ -347,6 +348,7 @@ def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
     found = {one.run: one for one in load(runs / "six")}
     assert [one.status for one in found.values()] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
     assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != "six-2")
+    assert [run for run in found if not finished(runs / run)] == ["six-2"]
     assert [one.job for one in found.values()] == [*found]  # none was submitted twice
     before, reached = {run: (runs / run / "metrics.jsonl").read_bytes() for run in found}, max(checkpoints(victim))
 

@@ -266,6 +266,37 @@ def test_ctrl_c_ends_members_in_order_and_the_same_command_goes_on(
     assert {one.status for one in members(here / "runs" / "seeds").values()} == {"finished"}
 
 
+def test_members_of_a_sweep_that_died_are_found_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One runs on, as its lock says, until the file that keeps it going is away."""
+    runs = here / "runs"
+    (runs / "seeds").mkdir(parents=True)
+    (runs / "waits").write_text("seeds-0")
+    own = ["experiment=quickstart", "run.seed=1"]
+    one = state.MemberState(0, "seeds-0", own, "running")
+    state.SweepState(runs / "seeds", "thinkless", "validation_reward", True, {digest(own): one}).save()
+    orphan = runner.Process(["train", *own, "run.name=seeds-0", f"run.root={runs}"], runs / "seeds" / "seeds-0.log")
+    while not (runs / "seeds-0" / "metrics.jsonl").is_file():
+        assert orphan.ended() is None
+        time.sleep(0.02)
+    begun: list[Path] = []
+
+    def finished(folder: Path) -> bool:
+        begun.append(folder)
+        return True
+
+    monkeypatch.setattr("orchestrator.sweeps.sweep.finished", finished)
+    ended = runner.Adopted.ended
+
+    def released(self: runner.Adopted) -> runner.Ended | None:
+        (runs / "waits").unlink(missing_ok=True)
+        return ended(self)
+
+    monkeypatch.setattr(runner.Adopted, "ended", released)
+    sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    assert begun == [runs / "seeds-0"] and len(calls(runs)) == 2
+    assert [one.status for one in members(runs / "seeds").values()] == ["finished"] * 2
+
+
 # ---- what it found ----
 
 
