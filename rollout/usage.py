@@ -109,10 +109,12 @@ class UsageLog:
 
 def memory_gib(device: Device) -> float | None:
     """In use on this process's GPU, by whomever; on a CPU: resident memory of this process. None: the kernel does not
-    say."""
+    say, or this process holds no GPU (vLLM's own processes do, with tensor parallelism)."""
     if device is Device.gpu:
         import torch
 
+        if not torch.cuda.is_initialized():  # asking would make a context, and take memory of the model's
+            return None
         free, total = torch.cuda.mem_get_info()
         return float(total - free) / GIB
     try:

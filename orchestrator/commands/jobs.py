@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
+from orchestrator.base.errors import RunError
 from orchestrator.base.waiting import waiting
-from orchestrator.jobs.job import Job
+from orchestrator.jobs.job import HeadGone, Job
 from orchestrator.jobs.progress import Progress, of_folder, of_log
 from orchestrator.tracking.console import duration
+from rollout.base.errors import BadInput
 
 SHOWN = 20  # the newest
 HEADINGS = ("job", "status", "step", "thinks", "tokens/s", "since", "for")
@@ -24,9 +27,20 @@ def main(options: Namespace) -> None:
     if not jobs:
         print(f"no job was submitted to {client.url}")
         return
-    print("\n".join(table([(job, _progress(job) or of_log(client.logs(job.id))) for job in jobs[-SHOWN:]])))
+    print("\n".join(table([(job, _progress(job) or of_log(_log(client, job))) for job in jobs[-SHOWN:]])))
     if len(jobs) > SHOWN:
         print(f"({len(jobs) - SHOWN} older ones: {client.url}/#/jobs)")
+
+
+def _log(client: Any, job: Job) -> str:
+    """Empty where the head has it no more: the node that the job ran on has left."""
+    try:
+        text: str = client.logs(job.id)
+        return text
+    except HeadGone:
+        raise
+    except (RunError, BadInput):
+        return ""
 
 
 def table(jobs: list[tuple[Job, Progress | None]], now: float | None = None) -> list[str]:

@@ -39,7 +39,8 @@ def submit(one: Submission, options: Namespace, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="thinkless-") as scratch, waiting(f"uploading to {client.url}"):
         archive = Path(scratch) / "working_dir.zip"
         files.pack(archive)
-        job = client.submit(one.entrypoint, archive, one.name, one.metadata(metadata.version("thinkless")), environment)
+        facts = one.metadata(metadata.version("thinkless"), folder)
+        job = client.submit(one.entrypoint, archive, one.name, facts, environment)
         size = archive.stat().st_size / 2**20
     address = ["--address", options.address] if options.address else []
     print(f"job: {job.id} ({len(files.files)} files, {size:.1f} MiB)")

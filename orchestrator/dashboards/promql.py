@@ -54,9 +54,9 @@ def query(of: Quantity, only: str = "") -> str:
             found = by("max", series(key, only))
             return found if missing is None else or_constant(found, missing, only)
         case Counted(key):  # not increase(): a counter that begins to exist would not have increased
-            now, then = (by("sum", series(key, only, offset=offset)) for offset in ("", ALERT_WINDOW))
-            now = or_constant(now, 0, only)  # one that does not exist has counted nothing
-            return f"({now} - ({then} or on (run) 0 * {now}))"
+            now, then = (series(key, only, offset=offset) for offset in ("", ALERT_WINDOW))
+            added = by("sum", f"{now} - ({then} or 0 * {now})")  # each process by itself: a resumed run's begins at 0
+            return or_constant(added, 0, only)  # one that does not exist has counted nothing
         case Age(key):
             return f"(time() - {by('max', series(key, only))})"
         case Setting(_, metric):

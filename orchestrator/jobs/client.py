@@ -172,6 +172,8 @@ class Client:
                         return
                     lost = None
                 except (aiohttp.ClientError, OSError, HeadGone) as error:
+                    if isinstance(error, aiohttp.WSServerHandshakeError):
+                        self.job(job_id)  # a head that answers: it forgot the job, or refuses the token, and says so
                     now = time.monotonic()
                     lost = now if lost is None or seen > before else lost
                     if now - lost > GONE_S:

@@ -54,7 +54,11 @@ def read_rules(text: str, base: str = "") -> list[Rule]:
         body = body.rstrip("/")
         anchored = "/" in body
         anywhere = "" if anchored else r"(?:.*/)?"
-        rules.append(Rule(re.compile(anywhere + _regex(body.lstrip("/"))), base, negated, folders_only))
+        try:
+            pattern = re.compile(anywhere + _regex(body.lstrip("/")))
+        except re.error:  # e.g. [z-a]: to git, too, such a line matches nothing
+            continue
+        rules.append(Rule(pattern, base, negated, folders_only))
     return rules
 
 
@@ -92,8 +96,8 @@ def _regex(body: str) -> str:
         elif body[at] == "?":
             parts.append(r"[^/]")
             at += 1
-        elif body[at] == "[" and (end := body.find("]", at + 2)) > 0:
-            inner = body[at + 1 : end].replace("\\", "\\\\")
+        elif body[at] == "[" and (end := body.find("]", at + 2 + (body[at + 1 : at + 2] in ("!", "^")))) > 0:
+            inner = re.sub(r"[\[\]\\]", r"\\\g<0>", body[at + 1 : end])
             parts.append(f"[{'^' + inner[1:] if inner[0] in '!^' else inner}]")
             at = end + 1
         else:

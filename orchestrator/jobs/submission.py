@@ -6,7 +6,6 @@ anything is uploaded. Must not know: Ray.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -44,8 +43,9 @@ class Submission:
         module = MODULE.get(self.command)
         return ["python3", "-m", *([module] if module else ["orchestrator", self.command]), *self.words]
 
-    def metadata(self, version: str) -> dict[str, str]:
-        facts = {"command": self.command, "from": os.getcwd(), "thinkless": version}
+    def metadata(self, version: str, folder: Path) -> dict[str, str]:
+        """folder: whose files the job is given."""
+        facts = {"command": self.command, "from": str(folder.absolute()), "thinkless": version}
         facts |= {"folder": self.folder} if self.folder and self.name else {}
         return facts | ({"steps": str(self.steps)} if self.steps else {})
 

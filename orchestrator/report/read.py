@@ -182,7 +182,7 @@ def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
 
 def trains(line: Mapping[str, Any]) -> bool:
     """Whether a record is a training step's, not a validation's alone."""
-    return any(key not in ("step", "time") and not key.startswith("validation/") for key in line)
+    return any(key not in ("step", "time") and not key.startswith(("validation/", "tracking/")) for key in line)
 
 
 def curve(lines: Iterable[Mapping[str, Any]], key: str) -> list[Point]:

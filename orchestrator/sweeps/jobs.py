@@ -45,7 +45,7 @@ class Jobs:
                 one.entrypoint,
                 archive,
                 run,
-                one.metadata(metadata.version("thinkless")),
+                one.metadata(metadata.version("thinkless"), Path.cwd()),
                 {"env_vars": {"THINKLESS_TRACEBACK": "1"}},
                 self._launching.num_cpus or None,
             )

@@ -4,7 +4,8 @@ In: a run's records (the lines of metrics.jsonl, newest last), its configuration
 `RULES`; `advisories`. Must not know: files, Prometheus, how an advisory is shown.
 
 A rule holds when all its conditions held at each of its last `steps` training steps, or, as an alert, for `minutes`.
-A figure that is missing meets no condition. Counters are summed over these steps, or over the last hour as an alert.
+A figure that is missing meets no condition. Counters are summed over these steps, or over the last hour as an alert;
+a rule of counts alone (`minutes` 0) does not wait until there are so many steps.
 """
 
 from __future__ import annotations
@@ -266,7 +267,7 @@ def advisories(
     found = []
     for rule in RULES:
         window = trained[: rule.steps]
-        if len(window) < rule.steps:
+        if len(window) < (rule.steps if rule.minutes else 1):
             continue
         seen = [Seen(record, window, records[-1], config, now) for record in window]
         if all(one.meets(condition) for one in seen for condition in rule.conditions):

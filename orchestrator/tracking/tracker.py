@@ -73,8 +73,8 @@ class Tracker(Observer):
         if "seconds/step" in record:
             line["memory/available_gib"] = memory_available_gib()
             line["disk/free_gib"] = round(shutil.disk_usage(self.folder).free / 2**30, 3)
-        for tracker in self._trackers:
-            line |= self._news(tracker)
+            for tracker in self._trackers:
+                line |= self._news(tracker)
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         self.console.step(line)

@@ -159,9 +159,9 @@ def test_quantities_are_queries_with_a_series_for_each_run() -> None:
     assert query(Age("time")) == "(time() - max by (run) (ray_thinkless_last_record_time))"
     assert query(Setting("run.max_staleness", "staleness/bound")) == "max by (run) (ray_thinkless_staleness_bound)"
     assert query(Formula(Metric("think_rate/all"), "/", 2.0)) == f"({rate} / 2)"
-    counted = f"(sum by (run) (ray_thinkless_restarts_total) or on (run) 0 * {step})"
-    before = "sum by (run) (ray_thinkless_restarts_total offset 1h)"
-    assert query(Counted("restarts/worker/{worker}")) == f"({counted} - ({before} or on (run) 0 * {counted}))"
+    now = "ray_thinkless_restarts_total"
+    added = f"sum by (run) ({now} - ({now} offset 1h or 0 * {now}))"
+    assert query(Counted("restarts/worker/{worker}")) == f"({added} or on (run) 0 * {step})"
     assert or_constant("x", 0, 'run="a"') == '(x or on (run) 0 * max by (run) (ray_thinkless_step{run="a"}))'
 
 

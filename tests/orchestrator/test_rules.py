@@ -46,6 +46,10 @@ def test_a_healthy_run_gives_no_advice() -> None:
     assert names([]) == [] and names(run(before=3)) == []
 
 
+def test_counts_are_said_from_the_first_step_on() -> None:
+    assert names(run(FAULTS["WorkerRestarted"], before=2)) == ["WorkerRestarted"]
+
+
 def test_every_rule_has_its_case() -> None:
     assert {rule.name for rule in RULES} == {*FAULTS} == {*WORDS, "NoProgress"}
     assert len({rule.name for rule in RULES}) == len(RULES)

@@ -40,7 +40,7 @@ def job(name: str, job_id: str = "", status: str = "SUCCEEDED", **metadata: str)
 RULES = [
     "*.log\n!keep.log\n", "/data\n", "data/\n", "a/b\n", "**/tmp\n", "a/**/z.txt\n", "logs/**\n", "*.t?t\n",
     "[a-c].txt\n", "[!a-c].txt\n", "\\#odd\n", "# comment\n\nx\n", "data/*\n!data/keep.log\n", "b/\n!b/\n",
-    "*\n!*/\n!*.py\n", "trailing.txt   \n", "a/*/c\n",
+    "*\n!*/\n!*.py\n", "trailing.txt   \n", "a/*/c\n", "[z-a].txt\n", "[!]a].txt\n", "[]d].txt\n",
 ]  # fmt: skip
 FOLDERS = ["a", "b", "c", "data", "logs", "tmp", "x"]
 PARTS = [*FOLDERS, "keep.log", "z.txt", "d.txt", "a.txt", "m.py", "#odd", "trailing.txt"]
@@ -147,7 +147,8 @@ def test_a_run_is_named_at_submission(tmp_path: Path, monkeypatch: pytest.Monkey
     named = submission.chosen(one, [job("train-002"), job("quickstart-009")])
     assert (named.name, named.folder, named.steps) == ("train-005", f"{tmp_path}/train-005", 7)
     assert named.entrypoint == ["python3", "-m", "orchestrator.train", *words[1:], "run.name=train-005"]
-    assert named.metadata("1")["folder"] == named.folder and named.metadata("1")["steps"] == "7"
+    facts = named.metadata("1", Path("/proj"))
+    assert (facts["folder"], facts["steps"], facts["from"]) == (named.folder, "7", "/proj")
     mine = submission.chosen(submission.read(["quickstart", "run.name=mine"], NO_FLAGS), [])
     assert (mine.name, mine.folder) == ("mine", "~/thinkless/runs/mine")
     assert mine.entrypoint == ["python3", "-m", "orchestrator", "quickstart", "run.name=mine"]

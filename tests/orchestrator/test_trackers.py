@@ -19,7 +19,7 @@ from orchestrator.tracking.sinks.background import Background
 from orchestrator.tracking.tracker import Tracker
 from rollout.base.errors import BadInput
 
-RECORD = {"reward/mean": 0.25, "answers/think": 3, "think_rate/level/2": 0.5, "entropy": None}
+RECORD = {"seconds/step": 1.0, "reward/mean": 0.25, "answers/think": 3, "think_rate/level/2": 0.5, "entropy": None}
 VALUES = {"answer_tokens/think": [3.0, 8.0, 9.0], "answer_tokens/short": []}
 
 
@@ -41,11 +41,27 @@ def test_tensorboard_reads_scalars_and_histograms(tmp_path: Path) -> None:
     found = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     found.Reload()
     assert [(one.step, one.value) for one in found.Scalars("reward/mean")] == [(1, 0.25), (2, 0.5), (3, 0.75)]
-    assert set(found.Tags()["scalars"]) == {"step", "reward/mean", "answers/think", "think_rate/level/2",
+    assert set(found.Tags()["scalars"]) >= {"step", "reward/mean", "answers/think", "think_rate/level/2",
                                             "tracking/failures/tensorboard"}  # fmt: skip
     histogram = found.Histograms("answer_tokens/think")[0].histogram_value
     assert (histogram.num, histogram.min, histogram.max, histogram.sum) == (3, 3, 9, 20)
     assert dict(zip(histogram.bucket_limit, histogram.bucket, strict=True))[8.0] == 1  # 8 is within its bound
+
+
+def test_a_file_that_is_opened_again_hides_nothing_of_this_session(tmp_path: Path) -> None:
+    """Only what an earlier session wrote beyond the step that this one begins at, as a resumed run does it again."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from orchestrator.tracking.sinks.tensorboard import TensorBoard
+
+    for begins, steps in ((0, (1, 2, 3)), (None, (6, 7)), (6, (7, 8))):
+        board = TensorBoard(tmp_path, begins)
+        for step in steps:
+            board.write(step, {"reward/mean": 0.5}, {})
+        board.close()
+    found = EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [one.step for one in found.Scalars("reward/mean")] == [1, 2, 3, 6, 7, 8]
 
 
 def test_weights_and_biases_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -36,10 +36,12 @@ def refuse_absent(conf: TrackerConf) -> None:
 def trackers(conf: TrackerConf, folder: Path, step: int, config: Mapping[str, Any]) -> list[Background]:
     """Those that are chosen, Ray's Prometheus endpoint among them. step: the last one done; config: of the run."""
 
+    first = iter([step])
+
     def tensorboard() -> Tracker:
         from orchestrator.tracking.sinks.tensorboard import TensorBoard
 
-        return TensorBoard(folder / "tensorboard", step)
+        return TensorBoard(folder / "tensorboard", next(first, None))
 
     def wandb(project: str) -> Tracker:
         from orchestrator.tracking.sinks.wandb import WandB

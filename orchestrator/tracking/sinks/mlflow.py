@@ -27,6 +27,7 @@ class MLflow:
         kept = folder / RUN
         if kept.is_file():
             self._run = kept.read_text().strip()
+            self._client.update_run(self._run, status="RUNNING")
             return
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         number = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)

@@ -21,13 +21,15 @@ from orchestrator.tracking.catalogue import Sink, find
 
 
 class TensorBoard:
-    def __init__(self, folder: Path, step: int):
-        """step: the last one done; events of later steps, which a resumed run does again, are hidden."""
+    def __init__(self, folder: Path, step: int | None):
+        """step: the last one done before this session; events of later steps, which a resumed run does again, are
+        hidden. None: a file was opened in this session before, and nothing is hidden."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}").open("ab")
         self._records = RecordWriter(self._file)
         self._event(file_version="brain.Event:2")
-        self._event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        if step is not None:
+            self._event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, line: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> None:
         summary = Summary()

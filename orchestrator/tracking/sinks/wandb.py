@@ -5,7 +5,7 @@ In: lines of metrics.jsonl, values of histograms. Out: a run of a W&B project. M
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,17 @@ import wandb
 from orchestrator.tracking.catalogue import Sink, find
 
 INIT_S = 60.0  # for the server to answer
+RUN = "wandb_run.txt"  # in the run folder: the W&B run's id, with which a resumed run goes on
 
 
 class WandB:
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]):
-        """A run that is resumed goes on in the same W&B run, which the folder's path names."""
-        name = hashlib.blake2b(str(folder.absolute()).encode(), digest_size=6).hexdigest()
+        """A run that is resumed goes on in the same W&B run. What it does again is there twice: W&B drops lines whose
+        own step goes back, so the training step is a figure of its own."""
+        kept = folder / RUN
+        if not kept.is_file():
+            kept.write_text(secrets.token_hex(6) + "\n")
+        name = kept.read_text().strip()
         settings = wandb.Settings(init_timeout=INIT_S, console="off", silent=True, x_disable_stats=True)
         self._run = wandb.init(
             project=project,
@@ -31,6 +36,7 @@ class WandB:
             config=dict(config),
             settings=settings,
         )
+        self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, line: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> None:
         shown: dict[str, Any] = {
@@ -39,7 +45,7 @@ class WandB:
             if value is not None and (found := find(key)) is not None and Sink.wandb in found[0].sinks
         }
         shown |= {key: wandb.Histogram(list(many)) for key, many in values.items() if many}
-        self._run.log(shown, step=step)
+        self._run.log(shown | {"step": step})
 
     def close(self) -> None:
         self._run.finish()
