@@ -56,7 +56,7 @@ def read_rules(text: str, base: str = "") -> list[Rule]:
         anywhere = "" if anchored else r"(?:.*/)?"
         try:
             pattern = re.compile(anywhere + _regex(body.lstrip("/")))
-        except re.error:  # e.g. [z-a]: to git, too, such a line matches nothing
+        except re.error:  # e.g. [z-a], of which git matches next to nothing
             continue
         rules.append(Rule(pattern, base, negated, folders_only))
     return rules

@@ -16,7 +16,7 @@ from conf.errors import BadConfig
 from conf.flags import NO_FLAGS, Flags
 from orchestrator.commands.jobs import table
 from orchestrator.jobs import submission
-from orchestrator.jobs.ignore import kept
+from orchestrator.jobs.ignore import kept, read_rules
 from orchestrator.jobs.install import install, pinned
 from orchestrator.jobs.job import Job, chosen_address
 from orchestrator.jobs.progress import Progress, Screen, of_folder, of_log, parsed, run_folder
@@ -40,8 +40,14 @@ def job(name: str, job_id: str = "", status: str = "SUCCEEDED", **metadata: str)
 RULES = [
     "*.log\n!keep.log\n", "/data\n", "data/\n", "a/b\n", "**/tmp\n", "a/**/z.txt\n", "logs/**\n", "*.t?t\n",
     "[a-c].txt\n", "[!a-c].txt\n", "\\#odd\n", "# comment\n\nx\n", "data/*\n!data/keep.log\n", "b/\n!b/\n",
-    "*\n!*/\n!*.py\n", "trailing.txt   \n", "a/*/c\n", "[z-a].txt\n", "[!]a].txt\n", "[]d].txt\n",
+    "*\n!*/\n!*.py\n", "trailing.txt   \n", "a/*/c\n", "[!]a].txt\n", "[]d].txt\n",
 ]  # fmt: skip
+
+
+def test_a_pattern_that_is_none_is_left_out() -> None:
+    assert [rule.matches("b.txt", False) for rule in read_rules("a[z-a].txt\n*.txt\n")] == [True]
+
+
 FOLDERS = ["a", "b", "c", "data", "logs", "tmp", "x"]
 PARTS = [*FOLDERS, "keep.log", "z.txt", "d.txt", "a.txt", "m.py", "#odd", "trailing.txt"]
 
