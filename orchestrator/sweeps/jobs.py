@@ -56,15 +56,16 @@ class Jobs:
         return log.is_file() and of_log(log.read_text(errors="replace")) is not None
 
     def again(self, job_id: str, log: Path) -> RayJob | None:
-        """A job that an earlier call submitted, if the head still knows it as one that runs."""
+        """A job that an earlier call submitted, if the head knows it as one that runs, or that succeeded meanwhile."""
         try:
-            return None if self.client.job(job_id).over else RayJob(self, job_id, log)
+            job = self.client.job(job_id)
         except BadInput:
             return None
+        return None if job.over and job.status != "SUCCEEDED" else RayJob(self, job_id, log)
 
 
 class RayJob:
-    """A member that is a Ray job. Its log is copied into the sweep's folder when it ends."""
+    """A member that is a Ray job. Its log is added to the sweep's folder when it ends."""
 
     def __init__(self, jobs: Jobs, job_id: str, log: Path):
         self._client, self.id, self._log = jobs.client, job_id, log
@@ -85,7 +86,8 @@ class RayJob:
             return None
         if not job.over:
             return None
-        self._log.write_text(text, encoding="utf-8")
+        with self._log.open("a", encoding="utf-8") as file:  # behind earlier attempts
+            file.write(text)
         if job.status == "SUCCEEDED":
             return Ended(True)
         said = killed_by(job.exit_code) or reason(text.splitlines()) or job.message.partition("\n")[0]

@@ -6,6 +6,7 @@ In: a run folder, complete or still being written. Out: numbers. Must not know: 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,10 @@ def progress(run_folder: Path) -> Progress:
     path = run_folder / "evaluation.json"
     evaluation = json.loads(path.read_text()) if path.is_file() else {}
     return Progress(merged(records(run_folder / "metrics.jsonl")), evaluation)
+
+
+def printed(log: Path, objective: Objective) -> float | None:
+    """The objective as the run printed it at its end; its folder may be on another host."""
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    found = re.findall(rf"^objective: {objective.value}=(\S+)$", text, re.M)
+    return float(found[-1]) if found else None

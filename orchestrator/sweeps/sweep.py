@@ -29,7 +29,7 @@ from conf.shell import command_line
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
 from orchestrator.base.lock import Taken, holder, locked
-from orchestrator.sweeps.objective import DURING, Progress, progress
+from orchestrator.sweeps.objective import DURING, Progress, printed, progress
 from orchestrator.sweeps.prune import hopeless
 from orchestrator.sweeps.results import write_outcome
 from orchestrator.sweeps.runner import Adopted, Ended, Process, Running
@@ -85,7 +85,8 @@ class Sweep:
         if not re.fullmatch(r"\w[\w.\-]*", chosen):
             raise BadInput(f"sweep.name={chosen!r} must be made of letters, digits, '.', '-' and '_'")
         self._root = base.run.root
-        parent = Path("~/thinkless", base.run.root).expanduser() if jobs else root(base.run.root)  # as in a Ray job
+        path = Path(base.run.root).expanduser()
+        parent = (Path.home() / "thinkless" / path) if jobs else root(base.run.root)  # as in a Ray job
         folder = parent / chosen
         if (folder / "config.yaml").exists():
             raise BadInput(f"{folder} is a run's folder: give the sweep a name of its own, sweep.name=<name>")
@@ -94,9 +95,10 @@ class Sweep:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{folder}: cannot make the sweep's folder there ({error.strerror})") from error
-        self.folder = folder
+        self.folder, held = folder, False
         try:
             with locked(folder / ".lock"):
+                held = True
                 self.state = load(folder) if (folder / FILE).is_file() else None
                 yield from self._body(folder)
         except Taken as error:
@@ -104,7 +106,7 @@ class Sweep:
                 f"the sweep {folder} is being run ({error}): wait for its end, or give sweep.name=<another name>"
             ) from None
         finally:
-            if created and not (folder / FILE).is_file():  # nothing was started
+            if held and created and not (folder / FILE).is_file():  # nothing was started
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # it holds something else
                     created[-1].rmdir()
@@ -238,7 +240,7 @@ class Sweep:
                 words = self._arguments(state, member, objective, True)
                 job = self._jobs.start(words, member.conf, state.run, log)
             running, state.job = job, job.id
-        elif holder(run_dir.lock(folder)) is not None:
+        elif holder(run_dir.lock(folder)) is not None or (state.status == RUNNING and finished(folder)):
             running = Adopted(run_dir.lock(folder), log, lambda: finished(folder))
         else:
             running = Process(["train", *self._arguments(state, member, objective, False)], log)
@@ -272,7 +274,7 @@ class Sweep:
         if value is None and one.stopped and one.stopped != STOPPED and objective is not Objective.regret:
             value = self._progress(one).last(DURING[objective])
         if value is None:
-            value = _printed(self.state.log(state), objective)
+            value = printed(self.state.log(state), objective)
         state.objective, state.error = value, None
         if ended.good:
             state.status = FINISHED
@@ -304,10 +306,12 @@ class Sweep:
         for one in started:
             one.running.stop()
         end = time.monotonic() + END_S
-        while time.monotonic() < end and not all(one.running.ended() for one in started):
+        over: dict[int, Ended] = {}
+        while time.monotonic() < end and len(over) < len(started):
+            over |= {i: found for i, one in enumerate(started) if i not in over and (found := one.running.ended())}
             time.sleep(0.2)
-        for one in started:
-            one.state.status = STOPPED
+        for i, one in enumerate(started):  # one that had done all is collected by the next call
+            one.state.status = RUNNING if i in over and over[i].good else STOPPED
         self.state.save()
 
     # ---- figures ----
@@ -331,18 +335,13 @@ class Sweep:
         return Row(now.step, one.conf.run.steps, now.last("think_rate/all"), shown)
 
 
-def _printed(log: Path, objective: Objective) -> float | None:
-    """The objective as the run printed it at its end; its folder may be on another host."""
-    text = log.read_text(errors="replace") if log.is_file() else ""
-    found = re.findall(rf"^objective: {objective.value}=(\S+)$", text, re.M)
-    return float(found[-1]) if found else None
-
-
 def finished(folder: Path) -> bool:
     """Whether a run has done its steps and everything after them."""
     from orchestrator.training.checkpoint import CheckpointStore
     from orchestrator.training.resume import ended
 
+    if not (folder / "config.yaml").is_file():
+        return False
     conf = from_file(folder / "config.yaml", [])
     steps = CheckpointStore(folder, 0).steps()
     return bool(steps) and steps[-1] >= conf.run.steps and ended(conf, folder)
