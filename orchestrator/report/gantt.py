@@ -29,6 +29,8 @@ COLORS = {  # kind of span -> colour; in the order of the legend
     "publishing": "--short",
     "saving": "--soft",
     "waiting for weights": "--bad",
+    "waiting for prompts": "--soft",
+    "asleep": "--faint",
     "waiting for trajectories": "--a",
     "waiting for verdicts": "--b",
     "waiting for the learner": "--c",
@@ -203,7 +205,7 @@ def _bars(spans: Sequence[Span], axis: Axis, top: float) -> list[str]:
             by_look.setdefault(span.kind, []).append((max(span.begin, axis.low), min(span.end, axis.high)))
     parts = []
     for kind, pieces in by_look.items():
-        waits = kind.startswith(("waiting", "handing"))
+        waits = kind.startswith(("waiting", "handing", "asleep"))
         height = 4.0 if waits else BAR
         for begin, end in _joined(pieces, APART * per_pixel):
             left, width = axis(begin), max(0.8, (end - begin) / per_pixel)

@@ -56,6 +56,7 @@ class Followed:
     grpo: Sequence[JsonObject] = ()
     warned: tuple[int | None, float, bool, list[Any]] = (None, 0.0, False, [])  # advisories: at which version, when
     behind: bool = True  # there is more to read
+    unreadable: str | None = None  # why its files cannot be read
 
     def __post_init__(self) -> None:
         self.metrics, self.warmup_file = Tail(self.folder / "metrics.jsonl"), Tail(self.folder / "warmup.jsonl")
@@ -167,6 +168,8 @@ class Followed:
 
     def state(self, now: float) -> State:
         """What the run is doing: by its lock file, which its process holds until its end, however that comes."""
+        if self.unreadable:
+            return State("interrupted", f"cannot be read ({self.unreadable})")
         held = holder(lock(self.folder))
         begun, whole = self.training.count > 0, bool(self.steps) and self.last_step >= (self.steps or 0)
         if held and not begun:
@@ -217,7 +220,12 @@ class Index:
             queue = deque([*self._queue, *(run for run in self._runs.values() if run not in self._queue)])
             while queue:
                 run = queue.popleft()
-                new, run.behind = run.read(chunk)
+                try:
+                    new, run.behind = run.read(chunk)
+                    run.unreadable = None
+                except OSError as error:  # another user's, or a disk that is gone: the other runs are read on
+                    new, run.behind = run.unreadable is None, False
+                    run.unreadable = error.strerror or str(error)
                 if new:
                     self.version += 1
                     run.changed = self.version
@@ -260,7 +268,7 @@ class Index:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file()
+    return os.path.isfile(folder / "config.yaml")  # False, too, where it may not be looked at
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -276,7 +284,7 @@ def _below(folder: Path, depth: int) -> Iterator[tuple[float, Path]]:
     """(when it began, run) of the runs below a folder."""
     try:
         entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    except FileNotFoundError:
+    except OSError:  # gone, or not ours to look at
         return
     for entry in entries:
         path = Path(entry.path)
@@ -285,3 +293,5 @@ def _below(folder: Path, depth: int) -> Iterator[tuple[float, Path]]:
         except FileNotFoundError:
             if depth > 1:
                 yield from _below(path, depth - 1)
+        except OSError:
+            continue

@@ -176,6 +176,19 @@ def test_many_runs_are_read_in_slices_and_found_as_they_appear(tmp_path: Path, m
     assert not since["complete"] and {line["run"] for line in since["charts"][0]["lines"]} == {"run-07", "sweep/run-07"}
 
 
+def test_a_run_that_cannot_be_read_takes_no_other_along(tmp_path: Path) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("run: {steps: 2}\n")
+    (tmp_path / "mine" / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5, "seconds/step": 1.0}\n')
+    (tmp_path / "theirs" / "metrics.jsonl").mkdir()  # opening it fails, as that of another user's file
+    index = Index([tmp_path])
+    assert index.refresh(None) == 1.0
+    mine, theirs = index.find("mine"), index.find("theirs")
+    assert mine is not None and mine.last_step == 1
+    assert theirs is not None and theirs.state(0.0).words == "cannot be read (Is a directory)"
+
+
 def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", 3)
     with (folder / "metrics.jsonl").open("ab") as file:
