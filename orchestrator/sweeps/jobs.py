@@ -55,13 +55,13 @@ class Jobs:
         """Whether the log of an earlier attempt tells of a step."""
         return log.is_file() and of_log(log.read_text(errors="replace")) is not None
 
-    def again(self, job_id: str, log: Path) -> RayJob | None:
-        """A job that an earlier call submitted, if the head knows it as one that runs, or that succeeded meanwhile."""
+    def again(self, job_id: str, log: Path, unseen: bool) -> RayJob | None:
+        """A job that an earlier call submitted, if it runs, or if it ended while nobody watched (`unseen`)."""
         try:
             job = self.client.job(job_id)
         except BadInput:
             return None
-        return None if job.over and job.status != "SUCCEEDED" else RayJob(self, job_id, log)
+        return None if job.over and not unseen else RayJob(self, job_id, log)
 
 
 class RayJob:

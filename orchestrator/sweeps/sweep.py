@@ -235,7 +235,7 @@ class Sweep:
         folder, log = self.state.run_folder(state), self.state.log(state)
         running: Running
         if launching.kind == "ray_jobs":
-            job = self._jobs.again(state.job, log) if state.job else None
+            job = self._jobs.again(state.job, log, state.status == RUNNING) if state.job else None
             if job is None:
                 words = self._arguments(state, member, objective, True)
                 job = self._jobs.start(words, member.conf, state.run, log)

@@ -118,8 +118,8 @@ class Followed:
         stamp = (found.st_mtime_ns, found.st_size)
         if self._stamps.get(name) == stamp:
             return False
-        self._stamps[name] = stamp
         setattr(self, target, read_object(self.folder / name, parse))
+        self._stamps[name] = stamp
         return True
 
     @property
@@ -283,15 +283,14 @@ def runs_in(folder: Path) -> list[Path]:
 def _below(folder: Path, depth: int) -> Iterator[tuple[float, Path]]:
     """(when it began, run) of the runs below a folder."""
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError:  # gone, or not ours to look at
+        entries = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # gone, no folder, or not ours to look at
         return
-    for entry in entries:
-        path = Path(entry.path)
+    for path in entries:
         try:
             yield (path / "config.yaml").stat().st_mtime, path
         except FileNotFoundError:
             if depth > 1:
                 yield from _below(path, depth - 1)
-        except OSError:
+        except OSError:  # a file, a link to itself, another user's
             continue

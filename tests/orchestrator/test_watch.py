@@ -182,6 +182,7 @@ def test_a_run_that_cannot_be_read_takes_no_other_along(tmp_path: Path) -> None:
         (tmp_path / name / "config.yaml").write_text("run: {steps: 2}\n")
     (tmp_path / "mine" / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5, "seconds/step": 1.0}\n')
     (tmp_path / "theirs" / "metrics.jsonl").mkdir()  # opening it fails, as that of another user's file
+    (tmp_path / "loop").symlink_to("loop")
     index = Index([tmp_path])
     assert index.refresh(None) == 1.0
     mine, theirs = index.find("mine"), index.find("theirs")
