@@ -27,7 +27,7 @@ UNLISTED = {  # the tables name them in words
 }
 # options by which the small forms share short runs
 SHARING = {"quickstart": "--keep", **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "trl"), "--runs")}
-LONG = ("learner", "mismatch", "pipeline", "plan", "simulation")  # `make test-all` runs these, `make test` does not
+LONG = ("jobs", "learner", "mismatch", "pipeline", "plan", "simulation")  # run by `make test-all`, not by `make test`
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 
