@@ -72,6 +72,12 @@ def exit_code(job: Job) -> int:
     if job.status == "SUCCEEDED":
         return 0
     if job.exit_code is None and job.status == "FAILED":
-        print(f"thinkless: the job {job.id} failed: {' '.join(job.message.split())[:600]}", file=sys.stderr)
+        print(f"thinkless: the job {job.id} failed: {cause(job.message)}", file=sys.stderr)
     code = STOPPED if job.status == "STOPPED" else 1
     return code if job.exit_code is None else job.exit_code % 256 if job.exit_code >= 0 else 128 - job.exit_code
+
+
+def cause(message: str) -> str:
+    """One line of Ray's message about a job that could not start: what a command that failed printed last, or a
+    traceback's end."""
+    return " ".join(message.rpartition("lines of stdout:")[2].split())[-600:]

@@ -8,6 +8,7 @@ are left out: Ray hands a job's runtime environment on in one environment variab
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ SETUP_S = 3600  # that the first installation on a host may take
 def install(way: str, gpu: bool, source: Path = SOURCE) -> dict[str, Any]:
     """`runtime_env` entries that install the lock of the GPU or the CPU environment. Raises BadInput without a lock.
 
-    way: "uv" or "pip", of which Ray takes the one that is given.
+    way: "uv" or "pip", of which Ray takes the one that is given. uv is sent to PyTorch's own index for the CPU build of
+    torch, unless UV_FIND_LINKS is set here: then the hosts' UV_FIND_LINKS must lead to it, as pip's configuration does.
     """
     lock = source / f"requirements-{'gpu' if gpu else 'cpu'}.lock"
     if not lock.is_file():
         raise BadInput(f"--install {way} needs {lock.name}, which is part of a checkout: submit from one")
     packages = pinned(lock.read_text())
     if way == "uv":
-        torch = [] if gpu else ["--torch-backend", "cpu"]
+        torch = [] if gpu or os.environ.get("UV_FIND_LINKS") else ["--torch-backend", "cpu"]  # as `make lock` does
         entry = {"packages": packages, "uv_check": False, "uv_pip_install_options": ["--no-deps", *torch]}
     else:
         entry = {"packages": packages, "pip_check": False, "pip_install_options": ["--no-deps"]}

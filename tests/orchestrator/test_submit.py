@@ -207,8 +207,9 @@ def test_the_head_that_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_the_lock_as_a_runtime_environment(gpu: bool) -> None:
+def test_the_lock_as_a_runtime_environment(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every package of the lock with its version; short enough for one environment variable."""
+    monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     lock = (SOURCE / f"requirements-{'gpu' if gpu else 'cpu'}.lock").read_text()
     assert len(pinned(lock)) == sum(line[:1].isalnum() for line in lock.splitlines()) > 200
     uv, pip = install("uv", gpu), install("pip", gpu)
@@ -216,11 +217,21 @@ def test_the_lock_as_a_runtime_environment(gpu: bool) -> None:
     assert any(one.startswith("torch==2.") and one.endswith("+cpu") != gpu for one in pinned(lock))
     assert not any("\\" in one or "--hash" in one for one in pinned(lock)) and len(json.dumps(uv)) < 32768
     assert ("--torch-backend" in uv["uv"]["uv_pip_install_options"]) != gpu
+    monkeypatch.setenv("UV_FIND_LINKS", "/wheels")  # torch is there: PyTorch's index is not asked, which may be far
+    assert install("uv", gpu)["uv"]["uv_pip_install_options"] == ["--no-deps"]
 
 
 def test_an_installation_without_a_lock_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"requirements-gpu\.lock, which is part of a checkout"):
         install("uv", True, tmp_path)
+
+
+def test_of_a_failed_installation_the_cause_is_shown() -> None:
+    from orchestrator.jobs.follow import cause
+
+    ray = "setup failed: Traceback ...\n  File x, line 3\nUvError: cmd[5] failed.\nLast 50 lines of stdout:\n"
+    assert cause(f"{ray}    error: no torch==9\n      cause: dns\n") == "error: no torch==9 cause: dns"
+    assert cause(f"Traceback:\n{'x' * 900}\nValueError: at its end\n").endswith("x ValueError: at its end")
 
 
 # ---- progress ----
