@@ -26,7 +26,10 @@ UNLISTED = {  # the tables name them in words
     "simulation": {"simulation_error", "default_vs_former"},
 }
 # options by which the small forms share short runs
-SHARING = {"quickstart": "--keep", **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "trl"), "--runs")}
+SHARING = {
+    "quickstart": "--keep",
+    **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "tracking", "trl"), "--runs"),
+}
 LONG = ("jobs", "learner", "mismatch", "pipeline", "plan", "simulation")  # run by `make test-all`, not by `make test`
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
