@@ -176,7 +176,8 @@ class Watched:
         while grown:
             grown = False
             for pid, parent in parents.items():
-                if pid not in self.known and parent in self.known and parent != os.getpid():
+                ours = pid not in self.known and parent in self.known and parent != os.getpid()
+                if ours and _lives(parent, self.known[parent]):  # not another process that got a dead one's number
                     with contextlib.suppress(psutil.Error):
                         self.known[pid] = psutil.Process(pid).create_time()
                         grown = True

@@ -1,0 +1,30 @@
+"""Which processes `tests.helpers.launched` takes for those of a command, and may therefore kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.helpers.launched import Watched
+
+FAMILY = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); sys.exit(child.wait())"
+
+
+def test_children_are_followed_but_not_those_of_a_process_with_a_used_number(tmp_path: Path) -> None:
+    """A number of a process that has ended is given out again: what it starts then is somebody else's."""
+    ours = Watched(["-c", FAMILY], tmp_path, program=[sys.executable])
+    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            stranger = int(other.stdout.readline())
+            ours.known[other.pid] = psutil.Process(other.pid).create_time() - 60  # as if it had been one of ours
+            child = int(ours.until(lambda: ours.out.strip(), "its child is there"))
+            ours.until(lambda: child in ours.alive(), "its child is followed")
+            ours.kill()
+            assert stranger not in ours.known and psutil.Process(stranger).status() != psutil.STATUS_ZOMBIE
+            assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        finally:
+            psutil.Process(stranger).kill()
