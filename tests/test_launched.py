@@ -10,7 +10,12 @@ import psutil
 
 from tests.helpers.launched import Watched
 
-FAMILY = "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); sys.exit(child.wait())"
+FAMILY = """
+import subprocess, sys
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+sys.exit(child.wait())
+"""
 
 
 def test_children_are_followed_but_not_those_of_a_process_with_a_used_number(tmp_path: Path) -> None:
