@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from hydra.core.config_store import ConfigStore
@@ -256,6 +258,11 @@ class RayJobsLauncher(_Launcher):
 def register() -> None:
     """Make the launchers known to Hydra."""
     store, plugins = ConfigStore.instance(), Plugins.instance()  # which reads Hydra's own first
+    package = PLUGINS.partition(".")[0]
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError:  # no other plugin is installed
+        sys.modules[package] = ModuleType(package)
     sys.modules[PLUGINS] = sys.modules[__name__]
     for launcher, conf in ((BasicLauncher, BasicConf), (RayJobsLauncher, RayJobsConf)):
         launcher.__module__ = PLUGINS

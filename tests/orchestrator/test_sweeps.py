@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,32 @@ def test_a_sweep_without_a_name_has_a_folder_of_its_own(here: Path) -> None:
     folders = {path.parent for path in (here / "runs").glob("*/sweep.yaml")}
     assert len(folders) == 3 and all(re.fullmatch(r"sweep-[0-9a-f]{8}", folder.name) for folder in folders)
     assert all((folder / "multirun.yaml").is_file() for folder in folders)
+
+
+def test_no_other_plugin_of_hydras_need_be_installed(tmp_path: Path) -> None:
+    """Optuna's sweeper, which brings the package that Hydra takes plugins from, is an extra."""
+    script = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra_plugins":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from tests.helpers.composing import composed
+for name in ("a", "b"):
+    members = composed("experiment=quickstart", "-m", "run.seed=1,2", f"run.name={name}")
+    print([(one.run.seed, one.run.name) for one in members])
+"""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "[(1, 'a-0'), (2, 'a-1')]\n[(1, 'b-0'), (2, 'b-1')]\n", done.stderr
 
 
 # ---- what is refused, before anything starts ----
