@@ -32,17 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks._figures import add_small, figure, say, without_goals
 from benchmarks._runs import ROOT, SHORT
 from orchestrator.commands.interpreter import VARIABLE
+from rollout.base.network import free_ports
 
 GOAL_S = 25.0
 UP_S = 120.0  # that the head may take to answer
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        held = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in held:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in held]
 
 
 def environment() -> dict[str, str]:
@@ -53,18 +46,19 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def head() -> Iterator[str]:
     """The address of a head of its own, which ends with the block."""
-    port, dashboard, client, agent = free_ports(4)
+    port, dashboard, client, agent = free_ports(4, "127.0.0.1")
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets: short paths
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", "--disable-usage-stats",
         f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temporary}", "--object-store-memory=600000000",
     ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with open(os.devnull, "w") as nothing:
-        process = subprocess.Popen(
-            command, env=environment | {VARIABLE: sys.executable}, stdout=nothing, stderr=nothing
-        )
+    process = subprocess.Popen(
+        command,
+        env=environment() | {VARIABLE: sys.executable},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         end = time.monotonic() + UP_S
         while not _answers(dashboard):

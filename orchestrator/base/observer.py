@@ -6,7 +6,8 @@ know: what observers do, what a step does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from learner.metrics.report import StepReport
 from reward.group import JudgedBatch
@@ -22,6 +23,7 @@ class FinishedStep:
     batch: JudgedBatch
     report: StepReport | None  # None: there was nothing to learn
     figures: Record  # its line in metrics.jsonl
+    values: Mapping[str, list[float]] = field(default_factory=dict)  # of its histograms
 
 
 class Observer:

@@ -20,6 +20,7 @@ from orchestrator.doctor.access import data_fault, local, model_fault
 from orchestrator.doctor.machine import kernel_clock
 from orchestrator.doctor.network import Receiver, addresses, send
 from orchestrator.doctor.software import PACKAGES, gpus, version
+from rollout.base.network import free_ports, gloo_towards
 
 FLOATS = 2**18  # of an all-reduce: 1 MiB
 ROUNDS = 10
@@ -61,15 +62,12 @@ class Probe:
         return send(address, port, megabytes)
 
     def free_port(self) -> int:
-        with socket.create_server((self.address, 0)) as server:
-            return int(server.getsockname()[1])
+        return free_ports(1, self.address)[0]
 
     def collective(self, backend: str, rank: int, world: int, master: str, port: int, timeout_s: float) -> float:
         """Seconds of one all-reduce of a MiB between all probes. backend: gloo or nccl."""
         import torch
         import torch.distributed as dist
-
-        from rollout.base.network import gloo_towards
 
         gloo_towards(master)
         limit = datetime.timedelta(seconds=timeout_s)

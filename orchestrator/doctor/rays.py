@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from conf.shell import program
@@ -25,6 +24,7 @@ from orchestrator.cluster.local_rays import (
 )
 from orchestrator.doctor.findings import GIB, Finding, note, problem
 from rollout.base.errors import BadInput
+from rollout.base.network import free_ports
 
 HEAD_PORTS = {  # that `ray start --head` takes unless it is told another: option, default
     "--port": 6379, "--dashboard-port": 8265, "--ray-client-server-port": 10001,
@@ -58,7 +58,7 @@ def other_rays() -> Iterator[Finding]:
             yield note(where)
     taken = {option: port for option, port in HEAD_PORTS.items() if _in_use(port)}
     if taken:
-        instead = " ".join(f"{option}={free}" for option, free in zip(taken, _free_ports(len(taken)), strict=True))
+        instead = " ".join(f"{option}={free}" for option, free in zip(taken, free_ports(len(taken)), strict=True))
         ports = ", ".join(map(str, taken.values()))
         start = " ".join([*program("ray"), "start", "--head"])
         yield note(f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start} {instead}")
@@ -183,8 +183,3 @@ def _in_use(port: int) -> bool:
     except OSError:
         return True
     return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as probes:
-        return [probes.enter_context(socket.create_server(("", 0))).getsockname()[1] for _ in range(count)]

@@ -7,7 +7,6 @@ is planned to go on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.memory import LEARNER_PROCESS, rank_memory
 from orchestrator.plan.model_shape import ModelShape
 from orchestrator.plan.pipeline import Simulated, simulate
-from orchestrator.tracking.metrics import with_current_names
+from orchestrator.report.read import read_object, records
 from rollout.base.errors import BadInput
 
 PARTS = ("rollout", "reward", "learner", "push")
@@ -65,14 +64,7 @@ def read(folder: Path, conf: Config) -> Measured:
         raise BadInput(
             f"{folder} has no metrics.jsonl: the run has not reached its first step, so nothing to correct by"
         )
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # the line that a run was writing when it died
-            continue
-        if isinstance(row, dict) and row.get("seconds/step"):
-            rows.append(with_current_names(row))
+    rows = [row for row in records(path) if row.get("seconds/step")]
     skip = min(1 + conf.run.max_staleness, len(rows) - 1)
     if not rows:
         raise BadInput(f"{path} holds no training step yet, so nothing to correct by")
@@ -168,7 +160,5 @@ def _times(factor: float, wanted: float | None, found: float) -> float:
 
 def devices(folder: Path) -> list[Any]:
     """The GPUs that the run recorded."""
-    path = folder / "provenance.json"
-    if not path.is_file():
-        return []
-    return list(json.loads(path.read_text()).get("hardware", {}).get("gpus", []))
+    hardware = read_object(folder / "provenance.json").get("hardware")
+    return list(hardware.get("gpus") or []) if isinstance(hardware, dict) else []

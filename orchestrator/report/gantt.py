@@ -74,11 +74,8 @@ def section(recorded: Recorded, last_step: int) -> dict[str, Any]:
 
 def describe(recorded: Recorded) -> dict[str, Any]:
     """Everything of a timeline that the page shows: headline, charts, lines, table."""
-    windows = recorded.windows
-    wall = sum(end - begin for begin, end in windows)
-    actors = {actor: spans for actor, spans in recorded.spans.items() if actor != DRIVER}
-    seconds = {actor: by_kind(spans, windows) for actor, spans in actors.items()}
-    idle = {actor: wall - sum(covered(map(_interval, spans), windows)) for actor, spans in actors.items()}
+    windows, actors = recorded.windows, _actors(recorded)
+    wall, seconds = spent(recorded)
     worked = {
         actor: covered([_interval(span) for span in spans if span.kind == WORK[actor.kind]], windows)
         for actor, spans in actors.items()
@@ -93,9 +90,20 @@ def describe(recorded: Recorded) -> dict[str, Any]:
         ],
         "busy": busy_lines(recorded, worked),
         "ratio": ratio_line(recorded, worked),
-        "table": _table(wall, seconds, idle),
+        "table": table(recorded, wall, seconds),
         "legend": legend({span.kind for spans in actors.values() for span in spans}),
     }
+
+
+def _actors(recorded: Recorded) -> dict[Actor, Sequence[Span]]:
+    return {actor: spans for actor, spans in recorded.spans.items() if actor != DRIVER}
+
+
+def spent(recorded: Recorded) -> tuple[float, dict[Actor, dict[str, float]]]:
+    """Seconds of all steps; of each actor in them, by kind of span."""
+    windows = recorded.windows
+    wall = sum(end - begin for begin, end in windows)
+    return wall, {actor: by_kind(spans, windows) for actor, spans in _actors(recorded).items()}
 
 
 def _interval(span: Span) -> Interval:
@@ -261,11 +269,14 @@ def ratio_line(recorded: Recorded, worked: Mapping[Actor, Sequence[float]]) -> L
     return Line("step", points, "--ink")
 
 
-def _table(wall: float, seconds: Mapping[Actor, Mapping[str, float]], idle: Mapping[Actor, float]) -> dict[str, Any]:
-    """Shares of the steps' time: a row for each actor that is drawn, a column for each kind of span, and idle."""
-    seen = {kind for spent in seconds.values() for kind, value in spent.items() if value > 0}
+def table(recorded: Recorded, wall: float, seconds: Mapping[Actor, Mapping[str, float]]) -> dict[str, Any]:
+    """Shares of the steps' time: a row for each actor that is drawn, a column for each kind of span, and idle. wall,
+    seconds: of `spent`."""
+    windows, actors = recorded.windows, _actors(recorded)
+    seen = {kind for one in seconds.values() for kind, value in one.items() if value > 0}
     kinds, rows = _ordered(seen), []
     for actor in drawn(list(seconds)) if wall > 0 else []:
-        spent = [seconds[actor].get(kind) for kind in kinds] + [idle[actor]]
-        rows.append({"name": actor.name, "cells": [None if value is None else value / wall for value in spent]})
+        idle = wall - sum(covered(map(_interval, actors[actor]), windows))
+        cells = [*(seconds[actor].get(kind) for kind in kinds), idle]
+        rows.append({"name": actor.name, "cells": [None if value is None else value / wall for value in cells]})
     return {"kinds": [*kinds, "idle"], "rows": rows, "left_out": len(seconds) - len(rows)}

@@ -171,12 +171,13 @@ def object_of(line: bytes) -> JsonObject | None:
 def merged(lines: Iterable[JsonObject]) -> list[JsonObject]:
     """One record per step, in order. A resumed run writes again from its checkpoint: what it repeats is replaced."""
     by_step: dict[int, JsonObject] = {}
+    newest = -1
     for line in lines:
         if not isinstance(step := line.get("step"), int):
             continue
-        if trains(line) and by_step and step < max(by_step):
-            by_step = {at: record for at, record in by_step.items() if at < step}
-        by_step[step] = by_step.get(step, {}) | line
+        if trains(line) and step < newest:
+            by_step, newest = {at: record for at, record in by_step.items() if at < step}, step
+        by_step[step], newest = by_step.get(step, {}) | line, max(newest, step)
     return [by_step[step] for step in sorted(by_step)]
 
 

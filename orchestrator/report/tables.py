@@ -98,21 +98,26 @@ def pick_samples(samples: Sequence[JsonObject], levels: Sequence[str], count: in
     return picked + rest[: count - len(picked)]  # too few kinds: whatever is newest
 
 
+def clipped(text: str) -> str:
+    """A text without the middle, if it is very long."""
+    if len(text) <= CLIP:
+        return text
+    left_out = len(text) - CLIP_HEAD - CLIP_TAIL
+    return f"{text[:CLIP_HEAD]}\n… {left_out:,} characters left out …\n{text[-CLIP_TAIL:]}"
+
+
 def sample_view(sample: Mapping[str, Any], tokens: Sequence[str]) -> JsonObject:
     """A sample as a page shows it: its control token (of `tokens`) apart, the middle of a very long answer left out."""
     text, control = str(sample.get("response") or ""), ""
     for token in tokens:
         if text.startswith(token):
             control, text = token, text[len(token) :]
-    if len(text) > CLIP:
-        left_out = len(text) - CLIP_HEAD - CLIP_TAIL
-        text = f"{text[:CLIP_HEAD]}\n… {left_out:,} characters left out …\n{text[-CLIP_TAIL:]}"
     outcome = str(sample.get("outcome") or "unknown")
     answer = sample.get("answer")
     return {
         "problem": str(sample.get("problem") or "").strip(),
         "control": control,
-        "text": text,
+        "text": clipped(text),
         "mode": sample.get("mode") if sample.get("mode") in ("think", "short") else "none",
         "outcome": outcome.replace("_", " "),
         "right": outcome == "correct",

@@ -73,18 +73,20 @@ def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
 
 
 def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
-    """Shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds: that grading
-    took."""
+    """Counts and shares of all answers by outcome, and how many have no verdict (`unjudged`), of which kind; seconds:
+    that grading took."""
     verdicts = [verdict for group in groups for verdict in group.verdicts]
     failed = [verdict for group in groups for verdict in group.failed]
     asked = len(verdicts) + len(failed)
     counts = Counter(verdict.outcome for verdict in (*verdicts, *failed))
     record: Record = {"unjudged": len(failed)}
     for outcome in Outcome:
+        record[f"reward/answers/{outcome.value}"] = counts[outcome]
         if outcome.judged:
             record[f"outcome/{outcome.value}"] = counts[outcome] / asked if asked else None
         else:
             record[f"unjudged/{outcome.value}"] = counts[outcome]
+    record["reward/cache_hits"] = sum(verdict.cached for verdict in (*verdicts, *failed))
     record["reward/cached"] = mean(verdict.cached for verdict in verdicts)
     record["reward/answers_per_s"] = asked / seconds if seconds else None
     return record
@@ -94,22 +96,17 @@ def mode_of(trajectory: Trajectory) -> str:
     return trajectory.mode.value if trajectory.mode else "none"
 
 
-def counts(batch: JudgedBatch) -> Record:
-    """Answers, tokens and outcomes of a step, to be added up; and tokens per second by mode and by worker."""
-    pairs = [(t, v) for group in batch.judged for t, v in zip(group.trajectories, group.verdicts, strict=True)]
-    failed = [verdict for group in batch.judged for verdict in group.failed]
-    verdicts = [verdict for _, verdict in pairs] + failed
-    answers, tokens = Counter(mode_of(t) for t, _ in pairs), Counter[str]()
-    for t, _ in pairs:
-        tokens[mode_of(t)] += len(t.token_ids)
-    kinds = Counter(verdict.outcome for verdict in verdicts)
-    record: Record = {"reward/cache_hits": sum(verdict.cached for verdict in verdicts)}
-    record["rollout/prompt_tokens"] = sum(len(t.prompt.token_ids) for t, _ in pairs)
+def sampled(batch: JudgedBatch) -> Record:
+    """Answers and tokens of a step, to be added up; tokens per second by mode and by worker; the queue."""
+    trajectories = [trajectory for group in batch.judged for trajectory in group.trajectories]
+    answers, tokens = Counter(map(mode_of, trajectories)), Counter[str]()
+    for trajectory in trajectories:
+        tokens[mode_of(trajectory)] += len(trajectory.token_ids)
+    record: Record = {"rollout/prompt_tokens": sum(len(t.prompt.token_ids) for t in trajectories)}
     for mode in (*(mode.value for mode in Mode), "none"):
         record[f"answers/{mode}"], record[f"rollout/response_tokens/{mode}"] = answers[mode], tokens[mode]
         speed = tokens[mode] / batch.sampling_s if batch.sampling_s else None
         record[f"rollout/tokens_per_s/{mode}"] = speed
-    record |= {f"reward/answers/{outcome.value}": kinds[outcome] for outcome in Outcome}
     for worker in sorted({worker for worker, _, _ in batch.workers}):
         mine = [(count, seconds) for one, count, seconds in batch.workers if one == worker]
         seconds = sum(seconds for _, seconds in mine)
@@ -142,17 +139,24 @@ def spread(values: Mapping[str, list[float]]) -> Record:
     return record | {"staleness/mean": mean(stale)}
 
 
-def summarize(batch: JudgedBatch, report: StepReport | None, spans: Iterable[Span], window: Interval) -> Record:
+def summarize(
+    batch: JudgedBatch,
+    report: StepReport | None,
+    spans: Iterable[Span],
+    window: Interval,
+    values: Mapping[str, list[float]],
+) -> Record:
     """The record of one step. Answers are described as they were sampled, those that dynamic sampling dropped included.
 
-    spans: the driver's; window: when the step began and ended, seconds since the epoch.
+    spans: the driver's; window: when the step began and ended, seconds since the epoch; values: `distributions` of the
+    batch.
     """
     groups = batch.judged
     pairs = judged(groups)
     record = describe(pairs)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
     record |= outcomes(groups, batch.grading_s)
-    record |= counts(batch) | spread(distributions(batch))
+    record |= sampled(batch) | spread(values)
     record["staleness/max"] = batch.staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
     record["dynamic_sampling/rounds"] = batch.rounds

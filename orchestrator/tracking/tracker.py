@@ -19,7 +19,7 @@ from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.cluster.hardware import memory_available_gib, memory_used_gib
 from orchestrator.tracking.console import Console
-from orchestrator.tracking.metrics import distributions, judged
+from orchestrator.tracking.metrics import judged
 from orchestrator.tracking.sinks import trackers
 from orchestrator.tracking.sinks.background import Background
 from reward.group import Group
@@ -58,7 +58,7 @@ class Tracker(Observer):
         self._texts = (folder / "samples.txt").open("a")
 
     def step(self, done: FinishedStep) -> None:
-        self.log(done.number, done.figures, distributions(done.batch))
+        self.log(done.number, done.figures, done.values)
         self.show(done.number, done.batch.judged)
         self.bad_steps(done.number, done.report)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer
-from orchestrator.tracking.metrics import summarize
+from orchestrator.tracking.metrics import distributions, summarize
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.workers import Workers
 from reward.group import JudgedBatch
@@ -30,8 +30,9 @@ class Observers:
         begin = time.perf_counter()
         window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
-        figures = summarize(batch, report, spans, window) | busy | self.workers.step()
-        done = FinishedStep(step, batch, report, figures | {"tracking/seconds": self._spent})
+        values = distributions(batch)
+        figures = summarize(batch, report, spans, window, values) | busy | self.workers.step()
+        done = FinishedStep(step, batch, report, figures | {"tracking/seconds": self._spent}, values)
         for observer in self.observers:
             observer.step(done)
         self._spent = time.perf_counter() - begin

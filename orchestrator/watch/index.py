@@ -56,6 +56,7 @@ class Followed:
     grpo: Sequence[JsonObject] = ()
     warned: tuple[int | None, float, bool, list[Any]] = (None, 0.0, False, [])  # advisories: at which version, when
     behind: bool = True  # there is more to read
+    bars: tuple[tuple[int, int] | None, list[Any]] = (None, [])  # of its actors: of which timeline (time, size), they
     unreadable: str | None = None  # why its files cannot be read
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from orchestrator.tracking.numbers import duration, exact_percent, number, or_da
 from orchestrator.tracking.rules import Advisory, advisories
 from orchestrator.watch.answers import Answers, Wanted
 from orchestrator.watch.index import LATELY, Followed, Index
-from orchestrator.watch.waits import actor_bars, end_of_timeline, sentence, step_bar
+from orchestrator.watch.waits import end_of_timeline, lately, sentence, step_bar
 
 JsonObject = dict[str, Any]
 PAGE = 12  # answers, or questions, at a time
@@ -88,8 +88,8 @@ def _card(run: Followed, now: float, at_length: bool) -> JsonObject:
     left = (run.steps or 0) - run.last_step
     since = None if run.last_time is None else now - run.last_time
     bars = [bar for bar in (step_bar(run),) if bar is not None]
-    if at_length and run.training.count and (recorded := end_of_timeline(run.folder / "timeline.json")):
-        bars += actor_bars(recorded, LATELY)
+    if at_length and run.training.count:
+        bars += lately(run)
     return {
         "run": run,
         "state": state,
@@ -144,12 +144,13 @@ def control_tokens(config: JsonObject) -> dict[str, str]:
 def _answer(record: JsonObject, tokens: dict[str, str]) -> JsonObject:
     """An answer as the report's sample, its text with every control token marked where it fell."""
     view = tables.sample_view(record, (tokens["think"], tokens["short"]))
-    text = view["control"] + view["text"]
+    text = str(record.get("response") or "")
     return view | {"marked": marked(text, tokens), "uid": str(record.get("uid") or "")}
 
 
 def marked(text: str, tokens: dict[str, str]) -> Markup:
-    """The text with its control tokens marked: the first token, the end of thinking, and those that have no place."""
+    """The text with its control tokens marked: the first token, the end of thinking, and those that have no place. The
+    middle of a very long stretch between them is left out."""
     kinds = {token: kind for kind, token in tokens.items()}
     parts = re.split("(" + "|".join(map(re.escape, tokens.values())) + ")", text)
     out, ended, at = [], False, 0
@@ -157,7 +158,7 @@ def marked(text: str, tokens: dict[str, str]) -> Markup:
     for part in parts:
         kind = kinds.get(part)
         if kind is None:
-            out.append(escape(part))
+            out.append(escape(tables.clipped(part)))
         elif at == 0 and kind != "end":
             out.append(_mark(part, kind, f"control token: the answer is {'thinking' if kind == 'think' else 'short'}"))
         elif kind == "end" and begins == "think" and not ended:

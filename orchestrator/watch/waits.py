@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.report.gantt import COLORS, describe
+from orchestrator.report.gantt import COLORS, spent, table
 from orchestrator.tracking.chrome_trace import Recorded, parsed
 from orchestrator.tracking.numbers import percent
 from orchestrator.tracking.utilization import TITLES, WORK, headline
@@ -65,16 +65,31 @@ def sentence(run: Followed) -> str:
     return f"{said}; {worked}." if worked else f"{said}."
 
 
+def lately(run: Followed) -> list[Bar]:
+    """Those of `actor_bars` for a run's last steps; worked out again when its timeline has grown."""
+    path = run.folder / "timeline.json"
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    stamp = (found.st_mtime_ns, found.st_size)
+    if run.bars[0] != stamp:
+        recorded = end_of_timeline(path)
+        run.bars = (stamp, actor_bars(recorded, LATELY) if recorded else [])
+    return run.bars[1]
+
+
 def actor_bars(recorded: Recorded, steps: int) -> list[Bar]:
     """A bar for each kind of actor over the last steps of a timeline: the mean of its actors."""
-    table = describe(Recorded(recorded.spans, recorded.steps[-steps:]))["table"]
+    last = Recorded(recorded.spans, recorded.steps[-steps:])
+    shown = table(last, *spent(last))
     bars = []
     for kind, title in KINDS.items():
-        rows = [row["cells"] for row in table["rows"] if row["name"].startswith(TITLES[kind])]
+        rows = [row["cells"] for row in shown["rows"] if row["name"].startswith(TITLES[kind])]
         if not rows:
             continue
         means = [sum(cell or 0.0 for cell in cells) / len(rows) for cells in zip(*rows, strict=True)]
-        named = zip(table["kinds"], means, strict=True)
+        named = zip(shown["kinds"], means, strict=True)
         shares = [
             Share(name, mean, "" if name == "idle" else COLORS.get(name, "--faint")) for name, mean in named if mean > 0
         ]

@@ -20,8 +20,9 @@ from orchestrator.doctor.access import access, data_fault, local, model_fault
 from orchestrator.doctor.findings import Finding, within
 from orchestrator.doctor.network import Receiver, default_address, interfaces, send
 from orchestrator.doctor.software import different, driver, gpus
+from rollout.base.network import free_ports
 from tests.helpers.launched import Watched, thinkless
-from tests.orchestrator.test_job import RAY, free_ports
+from tests.orchestrator.test_job import RAY
 
 OPEN = {"RAY_AUTH_MODE": "disabled"}  # a token that this machine may have is nothing to these tests
 OLD = 1_000_000_000.0  # seconds since the epoch: long before any test
@@ -206,7 +207,7 @@ def test_the_command_is_quick_json_and_fails_for_problems_alone(
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head and a second node on this host; the head's address."""
-    port, dashboard, client, agent, other = free_ports(5)
+    port, dashboard, client, agent, other = free_ports(5, "127.0.0.1")
     short = Path("/tmp") if os.path.isdir("/tmp") else tmp_path_factory.mktemp("ray")
     temporary = short / f"rd-{os.getpid()}"
     common = ["--block", "--object-store-memory=80000000", "--disable-usage-stats", "--num-cpus=1"]

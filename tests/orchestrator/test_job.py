@@ -37,6 +37,7 @@ from orchestrator.sweeps.sweep import finished
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
+from rollout.base.network import free_ports
 from tests.helpers.launched import Watched, one_line_error, thinkless
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
@@ -47,16 +48,6 @@ BIN = Path(sys.executable).parent
 RAY = str(BIN / "ray")
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
 NOTE = Path(".cache") / "thinkless" / "interpreter"  # below the home folder: what `make setup` writes
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head in the foreground, so that ending it ends all of it. It wants a token."""
-    port, dashboard, client, agent = free_ports(4)
+    port, dashboard, client, agent = free_ports(4, "127.0.0.1")
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets: short paths
     path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != BIN and ".venv" not in p)
     arguments = [
@@ -362,7 +353,7 @@ def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
 
 
 def test_a_sweep_without_a_head_leaves_nothing(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = free_ports(1, "127.0.0.1")
     words = ["train", "--multirun", "hydra/launcher=ray_jobs", f"hydra.launcher.address=http://127.0.0.1:{port}"]
     words += ["experiment=quickstart", "run.seed=0,1", f"run.root={tmp_path / 'runs'}"]
     assert "no Ray head answers at " in one_line_error(thinkless(*words, folder=tmp_path))
@@ -370,7 +361,7 @@ def test_a_sweep_without_a_head_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_head_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (port,) = free_ports(1)
+    (port,) = free_ports(1, "127.0.0.1")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_ADDRESS", f"http://127.0.0.1:{port}")
     with pytest.raises(
@@ -410,7 +401,7 @@ def test_a_run_waits_for_nodes_that_join_later(head: Head, tmp_path: Path) -> No
     waits.until(lambda: "0.5 of 2.5 CPUs are missing" in waits.err, "it waits")
     assert "at most 1 s, cluster.wait_for_resources_s): 1.5 of 3.5 CPUs are missing" in waits.err
     assert "= 3.5 CPUs do not fit, the cluster has 2; lower one of them" in waits.out
-    agent, metrics = free_ports(2)
+    agent, metrics = free_ports(2, "127.0.0.1")
     arguments = ["start", f"--address={head.gcs}", "--block", "--num-cpus=1", "--object-store-memory=100000000"]
     arguments += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"]
     node = Watched(arguments, tmp_path, {**TOKEN, "HOME": str(head.home)}, program=[RAY])
@@ -499,7 +490,7 @@ def test_prometheus_finds_the_nodes_of_a_head(head: Head, tmp_path: Path) -> Non
     for number, discovery in enumerate(discoveries):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (port,) = free_ports(1)
+        (port,) = free_ports(1, "127.0.0.1")
         with scraping(path, folder, port, discovery, str(tmp_path / "token")) as prometheus:
             assert prometheus is not None
             query = functools.partial(prometheus.query, 'up{job="ray"} == 1')

@@ -112,7 +112,10 @@ def test_a_mode_that_was_never_chosen_has_no_figures() -> None:
 def test_an_empty_batch_has_no_figures() -> None:
     record = describe([])
     assert record["reward/mean"] is None and record["tokens/mean"] is None and record["tokens/max"] is None
-    assert summarize(JudgedBatch([], [], []), None, [], (0.0, 1.0))["groups/dropped_share"] is None
+    assert (
+        summarize(batch := JudgedBatch([], [], []), None, [], (0.0, 1.0), distributions(batch))["groups/dropped_share"]
+        is None
+    )
 
 
 SPANS = [  # of a step from 100 to 105.75
@@ -127,7 +130,7 @@ SPANS = [  # of a step from 100 to 105.75
 def summed(groups: list[Group], report: StepReport | None) -> Record:
     """500 tokens sampled in 4 s, judged in 0.5 s; no dynamic sampling."""
     batch = JudgedBatch([], groups, groups, staleness=2, sampling_s=4.0, grading_s=0.5, tokens=500)
-    return summarize(batch, report, SPANS, (100.0, 105.75))
+    return summarize(batch, report, SPANS, (100.0, 105.75), distributions(batch))
 
 
 def report(**values: Any) -> StepReport:
@@ -209,7 +212,7 @@ def test_tokens_are_counted_by_mode_and_worker() -> None:
         queued=3,
         ready=2,
     )
-    found = summarize(batch, report(entropy_control=0.25), SPANS, (100.0, 105.75))
+    found = summarize(batch, report(entropy_control=0.25), SPANS, (100.0, 105.75), distributions(batch))
     tokens = {mode: found[f"rollout/response_tokens/{mode}"] for mode in ("think", "short", "none")}
     assert tokens == {"think": 150, "short": 14, "none": 2} and found["rollout/prompt_tokens"] == 7
     assert {mode: found[f"answers/{mode}"] for mode in tokens} == {"think": 3, "short": 3, "none": 1}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from orchestrator.tracking.catalogue import METRICS, Sink, find
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.rules import RULES
 from orchestrator.tracking.utilization import Actor, by_kind, covered, figures
+from rollout.base.network import free_ports
 from tests.helpers.launched import Watched, succeeded, thinkless
 from tests.helpers.programs import found, program
 from tests.helpers.prometheus import Prometheus, scraping
@@ -58,12 +58,6 @@ def metrics(folder: Path, training: bool = True) -> Rows:
     return [row for row in rows if ("seconds/step" in row) is training]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def scrape(port: int) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
@@ -74,11 +68,12 @@ def scrape(port: int) -> str:
 
 @pytest.fixture(scope="module")
 def trained(task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    folder, port = tmp_path_factory.mktemp("trained"), free_port()
+    folder = tmp_path_factory.mktemp("trained")
+    port, other = free_ports(2, "127.0.0.1")
     monitoring = tmp_path_factory.mktemp("prometheus")
     discovery = monitoring / "prom_metrics_service_discovery.json"  # as the head of a cluster writes it
     discovery.write_text(json.dumps([{"labels": {"job": "ray"}, "targets": [f"127.0.0.1:{port}"]}]))
-    with scraping(found("prometheus"), monitoring, free_port(), str(discovery)) as prometheus:
+    with scraping(found("prometheus"), monitoring, other, str(discovery)) as prometheus:
         yield _trained(task, folder, port, prometheus)
 
 

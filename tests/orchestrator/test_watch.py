@@ -313,6 +313,12 @@ def test_control_tokens_are_marked_where_they_fell() -> None:
     assert str(marked("<img src=x>", TOKENS)) == "&lt;img src=x&gt;"
 
 
+def test_control_tokens_of_a_long_answer_are_marked_by_their_place_in_the_whole() -> None:
+    said = str(marked("<think>" + "a" * 20000 + "</think>" + "b" * 380, TOKENS))
+    assert "end of thinking after 98 % of the text" in said and "18,600 characters left out" in said
+    assert len(said) < 3000
+
+
 def test_the_terminal_shows_every_run_in_its_width_and_height(tmp_path: Path) -> None:
     make_run(tmp_path / "first", 30, changes={"think_rate/all": 0.001})
     make_run(tmp_path / "second\x1b[2J", 0)
