@@ -30,7 +30,8 @@ SHARING = {
     "quickstart": "--keep",
     **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "tracking", "trl"), "--runs"),
 }
-LONG = ("jobs", "learner", "mismatch", "pipeline", "plan", "simulation")  # run by `make test-all`, not by `make test`
+# run by `make test-all`, not by `make test`
+LONG = ("jobs", "learner", "mismatch", "pipeline", "plan", "quickstart", "simulation", "trl")
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 

@@ -22,11 +22,15 @@ from typing import Any
 
 import psutil
 
+from rollout.base.network import GLOO
+
 THINKLESS = str(Path(sys.executable).with_name("thinkless"))  # the console script of the interpreter that tests run in
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 600.0  # seconds until a command counts as hanging: far above what a busy machine needs
 SOON = 60.0  # from a fault to the end of the command, on a machine that may be busy with other things
 CLEAN_UP = 30.0  # seconds that Ray's last processes may take to go after the command has ended
+
+OF_THE_TESTS = ("RAY_", "THINKLESS_", "PYTEST_", GLOO)  # set by pytest, or by actors that ran in this process
 
 Known = dict[int, float]  # pid -> when it was started
 RUNNING: list[Watched] = []  # what a failed test leaves is killed after it (see conftest.py)
@@ -54,7 +58,7 @@ class Watched:
         self.shared_used = psutil.disk_usage(str(SHARED_MEMORY)).used
         self.folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = self.folder / f"out-{self.mark}", self.folder / f"err-{self.mark}"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "THINKLESS_", "PYTEST_"))}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(OF_THE_TESTS)}
         environment |= {"THINKLESS_TEST_MARK": self.mark, **self.environment}
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(

@@ -19,6 +19,8 @@ from conf.schema import AlgorithmConf, Importance, OnWeightSync
 from learner.learner import Learner
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
+from orchestrator.tracking.catalogue import find
+from orchestrator.tracking.metric_list import TIMELINE, WORKERS
 from orchestrator.training.logprob_check import logprob_gaps
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import in_order
@@ -339,14 +341,20 @@ def test_in_any_order_of_turns_a_real_engine_samples_by_the_weights_of_the_last_
     assert rollout_worker.scheduler.empty and rollout_worker.engine.unfinished == 0
 
 
-CLOCK = ("seconds", "_per_s", "memory", "busy", "pipeline", "flops", "mfu", "hfu")  # figures that depend on it
+OF_TIMES = {"queue/ready", "learner/mfu", "learner/hfu"}  # without a unit that says so
+
+
+def repeatable(key: str) -> bool:
+    """Whether a run on another day has the same figure: it depends on no time, no other process, no worker's load."""
+    metric, _ = find(key) or pytest.fail(f"{key} is not in the catalogue")
+    of_machine = metric.unit in ("s", "GiB", "TFLOP/s") or metric.unit.endswith("/s") or key in OF_TIMES
+    return not of_machine and metric.made_by not in (TIMELINE, WORKERS)
 
 
 def figures(folder: Path) -> list[str]:
-    """Every record of a run but for times, as text (which equals itself also where a figure is NaN)."""
+    """Every record's figures that are repeatable, as text (which equals itself also where a figure is NaN)."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in row.items() if k != "time" and not any(word in k for word in CLOCK)} for row in rows]
-    return [json.dumps(row, sort_keys=True) for row in kept]
+    return [json.dumps({key: row[key] for key in sorted(row) if repeatable(key)}) for row in rows]
 
 
 def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(

@@ -204,8 +204,10 @@ def test_a_repeated_step_has_the_same_figures(job: Stopped) -> None:
     the last bit: test_faults.)"""
     before, again = job.before[-1], records(job.folder)[len(job.before) - 1]
     assert before["step"] == again["step"] and "reward/mean" in before
-    for key in SAME:
-        assert again.get(key) == pytest.approx(before.get(key), rel=1e-5, abs=1e-6), key
+    there = [key for key in SAME if key in before]  # a step whose groups all agree has no update
+    assert there == [key for key in SAME if key in again] and len(there) in (3, len(SAME))
+    for key in there:
+        assert again[key] == pytest.approx(before[key], rel=1e-5, abs=1e-6), key
 
 
 def test_a_resumed_run_continues_with_the_next_prompts(job: Stopped) -> None:
@@ -300,7 +302,7 @@ def test_names_that_are_taken_and_names_that_are_unknown(head: Head, client: Cli
     assert done.returncode == 0 and "resume again/and" in done.out, done.out + done.err
     second = client.submit(["bash", "-c", "echo two"], None, "again/and", {})
     assert (job.id, second.id) == ("again-and", "again-and.2")
-    assert "".join(client.follow(second.id)).endswith("two\n") and client.wait(second.id).exit_code == 0
+    assert "\ntwo\n" in "".join(client.follow(second.id)) and client.wait(second.id).exit_code == 0
     assert client.find("again/and").id == second.id
     assert "no job 'agin/and' at " in one_line_error(ours(head, "logs", "agin/and", folder=tmp_path).wait())
     assert "is over (stopped)" in one_line_error(ours(head, "stop", job.id, folder=tmp_path).wait())
@@ -316,17 +318,20 @@ def test_a_token_that_is_missing_or_wrong(head: Head, tmp_path: Path, monkeypatc
         connect(head.address)
 
 
+@pytest.mark.parametrize(
+    "alphas", [["3"], pytest.param(["0.5", "3"], marks=pytest.mark.bench)], ids=lambda alphas: f"{len(alphas)}x3"
+)
 def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
-    head: Head, tiny: list[str], tmp_path: Path
+    head: Head, tiny: list[str], tmp_path: Path, alphas: list[str]
 ) -> None:
-    """Two times three members, two at a time on the head's two CPUs. Ctrl-C at first; the same command follows those
-    that run, and one is killed; the same command runs that one alone, from its checkpoint."""
+    """Three members, or two times three, two at a time on the head's two CPUs. Ctrl-C at first; the same command
+    follows those that run, and the third is killed; the same command runs that one alone, from its checkpoint."""
     words = ["train", "--multirun", "hydra/launcher=ray_jobs", "hydra.launcher.num_cpus=0.05", *tiny, "run.steps=8"]
-    words += ["algorithm.alpha=0.5,3", "run.seed=0,1,2", "run.save_every=2", "run.logprob_check_every=0"]
-    words += ["tracker.report=false", f"run.root={tmp_path / 'runs'}", "run.name=six"]
-    runs, victim = tmp_path / "runs", tmp_path / "runs" / "six-2"
+    words += [f"algorithm.alpha={','.join(alphas)}", "run.seed=0,1,2", "run.save_every=2", "run.logprob_check_every=0"]
+    words += ["tracker.report=false", f"run.root={tmp_path / 'runs'}", "run.name=many"]
+    runs, victim, count = tmp_path / "runs", tmp_path / "runs" / "many-2", 3 * len(alphas)
     first = ours(head, *words, folder=tmp_path)
-    says(first, "six-1 started: ")
+    says(first, "many-1 started: ")
     first.interrupt(signal.SIGINT)
     assert first.wait().returncode == 130 and "those that run go on as jobs" in first.err, first.err
 
@@ -335,21 +340,22 @@ def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
     (pid,) = re.findall(r"process (\d+)", holder(run_dir.lock(victim)) or "")
     os.kill(int(pid), signal.SIGKILL)
     assert second.wait().returncode == 1, second.out + second.err
-    assert "1 of 6 members failed (six-2: killed by SIGKILL)" in second.error_lines[-1]
-    found = {one.run: one for one in load(runs / "six")}
-    assert [one.status for one in found.values()] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
-    assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != "six-2")
-    assert [run for run in found if not finished(runs / run)] == ["six-2"]
+    assert f"1 of {count} members failed (many-2: killed by SIGKILL)" in second.error_lines[-1]
+    found = {one.run: one for one in load(runs / "many")}
+    assert [one.status for one in found.values()] == ["finished"] * 2 + ["failed"] + ["finished"] * (count - 3)
+    assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != "many-2")
+    assert [run for run in found if not finished(runs / run)] == ["many-2"]
     assert [one.job for one in found.values()] == [*found]  # none was submitted twice
     before, reached = {run: (runs / run / "metrics.jsonl").read_bytes() for run in found}, max(checkpoints(victim))
 
     third = ours(head, *words, folder=tmp_path).wait()
-    assert third.returncode == 0 and "5 of 6 members are finished already" in third.out, third.out + third.err
-    assert {run for run, then in before.items() if (runs / run / "metrics.jsonl").read_bytes() != then} == {"six-2"}
-    assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "six" / "six-2.log").read_text()
-    again = {one.run: one for one in load(runs / "six")}
-    assert again["six-2"].job == "six-2.2" and all(one.objective is not None for one in again.values())
-    assert (runs / "six" / "sweep.html").is_file() and leftovers(head) == []
+    assert third.returncode == 0, third.out + third.err
+    assert f"{count - 1} of {count} members are finished already" in third.out
+    assert {run for run, then in before.items() if (runs / run / "metrics.jsonl").read_bytes() != then} == {"many-2"}
+    assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "many" / "many-2.log").read_text()
+    again = {one.run: one for one in load(runs / "many")}
+    assert again["many-2"].job == "many-2.2" and all(one.objective is not None for one in again.values())
+    assert (runs / "many" / "sweep.html").is_file() and leftovers(head) == []
 
 
 def test_a_sweep_without_a_head_leaves_nothing(tmp_path: Path) -> None:
