@@ -319,42 +319,46 @@ def test_a_token_that_is_missing_or_wrong(head: Head, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "alphas", [["3"], pytest.param(["0.5", "3"], marks=pytest.mark.bench)], ids=lambda alphas: f"{len(alphas)}x3"
+    ("alphas", "seeds"), [("3", "0,1"), pytest.param("0.5,3", "0,1,2", marks=pytest.mark.bench)], ids=["1x2", "2x3"]
 )
 def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
-    head: Head, tiny: list[str], tmp_path: Path, alphas: list[str]
+    head: Head, tiny: list[str], tmp_path: Path, alphas: str, seeds: str
 ) -> None:
-    """Three members, or two times three, two at a time on the head's two CPUs. Ctrl-C at first; the same command
-    follows those that run, and the third is killed; the same command runs that one alone, from its checkpoint."""
+    """Two members, or two times three, two at a time on the head's two CPUs. Ctrl-C at first; the same command follows
+    those that run, and one is killed; the same command runs that one alone, from its checkpoint."""
     words = ["train", "--multirun", "hydra/launcher=ray_jobs", "hydra.launcher.num_cpus=0.05", *tiny, "run.steps=8"]
-    words += [f"algorithm.alpha={','.join(alphas)}", "run.seed=0,1,2", "run.save_every=2", "run.logprob_check_every=0"]
+    words += [f"algorithm.alpha={alphas}", f"run.seed={seeds}", "run.save_every=2", "run.logprob_check_every=0"]
     words += ["tracker.report=false", f"run.root={tmp_path / 'runs'}", "run.name=many"]
-    runs, victim, count = tmp_path / "runs", tmp_path / "runs" / "many-2", 3 * len(alphas)
+    runs, count = tmp_path / "runs", len(alphas.split(",")) * len(seeds.split(","))
+    killed = min(count - 1, 2)
+    name, victim = f"many-{killed}", runs / f"many-{killed}"
     first = ours(head, *words, folder=tmp_path)
     says(first, "many-1 started: ")
     first.interrupt(signal.SIGINT)
     assert first.wait().returncode == 130 and "those that run go on as jobs" in first.err, first.err
 
     second = ours(head, *words, folder=tmp_path)
-    second.until(lambda: checkpoints(victim), "the third member's first checkpoint")
+    second.until(lambda: checkpoints(victim), "a checkpoint of the one to be killed")
     (pid,) = re.findall(r"process (\d+)", holder(run_dir.lock(victim)) or "")
     os.kill(int(pid), signal.SIGKILL)
     assert second.wait().returncode == 1, second.out + second.err
-    assert f"1 of {count} members failed (many-2: killed by SIGKILL)" in second.error_lines[-1]
+    assert f"1 of {count} members failed ({name}: killed by SIGKILL)" in second.error_lines[-1]
     found = {one.run: one for one in load(runs / "many")}
-    assert [one.status for one in found.values()] == ["finished"] * 2 + ["failed"] + ["finished"] * (count - 3)
-    assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != "many-2")
-    assert [run for run in found if not finished(runs / run)] == ["many-2"]
+    assert [one.status for one in found.values()] == ["finished"] * killed + ["failed"] + ["finished"] * (
+        count - killed - 1
+    )
+    assert all(steps(runs / run) == [*range(1, 9)] for run in found if run != name)
+    assert [run for run in found if not finished(runs / run)] == [name]
     assert [one.job for one in found.values()] == [*found]  # none was submitted twice
     before, reached = {run: (runs / run / "metrics.jsonl").read_bytes() for run in found}, max(checkpoints(victim))
 
     third = ours(head, *words, folder=tmp_path).wait()
     assert third.returncode == 0, third.out + third.err
     assert f"{count - 1} of {count} members are finished already" in third.out
-    assert {run for run, then in before.items() if (runs / run / "metrics.jsonl").read_bytes() != then} == {"many-2"}
-    assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "many" / "many-2.log").read_text()
+    assert {run for run, then in before.items() if (runs / run / "metrics.jsonl").read_bytes() != then} == {name}
+    assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "many" / f"{name}.log").read_text()
     again = {one.run: one for one in load(runs / "many")}
-    assert again["many-2"].job == "many-2.2" and all(one.objective is not None for one in again.values())
+    assert again[name].job == f"{name}.2" and all(one.objective is not None for one in again.values())
     assert (runs / "many" / "sweep.html").is_file() and leftovers(head) == []
 
 
