@@ -23,7 +23,7 @@ def main(options: Namespace) -> None:
         follow(index, sys.stdout)
         return
     with Server(index, options.host, options.port) as server:
-        print(_told(server, index), flush=True)
+        print(told(server, index), flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -54,7 +54,8 @@ def _folder(name: str, given: list[str]) -> Path:
     return run_dir.find(name, given)  # which says what runs there are
 
 
-def _told(server: Server, index: Index) -> str:
+def told(server: Server, index: Index) -> str:
+    """What the command says when it begins to listen."""
     index.refresh(0.0)
     count = len(index.runs)
     what = f"{count} run{'' if count == 1 else 's'}" if count else f"no run yet in {index.folders[0]}"

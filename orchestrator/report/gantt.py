@@ -18,31 +18,43 @@ from orchestrator.report.plots import drawn as drawn_panels
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.numbers import percent, tick_text
 from orchestrator.tracking.utilization import DRIVER, STAGES, WORK, Actor, Interval, by_kind, covered, figures, headline
-from rollout.base.spans import Span
+from rollout.base.spans import (
+    ASLEEP,
+    FOR_LEARNER,
+    FOR_TRAJECTORIES,
+    FOR_VERDICTS,
+    FOR_WEIGHTS,
+    NO_PROMPTS,
+    NO_WEIGHTS,
+    Span,
+)
 
-COLORS = {  # kind of span -> colour; in the order of the legend
+COLORS = {  # kind of span -> colour, each its own; in the order of the legend
     "sampling": "--a",
     "grading": "--b",
     "learning": "--c",
     "scoring": "--think",
     "loading weights": "--short",
-    "publishing": "--short",
-    "saving": "--soft",
-    "waiting for weights": "--bad",
-    "waiting for prompts": "--soft",
-    "asleep": "--faint",
-    "waiting for trajectories": "--a",
-    "waiting for verdicts": "--b",
-    "waiting for the learner": "--c",
-    "waiting for the weight sync": "--short",
-    "handing over weights": "--short",  # older runs
+    "publishing": "--publishing",
+    "saving": "--saving",
+    "leaving the GPU": "--leaving",
+    "taking the GPU": "--taking",
+    NO_WEIGHTS: "--weightless",
+    NO_PROMPTS: "--promptless",
+    ASLEEP: "--asleep",
+    FOR_TRAJECTORIES: "--a",  # the driver's, thin as all waits: the colour of what it waits for
+    FOR_VERDICTS: "--b",
+    FOR_LEARNER: "--c",
+    FOR_WEIGHTS: "--short",
+    "handing over weights": "--publishing",  # older runs
 }
+OTHER = "--other"  # kinds that are not listed
 ORDER = ("driver", "rollout", "reward", "learner")
 FIRST, MIDDLE = 3, 5  # steps of the two charts
 PAUSE = 3.0  # times the median step, between two steps: a stretch ends there
 MOST_ROWS = 16  # of actors; of more, evenly spread ones of each kind
 WIDTH, LABELS, SHARES = 1040.0, 128.0, 62.0
-TOP, ROW, BAR = 24.0, 24.0, 16.0
+TOP, ROW, BAR, WAIT = 24.0, 24.0, 16.0, 5.0
 APART = 0.6  # pixels; closer pieces of a kind are drawn as one
 
 
@@ -91,7 +103,7 @@ def describe(recorded: Recorded) -> dict[str, Any]:
         "busy": busy_lines(recorded, worked),
         "ratio": ratio_line(recorded, worked),
         "table": table(recorded, wall, seconds),
-        "legend": legend({span.kind for spans in actors.values() for span in spans}),
+        "legend": legend({span.kind for spans in recorded.spans.values() for span in spans}),
     }
 
 
@@ -157,6 +169,7 @@ def drawn(actors: Sequence[Actor]) -> list[Actor]:
 def chart(recorded: Recorded, steps: Sequence[tuple[int, float, float]]) -> str:
     """One Gantt chart: a row for each actor, idle where it is empty, the share it worked in at its end."""
     actors, windows = drawn(list(recorded.spans)), [(begin, end) for _, begin, end in steps]
+    worked = []
     low, high = windows[0][0], windows[-1][1]
     axis = Axis(low, high, LABELS, WIDTH - SHARES)
     bottom = TOP + ROW * len(actors)
@@ -172,6 +185,7 @@ def chart(recorded: Recorded, steps: Sequence[tuple[int, float, float]]) -> str:
         if actor.kind in WORK:
             seconds = by_kind(recorded.spans[actor], windows).get(WORK[actor.kind], 0.0)
             share = percent(seconds / sum(end - begin for begin, end in windows))
+            worked.append(f"{actor.name} worked {share}")
             color = COLORS[WORK[actor.kind]]
             parts.append(f'<text class="end" fill="var({color})" x="{axis.end + 9:.0f}" {text}>{share}</text>')
     parts.append(_steps(steps, axis, bottom))
@@ -179,8 +193,8 @@ def chart(recorded: Recorded, steps: Sequence[tuple[int, float, float]]) -> str:
     for tick in nice_ticks(0.0, span, 8):
         at = axis(low + tick)
         parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 18:.0f}">{tick_text(tick)} s</text>')
-    parts.append(f'<text class="tick" text-anchor="start" x="{axis.end + 9:.0f}" y="14">worked</text>')
-    label = f"What every actor did in steps {steps[0][0]} to {steps[-1][0]}"
+    parts.append(f'<text class="head" x="{WIDTH:.0f}" y="14">worked</text>')
+    label = f"What every actor did in steps {steps[0][0]} to {steps[-1][0]}: {', '.join(worked)}"
     size = f'viewBox="0 0 {WIDTH:.0f} {bottom + 24:.0f}"'
     return f'<svg {size} role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -213,12 +227,11 @@ def _bars(spans: Sequence[Span], axis: Axis, top: float) -> list[str]:
             by_look.setdefault(span.kind, []).append((max(span.begin, axis.low), min(span.end, axis.high)))
     parts = []
     for kind, pieces in by_look.items():
-        waits = kind.startswith(("waiting", "handing", "asleep"))
-        height = 4.0 if waits else BAR
+        height = WAIT if is_wait(kind) else BAR
         for begin, end in _joined(pieces, APART * per_pixel):
             left, width = axis(begin), max(0.8, (end - begin) / per_pixel)
             parts.append(
-                f'<rect fill="var({COLORS.get(kind, "--faint")})" x="{left:.1f}" y="{top + (BAR - height) / 2:.1f}" '
+                f'<rect fill="var({COLORS.get(kind, OTHER)})" x="{left:.1f}" y="{top + (BAR - height) / 2:.1f}" '
                 f'width="{width:.1f}" height="{height:.0f}"><title>{escape(kind)}, {end - begin:.3f} s</title></rect>'
             )
     return parts
@@ -235,12 +248,14 @@ def _joined(pieces: Iterable[Interval], apart: float) -> list[Interval]:
     return joined
 
 
-def legend(seen: set[str]) -> list[tuple[str, str]]:
-    """(kinds, colour) of the kinds of spans that were seen."""
-    named: dict[str, list[str]] = {}
-    for kind in _ordered(seen):
-        named.setdefault(COLORS.get(kind, "--faint"), []).append(kind)
-    return [(", ".join(kinds), color) for color, kinds in named.items()]
+def is_wait(kind: str) -> bool:
+    """Drawn as a thin line; work is a bar."""
+    return kind.startswith(("waiting", "handing", ASLEEP))
+
+
+def legend(seen: set[str]) -> list[tuple[str, str, bool]]:
+    """(kind, colour, whether it is a wait) of the kinds of spans that were seen."""
+    return [(kind, COLORS.get(kind, OTHER), is_wait(kind)) for kind in _ordered(seen)]
 
 
 def _ordered(seen: set[str]) -> list[str]:

@@ -76,12 +76,14 @@ def _figure(panel: Panel) -> dict[str, Any]:
 
 
 def svg(panel: Panel) -> str:
-    """One panel's picture; "" where there is nothing to draw."""
+    """One panel's picture, with its last values for who does not see it; "" where there is nothing to draw."""
+    last = (f"{line.name} {FORMS[panel.form](line.last)}".strip() for line in panel.lines if line.last is not None)
+    label = f"{panel.about}: {', '.join(last)}"
     if panel.kind == "stacked":
-        return stacked_plot(panel.lines, panel.about, panel.x_end or 0.0)
+        return stacked_plot(panel.lines, label, panel.x_end or 0.0)
     return line_plot(
         panel.lines,
-        panel.about,
+        label,
         x_end=panel.x_end,
         y=panel.y,
         form=FORMS[panel.form],
@@ -98,7 +100,8 @@ def nice_ticks(low: float, high: float, about: int) -> list[float]:
     rough = (high - low) / max(about, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if rough <= power * factor * (1 + 1e-9))
-    return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    digits = 2 - math.floor(math.log10(step))  # 2.5 has one more than its power of ten
+    return [round(k * step, digits) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def line_plot(

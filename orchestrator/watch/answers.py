@@ -5,6 +5,7 @@ In: the file, which grows. Out: the wanted answers, read when they are wanted. M
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +98,9 @@ class Answers:
         return [sorted(places, key=lambda place: (MODES.index(place.mode), place.step)) for places in pairs]
 
     def load(self, places: Sequence[Place]) -> list[JsonObject]:
-        """Their records; one that has gone since (the run was resumed) is left out."""
-        if not places:
-            return []
+        """Their records; one that has gone since (the run was resumed or deleted) is left out."""
         found = []
-        with self.path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             for place in places:
                 file.seek(place.offset)
                 record = object_of(file.read(place.length))

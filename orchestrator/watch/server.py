@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import gzip
+import ipaddress
 import json
 import socket
 import threading
@@ -27,7 +28,6 @@ from orchestrator.watch.charts import charts
 from orchestrator.watch.index import Followed, Index
 from rollout.base.errors import BadInput
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HTML, JSON, SCRIPT = "text/html; charset=utf-8", "application/json", "text/javascript; charset=utf-8"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -170,6 +170,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.BAD_REQUEST, "text/plain; charset=utf-8", str(error).encode(), "")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        except OSError as error:  # of a run's files; the page says so, and asks again
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", str(error).encode(), "")
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes, path: str) -> None:
         self.send_response(status)
@@ -215,12 +217,19 @@ class Server(ThreadingHTTPServer):
 
     @property
     def local(self) -> bool:
-        return self.host in LOOPBACK
+        """Whether only this machine reaches it."""
+        return _is_loopback(self.host)
 
     def knows(self, host: str) -> bool:
         """Whether a request's Host header names this server: on loopback, by a name of loopback."""
-        name = urlsplit(f"//{host}").hostname
-        return not self.local or name in LOOPBACK
+        return not self.local or _is_loopback(urlsplit(f"//{host}").hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name
+        return False
 
 
 def free_port(host: str, port: int) -> int:

@@ -20,7 +20,7 @@ from orchestrator.tracking.numbers import duration, exact_percent, number, or_da
 from orchestrator.tracking.rules import Advisory, advisories
 from orchestrator.watch.answers import Answers, Wanted
 from orchestrator.watch.index import LATELY, Followed, Index
-from orchestrator.watch.waits import end_of_timeline, lately, sentence, step_bar
+from orchestrator.watch.waits import end_of_timeline, lately, legend, sentence, step_bar
 
 JsonObject = dict[str, Any]
 PAGE = 12  # answers, or questions, at a time
@@ -31,7 +31,7 @@ FIGURES = (  # label, figure, form
     ("Accuracy", "accuracy/all", exact_percent),
     ("Think rate", "think_rate/all", exact_percent),
     ("Tokens", "tokens/mean", number),
-    ("Sampled/s", "rollout/tokens_per_s", number),
+    ("Tokens/s", "rollout/tokens_per_s", number),
 )
 
 
@@ -80,7 +80,10 @@ def run_list(index: Index, now: float) -> list[JsonObject]:
 def overview(made: Environment, runs: Sequence[Followed], now: float) -> str:
     """State, figures, who waits and advisories of the chosen runs: at length, or in a row each where they are many."""
     cards = [_card(run, now, at_length=len(runs) <= CARDS) for run in runs]
-    return made.get_template("overview.html.jinja").render(cards=cards, at_length=len(runs) <= CARDS, lately=LATELY)
+    together = legend(bar for card in cards for bar in card["bars"])
+    return made.get_template("overview.html.jinja").render(
+        cards=cards, at_length=len(runs) <= CARDS, legend=together, lately=LATELY
+    )
 
 
 def _card(run: Followed, now: float, at_length: bool) -> JsonObject:
@@ -98,6 +101,7 @@ def _card(run: Followed, now: float, at_length: bool) -> JsonObject:
         "left": duration(left * step) if state.name == "running" and step and left > 0 else "",
         "figures": [(label, or_dash(form)(run.lately(key))) for label, key, form in FIGURES],
         "bars": bars,
+        "legend": legend(bars),
         "sentence": sentence(run),
         "advisories": warned(run, now),
         "report": (run.folder / "report.html").is_file(),

@@ -6,10 +6,11 @@ In: a followed run; the end of its timeline. Out: bars of shares, one sentence. 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.report.gantt import COLORS, spent, table
+from orchestrator.report.gantt import COLORS, OTHER, spent, table
 from orchestrator.tracking.chrome_trace import Recorded, parsed
 from orchestrator.tracking.numbers import percent
 from orchestrator.tracking.utilization import TITLES, WORK, headline
@@ -33,14 +34,26 @@ class Share:
     color: str  # a CSS variable; "" for idle
 
     @property
+    def amount(self) -> str:
+        return percent(self.share)
+
+    @property
     def text(self) -> str:
-        return f"{self.name} {percent(self.share)}"
+        return f"{self.name} {self.amount}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
     title: str
     shares: list[Share]  # they add up to about 1
+
+
+def legend(bars: Iterable[Bar]) -> list[tuple[str, str]]:
+    """(names, colour) of all shares but idle. A wait of the driver's has the colour of what it waits for."""
+    named: dict[str, dict[str, None]] = {}
+    for share in (share for bar in bars for share in bar.shares if share.color):
+        named.setdefault(share.color, {})[share.name] = None
+    return [(", ".join(names), color) for color, names in named.items()]
 
 
 def step_bar(run: Followed) -> Bar | None:
@@ -51,7 +64,7 @@ def step_bar(run: Followed) -> Bar | None:
     spent = [(name, run.lately(key) or 0.0, color) for name, key, color in PARTS]
     shares = [Share(name, min(1.0, seconds / whole), color) for name, seconds, color in spent if seconds > 0]
     rest = max(0.0, 1.0 - sum(share.share for share in shares))
-    return Bar("a step", [*shares, Share("other", rest, "--faint")] if rest > 0.005 else shares)
+    return Bar("a step", [*shares, Share("other", rest, OTHER)] if rest > 0.005 else shares)
 
 
 def sentence(run: Followed) -> str:
@@ -91,7 +104,7 @@ def actor_bars(recorded: Recorded, steps: int) -> list[Bar]:
         means = [sum(cell or 0.0 for cell in cells) / len(rows) for cells in zip(*rows, strict=True)]
         named = zip(shown["kinds"], means, strict=True)
         shares = [
-            Share(name, mean, "" if name == "idle" else COLORS.get(name, "--faint")) for name, mean in named if mean > 0
+            Share(name, mean, "" if name == "idle" else COLORS.get(name, OTHER)) for name, mean in named if mean > 0
         ]
         bars.append(Bar(title, shares))
     return bars

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from orchestrator.report import write_report
-from orchestrator.report.gantt import LABELS, MOST_ROWS, SHARES, WIDTH, chart, describe, drawn, stretches
+from orchestrator.report.gantt import (
+    COLORS,
+    LABELS,
+    MOST_ROWS,
+    OTHER,
+    SHARES,
+    WIDTH,
+    chart,
+    describe,
+    drawn,
+    legend,
+    stretches,
+)
+from orchestrator.report.page import environment
 from orchestrator.tracking.chrome_trace import Recorded, Trace
 from orchestrator.tracking.utilization import DRIVER, Actor
-from rollout.base.spans import Span
+from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
 
 ROLLOUT, REWARD, LEARNER = Actor("rollout"), Actor("reward"), Actor("learner")
 
@@ -138,7 +154,7 @@ def test_an_unknown_kind_of_span_is_drawn(kind: str) -> None:
     found = recorded(3)
     found.spans[ROLLOUT].append(Span(kind, found.steps[2][1] + 1.9, found.steps[2][2]))
     page = describe(found)
-    assert kind in page["table"]["kinds"] and (kind, "--faint") in page["legend"]
+    assert kind in page["table"]["kinds"] and (kind, "--other", kind.startswith("waiting")) in page["legend"]
     ElementTree.fromstring(page["charts"][0]["svg"])
 
 
@@ -148,6 +164,56 @@ def test_steps_without_any_work_are_drawn() -> None:
     assert page["headline"] == "rollout worked 0 %, learner 0 % of the time"
     for one in page["charts"]:
         ElementTree.fromstring(one["svg"])
+
+
+# ---- colours ----
+
+
+def schemes() -> dict[str, dict[str, str]]:
+    """The style's colours by the name of their variable, of each scheme."""
+    css = environment("orchestrator/report").get_template("style.css.jinja").render(ramp={"light": [], "dark": []})
+    light, dark, printed = (block.partition("}")[0] for block in css.split(":root {")[1:])
+    found = {"light": light, "dark": dark, "print": printed}
+    return {name: dict(re.findall(r"(--\w+): (#\w+);", block)) for name, block in found.items()}
+
+
+def linear(color: str) -> np.ndarray:
+    """Red, green and blue of "#rgb" or "#rrggbb", from 0 to 1, as light."""
+    full = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
+    values = np.array([int(full[at : at + 2], 16) for at in (0, 2, 4)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 defines it."""
+    dark, light = sorted(float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def lab(color: str) -> np.ndarray:
+    """CIE 1976 L*a*b*, in which equal distances look about equally far apart; 2.3 is just visible."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ linear(color) / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_every_state_has_a_colour_that_can_be_told_from_the_others_and_from_idle(scheme: str) -> None:
+    colors = schemes()[scheme]
+    used = [colors[name] for name in {*COLORS.values(), OTHER}]
+    for color in used:
+        assert contrast(color, colors["--paper"]) >= 3 and contrast(color, colors["--wash"]) >= 3, color
+    assert min(math.dist(lab(one), lab(other)) for one, other in combinations(used, 2)) > 20
+
+
+def test_every_state_has_a_look_of_its_own() -> None:
+    """The driver's waits have the colours of what it waits for, and are thin."""
+    looks = legend({*COLORS} - {"handing over weights"})  # older runs'
+    assert len({(color, wait) for _, color, wait in looks}) == len(looks)
+    actors = [
+        color for kind, color, _ in looks if kind not in (FOR_TRAJECTORIES, FOR_VERDICTS, FOR_LEARNER, FOR_WEIGHTS)
+    ]
+    assert len(set(actors)) == len(actors) and OTHER not in actors
 
 
 # ---- in the page ----

@@ -343,6 +343,7 @@ def test_axis_ticks_are_round_numbers() -> None:
     assert nice_ticks(0, 7, 4) == [0, 2, 4, 6]
     assert nice_ticks(0, 1, 4) == [0, 0.25, 0.5, 0.75, 1]
     assert nice_ticks(3, 3, 4) == [3]
+    assert nice_ticks(0, 7e-14, 3) == [0, 2.5e-14, 5e-14]
 
 
 @pytest.mark.parametrize(

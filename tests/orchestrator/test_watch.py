@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
+import shutil
 import socket
+import struct
+import subprocess
+import sys
+import termios
 import threading
+import time
 import urllib.error
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from conf.errors import BadConfig
-from orchestrator.commands.watch import folders
+from orchestrator.commands.cli import main
+from orchestrator.commands.watch import folders, told
 from orchestrator.report import figures
 from orchestrator.report.read import read_run
+from orchestrator.tracking.rules import RULES, Advisory, Rule
 from orchestrator.watch.answers import Answers, Wanted
 from orchestrator.watch.charts import charts
 from orchestrator.watch.curves import MOST, Curves
@@ -25,10 +38,10 @@ from orchestrator.watch.index import Followed, Index
 from orchestrator.watch.server import Server, free_port
 from orchestrator.watch.tail import Tail
 from orchestrator.watch.terminal import screen
-from orchestrator.watch.views import marked, templates, timeline, warned
+from orchestrator.watch.views import CARDS, marked, overview, templates, timeline, warned
 from orchestrator.watch.waits import actor_bars, end_of_timeline, step_bar
 from rollout.base.errors import BadInput
-from tests.helpers.watched import BEGAN, add_timeline, answer, hold, make_run, record, write_lines
+from tests.helpers.watched import BEGAN, ROOT, add_timeline, answer, hold, make_run, record, write_lines
 
 TOKENS = {"think": "<think>", "short": "<short>", "end": "</think>"}
 
@@ -275,6 +288,19 @@ def test_advisories_are_those_of_the_rules_and_silence_counts_only_while_it_runs
         process.communicate()
 
 
+@pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
+def test_every_advisory_is_shown_with_what_to_do(tmp_path: Path, rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(rule.meaning) > 20 and len(rule.action) > 20
+    for shown in ("views", "terminal"):
+        monkeypatch.setattr(f"orchestrator.watch.{shown}.warned", lambda *of: [Advisory(rule, "words", 1)])
+    run = followed(make_run(tmp_path / "run", 5))
+    for among in (1, CARDS + 1):  # at length, and as rows
+        page = unescape(overview(templates(), [run] * among, BEGAN))
+        assert page.count("words") >= among and page.count(rule.action) >= among
+    text = " ".join(" ".join(screen([run], BEGAN, 100, None)).split())
+    assert f"{rule.severity.upper()}: words {rule.action}" in text
+
+
 def test_answers_are_filtered_and_paired(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     lines = [answer(step, mode) for step in range(6) for mode in ("think", "short", None)[: 1 + step % 3]]
@@ -333,6 +359,64 @@ def test_the_terminal_shows_every_run_in_its_width_and_height(tmp_path: Path) ->
     assert len(short) == 8 and "more lines" in short[-1]
 
 
+class Terminal:
+    """A pseudo-terminal in which `thinkless watch --terminal` runs."""
+
+    def __init__(self, root: Path, wide: int, high: int):
+        self.end, inner = pty.openpty()
+        self.before = termios.tcgetattr(inner)
+        self.resize(wide, high)
+        command = [sys.executable, "-m", "orchestrator", "watch", "--terminal", f"run.root={root}"]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=inner,
+            stdout=inner,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        self.inner, self.written = inner, ""
+
+    def resize(self, wide: int, high: int) -> None:
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", high, wide, 0, 0))
+
+    def until(self, words: str, wide: int, high: int) -> list[str]:
+        """The screen, as soon as the words are on it; it must fit."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if select.select([self.end], [], [], 0.1)[0]:
+                self.written += os.read(self.end, 65536).decode()
+            *_, screen = re.findall(r"\x1b\[H(.*?)\x1b\[J", self.written, re.DOTALL) or [""]
+            lines = [re.sub(r"\x1b\[\d*[a-zA-Z]", "", line) for line in screen.replace("\r", "").split("\n")]
+            if words in screen and max(map(len, lines)) <= wide:
+                assert len(lines) <= high
+                return lines
+        raise AssertionError(f"{words!r} is not on the screen: {self.written[-2000:]}")
+
+
+def test_the_terminal_follows_a_run_that_dies_fits_each_size_and_is_left_as_it_was(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "live", 40, changes={"think_rate/all": 0.001})
+    process = hold(folder)
+    terminal = Terminal(tmp_path, 80, 24)
+    try:
+        lines = terminal.until("live: running", 80, 24)
+        assert len(lines) == 24 and "more lines" in lines[-1] and any("Compare the think rate" in one for one in lines)
+    finally:
+        process.kill()
+        process.communicate()
+    terminal.resize(120, 40)  # looked at again at once
+    lines = terminal.until("live: died: no process holds its lock", 120, 40)
+    assert len(lines) < 40 and max(map(len, lines)) > 80 and "Tokens/s" in lines[2]
+    terminal.resize(40, 10)
+    assert len(terminal.until("1 died", 40, 10)) == 10
+    os.write(terminal.end, b"\x03")
+    assert terminal.process.wait(60) == 0
+    rest = os.read(terminal.end, 65536).decode()
+    assert rest.endswith("\x1b[?25h\x1b[?1049l") and termios.tcgetattr(terminal.inner) == terminal.before
+    os.close(terminal.end)
+    os.close(terminal.inner)
+
+
 # ---------------------------------------------------------------- the command and its server
 
 
@@ -352,7 +436,7 @@ def test_runs_that_are_not_there_and_words_that_mean_nothing_are_refused(tmp_pat
         folders(["run.rot=x"])
 
 
-def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path) -> None:
+def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -360,8 +444,22 @@ def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=rf"^port {port} of 127.0.0.1 is taken; free: --port (\d+)$"):
             Server(Index([tmp_path]), "127.0.0.1", port)
         assert free_port("127.0.0.1", port) != port
+        with pytest.raises(SystemExit) as ended:
+            main(["watch", f"run.root={tmp_path}", "--port", str(port)])
+        said = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 1 and len(said) == 1 and f"port {port} of 127.0.0.1 is taken" in said[0]
     with pytest.raises(BadInput, match=r"cannot listen at 203\.0\.113\.9"):
         Server(Index([tmp_path]), "203.0.113.9", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("127.0.0.2", False), ("0.0.0.0", True)]
+)
+def test_what_others_could_read_is_said(tmp_path: Path, host: str, warned: bool) -> None:
+    with Server(Index([tmp_path]), host, 0) as server:
+        said = told(server, server.site.index)
+    assert ("WARNING" in said and "no password" in said) is warned and ("ssh -L" in said) is not warned
+    assert server.knows("evil.example") is warned and server.knows("127.0.0.2") and server.knows("[::1]:80")
 
 
 @pytest.fixture
@@ -420,11 +518,13 @@ def test_only_its_own_name_and_pages_are_answered(server: Server) -> None:
 
 def test_a_run_or_the_whole_folder_may_go_away(server: Server, tmp_path: Path) -> None:
     assert len(json.loads(get(server, "/api/runs")[1])["runs"]) == 2
-    for path in (tmp_path / "first").iterdir():
-        path.unlink()
-    (tmp_path / "first").rmdir()
+    assert "1 answer" in get(server, "/api/answers?run=first")[1]
+    shutil.rmtree(tmp_path / "first")
+    for path in ("runs?", "overview?run=first", "charts?run=first", "timeline?run=first", "answers?run=first"):
+        assert get(server, f"/api/{path}")[0] == 200, path  # it is still listed
     server.site.index._discovered = -1e9
     assert [run["id"] for run in json.loads(get(server, "/api/runs")[1])["runs"]] == ["new"]
+    assert get(server, "/api/timeline?run=first") == (404, "there is no run first")
 
 
 def test_the_options_have_the_documented_defaults() -> None:

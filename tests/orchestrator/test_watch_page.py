@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +78,7 @@ def page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         browser.get_log("performance")  # of Chromium's own first page
         browser.get(f"{address}/#runs={chosen}")
         wait(browser, "return document.querySelector('#learning .js-plotly-plot .trace') && Plotly.version")
+        wait(browser, "return document.querySelector('#answers-body').innerText")  # they come last
         return browser
 
     yield opened
@@ -93,7 +97,7 @@ def wait(browser: Any, script: str) -> Any:
 
 def text(browser: Any, selector: str) -> str:
     found: str = browser.execute_script("return document.querySelector(arguments[0]).innerText", selector)
-    return found
+    return " ".join(found.split())
 
 
 def test_a_run_is_drawn_and_dies_while_it_is_watched(page: Callable[..., Any], runs: Path) -> None:
@@ -132,6 +136,30 @@ def test_runs_side_by_side_have_a_colour_each(page: Callable[..., Any]) -> None:
     wait(browser, "return !document.querySelector('#overview').innerText.includes('Only 0.1 %')")
 
 
+def test_a_run_that_is_deleted_is_said_to_be_gone_and_not_the_connection(
+    page: Callable[..., Any], runs: Path, address: str
+) -> None:
+    make_run(runs / "leaves", 3)
+    while b"leaves" not in urllib.request.urlopen(f"{address}/api/runs").read():
+        time.sleep(0.1)
+    browser = page("%E0%A4%A,leaves")  # no UTF-8
+    assert text(browser, "#notice") == "“#runs=%E0%A4%A,leaves” in the address names no runs and is ignored"
+    browser.execute_script("location.hash = '#runs=leaves,absent'")
+    wait(browser, "return document.querySelector('#title').textContent === 'leaves'")
+    assert text(browser, "#notice") == "There is no run absent"
+    shutil.rmtree(runs / "leaves")
+    wait(browser, "return document.querySelector('#notice').textContent.startsWith('leaves is gone')")
+    assert text(browser, "#title") == "No run is chosen" and text(browser, "#live") == "0 running"
+    assert text(browser, "main").endswith("Choose a run to see it here.") and "leaves" not in text(browser, "#runs")
+    browser.find_element("css selector", "[data-run=done] input").click()
+    wait(browser, "return document.querySelector('#title').textContent === 'done'")
+    assert browser.execute_script("return document.querySelector('#notice').hidden")
+    browser.execute_script("window.kept = fetch; fetch = async () => { throw new TypeError('no answer'); }; refresh()")
+    wait(browser, "return document.querySelector('#live').textContent.startsWith('no connection')")
+    browser.execute_script("fetch = window.kept; refresh()")
+    wait(browser, "return document.querySelector('#said').textContent === 'Connected again'")
+
+
 def test_answers_are_filtered_paired_and_never_run(page: Callable[..., Any]) -> None:
     browser = page("live")
     wait(browser, "return document.querySelectorAll('#answers-body .sample').length === 12")
@@ -165,12 +193,34 @@ def test_the_keyboard_and_a_screen_reader_reach_everything(page: Callable[..., A
     from selenium.webdriver.common.keys import Keys
 
     browser = page("live")
-    seen = []
-    for _ in range(12):
+    seen: list[str] = []
+    reached = "const e = document.activeElement; return e === document.body ? '' : "
+    while not seen or seen[-1]:
         browser.switch_to.active_element.send_keys(Keys.TAB)
-        seen.append(browser.execute_script("const e = document.activeElement; return e.id || e.textContent || e.value"))
-        assert browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle") != "none"
-    assert seen[:5] == ["Skip to the charts", "pause", "All", "Running", "Newest"] and "Overview" in seen
+        seen.append(browser.execute_script(f"{reached} e.id || e.name || e.textContent || e.value"))
+        style = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert style != "none" or not seen[-1], seen[-1]
+        assert len(seen) < 200
+    assert seen[:5] == ["Skip to the charts", "pause", "All", "Running", "Newest"]
+    assert seen[8:14] == ["Overview", "Learning", "Speed", "Timeline", "Answers", "Health"]
+    last = ["timeline-run", "timeline-steps", "timeline-body", "answers-run", "level", "mode", "outcome", "from", "to"]
+    assert [one for one in seen if one in {*last, "both", "Reset", "older →"}] == [*last, "both", "Reset", "older →"]
+    assert browser.execute_script("return document.querySelectorAll('.charts summary').length") == seen.count(
+        "Last values"
+    )
+    browser.execute_script("document.querySelector('.pages button:not(:disabled)').focus()")
+    for found in ("page 2 of 4", "page 3 of 4", "page 4 of 4"):  # the focus stays, though the buttons are drawn anew
+        browser.switch_to.active_element.send_keys(Keys.ENTER)
+        wait(browser, f"return document.querySelector('#said').textContent === '{found}'")
+    assert browser.switch_to.active_element.text == "← newer"
+    unsaid = """return [...document.querySelectorAll("#learning .plot, #timeline svg, #overview .track")]
+        .map(e => e.getAttribute("aria-label")).filter(label => !/: .*[0-9]/.test(label))"""
+    assert browser.execute_script(unsaid) == []
+    calm = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    moving = "return getComputedStyle(document.querySelector('#dot')).animationName"
+    assert browser.execute_script(moving) == "pulse"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", calm)
+    assert browser.execute_script(moving) == "none"
     unnamed = """return [...document.querySelectorAll("button, input, select, a, [role=img]")].filter(e =>
         !e.hidden && !e.closest("[hidden]") && !(e.labels && e.labels.length) && !e.textContent.trim()
         && !e.getAttribute("aria-label") && !e.closest(".plot svg")).map(e => e.outerHTML.slice(0, 80))"""
