@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,19 +15,20 @@ from pathlib import Path
 from conf.flags import NO_FLAGS, Flags
 from conf.multirun import Launching
 from conf.schema import Config
+from orchestrator.base.errors import RunError
 from orchestrator.base.waiting import waiting
 from orchestrator.jobs.job import HeadGone
 from orchestrator.jobs.progress import of_log
 from orchestrator.jobs.submission import of_settings
 from orchestrator.jobs.working_dir import collect
-from orchestrator.sweeps.runner import Ended, killed_by, reason
+from orchestrator.sweeps.runner import Ended, killed_by, note, reason
 from rollout.base.errors import BadInput
 
-GONE_S = 60.0  # that a head may be away
+REFUSED_S = 60.0  # that a head which answers may refuse to say what a job is doing
 
 
 class Jobs:
-    """One head. Raises HeadGone when there is none."""
+    """One head. Every method raises HeadGone when it does not answer."""
 
     def __init__(self, launching: Launching, flags: Flags):
         with waiting("loading Ray's job client"):
@@ -34,8 +36,11 @@ class Jobs:
 
         self.client, self._launching, self._flags = connect(launching.address), launching, flags
 
-    def start(self, words: list[str], conf: Config, run: str, log: Path) -> RayJob:
-        """`thinkless train <words>` as a job named `run`. conf: what the words mean."""
+    def start(self, words: list[str], conf: Config, run: str, marks: Mapping[str, str], log: Path) -> RayJob:
+        """`thinkless train <words>` as a job named `run`. conf: what the words mean. marks: of its metadata.
+
+        Raises RunError or BadInput for what cannot be submitted.
+        """
         flags = NO_FLAGS if words[0].startswith("resume=") else self._flags  # a saved run takes no further files
         one = of_settings("train", words, replace(conf, run=replace(conf.run, name=run)), flags)
         with tempfile.TemporaryDirectory(prefix="thinkless-") as scratch:
@@ -45,7 +50,7 @@ class Jobs:
                 one.entrypoint,
                 archive,
                 run,
-                one.metadata(metadata.version("thinkless"), Path.cwd()),
+                {**one.metadata(metadata.version("thinkless"), Path.cwd()), **marks},
                 {"env_vars": {"THINKLESS_TRACEBACK": "1"}},
                 self._launching.num_cpus or None,
             )
@@ -55,13 +60,17 @@ class Jobs:
         """Whether the log of an earlier attempt tells of a step."""
         return log.is_file() and of_log(log.read_text(errors="replace")) is not None
 
-    def again(self, job_id: str, log: Path, unseen: bool) -> RayJob | None:
-        """A job that an earlier call submitted, if it runs, or if it ended while nobody watched (`unseen`)."""
-        try:
-            job = self.client.job(job_id)
-        except BadInput:
+    def again(self, marks: Mapping[str, str], noted: str | None, running: bool, log: Path) -> RayJob | None:
+        """The newest job with these marks, if it runs or has succeeded, or if it ended while nobody watched.
+
+        noted: the id of the job that an earlier call knew of. running: whether that one ran when it was last seen.
+        """
+        own = [job for job in self.client.list() if job.id == noted or marks.items() <= job.metadata.items()]
+        if not own:
             return None
-        return None if job.over and not unseen else RayJob(self, job_id, log)
+        job = own[-1]
+        unseen = running or job.id != noted
+        return RayJob(self, job.id, log) if not job.over or job.status == "SUCCEEDED" or unseen else None
 
 
 class RayJob:
@@ -71,27 +80,40 @@ class RayJob:
         self._client, self.id, self._log = jobs.client, job_id, log
         self._answered = time.monotonic()
 
-    def text(self) -> str:
-        """What it has written so far."""
-        return self._client.logs(self.id)
-
     def ended(self) -> Ended | None:
+        """Raises HeadGone."""
         try:
             job = self._client.job(self.id)
-            text = self.text() if job.over else ""
             self._answered = time.monotonic()
         except HeadGone:
-            if time.monotonic() - self._answered > GONE_S:
-                raise
-            return None
+            raise
+        except (RunError, BadInput) as error:
+            if isinstance(error, RunError) and time.monotonic() - self._answered < REFUSED_S:
+                return None
+            note(self._log, str(error))
+            return Ended(False, str(error))
         if not job.over:
             return None
+        text, lost = "", None
+        try:
+            text = self._client.logs(self.id)
+        except HeadGone:
+            raise
+        except (RunError, BadInput) as error:  # the node that it ran on has left
+            lost = f"the log of the job {self.id} cannot be had: {error}"
+            note(self._log, lost)
         with self._log.open("a", encoding="utf-8") as file:  # behind earlier attempts
             file.write(text)
         if job.status == "SUCCEEDED":
-            return Ended(True)
-        said = killed_by(job.exit_code) or reason(text.splitlines()) or job.message.partition("\n")[0]
+            return Ended(True, lost)
+        said = killed_by(job.exit_code) or reason(text.splitlines()) or lost or job.message.partition("\n")[0]
         return Ended(False, said or job.status.lower())
 
     def stop(self) -> None:
-        self._client.stop(self.id)
+        """Raises HeadGone. A head that refuses is noted in the log: the job goes on."""
+        try:
+            self._client.stop(self.id)
+        except HeadGone:
+            raise
+        except (RunError, BadInput) as error:
+            note(self._log, f"it cannot be stopped: {error}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from conf.shell import command_line
+from orchestrator.base.errors import RunError
 from orchestrator.base.lock import holder
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
@@ -45,19 +46,21 @@ class Process:
     """A member in a process of its own, with a session of its own: Ctrl-C in the terminal does not reach it."""
 
     def __init__(self, words: list[str], log: Path):
-        self._log = log
+        """Raises RunError where no process can be started."""
+        note(log, command_line(*words))
+        self._log, self._begin = log, log.stat().st_size
         with log.open("ab") as out:
-            out.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')}: {command_line(*words)}\n".encode())
-            out.flush()
-            self._begin = out.tell()
-            self._process = subprocess.Popen(
-                [*PROGRAM, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "THINKLESS_TRACEBACK": "1"},
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*PROGRAM, *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, "THINKLESS_TRACEBACK": "1"},
+                )
+            except OSError as error:
+                raise RunError(f"no process can be started ({error})") from error
 
     def ended(self) -> Ended | None:
         code = self._process.poll()
@@ -86,6 +89,12 @@ class Adopted:
         if found and found[2] == socket.gethostname():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(found[1]), signal.SIGTERM)
+
+
+def note(log: Path, line: str) -> None:
+    """Add a line of the sweep's own to a member's log."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')}: {line}\n")
 
 
 def _reason(log: Path, begin: int, code: int | None) -> str:

@@ -6,6 +6,7 @@ members are run, what their figures mean.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class MemberState:
     error: str | None = None  # why it failed, in one line; its log has all of it
     job: str | None = None  # of a member that is a Ray job: its id
     seconds: float = 0.0  # that it ran, over all attempts
+    here: bool = False  # whether its run folder was there, as seen from here, when it last ended
 
 
 @dataclass
@@ -41,6 +43,7 @@ class SweepState:
     objective: str
     maximized: bool
     members: dict[str, MemberState] = field(default_factory=dict)  # by conf.multirun.Member.key
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # by which its jobs are known
 
     def __iter__(self) -> Iterator[MemberState]:
         """Members in order of their numbers."""

@@ -4,7 +4,8 @@ In: members, composed and checked (`conf.multirun`). Out: their objectives; a fo
 sweep.html, a log of each member, and a run folder for each beside it. Must not know: Hydra, what a run does.
 
 Who waits for whom: this process alone looks at members, every `poll_s`; members know nothing of one another. It may die
-at any time: members go on, and the same command finds them again by their run folders' locks, or by their jobs' ids.
+at any time: members go on, and the same command finds them again (`members`). A head that does not answer is asked
+again for `GONE_S`, and what is wrong with one member alone is that member's failure.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from conf.choices import Objective, Prune
-from conf.compose import from_file
 from conf.flags import Flags
 from conf.multirun import Launching, Member, objective_of
-from conf.overrides import quoted
 from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
-from orchestrator.base.lock import Taken, holder, locked
+from orchestrator.base.lock import Taken, locked
+from orchestrator.jobs.job import HeadGone
+from orchestrator.sweeps.members import Members
 from orchestrator.sweeps.objective import DURING, Progress, printed, progress
 from orchestrator.sweeps.prune import hopeless
 from orchestrator.sweeps.results import write_outcome
-from orchestrator.sweeps.runner import Adopted, Ended, Process, Running
+from orchestrator.sweeps.runner import Ended, Running, note
 from orchestrator.sweeps.screen import Row, Screen, counts
 from orchestrator.sweeps.state import (
     FAILED,
@@ -46,12 +47,12 @@ from orchestrator.sweeps.state import (
     SweepState,
     load,
 )
-from orchestrator.training import run_dir
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
 
 NO_TRIAL = "No trials are completed yet."  # Optuna's, when all members have failed
 END_S = 60.0  # that members may take to end after a second signal
+GONE_S = 60.0  # that a head may be away
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Sweep:
         self.folder, self._root = Path(), ""
         self.state: SweepState | None = None
         self._jobs: Any = None  # orchestrator.sweeps.jobs.Jobs, once it is needed
+        self._members: Members | None = None
         self._seen: dict[Path, tuple[float, Progress]] = {}  # run folder -> when its figures were written, and they
         self._met: list[str] = []  # keys of this command's members
 
@@ -155,6 +157,7 @@ class Sweep:
 
             self._jobs = Jobs(launching, self._flags)
         state = self._state(objective)
+        self._members = Members(state, self._root, self._flags, self._jobs)
         todo: deque[tuple[MemberState, Member]] = deque()
         for member in members:
             one = state.members.get(member.key)
@@ -184,7 +187,7 @@ class Sweep:
             with interrupt.saving(promise):
                 self._until_over(todo, started, launching, objective, screen)
         except interrupt.EndedAtOnce:
-            self._end_at_once(started)
+            self._end_at_once(started, objective)
             raise
         return [one.objective if (one := state.members[m.key]).status in OVER else None for m in members]
 
@@ -206,8 +209,7 @@ class Sweep:
         objective: Objective,
         screen: Screen,
     ) -> None:
-        state, told = self.state, False
-        assert state is not None
+        told, gone = False, None  # gone: since when the head does not answer
         while todo or started:
             if interrupt.requested():
                 todo.clear()
@@ -218,52 +220,55 @@ class Sweep:
                         one.stopped = STOPPED
                         one.running.stop()
                     told = True
-            while todo and len(started) < launching.max_parallel:
-                started.append(self._start(*todo.popleft(), launching, objective))
-                screen.say(f"{started[-1].state.run} started: {state.own(started[-1].state)}")
-            for one in list(started):
-                if ended := one.running.ended():
-                    started.remove(one)
-                    screen.say(self._over(one, ended, objective))
-            self._prune(started, objective, screen)
+            try:
+                self._look(todo, started, launching, objective, screen)
+                gone = None
+            except HeadGone as error:
+                if gone is None:
+                    gone = time.monotonic()
+                    screen.say(f"{error}; it is asked again for {GONE_S:g} s")
+                elif time.monotonic() - gone > GONE_S:
+                    raise HeadGone(f"{error}; its jobs may run on, and the same command follows them") from error
             screen.show({one.state.run: self._row(one, objective) for one in started})
-            if started:
+            if todo or started:
                 time.sleep(launching.poll_s)
 
-    def _start(self, state: MemberState, member: Member, launching: Launching, objective: Objective) -> _Started:
-        assert self.state is not None
-        folder, log = self.state.run_folder(state), self.state.log(state)
-        running: Running
-        if launching.kind == "ray_jobs":
-            job = self._jobs.again(state.job, log, state.status == RUNNING) if state.job else None
-            if job is None:
-                words = self._arguments(state, member, objective, True)
-                job = self._jobs.start(words, member.conf, state.run, log)
-            running, state.job = job, job.id
-        elif holder(run_dir.lock(folder)) is not None or (state.status == RUNNING and finished(folder)):
-            running = Adopted(run_dir.lock(folder), log, lambda: finished(folder))
-        else:
-            running = Process(["train", *self._arguments(state, member, objective, False)], log)
+    def _look(
+        self,
+        todo: deque[tuple[MemberState, Member]],
+        started: list[_Started],
+        launching: Launching,
+        objective: Objective,
+        screen: Screen,
+    ) -> None:
+        """Starts what there is room for, and notes what has ended. Raises HeadGone, and may then be called again."""
+        while todo and len(started) < launching.max_parallel:
+            one = self._start(*todo[0], objective, screen)
+            todo.popleft()
+            started += [one] if one else []
+        for one in list(started):
+            if ended := one.running.ended():
+                started.remove(one)
+                screen.say(self._over(one, ended, objective))
+        self._prune(started, objective, screen)
+
+    def _start(self, state: MemberState, member: Member, objective: Objective, screen: Screen) -> _Started | None:
+        """None for a member that cannot be started, which has failed. Raises HeadGone."""
+        assert self.state is not None and self._members is not None
+        try:
+            running = self._members.start(state, member, objective)
+        except HeadGone:
+            raise
+        except (RunError, BadInput) as error:
+            note(self.state.log(state), str(error))
+            state.status, state.error = FAILED, str(error)
+            self.state.save()
+            screen.say(f"{state.run} failed: {error}")
+            return None
         state.status, state.error = RUNNING, None
         self.state.save()
+        screen.say(f"{state.run} started: {self.state.own(state)}")
         return _Started(state, member.conf, running, time.monotonic())
-
-    def _arguments(self, state: MemberState, member: Member, objective: Objective, jobs: bool) -> list[str]:
-        """Behind `thinkless train`. A run that was begun goes on from its checkpoint."""
-        assert self.state is not None
-        folder, log = self.state.run_folder(state), self.state.log(state)
-        if (folder / "config.yaml").is_file():
-            return [f"resume={folder}"]
-        if jobs and self._jobs.begun(log):  # on another host
-            return [f"resume={state.run}", f"run.root={self._root}"]
-        if folder.exists():  # it was killed before it wrote anything
-            shutil.rmtree(folder)
-        names = {"config_dir": "--config-dir", "config_path": "--config-path", "config_name": "--config-name"}
-        files = [word for name, flag in names.items() if (v := getattr(self._flags, name)) for word in (flag, v)]
-        single = ["hydra.mode=RUN"] if files else []  # whatever those files say
-        where = f"run.root={quoted(self._root if jobs else str(folder.parent))}"
-        own = [f"run.name={state.run}", where, f"sweep.objective={objective.value}"]
-        return [*([] if jobs else files), *member.overrides, *single, *own]
 
     def _over(self, one: _Started, ended: Ended, objective: Objective) -> str:
         """Notes how a member ended, and says it."""
@@ -275,15 +280,15 @@ class Sweep:
             value = self._progress(one).last(DURING[objective])
         if value is None:
             value = printed(self.state.log(state), objective)
-        state.objective, state.error = value, None
+        state.objective, state.error, state.here = value, ended.error, self.state.run_folder(state).is_dir()
         if ended.good:
             state.status = FINISHED
         elif one.stopped == STOPPED:
-            state.status = STOPPED
+            state.status, state.error = STOPPED, None
         elif one.stopped:
             state.status, state.error = PRUNED, one.stopped
         else:
-            state.status, state.error = FAILED, ended.error
+            state.status = FAILED
         self.state.save()
         what = f"{objective.value} {value:.4g}" if value is not None and state.status in OVER else ""
         return f"{state.run} {': '.join(filter(None, (state.status, what, state.error)))}"
@@ -296,22 +301,26 @@ class Sweep:
         curves = {one.run: self._read(self.state.run_folder(one)).curve(key) for one in self.state}
         running = {one.state.run: one for one in started if one.stopped is None}
         for run, why in hopeless(curves, [*running], sweep.prune_after, sweep.prune_members).items():
-            running[run].stopped = why
             running[run].running.stop()
+            running[run].stopped = why
             screen.say(f"{run} is stopped: {why}")
 
-    def _end_at_once(self, started: list[_Started]) -> None:
+    def _end_at_once(self, started: list[_Started], objective: Objective) -> None:
         """After a second signal: members are told a second time, and killed by their own hosts if they do not end."""
         assert self.state is not None
-        for one in started:
-            one.running.stop()
-        end = time.monotonic() + END_S
-        over: dict[int, Ended] = {}
-        while time.monotonic() < end and len(over) < len(started):
-            over |= {i: found for i, one in enumerate(started) if i not in over and (found := one.running.ended())}
-            time.sleep(0.2)
-        for i, one in enumerate(started):  # one that had done all is collected by the next call
-            one.state.status = RUNNING if i in over and over[i].good else STOPPED
+        with contextlib.suppress(HeadGone):
+            for one in started:
+                one.stopped = STOPPED
+                one.running.stop()
+            end = time.monotonic() + END_S
+            while started and time.monotonic() < end:
+                for one in list(started):
+                    if ended := one.running.ended():
+                        started.remove(one)
+                        self._over(one, ended, objective)
+                time.sleep(0.2)
+        for one in started:  # the next call finds out what became of them
+            one.state.status = STOPPED
         self.state.save()
 
     # ---- figures ----
@@ -333,15 +342,3 @@ class Sweep:
         value = now.value(objective)
         shown = now.last(DURING[objective]) if value is None else value
         return Row(now.step, one.conf.run.steps, now.last("think_rate/all"), shown)
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run has done its steps and everything after them."""
-    from orchestrator.training.checkpoint import CheckpointStore
-    from orchestrator.training.resume import ended
-
-    if not (folder / "config.yaml").is_file():
-        return False
-    conf = from_file(folder / "config.yaml", [])
-    steps = CheckpointStore(folder, 0).steps()
-    return bool(steps) and steps[-1] >= conf.run.steps and ended(conf, folder)

@@ -4,7 +4,8 @@
 
 writes a run folder whose validation reward is alpha - seed / 100 at every step, and obeys the files of its run.root: a
 member whose name is in `fails` ends with an error after its second step, one whose name is in `waits` goes on until it
-is stopped, one whose name is in `stubborn` as well wants to be told twice. `calls` gets the words of every call.
+is stopped, one whose name is in `stubborn` as well wants to be told twice, one in `deaf` is never stopped. `calls` gets
+the words of every call.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def main(words: list[str]) -> None:
     settings = json.loads(saved.read_text())
     left = [1] * named(folder, "stubborn")  # signals that it overhears
     signal.signal(signal.SIGTERM, lambda number, frame: left.pop() if left else sys.exit(143))
+    if named(folder, "deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with locked(folder / ".lock"):
         run(folder, settings)
 

@@ -32,8 +32,8 @@ from orchestrator.dashboards.files import Places
 from orchestrator.dashboards.prometheus import DISCOVERY
 from orchestrator.jobs.client import Client, connect
 from orchestrator.jobs.job import HeadGone, NameTaken
+from orchestrator.sweeps.members import finished
 from orchestrator.sweeps.state import load
-from orchestrator.sweeps.sweep import finished
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
@@ -336,6 +336,10 @@ def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
     says(first, "many-1 started: ")
     first.interrupt(signal.SIGINT)
     assert first.wait().returncode == 130 and "those that run go on as jobs" in first.err, first.err
+    state = load(runs / "many")  # as if it had been killed before it noted its second job
+    unnoted = next(one for one in state if one.run == "many-1")
+    unnoted.status, unnoted.job = "waiting", None
+    state.save()
 
     second = ours(head, *words, folder=tmp_path)
     second.until(lambda: checkpoints(victim), "a checkpoint of the one to be killed")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,14 +25,17 @@ from conf.multirun import digest
 from conf.schema import Config
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
-from orchestrator.base.lock import locked
+from orchestrator.base.lock import holder, locked
 from orchestrator.commands import report
 from orchestrator.commands.arguments import read
+from orchestrator.jobs.job import HeadGone, Job
+from orchestrator.jobs.working_dir import WorkingDir
 from orchestrator.sweeps import outcome, prune, runner, state
 from orchestrator.sweeps.results import write_outcome
 from orchestrator.sweeps.screen import Screen
 from orchestrator.sweeps.sweep import Sweep
 from rollout.base.errors import BadInput
+from tests.helpers.scripted_head import ScriptedHead
 
 GRID = ["experiment=quickstart", "algorithm.alpha=0.5,3", "run.seed=0,1,2", "hydra.launcher.max_parallel=3"]
 FAST = ["hydra.launcher.poll_s=0.05", "run.root=runs"]
@@ -143,6 +148,7 @@ for name in ("a", "b"):
     ("words", "said"),
     [
         (["run.sede=1,2"], "unknown key 'run.sede'; did you mean 'run.seed'?"),
+        (["run.seed=1,2", "sweep.obective=reward"], "unknown key 'sweep.obective'; did you mean 'sweep.objective'?"),
         (["run.seed=1,2", "learner.lr=1e-4,7"], "learner.lr must be in (0, 1), got 7 (member"),
         (["run.seed=1,2", "data.shard=0,3"], "data.shard=3 must be below"),
         (["run.name=a,b"], "run.name belongs to the sweep as a whole"),
@@ -309,9 +315,9 @@ def test_members_of_a_sweep_that_died_are_found_again(here: Path, monkeypatch: p
 
     def finished(folder: Path) -> bool:
         begun.append(folder)
-        return True
+        return folder.name == "seeds-0"
 
-    monkeypatch.setattr("orchestrator.sweeps.sweep.finished", finished)
+    monkeypatch.setattr("orchestrator.sweeps.members.finished", finished)
     ended = runner.Adopted.ended
 
     def released(self: runner.Adopted) -> runner.Ended | None:
@@ -320,8 +326,171 @@ def test_members_of_a_sweep_that_died_are_found_again(here: Path, monkeypatch: p
 
     monkeypatch.setattr(runner.Adopted, "ended", released)
     sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
-    assert begun == [runs / "seeds-0"] and len(calls(runs)) == 2
+    assert runs / "seeds-0" in begun and len(calls(runs)) == 2
     assert [one.status for one in members(runs / "seeds").values()] == ["finished"] * 2
+
+
+def test_a_member_that_outlasts_a_second_ctrl_c_and_finishes_is_counted(
+    here: Path, signals: Callable[[Path, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = here / "runs"
+    runs.mkdir()
+    (runs / "waits").write_text("seeds-0")
+    (runs / "deaf").write_text("seeds-0")
+    monkeypatch.setattr("orchestrator.sweeps.sweep.END_S", 0.5)
+    signals(runs / "seeds-0" / "metrics.jsonl", 2)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    assert [one.status for one in members(runs / "seeds").values()] == ["stopped", "waiting"]
+    (runs / "waits").unlink()
+    while holder(runs / "seeds-0" / ".lock"):
+        time.sleep(0.02)
+    interrupt.install()
+    monkeypatch.setattr("orchestrator.sweeps.members.finished", lambda folder: folder == runs / "seeds-0")
+    calls(runs)
+    sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    assert len(calls(runs)) == 1
+    found = members(runs / "seeds")
+    assert [one.status for one in found.values()] == ["finished"] * 2 and found["seeds-0"].objective == -0.01
+
+
+def test_members_whose_run_folders_are_deleted_between_two_calls(here: Path) -> None:
+    """One that has finished keeps what it was worth; one that has failed begins anew."""
+    runs = here / "runs"
+    runs.mkdir()
+    (runs / "fails").write_text("seeds-1")
+    words = ["experiment=quickstart", "run.seed=1,2,3", "sweep.name=seeds"]
+    with pytest.raises(RunError, match="1 of 3 members failed"):
+        sweep(*words)
+    for folder in ("seeds-0", "seeds-1"):
+        shutil.rmtree(runs / folder)
+    (runs / "fails").unlink()
+    calls(runs)
+    sweep(*words)
+    (call,) = calls(runs)
+    assert "run.seed=2" in call.split() and "resume" not in call
+    found = members(runs / "seeds")
+    assert {one.status for one in found.values()} == {"finished"} and found["seeds-0"].objective == -0.01
+    assert json.loads((runs / "seeds" / "sweep.json").read_text())["best"]["run"] == "seeds-0"
+
+
+def test_the_state_is_replaced_whole(compared: state.SweepState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up while it is written leaves the state before."""
+    before = (compared.folder / "sweep.yaml").read_text()
+
+    def half(self: Path, text: str, encoding: str | None = None) -> int:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        next(iter(compared)).status = "running"
+        with pytest.raises(OSError, match="No space left"):
+            compared.save()
+    assert (compared.folder / "sweep.yaml").read_text() == before
+    assert {path.name for path in compared.folder.iterdir()} == {"sweep.yaml"}
+    compared.save()
+    assert state.load(compared.folder).members["0"].status == "running"
+
+
+# ---- members as jobs: what a head answers, or does not ----
+
+
+@pytest.fixture
+def head(here: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedHead:
+    monkeypatch.setenv("HOME", str(here))
+    found = ScriptedHead(here / "thinkless")
+    monkeypatch.setattr("orchestrator.jobs.client.connect", lambda address: found)
+    monkeypatch.setattr("orchestrator.sweeps.jobs.collect", lambda folder, named: WorkingDir({}))
+    (found.home / "runs").mkdir(parents=True)
+    return found
+
+
+JOBS = ["experiment=quickstart", "hydra/launcher=ray_jobs", "run.seed=1,2", "sweep.name=jobs"]
+
+
+def test_what_is_wrong_with_one_job_is_no_other_members_affair(head: ScriptedHead) -> None:
+    """One cannot be submitted, the log of one cannot be had, one is forgotten by its head."""
+    head.refused, head.lost, head.forgotten = {"jobs-0"}, {"jobs-1"}, {"jobs-2"}
+    folder = head.home / "runs" / "jobs"
+    failures = r"2 of 3 members failed \(jobs-0: .* refused: no room for jobs-0; jobs-2: no job 'jobs-2'"
+    words = ["run.seed=1,2,3" if word.startswith("run.seed") else word for word in JOBS]
+    with pytest.raises(RunError, match=failures):
+        sweep(*words)
+    found = members(folder)
+    assert [one.status for one in found.values()] == ["failed", "finished", "failed"]
+    said = "the log of the job jobs-1 cannot be had: the Ray head at http://x refused: no agent on the node"
+    assert found["jobs-1"].error == said and said in (folder / "jobs-1.log").read_text()
+    assert "no room for jobs-0" in (folder / "jobs-0.log").read_text()
+    assert "no job 'jobs-2'" in (folder / "jobs-2.log").read_text()
+    while not head.jobs["jobs-2"].now().over:
+        time.sleep(0.02)
+    head.refused, head.forgotten = set(), set()
+    sweep(*words)
+    assert {one.status for one in members(folder).values()} == {"finished"}
+    assert [*head.jobs] == ["jobs-1", "jobs-2", "jobs-0"], "the head knows the third again, which has finished"
+
+
+def test_a_head_that_is_gone_for_a_moment(head: ScriptedHead, capsys: pytest.CaptureFixture[str]) -> None:
+    head.gone = 3
+    sweep(*JOBS)
+    assert {one.status for one in members(head.home / "runs" / "jobs").values()} == {"finished"}
+    said = "no Ray head answers at http://x; it is asked again for 60 s"
+    assert len(head.jobs) == 2 and capsys.readouterr().err.count(said) == 1
+
+
+def test_a_head_that_stays_away_ends_the_sweep_in_one_line(head: ScriptedHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.sweeps.sweep.GONE_S", 0.1)
+    runs = head.home / "runs"
+    (runs / "waits").write_text("jobs-0 jobs-1")
+    left = Counter[str]()
+
+    def gone_when_two_run(job_id: str) -> Job:
+        left[job_id] += 1
+        head.gone = 10**6 if len(left) == 2 else 0
+        return type(head).job(head, job_id)
+
+    with monkeypatch.context() as patch, pytest.raises(HeadGone) as ended:
+        patch.setattr(head, "job", gone_when_two_run)
+        sweep(*JOBS)
+    assert str(ended.value) == (
+        "no Ray head answers at http://x; its jobs may run on, and the same command follows them"
+    )
+    assert [one.status for one in members(runs / "jobs").values()] == ["running", "waiting"]
+    assert (runs / "jobs" / "sweep.json").is_file() and [*head.jobs] == ["jobs-0", "jobs-1"]
+    head.gone = 0
+    (runs / "waits").unlink()
+    sweep(*JOBS)
+    assert [one.status for one in members(runs / "jobs").values()] == ["finished"] * 2
+    assert [*head.jobs] == ["jobs-0", "jobs-1"]
+
+
+def test_a_job_that_was_submitted_and_not_noted_is_found_by_its_metadata(head: ScriptedHead) -> None:
+    """The sweep is killed between the two: while the job runs, and when it has ended since."""
+    runs = head.home / "runs"
+    for number, ends in enumerate([False, True]):
+        (runs / "waits").write_text("" if ends else f"jobs-{number}")
+        head.submitted_last = SystemExit(9)
+        with pytest.raises(SystemExit):
+            sweep(*JOBS, "hydra.launcher.max_parallel=1")
+        one = members(runs / "jobs")[f"jobs-{number}"]
+        assert (one.status, one.job) == ("waiting", None)
+        while ends and not head.jobs[f"jobs-{number}"].now().over:
+            time.sleep(0.02)
+        (runs / "waits").unlink()
+    sweep(*JOBS)
+    assert [one.status for one in members(runs / "jobs").values()] == ["finished"] * 2
+    assert [*head.jobs] == ["jobs-0", "jobs-1"]
+
+
+def test_a_job_of_the_same_name_that_is_none_of_the_sweeps(head: ScriptedHead) -> None:
+    """A sweep whose folder was deleted while its jobs ran: they are not the new sweep's."""
+    sweep(*JOBS)
+    shutil.rmtree(head.home / "runs")
+    (head.home / "runs").mkdir()
+    sweep(*JOBS)
+    assert [*head.jobs] == ["jobs-0", "jobs-1", "jobs-0.2", "jobs-1.2"]
 
 
 # ---- what it found ----
