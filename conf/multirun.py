@@ -13,6 +13,7 @@ import copy
 import hashlib
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -215,6 +216,7 @@ class _Launcher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         self.loader, self.task, self.config = hydra_context.config_loader, task_function, config
+        logging.getLogger("optuna").setLevel(logging.WARNING)  # it says in colour, in files too, that there is a study
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not isinstance(self.task, Task):

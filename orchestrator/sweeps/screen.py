@@ -9,16 +9,18 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
 from orchestrator.base.waiting import is_terminal
-from orchestrator.sweeps.state import OVER, RUNNING, WAITING, MemberState, SweepState
+from orchestrator.sweeps.state import FAILED, FINISHED, OVER, PRUNED, RUNNING, STOPPED, WAITING, MemberState, SweepState
 from orchestrator.tracking.numbers import number, or_dash, percent, signed
 
 EVERY_S = 60.0  # between two lines without a terminal
 ROOM = 4  # lines of a screen that are not a member's
+FIRST = (RUNNING, FAILED, STOPPED, PRUNED, FINISHED, WAITING)  # where there are more members than lines
+HEADINGS = ("member", "status", "step", "thinks", "objective", "")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Screen:
         self._clear()
         print(line, file=self._file, flush=True)
 
+    def leave(self) -> None:
+        """What is on the screen stays: something was written below it."""
+        self._lines = 0
+
     def show(self, rows: Mapping[str, Row]) -> None:
         """rows: by the run's name, of the members that run."""
         if self._redraws:
@@ -56,15 +62,17 @@ class Screen:
 
     def _table(self, rows: Mapping[str, Row]) -> list[str]:
         width, height = shutil.get_terminal_size((100, 24))
-        members = sorted(self._state, key=lambda one: (one.status != RUNNING, one.status == WAITING, -one.number))
-        shown = sorted(members[: max(1, height - ROOM)], key=lambda one: one.number)
-        left_out = len(members) - len(shown)
-        wide = max([len(one.run) for one in shown])
-        head = f"{'member':<{wide}}  {'status':<8}  {'step':>11}  {'thinks':>6}  {self._state.objective:>12}"
-        lines = [f"{self._state.name}: {counts(self._state)}", head]
-        lines += [line(one, self._state.own(one), rows.get(one.run), wide) for one in shown]
-        lines += [f"{left_out} more"] if left_out > 0 else []
-        return [one[: width - 1] for one in lines]
+        members = sorted(self._state, key=lambda one: (FIRST.index(one.status), -one.number))
+        room = max(1, height - ROOM)
+        shown, left_out = sorted(members[:room], key=lambda one: one.number), members[room:]
+        cells = [HEADINGS, *(_cells(one, rows.get(one.run), self._state.own(one)) for one in shown)]
+        wide = [max(len(row[at]) for row in cells) for at in range(len(HEADINGS) - 1)]
+        lines = [f"{self._state.name}: {counts(self._state)}; objective: {self._state.objective}"]
+        for run, status, *figures, what in cells:
+            aligned = [f"{cell:>{one}}" for cell, one in zip(figures, wide[2:], strict=True)]
+            lines.append("  ".join([f"{run:<{wide[0]}}", f"{status:<{wide[1]}}", *aligned, what]).rstrip())
+        lines += [f"and {said(left_out)}"] if left_out else []
+        return [one if len(one) < width else f"{one[: width - 2]}…" for one in lines]
 
     def _clear(self) -> None:
         if self._lines:
@@ -72,19 +80,33 @@ class Screen:
             self._lines = 0
 
 
-def line(member: MemberState, own: str, row: Row | None, wide: int) -> str:
-    """Example: "seeds-3  running       12/120    48 %        +0.31  algorithm.alpha=0.01 run.seed=1"."""
+def _cells(member: MemberState, row: Row | None, own: Sequence[str]) -> tuple[str, ...]:
+    """Example: ("seeds-3", "running", "12/120", "48 %", "+0.31", "alpha=0.01 seed=1")."""
     step = f"{row.step}/{row.steps}" if row else ""
     thinks = or_dash(percent)(row.think_rate) if row else ""
     value = row.objective if row else member.objective
-    objective = or_dash(signed)(value) if value is None or abs(value) < 100 else number(value)
-    what = member.error or own
-    return f"{member.run:<{wide}}  {member.status:<8}  {step:>11}  {thinks:>6}  {objective:>12}  {what}"
+    objective = "" if value is None else signed(value) if abs(value) < 100 else number(value)
+    return member.run, member.status, step, thinks, objective, member.error or " ".join(brief(own))
+
+
+def brief(overrides: Sequence[str]) -> list[str]:
+    """Without the sections of their keys, where that leaves the keys different.
+
+    Example: ["algorithm.alpha=0.5", "run.seed=1"] -> ["alpha=0.5", "seed=1"]
+    """
+    pairs = [one.partition("=")[::2] for one in overrides]
+    names = Counter(key.rpartition(".")[2] for key, _ in pairs)
+    return [f"{name if names[name := key.rpartition('.')[2]] == 1 else key}={value}" for key, value in pairs]
 
 
 def counts(state: SweepState) -> str:
     """Example: "6 members: 3 finished, 2 running, 1 waiting"."""
-    found = Counter(member.status for member in state)
-    order = [one for one in (*OVER, *sorted({*found} - {*OVER})) if one in found]
     plural = "" if len(state.members) == 1 else "s"
-    return f"{len(state.members)} member{plural}: " + ", ".join(f"{found[one]} {one}" for one in order)
+    return f"{len(state.members)} member{plural}: {said([*state])}"
+
+
+def said(members: Sequence[MemberState]) -> str:
+    """Example: "3 finished, 1 waiting"."""
+    found = Counter(member.status for member in members)
+    order = [one for one in (*OVER, *sorted({*found} - {*OVER})) if one in found]
+    return ", ".join(f"{found[one]} {one}" for one in order)

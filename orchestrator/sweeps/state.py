@@ -53,10 +53,12 @@ class SweepState:
     def name(self) -> str:
         return self.folder.name
 
-    def own(self, member: MemberState) -> str:
-        """The overrides that not all members have. Example: "algorithm.alpha=0.5 run.seed=1"."""
+    def own(self, member: MemberState) -> list[str]:
+        """The overrides that not all members have; of an only member all. Example: ["run.steps=9", "run.seed=1"]."""
+        if len(self.members) == 1:
+            return member.overrides
         shared = set.intersection(*(set(one.overrides) for one in self))
-        return " ".join(one for one in member.overrides if one not in shared)
+        return [one for one in member.overrides if one not in shared]
 
     def run_folder(self, member: MemberState) -> Path:
         return self.folder.parent / member.run

@@ -175,8 +175,9 @@ class Sweep:
         state.save()
         if known := sum(state.members[member.key].status in OVER for member in members):
             print(f"{known} of {len(members)} members are finished already", flush=True)
+        if len(self._met) == len(members):  # Optuna's first batch, or all there are
+            print(f"sweep folder: {self.folder}", flush=True)
         screen = Screen(state)
-        print(f"sweep folder: {self.folder}", flush=True)
         promise = (
             "no further member is started, those that run go on as jobs; the same command follows them again"
             if jobs
@@ -216,6 +217,7 @@ class Sweep:
                 if launching.kind == "ray_jobs":  # they go on without this process
                     return
                 if not told:
+                    screen.leave()
                     for one in started:
                         one.stopped = STOPPED
                         one.running.stop()
@@ -267,7 +269,7 @@ class Sweep:
             return None
         state.status, state.error = RUNNING, None
         self.state.save()
-        screen.say(f"{state.run} started: {self.state.own(state)}")
+        screen.say(f"{state.run} started: {' '.join(self.state.own(state))}")
         return _Started(state, member.conf, running, time.monotonic())
 
     def _over(self, one: _Started, ended: Ended, objective: Objective) -> str:

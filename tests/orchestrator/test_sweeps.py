@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from orchestrator.jobs.job import HeadGone, Job
 from orchestrator.jobs.working_dir import WorkingDir
 from orchestrator.sweeps import outcome, prune, runner, state
 from orchestrator.sweeps.results import write_outcome
-from orchestrator.sweeps.screen import Screen
+from orchestrator.sweeps.screen import Row, Screen, brief
 from orchestrator.sweeps.sweep import Sweep
 from rollout.base.errors import BadInput
 from tests.helpers.scripted_head import ScriptedHead
@@ -560,22 +561,61 @@ def test_a_sweep_in_which_nothing_has_finished_has_a_page(compared: state.SweepS
     assert "No member has finished yet." in (compared.folder / "sweep.html").read_text()
 
 
-def test_one_screen_shows_all_members(compared: state.SweepState, tmp_path: Path) -> None:
-    class Terminal:
-        written = ""
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-        def write(self, text: str) -> int:
-            self.written += text
-            return len(text)
 
-        def flush(self) -> None: ...
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "24")
+    return Terminal()
 
-        def isatty(self) -> bool:
-            return True
 
-    file = Terminal()
-    Screen(compared, file).show({})  # type: ignore[arg-type]
-    lines = file.written.splitlines()
-    assert lines[0] == "mine: 5 members: 4 finished, 1 failed"
-    assert [line.split()[0] for line in lines[2:]] == [f"mine-{number}" for number in range(5)]
-    assert "<broke>" in lines[-1] and "+0.70" in lines[3]
+def test_one_screen_shows_all_members(compared: state.SweepState, terminal: Terminal) -> None:
+    """In as many columns as there are, without what all members share."""
+    Screen(compared, terminal).show({"mine-1": Row(7, 120, 0.5, 0.25)})
+    assert terminal.getvalue().splitlines() == [
+        "mine: 5 members: 4 finished, 1 failed; objective: validati…",
+        "member  status     step  thinks  objective",
+        "mine-0  finished                     +0.50  alpha=1 seed=0",
+        "mine-1  finished  7/120    50 %      +0.25  alpha=1 seed=1",
+        "mine-2  finished                     +0.10  alpha=3 seed=0",
+        "mine-3  finished                     +0.20  alpha=3 seed=1",
+        "mine-4  failed                              <broke>",
+    ]
+    assert brief(["learner.lr=1", "warmup.lr=2", "run.seed=0"]) == ["learner.lr=1", "warmup.lr=2", "seed=0"]
+
+
+def test_a_screen_with_more_members_than_lines(
+    compared: state.SweepState, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that run come first, then those that failed, the newest of the others, those that wait. It is never as high
+    as the terminal, which would scroll; what is said stays above it, what another wrote below it stays as well."""
+    monkeypatch.setenv("LINES", "7")
+    for number in range(5, 40):
+        one = state.MemberState(number, f"mine-{number}", ["run.seed=5"], "waiting")
+        compared.members[str(number)] = one
+    compared.members["1"].status = "running"
+    screen = Screen(compared, terminal)
+    screen.show({})
+    lines = terminal.getvalue().splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["mine-1", "mine-3", "mine-4"]
+    assert lines[5:] == ["and 2 finished, 35 waiting"]
+    screen.say("mine-1 finished")
+    assert terminal.getvalue().endswith("waiting\n\x1b[6A\x1b[Jmine-1 finished\n")
+    screen.show({})
+    screen.leave()
+    screen.say("told")
+    assert terminal.getvalue().endswith("waiting\ntold\n")
+
+
+def test_in_a_pipe_a_sweep_writes_lines_alone(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["experiment=quickstart", "hydra/sweeper=optuna", "algorithm.alpha=choice(1,2)", "sweep.name=lines"]
+    sweep(*words, "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1")
+    found = capfd.readouterr()
+    assert "\x1b" not in found.out + found.err and "\r" not in found.out + found.err
+    assert found.out.count("sweep folder: ") == 1
+    assert re.fullmatch(r"(lines-\d (started: .*alpha=\d.*|finished: validation_reward \d)\n)+", found.err)
