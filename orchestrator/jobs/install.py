@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.jobs.working_dir import SOURCE
+from orchestrator.base.source import SOURCE
 from rollout.base.errors import BadInput
 
 WAYS = ("uv", "pip")

@@ -11,18 +11,20 @@ elsewhere, the user's own folder with the code put beside it.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from orchestrator.base.source import NOTE, SOURCE, commit
 from orchestrator.jobs.ignore import kept, never
 from rollout.base.errors import BadInput
 
-SOURCE = Path(__file__).parents[2]  # a checkout, or the site-packages of an installed project
 CODE = ("conf", "rollout", "reward", "learner", "orchestrator")
 LIMIT_MIB = 100
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every file in an archive: equal files give an equal archive, which is uploaded once
@@ -30,9 +32,10 @@ WHEN = (1980, 1, 1, 0, 0, 0)  # of every file in an archive: equal files give an
 
 @dataclass(frozen=True, slots=True)
 class WorkingDir:
-    """Files by their names in the archive."""
+    """Files by their names in the archive, and which commit their code is of."""
 
     files: dict[str, Path]
+    commit: dict[str, Any] = field(default_factory=dict)  # orchestrator.base.source.commit
 
     @property
     def size(self) -> int:
@@ -43,10 +46,8 @@ class WorkingDir:
         """Write the archive `target`."""
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, path in sorted(self.files.items()):
-                info = zipfile.ZipInfo(name, WHEN)
-                info.external_attr = (stat.S_IMODE(path.stat().st_mode) | stat.S_IFREG) << 16
-                info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, path.read_bytes())
+                _add(archive, name, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+            _add(archive, NOTE, json.dumps(self.commit).encode(), 0o644)
 
     def largest(self, count: int = 5) -> list[tuple[str, int]]:
         """The folders (and files at the top) that take most, with their bytes: those one level down, where one folder
@@ -85,7 +86,8 @@ def collect(folder: Path, named: Sequence[str] = (), limit_mib: float = LIMIT_MI
             "job: rename it, or leave it out by a line in .thinklessignore"
         )
     files |= {name: SOURCE / name for name in _code()}
-    found = WorkingDir(files)
+    files.pop(NOTE, None)  # of a job that submits another
+    found = WorkingDir(files, commit())
     if (size := found.size) > limit_mib * 2**20:
         most = ", ".join(f"{name} {bytes_ / 2**20:,.1f} MiB" for name, bytes_ in found.largest())
         raise BadInput(
@@ -94,6 +96,13 @@ def collect(folder: Path, named: Sequence[str] = (), limit_mib: float = LIMIT_MI
             "data on storage that the cluster's hosts see, under an absolute path"
         )
     return found
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes, mode: int) -> None:
+    info = zipfile.ZipInfo(name, WHEN)
+    info.external_attr = (mode | stat.S_IFREG) << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, content)
 
 
 def _code() -> Iterable[str]:

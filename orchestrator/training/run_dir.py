@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -23,6 +21,7 @@ from conf.schema import Config, RunConf
 from conf.shell import command_line
 from orchestrator.base.files import write_json
 from orchestrator.base.lock import holder
+from orchestrator.base.source import commit
 from orchestrator.cluster.hardware import hardware
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
@@ -144,20 +143,8 @@ def _stamp(seconds: float) -> str:
 
 
 def provenance(conf: Config, data_hash: str) -> dict[str, Any]:
-    source = Path(__file__).parents[2]
-
-    def git(*args: str) -> str | None:
-        if shutil.which("git") is None:
-            return None
-        done = subprocess.run(
-            ["git", "-C", str(source), *args], capture_output=True, text=True, timeout=20, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
     return {
-        "git_commit": git("rev-parse", "HEAD"),
-        "dirty": bool(status) if status is not None else None,
+        **commit(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "seed": conf.run.seed,
         "data_hash": data_hash,

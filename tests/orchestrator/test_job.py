@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import requests
 
+from orchestrator.base import source
 from orchestrator.base.errors import RunError
 from orchestrator.base.lock import holder
 from orchestrator.commands import interpreter
@@ -362,6 +363,8 @@ def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
     assert steps(victim)[-1] == 8 and f"going on from step {reached}" in (runs / "many" / f"{name}.log").read_text()
     again = {one.run: one for one in load(runs / "many")}
     assert again[name].job == f"{name}.2" and all(one.objective is not None for one in again.values())
+    known = json.loads((victim / "provenance.json").read_text())
+    assert {key: known[key] for key in ("git_commit", "dirty")} == source.commit()
     assert (runs / "many" / "sweep.html").is_file() and leftovers(head) == []
 
 

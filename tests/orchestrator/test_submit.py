@@ -14,13 +14,15 @@ import pytest
 
 from conf.errors import BadConfig
 from conf.flags import NO_FLAGS, Flags
+from orchestrator.base import source
+from orchestrator.base.source import NOTE, SOURCE
 from orchestrator.commands.jobs import table
 from orchestrator.jobs import submission
 from orchestrator.jobs.ignore import kept, read_rules
 from orchestrator.jobs.install import install, pinned
 from orchestrator.jobs.job import Job, chosen_address
 from orchestrator.jobs.progress import Progress, Screen, of_folder, of_log, parsed, run_folder
-from orchestrator.jobs.working_dir import CODE, SOURCE, collect
+from orchestrator.jobs.working_dir import CODE, collect
 from orchestrator.tracking.console import plain_line
 from rollout.base.errors import BadInput
 
@@ -112,7 +114,29 @@ def test_elsewhere_the_code_is_put_beside_the_users_files(tmp_path: Path) -> Non
         found.pack(archive)
     assert archives[0].read_bytes() == archives[1].read_bytes()
     with zipfile.ZipFile(archives[0]) as archive_:
-        assert set(archive_.namelist()) == set(found.files) and archive_.read("problems.jsonl") == b"x"
+        assert set(archive_.namelist()) == {*found.files, NOTE} and archive_.read("problems.jsonl") == b"x"
+
+
+def test_a_job_knows_the_commit_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its working directory has no .git. One that is submitted from a job is of the same commit."""
+    top = tmp_path / "checkout"
+    made(top, "a.py")
+    git = ["git", "-C", str(top), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert source.commit(top) == {"git_commit": head, "dirty": False}
+    made(top, "a.py", size=2)
+    known = source.commit(top)
+    assert known == {"git_commit": head, "dirty": True}
+    monkeypatch.setattr("orchestrator.jobs.working_dir.commit", lambda: known)
+    for name in ("first", "second"):
+        made(tmp_path / name, "x.jsonl")
+        collect(tmp_path / name).pack(tmp_path / f"{name}.zip")
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+        assert source.commit(tmp_path / name) == known
+        made(tmp_path / "second", NOTE)  # that of another job is not taken along
 
 
 def test_too_much_is_refused_with_the_largest_folders(tmp_path: Path) -> None:
