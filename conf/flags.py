@@ -6,7 +6,7 @@ Hydra, whose import takes a quarter of a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -37,6 +37,11 @@ class Flags:
     def own_files(self) -> bool:
         """YAML files other than ours are read."""
         return bool(self.config_dir or self.config_path or self.config_name)
+
+    @property
+    def of_member(self) -> Flags:
+        """Those of one run of a multirun."""
+        return replace(self, multirun=False)
 
 
 NO_FLAGS = Flags()

@@ -13,10 +13,11 @@ is text, everything after the first = is the text itself, except that
 
 from __future__ import annotations
 
+import itertools
 import shlex
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from conf import renamed
@@ -32,6 +33,23 @@ def read_overrides(arguments: list[str], multirun: bool = False) -> list[Overrid
     """Raises BadConfig for an argument that cannot be parsed, or has several values without `multirun`."""
     parser = OverridesParser.create()
     return [_read(parser, renamed.override(argument), multirun) for argument in arguments]
+
+
+def combinations(arguments: list[str]) -> list[list[str]]:
+    """The overrides of each run of a multirun, as Hydra's own sweeper makes them. Raises BadConfig for what has no list
+    of values.
+
+    Example: ["run.name=a,b", "evaluate.seed=1"] -> [["run.name=a", "evaluate.seed=1"], ["run.name=b", ...]]
+    """
+    parts = []
+    for one in read_overrides(arguments, multirun=True):
+        if not one.is_sweep_override():
+            parts.append([one.input_line or ""])
+        elif one.is_discrete_sweep() and not isinstance(one.value(), Glob):
+            parts.append([f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()])
+        else:
+            raise BadConfig(f"{one.input_line}: name the values, {one.get_key_element()}=a,b")
+    return [[*found] for found in itertools.product(*parts)]
 
 
 def pasted(key: str, text: str) -> str:

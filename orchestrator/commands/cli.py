@@ -123,22 +123,30 @@ def _warmup(arguments: list[str], flags: Flags, words: list[str]) -> None:
 
         warmup.command(conf, words)
 
-    run_command("warmup", body, arguments, flags)
+    if flags.multirun:
+        _each("warmup", arguments, flags, lambda own: run_command("warmup", lambda conf: None, own, flags.of_member))
+    else:
+        run_command("warmup", body, arguments, flags)
 
 
-def _evaluate(arguments: list[str], flags: Flags) -> None:
+def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False) -> None:
     """With run.name=<run>: that run's configuration and final model, further overrides on top."""
     from conf.compose import run_command
     from conf.shell import command_line
     from rollout.base.errors import BadInput
 
     def body(conf: Config, target: Path | None = None) -> None:
+        if only_check:
+            return
         with waiting(LIBRARIES):
             from orchestrator.commands import evaluate
 
         foreign = target is None or any(one.startswith("data.path=") for one in overrides)
         evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target)
 
+    if flags.multirun:
+        _each("evaluate", arguments, flags, lambda own: _evaluate(own, flags.of_member, only_check=True))
+        return
     name, overrides = _taken("run.name", arguments)
     if name is None:
         run_command("evaluate", body, arguments, flags)
@@ -150,6 +158,22 @@ def _evaluate(arguments: list[str], flags: Flags) -> None:
                 + command_line("train", f"resume={folder}")
             )
         body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+
+
+def _each(name: str, arguments: list[str], flags: Flags, check: Callable[[list[str]], None]) -> None:
+    """Members of a multirun in processes of their own; all are checked before the first one starts."""
+    from conf.errors import BadConfig
+    from conf.overrides import combinations
+    from orchestrator.sweeps.one_by_one import run_each
+
+    if flags.shows:
+        raise BadConfig("--multirun, --cfg and --info exclude each other")
+    if own := [word for word in arguments if word.lstrip("+~").startswith(("hydra.", "hydra/"))]:
+        raise BadConfig(f"thinkless {name} --multirun runs its members one after the other and takes no {own[0]}")
+    members = combinations(arguments)
+    for member in members:
+        check(member)
+    run_each(name, members, flags)
 
 
 def _plan(options: Namespace, flags: Flags) -> None:

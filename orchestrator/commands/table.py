@@ -118,7 +118,11 @@ COMMANDS = {
         ("run.name=<run> [key=value ...]", "model.path=<folder or hub id> data.path=<problems> [key=value ...]"),
         "Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own\n"
         "settings.",
-        ("run.name=quickstart-001", "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6"),
+        (
+            "run.name=quickstart-001",
+            "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6",
+            "--multirun run.name=quickstart-001,quickstart-002",
+        ),
     ),
     "report": Command(
         "write report.html of a run; run.name=<run>, the newest by default; sweep=<sweep>",

@@ -45,8 +45,8 @@ class Running(Protocol):
 class Process:
     """A member in a process of its own, with a session of its own: Ctrl-C in the terminal does not reach it."""
 
-    def __init__(self, words: list[str], log: Path):
-        """Raises RunError where no process can be started."""
+    def __init__(self, words: list[str], log: Path, traceback: bool = True):
+        """traceback: of its error goes to the log. Raises RunError where no process can be started."""
         note(log, command_line(*words))
         self._log, self._begin = log, log.stat().st_size
         with log.open("ab") as out:
@@ -57,7 +57,7 @@ class Process:
                     stdout=out,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, "THINKLESS_TRACEBACK": "1"},
+                    env={**os.environ, **({"THINKLESS_TRACEBACK": "1"} if traceback else {})},
                 )
             except OSError as error:
                 raise RunError(f"no process can be started ({error})") from error

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.compose import run_command
+from conf.compose import run_command, to_yaml
 from conf.errors import BadConfig
 from conf.flags import Flags
 from conf.multirun import digest
@@ -27,7 +27,7 @@ from conf.schema import Config
 from orchestrator.base import interrupt
 from orchestrator.base.errors import RunError
 from orchestrator.base.lock import holder, locked
-from orchestrator.commands import report
+from orchestrator.commands import cli, report
 from orchestrator.commands.arguments import read
 from orchestrator.jobs.job import HeadGone, Job
 from orchestrator.jobs.working_dir import WorkingDir
@@ -36,6 +36,7 @@ from orchestrator.sweeps.results import write_outcome
 from orchestrator.sweeps.screen import Row, Screen, brief
 from orchestrator.sweeps.sweep import Sweep
 from rollout.base.errors import BadInput
+from tests.helpers.composing import composed
 from tests.helpers.scripted_head import ScriptedHead
 
 GRID = ["experiment=quickstart", "algorithm.alpha=0.5,3", "run.seed=0,1,2", "hydra.launcher.max_parallel=3"]
@@ -492,6 +493,50 @@ def test_a_job_of_the_same_name_that_is_none_of_the_sweeps(head: ScriptedHead) -
     (head.home / "runs").mkdir()
     sweep(*JOBS)
     assert [*head.jobs] == ["jobs-0", "jobs-1", "jobs-0.2", "jobs-1.2"]
+
+
+# ---- warmup and evaluate ----
+
+EVALUATION = """
+import json, os, sys, time
+words = dict(word.split("=", 1) for word in sys.argv[2:])
+name = words["run.name"].strip('"')
+print(" ".join(sys.argv[1:]), "begins", flush=True)
+if name == "two":
+    sys.exit("thinkless: no GPU is left")
+free = {"accuracy": 0.5, "interval": [0.4, 0.6], "think_rate": 0.25, "tokens": 20.5}
+with open(name + ".json", "w") as file:
+    json.dump({"overall": {"free": free}}, file)
+print("written to", os.path.abspath(name + ".json"))
+"""
+
+
+def test_runs_are_evaluated_one_by_one_and_a_failure_skips_none(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "PROGRAM", (sys.executable, "-c", EVALUATION))
+    (conf,) = composed("experiment=quickstart")
+    for name in ("one", "two", "three"):
+        (here / "runs" / name / "model").mkdir(parents=True)
+        (here / "runs" / name / "model" / "config.json").touch()
+        (here / "runs" / name / "config.yaml").write_text(to_yaml(conf))
+    words = ["--multirun", "run.name=one,two,three", "evaluate.seed=7"]
+    with pytest.raises(RunError, match=r"^1 of 3 failed: name=two; why is said above$"):
+        cli.run("evaluate", words)
+    found = capsys.readouterr()
+    assert [line.split() for line in found.out.splitlines()] == [
+        ["member", "accuracy", "95", "%", "thinks", "tokens"],
+        ["name=one", "0.500", "0.400..0.600", "25", "%", "20.5"],
+        ["name=two", "failed"],
+        ["name=three", "0.500", "0.400..0.600", "25", "%", "20.5"],
+    ]
+    assert "no GPU is left" in found.err and found.err.count(" evaluate.seed=7 begins") == 3
+    for wrong, said in {"run.name=one,four": "no run 'four'", "hydra/launcher=ray_jobs": "takes no hydra/"}.items():
+        with pytest.raises((BadInput, BadConfig), match=said):
+            cli.run("evaluate", [*words, wrong])
+    with pytest.raises(BadConfig, match=r"must be in .*, got 7"):
+        cli.run("warmup", ["--multirun", "experiment=quickstart", "warmup.seed=1,2", "warmup.lr=1e-3,7"])
+    assert "begins" not in capsys.readouterr().err
 
 
 # ---- what it found ----
