@@ -25,7 +25,8 @@ Example = tuple[Mode, np.ndarray, np.ndarray]  # mode, prompt i32[P], response i
 
 
 class Curriculum:
-    """Batches of `batch_size` questions, each answered in both modes, so that the modes stay balanced."""
+    """Batches of `batch_size` questions, each answered in both modes, so that the modes stay balanced. Two questions
+    with one answer each take the place of one (`rollout.data.pairs`)."""
 
     def __init__(
         self,
@@ -59,14 +60,17 @@ class Curriculum:
             yield pack(weighted, totals, self.max_tokens, self.ranks, self.cost, siblings_together=True)
 
     def _tokenize(self, index: int) -> list[Example]:
-        pair, kept = self.pairs.at(index), []
-        prompt = generation_prompt(self.tokenizer, pair.problem, self.model)
-        for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
-            response = training_response(self.tokenizer, self.control, mode, text, self.model)
-            if len(prompt) + len(response) > self.conf.max_tokens:
-                self.too_long += 1
-            else:
-                kept.append((mode, prompt, response))
+        kept = []
+        for pair in self.pairs.together(index):
+            prompt = generation_prompt(self.tokenizer, pair.problem, self.model)
+            for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
+                if text is None:
+                    continue
+                response = training_response(self.tokenizer, self.control, mode, text, self.model)
+                if len(prompt) + len(response) > self.conf.max_tokens:
+                    self.too_long += 1
+                else:
+                    kept.append((mode, prompt, response))
         return kept
 
 

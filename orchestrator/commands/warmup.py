@@ -56,6 +56,8 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     conf = replace(conf, model=replace(conf.model, lora=LoraConf()))  # all weights learn, the new tokens' rows too
     assert conf.warmup is not None
     pairs = load_pairs(conf.warmup, conf.model)
+    if said := pairs.summary():
+        _say(conf, said)
     cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
     if (target / "warmup.json").is_file():

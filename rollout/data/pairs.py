@@ -1,7 +1,11 @@
-r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1).
+r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1), or with one of them (unpaired).
 
 In: `WarmupConf`. Out: `Pair` number i of an endless sequence, which depends only on the configuration and i, so that
 ranks take disjoint pairs and a resumed warm-up continues by number. Must not know: tokens, batches, the loss.
+
+Unpaired rows have one answer; the modes come from different questions (arXiv 2510.12680). A long one and a short one
+take the place of a pair, matched anew in each epoch, so that batches have as many of either as the data allow; the rest
+of the mode with more rows is spread over the epoch.
 """
 
 from __future__ import annotations
@@ -10,16 +14,18 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from conf.schema import ModelConf, WarmupConf
+from rollout.base.errors import BadInput
 from rollout.data import arithmetic
 from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse_absent_column, refuse_unusable
 from rollout.data.files import Row
 from rollout.data.golds import Unusable, text_of
 from rollout.data.layouts import field as field_of
+from rollout.data.pair_layouts import Texts, pair_layout
 from rollout.data.stream import shuffled
 
 PAIR = ("problem", "think", "short")
@@ -32,8 +38,8 @@ class Pair:
     r"""Example: Pair("4~2        :2=", "4~2=3?4~2=3</think>\boxed{3}", "\boxed{3}")."""
 
     problem: str
-    think: str  # text after the think token: reasoning, </think>, answer
-    short: str  # text after the short token
+    think: str | None  # text after the think token: reasoning, </think>, answer; None: this row has none
+    short: str | None  # text after the short token; None: likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +48,52 @@ class Pairs:
 
     conf: WarmupConf
     think_end: str
-    rows: Sequence[Pair] | None = None  # None: generated
+    rows: Sequence[Pair] | None = None  # with both answers; None: generated
     unusable: Mapping[str, int] = field(default_factory=dict)  # reason -> rows of the file
+    think_only: Sequence[Pair] = ()
+    short_only: Sequence[Pair] = ()
 
     @property
     def size(self) -> int | None:
-        """Pairs in an epoch; None for generated ones, which never repeat an index."""
-        return None if self.rows is None else len(self.rows)
+        """Places in an epoch; None for generated ones, which never repeat an index."""
+        return None if self.rows is None else len(self.rows) + max(len(self.think_only), len(self.short_only))
 
     def at(self, index: int) -> Pair:
-        """Pair number `index` >= 0; for a file, number index % size in the order of epoch index // size."""
-        if self.rows is None:
+        """Pair number `index` >= 0, the first of `together`."""
+        return self.together(index)[0]
+
+    def together(self, index: int) -> tuple[Pair, ...]:
+        """What is learnt at place `index` >= 0; for a file, index % size in the order of epoch index // size.
+
+        A pair, or a long and a short answer of two questions, or one of them where the other mode has fewer rows.
+        """
+        if self.rows is None or self.size is None:
             _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
-            return Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps))
-        epoch, offset = divmod(index, len(self.rows))
-        return self.rows[shuffled(len(self.rows), f"warm-up/{self.conf.seed}/{epoch}")[offset]]
+            return (Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps)),)
+        epoch, offset = divmod(index, self.size)
+        seed = f"warm-up/{self.conf.seed}/{epoch}"
+        place = shuffled(self.size, seed)[offset]
+        if place < len(self.rows):
+            return (self.rows[place],)
+        place -= len(self.rows)
+        sides = (("think", self.think_only), ("short", self.short_only))
+        return tuple(s[shuffled(len(s), f"{seed}/{name}")[place]] for name, s in sides if place < len(s))
+
+    def summary(self) -> str:
+        """One line for the console where rows have one answer alone; otherwise empty."""
+        if not self.think_only and not self.short_only:
+            return ""
+        return (
+            f"{len(self.rows or ())} questions in both modes, {len(self.think_only)} only in thinking mode, "
+            f"{len(self.short_only)} only in short mode"
+        )
 
     def sha256(self) -> str:
         """SHA-256 of the content (hex), part of the key under which a finished warm-up is cached."""
         if self.rows is None:
             return arithmetic.conf_hash(self.conf.arithmetic)
         digest = hashlib.sha256()
-        for pair in self.rows:
+        for pair in (*self.rows, *self.think_only, *self.short_only):
             digest.update(json.dumps([pair.problem, pair.think, pair.short]).encode() + b"\n")
         return digest.hexdigest()
 
@@ -71,9 +101,11 @@ class Pairs:
 def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """The pairs that `conf` describes; the names of the control tokens come from `model`.
 
-    A control token repeated at the start of its answer is removed. Rows with an empty text, or whose long answer never
-    closes its thinking or has nothing after it, are skipped and counted.
-    Raises BadInput: as `rollout.data.dataset_rows.read_parts`; missing column; more than 5 % of the rows unusable.
+    A control token repeated at the start of its answer is removed. An answer that is null makes its row unpaired. Rows
+    with an empty text, without either answer, or whose long answer never closes its thinking or has nothing after it,
+    are skipped and counted.
+    Raises BadInput: as `rollout.data.dataset_rows.read_parts`; missing column; more than 5 % of the rows unusable; no
+    answer in one of the modes.
     """
     model = model or ModelConf()
     if conf.path is None:
@@ -81,28 +113,54 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     pairs: list[Pair] = []
     unusable: Counter[str] = Counter()
     for part in read_parts(conf, "warmup"):
-        for row, names in _rows(conf, part):
+        for texts_of, row in _rows(conf, part, model):
             try:
-                pairs.append(_pair(row, names, model))
+                pairs.append(_pair(texts_of(row), model))
             except Unusable as reason:
                 unusable[str(reason)] += 1
     refuse_unusable(
         len(pairs), unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file"
     )
-    return Pairs(conf, model.think_end_token, tuple(pairs), dict(unusable))
+    both = tuple(pair for pair in pairs if pair.think is not None and pair.short is not None)
+    think_only = tuple(pair for pair in pairs if pair.short is None)
+    short_only = tuple(pair for pair in pairs if pair.think is None)
+    for name, side in (("think", (*both, *think_only)), ("short", (*both, *short_only))):
+        if not side:
+            raise BadInput(
+                f"warmup.path={conf.path}: none of {len(pairs)} rows has a {name} answer, and a warm-up teaches both "
+                "modes: name a file that has some as well, warmup.path=[<file>,<file>]"
+            )
+    return Pairs(conf, model.think_end_token, both, dict(unusable), think_only, short_only)
 
 
-def _rows(conf: WarmupConf, part: Part) -> Iterator[tuple[Row | None, Sequence[str]]]:
-    """Rows, None where the adapter skips one, each with the names of its problem, think and short."""
+def _rows(
+    conf: WarmupConf, part: Part, model: ModelConf
+) -> Iterator[tuple[Callable[[Any], Texts], Mapping[str, Any] | None]]:
+    """Rows, None where the adapter skips one, each with the function that finds problem, think and short in it."""
     if adapter := conf.adapter or ADAPTERS.get(part.source):
         for row in adapted(part, adapter, "warmup.adapter", PAIR):
-            yield row, PAIR
+            yield _named(PAIR), row
     elif present := part.rows.columns():
         columns = {f"warmup.{name}_column": getattr(conf, f"{name}_column") for name in PAIR}
+        own = any(name in present for name in (conf.think_column, conf.short_column))
+        if not own and (layout := pair_layout(present, model.think_end_token)):
+            for row in part.rows.read(layout.names):
+                yield layout.of, row
+            return
         for key, name in columns.items():
             refuse_absent_column(name, present, part.source, key)
         for row in part.rows.read(names := list(columns.values())):
-            yield row, names
+            yield _named(names), row
+
+
+def _named(names: Sequence[str]) -> Callable[[Any], Texts]:
+    def texts(row: Row | None) -> Texts:
+        if row is None:
+            raise Unusable(SKIPPED)
+        problem, think, short = (field_of(row, name) for name in names)
+        return problem, think, short
+
+    return texts
 
 
 def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
@@ -116,15 +174,24 @@ def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
     return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed}
 
 
-def _pair(row: Row | None, names: Sequence[str], model: ModelConf) -> Pair:
-    if row is None:
-        raise Unusable(SKIPPED)
-    problem, think, short = (field_of(row, name) for name in names)
-    for what, text in zip(PAIR, (problem, think, short)):
-        text_of(text, what)
-    think, short = think.removeprefix(model.think_token), short.removeprefix(model.short_token)
-    if not think.partition(model.think_end_token)[2].strip():
-        raise Unusable(f"think has no answer after {model.think_end_token}")
-    if any(token in short for token in (model.think_token, model.think_end_token)):
-        raise Unusable("short contains a think token")  # reward.format_error in training
-    return Pair(problem.strip(), think, short)
+def _pair(texts: Texts, model: ModelConf) -> Pair:
+    problem = text_of(texts[0], "problem")
+    if texts[1] is None and texts[2] is None:
+        raise Unusable("think and short are null")
+    think, short = (None if text is None else _unstripped(text, name) for name, text in zip(PAIR[1:], texts[1:]))
+    if think is not None:
+        think = think.removeprefix(model.think_token)
+        if not think.partition(model.think_end_token)[2].strip():
+            raise Unusable(f"think has no answer after {model.think_end_token}")
+    if short is not None:
+        short = short.removeprefix(model.short_token)
+        if any(token in short for token in (model.think_token, model.think_end_token)):
+            raise Unusable("short contains a think token")  # reward.format_error in training
+    return Pair(problem, think, short)
+
+
+def _unstripped(text: object, what: str) -> str:
+    """`text`, with the spaces around it, if it is one."""
+    text_of(text, what)
+    assert isinstance(text, str)
+    return text

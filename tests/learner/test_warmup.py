@@ -76,7 +76,7 @@ def test_prompts_are_masked_and_every_question_comes_in_both_modes(models: dict[
         wanted: Counter[tuple[int, ...]] = Counter()
         for index in range(step * 5, step * 5 + 5):
             pair = pairs.at(index)
-            for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
+            for mode, text in ((Mode.THINK, str(pair.think)), (Mode.SHORT, str(pair.short))):
                 prompt = generation_prompt(tokenizer, pair.problem, MODEL)
                 response = training_response(tokenizer, control, mode, text, MODEL)
                 wanted[(*prompt.tolist(), -1, *response.tolist())] += 1
@@ -122,6 +122,16 @@ def test_a_file_is_one_epoch(models: dict[str, str], tmp_path: Path) -> None:
     seen = {s["token_ids"].tobytes() for batch in whole.batches() for s in sequences(batch)}
     assert len(seen) == 14  # every row in both modes
     assert curriculum(models, replace(conf, steps=11)).steps == 11
+
+
+def test_batches_of_unpaired_rows_have_as_many_of_either_mode(models: dict[str, str], tmp_path: Path) -> None:
+    answers = {"think": "1</think>\\boxed{1}", "short": "\\boxed{1}"}
+    rows = [{"problem": f"{side}{i}", side: answers[side]} for side in answers for i in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    unpaired = curriculum(models, WarmupConf(path=str(tmp_path / "rows.jsonl"), batch_size=4))
+    batches = [sequences(batch) for batch in unpaired.batches()]
+    assert [Counter(int(s["modes"][-1]) for s in batch) for batch in batches] == [{0: 4, 1: 4}] * 3
+    assert len({s["token_ids"].tobytes() for batch in batches for s in batch}) == 24  # every row once
 
 
 def embeddings(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
