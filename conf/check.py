@@ -6,6 +6,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 from __future__ import annotations
 
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
+from conf.distill import check_distill
 from conf.errors import BadConfig
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -14,8 +15,8 @@ from conf.settings import ABSENT, settings
 def check(conf: Config, command: str = "train") -> None:
     """Every value within its range, and the settings fit each other.
 
-    command: "train", "warmup", "evaluate", "replay", or "plan", which looks for a placement itself. Raises BadConfig
-    with the first fault.
+    command: "train", "warmup", "evaluate", "distill", "replay", or "plan", which looks for a placement itself. Raises
+    BadConfig with the first fault.
     """
     _values(conf)
     _run(conf, command)
@@ -27,6 +28,8 @@ def check(conf: Config, command: str = "train") -> None:
     _evaluate(conf)
     _gpus(conf)
     _warmup(conf)
+    if command == "distill":
+        check_distill(conf.distill)
     if command != "plan":
         _colocated(conf)
         _transport(conf)

@@ -110,6 +110,37 @@ class Prune(Enum):
     median = "median"  # those whose best value so far is worse than the median of the others' at the same step
 
 
+class Pairing(Enum):
+    """Which questions of a distilled data set have answers in both modes."""
+
+    paired = "paired"  # all: a question is left out when one of its answers is missing
+    unpaired = "unpaired"  # none: half of the questions are asked for each mode (arXiv 2510.12680)
+    mixed = "mixed"  # those that have both; a question with one answer keeps it
+
+
+class Keep(Enum):
+    """Which distilled answers may be taken."""
+
+    correct = "correct"  # those that the verifier finds right
+    all = "all"  # any that is whole, right ones first
+
+
+class LongAnswer(Enum):
+    """Which of several long answers that may be taken is."""
+
+    shortest = "shortest"
+    longest = "longest"
+    first = "first"
+    best = "best"  # the one that its teacher gave the highest mean log-prob
+
+
+class OverLength(Enum):
+    """What becomes of a distilled answer that reached max_tokens."""
+
+    drop = "drop"
+    truncate = "truncate"  # it ends at its last whole line, if its thinking has ended and its final answer was given
+
+
 class SystemTurn(Enum):
     """What happens to a chat's system turn, if the data are chats."""
 

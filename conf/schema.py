@@ -24,7 +24,9 @@ from conf.choices import (
     SystemTurn,
     Transport,
 )
+from conf.distill import DistillConf
 from conf.ranges import number
+from conf.source import SourceConf
 from conf.sweep import SweepConf
 
 
@@ -98,16 +100,6 @@ class ArithmeticConf:
     weights: list[float] = number([0.25, 0.55, 0.1, 0.1], "[0, 1e6]")  # share of each level
     width: int = number(15, "[1, 1000]")  # characters the expression is padded to
     max_digit: int = number(5, "[1, 9]")  # digits are 0..max_digit
-
-
-@dataclass
-class SourceConf:
-    """Where problems or pairs are read from."""
-
-    path: Any = None  # file, folder, glob, address (s3://...), hub data set, or a list of them; null: none
-    revision: str | None = None  # hub data set's commit; null: the one pinned in rollout/data/dataset_rows.py
-    subset: str | None = None  # hub data set's configuration name; null: the pinned one
-    split: str | None = None  # of a hub data set or a folder with several; null: the pinned one, the only one
 
 
 @dataclass
@@ -347,4 +339,5 @@ class Config:
     cluster: ClusterConf = field(default_factory=ClusterConf)
     tracker: TrackerConf = field(default_factory=TrackerConf)
     sweep: SweepConf = field(default_factory=SweepConf)
+    distill: DistillConf = field(default_factory=DistillConf)
     resume: str | None = None  # run folder (or name under run.root) to resume

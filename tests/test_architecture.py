@@ -44,6 +44,7 @@ IMPORTERS = {
     "tensorboard": {"orchestrator/tracking/sinks/tensorboard.py"},
     "wandb": {"orchestrator/tracking/sinks/wandb.py"},
     "mlflow": {"orchestrator/tracking/sinks/mlflow.py"},
+    "openai": {"orchestrator/distill/endpoint.py"},
     "hydra": {"conf/compose.py", "conf/multirun.py", "conf/overrides.py"},
     "omegaconf": {"conf/compose.py", "conf/multirun.py"},
 }
@@ -115,6 +116,9 @@ LIGHT = [
     "orchestrator.replay.recorder",
     "orchestrator.replay.compare",
     "orchestrator.tracking.summary",
+    "orchestrator.distill.likeness",
+    "orchestrator.distill.choose",
+    "orchestrator.distill.answers",
     "orchestrator.tracking.console",
     "orchestrator.base.errors",
     "orchestrator.training.logprob_check",

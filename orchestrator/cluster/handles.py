@@ -132,6 +132,17 @@ def _others(pending: dict[Any, Any]) -> str:
     return "".join(f"; {what}: {', '.join(names)}" for what, names in lists if names)
 
 
+def wait_any(futures: Sequence[Any]) -> list[int]:
+    """futures: `RayFuture`s. Places of those whose `wait` would return (or raise) at once: at least one."""
+    refs = [future.ref for future in futures]
+    with waiting_here():
+        done, _ = ray.wait(refs, num_returns=1, timeout=max(future.timeout_s for future in futures))
+    if not done:
+        names = ", ".join(dict.fromkeys(future.what for future in futures))
+        raise WaitedTooLong(f"the driver timed out waiting for {names}")
+    return [at for at, future in enumerate(futures) if future.done()]
+
+
 def wait_all(futures: Sequence[Any]) -> list[Any]:
     """futures: `RayFuture`s. Values in order; the first failure among them is raised as soon as it is known."""
     pending = {future.ref: future for future in futures}

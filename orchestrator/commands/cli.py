@@ -65,6 +65,8 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
         _warmup(options.overrides, flags, words)
     elif name == "evaluate":
         _evaluate(options.overrides, flags)
+    elif name == "distill":
+        _distill(options.overrides, flags)
     elif name == "plan":
         _plan(options, flags)
     else:
@@ -127,6 +129,21 @@ def _warmup(arguments: list[str], flags: Flags, words: list[str]) -> None:
         _each("warmup", arguments, flags, lambda own: run_command("warmup", lambda conf: None, own, flags.of_member))
     else:
         run_command("warmup", body, arguments, flags)
+
+
+def _distill(arguments: list[str], flags: Flags) -> None:
+    from conf.compose import run_command
+
+    def body(conf: Config) -> None:
+        with waiting(LIBRARIES):
+            from orchestrator.commands import distill
+
+        distill.command(conf)
+
+    if flags.multirun:
+        _each("distill", arguments, flags, lambda own: run_command("distill", lambda conf: None, own, flags.of_member))
+    else:
+        run_command("distill", body, arguments, flags)
 
 
 def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False) -> None:

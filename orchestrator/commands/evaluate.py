@@ -16,7 +16,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, SourceConf
+from conf.schema import Config
+from conf.source import SourceConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import write_json
 from orchestrator.base.waiting import enable, waiting

@@ -87,6 +87,22 @@ COMMANDS = {
         "is evaluated. The same as thinkless train experiment=quickstart.",
         ("", "run.seed=7", "run.name=mine run.steps=40"),
     ),
+    "distill": Command(
+        "warm-up data from a teacher that reasons and one that is brief",
+        ("data.path=<problems> distill.think.<model|endpoint>=... distill.short.<model|endpoint>=... [key=value ...]",),
+        """
+Asks two teachers the problems of data.path, a reasoning one and a brief one, several times each; grades the answers,
+takes one of either for every problem, and writes a folder that warmup.path takes, with a data card. A teacher is a
+Hugging Face model that is sampled on the cluster, or an OpenAI-compatible endpoint. Whenever it is stopped, the same
+command goes on: no answer is lost, and none is asked for twice.
+""".strip(),
+        (
+            "data.path=train.jsonl distill.think.model=/models/r1 distill.short.model=/models/brief distill.out=pairs",
+            "data.path=train.jsonl distill.think.endpoint=http://r1:8000/v1 distill.short.model=/models/brief \\\n"
+            "      distill.against=[math500.json,aime24.json] distill.out=pairs",
+            "--help distill                         # its settings",
+        ),
+    ),
     "warmup": Command(
         "supervised fine-tuning on paired long and short answers",
         ("model.path=<folder or hub id> warmup.path=<pairs> [key=value ...]",),

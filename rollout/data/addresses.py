@@ -22,6 +22,7 @@ PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "a
 PACKAGES |= {"http": "requests aiohttp", "https": "requests aiohttp", "hf": "huggingface_hub"}
 SAVED = ("dataset_info.json", "dataset_dict.json")  # `datasets.save_to_disk` writes one of them
 NO_DATA = {*SAVED, "dataset_infos.json", "state.json"}  # and these next to the data
+NO_DATA |= {"card.json", "dropped.jsonl"}  # and `thinkless distill` these
 
 
 @dataclass(frozen=True, slots=True)

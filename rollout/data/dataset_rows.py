@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from conf.schema import SourceConf
+from conf.source import SourceConf
 from rollout.base.errors import BadInput
 from rollout.base.load_function import load_function
 from rollout.data.addresses import Found, absolute, exists, is_address, locate, nearest

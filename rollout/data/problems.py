@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from conf.schema import DataConf, SourceConf, ValidationConf
+from conf.schema import DataConf, ValidationConf
+from conf.source import SourceConf
 from rollout.base.errors import BadInput
 from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, reasons, refuse_unusable
 from rollout.data.files import Row, listed
