@@ -57,6 +57,21 @@ def locked_in_turn(path: Path, what: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def handed_on(path: Path) -> Iterator[tuple[int, ...]]:
+    """Take the lock at `path` for a process that the body starts with `pass_fds` of what is yielded: it holds the lock
+    until it ends, even if this process dies at once. Raises Taken.
+
+    On a file system without locks there is nothing to pass on.
+    """
+    file = _take(path)
+    try:
+        yield () if file is None else (file,)
+    finally:
+        if file is not None:
+            os.close(file)  # which frees it only where no process has been started
+
+
 def holder(path: Path) -> str | None:
     """Who holds the lock at `path`: "process 71 on host-3"; None when it is free."""
     return _looked_at(path) or None

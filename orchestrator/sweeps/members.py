@@ -2,9 +2,9 @@
 
 In: a member, and what the sweep's folder knows of it. Out: a `Running`. Must not know: which members run, and when.
 
-A member on this machine is found by its run folder: its lock is held while it runs, and the folder is complete when it
-has finished. A Ray job is found by its metadata, which name the sweep and the member, so that it does not matter
-whether the call that submitted it came to note the job's id.
+A member on this machine is found by the lock beside its log, which it has inherited and holds while it runs, or by its
+run folder, which is complete when it has finished. A Ray job is found by its metadata, which name the sweep and the
+member, so that it does not matter whether the call that submitted it came to note the job's id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from conf.errors import BadConfig
 from conf.flags import Flags
 from conf.multirun import Member
 from conf.overrides import quoted
-from orchestrator.base.lock import holder
 from orchestrator.sweeps.runner import Adopted, Process, Running
 from orchestrator.sweeps.state import RUNNING, MemberState, SweepState
 from orchestrator.training import run_dir
@@ -40,7 +39,7 @@ class Members:
                 job = self._jobs.start(self._arguments(state, member, objective), member.conf, state.run, marks, log)
             state.job = job.id
             running: Running = job
-        elif holder(run_dir.lock(folder)) is not None or finished(folder):
+        elif Adopted.runs(run_dir.lock(folder), log) or finished(folder):
             running = Adopted(run_dir.lock(folder), log, lambda: finished(folder))
         else:
             running = Process(["train", *self._arguments(state, member, objective)], log)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
-from orchestrator.base.lock import holder
+from orchestrator.base.lock import handed_on, holder
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
 ERROR = "thinkless: "  # how the line begins that says why a command failed
@@ -49,7 +49,7 @@ class Process:
         """traceback: of its error goes to the log. Raises RunError where no process can be started."""
         note(log, command_line(*words))
         self._log, self._begin = log, log.stat().st_size
-        with log.open("ab") as out:
+        with log.open("ab") as out, handed_on(lock_of(log)) as lock:
             try:
                 self._process = subprocess.Popen(
                     [*PROGRAM, *words],
@@ -58,6 +58,7 @@ class Process:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     env={**os.environ, **({"THINKLESS_TRACEBACK": "1"} if traceback else {})},
+                    pass_fds=lock,
                 )
             except OSError as error:
                 raise RunError(f"no process can be started ({error})") from error
@@ -66,6 +67,7 @@ class Process:
         code = self._process.poll()
         if code is None:
             return None
+        lock_of(self._log).unlink(missing_ok=True)
         return Ended(True) if code == 0 else Ended(False, _reason(self._log, self._begin, code))
 
     def stop(self) -> None:
@@ -74,14 +76,19 @@ class Process:
 
 
 class Adopted:
-    """A member that was started by a sweep that is gone: it holds its run folder's lock until it ends."""
+    """A member that was started by a sweep that is gone. It holds the lock beside its log, later its run folder's."""
 
     def __init__(self, lock: Path, log: Path, finished: Callable[[], bool]):
         self._lock, self._log, self._finished = lock, log, finished
 
+    @staticmethod
+    def runs(lock: Path, log: Path) -> bool:
+        return holder(lock_of(log)) is not None or holder(lock) is not None
+
     def ended(self) -> Ended | None:
-        if holder(self._lock) is not None:
+        if self.runs(self._lock, self._log):
             return None
+        lock_of(self._log).unlink(missing_ok=True)
         return Ended(True) if self._finished() else Ended(False, _reason(self._log, 0, None))
 
     def stop(self) -> None:
@@ -89,6 +96,11 @@ class Adopted:
         if found and found[2] == socket.gethostname():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(found[1]), signal.SIGTERM)
+
+
+def lock_of(log: Path) -> Path:
+    """What a member holds while it runs, beside its log."""
+    return log.with_suffix(".lock")
 
 
 def note(log: Path, line: str) -> None:

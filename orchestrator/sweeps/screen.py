@@ -41,8 +41,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._clear()
-        print(line, file=self._file, flush=True)
+        print(self._erased() + line, file=self._file, flush=True)
 
     def leave(self) -> None:
         """What is on the screen stays: something was written below it."""
@@ -51,9 +50,8 @@ class Screen:
     def show(self, rows: Mapping[str, Row]) -> None:
         """rows: by the run's name, of the members that run."""
         if self._redraws:
-            self._clear()
             lines = self._table(rows)
-            print("\n".join(lines), file=self._file, flush=True)
+            print(self._erased() + "\n".join(lines), file=self._file, flush=True)  # in one piece: no flicker
             self._lines = len(lines)
         elif time.monotonic() - self._said >= EVERY_S:
             self._said = time.monotonic()
@@ -74,10 +72,10 @@ class Screen:
         lines += [f"and {said(left_out)}"] if left_out else []
         return [one if len(one) < width else f"{one[: width - 2]}…" for one in lines]
 
-    def _clear(self) -> None:
-        if self._lines:
-            print(f"\x1b[{self._lines}A\x1b[J", end="", file=self._file)
-            self._lines = 0
+    def _erased(self) -> str:
+        """What erases the table on a terminal."""
+        lines, self._lines = self._lines, 0
+        return f"\x1b[{lines}A\x1b[J" if lines else ""
 
 
 def _cells(member: MemberState, row: Row | None, own: Sequence[str]) -> tuple[str, ...]:

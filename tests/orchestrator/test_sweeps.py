@@ -356,6 +356,36 @@ def test_a_member_that_outlasts_a_second_ctrl_c_and_finishes_is_counted(
     assert [one.status for one in found.values()] == ["finished"] * 2 and found["seeds-0"].objective == -0.01
 
 
+def test_a_member_whose_sweep_was_killed_before_it_came_up_is_not_started_twice(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no run folder yet when the same command looks for it."""
+    waits = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
+    waits += "os.execv(sys.executable, [sys.executable, '-m', 'tests.helpers.member', *sys.argv[1:]])"
+    (here / "runs" / "seeds").mkdir(parents=True)
+    own, log = ["experiment=quickstart", "run.seed=1"], here / "runs" / "seeds" / "seeds-0.log"
+    one = state.MemberState(0, "seeds-0", own)
+    state.SweepState(log.parent, "thinkless", "validation_reward", True, {digest(own): one}).save()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "PROGRAM", (sys.executable, "-c", waits))
+        orphan = runner.Process(["train", *own, "run.name=seeds-0", f"run.root={here / 'runs'}"], log)
+    ended, first = runner.Adopted.ended, here / "runs" / "seeds-0"
+
+    def looked_at(self: runner.Adopted) -> runner.Ended | None:
+        (here / "go").touch()
+        assert orphan.ended() is None or first.is_dir()  # reaped, as init does
+        return ended(self)
+
+    monkeypatch.setattr(runner.Adopted, "ended", looked_at)
+    monkeypatch.setattr(
+        "orchestrator.sweeps.members.finished", lambda folder: folder.name == "seeds-0" and folder.is_dir()
+    )
+    sweep("experiment=quickstart", "run.seed=1,2", "sweep.name=seeds")
+    assert len(calls(here / "runs")) == 2
+    assert [one.status for one in members(log.parent).values()] == ["finished"] * 2
+    assert not [*log.parent.glob("*.lock")]
+
+
 def test_members_whose_run_folders_are_deleted_between_two_calls(here: Path) -> None:
     """One that has finished keeps what it was worth; one that has failed begins anew."""
     runs = here / "runs"
