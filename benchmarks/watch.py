@@ -4,9 +4,13 @@
     watch_refresh_ms     a refresh after every run has written a step, all runs chosen
     watch_quiet_ms       a refresh when nothing is new
     watch_memory_mib     what the server's process grew by
+    watch_page_ms        a refresh as a browser sees it, from its first request until all is drawn: every run has
+                         written a step, all runs are chosen, the charts of learning are in sight (headless Chromium,
+                         1280 x 900)
 
 A refresh is what the page asks for each time: the list of runs, the overview, the new lines of all charts. Run folders
-are generated: 50 runs of 10,000 steps, with the figures of a real step. The median of --rounds.
+are generated: 50 runs of 10,000 steps, with the figures of a real step. The median of --rounds. Without Chromium,
+watch_page_ms has no value.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -94,6 +99,46 @@ def refresh(url: str, names: list[str], since: int) -> tuple[float, int, int]:
     return 1e3 * (time.perf_counter() - begin), version, size
 
 
+def step_on(folders: list[Path], step: int) -> None:
+    """Every run writes one more step."""
+    for number, folder in enumerate(folders):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.writelines(lines(step, 1, number))
+
+
+def in_a_browser(url: str, folders: list[Path], names: list[str], step: int, rounds: int) -> list[float] | None:
+    """Milliseconds of each refresh, fetched and drawn; None: there is no Chromium."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        return None
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = programs[0] or ""
+        for flag in (
+            *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
+            *("disable-component-update", "disable-sync", "window-size=1280,900", f"user-data-dir={profile}"),
+        ):
+            options.add_argument(f"--{flag}")
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+        try:
+            browser.get(f"{url}/#runs={','.join(names)}")
+            seen = "$('learning').scrollIntoView(); return document.querySelectorAll('#learning .trace').length"
+            WebDriverWait(browser, 120).until(lambda page: page.execute_script(seen) > 4)
+            browser.execute_script("$('pause').click()")
+            spent = []
+            for turn in range(rounds):
+                step_on(folders, step + turn)
+                browser.execute_script("performance.clearMeasures('refresh'); refresh()")
+                ended = "return performance.getEntriesByName('refresh').map(entry => entry.duration)"
+                spent += WebDriverWait(browser, 120, 0.05).until(lambda page: page.execute_script(ended))  # noqa: B023
+            return spent
+        finally:
+            browser.quit()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
@@ -119,20 +164,22 @@ def main() -> None:
             _, version, whole = refresh(server.url, names, -1)
             busy, quiet, sent = [], [], 0
             for turn in range(options.rounds):
-                for number, folder in enumerate(folders):
-                    with (folder / "metrics.jsonl").open("a") as file:
-                        file.writelines(lines(options.steps + 1 + turn, 1, number))
+                step_on(folders, options.steps + 1 + turn)
                 spent, version, sent = refresh(server.url, names, version)
                 busy.append(spent)
                 quiet.append(refresh(server.url, names, version)[0])
             say(f"sent: {whole / 2**10:.0f} KiB at first, {sent / 2**10:.0f} KiB when every run had a step more")
             say(f"refreshes, ms: {', '.join(f'{value:.0f}' for value in busy)}")
+            grown = (psutil.Process().memory_info().rss - before) / 2**20
+            drawn = in_a_browser(server.url, folders, names, options.steps + 1 + options.rounds, options.rounds)
+            if drawn is not None:
+                say(f"refreshes in a browser, ms: {', '.join(f'{value:.0f}' for value in drawn)}")
             server.shutdown()
-        grown = (psutil.Process().memory_info().rss - before) / 2**20
     figure("watch_first_s", first, "s")
     figure("watch_refresh_ms", statistics.median(busy), "ms", GOAL_MS)
     figure("watch_quiet_ms", statistics.median(quiet), "ms", GOAL_MS)
     figure("watch_memory_mib", grown, "MiB")
+    figure("watch_page_ms", None if drawn is None else statistics.median(drawn), "ms", GOAL_MS)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from orchestrator.tracking.catalogue import find
 from orchestrator.watch.index import Followed
 
 POINTS = 3200  # of a chart: a few lines are finer than many
-FEWEST, FINEST = 100, 500  # points of a line
+FEWEST, FINEST = 50, 500  # points of a line
 RUN_COLORS = 12  # --r0 and so on; more runs take them again, dashed
 
 JsonObject = dict[str, Any]

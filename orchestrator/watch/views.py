@@ -101,7 +101,6 @@ def _card(run: Followed, now: float, at_length: bool) -> JsonObject:
         "left": duration(left * step) if state.name == "running" and step and left > 0 else "",
         "figures": [(label, or_dash(form)(run.lately(key))) for label, key, form in FIGURES],
         "bars": bars,
-        "legend": legend(bars),
         "sentence": sentence(run),
         "advisories": warned(run, now),
         "report": (run.folder / "report.html").is_file(),
