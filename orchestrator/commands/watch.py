@@ -62,7 +62,10 @@ def told(server: Server, index: Index) -> str:
     lines = [f"{what}: {server.url}  (Ctrl-C ends)"]
     if server.local:
         port = server.server_port
-        lines.append(f"from another machine: ssh -L {port}:127.0.0.1:{port} <this host>, then the same address there")
+        lines.append(
+            f"from another machine: ssh -L {port}:{server.address}:{port} <this host>, "
+            f"then http://127.0.0.1:{port} there"
+        )
     else:
         lines.append(
             f"WARNING: --host {server.host} lets everyone who reaches this machine read all runs and their answers; "

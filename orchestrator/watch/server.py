@@ -199,7 +199,10 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, index: Index, host: str, port: int):
-        """Raises BadInput when the port is taken, naming one that is free, and when the host is no address of here."""
+        """Raises BadInput when the port is taken, naming one that is free, when it is none, and when the host is no
+        address of here."""
+        if not 0 <= port < 65536:
+            raise BadInput(f"--port must be from 0 (any that is free) to 65535, got {port}")
         self.site = Site(index)
         self.host = host
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -211,9 +214,13 @@ class Server(ThreadingHTTPServer):
             raise BadInput(f"cannot listen at {host}, port {port}: {error.strerror or error}") from None
 
     @property
+    def address(self) -> str:
+        """The host as an address holds it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.server_port}"
+        return f"http://{self.address}:{self.server_port}"
 
     @property
     def local(self) -> bool:

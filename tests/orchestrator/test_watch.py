@@ -448,6 +448,8 @@ def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path, capsys: p
             main(["watch", f"run.root={tmp_path}", "--port", str(port)])
         said = capsys.readouterr().err.splitlines()
         assert ended.value.code == 1 and len(said) == 1 and f"port {port} of 127.0.0.1 is taken" in said[0]
+    with pytest.raises(BadInput, match="--port must be from 0 .* got 65536"):
+        Server(Index([tmp_path]), "127.0.0.1", 65536)
     with pytest.raises(BadInput, match=r"cannot listen at 203\.0\.113\.9"):
         Server(Index([tmp_path]), "203.0.113.9", 0)
 
@@ -458,7 +460,8 @@ def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path, capsys: p
 def test_what_others_could_read_is_said(tmp_path: Path, host: str, warned: bool) -> None:
     with Server(Index([tmp_path]), host, 0) as server:
         said = told(server, server.site.index)
-    assert ("WARNING" in said and "no password" in said) is warned and ("ssh -L" in said) is not warned
+    assert ("WARNING" in said and "no password" in said) is warned
+    assert (f"ssh -L {server.server_port}:{host}:{server.server_port} " in said) is not warned
     assert server.knows("evil.example") is warned and server.knows("127.0.0.2") and server.knows("[::1]:80")
 
 
