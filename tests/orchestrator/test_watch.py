@@ -448,7 +448,7 @@ def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path, capsys: p
             main(["watch", f"run.root={tmp_path}", "--port", str(port)])
         said = capsys.readouterr().err.splitlines()
         assert ended.value.code == 1 and len(said) == 1 and f"port {port} of 127.0.0.1 is taken" in said[0]
-    with pytest.raises(BadInput, match="--port must be from 0 .* got 65536"):
+    with pytest.raises(BadInput, match=r"--port must be from 0 .* got 65536"):
         Server(Index([tmp_path]), "127.0.0.1", 65536)
     with pytest.raises(BadInput, match=r"cannot listen at 203\.0\.113\.9"):
         Server(Index([tmp_path]), "203.0.113.9", 0)
