@@ -5,18 +5,30 @@ In: a `Plan`. Out: lines. Must not know: how it was computed.
 
 from __future__ import annotations
 
+import textwrap
+
 from orchestrator.plan.estimate import Estimate, Plan
 from orchestrator.plan.memory import GpuMemory
 
+WIDE = 118  # columns
 SHOWN = 12  # placements; --json has them all
 
 
 def text(found: Plan) -> str:
-    lines = [*_heading(found), "", *_table(found), "", *_memory(found)]
+    lines = [*_folded(_heading(found)), "", *_table(found), "", *_folded(_memory(found))]
     if found.correction:
-        lines += ["", "corrected by the run's own metrics:", *(f"  {line}" for line in found.correction.said)]
+        lines += ["", "corrected by the run's own metrics:", *_folded([f"  {one}" for one in found.correction.said])]
     lines += ["", *_advice(found), "", *_caveat(found)]
     return "\n".join(lines)
+
+
+def _folded(lines: list[str]) -> list[str]:
+    """Prose, no wider than a terminal. (Rows of the table, and settings to be pasted, stay whole.)"""
+    folded = []
+    for line in lines:
+        behind = " " * (len(line) - len(line.lstrip()) + 2)
+        folded += textwrap.wrap(line, WIDE, subsequent_indent=behind) or [line]
+    return folded
 
 
 def _heading(found: Plan) -> list[str]:
@@ -36,26 +48,25 @@ def _heading(found: Plan) -> list[str]:
 
 
 def _table(found: Plan) -> list[str]:
-    head = (
-        f"{'':2}{'placement':<26}{'ahead':>5} {'s/step':>8} {'sampling':>9} {'grading':>8} {'learner':>8} {'sync':>7} "
-    )
-    lines = [head + f"{'rest':>6} {'busy':>5} {'hours':>8} {'tokens':>8} {'cost':>9}  fits"]
     shown, best = list(found.estimates[:SHOWN]), found.best
     if best is not None and best not in shown:
         shown.append(best)
+    wide = max(len("placement"), *(len(one.layout.name) for one in shown))
+    head = f"{'':2}{'placement':<{wide}} {'ahead':>5} {'s/step':>7} {'sampling':>8} {'grading':>7} {'learner':>7} "
+    lines = [head + f"{'sync':>7} {'rest':>7} {'busy':>5} {'hours':>6} {'tokens':>7} {'cost':>9}  fits"]
     for one in shown:
         step, mark = one.step, "*" if one is best else " "
         lines.append(
-            f"{mark} {one.layout.name:<26}{one.layout.staleness:>5} {_s(step.seconds):>8} {_s(step.rollout):>9} "
-            f"{_s(step.reward):>8} {_s(step.learner):>8} {_s(step.push):>7} {_s(step.rest):>6} {step.busy:>5.0%} "
-            f"{one.hours:>8.3g} {_count(one.tokens):>8} {'$' + format(one.cost, ',.2f'):>9}  "
+            f"{mark} {one.layout.name:<{wide}} {one.layout.staleness:>5} {_s(step.seconds):>7} {_s(step.rollout):>8} "
+            f"{_s(step.reward):>7} {_s(step.learner):>7} {_s(step.push):>7} {_s(step.rest):>7} {step.busy:>5.0%} "
+            f"{one.hours:>6.3g} {_count(one.tokens):>7} {'$' + format(one.cost, ',.2f'):>9}  "
             f"{'yes' if one.memory.fits else 'NO'}"
         )
-    lines.append(
+    meaning = (
         "seconds of a step that the loop waits for each part; ahead: run.max_staleness; busy: of all GPUs' time; "
         f"hours, tokens (of responses) and cost of {found.conf.run.steps} steps with their validations"
     )
-    return lines
+    return [*lines, *_folded([meaning])]
 
 
 def _memory(found: Plan) -> list[str]:

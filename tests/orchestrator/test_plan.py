@@ -328,6 +328,7 @@ def test_the_command_says_what_a_run_corrected(run: Callable[..., Path], called:
         file.write('\n{"step": 6, "seconds/st')  # the run died here
     code, out, line = called("run=seen", "gpus=8")
     assert code == 0, line
+    assert max(len(line) for line in out.splitlines() if "=" not in line) <= 118  # settings are not broken
     assert "8 x h100" in out and "90% think" in out and "corrected by the run's own metrics:" in out
     assert "learning: 2.0" in out and "its own step: " in out
 
