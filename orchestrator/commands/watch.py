@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from conf.errors import BadConfig
+from orchestrator.sweeps import state as sweep
 from orchestrator.training import run_dir
 from orchestrator.training.run_root import root
 from orchestrator.watch.index import Index, is_run, runs_in
@@ -47,10 +48,10 @@ def folders(words: list[str]) -> list[Path]:
 def _folder(name: str, given: list[str]) -> Path:
     path = Path(name).expanduser()
     for folder in (path, root(given[-1].partition("=")[2] if given else "runs") / name):
-        if folder.is_dir() and (is_run(folder) or runs_in(folder)):
+        if is_run(folder) or (folder / sweep.FILE).is_file() or (folder.is_dir() and runs_in(folder)):
             return folder.absolute()
     if path.is_dir():
-        raise BadInput(f"{path} is no run's folder and holds none: a run's has a config.yaml")
+        raise BadInput(f"{path} is no run's folder and holds none: a run's has a config.yaml, a sweep's a {sweep.FILE}")
     return run_dir.find(name, given)  # which says what runs there are
 
 

@@ -24,6 +24,7 @@ import yaml
 from orchestrator.base.lock import holder, left_behind
 from orchestrator.report.panels import Point
 from orchestrator.report.read import JsonObject, by_level, merged, object_of, read_object, recorded_grpo, trains
+from orchestrator.sweeps import state as sweep
 from orchestrator.training.run_dir import lock
 from orchestrator.watch.curves import Curves, SteppedBack
 from orchestrator.watch.tail import Tail
@@ -273,12 +274,15 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The folder itself where it is a run's; else the runs in it, and in its folders (a sweep's members), newest
-    first."""
+    """The folder itself where it is a run's; the members of a sweep, in their order, where it is one's; else the runs
+    in it, and in its folders, newest first."""
     if is_run(folder):
         return [folder]
-    found = list(_below(folder, 2))
-    return [path for _, path in sorted(found, key=lambda one: (-one[0], str(one[1])))]
+    if (folder / sweep.FILE).is_file():
+        found = sweep.load(folder)
+        return [run for one in found if is_run(run := found.run_folder(one))]
+    below = list(_below(folder, 2))
+    return [path for _, path in sorted(below, key=lambda one: (-one[0], str(one[1])))]
 
 
 def _below(folder: Path, depth: int) -> Iterator[tuple[float, Path]]:

@@ -30,11 +30,12 @@ from orchestrator.commands.cli import main
 from orchestrator.commands.watch import folders, told
 from orchestrator.report import figures
 from orchestrator.report.read import read_run
+from orchestrator.sweeps.state import MemberState, SweepState
 from orchestrator.tracking.rules import RULES, Advisory, Rule
 from orchestrator.watch.answers import Answers, Wanted
 from orchestrator.watch.charts import charts
 from orchestrator.watch.curves import MOST, Curves
-from orchestrator.watch.index import Followed, Index
+from orchestrator.watch.index import Followed, Index, runs_in
 from orchestrator.watch.server import Server, free_port
 from orchestrator.watch.tail import Tail
 from orchestrator.watch.terminal import screen
@@ -434,6 +435,21 @@ def test_runs_that_are_not_there_and_words_that_mean_nothing_are_refused(tmp_pat
         folders([f"run.root={tmp_path / 'absent'}"])
     with pytest.raises(BadConfig, match=r"takes runs and run.root"):
         folders(["run.rot=x"])
+
+
+def test_a_sweeps_folder_stands_for_its_members(tmp_path: Path) -> None:
+    found = SweepState(tmp_path / "seeds", "thinkless train --multirun ...", "validation_reward", True)
+    for number in range(3):
+        found.members[str(number)] = MemberState(number, f"seeds-{number}", [f"run.seed={number}"])
+    make_run(tmp_path / "seeds-1", 3)
+    make_run(tmp_path / "another", 3)
+    (tmp_path / "seeds").mkdir()
+    found.save()
+    index = Index(folders([str(tmp_path / "seeds")]))
+    index.refresh(None)
+    assert [run.id for run in index.runs] == ["seeds-1"]
+    make_run(tmp_path / "seeds-0", 3)  # begins later
+    assert [path.name for path in runs_in(tmp_path / "seeds")] == ["seeds-0", "seeds-1"]
 
 
 def test_a_taken_port_is_refused_with_one_that_is_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
