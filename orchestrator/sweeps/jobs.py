@@ -21,7 +21,7 @@ from orchestrator.jobs.job import HeadGone
 from orchestrator.jobs.progress import of_log
 from orchestrator.jobs.submission import of_settings
 from orchestrator.jobs.working_dir import collect
-from orchestrator.sweeps.runner import Ended, killed_by, note, reason
+from orchestrator.sweeps.runner import Ended, killed_by, last, note, reason
 from rollout.base.errors import BadInput
 
 REFUSED_S = 60.0  # that a head which answers may refuse to say what a job is doing
@@ -79,6 +79,12 @@ class RayJob:
     def __init__(self, jobs: Jobs, job_id: str, log: Path):
         self._client, self.id, self._log = jobs.client, job_id, log
         self._answered = time.monotonic()
+
+    def doing(self) -> str:
+        try:
+            return last(self._client.logs(self.id))
+        except (RunError, BadInput):  # it has not begun, or the head is away: `ended` tells
+            return ""
 
     def ended(self) -> Ended | None:
         """Raises HeadGone."""

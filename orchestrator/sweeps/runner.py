@@ -23,6 +23,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.lock import handed_on, holder
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
+TAIL_BYTES = 4096  # of a log that are read for its last line
 ERROR = "thinkless: "  # how the line begins that says why a command failed
 
 
@@ -37,6 +38,9 @@ class Running(Protocol):
 
     def ended(self) -> Ended | None:
         """None while it runs."""
+
+    def doing(self) -> str:
+        """The last line that it wrote; empty where that is not known."""
 
     def stop(self) -> None:
         """Ask it to save a checkpoint and to end; a second time: to end at once. Does not wait."""
@@ -70,6 +74,9 @@ class Process:
         lock_of(self._log).unlink(missing_ok=True)
         return Ended(True) if code == 0 else Ended(False, _reason(self._log, self._begin, code))
 
+    def doing(self) -> str:
+        return last_line(self._log)
+
     def stop(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGTERM)
@@ -91,6 +98,9 @@ class Adopted:
         lock_of(self._log).unlink(missing_ok=True)
         return Ended(True) if self._finished() else Ended(False, _reason(self._log, 0, None))
 
+    def doing(self) -> str:
+        return last_line(self._log)
+
     def stop(self) -> None:
         found = re.fullmatch(r"process (\d+) on (\S+)", holder(self._lock) or "")
         if found and found[2] == socket.gethostname():
@@ -109,6 +119,20 @@ def note(log: Path, line: str) -> None:
         file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')}: {line}\n")
 
 
+def last_line(log: Path) -> str:
+    """Of a file that is being written; empty where there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+        return last(file.read().decode(errors="replace"))
+
+
+def last(text: str) -> str:
+    """The last line that is not empty."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
 def _reason(log: Path, begin: int, code: int | None) -> str:
     """Why a member failed, from what it wrote after `begin` (bytes)."""
     if killed := killed_by(code):
@@ -116,8 +140,8 @@ def _reason(log: Path, begin: int, code: int | None) -> str:
     with log.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode(errors="replace").splitlines()
-    last = [line.strip() for line in lines if line.strip()][-1:]
-    return reason(lines) or (last[0][:500] if last else "it ended early" if code is None else f"exit code {code}")
+    said = last("\n".join(lines))[:500]
+    return reason(lines) or said or ("it ended early" if code is None else f"exit code {code}")
 
 
 def reason(lines: list[str]) -> str:

@@ -31,6 +31,7 @@ class Row:
     steps: int
     think_rate: float | None
     objective: float | None
+    doing: str = ""  # before its first step and after its last one
 
 
 class Screen:
@@ -84,7 +85,8 @@ def _cells(member: MemberState, row: Row | None, own: Sequence[str]) -> tuple[st
     thinks = or_dash(percent)(row.think_rate) if row else ""
     value = row.objective if row else member.objective
     objective = "" if value is None else signed(value) if abs(value) < 100 else number(value)
-    return member.run, member.status, step, thinks, objective, member.error or " ".join(brief(own))
+    what = " · ".join(filter(None, (" ".join(brief(own)), row.doing if row else "")))
+    return member.run, member.status, step, thinks, objective, member.error or what
 
 
 def brief(overrides: Sequence[str]) -> list[str]:

@@ -343,4 +343,5 @@ class Sweep:
         now = self._progress(one)
         value = now.value(objective)
         shown = now.last(DURING[objective]) if value is None else value
-        return Row(now.step, one.conf.run.steps, now.last("think_rate/all"), shown)
+        doing = one.running.doing() if now.step in (0, one.conf.run.steps) else ""
+        return Row(now.step, one.conf.run.steps, now.last("think_rate/all"), shown, doing)

@@ -33,6 +33,7 @@ from orchestrator.jobs.job import HeadGone, Job
 from orchestrator.jobs.working_dir import WorkingDir
 from orchestrator.sweeps import outcome, prune, runner, state
 from orchestrator.sweeps.results import write_outcome
+from orchestrator.sweeps.runner import last_line
 from orchestrator.sweeps.screen import Row, Screen, brief
 from orchestrator.sweeps.sweep import Sweep
 from rollout.base.errors import BadInput
@@ -662,6 +663,17 @@ def test_one_screen_shows_all_members(compared: state.SweepState, terminal: Term
         "mine-4  failed                              <broke>",
     ]
     assert brief(["learner.lr=1", "warmup.lr=2", "run.seed=0"]) == ["learner.lr=1", "warmup.lr=2", "seed=0"]
+
+
+def test_a_member_without_steps_is_shown_with_what_it_does(
+    compared: state.SweepState, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    log = tmp_path / "a.log"
+    assert last_line(log) == ""
+    log.write_text("x" * 5000 + "\nloading the vLLM engines\n\n")
+    Screen(compared, terminal).show({"mine-1": Row(0, 9, None, None, last_line(log))})
+    assert terminal.getvalue().splitlines()[3].endswith("alpha=1 seed=1 · loading the vLLM engines")
 
 
 def test_a_screen_with_more_members_than_lines(
