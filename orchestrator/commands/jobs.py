@@ -27,7 +27,12 @@ def main(options: Namespace) -> None:
     if not jobs:
         print(f"no job was submitted to {client.url}")
         return
-    print("\n".join(table([(job, _progress(job) or of_log(_log(client, job))) for job in jobs[-SHOWN:]])))
+    newest = {job.metadata.get("folder"): job for job in jobs}  # a run that was resumed has several
+    shown = []
+    for job in jobs[-SHOWN:]:
+        found = _progress(job) if newest[job.metadata.get("folder")] is job else None
+        shown.append((job, found or of_log(_log(client, job))))
+    print("\n".join(table(shown)))
     if len(jobs) > SHOWN:
         print(f"({len(jobs) - SHOWN} older ones: {client.url}/#/jobs)")
 

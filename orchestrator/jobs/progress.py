@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from orchestrator.base.waiting import is_terminal
-from orchestrator.tracking.console import PLAIN, Console
+from orchestrator.tracking.console import PLAIN, Console, seconds_of
 
 STEP = re.compile(r"step=(\d+)/(\d+)((?: \w+=[-+\w.:]+)*)")
+LEFT = re.compile(r" left=([\d:]+)")
 TAIL_BYTES = 65536  # of metrics.jsonl that are read for its last step
 KEYS = {name: key for name, key, _ in PLAIN}
 
@@ -101,11 +102,12 @@ class Screen:
     def _line(self, line: str) -> None:
         found = parsed(line)
         if found and self._console is None:
-            self._console = Console(found[1], found[0]["step"] - 1, file=self._file)
+            self._console = Console(found[1], max(found[0]["step"] - 1, 0), file=self._file, elsewhere=True)
         if self._console is None:
             print(line, file=self._file, flush=True)
         elif found:
-            self._console.step(found[0])
+            left = LEFT.search(line)  # a log comes in pieces, and later: nothing can be computed from when
+            self._console.step(found[0], seconds_of(left[1]) if left else None)
         else:
             self._console.note(line)
 

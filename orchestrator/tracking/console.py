@@ -59,6 +59,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def seconds_of(text: str) -> float | None:
+    """`duration` reversed. Example: "1:15" -> 75.0."""
+    parts = [float(part) for part in text.split(":")] if text != "–" else []
+    return sum(part * 60**power for power, part in enumerate(reversed(parts))) if parts else None
+
+
 def heading() -> str:
     """Two lines that name the columns of `step_line`."""
     rows = (("step", *(column[0] for column in COLUMNS), "left"), ("", *(column[1] for column in COLUMNS), ""))
@@ -117,7 +123,9 @@ class Console:
         progress: bool = True,
         file: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        elsewhere: bool = False,
     ) -> None:
+        """elsewhere: the steps are another process's, whose log is shown: how long it has run is not known here."""
         self.total_steps = total_steps
         self._file = file or sys.stderr
         self._enabled = enabled
@@ -129,13 +137,17 @@ class Console:
         self._bar: tqdm[Any] | None = None
         self._table = is_terminal(self._file)
         if enabled and progress and self._table:
-            form = "{percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps, {elapsed} gone{postfix}"
+            gone = "" if elsewhere else ", {elapsed} gone"
+            form = f"{{percentage:3.0f}} % |{{bar}}| {{n_fmt}}/{{total_fmt}} steps{gone}{{postfix}}"
             self._bar = _bar(total_steps, start_step, self._file, form)
 
-    def step(self, record: Mapping[str, Any]) -> None:
-        """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step."""
+    def step(self, record: Mapping[str, Any], left_s: float | None = None) -> None:
+        """Show a finished step, and its validation if it holds one; a record that holds nothing else is no step.
+
+        left_s: seconds to the last step, where the process that trains has told them.
+        """
         trained = any(key != "step" and key != "time" and not key.startswith("validation/") for key in record)
-        left = self._left(record) if trained else None
+        left = (self._left(record) if left_s is None else left_s) if trained else None
         if not self._table:
             self.note(plain_line(record, self.total_steps, left))
             return

@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import zipfile
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,7 @@ from conf.errors import BadConfig
 from conf.flags import NO_FLAGS, Flags
 from orchestrator.base import source
 from orchestrator.base.source import NOTE, SOURCE
+from orchestrator.commands.jobs import main as list_jobs
 from orchestrator.commands.jobs import table
 from orchestrator.jobs import submission
 from orchestrator.jobs.ignore import kept, read_rules
@@ -286,6 +289,19 @@ def test_the_last_step_of_a_folder(tmp_path: Path) -> None:
     assert of_folder(tmp_path, 3000) == Progress(1999, 3000, 0.5, 1234.0) and of_folder(tmp_path / "none") is None
 
 
+def test_a_job_whose_run_was_resumed_tells_of_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n")
+    folder, log = str(tmp_path), plain_line(RECORD | {"step": 5}, 120, 75.0)
+    jobs = [job("a", status="STOPPED", folder=folder), job("a", "a.2", "RUNNING", folder=folder)]
+    client = SimpleNamespace(list=lambda: jobs, logs={"a": log}.__getitem__, url="http://x")
+    monkeypatch.setattr("orchestrator.jobs.client.connect", lambda address: client)
+    list_jobs(Namespace(address=None))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["a", "stopped", "5/120"], ["a.2", "running", "12/?"]]
+
+
 def test_the_table_of_jobs() -> None:
     lines = table([(job("a", steps="9"), Progress(3, None, 0.25, 1234.5)), (job("b", "b.2", "RUNNING"), None)], 1e9 + 7)
     assert [line.split()[:5] for line in lines[1:]] == [
@@ -314,3 +330,15 @@ def test_a_followed_log_is_a_table_on_a_terminal_and_itself_elsewhere(monkeypatc
     assert plain.getvalue() == text
     assert "12/120" in shown and "+0.310" in shown and "step=12" not in shown
     assert shown.startswith("run folder: /x\n") and "note: y\n" in shown and "no end" in shown
+
+
+def test_the_bar_of_a_followed_log_tells_what_the_log_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log comes in pieces: many steps at once, and long after they were done."""
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    screen = Screen(file)
+    screen.write("step=0/120 validation_reward=+0.100\n")
+    screen.write("".join(plain_line(RECORD | {"step": step}, 120, 240.0 - step) + "\n" for step in range(1, 6)))
+    screen.close()
+    shown = file.getvalue()
+    assert "3:55 left" in shown and "5/120" in shown and "-1/120" not in shown and "gone" not in shown
