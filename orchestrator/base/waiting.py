@@ -7,7 +7,7 @@ wait is done.
         ray.init()
 
 prints "starting Ray" once that takes half a second, "starting Ray: 10 s" every ten seconds and "starting Ray: done in
-12 s" at its end.
+12 s" at its end. Of waits within each other the innermost speaks.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ FIRST_S, EVERY_S, REDRAW_S = 0.5, 10.0, 1.0
 LONG_S = 2.0  # a longer wait gets a line at its end
 LIBRARIES = "loading the libraries"  # what a command waits for first
 _enabled = True
+_open: list[waiting] = []  # that have begun; the innermost last
 
 
 def say_reading(command: str) -> None:
@@ -70,6 +71,7 @@ class waiting:
         if _enabled:
             self._begin = time.monotonic()
             self._redraws = is_terminal(self._file)
+            _open.append(self)
             self._ticker = Ticker(self._say, FIRST_S, REDRAW_S if self._redraws else EVERY_S)
         return self
 
@@ -77,12 +79,20 @@ class waiting:
         if self._ticker is None:
             return
         self._ticker.stop()
+        _open.remove(self)
         spent = time.monotonic() - self._begin
         if self._said and (spent >= LONG_S or self._redraws):
             end = "done in" if kind is None else "stopped after"
             self._print(f"{self.what}: {end} {spent:.0f} s", last=True)
 
+    def clear(self) -> None:
+        """Before something else is printed: it begins on a line of its own."""
+        if self._said and self._redraws:
+            print("\r\x1b[K", end="", file=self._file, flush=True)
+
     def _say(self) -> None:
+        if _open[-1] is not self:
+            return
         spent = time.monotonic() - self._begin
         self._print(f"{self.what}: {spent:.0f} s" if self._said or self._redraws else self.what)
         self._said = True

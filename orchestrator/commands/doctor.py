@@ -52,11 +52,12 @@ def main(options: Namespace) -> None:
     def tell(area: str, seconds: float, check: Callable[[], Iterator[Finding]], why: str = HANGS) -> bool:
         """Whether it prevents nothing."""
         good = True
-        with waiting(f"checking {area}"):
+        with waiting(f"checking {area}") as wait:
             for finding in within(seconds, area, check, why):
                 good = good and finding.level != "PROBLEM"
                 found.append({"area": area, "level": finding.level, "text": finding.text})
                 if not options.json:
+                    wait.clear()
                     print(f"{finding.level:>7}  {finding.text}", flush=True)
         return good
 

@@ -66,3 +66,23 @@ def test_short_waits_and_disabled_consoles_print_nothing(monkeypatch: pytest.Mon
     with waiting("it loads", out):
         assert not out.enough.wait(0.05)
     assert out.getvalue() == ""
+
+
+def test_of_waits_within_each_other_the_innermost_speaks() -> None:
+    outer, inner = Written(), Written()
+    inner.wanted = 3
+    with waiting("it checks", outer):
+        with waiting("it loads", inner):
+            assert inner.enough.wait(60)
+            assert outer.getvalue().count("it checks") <= 1  # before the other began
+        outer.wanted = 0
+    assert inner.getvalue().endswith("it loads: done in 0 s\n")
+
+
+def test_what_is_printed_during_a_wait_begins_on_a_line_of_its_own() -> None:
+    out = Written(terminal=True)
+    out.wanted = 1
+    with waiting("it loads", out) as wait:
+        assert out.enough.wait(60)
+        wait.clear()
+        assert out.getvalue().endswith("\r\x1b[K")
