@@ -19,6 +19,11 @@ def command_line(*arguments: object) -> str:
     return shlex.join([*program("thinkless"), *map(str, arguments)])
 
 
+def start_head(*options: str) -> str:
+    """The command that starts a Ray head on this host."""
+    return " ".join([shlex.join(program("ray")), "start", "--head", *options])
+
+
 def program(name: str) -> list[str]:
     """How to start a console script of this environment from any folder: by name if the user's shell finds this very
     file, otherwise by its path; `thinkless`, if it is not installed, as a module of this source tree."""

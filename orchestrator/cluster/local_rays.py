@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.shell import start_head
 from rollout.base.errors import BadInput
 
 PRIVATE = "thinkless-run"  # label of the node of a run's private Ray; its value is that run's process id
@@ -83,7 +84,7 @@ def auto_address() -> str:
         )
     private = f", only private ones of other runs (process {', '.join(r.run for r in seen if r.run)})" if seen else ""
     raise BadInput(
-        f"RAY_ADDRESS=auto: no Ray to join runs on this host{private}: start one (ray start --head), or {NOT_PRIVATE}"
+        f"RAY_ADDRESS=auto: no Ray to join runs on this host{private}: {NOT_PRIVATE}, or start one: {start_head()}"
     )
 
 

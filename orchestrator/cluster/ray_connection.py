@@ -73,6 +73,11 @@ def _join(address: str, conf: ClusterConf) -> None:
     if address == "auto":  # which Ray takes for any that it finds, another run's private one as well
         address = auto_address()
         ray._private.authentication.authentication_token_setup.maybe_enable_token_auth_if_token_available(False)
+    if address.startswith(("http://", "https://")):
+        raise BadInput(
+            f"{address} is the address of a Ray dashboard, to which jobs are submitted; to join that Ray, RAY_ADDRESS "
+            "and cluster.address name its head: host:port, as `ray start --head` printed it (port 6379 by default)"
+        )
     refuse_private(address)
     with waiting(f"joining Ray at {address}"):
         _refuse_silence(address)
@@ -116,7 +121,11 @@ def cannot_start(address: str | None, error: Exception) -> RunError:
     """One line for whatever Ray reports when it does not start."""
     reason, doctor = " ".join(str(error).split())[:300] or type(error).__name__, command_line("doctor")
     if address:
-        return RunError(f"cannot join Ray at {address} ({reason}): see RAY_ADDRESS, cluster.address, and {doctor}")
+        sent = os.environ.get("RAY_AUTH_MODE") == "token"
+        asks = "" if sent else "; if that head asks for a token: export RAY_AUTH_MODE=token"
+        return RunError(
+            f"cannot join Ray at {address} ({reason}): see RAY_ADDRESS, cluster.address{asks}; and {doctor}"
+        )
     if re.search(r"timed? ?out|within", reason):
         return RunError(f"a private Ray did not start in time ({reason}): the machine may be busy, so try again")
     return RunError(f"cannot start a private Ray ({reason}); for possible causes: {doctor}")

@@ -29,12 +29,12 @@ CONFIGURATION: tuple[Option, ...] = (
     (("-cn", "--config-name"), {"metavar": "NAME"}, "the YAML file that the configuration begins with (config)"),
     (("-i", "--info"), {"nargs": "?", "const": "all", "choices": COMPOSED, "metavar": "WHAT"}, "print how Hydra "
      f"composes the configuration, or a part: {', '.join(COMPOSED[1:])}"),
-    (("words",), {"nargs": "*"}, argparse.SUPPRESS),
+    (("words",), {"nargs": "*", "default": []}, argparse.SUPPRESS),
 )  # fmt: skip
 JSON: Option = (("--json",), {"action": "store_true"}, "everything as JSON on standard output")
-KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*"}, argparse.SUPPRESS),)
+KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*", "default": []}, argparse.SUPPRESS),)
 GRADING: tuple[Option, ...] = (
-    (("files",), {"nargs": "*"}, argparse.SUPPRESS),
+    (("files",), {"nargs": "*", "default": []}, argparse.SUPPRESS),
     (("--strict",), {"action": "store_true"}, "an answer must be in \\boxed{}, as in training; else it may be said in "
      "any usual way"),
     (("--processes",), {"type": int, "default": len(os.sched_getaffinity(0)), "metavar": "N"}, "that check what is not "
@@ -60,7 +60,7 @@ ADDRESS: Option = (("--address",), {"metavar": "URL"}, HEAD)
 DETACH: Option = (("--detach",), {"action": "store_true"}, "return at once, and do not follow the log")
 INSTALL: Option = (("--install",), {"choices": ("uv", "pip")}, "install the checkout's lock on the cluster's hosts")
 JOB: Option = (("name",), {"metavar": "NAME"}, "a job's or its run's name, as thinkless jobs shows it")
-WORDS: Option = (("words",), {"nargs": "*"}, argparse.SUPPRESS)
+WORDS: Option = (("words",), {"nargs": "*", "default": []}, argparse.SUPPRESS)
 ANY_SETTING = "key=value"  # among a command's keys: it takes those of the configuration as well
 
 

@@ -19,6 +19,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from conf.schema import ClusterConf
+from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.cluster.network import environment, host_address
 from orchestrator.cluster.ray_connection import connect, disconnect
@@ -44,7 +45,7 @@ def cluster(address: str, interface: str | None, model: str | None, data: str | 
     try:
         token = connect(ClusterConf(address=address, network_interface=interface))
     except (BadInput, RunError) as error:
-        yield problem(str(error))
+        yield problem(str(error).removesuffix(f"; and {command_line('doctor')}"))
         return
     probes: dict[_Node, Any] = {}
     try:

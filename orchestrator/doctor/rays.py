@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from conf.shell import program
+from conf.shell import start_head
 from orchestrator.cluster.local_rays import (
     NOT_PRIVATE,
     auto_address,
@@ -58,10 +58,10 @@ def other_rays() -> Iterator[Finding]:
             yield note(where)
     taken = {option: port for option, port in HEAD_PORTS.items() if _in_use(port)}
     if taken:
-        instead = " ".join(f"{option}={free}" for option, free in zip(taken, free_ports(len(taken)), strict=True))
+        instead = [f"{option}={free}" for option, free in zip(taken, free_ports(len(taken)), strict=True)]
         ports = ", ".join(map(str, taken.values()))
-        start = " ".join([*program("ray"), "start", "--head"])
-        yield note(f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start} {instead}")
+        start = start_head(*instead)
+        yield note(f"in use, of the ports that a Ray head takes: {ports}; to start one here: {start}")
     else:
         yield Finding("the ports of a Ray head are free")
     if (Path.home() / ".ray" / "auth_token").is_file() and "RAY_AUTH_MODE" not in os.environ:

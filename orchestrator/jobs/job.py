@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.shell import start_head
 from orchestrator.base.errors import RunError
 
 DEFAULT = "http://127.0.0.1:8265"
@@ -69,8 +70,8 @@ def token(url: str) -> str:
 def gone_line(url: str, source: str, error: Exception) -> str:
     reason = "timed out" if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__ else _innermost(error)
     return (
-        f"no Ray head answers at {url} ({reason}; address from {source}): start one (ray start --head), or give its "
-        "dashboard's address with --address or RAY_ADDRESS"
+        f"no Ray head answers at {url} ({reason}; address from {source}): give its dashboard's address with "
+        f"--address or RAY_ADDRESS, or start one: {start_head()}"
     )
 
 

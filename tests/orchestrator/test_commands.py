@@ -29,13 +29,14 @@ import pytest
 
 from conf.compose import to_yaml
 from conf.groups import description, groups, options
-from conf.schema import Config
+from conf.schema import ClusterConf, Config
 from conf.settings import settings
 from orchestrator.base.lock import locked
 from orchestrator.cluster.hardware import hardware
 from orchestrator.commands import cli
 from orchestrator.commands.table import COMMANDS
 from orchestrator.training import run_dir as run_folders
+from rollout.base.errors import BadInput
 from rollout.data.stream import PromptStream
 
 ROOT = Path(__file__).parents[2]
@@ -298,6 +299,7 @@ def rejected(done: Done, *said: str) -> None:
         ("report run.name=nothing", "no run is there yet"),
         ("report nothing", "run.name=<run>"),
         ("train resume=nothing", "no run is there yet"),
+        ("resume", "required: NAME;"),
         ("train experiment=quickstart run.name=../up", "run.name='../up'"),
         ("train experiment=quickstart data.arithmetic.levels=[2]", "one weight each"),
         ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "warmup.path=nothing.jsonl: no such file"),
@@ -583,7 +585,7 @@ def test_doctor_finds_nothing_wrong_on_a_machine_that_runs_the_tests(
     assert "takes run.root=<folder> and model.path=<folder> and" in thinkless("doctor", "steps=3").line
 
 
-def test_rays_start_up_errors_are_one_line() -> None:
+def test_rays_start_up_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own slow start is a plain Exception."""
     from orchestrator.cluster.ray_connection import cannot_start
 
@@ -593,6 +595,16 @@ def test_rays_start_up_errors_are_one_line() -> None:
     assert "doctor" in str(cannot_start(None, OSError("No space left")))
     line = str(cannot_start("host:6379", ConnectionError("Failed to connect\nto it")))
     assert "cannot join Ray at host:6379 (Failed to connect to it)" in line and "RAY_ADDRESS" in line
+    assert "asks for a token: export RAY_AUTH_MODE=token" in line
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "token" not in str(cannot_start("host:6379", ConnectionError("Failed to connect\nto it")))
+
+
+def test_a_dashboards_address_is_refused_where_ray_is_joined() -> None:
+    from orchestrator.cluster.ray_connection import connect
+
+    with pytest.raises(BadInput, match=r"the address of a Ray dashboard.* its head: host:port"):
+        connect(ClusterConf(address="http://127.0.0.1:8265"))
 
 
 def test_a_run_root_that_cannot_be_made_is_rejected_and_nothing_is_written(

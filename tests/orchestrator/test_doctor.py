@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -265,3 +266,16 @@ def test_what_is_wrong_on_a_node_is_a_problem_with_its_remedy(two_nodes: str, tm
     wrong = [one["text"] for one in found if one["level"] == "PROBLEM"]
     assert code == 1 and len(wrong) == 2
     assert all("cluster.network_interface=eth77" in line and "no actor of ours starts there" in line for line in wrong)
+
+
+def test_the_documented_ports_of_a_second_head_are_free_of_rays_own() -> None:
+    """Ray's workers take those from 10002 to 19999, and refuse a head whose ports lie there."""
+    from ray._private.parameter import RayParams
+
+    documented = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    (command,) = re.findall(r"ray start --head (--port=\d+ --dashboard-port.*)", documented)
+    ports: dict[str, Any] = {
+        name.replace("-", "_"): int(port) for name, port in re.findall(r"--([a-z-]+)=(\d+)", command)
+    }
+    ports |= {"min_worker_port": 10002, "max_worker_port": 19999}
+    RayParams(gcs_server_port=ports.pop("port"), **ports).update_pre_selected_port()
