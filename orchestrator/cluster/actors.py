@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from orchestrator.base.errors import ActorDied, WaitedTooLong
 from orchestrator.base.waiting import waiting
-from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
 from orchestrator.cluster.placement import Plan, Role, Seat
 from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
@@ -74,15 +74,19 @@ class Actors:
         timeout_s: float,
         threads: int | None = None,
         named: Mapping[str, Any] | None = None,
+        check: Callable[[], None] | None = None,
         **options: Any,
     ) -> list[RayHandle]:
         """An actor for each list of arguments, in places reserved for `role`, or else in those of `alone`.
 
         timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; named: further arguments, the same
-        for all; options: of Ray's actors.
+        for all; check: called first on each of their hosts but the driver's, which has made it before, and what it
+        raises is raised; options: of Ray's actors.
         """
         free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
         group = next(free, None) or self.reserve(alone)
+        if check is not None:
+            self._check_elsewhere(group, role, check)
         method, calls = THREADS.get(role, ("", 0))
         remote: Any = cast(Any, ray.remote)(concurrency_groups={method: calls}) if method else ray.remote
         actor_class = remote(body)
@@ -102,6 +106,16 @@ class Actors:
             ).remote(*args, **(named or {}))
             handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
         return handles
+
+    def _check_elsewhere(self, group: _Group, role: Role, check: Callable[[], None]) -> None:
+        homes = placement_group_table(group.group)["bundles_to_node_id"]
+        nodes = {homes[seat.bundle] for seat in group.plan.seats[role]} - {ray.get_runtime_context().get_node_id()}
+        calls = []
+        for node in sorted(nodes):
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            call = ray.remote(_called).options(num_cpus=0, scheduling_strategy=there).remote(check)
+            calls.append(RayFuture(call, f"node {node}", self.timeout_s))
+        wait_all(calls)
 
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as `start` returned them); their resources are free once none of their group is left."""
@@ -193,6 +207,11 @@ class Actors:
             "CUDA_VISIBLE_DEVICES": ",".join(gpu for gpus in found for gpu in gpus),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
+
+
+def _called(check: Callable[[], None]) -> None:
+    """Run on a node: Ray runs functions alone, not whatever can be called."""
+    check()
 
 
 def _own_gpus(_: Any) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,9 +62,11 @@ class Cluster:
         """BadInput, before a long warm-up, when the whole run will not fit, and no node joins in time that makes it."""
         self._actors.refuse_too_large(plan(self.conf.placement, rollout, learner, reward))
 
-    def rollout_workers(self, conf: RolloutConf, body: type, arguments: list[Any]) -> list[RayHandle]:
+    def rollout_workers(
+        self, conf: RolloutConf, body: type, arguments: list[Any], check: Callable[[], None] | None = None
+    ) -> list[RayHandle]:
         """Threaded actors: many calls of `sample`, and others, run side by side, in no order. With
-        cluster.placement=colocated the learner ranks are placed before them."""
+        cluster.placement=colocated the learner ranks are placed before them. check: see `Actors.start`."""
         return self._actors.start(
             Role.rollout,
             plan(self.conf.placement, rollout=conf),
@@ -72,16 +74,21 @@ class Cluster:
             [arguments] * conf.workers,
             conf.timeout_s,
             conf.threads,
+            check=check,
             max_concurrency=OTHER_CALLS,
             max_restarts=conf.max_restarts,
             max_task_retries=conf.max_restarts,  # a restarted worker gets the calls again that the lost one had
         )
 
-    def learner_ranks(self, conf: LearnerConf, body: type, arguments: list[list[Any]]) -> list[RayHandle]:
-        """Each is also given `host`, by which it learns its host's address."""
+    def learner_ranks(
+        self, conf: LearnerConf, body: type, arguments: list[list[Any]], check: Callable[[], None] | None = None
+    ) -> list[RayHandle]:
+        """Each is also given `host`, by which it learns its host's address. check: see `Actors.start`."""
         alone, host = plan(self.conf.placement, learner=conf), partial(host_address, self.conf.network_interface)
         call_s, collective_s = learner_limits(conf, len(arguments))
-        ranks = self._actors.start(Role.learner, alone, body, arguments, call_s, conf.threads, named={"host": host})
+        ranks = self._actors.start(
+            Role.learner, alone, body, arguments, call_s, conf.threads, named={"host": host}, check=check
+        )
         for rank in ranks:
             rank.collective_s = collective_s
         return ranks

@@ -18,6 +18,7 @@ from orchestrator.cluster.cluster import Cluster, listening_on, started
 from orchestrator.cluster.handles import wait_all
 from reward.grader import Grader
 from reward.worker import RewardWorker
+from rollout.data.tokens import refuse_absent
 from rollout.engine import Engine
 from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
@@ -43,7 +44,7 @@ def make_learner(
 
     each = [temperature, updates, longest, conf.run.seed if conf.run.deterministic else None]
     arguments = [[settings, conf.model, path, rank, *each] for rank in range(settings.ranks)]
-    ranks = cluster.learner_ranks(settings, LearnerWorker, arguments)
+    ranks = cluster.learner_ranks(settings, LearnerWorker, arguments, functools.partial(refuse_absent, path))
     return Learner(ranks, settings, shape or read_shape(path, conf.model.revision), wait_all, **more)
 
 
@@ -72,7 +73,8 @@ def make_sampler(
     """current: see `RolloutWorker`; sleeps: see `Engine`."""
     engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic)
     arguments = [conf.rollout, conf.model, path, control, conf.run.seed, current, engine]
-    return Sampler(cluster.rollout_workers(conf.rollout, RolloutWorker, arguments), sampling)
+    check = functools.partial(refuse_absent, path)
+    return Sampler(cluster.rollout_workers(conf.rollout, RolloutWorker, arguments, check), sampling)
 
 
 def make_grader(cluster: Cluster, conf: Config, path: str, control: ControlTokens) -> Grader:

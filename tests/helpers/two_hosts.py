@@ -7,14 +7,13 @@
 eth0 comes first on each, and the host's name resolves to 127.0.1.1, as on a stock Debian: who does not choose an
 interface gets a wrong one. `local` is a folder under the same path on both with other content on each, /dev/shm is each
 host's own; all else is shared. The first process of a host holds its namespaces: with it every process of the host
-ends, and so do interfaces and mounts. It is killed with the process that made it, so that nothing stays of a test that
-is killed.
+ends, and so do interfaces and mounts. It is killed with the process that made it, and a shell that waits for that
+process's end then removes the folders, so that nothing stays of a test that is killed.
 """
 
 from __future__ import annotations
 
 import ctypes
-import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +49,9 @@ ip link set lan0 up
 echo ready
 trap '' CHLD
 exec sleep infinity"""  # as the first process it inherits orphans; what it ignores, the kernel reaps
+
+REMOVE = """read -r ended
+for attempt in $(seq 100); do rm -rf "$0" && exit; sleep 0.1; done"""  # what is being killed may still write
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def two_hosts(below: str = "/tmp") -> Iterator[tuple[Host, Host]]:
     """below: for their folders; short where Ray is to run, whose sockets have paths of 107 bytes at most."""
     refuse_without_namespaces()
     folder = Path(tempfile.mkdtemp(prefix="hosts-", dir=below))
+    remover = subprocess.Popen(["/bin/sh", "-c", REMOVE, folder], stdin=subprocess.PIPE, start_new_session=True)
     local, holders, hosts = folder / "local", list[subprocess.Popen[str]](), list[Host]()
     local.mkdir()
     try:
@@ -117,7 +120,7 @@ def two_hosts(below: str = "/tmp") -> Iterator[tuple[Host, Host]]:
         for holder in holders:
             holder.kill()
             holder.wait()
-        shutil.rmtree(folder)
+        remover.communicate()
 
 
 def _hold(script: str) -> subprocess.Popen[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from rollout.base.network import GLOO
 from tests.helpers.launched import THINKLESS, Watched, one_line_error
@@ -26,7 +27,10 @@ pytestmark = pytest.mark.heavy
 SETTINGS = ["experiment=quickstart", "warmup=none", *TINY, "run.steps=2", "validation.size=8"]
 PLACES = ["rollout.workers=2", "rollout.num_cpus=0.3", "learner.ranks=2", "learner.num_cpus=0.6"]
 PLACES += ["reward.workers=1", "reward.num_cpus=0.05"]
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+LONGER = """
+def score(problem, response, answer, mode):
+    return len(response) / 100
+"""  # the model is random and never right: its answers differ in length
 RANK = """
 import os, sys, datetime, torch
 from rollout.base.network import GLOO, gloo_towards
@@ -50,7 +54,7 @@ class Pair:
     address: str  # of the head
 
     def train(self, folder: Path, *settings: str) -> Watched:
-        environment = {**ENVIRONMENT, "RAY_ADDRESS": self.address}
+        environment = {**_environment(self.first), "RAY_ADDRESS": self.address}
         command = [THINKLESS, "train", *SETTINGS, *PLACES, f"run.root={folder}", *settings]
         return self.first.watched(*command, folder=folder, environment=environment)
 
@@ -72,9 +76,13 @@ def pair(hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> 
     for host, arguments in join.items():
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *common]
         command.append(f"--node-ip-address={host.address}")
-        ray = host.watched(*command, folder=folder, environment=ENVIRONMENT, lasting=True)
+        ray = host.watched(*command, folder=folder, environment=_environment(host), lasting=True)
         _until_started(ray)
     return Pair(first, second, address)
+
+
+def _environment(host: Host) -> dict[str, str]:
+    return {"PYTHONPATH": f"{ROOT}:{host.local}", "OMP_NUM_THREADS": "1"}
 
 
 def _until_started(ray: Watched) -> None:
@@ -107,7 +115,7 @@ def test_gloo_takes_the_interface_that_leads_to_the_other_host(hosts: tuple[Host
 
 
 def test_hosts_end_with_the_process_that_made_them(tmp_path: Path) -> None:
-    """Killed half way, it leaves neither processes nor interfaces nor mounts."""
+    """Killed half way, it leaves neither processes nor interfaces nor mounts nor folders."""
     refuse_without_namespaces()
     code = "from tests.helpers.two_hosts import main; main()"
     maker = subprocess.Popen(
@@ -116,8 +124,10 @@ def test_hosts_end_with_the_process_that_made_them(tmp_path: Path) -> None:
     assert maker.stdout is not None
     holders = [int(maker.stdout.readline().split("--target ")[1].split()[0]) for _ in range(2)]
     assert all(Path(f"/proc/{holder}").exists() for holder in holders)
+    assert [*tmp_path.glob("hosts-*")]
     maker.kill()
-    maker.communicate()
+    maker.communicate()  # returns when who removes the folders, and has the same output, has ended as well
+    assert not [*tmp_path.glob("hosts-*")]
     for holder in holders:
         subprocess.run(["tail", f"--pid={holder}", "-f", "/dev/null"], timeout=60, check=True)
 
@@ -129,13 +139,15 @@ def test_a_model_that_one_host_lacks_is_named_with_the_host(pair: Pair, tiny_mod
 
 
 def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
-    """Model on each host's own disk, problems on the driver's alone, run folder shared."""
+    """Model and reward function on each host's own disk, problems on the driver's alone, run folder shared."""
     for host in (pair.first, pair.second):
         shutil.copytree(tiny_model, host.own / "model", dirs_exist_ok=True)
+        (host.own / "longer.py").write_text(LONGER)
     problems = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(16)]
     (pair.first.own / "problems.jsonl").write_text("".join(json.dumps(one) + "\n" for one in problems))
     local = pair.first.local
-    run = pair.train(tmp_path, f"model.path={local}/model", f"data.path={local}/problems.jsonl", "run.name=spread")
+    own = [f"model.path={local}/model", f"data.path={local}/problems.jsonl", "reward.function=longer:score"]
+    run = pair.train(tmp_path, *own, "learner.lr=0.01", "run.name=spread")
     on: dict[str, set[str]] = {}
 
     def spread() -> bool:
@@ -145,4 +157,12 @@ def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path:
 
     run.until(spread, "a sampler and a learner rank on each host")
     assert run.wait().returncode == 0, run.err[-3000:]
-    assert [record["step"] for record in records(tmp_path / "spread")] == [1, 2]
+    first, second = records(tmp_path / "spread")
+    assert (first["step"], second["step"]) == (1, 2) and first["grad_norm"] > 0
+    assert _largest_change(tiny_model, tmp_path / "spread" / "model") > 0.01
+    assert second["mismatch/max_abs"] < 1e-4  # both samplers have what both ranks have learnt
+
+
+def _largest_change(before: Path, after: Path) -> float:
+    one, other = (load_file(folder / "model.safetensors") for folder in (before, after))
+    return max(float((other[name] - one[name]).abs().max()) for name in one)
