@@ -54,11 +54,16 @@ def load(folder: str) -> Any:
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = partial(_rms_norm, module)
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # sdpa ignores it
     return model
 
 
 def _rms_norm(module: Any, states: Tensor) -> Tensor:
-    return module.weight * states / (states.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
+    weight, eps = (
+        (1 + module.weight, module.eps) if hasattr(module, "eps") else (module.weight, module.variance_epsilon)
+    )
+    return weight * states / (states.square().mean(-1, keepdim=True) + eps).sqrt()  # Gemma's have an eps
 
 
 def logprobs(model: Any, trajectory: Any, temperature: float) -> tuple[Tensor, Tensor]:

@@ -91,12 +91,15 @@ def packed_attention(
     dropout: float = 0.0,
     layout: Layout | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, heads, N, D], key/value [1, kv_heads, N, D] -> [1, N, heads, D].
 
+    sliding_window: a token attends to that many tokens of its sequence, itself included; softcap: scores s become
+    softcap tanh(s / softcap) (Gemma 2), for which no kernel is used: a sequence's scores are then in memory.
     Raises ValueError without a layout (the caller bypassed `learner.model.policy.Policy`), for a batch size other than
-    1, a mask, dropout, or a sliding window shorter than a sequence: it would ignore all of these.
+    1, a mask or dropout: it would ignore all of these.
     """
     if layout is None:
         raise ValueError(
@@ -107,14 +110,13 @@ def packed_attention(
         raise ValueError(f"packed attention needs one row with its Layout, got queries of shape {tuple(query.shape)}")
     if attention_mask is not None or dropout:
         raise ValueError("packed attention takes no mask and no dropout: set the model's attention_dropout to 0")
-    if sliding_window is not None and layout.longest > sliding_window:
-        raise ValueError(f"packed attention has no sliding window, and a sequence is longer than {sliding_window}")
-    rows = layout
+    rows, window = layout, sliding_window if sliding_window is not None and layout.longest > sliding_window else None
 
     def whole(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[1, N, heads, D] -> the same, all tokens of the row."""
-        attend = _flash if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _bucketed
-        return attend(query[0], key[0], value[0], rows, scaling)[None]
+        if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and softcap is None:
+            return _flash(query[0], key[0], value[0], rows, scaling, window)[None]
+        return _bucketed(query[0], key[0], value[0], rows, scaling, window, softcap)[None]
 
     states = [one.transpose(1, 2) for one in (query, key, value)]  # [1, n, heads, D]
     if layout.exchange is None:
@@ -125,17 +127,46 @@ def packed_attention(
     return layout.exchange(whole, *states), None
 
 
-def _bucketed(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+def _bucketed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
     """[n, heads, D] each, of the computed tokens -> the same: one causal sdpa call for sequences of similar length."""
     parts, places = [], []
     for index, valid in layout.buckets:
         q, k, v = (_gathered(states, index) for states in (query, key, value))  # [B, heads, L, D]
-        out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        width = index.shape[1]
+        if softcap is not None:
+            out = _capped(q, k, v, _seen(width, window, query.device), scaling, softcap)
+        else:
+            seen = _seen(width, window, query.device) if window is not None and width > window else None
+            out = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=seen, is_causal=seen is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            )
         parts.append(out.transpose(1, 2)[valid])  # [tokens, heads, D]
         places.append(index[valid])
     return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(parts))
+
+
+def _seen(width: int, window: int | None, device: torch.device) -> Tensor:
+    """bool[L, L]: whether token i attends to token j of its sequence."""
+    everything = torch.ones(width, width, dtype=torch.bool, device=device)
+    seen = everything.tril()
+    return seen if window is None else seen & everything.triu(1 - window)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scaling: float | None, softcap: float) -> Tensor:
+    """[B, heads, L, D], keys and values with as many heads or fewer -> [B, heads, L, D], in float32 inside."""
+    k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q @ k.transpose(-1, -2)).to(wide) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~seen, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def _gathered(states: Tensor, index: Tensor) -> Tensor:
@@ -143,18 +174,20 @@ def _gathered(states: Tensor, index: Tensor) -> Tensor:
     return states.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
+) -> Tensor:
     """[n, heads, D] each, of the computed tokens -> the same: flash attention over boundaries, causal within each."""
     from torch.nn.attention.varlen import varlen_attn
 
-    ends, longest = layout.boundaries, layout.longest
+    ends, longest, back = layout.boundaries, layout.longest, -1 if window is None else window - 1
     if layout.place is not None:
         query, key, value = (states.index_select(0, layout.place) for states in (query, key, value))
     grouped: dict[str, Any] = {}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.11 has no such argument, and needs none
         grouped["enable_gqa"] = query.shape[1] != key.shape[1]
     out = varlen_attn(
-        query, key, value, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), **grouped
+        query, key, value, ends, ends, longest, longest, scale=scaling, window_size=(back, 0), **grouped
     )  # fmt: skip
     assert isinstance(out, Tensor)  # without its log-sum-exp, which was not asked for
     return out if layout.computed is None else out.index_select(0, layout.computed)

@@ -41,8 +41,6 @@ def refuse_different(policy: Policy, path: str, longest: int = 0, device: Device
     config = whole(causal_lm.config.to_dict())
     what = f"model.path={path}: this model (model type {config.get('model_type')}) cannot be trained here"
     known = unsupported(config, longest)
-    if getattr(causal_lm.get_output_embeddings(), "bias", None) is not None:
-        known.append("a bias in its output head")
     cause = f"it has {'; '.join(dict.fromkeys(known))}" if known else "the cause is unknown"
     ours = {id(parameter) for parameter in policy.parameters()}
     left = [name for name, parameter in causal_lm.named_parameters() if id(parameter) not in ours]

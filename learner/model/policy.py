@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from learner.model import attention
 from learner.model.attention import Layout
 from learner.model.logprob import LogProbHead
+from learner.model.own_head import OwnHead, head_name, is_plain
 from rollout.base.errors import BadInput, in_one_line
 from rollout.data.tokens import refuse_absent
 
@@ -26,7 +27,12 @@ class Policy(nn.Module):
     def __init__(self, causal_lm: Any, float32_head: bool = True, fused_head: bool = True):
         super().__init__()
         self.body = causal_lm.base_model
-        self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head, fused_head)
+        self.head: LogProbHead | OwnHead
+        if is_plain(causal_lm):
+            self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head, fused_head)
+        else:
+            self.head = OwnHead(causal_lm, float32_head)
+        self.head_name = head_name(causal_lm)  # in the model: lm_head, embed_out
         self._prefix = f"{causal_lm.base_model_prefix}."
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
         shared = (name for name, parameter in self.body.named_parameters() if parameter is self.head.weight)
@@ -68,7 +74,7 @@ class Policy(nn.Module):
         """The Hugging Face name of this module's parameter `name`."""
         if name.startswith("body."):
             return self._prefix + name.removeprefix("body.")
-        return name.replace("head.weight", "lm_head.weight")
+        return name.replace("head.", f"{self.head_name}.", 1)
 
 
 def load_policy(
@@ -119,7 +125,13 @@ def load_policy(
                 module, "gradient_checkpointing", False
             )  # such as dropout, stay in evaluation mode
     causal_lm.config.use_cache = False
-    return Policy(causal_lm, float32_head, fused_head)
+    try:
+        return Policy(causal_lm, float32_head, fused_head)
+    except (AttributeError, TypeError, LookupError, RuntimeError) as error:  # what a forward pass does is its own
+        raise BadInput(
+            f"model.path={path}: this model cannot be trained here: its output head cannot be used apart from its body "
+            f"({in_one_line(error)}); docs/learner.md lists what can be trained"
+        ) from error
 
 
 def compile_layers(policy: Policy) -> None:

@@ -43,7 +43,7 @@ class WeightSender:
         self.gathered = engine.conf.zero_stage == 3
         self.bucket = max(int(engine.conf.weight_sync_bucket_mib * MIB), 1)
         tied = engine.policy.tied_name
-        self.aliases = {} if tied is None else {"lm_head.weight": tied}
+        self.aliases = {} if tied is None else {f"{engine.policy.head_name}.weight": tied}
         self._manifest: transport.Manifest | None = None
         self._stage: StagingBuffer | None = None
         self._route: Route | None = None

@@ -7,7 +7,7 @@ requests, prefix caches, Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,10 +114,12 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def load(self, named: Iterable[tuple[str, Tensor]]) -> None:
-        """BadInput for a name or a shape that vLLM's model has not."""
+    def load(self, named: Iterable[tuple[str, Tensor]], aliases: Collection[str] = ()) -> None:
+        """BadInput for a name or a shape that vLLM's model has not; but those of `aliases` that it has not are left
+        out: it may use the embedding itself as a tied head (Gemma 2)."""
+        lacking = {alias for alias in aliases if not self._has(alias.rpartition(".")[0])}
         try:
-            self.model.load_weights(named)
+            self.model.load_weights(one for one in named if one[0] not in lacking)
         except (LookupError, ValueError, RuntimeError) as error:
             what = f"the sampler's {type(self.model).__name__} cannot take the learner's weights"
             raise BadInput(
@@ -125,9 +127,13 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
                 "lists what can be trained"
             ) from error
 
+    def _has(self, layer: str) -> bool:
+        """Whether vLLM's model has a layer of that name, maybe below another module."""
+        return any(f".{name}".endswith(f".{layer}") for name, _ in self.model.named_modules())
+
     def receive_weights(self, update_info: UpdateInfo) -> None:
         if update_info.weights is not None:
-            self.load(update_info.weights.tensors())
+            self.load(update_info.weights.tensors(), update_info.weights.aliases)
         elif update_info.manifest is not None:
             self._take_broadcast(update_info, update_info.manifest)
         elif update_info.chunks:
@@ -135,7 +141,8 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
             chunks = [chunk for chunk in update_info.chunks if mine in chunk.handles]
             inbox = self.inbox if chunks else self.host  # `Weights` for several processes lie in a memory file
             (chunk,) = chunks or update_info.chunks
-            self.load(with_aliases(inbox.take(chunk), update_info.aliases or {}))
+            aliases = update_info.aliases or {}
+            self.load(with_aliases(inbox.take(chunk), aliases), aliases)
         elif lacking := incomplete(self.model):
             raise ValueError(f"the weights that came are not the whole model's: only {'; '.join(lacking)}")
 
@@ -149,8 +156,10 @@ class ThinklessTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
             self.group.destroy()
 
     def _take_broadcast(self, update: UpdateInfo, manifest: transport.Manifest) -> None:
+        aliases = update.aliases or {}
+
         def load(named: list[tuple[str, Tensor]]) -> None:
-            self.load(with_aliases(named, update.aliases or {}))
+            self.load(with_aliases(named, aliases), aliases)
 
         with broadcast_group.bounded(update.timeout_s, self.group.destroy, update.message):
             transport.receive(self.group, manifest, update.bucket, self.device, load)
@@ -216,8 +225,10 @@ class Receiver:
             if self._outbox is not None:
                 self._outbox.close()
             self._outbox = transport.Outbox(torch.device("cpu"), room)
-        for chunk in self._outbox.chunks(weights.tensors()):
-            self._call("update_weights", {"chunks": (chunk,)})
+        aliases = weights.aliases
+        once = ((name, tensor) for name, tensor in weights.tensors() if name not in aliases)
+        for chunk in self._outbox.chunks(once):
+            self._call("update_weights", {"chunks": (chunk,), "aliases": aliases})
 
     def _from_buffers(self, offer: Offer) -> None:
         """ipc: the learner rank on each of this engine's devices has a buffer, and fills it again and again."""

@@ -51,6 +51,13 @@ class Weights:
         """Bytes, those of aliases not counted."""
         return sum(len(buffer) for buffer in self.buffers)
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Names of entries that share an earlier one's bytes, and that one's name."""
+        first: dict[tuple[int, int, tuple[int, ...]], str] = {}
+        found = {one.name: first.setdefault((one.buffer, one.offset, one.shape), one.name) for one in self.entries}
+        return {name: source for name, source in found.items() if name != source}
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Named views of the buffers; copy them before the buffers go."""
         import warnings

@@ -29,30 +29,46 @@ def row(lengths: list[int], heads: int, kv_heads: int, seed: int, dim: int = 8) 
     return query, key, value
 
 
-def attention(states: Sequence[Tensor], layout: Layout) -> Tensor:
+def attention(states: Sequence[Tensor], layout: Layout, **more: Any) -> Tensor:
     """[L, h, D] of (query, key, value)."""
     query, key, value = states
-    return packed_attention(None, query, key, value, None, scaling=SCALING, layout=layout)[0]
+    return packed_attention(None, query, key, value, None, scaling=SCALING, layout=layout, **more)[0]
 
 
-def alone(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+def alone(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
     """Causal softmax of one sequence, written out; heads share keys by repetition. [1, h, L, D] -> [L, h, D]"""
     times = query.shape[1] // key.shape[1]
     keys, values = key[0].repeat_interleave(times, 0), value[0].repeat_interleave(times, 0)
     scores = scaling * query[0] @ keys.transpose(1, 2)
     length = scores.shape[-1]
-    scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    unseen = [
+        [j > i or (sliding_window is not None and i - j >= sliding_window) for j in range(length)]
+        for i in range(length)
+    ]
+    scores = scores.masked_fill(torch.tensor(unseen, dtype=torch.bool), -torch.inf)
     return (scores.softmax(-1) @ values).transpose(0, 1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, HEADS, st.integers(0, 10_000))
-def test_a_packed_row_equals_its_sequences_alone(lengths: list[int], heads: tuple[int, int], seed: int) -> None:
+@given(LENGTHS, HEADS, st.integers(0, 10_000), st.none() | st.integers(1, 41), st.sampled_from([None, 0.7]))
+def test_a_packed_row_equals_its_sequences_alone(
+    lengths: list[int], heads: tuple[int, int], seed: int, window: int | None, cap: float | None
+) -> None:
+    """With a window that a token sees, with a cap on the scores, with both, with neither."""
     packed = [states.requires_grad_() for states in row(lengths, *heads, seed)]
     single = [states.detach().clone().requires_grad_() for states in packed]
-    got = attention(packed, Layout(lengths))
+    got = attention(packed, Layout(lengths), sliding_window=window, softcap=cap)
     query, key, value = (states.split(lengths, dim=2) for states in single)
-    want = torch.cat([alone(q, k, v, SCALING) for q, k, v in zip(query, key, value)])[None]
+    want = torch.cat([alone(q, k, v, SCALING, window, cap) for q, k, v in zip(query, key, value)])[None]
     assert got.shape == want.shape
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
     direction = torch.randn(got.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -114,20 +130,14 @@ def test_layout_places_every_token_once_with_little_padding(lengths: list[int]) 
         ((2, 5), {}, "one row"),
         ((1, 5), {"mask": torch.zeros(1, 1, 5, 5)}, "mask"),
         ((1, 5), {"dropout": 0.1}, "dropout"),
-        ((1, 5), {"sliding_window": 2}, "sliding window"),
     ],
-    ids=["no layout", "another row's layout", "batch of 2", "mask", "dropout", "short window"],
+    ids=["no layout", "another row's layout", "batch of 2", "mask", "dropout"],
 )
 def test_unsupported_arguments_are_rejected(shape: tuple[int, int], changes: dict[str, Any], message: str) -> None:
     states = torch.randn(shape[0], 2, shape[1], 4)
     options = {"layout": Layout([3, 2]), "mask": None, "dropout": 0.0, **changes}
     with pytest.raises(ValueError, match=message):
         packed_attention(None, states, states, states, options.pop("mask"), **options)
-
-
-def test_a_window_as_long_as_every_sequence_is_accepted() -> None:
-    states = torch.randn(1, 2, 5, 4)
-    packed_attention(None, states, states, states, None, layout=Layout([3, 2]), sliding_window=3)
 
 
 def policy_row(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:

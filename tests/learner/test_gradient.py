@@ -84,6 +84,49 @@ def test_the_gradient_equals_the_float64_reference(
     assert len(rows) == 3  # the budgets do differ
 
 
+@pytest.fixture(scope="module")
+def own_heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of models whose logits are more than a product, one with caps and a window in its attention."""
+    import transformers
+
+    shape: dict[str, Any] = {
+        "vocab_size": 264, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.15, "bos_token_id": None,
+        "eos_token_id": 1, "pad_token_id": 0,
+    }  # fmt: skip
+    capped = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 7, "attn_logit_softcapping": 1.0}
+    kinds = {
+        "capped": transformers.Gemma2Config(
+            **shape, **capped, final_logit_softcapping=3.0, attn_implementation="eager"
+        ),
+        "biased": transformers.PhiConfig(**shape),
+    }
+    folders = {}
+    for name, config in kinds.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(6)
+            model = transformers.AutoModelForCausalLM.from_config(config)
+            for parameter in model.parameters():
+                if parameter.ndim < 2:
+                    parameter.data += 0.3 * torch.randn_like(parameter)
+        folders[name] = str(tmp_path_factory.mktemp(name))
+        model.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.mark.parametrize(("model", "count", "stage"), [("capped", 1, 0), ("capped", 2, 3), ("biased", 2, 3)])
+def test_a_models_own_head_has_the_same_gradient(
+    groups_of_ranks: dict[int, Ranks], own_heads: dict[str, str], model: str, count: int, stage: int
+) -> None:
+    algorithm = replace(ALGORITHMS[0], kl=0.0)
+    want, _ = naive.one_update(own_heads[model], None, GROUPS, algorithm)
+    ranks = groups_of_ranks[count]
+    conf = replace(STILL, ranks=count, zero_stage=stage, gradient_checkpointing=stage == 3)
+    ranks.start(conf, own_heads[model])
+    for max_tokens in (32, 4096):
+        assert_same(ranks.gradients(batches(GROUPS, algorithm, max_tokens, count), algorithm)[0], want)
+
+
 @pytest.mark.parametrize("changes", MEMORY_SETTINGS, ids=str)
 def test_memory_settings_do_not_change_the_gradient(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], reference: Any, changes: dict[str, Any]

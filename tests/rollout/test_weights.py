@@ -90,6 +90,7 @@ def test_an_alias_shares_bytes(made: Made) -> None:
     tensors = named(torch.float32)
     plain, aliased = made(tensors, 0), made(tensors, 0, {"lm_head.weight": "matrix"})
     assert aliased.size == plain.size
+    assert aliased.aliases == {"lm_head.weight": "matrix"} and not plain.aliases
     back = dict(aliased.tensors())
     assert back["lm_head.weight"].data_ptr() == back["matrix"].data_ptr()
     assert torch.equal(back["lm_head.weight"], dict(tensors)["matrix"])
