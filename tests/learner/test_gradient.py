@@ -94,11 +94,14 @@ def own_heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.15, "bos_token_id": None,
         "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
-    capped = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 7, "attn_logit_softcapping": 1.0}
+    capped: dict[str, Any] = {
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 7,
+        "attn_logit_softcapping": 1.0,
+    }
     kinds = {
-        "capped": transformers.Gemma2Config(
-            **shape, **capped, final_logit_softcapping=3.0, attn_implementation="eager"
-        ),
+        "capped": transformers.Gemma2Config(**shape, **capped, final_logit_softcapping=3.0),
         "biased": transformers.PhiConfig(**shape),
     }
     folders = {}
