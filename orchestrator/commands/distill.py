@@ -76,6 +76,9 @@ def _distill(conf: Config, questions: Questions, out: Path, sampled: Path) -> st
         stack.callback(verdicts.close)
         ask_missing(conf, questions, teachers, answers, verdicts)
         choice = Choice(conf.distill, answers, verdicts, conf.reward.strict, conf.model.think_end_token, names)
+        for one in teachers.values():
+            if isinstance(one, Endpoint) and (said := one.summary()):
+                print(said, flush=True)
         with waiting("writing the data set"):
             partial = write(out, questions, choice)
         if not all(sides_of(choice.tally.rows).values()):
@@ -99,7 +102,8 @@ def _refuse_other(conf: Config, questions: Questions, names: Mapping[str, str], 
         card.pop("endpoint")  # the same model may move
         card["name"] = card.pop("teacher")
         mine |= {f"distill.{side}.{key}": value for key, value in card.items()}
-    if not path.is_file():
+    answers = path.with_name("answers.jsonl")
+    if not path.is_file() or not answers.is_file() or not answers.stat().st_size:
         return write_json(path, mine)
     saved = json.loads(path.read_text(encoding="utf-8"))
     for key, value in mine.items():

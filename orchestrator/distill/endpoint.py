@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TypeVar
 
 import openai
@@ -31,6 +32,7 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.request import derive_seed
 
 LONGEST_WAIT_S = 600.0  # whatever an endpoint or doubling says
+FIRST_RETRIES = 3  # at most, of the request that asks for the models: whoever waits has just started
 MANY_REJECTED = 5  # requests that an endpoint refused, and none answered: the settings are wrong, not the questions
 REJECTED = (400, 413, 422)
 Take = Callable[[Answer], None]
@@ -105,11 +107,14 @@ class Endpoint:
         for ask in asks:
             before = self.answered
             try:
-                found = await self._until_answered(lambda ask=ask: self._ask(client, ask))  # type: ignore[misc]
+                found = await self._until_answered(partial(self._ask, client, ask), self.retries)
             except _GivenUp as error:
                 self.left_out += 1
                 if self.answered == before:
-                    raise RunError(f"{self._where()}: {error}, the last for {ask.problem.uid}") from error
+                    raise RunError(
+                        f"{self._where()}: {error}; failures so far: {self.told()}; every answer that is there is "
+                        "kept, and the same command goes on from there"
+                    ) from error
                 continue
             if found.finish == "rejected" and not self.answered:
                 self._rejected.append(found)
@@ -158,7 +163,7 @@ class Endpoint:
             logprob=sum(one.logprob for one in listed) / len(listed) if listed else None,
         )
 
-    async def _until_answered(self, request: Callable[[], Awaitable[T]]) -> T:
+    async def _until_answered(self, request: Callable[[], Awaitable[T]], retries: int) -> T:
         tried = 0
         while True:
             while (wait := self._not_before - time.monotonic()) > 0:
@@ -167,10 +172,10 @@ class Endpoint:
                 return await request()
             except (openai.APIError, _Malformed, ValueError) as error:
                 kind, wait_s = self._failed(error)
-            self.failures[kind] += 1
-            tried += 1
-            if tried > self.retries:
-                raise _GivenUp(f"a request failed {tried} times ({self._told()} in all)")
+                self.failures[kind] += 1
+                tried += 1
+                if tried > retries:
+                    raise _GivenUp(f"a request failed {tried} times, at last: {in_one_line(error, 200)}") from error
             if wait_s is None:
                 wait_s = self.backoff_s * 2 ** (tried - 1) * (0.5 + random.random() / 2)
             wait_s = min(wait_s, LONGEST_WAIT_S)
@@ -225,7 +230,7 @@ class Endpoint:
                 raise
 
         async with self._client() as client:
-            return await self._until_answered(lambda: models(client))
+            return await self._until_answered(lambda: models(client), min(self.retries, FIRST_RETRIES))
 
     def _all_rejected(self) -> BadInput:
         return BadInput(f"{self._where()}: every request is refused ({self._rejected[-1].text[:300]})")
@@ -233,15 +238,18 @@ class Endpoint:
     def _where(self) -> str:
         return f"{self.key}.endpoint={self.conf.endpoint}"
 
-    def _told(self) -> str:
-        """Example: "429: 12, dropped: 3"."""
+    def told(self) -> str:
+        """What failed, and how often. Example: "429: 12, dropped: 3"."""
         return ", ".join(f"{kind}: {count}" for kind, count in sorted(self.failures.items()))
 
     def summary(self) -> str:
-        """One line about requests that were given up; empty if there are none."""
-        if not self.left_out:
+        """One line about requests that failed; empty if none did."""
+        if not self.failures:
             return ""
-        return f"{self._where()}: {self.left_out} requests failed {self.retries + 1} times each ({self._told()} in all)"
+        given_up = (
+            f"; {self.left_out} requests failed {self.retries + 1} times and were given up" if self.left_out else ""
+        )
+        return f"{self._where()}: failures that were tried again: {self.told()}{given_up}"
 
 
 class _Malformed(Exception):

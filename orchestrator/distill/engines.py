@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,17 +45,19 @@ class Teacher:
         """key: of its section in messages, e.g. "distill.think"."""
         assert teacher.model is not None
         self.conf, self.teacher, self.key, self.name = conf, teacher, key, teacher.model
+        local = Path(teacher.model).expanduser()  # actors have other working directories
+        self.path = str(local.absolute()) if local.is_dir() else teacher.model
         self.model = replace(
-            conf.model, path=teacher.model, revision=teacher.revision, random=None, chat_template=None,
+            conf.model, path=self.path, revision=teacher.revision, random=None, chat_template=None,
             short_token_from=None, lora=LoraConf(),
         )  # fmt: skip
         try:
-            self.tokenizer = load_tokenizer(teacher.model, self.model)
-            self.positions = context_length(read_config(teacher.model, teacher.revision) or {})[0]
+            self.tokenizer = load_tokenizer(self.path, self.model)
+            self.positions = context_length(read_config(self.path, teacher.revision) or {})[0]
         except BadInput as error:
             said = str(error).replace("model.path", f"{key}.model")
             raise BadInput(said.replace("; give one as model.chat_template=<file>", "")) from error
-        self.ends = sorted(end_tokens(self.tokenizer, teacher.model, self.model))
+        self.ends = sorted(end_tokens(self.tokenizer, self.path, self.model))
 
     def prompt(self, ask: Ask) -> tuple[Prompt, str]:
         """What an engine gets, and what of the answer is in it already."""
@@ -138,4 +141,4 @@ class Teacher:
     def _arguments(self, prompts: dict[str, tuple[Prompt, str]]) -> list[Any]:
         eos = int(self.tokenizer.eos_token_id)
         none = ControlTokens(-1, -2, -3, eos, tuple(end for end in self.ends if end != eos))  # no id is a control token
-        return [self._rollout(prompts), self.model, self.teacher.model, none, self.conf.run.seed]
+        return [self._rollout(prompts), self.model, self.path, none, self.conf.run.seed]
