@@ -14,9 +14,9 @@ from orchestrator.report.read import by_level
 from orchestrator.tracking.catalogue import find
 from orchestrator.watch.index import Followed
 
-POINTS = 3200  # of a chart: a few lines are finer than many
-FEWEST, FINEST = 50, 500  # points of a line
-RUN_COLORS = 12  # --r0 and so on; more runs take them again, dashed
+POINTS = 2400  # of a chart: a few lines are finer than many
+FEWEST, FINEST = 48, 500  # points of a line
+RUN_COLORS = 12  # --r0 and so on; more runs take them again, dashed where a chart has few lines
 
 JsonObject = dict[str, Any]
 

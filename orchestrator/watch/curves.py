@@ -86,7 +86,9 @@ class Curves:
     def steps(self, most: int = MOST) -> list[float]:
         """The x of `curve`: the last step of each of its points."""
         size, count = max(1, math.ceil(len(self._steps) / most)), len(self._steps)
-        return [float(self._steps[min(at + size, count) - 1]) for at in range(0, count, size)]
+        last = np.minimum(np.arange(size, count + size, size), count) - 1
+        steps: list[float] = np.asarray(self._steps, dtype=float)[last].tolist()
+        return steps
 
     def _summed(self, column: array[Any], size: int) -> list[float]:
         """Sums of `size` bins each; where a figure ended early, zeros."""
