@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,9 @@ class Journal:
         return end
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append it, unless its key is there already."""
+        """Append it, unless its key is there already. ValueError once it is closed: its number may be another file's."""
+        if self._closed:
+            raise ValueError(f"{self.path} is closed")
         key = _key(record)
         if key in self.kept:
             return
@@ -121,4 +124,4 @@ class Journal:
 
 
 def _key(record: Mapping[str, Any]) -> Key:
-    return str(record["uid"]), str(record["side"]), int(record["sample"])
+    return str(record["uid"]), sys.intern(str(record["side"])), int(record["sample"])

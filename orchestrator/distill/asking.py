@@ -60,6 +60,8 @@ def ask_missing(conf: Config, questions: Questions, teachers: Teachers, answers:
     ungraded = [ask for ask in wanted if ask.key in answers.kept and ask.key not in verdicts.kept]
     if not missing and not ungraded:
         return
+    for side, one in sampled.items():  # before an endpoint costs anything
+        one.prepare(by_side[side])
 
     with progress(len(wanted), "distill", conf.tracker.console, start=len(wanted) - len(missing)) as bar:
         with RewardWorker(conf.reward) as worker, _verifier(conf, worker.grade_batch, verdicts) as verifier:
@@ -78,8 +80,8 @@ def ask_missing(conf: Config, questions: Questions, teachers: Teachers, answers:
                 return [verdict for future in futures for verdict in future.wait()]
 
             with _verifier(conf, grade, verdicts) as verifier:
-                for side, one in sampled.items():
-                    one.answer(cluster, by_side[side], _Take(answers, verifier, problems, bar))
+                for one in sampled.values():
+                    one.answer(cluster, _Take(answers, verifier, problems, bar))
 
 
 def _verifier(conf: Config, grade: Grade, verdicts: Journal) -> Verifier:

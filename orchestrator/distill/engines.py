@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from conf.distill import TeacherConf
-from conf.schema import Config, LoraConf, RolloutConf
+from conf.schema import Config, LoraConf
 from learner.model.support import context_length, read_config
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.cluster import Cluster, started
@@ -73,16 +73,34 @@ class Teacher:
         opened = OPEN if text.rstrip().endswith(OPEN) else ""
         return Prompt(f"{problem.uid}/{ask.side}", asked, ids, problem.answer, problem.source), opened
 
-    def answer(self, cluster: Cluster, asks: Sequence[Ask], take: Take) -> None:
+    def prepare(self, asks: Sequence[Ask]) -> None:
+        """Tokenize what `answer` is going to sample. Raises BadInput where it does not fit into the model."""
+        teacher, rollout = self.teacher, self.conf.rollout
+        self.asks = asks
+        self.prompts = {ask.problem.uid: self.prompt(ask) for ask in asks}
+        longest = max(len(prompt.token_ids) for prompt, _ in self.prompts.values())
+        if longest + teacher.max_tokens > self.positions:
+            raise BadInput(
+                f"{self.key}.max_tokens={teacher.max_tokens} does not fit into the {self.positions:g} positions of "
+                f"{teacher.model} beside a prompt of {longest} tokens: lower it"
+            )
+        self.rollout = replace(
+            rollout,
+            workers=teacher.workers or rollout.workers,
+            tensor_parallel=teacher.tensor_parallel or rollout.tensor_parallel,
+            max_model_len=longest + teacher.max_tokens,
+        )
+
+    def answer(self, cluster: Cluster, take: Take) -> None:
         """Sample everything; `take` is called with each answer."""
-        if not asks:
-            return
-        prompts = {ask.problem.uid: self.prompt(ask) for ask in asks}
-        workers = cluster.rollout_workers(self._rollout(prompts), RolloutWorker, self._arguments(prompts))
+        eos = int(self.tokenizer.eos_token_id)
+        none = ControlTokens(-1, -2, -3, eos, tuple(end for end in self.ends if end != eos))  # no id is a control token
+        arguments = [self.rollout, self.model, self.path, none, self.conf.run.seed]
+        workers = cluster.rollout_workers(self.rollout, RolloutWorker, arguments)
         try:
             with waiting(f"loading {self.teacher.model}"):
                 started(workers, "ready", self.conf.rollout.start_timeout_s)
-            rest = self._requests(asks, prompts)
+            rest = self._requests()
             running: deque[tuple[int, Any, list[Ask]]] = deque()
             loads = [0] * len(workers)
             while True:
@@ -96,49 +114,27 @@ class Teacher:
                 for place, (at, future, those) in enumerate(list(running)):
                     if place in ready:
                         loads[at] -= 1
-                        self._take(future.wait(), those, prompts, take)
+                        self._take(future.wait(), those, take)
                 running = deque(one for place, one in enumerate(running) if place not in ready)
         finally:
             cluster.release(workers)
 
-    def _take(self, result: RolloutResult, asks: list[Ask], prompts: dict[str, tuple[Prompt, str]], take: Take) -> None:
-        those = [prompts[ask.problem.uid] for ask in asks]
-        for ask, (_, opened), one in zip(
-            asks, those, result.trajectories([p for p, _ in those], [a.sample for a in asks])
-        ):
+    def _take(self, result: RolloutResult, asks: list[Ask], take: Take) -> None:
+        those = [self.prompts[ask.problem.uid] for ask in asks]
+        found = result.trajectories([prompt for prompt, _ in those], [ask.sample for ask in asks])
+        for ask, (_, opened), one in zip(asks, those, found, strict=True):
             assert one is not None
             text = opened + decode_response(self.tokenizer, one.token_ids, self.ends)
             finish, logprob = "stop" if one.finish is Finish.STOP else "length", float(one.behavior_logprobs.mean())
             take(Answer(ask.problem.uid, ask.side, ask.sample, text, None, finish, len(one.token_ids), logprob))
 
-    def _requests(
-        self, asks: Sequence[Ask], prompts: dict[str, tuple[Prompt, str]]
-    ) -> Iterator[tuple[RolloutRequest, list[Ask]]]:
+    def _requests(self) -> Iterator[tuple[RolloutRequest, list[Ask]]]:
         teacher = self.teacher
         sampling = SamplingParams(teacher.temperature, teacher.top_p, teacher.max_tokens)
-        size = -(-2 * self.conf.rollout.max_num_seqs // WINDOW)
-        for number, first in enumerate(range(0, len(asks), size)):
-            those = list(asks[first : first + size])
-            own = list(dict.fromkeys(ask.problem.uid for ask in those))
-            siblings = tuple((own.index(ask.problem.uid), ask.sample) for ask in those)
-            yield RolloutRequest(number, 0, 0, tuple(prompts[uid][0] for uid in own), siblings, sampling), those
-
-    def _rollout(self, prompts: dict[str, tuple[Prompt, str]]) -> RolloutConf:
-        teacher, rollout = self.teacher, self.conf.rollout
-        longest = max(len(prompt.token_ids) for prompt, _ in prompts.values())
-        if longest + teacher.max_tokens > self.positions:
-            raise BadInput(
-                f"{self.key}.max_tokens={teacher.max_tokens} does not fit into the {self.positions:g} positions of "
-                f"{teacher.model} beside a prompt of {longest} tokens: lower it"
-            )
-        return replace(
-            rollout,
-            workers=teacher.workers or rollout.workers,
-            tensor_parallel=teacher.tensor_parallel or rollout.tensor_parallel,
-            max_model_len=longest + teacher.max_tokens,
-        )
-
-    def _arguments(self, prompts: dict[str, tuple[Prompt, str]]) -> list[Any]:
-        eos = int(self.tokenizer.eos_token_id)
-        none = ControlTokens(-1, -2, -3, eos, tuple(end for end in self.ends if end != eos))  # no id is a control token
-        return [self._rollout(prompts), self.model, self.path, none, self.conf.run.seed]
+        size = -(-2 * self.rollout.max_num_seqs // WINDOW)
+        for number, first in enumerate(range(0, len(self.asks), size)):
+            those = list(self.asks[first : first + size])
+            own = {uid: at for at, uid in enumerate(dict.fromkeys(ask.problem.uid for ask in those))}
+            siblings = tuple((own[ask.problem.uid], ask.sample) for ask in those)
+            prompts = tuple(self.prompts[uid][0] for uid in own)
+            yield RolloutRequest(number, 0, 0, prompts, siblings, sampling), those

@@ -48,6 +48,7 @@ class Verifier:
         self._over_length, self._strict = over_length, strict
         self._queue: queue.SimpleQueue[_Graded | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._over = False  # nobody waits for verdicts any more
         self._thread = threading.Thread(target=self._run, name="grading", daemon=True)
 
     def __enter__(self) -> Verifier:
@@ -59,6 +60,7 @@ class Verifier:
             self._queue.put(None)
             self._thread.join()
             self._raise()
+        self._over = True
 
     def put(self, problem: Problem, answer: Answer) -> None:
         """Raises what grading raised, if it did."""
@@ -89,7 +91,7 @@ class Verifier:
     def _run(self) -> None:
         try:
             more = True
-            while more:
+            while more and not self._over:
                 batch = [self._queue.get()]
                 while len(batch) < AT_ONCE and batch[-1] is not None and not self._queue.empty():
                     batch.append(self._queue.get())
@@ -102,6 +104,8 @@ class Verifier:
         if not batch:
             return
         for one, verdict in zip(batch, self._grade([one.response for one in batch]), strict=True):
+            if self._over:
+                return
             uid, side, sample = one.answer.key
             self._verdicts.add({"uid": uid, "side": side, "sample": sample, "outcome": verdict.outcome.value})
             self.counts[side, verdict.correct] += 1

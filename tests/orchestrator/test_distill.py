@@ -17,14 +17,18 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from conf.choices import LongAnswer, OverLength, Pairing
+from conf.choices import Keep, LongAnswer, OverLength, Pairing
 from conf.distill import DistillConf, TeacherConf
 from conf.schema import ArithmeticConf, Config, DataConf, RewardConf, TrackerConf, WarmupConf
 from orchestrator.base.errors import RunError
 from orchestrator.commands import distill
+from orchestrator.distill.answers import Ask
+from orchestrator.distill.engines import Teacher
 from rollout.base.errors import BadInput
 from rollout.data.arithmetic import problem_at
 from rollout.data.pairs import load_pairs
+from rollout.data.problems import Problem
+from rollout.data.tokens import build_character_tokenizer
 from tests.helpers.chat_server import ChatServer, Reply, by_model, question_of, serving, short_answer, total
 from tests.helpers.launched import THINKLESS, succeeded, thinkless
 from tests.helpers.runs import TASK
@@ -116,6 +120,20 @@ def test_the_result_is_what_a_warm_up_takes(
     assert {pairs.at(i).problem for i in range(len(SUMS))} == {*SUMS}
 
 
+def test_a_shard_that_is_missing_or_half_written_is_one_line(chat: ChatServer, tmp_path: Path) -> None:
+    conf = configured(chat, tmp_path, shard_rows=7)
+    distill.command(conf)
+    shard = Path(str(conf.distill.out)) / "part-00001-of-00003.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(BadInput, match=r"part-00001-of-00003.parquet: not a .parquet file"):
+        load_pairs(WarmupConf(path=str(conf.distill.out)))
+    shard.unlink()
+    with pytest.raises(BadInput, match=r"2 of the 3 shards of part\.parquet are there"):
+        load_pairs(WarmupConf(path=str(conf.distill.out)))
+    distill.command(conf)  # from the answers that are there
+    assert load_pairs(WarmupConf(path=str(conf.distill.out))).size == len(SUMS)
+
+
 def test_the_same_command_again_asks_for_nothing(chat: ChatServer, tmp_path: Path) -> None:
     conf = configured(chat, tmp_path)
     distill.command(conf)
@@ -126,9 +144,9 @@ def test_the_same_command_again_asks_for_nothing(chat: ChatServer, tmp_path: Pat
     assert len(chat.served) == asked * 3 // 2 and {*chat.asked().values()} == {1}
 
 
-def test_a_process_that_is_killed_loses_nothing_that_was_written(chat: ChatServer, tmp_path: Path) -> None:
-    """SIGKILL in the middle, twice; then it goes on. Answers that were under way may be asked for again, written ones
-    not, and the data set is the same as without."""
+def test_a_process_that_is_ended_loses_nothing_that_was_written(chat: ChatServer, tmp_path: Path) -> None:
+    """SIGKILL in the middle, then Ctrl-C; then it goes on. Answers that were under way may be asked for again, written
+    ones not, and the data set is the same as without."""
     conf = configured(chat, tmp_path)
     arguments = [
         f"data.path={conf.data.path}", f"distill.out={conf.distill.out}", "distill.samples=2", "tracker.console=false",
@@ -137,14 +155,15 @@ def test_a_process_that_is_killed_loses_nothing_that_was_written(chat: ChatServe
     ]  # fmt: skip
     journal = Path(str(conf.distill.out)) / "_sampled" / "answers.jsonl"
     kept: list[bytes] = []
-    for count in (10, 30):
+    for count, number in ((10, signal.SIGKILL), (30, signal.SIGINT)):
         chat.hold_after = len(chat.served) + count - len(kept)
         process = subprocess.Popen([THINKLESS, "distill", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         while process.poll() is None and not (journal.is_file() and len(journal.read_bytes().splitlines()) >= count):
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        said = process.communicate()[1]
-        assert process.returncode == -signal.SIGKILL, said
+        process.send_signal(number)
+        said = process.communicate()[1].decode()
+        assert process.returncode == (130 if number == signal.SIGINT else -number), said
+        assert number != signal.SIGINT or "every answer that is there is kept: the same command goes on" in said
         with journal.open("ab") as file:
             file.write(b'{"uid": "half of a li')
         lines = journal.read_bytes().splitlines()[:-1]
@@ -343,6 +362,15 @@ def test_of_the_right_long_answers_one_is_taken(
     assert card_of(conf)["teachers"]["think"]["outcomes"] == {"correct": 3, "wrong": 1}
 
 
+def test_wrong_answers_are_taken_where_all_are_kept(chat: ChatServer, tmp_path: Path) -> None:
+    conf = one_question(chat, tmp_path, WRONG, LONGEST, keep=Keep.all)
+    distill.command(conf)
+    assert [row["think"] for row in rows_of(conf)] == [LONGEST.removeprefix("<think>").replace("N", "2")]  # right first
+    wrong = replace(one_question(chat, tmp_path, WRONG, keep=Keep.all).distill, out=str(tmp_path / "wrong"))
+    distill.command(replace(conf, distill=wrong))
+    assert [row["think"] for row in rows_in(tmp_path / "wrong")] == [WRONG.removeprefix("<think>")]
+
+
 def test_an_answer_may_come_in_two_fields_or_begin_within_its_thinking(chat: ChatServer, tmp_path: Path) -> None:
     """`reasoning_content` (a server with a reasoning parser); no <think> (a template that opens it)."""
 
@@ -490,3 +518,52 @@ def test_best_takes_the_answer_that_its_teacher_is_surest_of(chat: ChatServer, t
     distill.command(later)
     with pytest.raises(BadInput, match="these answers have none"):
         distill.command(replace(later, distill=replace(later.distill, long_answer=LongAnswer.best)))
+
+
+# ---- a teacher that the cluster samples, as far as that needs no engine ----
+
+
+@pytest.fixture
+def teachers_folder(tmp_path: Path) -> Path:
+    build_character_tokenizer(tmp_path / "teacher")
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps({"max_position_embeddings": 200}))
+    return tmp_path / "teacher"
+
+
+def templated(folder: Path, ending: str) -> Path:
+    """With a chat template that ends the prompt so."""
+    question, answer = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}", "<|assistant|>" + ending
+    template = question + "{% if add_generation_prompt %}" + answer + "{% endif %}"
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ending", "thinking", "prompt", "opened"),
+    [
+        ("", None, "<|user|>1+1?\n\nBox it.<|assistant|>", ""),
+        ("<think>\n", None, "<|user|>1+1?\n\nBox it.<|assistant|><think>\n", "<think>"),
+        ("{% if not enable_thinking %}<think></think>{% endif %}", False,
+         "<|user|>1+1?\n\nBox it.<|assistant|><think></think>", ""),
+        ("{% if not enable_thinking %}<think></think>{% endif %}", True, "<|user|>1+1?\n\nBox it.<|assistant|>", ""),
+    ],
+)  # fmt: skip
+def test_a_teachers_own_template_makes_its_prompt(
+    teachers_folder: Path, ending: str, thinking: bool | None, prompt: str, opened: str
+) -> None:
+    conf = TeacherConf(model=str(templated(teachers_folder, ending)), thinking=thinking, instruction="Box it.")
+    teacher = Teacher(Config(), conf, "distill.think")
+    found, begun = teacher.prompt(Ask(Problem("p/0", "1+1?", "2", "p"), "think", 0))
+    assert teacher.tokenizer.decode(found.token_ids) == prompt and begun == opened
+    assert found.uid == "p/0/think" and 1 in teacher.ends
+
+
+def test_answers_that_do_not_fit_into_a_teacher_are_refused(teachers_folder: Path) -> None:
+    teacher = Teacher(Config(), TeacherConf(model=str(teachers_folder), max_tokens=190), "distill.short")
+    with pytest.raises(BadInput, match=r"distill.short.max_tokens=190 does not fit into the 200 positions of "):
+        teacher.prepare([Ask(Problem("p/0", "1+1?", "2", "p"), "short", 0)])
+
+
+def test_a_teacher_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"distill.think.model=.*: no tokenizer in this folder"):
+        Teacher(Config(), TeacherConf(model=str(tmp_path)), "distill.think")
