@@ -90,7 +90,7 @@ class Journal:
         return end
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append it, unless its key is there already. ValueError once it is closed: its number may be another file's."""
+        """Append it, unless its key is there already. ValueError once it is closed (its number may be another file)."""
         if self._closed:
             raise ValueError(f"{self.path} is closed")
         key = _key(record)
