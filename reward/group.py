@@ -39,7 +39,7 @@ class Group:
     @property
     def informative(self) -> bool:
         """Whether rewards differ: equal rewards give zero advantage and no gradient."""
-        return len(self.rewards) > 1 and bool(np.any(self.rewards != self.rewards[0]))
+        return len(self.rewards) > 1 and bool((self.rewards != self.rewards[0]).any())
 
 
 def group_trajectories(

@@ -6,6 +6,7 @@ average) under the names that metrics.jsonl, the console, the gauges and the rep
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ WAITS = {  # kind of the driver's spans -> seconds of a step
     FOR_LEARNER: "seconds/learner",
     FOR_WEIGHTS: "weight_sync/seconds",
 }
+PERCENTILES = {"p50": 50, "p95": 95, "max": 100}
 
 
 def with_current_names(record: dict[str, Any]) -> dict[str, Any]:
@@ -41,31 +43,42 @@ def with_current_names(record: dict[str, Any]) -> dict[str, Any]:
 
 def mean(values: Iterable[float]) -> float | None:
     found = list(values)
-    return float(np.mean(found)) if found else None
+    return math.fsum(found) / len(found) if found else None
 
 
 def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]]) -> Record:
     """Accuracy, think rate, tokens and rewards of judged trajectories (with their rewards), overall and by level."""
-    tokens = np.array([len(t.token_ids) for t, _, _ in pairs])
+    tokens = [len(t.token_ids) for t, _, _ in pairs]
+    correct = [v.correct for _, v, _ in pairs]
+    modes = [t.mode for t, _, _ in pairs]
+    thinks = [mode is Mode.THINK for mode in modes]
     record: Record = {
         "reward/mean": mean(r for _, _, r in pairs),
-        "accuracy/all": mean(v.correct for _, v, _ in pairs),
-        "think_rate/all": mean(t.mode is Mode.THINK for t, _, _ in pairs),
-        "no_mode": mean(t.mode is None for t, _, _ in pairs),
+        "accuracy/all": mean(correct),
+        "think_rate/all": mean(thinks),
+        "no_mode": mean(mode is None for mode in modes),
         "truncated": mean(t.finish is not Finish.STOP for t, _, _ in pairs),
         "think_in_short": mean(v.think_token for t, v, _ in pairs if t.mode is Mode.SHORT),
         "tokens/mean": mean(tokens),
     }
-    for mode in Mode:
-        record[f"accuracy/{mode.value}"] = mean(v.correct for t, v, _ in pairs if t.mode is mode)
-        record[f"tokens/{mode.value}"] = mean(len(t.token_ids) for t, _, _ in pairs if t.mode is mode)
-    for name, q in (("p50", 50), ("p95", 95), ("max", 100)):
-        record[f"tokens/{name}"] = float(np.percentile(tokens, q)) if len(tokens) else None
-    for level in sorted({t.prompt.level for t, _, _ in pairs if t.prompt.level is not None}):
-        here = [(t, v) for t, v, _ in pairs if t.prompt.level == level]
-        record[f"think_rate/level/{level}"] = mean(t.mode is Mode.THINK for t, _ in here)
-        record[f"accuracy/level/{level}"] = mean(v.correct for _, v in here)
+    for one in Mode:
+        record[f"accuracy/{one.value}"] = mean(c for c, mode in zip(correct, modes, strict=True) if mode is one)
+        record[f"tokens/{one.value}"] = mean(n for n, mode in zip(tokens, modes, strict=True) if mode is one)
+    record |= percentiles("tokens", tokens)
+    levels: dict[str, list[int]] = {}  # places in the lists above
+    for place, (t, _, _) in enumerate(pairs):
+        if t.prompt.level is not None:
+            levels.setdefault(t.prompt.level, []).append(place)
+    for level in sorted(levels):
+        record[f"think_rate/level/{level}"] = mean(thinks[place] for place in levels[level])
+        record[f"accuracy/level/{level}"] = mean(correct[place] for place in levels[level])
     return record
+
+
+def percentiles(name: str, values: Sequence[float]) -> Record:
+    """The median, the 95th percentile and the largest; None of no values."""
+    found = np.percentile(values, tuple(PERCENTILES.values())).tolist() if values else [None] * len(PERCENTILES)
+    return dict(zip((f"{name}/{one}" for one in PERCENTILES), found, strict=True))
 
 
 def judged(groups: Iterable[Group]) -> list[tuple[Trajectory, Verdict, float]]:
@@ -131,12 +144,9 @@ def distributions(batch: JudgedBatch) -> dict[str, list[float]]:
 
 def spread(values: Mapping[str, list[float]]) -> Record:
     """What metrics.jsonl has of these distributions."""
-    seconds, stale = values["reward/seconds"], values["staleness/answers"]
-    ways = {"p50": 50, "p95": 95, "max": 100}
-    record: Record = {
-        f"reward/seconds/{name}": float(np.percentile(seconds, q)) if seconds else None for name, q in ways.items()
+    return percentiles("reward/seconds", values["reward/seconds"]) | {
+        "staleness/mean": mean(values["staleness/answers"])
     }
-    return record | {"staleness/mean": mean(stale)}
 
 
 def summarize(
