@@ -35,6 +35,11 @@ def steps(folder: Path) -> list[int]:
     return [row["step"] for row in records(folder)]
 
 
+def restarts(folder: Path) -> list[int]:
+    """What the counters of sampler restarts added, by step and worker."""
+    return [value for row in records(folder) for key, value in row.items() if key.startswith("restarts/worker/")]
+
+
 def checkpoints(folder: Path) -> list[int]:
     """The steps of a run's checkpoints."""
     return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*"))

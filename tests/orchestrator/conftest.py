@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.launched import RUNNING, SOON, Watched, succeeded, thinkless
-from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, steps
+from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, restarts, steps
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,7 @@ def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Cou
     run.until(lambda: set(run.titled("ray::RolloutWorker")) - {*before}, "a new sampler")
     again = max(steps(folder))
     run.until(lambda: max(steps(folder)) >= max(again + 2, begin + 4), "steps with the new sampler")
+    run.until(lambda: any(restarts(folder)), "the restart among the figures")
     os.kill(run.titled("ray::LearnerWorker")[1], signal.SIGKILL)
     return Course(run.wait(SOON), folder, begin, again + 2)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
-from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, steps
+from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, restarts, steps
 
 pytestmark = pytest.mark.heavy
 
@@ -64,6 +64,10 @@ def test_interruption_and_a_restarted_sampler_change_no_bit(killed: Any, left_al
     mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, left_alone))
     assert killed.checkpoint + 1 < killed.compared == len(other)
     assert mine[: len(other)] == other and any(other[-3:])
+
+
+def test_a_restarted_sampler_is_counted_once(killed: Any) -> None:
+    assert sum(counts := restarts(killed.folder)) == 1 and len(counts) > 4
 
 
 # ---- a reward function that fails ----

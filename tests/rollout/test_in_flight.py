@@ -173,9 +173,11 @@ def test_preempted_sequences_resume_by_the_weights_of_each_token(
     request = rollout_request(make_prompts(10), 4, SamplingParams(1.0, 1.0, 300))
     calm = rollout_worker.sample(request)
     tight.load(policies.weights(tight.ready() + 1, 0))
+    tight.take_status()
     with pushes(tight, lambda v: policies.weights(v, 0), 1, longest_s=0.3):
         stormy = tight.sample(request)
-    assert [k for k in dropped if not k.get("drop_stale_output")]  # for want of memory
+    for_memory = [k for k in dropped if not k.get("drop_stale_output")]
+    assert for_memory and tight.take_status().preemptions == len(for_memory)
     assert np.array_equal(calm.token_ids, stormy.token_ids) and np.array_equal(
         calm.behavior_logprobs, stormy.behavior_logprobs
     )
