@@ -7,6 +7,8 @@ validation, check or checkpoint.
 
     tracking_share       of all seconds of the steps, the first ones left out; goal 0.01
     tracking_ms          of the mean step
+    tracking_cpu_share   CPU seconds of the driver for figures and trackers (`tracking/cpu_seconds`: the above, and
+                         what trackers' threads do meanwhile) over the seconds of the steps
 
 About two minutes with the warm-up. The small form measures a short run, with --runs one that other benchmarks' small
 forms have left there.
@@ -50,10 +52,14 @@ def main() -> None:
     with runs_folder(arguments.runs if arguments.small else None) as root:
         folder = short_run(0, root) if arguments.small else train(root)
         steps = merged(records(folder / "metrics.jsonl"))[SHORT_SKIP if arguments.small else SKIP :]
-    spent = [float(step["tracking/seconds"]) for step in steps if step.get("tracking/seconds") is not None]
+    spent, cpu = (
+        [float(step[key]) for step in steps if step.get(key) is not None]
+        for key in ("tracking/seconds", "tracking/cpu_seconds")
+    )
     whole = sum(float(step["seconds/step"]) for step in steps)
     figure("tracking_share", sum(spent) / whole, "share of the steps", 0.01)
     figure("tracking_ms", 1e3 * sum(spent) / len(spent), "ms")
+    figure("tracking_cpu_share", sum(cpu) / whole, "share of the steps", 0.01)
 
 
 if __name__ == "__main__":

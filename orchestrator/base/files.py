@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,24 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
     """default: makes what JSON does not know into what it does."""
     write_whole(path, json.dumps(value, indent=1, default=default))
+
+
+def append(path: Path, text: str) -> None:
+    """Add lines to a file. OSError: the disk did not take all of them, and the file is as it was."""
+    with path.open("ab", buffering=0) as file:
+        write_at_end(file, text.encode())
+
+
+def write_at_end(file: FileIO, data: bytes) -> None:
+    """All of `data` at the end of an unbuffered file, or OSError and nothing of it: a file of lines gets no torn
+    one that later lines would follow."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 @contextlib.contextmanager

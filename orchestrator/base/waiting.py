@@ -12,6 +12,7 @@ prints "starting Ray" once that takes half a second, "starting Ray: 10 s" every 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -99,4 +100,5 @@ class waiting:
 
     def _print(self, line: str, last: bool = False) -> None:
         begin, end = ("\r\x1b[K", "\n" if last else "") if self._redraws else ("", "\n")
-        print(f"{begin}{line}", end=end, file=self._file, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that is gone, a log on a full disk: nobody can read it
+            print(f"{begin}{line}", end=end, file=self._file, flush=True)

@@ -144,11 +144,13 @@ def _run(
     timeline = Timeline(folder / "timeline.json", actors, driver)
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     samples, recorded = conf.run.samples_per_step, read_config(folder)
-    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded)
+    workers = Workers(sampler.workers)
+    others = (timeline.failures, workers.failures)
+    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others)
     with _reported(tracker, timeline, conf, folder):
         for note in problems.notes:
             tracker.note(note)
-        unjudged = UnjudgedLog(conf.reward, tracker.note, folder / UNJUDGED, step)
+        unjudged = UnjudgedLog(conf.reward, tracker.note, tracker.files, step)
         evaluator = Evaluator(conf, folder, sampler, grader, evaluation, tracker, unjudged)
         if not saved:
             for doubt in doubts(evaluator.run("warmup"), has_goals(asdict(conf))):
@@ -167,7 +169,7 @@ def _run(
         run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                watched = Observers(timeline, observers, Workers(sampler.workers))
+                watched = Observers(timeline, observers, workers)
                 train(conf, batches, learner, weight_sync, run_checkpoints, watched, step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
@@ -199,12 +201,12 @@ def _reported(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) 
     """Whatever ends the body, the run is closed and its report written; after a second signal it is only closed."""
     try:
         yield
-    except EndedAtOnce:
-        tracker.close()
+    except EndedAtOnce as error:
+        tracker.close(error)
         raise
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(Exception):  # re-raise the original error, not one from writing the report
-            _close(tracker, timeline, conf, folder)
+            _close(tracker, timeline, conf, folder, error)
         raise
     _close(tracker, timeline, conf, folder)
 
@@ -259,10 +261,13 @@ def _save_whole_steps(store: CheckpointStore, learner: Learner, sampler: Sampler
         tracker.note(f"the checkpoint of step {steps[-1]} is saved; to go on from it: {again}")
 
 
-def _close(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> None:
+def _close(
+    tracker: Tracker, timeline: Timeline, conf: Config, folder: Path, error: BaseException | None = None
+) -> None:
+    """error: what ended the run."""
     if worked := timeline.close():
         tracker.note(worked)
-    tracker.close()
+    tracker.close(error)
     run_folders.ended(folder)
     if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
         with waiting("writing the report"):

@@ -323,7 +323,7 @@ HEALTH = Dashboard(
                 curves("Learner rank, peak by phase", "learner/memory_gib/{phase}"),
                 curves("Rollout workers", "rollout/memory_gib/worker/{worker}"),
                 curves("Disk left", "disk/free_gib"),
-                curves("Seconds spent on figures", "tracking/seconds"),
+                curves("Seconds spent on figures", "tracking/seconds:the step", "tracking/cpu_seconds:CPU"),
                 curves("Steps", "step"),
             ),
         ),

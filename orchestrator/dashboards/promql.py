@@ -10,7 +10,7 @@ aggregates, gauges by their largest value, counters by their sum.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.tracking import catalogue
 from orchestrator.tracking.catalogue import Metric as Entry
@@ -19,7 +19,7 @@ from orchestrator.tracking.conditions import Age, Condition, Counted, Formula, M
 ALERT_WINDOW = "1h"  # over which counters are summed in rules
 
 
-def entry_of(key: str) -> tuple[Entry, dict[str, str]]:
+def entry_of(key: str) -> tuple[Entry, Mapping[str, str]]:
     """A key's entry in the catalogue, and its labels; none of them for the entry's own key, with its variable parts.
 
     Raises KeyError for a key that the catalogue does not have, or does not export to Prometheus.

@@ -14,9 +14,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from orchestrator.base.files import write_at_end
 from orchestrator.tracking.utilization import DRIVER, TITLES, Actor, Interval
 from rollout.base.spans import Span
 
@@ -33,6 +35,7 @@ class Trace:
 
     def __init__(self, path: Path, clocks: Mapping[Actor, str]):
         self._rows: dict[Actor, list[float]] = {actor: [] for actor in clocks}  # when the last span of each row ended
+        self.path = path
         self._file, self._empty = _opened(path)
         events = [_about(DRIVER, "thread_name", {"name": "steps"}, STEP_ROW)]
         for actor, clock in clocks.items():
@@ -61,16 +64,15 @@ class Trace:
         return {"name": text, "ph": "i", "s": "p", "ts": _micro(at), "pid": _process(actor), "tid": FIRST_ROW}
 
     def write(self, events: Sequence[Event]) -> None:
-        """Append whole events, at once."""
+        """Append whole events, at once. OSError: none of them is in the file."""
         text = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
         if text:
-            self._file.write((("" if self._empty else ",\n") + text).encode())
-            self._file.flush()
+            write_at_end(self._file, (("" if self._empty else ",\n") + text).encode())
             self._empty = False
 
     def close(self) -> None:
-        self._file.write(b"\n]\n")
-        self._file.close()
+        with self._file:
+            write_at_end(self._file, b"\n]\n")
 
 
 @dataclass(slots=True, eq=False)
@@ -135,9 +137,9 @@ def _micro(seconds: float) -> int:
     return round(1e6 * seconds)
 
 
-def _opened(path: Path) -> tuple[BinaryIO, bool]:
+def _opened(path: Path) -> tuple[FileIO, bool]:
     """The file, ready for the next event, and whether it holds none yet. What a crash tore is cut off."""
-    file = path.open("r+b" if path.is_file() else "w+b")
+    file = path.open("r+b" if path.is_file() else "w+b", buffering=0)
     size = file.seek(0, os.SEEK_END)
     for start in (max(0, size - TAIL), 0):
         file.seek(start)

@@ -7,16 +7,18 @@ Must not know: files, Ray, where the figures come from.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
 from orchestrator.base.waiting import EVERY_S, REDRAW_S, Ticker, is_terminal
+from orchestrator.tracking.failures import Failures, in_words
 
 COLUMNS = (  # heading, its second line, key in the record, format, factor, width
     ("reward", "", "reward/mean", "{:+.3f}", 1, 8),
@@ -134,6 +136,7 @@ class Console:
         self._ended: float | None = None  # when the last step did
         self._between, self._gaps = 0.0, 0  # seconds between steps, and how often
         self._lines = 0
+        self.failures = Failures("console")
         self._bar: tqdm[Any] | None = None
         self._table = is_terminal(self._file)
         if enabled and progress and self._table:
@@ -148,6 +151,10 @@ class Console:
         """
         trained = any(key != "step" and key != "time" and not key.startswith("validation/") for key in record)
         left = (self._left(record) if left_s is None else left_s) if trained else None
+        with self._counted():
+            self._show(record, trained, left)
+
+    def _show(self, record: Mapping[str, Any], trained: bool, left: float | None) -> None:
         if not self._table:
             self.note(plain_line(record, self.total_steps, left))
             return
@@ -166,16 +173,26 @@ class Console:
         """Print text above the bar."""
         if not self._enabled:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=self._file)
-        else:
-            print(text, file=self._file, flush=True)
+        with self._counted():
+            if self._bar is not None:
+                self._bar.write(text, file=self._file)
+            else:
+                print(text, file=self._file, flush=True)
 
     def close(self) -> None:
         """Remove the bar; the lines stay."""
         if self._bar is not None:
-            self._bar.close()
+            with self._counted():
+                self._bar.close()
             self._bar = None
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A terminal that is gone, or a log on a full disk, ends no run."""
+        try:
+            yield
+        except OSError as error:
+            self.failures.add(f"lines could not be printed ({in_words(error)}): training goes on")
 
     def _left(self, record: Mapping[str, Any]) -> float | None:
         """Seconds to the last step: a recent step's median, and all that came between steps (validations, checks,
@@ -258,8 +275,9 @@ class progress:
         if self._enabled:
             end = "done" if kind is None else f"stopped at {self.done}/{self.total}"
             line = f"{self.label}: {end} in {duration(self._clock() - self._start)}"
-            tqdm.write(line, file=self._file)  # above another bar, when there is one
-            self._file.flush()
+            with contextlib.suppress(OSError):  # nobody can read it
+                tqdm.write(line, file=self._file)  # above another bar, when there is one
+                self._file.flush()
 
     def advance(self, n: int = 1, **figures: float) -> None:
         """n more of `total` are done; figures (loss=0.231) are shown beside."""
@@ -285,4 +303,5 @@ class progress:
         new = self.done - self.start
         left = (self._said - self._start) * max(self.total - self.done, 0) / new if new else None
         line = f"{self.label}: {self.done}/{self.total}, {duration(left)} left"
-        print(f"{line}, {more}" if more else line, file=self._file, flush=True)
+        with contextlib.suppress(OSError):  # nobody can read it
+            print(f"{line}, {more}" if more else line, file=self._file, flush=True)

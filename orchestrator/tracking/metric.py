@@ -39,7 +39,9 @@ LABELS: dict[str, tuple[str, ...] | None] = {  # a label's values; None: any
     ),
     "phase": ("score", "learn", "step"),  # of an update
     "reason": ("weights", "prompts", "asleep"),  # why a rollout worker samples nothing
-    "tracker": ("prometheus", "tensorboard", "wandb", "mlflow"),
+    "tracker": (  # files: of lines, in the run folder; timeline, workers: calls to actors as well
+        "files", "timeline", "workers", "console", "prometheus", "tensorboard", "wandb", "mlflow",
+    ),
 }  # fmt: skip
 MAX_LEVELS = 32
 

@@ -228,6 +228,7 @@ METRICS: tuple[Metric, ...] = (
         ("memory/available_gib", "GiB", "Memory that is free on the driver's host."),
         ("disk/free_gib", "GiB", "Disk space left for the run folder."),
         ("tracking/seconds", "s", "Seconds that the step before spent on figures and trackers."),
+        ("tracking/cpu_seconds", "s", "CPU seconds that the driver spent on them since, trackers' threads included."),
     ),
     *_of(Kind.counter, TRACKER, ("tracking/failures/{tracker}", "failures", "Failures of a tracker.")),
     # ---- validation

@@ -3,8 +3,9 @@
 In: handles of all actors, the loop's steps. Out: timeline.json, and each step's figures
 (`orchestrator.tracking.utilization`). Must not know: what the actors do, Ray.
 
-It never waits for an actor. At the end of a step every actor is asked for its spans; the answers are read at the end
-of the next one, which therefore gets the figures of the step before. An actor that has not answered by then (it is
+It never waits for an actor. At the end of a step every actor is asked for its spans (`ask`, when all else is done: who
+is asked takes a core); the answers are read at the end of the next one, which therefore gets the figures of the step
+before. An actor that has not answered by then (it is
 busy, and serves calls in order) is read later, and the figures wait for it. `close` collects the rest.
 
 Clocks. Spans are in the time of the host that made them. When an actor is registered it is asked for its clock a few
@@ -15,17 +16,20 @@ a run is not followed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.errors import ActorDied
-from orchestrator.tracking.chrome_trace import Trace
+from orchestrator.base.files import reason
+from orchestrator.tracking.chrome_trace import Event, Trace
+from orchestrator.tracking.failures import Failures
+from orchestrator.tracking.poll import Poll
 from orchestrator.tracking.utilization import DRIVER, Actor, Interval, Record, by_kind, figures, headline, per_worker
-from rollout.base.handle import Future, Handle
+from rollout.base.handle import Handle
 from rollout.base.spans import Span, Spans
 
 ROUNDS = 3  # of asking an actor for its clock
@@ -36,10 +40,9 @@ LAST_S = 2.0  # that the last spans are waited for when a run ends
 class _Row:
     """What is known of one actor."""
 
-    handle: Handle
+    poll: Poll  # for its spans
     ahead_s: float  # its clock against the driver's
-    answer: Future | None = None  # asked for and not read yet
-    asked: float = 0.0  # when
+    asked: float = 0.0  # when it was asked last
     known_until: float = 0.0
     spans: list[Span] = field(default_factory=list)  # since the last window that is complete
     seconds: dict[str, float] = field(default_factory=dict)  # by kind, in all complete windows
@@ -50,12 +53,15 @@ class Timeline:
 
     def __init__(self, path: Path, actors: Mapping[str, Sequence[Handle]], driver: Spans | None = None):
         self.driver = driver or Spans()
+        self.failures = Failures("timeline")
         self._rows: dict[Actor, _Row] = {}
         clocks = {DRIVER: ""}
         for kind, handles in actors.items():
             for index, handle in enumerate(handles):
                 ahead, error = clock_difference(handle)
-                self._rows[Actor(kind, index)] = _Row(handle, ahead if abs(ahead) > error else 0.0)
+                self._rows[Actor(kind, index)] = _Row(
+                    Poll(handle, "take_spans", self.failures), ahead if abs(ahead) > error else 0.0
+                )
                 clocks[Actor(kind, index)] = f"clock {1e3 * ahead:+.2f} ± {1e3 * error:.2f} ms"
         self._trace = Trace(path, clocks)
         self._windows: list[Interval] = []  # not complete yet
@@ -71,9 +77,14 @@ class Timeline:
         self._read()
         complete = self._complete()
         self._windows.append(window)
-        self._trace.write([*self._trace.spans(DRIVER, mine), self._trace.step(step, window)])
-        self._ask(window[1])
+        self._write([*self._trace.spans(DRIVER, mine), self._trace.step(step, window)])
         return mine, complete
+
+    def ask(self, now: float) -> None:
+        """Ask whoever has answered before for its spans. now: seconds since the epoch, the end of the last step."""
+        for row in self._rows.values():
+            if row.poll.ask():
+                row.asked = now
 
     def summary(self) -> Record:
         """The figures over all steps that are complete."""
@@ -83,20 +94,15 @@ class Timeline:
         """Collect what is left, waiting LAST_S at most, and end the file. Returns the run in one sentence, or ""."""
         deadline = time.monotonic() + LAST_S
         self._wait(deadline)
-        self._ask(time.time())  # for what has come since
+        self.ask(time.time())  # for what has come since
         self._wait(deadline)
         for row in self._rows.values():  # the windows end with what is known
             row.known_until = math.inf
         self._complete()
-        self._trace.write(self._trace.spans(DRIVER, _by_begin(self.driver.take())))
-        self._trace.close()
+        self._write(self._trace.spans(DRIVER, _by_begin(self.driver.take())))
+        with self._counted():
+            self._trace.close()
         return headline(self.summary())
-
-    def _ask(self, now: float) -> None:
-        """Ask whoever has answered before for its spans."""
-        for row in self._rows.values():
-            if row.answer is None:
-                row.answer, row.asked = row.handle.call("take_spans"), now
 
     def _wait(self, deadline: float) -> None:
         while self._read() and time.monotonic() < deadline:
@@ -106,22 +112,34 @@ class Timeline:
         """Take the answers that are there. Returns how many are still out."""
         out = 0
         for actor, row in self._rows.items():
-            if row.answer is None:
+            if not row.poll.ready:
+                out += row.poll.under_way
                 continue
-            if not row.answer.done():
-                out += 1
-                continue
-            answer, row.answer, row.known_until = row.answer, None, row.asked
-            try:
-                taken: list[Span] = answer.wait()
-            except ActorDied as error:
+            taken: list[Span] = row.poll.take() or []
+            row.known_until = row.asked
+            if row.poll.died is not None:
                 # whoever waits for its work gets this error, too, or goes on with another actor; the chart shows it
-                self._trace.write([self._trace.mark(actor, f"died: {error}", row.asked)])
+                self._write([self._trace.mark(actor, f"died: {row.poll.died}", row.asked)])
                 continue
             spans = _by_begin(Span(s.kind, s.begin - row.ahead_s, s.end - row.ahead_s) for s in taken)
             row.spans += spans
-            self._trace.write(self._trace.spans(actor, spans))
+            self._write(self._trace.spans(actor, spans))
         return out
+
+    def _write(self, events: Sequence[Event]) -> None:
+        with self._counted():
+            self._trace.write(events)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A disk that takes nothing more ends no run."""
+        try:
+            yield
+        except OSError as error:
+            path = self._trace.path
+            self.failures.add(
+                f"{path.name} could not be written ({reason(error, path.parent)}): training goes on, and it has gaps"
+            )
 
     def _complete(self) -> Record:
         """The figures of the windows whose spans have come from every actor; these windows are then dropped."""

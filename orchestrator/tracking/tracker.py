@@ -1,6 +1,6 @@
 """Where a run's figures go: metrics.jsonl, samples as text, the console, Ray's Prometheus end point.
 
-In: flat records and groups. Out: lines in the run folder, flushed one by one. Must not know: how figures come about.
+In: flat records and groups. Out: lines in the run folder, each whole at once. Must not know: how figures come about.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import math
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conf.schema import TrackerConf
 from learner.metrics.report import StepReport
+from orchestrator.base.files import write_whole
+from orchestrator.base.interrupt import EndedAtOnce
 from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.cluster.hardware import memory_available_gib, memory_used_gib
 from orchestrator.tracking.console import Console
+from orchestrator.tracking.failures import Failures
+from orchestrator.tracking.line_files import LineFiles
 from orchestrator.tracking.metrics import judged
 from orchestrator.tracking.sinks import trackers
-from orchestrator.tracking.sinks.background import Background
+from orchestrator.tracking.sinks.background import End
 from reward.group import Group
 from reward.verdict import Verdict
 from rollout.mode import Mode
@@ -31,6 +36,7 @@ Scored = tuple[Trajectory, Verdict, float]  # with its reward
 MEMORY_EVERY_S = 5.0  # looking through all processes takes a tenth of a second; at most
 MEMORY_SHARE = 0.002  # of the time
 BEFORE = 16  # answers written before training, at most
+AT_ONCE_S = 5.0  # that trackers may take when a run has to end at once
 
 
 class Tracker(Observer):
@@ -43,8 +49,10 @@ class Tracker(Observer):
         decode: Any,
         samples: int,
         config: Mapping[str, Any] | None = None,
+        others: Sequence[Failures] = (),
     ):
-        """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers."""
+        """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers; others:
+        failures of further parts of tracking, said and counted here."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self._began = start_step > 0
         self._memory_at = 0.0  # when the run's memory is looked at next
@@ -53,9 +61,16 @@ class Tracker(Observer):
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
             drop_after(folder / name, start_step)
         drop_texts_after(folder / "samples.txt", start_step)
-        self._metrics = (folder / "metrics.jsonl").open("a")
-        self._samples = (folder / "samples.jsonl").open("a")
-        self._texts = (folder / "samples.txt").open("a")
+        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
+            (folder / name).touch()
+        self.files = LineFiles(folder)
+        self._unwritten = Counter[str]()  # of tracking/failures
+        self._failures = [
+            self.files.failures,
+            self.console.failures,
+            *others,
+            *(tracker.failures for tracker in self._trackers),
+        ]
 
     def step(self, done: FinishedStep) -> None:
         self.log(done.number, done.figures, done.values)
@@ -73,13 +88,19 @@ class Tracker(Observer):
         if "seconds/step" in record:
             line["memory/available_gib"] = memory_available_gib()
             line["disk/free_gib"] = round(shutil.disk_usage(self.folder).free / 2**30, 3)
-            for tracker in self._trackers:
-                line |= self._news(tracker)
-        self._metrics.write(json.dumps(line) + "\n")
-        self._metrics.flush()
+            line |= self._news()
+        self._write(line)
         self.console.step(line)
         for tracker in self._trackers:
             tracker.write(step, line, values or {})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """To metrics.jsonl; what was counted in lines that the disk did not take is in the next one that it takes."""
+        failures = [key for key in line if key.startswith("tracking/failures/")]
+        self._unwritten.update({key: line[key] for key in failures})
+        whole = {**line, **{key: self._unwritten[key] for key in failures}}
+        if self.files.append("metrics.jsonl", json.dumps(whole) + "\n") and failures:
+            self._unwritten.clear()
 
     def show(self, step: int, groups: list[Group]) -> None:
         """Write a few trajectories as text, first those of informative groups: one question in either mode, where one
@@ -90,7 +111,7 @@ class Tracker(Observer):
         if self.samples < 2:
             both = []
         others = [pairs for pairs in answers if not both or pairs[0][0].prompt.uid != both[0][0].prompt.uid]
-        self._write(step, [*both, *(pairs[step % len(pairs)] for pairs in others[: self.samples - len(both)])])
+        self._write_answers(step, [*both, *(pairs[step % len(pairs)] for pairs in others[: self.samples - len(both)])])
 
     def before(self, scored: Sequence[Scored]) -> None:
         """Write answers of the model that training begins with, as step 0; the first call of a run that begins counts.
@@ -101,9 +122,12 @@ class Tracker(Observer):
             return
         self._began = True
         firsts = {(t.prompt.level, t.mode): (t, v, r) for t, v, r in reversed(scored)}
-        self._write(0, sorted(firsts.values(), key=lambda one: (str(one[0].prompt.level), str(one[0].mode)))[:BEFORE])
+        self._write_answers(
+            0, sorted(firsts.values(), key=lambda one: (str(one[0].prompt.level), str(one[0].mode)))[:BEFORE]
+        )
 
-    def _write(self, step: int, scored: Iterable[Scored]) -> None:
+    def _write_answers(self, step: int, scored: Iterable[Scored]) -> None:
+        lines, texts = [], []
         for trajectory, verdict, reward in scored:
             prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
             mode = trajectory.mode.value if trajectory.mode else None
@@ -118,51 +142,55 @@ class Tracker(Observer):
                 "reward": reward,
                 "answer": prompt.answer,
             }
-            self._samples.write(json.dumps(line) + "\n")
-            self._texts.write(
+            lines.append(json.dumps(line) + "\n")
+            texts.append(
                 f"--- step {step}, {prompt.uid}, level {prompt.level}, {mode or 'no mode'}, "
                 f"{verdict.outcome.value}, reward {reward:g}, gold {prompt.answer}\n{prompt.problem}\n{text}\n\n"
             )
-        self._samples.flush()
-        self._texts.flush()
+        if lines:
+            self.files.append("samples.jsonl", "".join(lines))
+            self.files.append("samples.txt", "".join(texts))
 
     def bad_steps(self, step: int, report: StepReport | None) -> None:
         """Write the sequences of skipped optimizer steps to bad_steps.jsonl."""
         if report is None or not report.skipped:
             return
-        with (self.folder / "bad_steps.jsonl").open("a") as file:
-            for one in report.nonfinite:
-                line = {
-                    "step": step,
-                    "update": one.update,
-                    "rank": one.rank,
-                    "reason": one.reason,
-                    "mode": {0: "think", 1: "short"}.get(one.mode),
-                    "advantage": one.advantage,
-                    "smallest_logprob": one.smallest_logprob if math.isfinite(one.smallest_logprob) else None,
-                    "text": self.decode(one.token_ids),
-                    "token_ids": one.token_ids.tolist(),
-                }
-                file.write(json.dumps(line) + "\n")
+        lines = [
+            {
+                "step": step,
+                "update": one.update,
+                "rank": one.rank,
+                "reason": one.reason,
+                "mode": {0: "think", 1: "short"}.get(one.mode),
+                "advantage": one.advantage,
+                "smallest_logprob": one.smallest_logprob if math.isfinite(one.smallest_logprob) else None,
+                "text": self.decode(one.token_ids),
+                "token_ids": one.token_ids.tolist(),
+            }
+            for one in report.nonfinite
+        ]
+        self.files.append("bad_steps.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
 
-    def _news(self, tracker: Background) -> Record:
-        """Its failures since the last line; the first one ever is said."""
-        failures, said = tracker.news()
-        if said:
-            self.note(said)
-        return {f"tracking/failures/{tracker.name}": failures}
+    def _news(self) -> Record:
+        """What failed since the last line; the first time of each part is said."""
+        record: Record = {}
+        for failures in self._failures:
+            record[f"tracking/failures/{failures.name}"], said = failures.news()
+            if said:
+                self.note(said)
+        return record
 
     def note(self, text: str) -> None:
         self.console.note(text)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """error: what ended the run."""
+        end = End.finished if error is None else End.interrupted if isinstance(error, KeyboardInterrupt) else End.failed
         for tracker in self._trackers:
-            tracker.close()
-            self._news(tracker)
+            tracker.close(end, AT_ONCE_S if isinstance(error, EndedAtOnce) else None)
+        self._news()
         self.console.close()
-        for file in (self._metrics, self._samples, self._texts):
-            file.close()
 
 
 def either_mode(pairs: Sequence[Scored], step: int) -> list[Scored]:
@@ -175,19 +203,26 @@ def drop_after(path: Path, step: int) -> None:
     """Drop lines of steps that a resumed run will do again, and a torn last line."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    text, kept = path.read_text(), []
+    for line in text.splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                kept.append(line + "\n")
         except ValueError:
             continue
-    path.write_text("".join(line + "\n" for line in kept))
+    _rewrite(path, text, "".join(kept))
+
+
+def _rewrite(path: Path, text: str, kept: str) -> None:
+    if kept != text:
+        write_whole(path, kept)
 
 
 def drop_texts_after(path: Path, step: int) -> None:
     """The same for the samples as text: each begins with a line `--- step 12, `."""
     if not path.is_file():
         return
-    samples = re.split(r"^(?=--- step \d+, )", path.read_text(), flags=re.MULTILINE)
-    path.write_text("".join(s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step))
+    text = path.read_text()
+    samples = re.split(r"^(?=--- step \d+, )", text, flags=re.MULTILINE)
+    kept = [s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step]
+    _rewrite(path, text, "".join(kept))

@@ -2,49 +2,52 @@
 
 In: handles of rollout workers. Out: a record under the names of the catalogue. Must not know: engines, Ray.
 
-It never waits for a worker: each is asked at the end of a step and its answer is read at the end of the next, or later.
+It never waits for a worker: each is asked at the end of a step (`ask`), once a second at most, and its answer is read
+at the end of the next step, or later.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from orchestrator.base.errors import ActorDied
 from orchestrator.base.observer import Record
-from rollout.base.handle import Future, Handle
+from orchestrator.tracking.failures import Failures
+from orchestrator.tracking.poll import Poll
+from rollout.base.handle import Handle
 from rollout.usage import WorkerStatus
 
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    handle: Handle
-    answer: Future | None = None
-    born: float | None = None
+EVERY_S = 1.0  # at most: a tiny run makes several steps a second, and a call costs the worker's time, too
 
 
 class Workers:
-    def __init__(self, handles: Sequence[Handle]):
-        self._workers = [_Asked(handle) for handle in handles]
+    def __init__(self, handles: Sequence[Handle], every_s: float = EVERY_S):
+        self.every_s = every_s
+        self._due = 0.0  # when workers are asked next
+        self.failures = Failures("workers")
+        self._polls = [Poll(handle, "take_status", self.failures) for handle in handles]
+        self._born: list[float | None] = [None] * len(handles)  # when each worker was started
 
     def step(self) -> Record:
-        """Read the answers that are there, and ask again whoever has answered."""
+        """The figures of the answers that have come."""
         record: Record = {}
         received = 0
-        for index, one in enumerate(self._workers):
-            if one.answer is not None and one.answer.done():
-                try:
-                    status: WorkerStatus = one.answer.wait()
-                except ActorDied:  # who waits for its work gets this error, too, or goes on with its successor
-                    one.answer = None
-                    continue
-                one.answer, received = None, received + status.received
-                restarted = one.born is not None and status.born != one.born
-                one.born = status.born
+        for index, poll in enumerate(self._polls):
+            status: WorkerStatus | None = poll.take() if poll.ready else None
+            if status is not None:
+                restarted = self._born[index] is not None and status.born != self._born[index]
+                self._born[index] = status.born
+                received += status.received
                 record |= _figures(status, f"worker/{index}") | {f"restarts/worker/{index}": int(restarted)}
-            if one.answer is None:
-                one.answer = one.handle.call("take_status")
         return record | {"weight_sync/bytes": received} if record else record
+
+    def ask(self) -> None:
+        """Ask whoever has answered before, when it is time."""
+        if time.monotonic() < self._due:
+            return
+        for poll in self._polls:
+            poll.ask()
+        self._due = time.monotonic() + self.every_s
 
 
 def _figures(status: WorkerStatus, name: str) -> Record:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer
 from orchestrator.tracking.metrics import distributions, summarize
+from orchestrator.tracking.sinks.background import threads_cpu_s
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.workers import Workers
 from reward.group import JudgedBatch
@@ -20,22 +21,28 @@ from reward.group import JudgedBatch
 class Observers:
     def __init__(self, timeline: Timeline, observers: Sequence[Observer], workers: Workers | None = None):
         self.timeline, self.observers, self.workers = timeline, observers, workers or Workers([])
-        self._spent: float | None = None  # seconds, on the step before
+        self._spent: dict[str, float | None] = {"tracking/seconds": None, "tracking/cpu_seconds": None}  # step before
+        self._threads = threads_cpu_s()
 
     def begin(self, step: int) -> None:
         for observer in self.observers:
             observer.begin(step)
 
     def step(self, step: int, batch: JudgedBatch, report: StepReport | None) -> None:
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.thread_time()
         window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
         values = distributions(batch)
         figures = summarize(batch, report, spans, window, values) | busy | self.workers.step()
-        done = FinishedStep(step, batch, report, figures | {"tracking/seconds": self._spent}, values)
+        done = FinishedStep(step, batch, report, figures | self._spent, values)
         for observer in self.observers:
             observer.step(done)
-        self._spent = time.perf_counter() - begin
+        self.timeline.ask(window[1])
+        self.workers.ask()
+        before, self._threads = self._threads, threads_cpu_s()
+        threads = max(0.0, self._threads - before)  # one may have ended
+        self._spent["tracking/cpu_seconds"] = time.thread_time() - cpu + threads
+        self._spent["tracking/seconds"] = time.perf_counter() - begin
 
     def after_step(self, step: int) -> None:
         for observer in self.observers:

@@ -20,6 +20,7 @@ from pathlib import Path
 from conf.schema import RewardConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.observer import FinishedStep, Observer
+from orchestrator.tracking.line_files import LineFiles
 from orchestrator.tracking.tracker import drop_after
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
@@ -35,14 +36,14 @@ Cause = tuple[Outcome, str]
 class UnjudgedLog(Observer):
     """Prints and writes failures, the first of each cause with all that is known of it."""
 
-    def __init__(self, conf: RewardConf, note: Callable[[str], None], path: Path | None = None, step: int = 0):
-        """note: prints a line; path: of unjudged.jsonl, None: nothing is written; step: the last one done before, of
-        which a resumed run keeps the lines."""
-        self.conf, self.note, self.path = conf, note, path
+    def __init__(self, conf: RewardConf, note: Callable[[str], None], files: LineFiles | None = None, step: int = 0):
+        """note: prints a line; files: where unjudged.jsonl is written, None: nowhere; step: the last one done before,
+        of which a resumed run keeps the lines."""
+        self.conf, self.note, self.files = conf, note, files
         self.first: str | None = None  # the first failure ever, in words
         self._seen: Counter[Cause] = Counter()
-        if path is not None:
-            drop_after(path, step)
+        if files is not None:
+            drop_after(files.folder / FILE, step)
 
     def step(self, done: FinishedStep) -> None:
         failed, asked = _failed(done.batch.judged)
@@ -64,9 +65,8 @@ class UnjudgedLog(Observer):
                 about = asdict(verdict.failure) if verdict.failure else {}
                 line = {"step": step, "during": when, "outcome": verdict.outcome.value, **about}
                 lines.append(json.dumps(line) + "\n")
-        if self.path is not None and lines:
-            with self.path.open("a") as file:
-                file.writelines(lines)
+        if self.files is not None and lines:
+            self.files.append(FILE, "".join(lines))
 
 
 class UnjudgedLimit(Observer):

@@ -113,6 +113,7 @@ def a_step(crew: Crew, timeline: Timeline, step: int, seconds: float = 10.0) -> 
     crew.body("reward").did("grading", begin + 0.3 * seconds, begin + 0.4 * seconds)
     timeline.driver.add("waiting for trajectories", begin, begin + 0.3 * seconds)
     _, found = timeline.step(step, (begin, end))
+    timeline.ask(end)
     crew.served()
     return found
 
@@ -120,7 +121,9 @@ def a_step(crew: Crew, timeline: Timeline, step: int, seconds: float = 10.0) -> 
 def step_of(timeline: Timeline, step: int, seconds: float = 0.5) -> dict[str, Any]:
     """A step of `seconds` that ends now."""
     end = time.time()
-    return timeline.step(step, (end - seconds, end))[1]
+    _, found = timeline.step(step, (end - seconds, end))
+    timeline.ask(end)
+    return found
 
 
 SHARES = {"busy/rollout": 0.8, "busy/reward": 0.1, "busy/learner": 0.5, "pipeline/step_vs_max": 1.25}

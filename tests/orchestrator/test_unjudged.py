@@ -12,6 +12,7 @@ import pytest
 from conf.schema import RewardConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.observer import FinishedStep
+from orchestrator.tracking.line_files import LineFiles
 from orchestrator.tracking.metrics import outcomes
 from orchestrator.training.unjudged import STEPS, UnjudgedLimit, UnjudgedLog
 from reward.group import Group, JudgedBatch, group_trajectories
@@ -71,7 +72,7 @@ def test_each_cause_is_reported_once_and_every_step_is_counted(function: str, tm
     reported: list[str] = []
     conf = RewardConf(function=f"{function}:score", timeout_s=1.0, max_unjudged=1.0)
     file, own = tmp_path / "unjudged.jsonl", f"{tmp_path / function}.py"
-    log = UnjudgedLog(conf, reported.append, file)
+    log = UnjudgedLog(conf, reported.append, files := LineFiles(tmp_path))
     steps = [["1", "raise", "-1", "raise"], ["2"] * 4, ["raise", "missing", "hang", "exit"], ["raise"] * 8]
     records = []
     with RewardWorker(conf) as worker:
@@ -101,7 +102,7 @@ def test_each_cause_is_reported_once_and_every_step_is_counted(function: str, tm
     assert [line["outcome"] for line in lines[2:6]] == ["raised", "raised", "timed_out", "crashed"]
     assert lines[0]["error"] == "ZeroDivisionError: division by zero" and lines[0]["where"] == f"{own}:6"
     assert "return 1 / 0" in lines[0]["traceback"] and lines[1]["traceback"] is None
-    again = UnjudgedLog(conf, reported.append, file, step=3)  # a resumed run does step 4 again
+    again = UnjudgedLog(conf, reported.append, files, step=3)  # a resumed run does step 4 again
     again.step(finished(4, []))
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 1, 3, 3, 3, 3]
 

@@ -16,9 +16,11 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from orchestrator.tracking.catalogue import Sink, find
+from orchestrator.tracking.sinks.background import End
 
 EXPERIMENT = "thinkless"
 RUN = "mlflow_run.txt"  # in the run folder: the MLflow run's id, with which a resumed run goes on
+STATUS = {End.finished: "FINISHED", End.failed: "FAILED", End.interrupted: "KILLED"}
 
 
 class MLflow:
@@ -43,5 +45,6 @@ class MLflow:
         ]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, end: End | None = None) -> None:
+        if end is not None:
+            self._client.set_terminated(self._run, STATUS[end])

@@ -3,21 +3,27 @@
 In: lines of metrics.jsonl, values of histograms. Out: counters, gauges and histograms of ray.util.metrics. Must not
 know: how figures come about.
 
-Ray's agent drops a gauge that was not set for 20 seconds (two of its reports), and a step may take minutes: so a thread
-sets all of them again meanwhile.
+Ray's agent reports every ten seconds and drops a gauge that was not set in the last two reports; a step may take a
+fraction of a second, or minutes. So figures are gathered, and a thread hands them to Ray every two seconds, gauges
+again and again.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter as Totals
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from orchestrator.tracking.catalogue import FORMER_EXPORTS, MAX_LEVELS, Kind, Metric, Sink, export_name, find
+from orchestrator.tracking.sinks.background import THREADS, End
 
-AGAIN_S = 5.0  # seconds after which gauges are set once more
+EVERY_S = 2.0  # seconds between two times that figures are handed to Ray
+
+Place = tuple[Any, tuple[tuple[str, str], ...]]  # one of Ray's metrics, and labels
 
 
 class Prometheus:
@@ -25,49 +31,69 @@ class Prometheus:
 
     def __init__(self, run: str):
         self.run = run
-        self._made: dict[str, Any] = {}  # by name
+        self._made: dict[str, Any] = {}  # Ray's metrics, by name
+        self._known: dict[str, list[tuple[bool, Place]]] = {}  # by key
         self._levels: set[str] = set()
-        self._lock = threading.Lock()
-        self._values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}  # of gauges, by name and labels
+        self._lock = threading.Lock()  # around what is gathered:
+        self._gauges: dict[Place, float] = {}  # the last values
+        self._counts = Totals[Place]()  # since they were handed over last
+        self._samples: list[tuple[Any, Mapping[str, str], Sequence[float]]] = []  # likewise
+        self._due = 0.0  # when they are to be handed over next
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="gauges", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"{THREADS}gauges", daemon=True)
         self._thread.start()
 
     def write(self, step: int, line: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> None:
         """Export what the catalogue has of a line; figures that are None keep their last value."""
-        for key, value in line.items():
-            found = find(key)
-            if value is None or found is None or Sink.prometheus not in found[0].sinks or not self._bounded(found[1]):
-                continue
-            metric, labels = found
-            if metric.kind is Kind.counter:
-                if value > 0:  # Ray refuses to add nothing
-                    self._of(metric).inc(float(value), labels)
-                continue
-            self._set(export_name(metric), metric, labels, float(value))
-            if key in FORMER_EXPORTS:
-                self._set(FORMER_EXPORTS[key], metric, {}, float(value))
-        for key, many in values.items():
-            found = find(key)
-            if found is not None:
-                histogram = self._of(found[0])
-                for value in many:
-                    histogram.observe(float(value), found[1])
+        with self._lock:
+            for key, value in line.items():
+                if value is None:
+                    continue
+                for counted, place in self._places(key):
+                    if counted:
+                        self._counts[place] += value
+                    else:
+                        self._gauges[place] = float(value)
+            for key, many in values.items():
+                if (found := find(key)) is not None:
+                    self._samples.append((self._of(found[0]), found[1], many))
+            if time.monotonic() >= self._due:
+                self._hand_over()
 
-    def close(self) -> None:
+    def close(self, end: End | None = None) -> None:
         self._closed.set()
         self._thread.join()
-
-    def _set(self, name: str, metric: Metric, labels: Mapping[str, str], value: float) -> None:
-        with self._lock:
-            self._values[name, tuple(labels.items())] = value
-            self._gauge(name, metric.help, tuple(labels)).set(value, dict(labels))
+        self._hand_over()
 
     def _keep(self) -> None:
-        while not self._closed.wait(AGAIN_S):
+        while not self._closed.wait(EVERY_S):
             with self._lock:
-                for (name, labels), value in self._values.items():
-                    self._made[name].set(value, dict(labels))
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        for (gauge, labels), value in self._gauges.items():
+            gauge.set(value, dict(labels))
+        for (counter, labels), value in self._counts.items():
+            if value > 0:  # Ray refuses to add nothing
+                counter.inc(float(value), dict(labels))
+        for histogram, named, many in self._samples:
+            for value in many:
+                histogram.observe(float(value), named)
+        self._counts.clear()
+        self._samples.clear()
+        self._due = time.monotonic() + EVERY_S
+
+    def _places(self, key: str) -> list[tuple[bool, Place]]:
+        """Where a figure goes: to counters (True) or gauges."""
+        if key not in self._known:
+            self._known[key] = places = []
+            found = find(key)
+            if found is not None and Sink.prometheus in found[0].sinks and self._bounded(found[1]):
+                metric, labels = found
+                places.append((metric.kind is Kind.counter, (self._of(metric), tuple(labels.items()))))
+                if key in FORMER_EXPORTS:
+                    places.append((False, (self._gauge(FORMER_EXPORTS[key], metric.help, ()), ())))
+        return self._known[key]
 
     def _bounded(self, labels: Mapping[str, str]) -> bool:
         """Whether the level, if there is one, is among the first MAX_LEVELS."""

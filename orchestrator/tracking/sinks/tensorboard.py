@@ -18,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from orchestrator.tracking.catalogue import Sink, find
+from orchestrator.tracking.sinks.background import End
 
 
 class TensorBoard:
@@ -44,7 +45,7 @@ class TensorBoard:
                 summary.value.add(tag=key, histo=_histogram(many, found[0].buckets))
         self._event(step=step, summary=summary)
 
-    def close(self) -> None:
+    def close(self, end: End | None = None) -> None:
         self._file.close()
 
     def _event(self, **content: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import wandb
 
 from orchestrator.tracking.catalogue import Sink, find
+from orchestrator.tracking.sinks.background import End
 
 INIT_S = 60.0  # for the server to answer
 RUN = "wandb_run.txt"  # in the run folder: the W&B run's id, with which a resumed run goes on
@@ -47,5 +48,8 @@ class WandB:
         shown |= {key: wandb.Histogram(list(many)) for key, many in values.items() if many}
         self._run.log(shown | {"step": step})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, end: End | None = None) -> None:
+        """W&B marks a run with another exit code than 0 as failed. Its service writes the run's file after `finish` has
+        returned: only its end says that the file is whole."""
+        self._run.finish(exit_code=0 if end in (None, End.finished) else 1)
+        wandb.teardown()
