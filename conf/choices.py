@@ -113,9 +113,9 @@ class Prune(Enum):
 class Pairing(Enum):
     """Which questions of a distilled data set have answers in both modes."""
 
-    paired = "paired"  # all: a question is left out when one of its answers is missing
-    unpaired = "unpaired"  # none: half of the questions are asked for each mode (arXiv 2510.12680)
-    mixed = "mixed"  # those that have both; a question with one answer keeps it
+    paired = "paired"  # every question has both, or is left out
+    unpaired = "unpaired"  # half of the questions are asked for each mode (arXiv 2510.12680)
+    mixed = "mixed"  # every question is asked for both, and keeps what is right
 
 
 class Keep(Enum):
@@ -126,19 +126,19 @@ class Keep(Enum):
 
 
 class LongAnswer(Enum):
-    """Which of several long answers that may be taken is."""
+    """Which of several long answers is taken."""
 
     shortest = "shortest"
     longest = "longest"
     first = "first"
-    best = "best"  # the one that its teacher gave the highest mean log-prob
+    best = "best"  # highest mean log-prob of its teacher
 
 
 class OverLength(Enum):
     """What becomes of a distilled answer that reached max_tokens."""
 
-    drop = "drop"
-    truncate = "truncate"  # it ends at its last whole line, if its thinking has ended and its final answer was given
+    drop = "drop"  # it is not used
+    truncate = "truncate"  # it ends at its last whole line, if its final answer stands before that; nothing is added
 
 
 class SystemTurn(Enum):

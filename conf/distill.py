@@ -44,10 +44,10 @@ class DistillConf:
     short: TeacherConf = field(default_factory=TeacherConf)
     samples: int = number(4, "[1, 10000]")  # answers of each teacher to a question
     problems: int | None = number(None, "[1, 1e9]")  # questions, drawn by run.seed; null: all of data.path
-    pairing: Pairing = Pairing.paired
-    keep: Keep = Keep.correct
-    long_answer: LongAnswer = LongAnswer.shortest  # of those in short mode, the shortest is taken
-    over_length: OverLength = OverLength.drop
+    pairing: Pairing = Pairing.paired  # of the questions
+    keep: Keep = Keep.correct  # answers that may be taken
+    long_answer: LongAnswer = LongAnswer.shortest  # of several; of short answers the shortest is taken
+    over_length: OverLength = OverLength.drop  # answers that reached max_tokens
     against: Any = None  # evaluation sets (a path or a list) whose questions, and likenesses of them, are left out
     ngram: int = number(13, "[1, 1000]")  # words in a row that make two questions alike; shorter ones: all words
     shard_rows: int = number(10000, "[1, 1e8]")  # rows of a file of the data set

@@ -68,13 +68,19 @@ def _section(section: Section, words: Sequence[str], values: Config | None, widt
 
 def _entry(left: str, right: str, width: int) -> str:
     """Two columns where there is room, else the second one below the first."""
+    if len(left) + 2 > width:  # a default of many words
+        above = textwrap.fill(
+            left, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+        )
+    else:
+        above = f"  {left}"
     if not right:
-        return f"  {left}"
+        return above
     if width < NARROW:
-        return f"  {left}\n{_wrapped(right, width, '      ')}"
+        return f"{above}\n{_wrapped(right, width, '      ')}"
     beside = _wrapped(right, width, " " * BESIDE)
     if len(left) + 4 > BESIDE:
-        return f"  {left}\n{beside}"
+        return f"{above}\n{beside}"
     return f"  {left}".ljust(BESIDE) + beside[BESIDE:]
 
 

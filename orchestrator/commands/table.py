@@ -98,8 +98,7 @@ command goes on: no answer is lost, and none is asked for twice.
 """.strip(),
         (
             "data.path=train.jsonl distill.think.model=/models/r1 distill.short.model=/models/brief distill.out=pairs",
-            "data.path=train.jsonl distill.think.endpoint=http://r1:8000/v1 distill.short.model=/models/brief \\\n"
-            "      distill.against=[math500.json,aime24.json] distill.out=pairs",
+            "data.path=train.jsonl distill.think.endpoint=http://r1:8000/v1 distill.short.model=/models/brief",
             "--help distill                         # its settings",
         ),
     ),

@@ -52,8 +52,9 @@ class Teacher:
             short_token_from=None, lora=LoraConf(),
         )  # fmt: skip
         try:
-            self.tokenizer = load_tokenizer(self.path, self.model)
-            self.positions = context_length(read_config(self.path, teacher.revision) or {})[0]
+            with waiting(f"reading {key}.model={teacher.model}"):
+                self.tokenizer = load_tokenizer(self.path, self.model)
+                self.positions = context_length(read_config(self.path, teacher.revision) or {})[0]
         except BadInput as error:
             said = str(error).replace("model.path", f"{key}.model")
             raise BadInput(said.replace("; give one as model.chat_template=<file>", "")) from error
