@@ -24,6 +24,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 IMPORTERS = {
     "vllm": {
         "rollout/engine.py",
+        "rollout/vllm_models.py",
         "rollout/weight_sync/vllm_receiver.py",
         "rollout/weight_sync/transport.py",
         "rollout/weight_sync/broadcast_group.py",

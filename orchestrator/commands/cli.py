@@ -69,6 +69,8 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
         _distill(options.overrides, flags)
     elif name == "plan":
         _plan(options, flags)
+    elif name == "model":
+        _model(options, flags)
     else:
         _train(name, options.overrides, flags, words)
 
@@ -203,6 +205,14 @@ def _plan(options: Namespace, flags: Flags) -> None:
         run_command("plan", lambda conf: plan.command(conf, options), options.overrides, flags)
     elif saved := _saved_run("plan", name, options.overrides, flags):
         plan.command(saved[0], options, saved[1])
+
+
+def _model(options: Namespace, flags: Flags) -> None:
+    from conf.compose import run_command
+    from orchestrator.commands import model
+
+    path, settings = model.path_of(options.overrides)
+    run_command("plan", lambda conf: model.command(conf, options), [*settings, f"model.path={path}"], flags)
 
 
 def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> tuple[Config, Path] | None:

@@ -262,6 +262,15 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             ANY_SETTING: "any setting of the run that is planned",
         },
     ),
+    "model": Command(
+        "what will happen with a model: classes, control tokens, prompt, ends, memory",
+        ("check <folder or hub id> [key=value ...]",),
+        "Says of a model, from its small files alone, whether learner and sampler have its class, what its control\n"
+        "tokens become, what a prompt looks like, what ends a response, and the memory it takes. Nothing is started.\n"
+        "Exit code 1 when it cannot be trained here.",
+        ("check /models/mine", "check /models/mine model.short_token_from='<|fim_pad|>' rollout.max_model_len=26000"),
+        (*CONFIGURATION, JSON),
+    ),
     "doctor": Command(
         "whether this machine and its cluster can run, and what to do about it",
         ("[run.root=<folder>] [model.path=<folder>] [data.path=<file>] [--address HOST:PORT] [--json]",),

@@ -217,20 +217,21 @@ def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
 
     What the template itself begins the answer with is removed (see `rollout.data.chat_template`).
     """
-    return up_to_the_mode(_templated(tokenizer, problem), conf)
+    return up_to_the_mode(templated(tokenizer, problem), conf)
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
     """Write the tokenizer with a chat template that ends where `prompt_text` does: the model is served with that
     template, and one that opens the answer with a think token would leave no mode to choose."""
     template = tokenizer.chat_template
-    if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != _templated(tokenizer, "?"):
+    if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != templated(tokenizer, "?"):
         tokenizer = copy.copy(tokenizer)  # the caller's keeps its own template
         tokenizer.chat_template = template_up_to_the_mode(template, conf)
     tokenizer.save_pretrained(folder)
 
 
-def _templated(tokenizer: Any, problem: str) -> str:
+def templated(tokenizer: Any, problem: str) -> str:
+    """The chat template's whole text for `problem`, with what it begins the answer with."""
     messages = [{"role": "user", "content": problem}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
