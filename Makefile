@@ -33,11 +33,11 @@ check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for eve
 
 test: lint ## lint, types and tests; as root on Debian or Ubuntu it installs the programs that they start
 	@$(BIN)/python .ci/programs.py
-	@$(BIN)/python -m pytest -n 2 -m "not bench" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 -m "not bench" $(ARGS)
 
 test-all: lint ## the same, and the small forms of the benchmarks that take long
 	@$(BIN)/python .ci/programs.py
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done

@@ -30,6 +30,7 @@ def nothing_runs_on() -> Iterator[None]:
 class WarmUp:
     cache: Path
     peak_gib: float  # of memory
+    model: Path  # in the cache
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +42,14 @@ def warm_up(tmp_path_factory: pytest.TempPathFactory) -> WarmUp:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first makes it, the other waits
         peak = folder / "peak_gib"
+        model = folder / "model"
         if not peak.is_file():
             run = thinkless("warmup", *TASK, f"warmup.cache={folder}/cache", folder=folder, watch_memory=True)
-            peak.write_text(repr(succeeded(run).peak_gib))
-    return WarmUp(folder / "cache", float(peak.read_text()))
+            gib = succeeded(run).peak_gib
+            (only,) = (folder / "cache").glob("*/warmup.json")  # other tests may add others
+            model.write_text(str(only.parent))
+            peak.write_text(repr(gib))
+    return WarmUp(folder / "cache", float(peak.read_text()), Path(model.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         done = thinkless(*arguments)
-        assert len(COMMANDS) == 17 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
+        assert len(COMMANDS) == 18 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -183,7 +183,7 @@ def test_a_process_that_is_ended_loses_nothing_that_was_written(chat: ChatServer
 
 def test_a_model_is_a_teacher_on_the_cluster(warm_up: Any, chat: ChatServer, tmp_path: Path) -> None:
     """The warmed-up model thinks, sampled by vLLM; an endpoint is brief. The same command again starts no Ray."""
-    (model,) = [path.parent for path in warm_up.cache.glob("*/warmup.json")]
+    model = warm_up.model
     arithmetic = ArithmeticConf(levels=[2, 4], weights=[0.7, 0.3])
     golds = {p.problem: str(p.answer) for p in (problem_at(0, i, arithmetic) for i in range(24))}
     chat.answer = lambda body: {"content": f"\\boxed{{{golds[question_of(body)]}}}"}

@@ -476,8 +476,7 @@ def test_gsm8k_problems_are_trained_on(warm_up: Any, tmp_path: Path) -> None:
     """All of them within the context; the tiny model answers them poorly, and nothing breaks. No validation: it ends a
     run in which no answer begins with a control token, and whether one of 32 does here depends on the warm-up's last
     bits (a chance of a few per cent: the model has never seen such a question)."""
-    [model] = [file.parent for file in warm_up.cache.glob("*/warmup.json")]
-    task = ["experiment=quickstart", "warmup=none", f"model.path={model}"]
+    task = ["experiment=quickstart", "warmup=none", f"model.path={warm_up.model}"]
     arguments = [f"data.path={SHARED}/data/gsm8k/train.jsonl", "run.steps=2", "run.logprob_check_every=1"]
     fewer = ["rollout.prompts_per_step=4", "rollout.group_size=4", "validation.size=32", "evaluate.questions=32"]
     fewer += ["evaluate.every=0"]
