@@ -333,8 +333,8 @@ def _something_to_do(conf: Config, command: str) -> None:
     made = conf.warmup is not None and conf.model.random is not None
     _require(
         command != "train" or conf.resume is not None or conf.model.path is not None or made,
-        "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b, "
-        "thinkless_1p5b_on_policy or thinkless_1p5b_paper), or give model.path=<Hugging Face folder or hub id>",
+        "nothing to train: choose an experiment (experiment=quickstart, one_gpu, thinkless_1p5b, ...; all: thinkless "
+        "train --help experiment), or give model.path=<Hugging Face folder or hub id>",
     )
     _require(
         command != "warmup" or conf.warmup is not None,

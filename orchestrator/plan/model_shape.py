@@ -28,10 +28,16 @@ _QWEN_0P5B = {
     "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
     "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True,
 }  # fmt: skip
+_R1_7B = {
+    "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False,
+}  # fmt: skip
 # Those of the presets, as their config.json on the hub says, so that a preset can be planned where nothing was fetched.
 KNOWN: dict[str, dict[str, Any]] = {
     "Vinnnf/Thinkless-1.5B-Warmup": _R1_1P5B,
+    "Vinnnf/Thinkless-1.5B-RL-DeepScaleR": _R1_1P5B,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _R1_1P5B,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _R1_7B,
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_0P5B,
 }
 

@@ -42,7 +42,19 @@ from conf.settings import all_keys, settings
 from orchestrator.cluster.placement import plan
 from tests.helpers.composing import composed
 
-EXPERIMENTS = ["one_gpu", "quickstart", "thinkless_1p5b", "thinkless_1p5b_on_policy", "thinkless_1p5b_paper"]
+EXPERIMENTS = [
+    "one_gpu",
+    "quickstart",
+    "thinkless_1p5b",
+    "thinkless_1p5b_alphas",
+    "thinkless_1p5b_continued",
+    "thinkless_1p5b_grpo",
+    "thinkless_1p5b_losses",
+    "thinkless_1p5b_on_policy",
+    "thinkless_1p5b_paper",
+    "thinkless_1p5b_stage1",
+    "thinkless_7b",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +135,57 @@ def test_thinkless_1p5b_paper_is_on_policy_and_differs_in_the_form_only() -> Non
     assert paper == replace(code, algorithm=replace(code.algorithm, form=Form.paper))
 
 
+def test_thinkless_1p5b_stage1_has_the_published_hyper_parameters() -> None:
+    """Those of the authors' code for the warm-up, with the paper's row length."""
+    (conf,) = composed("experiment=thinkless_1p5b_stage1", command="warmup")
+    (stage2,) = composed("experiment=thinkless_1p5b")
+    warmup = conf.warmup
+    assert warmup is not None and warmup.path == "Vinnnf/Hybrid-OpenThoughts2-1M-1.5B" and warmup.steps == 0
+    assert 2 * warmup.batch_size == 128 and warmup.max_tokens == 24576
+    assert warmup.schedule is Schedule.cosine and (warmup.lr, warmup.min_lr_ratio) == (1e-5, 0.1)  # 1e-6
+    assert warmup.warmup_steps == 0.05 * 17_000 and warmup.betas == [0.9, 0.95] and warmup.weight_decay == 0.1
+    assert warmup.max_grad_norm == 1.0 and warmup.short_weight == 1.0
+    assert conf.model.path == "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    assert replace(conf, warmup=None, model=stage2.model) == stage2
+
+
+def test_thinkless_1p5b_continued_differs_in_model_reward_and_steps_only() -> None:
+    (first,), (then,) = composed("experiment=thinkless_1p5b"), composed("experiment=thinkless_1p5b_continued")
+    assert (then.run.steps, then.reward.correct_think) == (180, 0.8) and then.model.path != first.model.path
+    reward = replace(first.reward, correct_think=0.8)
+    assert then == replace(first, run=replace(first.run, steps=180), reward=reward, model=then.model)
+
+
+def test_thinkless_1p5b_grpo_differs_from_the_paper_in_the_loss_only() -> None:
+    (degrpo,), (grpo,) = composed("experiment=thinkless_1p5b_paper"), composed("experiment=thinkless_1p5b_grpo")
+    assert grpo == replace(degrpo, algorithm=replace(degrpo.algorithm, loss=Loss.grpo))
+
+
+def test_a_sweep_in_an_experiments_file_is_run_and_may_be_replaced() -> None:
+    sweep = ["--multirun", "experiment=thinkless_1p5b_alphas"]
+    assert [conf.algorithm.alpha for conf in composed(*sweep)] == [0.0001, 0.001, 0.01]
+    assert [conf.algorithm.alpha for conf in composed(*sweep, "algorithm.alpha=0.5,2")] == [0.5, 2]
+    losses = composed("--multirun", "experiment=thinkless_1p5b_losses")
+    assert losses == [composed(f"experiment=thinkless_1p5b_{name}")[0] for name in ("paper", "grpo")]
+
+
+def test_thinkless_7b_has_the_hyper_parameters_of_1p5b() -> None:
+    (small,), (large,) = composed("experiment=thinkless_1p5b_stage1"), composed("experiment=thinkless_7b")
+    assert large.model.path == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
+    rollout = replace(small.rollout, workers=2, tensor_parallel=2)
+    learner = replace(small.learner, offload_reference=True)
+    assert large == replace(small, model=large.model, rollout=rollout, learner=learner)
+
+
+@pytest.mark.parametrize("name", [name for name in options("layout") if name != "none"])
+def test_a_layout_takes_the_gpus_in_its_name_from_any_preset(name: str) -> None:
+    (conf,) = composed("experiment=thinkless_1p5b", f"layout={name}")
+    assert conf.cluster.placement.value == name.split("_")[0]
+    placed = plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward)
+    assert placed.needs("GPU") == int(name.split("_")[1])
+    assert conf.rollout.tensor_parallel == (2 if name.endswith("_tp2") else 1)
+
+
 def test_one_gpu_needs_one_gpu_and_takes_another_model() -> None:
     (conf,) = composed("experiment=one_gpu")
     assert plan(conf.cluster.placement, conf.rollout, conf.learner, conf.reward).needs("GPU") == 1
@@ -144,13 +207,13 @@ def test_quickstart_needs_two_cpus_and_no_data_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [(g, o) for g in ("algorithm", "data", "cluster", "model") for o in options(g)]
+    ("group", "option"), [(g, o) for g in ("algorithm", "data", "cluster", "layout", "model") for o in options(g)]
 )
 def test_every_option_of_every_group_composes(group: str, option: str) -> None:
     arguments = [f"{group}={option}"] + ([] if group == "model" else ["model.path=some/model"])
     if group == "model":
         arguments += ["warmup=arithmetic"] if option == "tiny" else ["model.path=some/model"]
-    if option in ("qwen2_0p5b", "thinkless_1p5b_warmup"):
+    if group == "model" and composed(*arguments, "learner.zero_stage=1")[0].model.dtype is Dtype.bfloat16:
         arguments += ["learner.zero_stage=1"]
     assert len(composed(*arguments)) == 1
 

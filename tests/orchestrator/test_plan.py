@@ -18,6 +18,7 @@ import pytest
 from conf.check import check
 from conf.choices import Dtype, Placement
 from conf.compose import composed, from_file, to_yaml
+from conf.groups import options
 from conf.schema import Config, ModelConf, RolloutConf
 from learner.data.flops import Shape
 from orchestrator.commands.cli import main
@@ -109,6 +110,37 @@ def test_bad_input_is_one_line(arguments: list[str], words: str, called: Callabl
     preset = [] if "run=nowhere" in arguments else ["experiment=thinkless_1p5b"]
     code, out, line = called(*preset, *arguments)
     assert code == 1 and not out and line.startswith("thinkless: ") and words in line
+
+
+# ---------------------------------------------------------------- presets
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *([f"experiment={name}"] for name in options("experiment")),
+        *(["experiment=thinkless_1p5b", f"layout={name}"] for name in options("layout")),
+        ["experiment=thinkless_7b", "layout=colocated_4"],
+        ["experiment=thinkless_7b", "layout=colocated_8"],
+        ["experiment=thinkless_7b", "layout=colocated_8_tp2"],
+        ["experiment=thinkless_7b", "layout=disaggregated_8"],
+    ],
+    ids=" ".join,
+)
+def test_a_preset_fits_its_gpus(chosen: list[str]) -> None:
+    """As `thinkless plan` judges it: what is sampled at a time decides on a note only, not on whether it fits."""
+    conf = composed(chosen)
+    check(conf)
+    smallest = "rtx4090" if chosen == ["experiment=one_gpu"] else "h100"  # of those that their files name
+    gpu = GPUS[smallest] if on_gpus(conf) else hardware.CPU
+    found = memory(conf, model_shape(conf.model), gpu, context=0)
+    assert found.fits and found.gpus, found.findings
+
+
+def test_thinkless_7b_does_not_fit_without_its_layout() -> None:
+    conf = composed(["experiment=thinkless_7b", "layout=disaggregated_4"])
+    (finding,) = memory(conf, model_shape(conf.model), GPUS["h100"], context=0).findings
+    assert "learning takes 156.8 GB of 85.5" in finding
 
 
 # ---------------------------------------------------------------- seconds
