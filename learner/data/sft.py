@@ -6,8 +6,7 @@ engines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,6 @@ class Curriculum:
         self.max_tokens, self.ranks, self.cost = max_tokens, ranks, cost
         self.control = control_tokens(tokenizer, model)
         self.too_long = 0  # examples dropped so far
-        self._examples: Callable[[int], list[Example]] = lru_cache(maxsize=pairs.size or 1)(self._tokenize)
 
     @property
     def steps(self) -> int:
@@ -55,7 +53,7 @@ class Curriculum:
         """The batches after `done` steps, to the last."""
         for step in range(done, self.steps):
             first = step * self.conf.batch_size
-            examples = [e for i in range(first, first + self.conf.batch_size) for e in self._examples(i)]
+            examples = [e for i in range(first, first + self.conf.batch_size) for e in self._tokenize(i)]
             totals, weighted = weigh(examples, self.conf.short_weight)
             yield pack(weighted, totals, self.max_tokens, self.ranks, self.cost, siblings_together=True)
 

@@ -10,8 +10,6 @@ of the mode with more rows is spread over the epoch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,21 +23,13 @@ from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse
 from rollout.data.files import Row
 from rollout.data.golds import Unusable, text_of
 from rollout.data.layouts import field as field_of
+from rollout.data.pair_file import Pair, PairFile, sha256
 from rollout.data.pair_layouts import Texts, pair_layout
 from rollout.data.stream import shuffled
 
 PAIR = ("problem", "think", "short")
 MAX_UNUSABLE = 0.05  # share of a file's rows
 ADAPTERS = {"openai/gsm8k": "rollout.data.pairs:gsm8k_pair"}  # of hub data sets, if warmup.adapter is null
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    r"""Example: Pair("4~2        :2=", "4~2=3?4~2=3</think>\boxed{3}", "\boxed{3}")."""
-
-    problem: str
-    think: str | None  # text after the think token: reasoning, </think>, answer; None: this row has none
-    short: str | None  # text after the short token; None: likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +82,7 @@ class Pairs:
         """SHA-256 of the content (hex), part of the key under which a finished warm-up is cached."""
         if self.rows is None:
             return arithmetic.conf_hash(self.conf.arithmetic)
-        digest = hashlib.sha256()
-        for pair in (*self.rows, *self.think_only, *self.short_only):
-            digest.update(json.dumps([pair.problem, pair.think, pair.short]).encode() + b"\n")
-        return digest.hexdigest()
+        return sha256(self.rows, self.think_only, self.short_only)
 
 
 def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
@@ -110,24 +97,22 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     model = model or ModelConf()
     if conf.path is None:
         return Pairs(conf, model.think_end_token)
-    pairs: list[Pair] = []
+    both, think_only, short_only = PairFile(), PairFile(), PairFile()
     unusable: Counter[str] = Counter()
     for part in read_parts(conf, "warmup"):
         for texts_of, row in _rows(conf, part, model):
             try:
-                pairs.append(_pair(texts_of(row), model))
+                pair = _pair(texts_of(row), model)
             except Unusable as reason:
                 unusable[str(reason)] += 1
-    refuse_unusable(
-        len(pairs), unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file"
-    )
-    both = tuple(pair for pair in pairs if pair.think is not None and pair.short is not None)
-    think_only = tuple(pair for pair in pairs if pair.short is None)
-    short_only = tuple(pair for pair in pairs if pair.think is None)
-    for name, side in (("think", (*both, *think_only)), ("short", (*both, *short_only))):
-        if not side:
+            else:
+                (think_only if pair.short is None else short_only if pair.think is None else both).append(pair)
+    count = len(both) + len(think_only) + len(short_only)
+    refuse_unusable(count, unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file")
+    for name, side in (("think", think_only), ("short", short_only)):
+        if not both and not side:
             raise BadInput(
-                f"warmup.path={conf.path}: none of {len(pairs)} rows has a {name} answer, and a warm-up teaches both "
+                f"warmup.path={conf.path}: none of {count} rows has a {name} answer, and a warm-up teaches both "
                 "modes: name a file that has some as well, warmup.path=[<file>,<file>]"
             )
     return Pairs(conf, model.think_end_token, both, dict(unusable), think_only, short_only)

@@ -1,0 +1,67 @@
+"""Warm-up pairs in a temporary file, so that a data set of any size takes 8 bytes of memory a pair.
+
+In: pairs, one after the other. Out: any of them by its number, and a hash of all. The file has no name: it goes with
+the process. Must not know: where pairs come from, in which order they are learnt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    r"""Example: Pair("4~2        :2=", "4~2=3?4~2=3</think>\boxed{3}", "\boxed{3}")."""
+
+    problem: str
+    think: str | None  # text after the think token: reasoning, </think>, answer; None: this row has none
+    short: str | None  # text after the short token; None: likewise
+
+    def line(self) -> bytes:
+        return json.dumps([self.problem, self.think, self.short]).encode() + b"\n"
+
+
+class PairFile(Sequence[Pair]):
+    """Pairs that were appended. Below TMPDIR, which should be a disk. Raises OSError when that is full."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this object)
+        self._ends = array("Q")  # bytes up to the end of each pair
+
+    def append(self, pair: Pair) -> None:
+        line = pair.line()
+        self._file.write(line)
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Pair]: ...
+    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        place %= len(self)
+        begin = self._ends[place - 1] if place else 0
+        self._file.flush()
+        return Pair(*json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin)))
+
+
+def sha256(*parts: Sequence[Pair]) -> str:
+    """SHA-256 (hex) of all pairs, in this order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for pair in part:
+            digest.update(pair.line())
+    return digest.hexdigest()
