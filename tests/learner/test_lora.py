@@ -45,9 +45,10 @@ LAYOUTS = [
     *((count, stage, FLOAT) for count, stage in [(1, 0), (2, 1), (2, 3)]),
     *((count, stage, BFLOAT) for count, stage in [(2, 0), (2, 2), (2, 3)]),
 ]
+REST = [(2, 1, FLOAT), (2, 0, BFLOAT)]  # with `make test-all`
 every_layout = pytest.mark.parametrize(
     ("count", "stage", "model"),
-    LAYOUTS,
+    [pytest.param(*one, marks=[pytest.mark.bench] if one in REST else []) for one in LAYOUTS],
     ids=[f"{count}-{stage}-{model.dtype.value}" for count, stage, model in LAYOUTS],
 )
 two_layouts = pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 3)])

@@ -107,7 +107,7 @@ def test_sizes_are_those_of_transformers_models(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "lengths", "settings"),
     [
-        ({}, [26_624], {}),  # the preset's model and row
+        pytest.param({}, [26_624], {}, marks=pytest.mark.bench),  # the preset's model and row
         ({"num_hidden_layers": 2}, [700, 2100, 1296], {"logprob_chunk": 256}),
         ({"num_hidden_layers": 1}, [2048], {}),  # the head's pass is the peak
         ({"num_hidden_layers": 3, "tie_word_embeddings": True}, [6000], {"gradient_checkpointing": False}),

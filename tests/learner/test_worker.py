@@ -29,9 +29,10 @@ CONF = LearnerConf(lr=0.01, logprob_chunk=16)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
 LAYOUTS = [(1, 0, FLOAT), (2, 0, FLOAT), (2, 1, FLOAT), (2, 3, FLOAT), (2, 1, BFLOAT), (2, 2, BFLOAT)]
+REST = [(2, 0, FLOAT), (2, 1, FLOAT)]  # with `make test-all`
 every_layout = pytest.mark.parametrize(
     ("count", "stage", "model"),
-    LAYOUTS,
+    [pytest.param(*one, marks=[pytest.mark.bench] if one in REST else []) for one in LAYOUTS],
     ids=[f"{count}-{stage}-{model.dtype.value}" for count, stage, model in LAYOUTS],
 )
 

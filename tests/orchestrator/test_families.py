@@ -1,8 +1,8 @@
 """Each family of models, as a tiny one with random weights, from new control tokens to the export.
 
 Control tokens are added, a warm-up step is learnt, vLLM loads the model and samples, the log-probs agree, an update is
-learnt, the weights are synced and agree again, and the export is the same model. The learner has a process of its own,
-as in a run: vLLM changes classes of transformers where it uses them itself.
+learnt, the weights are synced and agree again, and the export is the same model. Learner and sampler have processes of
+their own, as in a run: vLLM changes classes of transformers where it uses them itself, for all that the process has.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from learner.model.prepare_model import prepared_model
 from orchestrator.training.logprob_check import logprob_gaps
 from rollout.data.pairs import Pair, Pairs
 from rollout.data.tokens import build_character_tokenizer, control_tokens, load_tokenizer, save_tokenizer
+from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 from rollout.trajectory import Trajectory
 from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
-from tests.helpers.handles import LocalFuture, LocalHandle
+from tests.helpers.handles import LocalFuture
 from tests.helpers.learner_ranks import Ranks
 from tests.helpers.prompts import make_prompts
 
@@ -67,6 +68,27 @@ CONF = LearnerConf(lr=LR, betas=[0.9, 0.95])
 NAMES = ModelConf(think_token="<a>", think_end_token="</a>", short_token="<b>")  # of a tokenizer without ours
 
 
+class RolloutHandle:
+    """The newest rollout worker of a process of its own."""
+
+    def __init__(self, sampler: Ranks):
+        self.sampler = sampler
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> LocalFuture:
+        given = [arg.wait() if isinstance(arg, LocalFuture) else arg for arg in args]
+        return LocalFuture(self.sampler.each(call_rollout, method, *given)[0])
+
+
+def start_rollout(state: dict[str, Any], folder: str, control: ControlTokens) -> None:
+    """The former ones are kept: the first to close would take vLLM's process groups from the others."""
+    conf = RolloutConf(kv_cache_gib=0.05, max_model_len=512)
+    state.setdefault("rollout", []).append(RolloutWorker(conf, ModelConf(), folder, control, seed=0))
+
+
+def call_rollout(state: dict[str, Any], method: str, *args: Any) -> Any:
+    return getattr(state["rollout"][-1], method)(*args)
+
+
 class RankHandle:
     """The only rank of a learner, in its own process."""
 
@@ -89,14 +111,15 @@ def ranks() -> Iterator[Ranks]:
 
 
 @pytest.fixture(scope="module")
-def engines() -> list[RolloutWorker]:
-    """Kept to the end: the first to close would take vLLM's process groups from the others."""
-    return []
+def sampling() -> Iterator[Ranks]:
+    made = Ranks(1)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A model of each family with the control tokens; all of them made before the first engine starts."""
+    """A model of each family with the control tokens."""
     made = {}
     for family, settings in FAMILIES.items():
         folder = tmp_path_factory.mktemp("family")
@@ -160,7 +183,7 @@ def logprobs_of_folder(state: dict[str, Any], folder: str, prompt: np.ndarray, r
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_through_the_whole_loop(
-    family: str, folders: dict[str, str], ranks: Ranks, engines: list[RolloutWorker], tmp_path: Path
+    family: str, folders: dict[str, str], ranks: Ranks, sampling: Ranks, tmp_path: Path
 ) -> None:
     folder = folders[family]
     tokenizer = load_tokenizer(folder, ModelConf())
@@ -169,10 +192,8 @@ def test_a_family_goes_through_the_whole_loop(
     assert learner.start(None, reference=False) > 0 and (learner.vocabulary or 0) >= 267
     warm_up(learner, folder)
 
-    conf = RolloutConf(kv_cache_gib=0.05, max_model_len=512)
-    worker = RolloutWorker(conf, ModelConf(), folder, control, seed=0)
-    engines.append(worker)
-    sampler = Sampler([LocalHandle(worker)], SamplingParams(1.0, 1.0, 24))
+    sampling.each(start_rollout, folder, control)
+    sampler = Sampler([RolloutHandle(sampling)], SamplingParams(1.0, 1.0, 24))
     sync, prompts = WeightSync(learner.ranks, sampler, True), make_prompts(8)
     trajectories: list[Trajectory] = []
     for version in (1, 2):  # after the warm-up, after an update

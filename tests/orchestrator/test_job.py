@@ -319,9 +319,8 @@ def test_a_token_that_is_missing_or_wrong(head: Head, tmp_path: Path, monkeypatc
         connect(head.address)
 
 
-@pytest.mark.parametrize(
-    ("alphas", "seeds"), [("3", "0,1"), pytest.param("0.5,3", "0,1,2", marks=pytest.mark.bench)], ids=["1x2", "2x3"]
-)
+@pytest.mark.parametrize(("alphas", "seeds"), [("3", "0,1"), ("0.5,3", "0,1,2")], ids=["1x2", "2x3"])
+@pytest.mark.bench
 def test_a_sweep_of_jobs_loses_nothing_when_it_is_left_and_a_member_is_killed(
     head: Head, tiny: list[str], tmp_path: Path, alphas: str, seeds: str
 ) -> None:

@@ -471,6 +471,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.bench
 @pytest.mark.skipif(not (SHARED / "data/gsm8k/train.jsonl").is_file(), reason="../shared/data/gsm8k is not here")
 def test_gsm8k_problems_are_trained_on(warm_up: Any, tmp_path: Path) -> None:
     """All of them within the context; the tiny model answers them poorly, and nothing breaks. No validation: it ends a
