@@ -145,6 +145,7 @@ def _run(
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     samples, recorded = conf.run.samples_per_step, read_config(folder)
     workers = Workers(sampler.workers)
+    workers.ask()  # read after the first step: a worker that is killed then has been seen
     others = (timeline.failures, workers.failures)
     tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others)
     with _reported(tracker, timeline, conf, folder):
