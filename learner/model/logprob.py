@@ -127,8 +127,13 @@ def _plain_logprobs(
 ) -> tuple[Tensor, Tensor | None]:
     """The same by torch's own operators, with all logits [M, V] and their gradients in memory."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    logits = hidden.to(wide) @ weight.to(wide).T if float32 else (hidden @ weight.T).to(wide)
-    logp = (logits / temperature).log_softmax(-1)
+    logits = hidden.to(wide) @ weight.to(wide).T if float32 else hidden @ weight.T
+    return of_logits(logits, targets, temperature, entropy)
+
+
+def of_logits(logits: Tensor, targets: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """[M, V] logits of any dtype, i64[M] -> log-probs and, if wanted, entropies, nats, float32[M] (float64 stays)."""
+    logp = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
     entropies = -(logp.detach().exp() * logp.detach()).sum(-1) if entropy else None
     return logp.gather(-1, targets[:, None])[:, 0], entropies
 
@@ -162,12 +167,18 @@ class LogProbHead(nn.Module):
         """
         at = response.nonzero()[:, 0]  # [M] positions of the chosen tokens
         before = hidden.index_select(0, at - 1 - first)  # [M, H]: the state that predicts each
-        given = before, self.weight, token_ids.index_select(0, at), temperature
-        logprobs, entropies = (
-            _ChunkedLogProbs.apply(*given, chunk, self.float32, entropy)
-            if self.fused
-            else _plain_logprobs(*given, self.float32, entropy)
-        )
+        logprobs, entropies = self.of_states(before, token_ids.index_select(0, at), temperature, chunk, entropy)
         zeros = torch.zeros(len(token_ids), dtype=logprobs.dtype, device=hidden.device)
         placed = zeros.index_copy(0, at, logprobs)
         return placed, None if entropies is None else zeros.index_copy(0, at, entropies)
+
+    def of_states(
+        self, states: Tensor, targets: Tensor, temperature: float, chunk: int, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """[M, H] states, i64[M]: the token that each predicts -> log-probs and entropies, [M]."""
+        if not self.fused:
+            return _plain_logprobs(states, self.weight, targets, temperature, self.float32, entropy)
+        found: tuple[Tensor, Tensor | None] = _ChunkedLogProbs.apply(
+            states, self.weight, targets, temperature, chunk, self.float32, entropy
+        )
+        return found

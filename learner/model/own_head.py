@@ -17,56 +17,40 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from learner.model.logprob import LogProbHead, of_logits
+
 LARGE = 100.0  # standard deviation of a probe's logits: caps on logits lie below
 
 
-class OwnHead(nn.Module):
-    """Owns the output head's weight [V, H] and bias [V], as `LogProbHead` its weight."""
+class OwnHead(LogProbHead):
+    """Owns the output head's weight [V, H] and bias [V]."""
 
     def __init__(self, causal_lm: Any, float32: bool = True):
-        """float32: see `LogProbHead`."""
-        super().__init__()
         head = causal_lm.get_output_embeddings()
-        self.weight, self.bias, self.float32 = head.weight, getattr(head, "bias", None), float32
+        super().__init__(head.weight, float32)
+        self.bias = getattr(head, "bias", None)
         self._causal_lm = [causal_lm]  # in a list: its parameters must not be registered twice
         self._name = head_name(causal_lm)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        token_ids: Tensor,
-        response: Tensor,
-        temperature: float,
-        chunk: int,
-        first: int = 0,
-        entropy: bool = True,
+    def of_states(
+        self, states: Tensor, targets: Tensor, temperature: float, chunk: int, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As `LogProbHead.forward`."""
-        at = response.nonzero()[:, 0]  # [M] positions of the chosen tokens
-        before, targets = hidden.index_select(0, at - 1 - first), token_ids.index_select(0, at)
-        wide = torch.promote_types(hidden.dtype, torch.float32)
+        dtype = torch.promote_types(states.dtype, torch.float32) if self.float32 else states.dtype
         # outside of the recomputed chunks, so that ZeRO-3, which gathers them for this module alone, sees them once
-        dtype = wide if self.float32 else hidden.dtype
         weight = self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        zeros = torch.zeros(len(token_ids), dtype=wide, device=hidden.device)
         found = [
-            checkpoint(self._chunk, states.to(dtype), ids, weight, bias, temperature, entropy, use_reentrant=False)
-            for states, ids in zip(before.split(chunk), targets.split(chunk), strict=True)
+            checkpoint(self._chunk, some.to(dtype), ids, weight, bias, temperature, entropy, use_reentrant=False)
+            for some, ids in zip(states.split(chunk), targets.split(chunk), strict=True)
         ]
-        logprobs = zeros.index_copy(0, at, torch.cat([one for one, _ in found]))
-        if not entropy:
-            return logprobs, None
-        return logprobs, zeros.index_copy(0, at, torch.cat([one for _, one in found]))
+        logprobs, entropies = zip(*found, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies) if entropy else None
 
     def _chunk(
         self, states: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor | None]:
         """[c, H] states, i64[c] ids -> log-probs and entropies, nats, [c]."""
-        logits = own_logits(self._causal_lm[0], self._name, states, weight, bias)
-        logp = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
-        entropies = -(logp.detach().exp() * logp.detach()).sum(-1) if entropy else None
-        return logp.gather(-1, ids[:, None])[:, 0], entropies
+        return of_logits(own_logits(self._causal_lm[0], self._name, states, weight, bias), ids, temperature, entropy)
 
 
 def own_logits(causal_lm: Any, name: str, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

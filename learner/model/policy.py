@@ -27,7 +27,6 @@ class Policy(nn.Module):
     def __init__(self, causal_lm: Any, float32_head: bool = True, fused_head: bool = True):
         super().__init__()
         self.body = causal_lm.base_model
-        self.head: LogProbHead | OwnHead
         if is_plain(causal_lm):
             self.head = LogProbHead(causal_lm.get_output_embeddings().weight, float32_head, fused_head)
         else:
