@@ -34,6 +34,10 @@ class TeacherConf:
     workers: int | None = number(None, "[1, 10000]")  # vLLM engines; null: rollout.workers
     tensor_parallel: int | None = number(None, "[1, 1024]")  # GPUs of each; null: rollout.tensor_parallel
 
+    def asked(self, problem: str) -> str:
+        """What it is given: the question, and the instruction behind an empty line."""
+        return f"{problem}\n\n{self.instruction}" if self.instruction else problem
+
 
 @dataclass
 class DistillConf:

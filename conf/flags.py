@@ -39,6 +39,12 @@ class Flags:
         return bool(self.config_dir or self.config_path or self.config_name)
 
     @property
+    def words_of_files(self) -> list[str]:
+        """The options that name them, as a command line has them."""
+        names = {"--config-dir": self.config_dir, "--config-path": self.config_path, "--config-name": self.config_name}
+        return [word for option, value in names.items() if value for word in (option, value)]
+
+    @property
     def of_member(self) -> Flags:
         """Those of one run of a multirun."""
         return replace(self, multirun=False)

@@ -6,8 +6,6 @@ know: weights, settings.
 
 from __future__ import annotations
 
-import logging
-
 from conf.schema import RolloutConf
 from rollout.base.vllm_environment import prepare_environment
 
@@ -15,7 +13,6 @@ from rollout.base.vllm_environment import prepare_environment
 def known(architecture: str) -> bool:
     """Whether vLLM has a model for that class: of its own, or through transformers' code."""
     prepare_environment(RolloutConf())
-    logging.getLogger("vllm").setLevel(logging.ERROR)
     from vllm.model_executor.models.registry import ModelRegistry
 
     return architecture in ModelRegistry.get_supported_archs()

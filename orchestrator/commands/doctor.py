@@ -8,15 +8,13 @@ libraries are looked for, not imported, unless a cluster is asked.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 from orchestrator.base.waiting import waiting
 from orchestrator.doctor.access import access
-from orchestrator.doctor.findings import HANGS, Finding, within
+from orchestrator.doctor.findings import HANGS, Finding, Told, within
 from orchestrator.doctor.machine import clock, disk, limits, machine
 from orchestrator.doctor.network import interfaces, loopback
 from orchestrator.doctor.rays import leftovers, other_rays, ray_address, ray_folder
@@ -47,7 +45,7 @@ def main(options: Namespace) -> None:
         "loopback": loopback,
         "RAY_ADDRESS": lambda: ray_address(options.address),
     }
-    found: list[dict[str, str]] = []
+    told = Told(options.json)
 
     def tell(area: str, seconds: float, check: Callable[[], Iterator[Finding]], why: str = HANGS) -> bool:
         """Whether it prevents nothing."""
@@ -55,10 +53,9 @@ def main(options: Namespace) -> None:
         with waiting(f"checking {area}") as wait:
             for finding in within(seconds, area, check, why):
                 good = good and finding.level != "PROBLEM"
-                found.append({"area": area, "level": finding.level, "text": finding.text})
                 if not options.json:
                     wait.clear()
-                    print(f"{finding.level:>7}  {finding.text}", flush=True)
+                told.add(area, finding, finding.text)
         return good
 
     good = [tell(area, LIMIT_S, check) for area, check in checks.items()]
@@ -72,10 +69,4 @@ def main(options: Namespace) -> None:
 
         why = f"{address} takes connections but does not answer as a head does: it hangs, or that is another port"
         tell("cluster", CLUSTER_LIMIT_S, of_cluster, why)
-    problems = sum(one["level"] == "PROBLEM" for one in found)
-    if options.json:
-        print(json.dumps({"problems": problems, "findings": found}, indent=1))
-    else:
-        print(f"{problems} problem(s)" if problems else "nothing prevents a run")
-    if problems:
-        sys.exit(1)
+    told.end("nothing prevents a run")

@@ -6,8 +6,6 @@ cannot be trained here. Must not know: weights, Ray.
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +16,7 @@ from learner.metrics.memory_plan import learner_memory
 from learner.model.support import context_length, read_config, unsupported
 from orchestrator.base.waiting import waiting
 from orchestrator.commands.preflight import located, refuse_unreadable
-from orchestrator.doctor.findings import Finding, note, problem
+from orchestrator.doctor.findings import Finding, Told, note, problem
 from orchestrator.plan.model_shape import ModelShape
 from rollout.base.errors import BadInput
 from rollout.data.chat_template import up_to_the_mode
@@ -49,18 +47,10 @@ def path_of(words: list[str]) -> tuple[str, list[str]]:
 
 def command(conf: Config, options: Namespace) -> None:
     """Print all findings. Ends by SystemExit(1) when one of them is a problem."""
-    found = []
+    told = Told(options.json)
     for area, one in findings(located(conf)):
-        found.append({"area": area, "level": one.level, "text": one.text})
-        if not options.json:
-            print(f"{one.level:>7}  {area}: {one.text}", flush=True)
-    problems = sum(one["level"] == "PROBLEM" for one in found)
-    if options.json:
-        print(json.dumps({"problems": problems, "findings": found}, indent=1))
-    else:
-        print(f"{problems} problem(s)" if problems else "nothing prevents training it")
-    if problems:
-        sys.exit(1)
+        told.add(area, one, f"{area}: {one.text}")
+    told.end("nothing prevents training it")
 
 
 def findings(conf: Config) -> Iterator[tuple[str, Finding]]:
@@ -70,11 +60,13 @@ def findings(conf: Config) -> Iterator[tuple[str, Finding]]:
     if config is None:
         yield "class", problem(f"model.path={conf.model.path} has no config.json")
         return
-    yield from (("class", one) for one in _class(conf, config))
+    longest = conf.data.max_prompt_tokens + conf.rollout.max_response_tokens
+    lacking = unsupported(config, longest, conf.rollout.max_model_len)
+    yield from (("class", one) for one in _class(conf, config, lacking))
     try:
         refuse_unreadable(conf, "train")
     except BadInput as error:
-        if not _lacking(conf, config):  # said already
+        if not lacking:  # said already
             yield "settings", problem(str(error))
     yield from (("memory", one) for one in _memory(conf, config))
     yield from (("prompt", one) for one in _prompt(conf, tokenizer))
@@ -85,15 +77,15 @@ def findings(conf: Config) -> Iterator[tuple[str, Finding]]:
         yield "control tokens", problem(str(error))
 
 
-def _class(conf: Config, config: dict[str, Any]) -> Iterator[Finding]:
-    """The learner's and the sampler's."""
+def _class(conf: Config, config: dict[str, Any], lacking: list[str]) -> Iterator[Finding]:
+    """The learner's and the sampler's; lacking: what of it is not supported."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
     kind, named = config.get("model_type"), (config.get("architectures") or [None])[0]
     learnt = CLASSES.get(str(kind))
     if learnt is None and not conf.model.trust_remote_code:
         yield problem(f"transformers has no causal language model of type {kind}")
-    if lacking := _lacking(conf, config):
+    if lacking:
         yield problem(f"{named or learnt} cannot be trained: it has {'; '.join(lacking)}; see docs/models.md")
     elif learnt is not None:
         yield Finding(f"the learner trains it as transformers' {learnt}; measured again when it is loaded")
@@ -107,11 +99,6 @@ def _class(conf: Config, config: dict[str, Any]) -> Iterator[Finding]:
     yield Finding(f"{positions:g} positions ({key}); rollout.max_model_len={conf.rollout.max_model_len}")
     tied = "also the output head (tied)" if config.get("tie_word_embeddings") else "with an output head of its own"
     yield Finding(f"{config.get('vocab_size')} embeddings, {tied}")
-
-
-def _lacking(conf: Config, config: dict[str, Any]) -> list[str]:
-    longest = conf.data.max_prompt_tokens + conf.rollout.max_response_tokens
-    return unsupported(config, longest, conf.rollout.max_model_len)
 
 
 def _tokens(conf: Config, tokenizer: Any, config: dict[str, Any]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import write_at_end
 from rollout.data.problems import Problem
 from rollout.mode import Mode
 
@@ -68,10 +69,9 @@ class Journal:
         self.path = path
         self.kept: dict[Key, Any] = {}
         self._keep = keep or (lambda record, place: place)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = path.open("ab", buffering=0)
         self._end = self._read_all()
         self._synced = time.monotonic()
-        self._closed = False
 
     def _read_all(self) -> int:
         end = 0
@@ -86,20 +86,19 @@ class Journal:
                     raise RunError(f"{self.path}, line {number}: damaged ({error}); delete that line") from error
                 self.kept.setdefault(key, self._keep(record, end))
                 end += len(line)
-        os.ftruncate(self._file, end)
+        self._file.truncate(end)
         return end
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append it, unless its key is there already. ValueError once it is closed (its number may be another file)."""
-        if self._closed:
+        """Append it, unless its key is there already. Raises ValueError once it is closed, and OSError, with nothing of
+        it in the file, where the disk is full."""
+        if self._file.closed:
             raise ValueError(f"{self.path} is closed")
         key = _key(record)
         if key in self.kept:
             return
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        rest = line
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
+        write_at_end(self._file, line)
         self.kept[key] = self._keep(record, self._end)
         self._end += len(line)
         if time.monotonic() - self._synced > SYNC_EVERY_S:
@@ -113,14 +112,13 @@ class Journal:
         return found
 
     def sync(self) -> None:
-        os.fsync(self._file)
+        os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self._file.closed:
             self.sync()
-            os.close(self._file)
+            self._file.close()
 
 
 def _key(record: Mapping[str, Any]) -> Key:

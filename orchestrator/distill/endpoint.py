@@ -128,7 +128,7 @@ class Endpoint:
 
     async def _ask(self, client: openai.AsyncOpenAI, ask: Ask) -> Answer:
         conf, uid = self.conf, ask.problem.uid
-        text = ask.problem.problem + (f"\n\n{conf.instruction}" if conf.instruction else "")
+        text = conf.asked(ask.problem.problem)
         more: dict[str, Any] = {"logprobs": True} if self.logprobs else {}
         if conf.thinking is not None:
             more["extra_body"] = {"chat_template_kwargs": {"enable_thinking": conf.thinking}}

@@ -27,7 +27,7 @@ from orchestrator.distill.answers import Answer, Ask
 from rollout.base.errors import BadInput
 from rollout.data.end_tokens import end_tokens
 from rollout.data.think_block import OPEN
-from rollout.data.tokens import decode_response, load_tokenizer
+from rollout.data.tokens import decode_response, load_tokenizer, templated
 from rollout.mode import ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
@@ -62,14 +62,9 @@ class Teacher:
 
     def prompt(self, ask: Ask) -> tuple[Prompt, str]:
         """What an engine gets, and what of the answer is in it already."""
-        problem, instruction = ask.problem, self.teacher.instruction
-        asked = problem.problem + (f"\n\n{instruction}" if instruction else "")
-        more: dict[str, Any] = {} if self.teacher.thinking is None else {"enable_thinking": self.teacher.thinking}
-        text = str(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True, **more
-            )
-        )
+        problem, asked = ask.problem, self.teacher.asked(ask.problem.problem)
+        more = {} if self.teacher.thinking is None else {"enable_thinking": self.teacher.thinking}
+        text = templated(self.tokenizer, asked, **more)
         ids = np.array(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
         opened = OPEN if text.rstrip().endswith(OPEN) else ""
         return Prompt(f"{problem.uid}/{ask.side}", asked, ids, problem.answer, problem.source), opened

@@ -6,7 +6,9 @@ library only.
 
 from __future__ import annotations
 
+import json
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -29,6 +31,30 @@ def note(text: str) -> Finding:
 def problem(text: str) -> Finding:
     """It prevents a run; `text` says what to do."""
     return Finding(text, "PROBLEM")
+
+
+class Told:
+    """The findings of a command as its output: lines as they come, or JSON at the end."""
+
+    def __init__(self, as_json: bool):
+        self.as_json = as_json
+        self._found: list[dict[str, str]] = []
+
+    def add(self, area: str, one: Finding, line: str) -> None:
+        """line: what is printed of it."""
+        self._found.append({"area": area, "level": one.level, "text": one.text})
+        if not self.as_json:
+            print(f"{one.level:>7}  {line}", flush=True)
+
+    def end(self, fine: str) -> None:
+        """fine: the last line where nothing is a problem. Ends by SystemExit(1) where something is."""
+        problems = sum(one["level"] == "PROBLEM" for one in self._found)
+        if self.as_json:
+            print(json.dumps({"problems": problems, "findings": self._found}, indent=1))
+        else:
+            print(f"{problems} problem(s)" if problems else fine)
+        if problems:
+            sys.exit(1)
 
 
 HANGS = "a file system or a service there hangs; see `mount` and `dmesg`"

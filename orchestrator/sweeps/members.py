@@ -54,8 +54,7 @@ class Members:
             return [f"resume={state.run}", f"run.root={self._root}"]
         if folder.exists():  # it was killed before it wrote anything
             shutil.rmtree(folder)
-        names = {"config_dir": "--config-dir", "config_path": "--config-path", "config_name": "--config-name"}
-        files = [word for name, flag in names.items() if (v := getattr(self._flags, name)) for word in (flag, v)]
+        files = self._flags.words_of_files
         single = ["hydra.mode=RUN"] if files else []  # whatever those files say
         where = f"run.root={quoted(str(folder.parent) if self._jobs is None else self._root)}"
         own = [f"run.name={state.run}", where, f"sweep.objective={objective.value}"]

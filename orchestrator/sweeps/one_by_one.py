@@ -33,8 +33,6 @@ HEADINGS = ("member", "accuracy", "95 %", "thinks", "tokens")
 
 def run_each(command: str, members: Sequence[list[str]], flags: Flags) -> None:
     """members: the overrides of each. flags: those of the user's YAML files go to all of them."""
-    names = {"config_dir": "--config-dir", "config_path": "--config-path", "config_name": "--config-name"}
-    files = [word for name, flag in names.items() if (value := getattr(flags, name)) for word in (flag, value)]
     rows: list[Sequence[str]] = []
     failed: list[str] = []
     promise = "no further member is started, the one that runs saves what it can and ends"
@@ -44,7 +42,7 @@ def run_each(command: str, members: Sequence[list[str]], flags: Flags) -> None:
             name = " ".join(brief([f"{key}={value}" for key, value in settings_of(own).items()]))
             print(f"{number + 1} of {len(members)}: {name}", file=sys.stderr, flush=True)
             log = Path(scratch) / f"{number}.log"
-            ended = _watched(Process([command, *files, *words], log, traceback=False), log)
+            ended = _watched(Process([command, *flags.words_of_files, *words], log, traceback=False), log)
             if interrupt.requested():
                 break
             rows.append((name, *(_figures(log.read_text(errors="replace")) if ended.good else ("failed",))))

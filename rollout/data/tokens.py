@@ -230,10 +230,11 @@ def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def templated(tokenizer: Any, problem: str) -> str:
-    """The chat template's whole text for `problem`, with what it begins the answer with."""
+def templated(tokenizer: Any, problem: str, **variables: Any) -> str:
+    """The chat template's whole text for `problem`, with what it begins the answer with; variables: its own, such as
+    enable_thinking."""
     messages = [{"role": "user", "content": problem}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **variables))
 
 
 def generation_prompt(tokenizer: Any, problem: str, conf: ModelConf) -> np.ndarray:
