@@ -77,8 +77,17 @@ class Layout:
             column = torch.arange(width)[None, :]
             index, valid = first + column.minimum(size - 1), column < size
             self.buckets.append((at[index].to(device), (valid & own[index]).to(device)))
+        self._seen: dict[tuple[int, int | None], Tensor] = {}
         self.longest = max(lengths)
         self.boundaries = torch.tensor(starts, dtype=torch.int32, device=device)  # i32[sequences + 1]
+
+    def seen(self, width: int, window: int | None) -> Tensor:
+        """bool[L, L], L = width: whether token i attends to token j of its sequence. The same for every layer."""
+        if (width, window) not in self._seen:
+            everything = torch.ones(width, width, dtype=torch.bool, device=self.boundaries.device)
+            causal = everything.tril()
+            self._seen[width, window] = causal if window is None else causal & everything.triu(1 - window)
+        return self._seen[width, window]
 
 
 def packed_attention(
@@ -142,22 +151,15 @@ def _bucketed(
         q, k, v = (_gathered(states, index) for states in (query, key, value))  # [B, heads, L, D]
         width = index.shape[1]
         if softcap is not None:
-            out = _capped(q, k, v, _seen(width, window, query.device), scaling, softcap)
+            out = _capped(q, k, v, layout.seen(width, window), scaling, softcap)
         else:
-            seen = _seen(width, window, query.device) if window is not None and width > window else None
+            seen = layout.seen(width, window) if window is not None and width > window else None
             out = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=seen, is_causal=seen is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
             )
         parts.append(out.transpose(1, 2)[valid])  # [tokens, heads, D]
         places.append(index[valid])
     return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(parts))
-
-
-def _seen(width: int, window: int | None, device: torch.device) -> Tensor:
-    """bool[L, L]: whether token i attends to token j of its sequence."""
-    everything = torch.ones(width, width, dtype=torch.bool, device=device)
-    seen = everything.tril()
-    return seen if window is None else seen & everything.triu(1 - window)
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scaling: float | None, softcap: float) -> Tensor:
