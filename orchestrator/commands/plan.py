@@ -28,10 +28,10 @@ from rollout.base.errors import BadInput
 
 
 def command(conf: Config, options: Namespace, run: Path | None = None) -> None:
-    """options.given: gpus, gpu, price, think_rate, think_tokens, short_tokens; options.json. run: the folder of the run
-    that `conf` is of."""
+    """options.given: gpus, gpu, price, pairs, think_rate, think_tokens, short_tokens; options.json. run: the
+    folder of the run that `conf` is of."""
     given: dict[str, str] = options.given
-    gpus, price = _count(given), _number(given, "price", 0, 1e6)
+    gpus, pairs, price = _count(given, "gpus", 8192), _count(given, "pairs", 10**9), _number(given, "price", 0, 1e6)
     chosen, model, made = _hardware(conf, given, run), model_of(conf, run), None
     if run is not None:
         own = from_file(run / "config.yaml", [])
@@ -39,9 +39,9 @@ def command(conf: Config, options: Namespace, run: Path | None = None) -> None:
         made = correction.corrected(own, correction.read(run, own), model, kind, assumptions(kind))
     if chosen.gpu is not on_gpus(conf):
         conf = on_device(conf, Device.gpu if chosen.gpu else Device.cpu)
-    found = plan(conf, model, chosen, gpus, price, made, _lengths(conf, given, made))
+    found = plan(conf, model, chosen, gpus, price, made, _lengths(conf, given, made), pairs)
     print(json.dumps(as_json(found), indent=1) if options.json else text(found))
-    if found.best is None:
+    if found.best is None or any(one.findings for one in found.before):
         sys.exit(1)
 
 
@@ -78,12 +78,12 @@ def _lengths(conf: Config, given: Mapping[str, str], made: Correction | None) ->
     return assumed.with_means(think, short, assumed.think_rate if rate is None else rate)
 
 
-def _count(given: Mapping[str, str]) -> int | None:
-    if "gpus" not in given:
+def _count(given: Mapping[str, str], key: str, most: int) -> int | None:
+    if key not in given:
         return None
-    if not given["gpus"].isdigit() or not 1 <= int(given["gpus"]) <= 8192:
-        raise BadInput(f"gpus={given['gpus']} must be a number from 1 to 8192")
-    return int(given["gpus"])
+    if not given[key].isdecimal() or not 1 <= int(given[key]) <= most:
+        raise BadInput(f"{key}={given[key]} must be a whole number from 1 to {most}")
+    return int(given[key])
 
 
 def _number(given: Mapping[str, str], key: str, low: float, high: float) -> float | None:

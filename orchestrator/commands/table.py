@@ -243,7 +243,8 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
         "before anything starts: memory, time, tokens and cost of a run, for every placement",
         ("[experiment=<preset>] [gpus=N] [gpu=<kind>] [key=value ...]", "run=<run> [gpus=N] [key=value ...]"),
         "What a run will take, from the model's config.json alone: memory of each GPU by phase, seconds of a step by\n"
-        "part, hours, tokens and cost, for every placement of the GPUs, and the one to take. Nothing is started.",
+        "part, hours, tokens and cost, for every placement of the GPUs, and the one to take; hours of its warm-up\n"
+        "and of distilling data for that (distill.*.model=); disk. Nothing is started.",
         (
             "experiment=thinkless_1p5b",
             "experiment=thinkless_1p5b gpus=8 gpu=a100 price=1.5",
@@ -256,6 +257,7 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
             "gpu": "h100, h200, b200, a100, a100-40gb, l40s, l4, a10, rtx4090, ... or cpu (h100; of a run: its own)",
             "price": "US dollars an hour for each (docs/plan.md: assumed on-demand prices)",
             "run": "a run whose configuration is planned, and whose metrics correct the assumptions",
+            "pairs": "questions of the warm-up (those of its file or preset)",
             "think_rate": "share of answers that think (0.5)",
             "think_tokens": "mean tokens of an answer that thinks (in proportion to rollout.max_response_tokens)",
             "short_tokens": "the same of a short one",

@@ -12,6 +12,7 @@ from typing import Any
 from conf.choices import Device
 from conf.schema import Config
 from orchestrator.plan.correction import Correction
+from orchestrator.plan.disk import disk
 from orchestrator.plan.formulas import Assumptions, assumptions
 from orchestrator.plan.hardware import Hardware
 from orchestrator.plan.layouts import Layout, layouts
@@ -19,6 +20,7 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.memory import Memory, memory
 from orchestrator.plan.model_shape import ModelShape
 from orchestrator.plan.pipeline import Simulated, simulate, validation_seconds
+from orchestrator.plan.stages import Stage, stages
 from rollout.base.errors import BadInput
 
 
@@ -45,6 +47,8 @@ class Plan:
     given: Assumptions
     estimates: tuple[Estimate, ...]  # the configuration's own first, if it has so many GPUs; then the fastest first
     correction: Correction | None
+    before: tuple[Stage, ...]  # what the run begins with
+    disk: dict[str, float]  # bytes
 
     @property
     def own(self) -> Estimate | None:
@@ -67,9 +71,11 @@ def plan(
     price: float | None = None,
     correction: Correction | None = None,
     lengths: Lengths | None = None,
+    pairs: int | None = None,
 ) -> Plan:
-    """gpus: None: as many as the configuration takes; price: US dollars an hour for each, None: `gpu`'s. Raises
-    BadInput where no placement of so many GPUs is possible."""
+    """gpus: None: as many as the configuration takes; price: US dollars an hour for each, None: `gpu`'s; pairs:
+    questions of the warm-up, None: as its file or preset has. Raises BadInput where no placement of so many GPUs is
+    possible."""
     own = Layout.of(conf)
     count = own.gpus if gpus is None else gpus
     each = gpu.price if price is None else price
@@ -85,7 +91,10 @@ def plan(
         )
     made = [_estimate(one, conf, model, gpu, lengths, given, each) for one in found]
     made.sort(key=lambda one: (bool(one.overrides), one.step.seconds))
-    return Plan(conf, model, gpu, count, each, lengths, given, tuple(made), correction)
+    found_first = next((one for one in made if one.memory.fits), made[0])
+    before = stages(conf, model, gpu, found_first.layout.ranks, lengths, given, pairs)
+    whole = disk(conf, model, before)
+    return Plan(conf, model, gpu, count, each, lengths, given, tuple(made), correction, before, whole)
 
 
 def _estimate(
@@ -131,6 +140,12 @@ def as_json(found: Plan) -> dict[str, Any]:
         "steps": found.conf.run.steps,
         "lengths": asdict(found.lengths),
         "assumptions": asdict(found.given),
+        "before": [
+            {"stage": one.name, "what": one.what, "gpus": one.gpus, "hours": one.hours, "tokens": one.tokens,
+             "cost": one.hours * one.gpus * found.price, "findings": list(one.findings)}
+            for one in found.before
+        ],
+        "disk": found.disk,
         "corrected": list(found.correction.said) if found.correction else [],
         "recommended": None if best is None else found.estimates.index(best),
         "placements": [

@@ -19,6 +19,7 @@ from rollout.base.errors import BadInput
 from rollout.data.model_files import read_model_json
 
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+CACHE, TABLE = "the hub's cache", "a table of the presets' models"  # sources of what is on the hub
 CHARACTERS = 264  # ids of the quickstart's tokenizer (`rollout.data.tokens.build_character_tokenizer`)
 _R1_1P5B = {
     "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
@@ -32,13 +33,20 @@ _R1_7B = {
     "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28,
     "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False,
 }  # fmt: skip
-# Those of the presets, as their config.json on the hub says, so that a preset can be planned where nothing was fetched.
+_R1_32B = {
+    "model_type": "qwen2", "hidden_size": 5120, "num_hidden_layers": 64, "num_attention_heads": 40,
+    "num_key_value_heads": 8, "intermediate_size": 27648, "vocab_size": 152064, "tie_word_embeddings": False,
+}  # fmt: skip
+# Those of the presets and of docs/tutorial.md, as their config.json on the hub says, so that these can be planned where
+# nothing was fetched.
 KNOWN: dict[str, dict[str, Any]] = {
     "Vinnnf/Thinkless-1.5B-Warmup": _R1_1P5B,
     "Vinnnf/Thinkless-1.5B-RL-DeepScaleR": _R1_1P5B,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _R1_1P5B,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _R1_7B,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B": _R1_32B,
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_0P5B,
+    "Qwen/Qwen2.5-Math-1.5B-Instruct": {**_R1_1P5B, "tie_word_embeddings": True},
 }
 
 
@@ -64,6 +72,10 @@ class ModelShape:
         shape = shape_of(config)
         assert shape is not None
         return cls(name, source, config, shape, dtype, sum(sizes))
+
+    @property
+    def from_hub(self) -> bool:
+        return self.source in (CACHE, TABLE)
 
     @property
     def weight_bytes(self) -> int:
@@ -103,9 +115,9 @@ def model_shape(conf: ModelConf) -> ModelShape:
         return ModelShape.of(name, "its config.json", whole(found), conf.dtype)
     cached = _cached(conf.path, conf.revision)
     if cached is not None:
-        return ModelShape.of(name, "the hub's cache", whole(json.loads(cached.read_text())), conf.dtype)
+        return ModelShape.of(name, CACHE, whole(json.loads(cached.read_text())), conf.dtype)
     if conf.path in KNOWN:
-        return ModelShape.of(name, "a table of the presets' models", KNOWN[conf.path], conf.dtype)
+        return ModelShape.of(name, TABLE, KNOWN[conf.path], conf.dtype)
     raise BadInput(
         f"{name}: neither a folder nor a model in the hub's cache: give a folder that holds its config.json (nothing "
         f"else of it is needed), or fetch that file: hf download {conf.path} config.json"

@@ -16,6 +16,7 @@ SHOWN = 12  # placements; --json has them all
 
 def text(found: Plan) -> str:
     lines = [*_folded(_heading(found)), "", *_table(found), "", *_folded(_memory(found))]
+    lines += ["", *_folded(_before(found)), *_folded(_disk(found))]
     if found.correction:
         lines += ["", "corrected by the run's own metrics:", *_folded([f"  {one}" for one in found.correction.said])]
     lines += ["", *_advice(found), "", *_caveat(found)]
@@ -88,6 +89,25 @@ def _memory(found: Plan) -> list[str]:
     return lines
 
 
+def _before(found: Plan) -> list[str]:
+    lines = ["before the run:"] if found.before else []
+    for one in found.before:
+        if one.findings:
+            lines += [f"  {one.name}: DOES NOT FIT: {finding}" for finding in one.findings]
+            continue
+        price = f", ${one.hours * one.gpus * found.price:,.2f}" if found.gpu.gpu else ""
+        lines.append(
+            f"  {one.name}: {one.what}, {_count(one.tokens)} tokens: {one.hours:.3g} hours on {one.gpus} "
+            f"{'GPU' if found.gpu.gpu else 'process'}{'' if one.gpus == 1 else 's' if found.gpu.gpu else 'es'}{price}"
+        )
+    return lines
+
+
+def _disk(found: Plan) -> list[str]:
+    parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in found.disk.items())
+    return [f"disk, GB: {sum(found.disk.values()) / 1e9:.3g} ({parts})"]
+
+
 def _phases(gpu: GpuMemory) -> list[str]:
     of = f" of {gpu.limit / 1e9:.1f}" if gpu.limit else ""
     return [
@@ -136,11 +156,7 @@ def _against(best: Estimate, own: Estimate | None) -> str:
 def _caveat(found: Plan) -> list[str]:
     corrected = "" if found.correction else ", not measured; run=<a run> corrects them by its metrics"
     lines = [f"seconds are simulated from stated assumptions (docs/plan.md){corrected}"]
-    if found.conf.warmup is not None:
-        lines.append("start, warm-up, checkpoints and the final evaluation come on top")
-    else:
-        lines.append("start, checkpoints and the final evaluation come on top")
-    return lines
+    return [*lines, "start, writing checkpoints and the final evaluation come on top"]
 
 
 def _s(seconds: float) -> str:

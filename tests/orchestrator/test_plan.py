@@ -31,6 +31,8 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.memory import memory
 from orchestrator.plan.model_shape import KNOWN, ModelShape, model_shape
 from orchestrator.plan.pipeline import simulate
+from orchestrator.plan.stages import Stage, stages
+from rollout.base.errors import BadInput
 
 R1 = ModelShape.of("R1", "", KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"], Dtype.bfloat16)
 SEVEN = {
@@ -94,8 +96,9 @@ def test_a_config_without_what_is_needed_is_one_line(
     ("arguments", "words"),
     [
         (["gpu=h10"], "gpu=h10: did you mean gpu=h100? there are b200, h200"),
-        (["gpus=many"], "gpus=many must be a number from 1 to 8192"),
-        (["gpus=0"], "gpus=0 must be a number"),
+        (["gpus=many"], "gpus=many must be a whole number from 1 to 8192"),
+        (["gpus=0"], "gpus=0 must be a whole number"),
+        (["pairs=0"], "pairs=0 must be a whole number from 1 to"),
         (["price=free"], "price=free must be a number from 0"),
         (["think_rate=1.5"], "think_rate=1.5 must be a number from 0 to 1"),
         (["gpus=3", "rollout.tensor_parallel=2", "learner.sequence_parallel=2"], "no placement of them is possible"),
@@ -141,6 +144,67 @@ def test_thinkless_7b_does_not_fit_without_its_layout() -> None:
     conf = composed(["experiment=thinkless_7b", "layout=disaggregated_4"])
     (finding,) = memory(conf, model_shape(conf.model), GPUS["h100"], context=0).findings
     assert "learning takes 156.8 GB of 85.5" in finding
+
+
+# ---------------------------------------------------------------- stages before the run, and disk
+
+
+def before(*arguments: str, pairs: int | None = None, gpu: str = "h100") -> tuple[Stage, ...]:
+    conf = composed(["experiment=thinkless_1p5b", *arguments])
+    ranks = conf.learner.ranks
+    return stages(conf, R1, GPUS[gpu], ranks, Lengths.of(conf), Assumptions(), pairs)
+
+
+def test_a_warmup_takes_the_flops_of_its_tokens() -> None:
+    (stage,) = before("warmup=openthoughts", pairs=64_000)
+    assert stage.what.startswith("1,000 steps of 64") and stage.gpus == 4
+    dense = 8 * R1.parameters * stage.tokens / (4 * 0.4 * GPUS["h100"].flops)  # 3 passes and one of checkpointing
+    assert dense < stage.seconds < 1.6 * dense  # attention over thousands of tokens comes on top
+    (twice,) = before("warmup=openthoughts", pairs=128_000)
+    assert twice.seconds == pytest.approx(2 * stage.seconds) and twice.tokens == pytest.approx(2 * stage.tokens)
+    (single,) = before("warmup=openthoughts", "warmup.ranks=1", pairs=64_000)
+    assert 3.9 < single.seconds / stage.seconds < 4.1 and single.gpus == 1
+
+
+def test_no_row_of_a_warmup_is_longer_than_its_limit() -> None:
+    (cut,) = before("warmup=openthoughts", "warmup.max_tokens=1000", pairs=64)
+    (whole,) = before("warmup=openthoughts", pairs=64)
+    assert cut.tokens <= 2 * 64 * 1000 < whole.tokens
+
+
+def test_a_teacher_takes_its_engines_steps_and_says_where_it_does_not_fit() -> None:
+    small = ["distill.short.model=Qwen/Qwen2.5-Math-1.5B-Instruct", "distill.short.max_tokens=3072"]
+    (one,) = before(*small, "distill.problems=40000")
+    (twice,) = before(*small, "distill.problems=80000")
+    (halved,) = before(*small, "distill.problems=40000", "distill.short.workers=2")
+    assert twice.tokens == pytest.approx(2 * one.tokens, rel=0.02)
+    assert 1.6 < twice.seconds / one.seconds < 2.05 and 1.6 < halved.seconds / one.seconds < 2.05
+    # no faster than its weights can be read for as many sequences at a time as may run
+    fastest = GPUS["h100"].bandwidth / one.model.read_bytes * composed([]).rollout.max_num_seqs * 4
+    assert one.tokens / one.seconds < fastest
+    large = ["distill.think.model=deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "distill.problems=1000"]
+    (refused,) = before(*large, gpu="a100-40gb")
+    assert "give distill.think.tensor_parallel=2" in refused.findings[0]
+    (fits,) = before(*large, "distill.think.tensor_parallel=4", "distill.think.workers=1")
+    assert not fits.findings and fits.gpus == 4
+
+
+def test_the_stages_and_the_disk_are_printed(called: Callable[..., Any], tmp_path: Path) -> None:
+    code, out, _ = called("experiment=thinkless_1p5b_stage1", "distill.think.model=Qwen/Qwen2.5-0.5B-Instruct")
+    lines = out.splitlines()
+    at = lines.index("before the run:")
+    assert code == 0 and lines[at + 1].startswith("  distillation, distill.think (Qwen2.5-0.5B-Instruct): 40,315 ")
+    assert any(line.startswith("  warm-up: 17,000 steps of 64 ") for line in lines[at:])
+    assert "the warm-up's checkpoints 49.8" in out and "models from the hub 4.54" in " ".join(out.split())
+
+
+def test_a_warmups_questions_are_counted_in_its_file_or_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not known here: give pairs=<number>"):
+        before("warmup.path=owner/unknown", "warmup.revision=main")
+    rows = [{"problem": f"{i}?", "think": f"a</think>{i}", "short": str(i)} for i in range(130)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (stage,) = before(f"warmup.path={tmp_path / 'own.jsonl'}", "warmup.batch_size=64")
+    assert stage.what.startswith("3 steps of 64 ")
 
 
 # ---------------------------------------------------------------- seconds

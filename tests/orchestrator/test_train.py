@@ -10,15 +10,18 @@ import math
 import re
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from conf.compose import from_file
 from orchestrator.dashboards.panels import DASHBOARDS, FIRING
 from orchestrator.dashboards.promql import entry_of, query
+from orchestrator.plan.disk import checkpoint
+from orchestrator.plan.model_shape import model_shape
 from orchestrator.tracking.catalogue import METRICS, Sink, find, prometheus_name
 from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.tracking.rules import RULES
@@ -273,6 +276,15 @@ def test_the_newest_checkpoints_and_the_best_model_are_kept(trained: Trained) ->
     assert best["reward"] == max(rewards.values()) == rewards[best["step"]]
     assert state["best"] == {"step": best["step"], "reward": best["reward"]}
     assert not list(trained.folder.glob(".*"))  # nothing half-written
+
+
+def test_the_planned_disk_is_what_a_checkpoint_and_a_model_take(trained: Trained) -> None:
+    conf = from_file(trained.folder / "config.yaml", [])
+    shape = model_shape(replace(conf.model, path=str(trained.folder / "model")))
+    step = trained.folder / f"checkpoints/step_{STEPS:06d}"
+    written = sum(path.stat().st_size for path in step.rglob("*") if path.is_file())
+    assert checkpoint(conf, shape) == pytest.approx(written, rel=0.05)
+    assert shape.weight_bytes == pytest.approx((trained.folder / "model/model.safetensors").stat().st_size, rel=0.05)
 
 
 def test_the_report_loads_nothing_from_elsewhere(trained: Trained) -> None:

@@ -1,0 +1,45 @@
+"""What a run and the stages before it leave on disk, at most at a time.
+
+In: a configuration, models' shapes, the stages. Out: bytes by item. Must not know: seconds, GPUs' memory.
+
+A checkpoint holds the model in its dtype, and float32 Adam moments with float32 master weights (stage 0 of a float32
+model has none): DeepSpeed writes them whole, whatever the ranks. The next one is written before an old one is dropped.
+Text is counted with 4 bytes a token. Not counted: recorded steps, logs, metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from conf.schema import Config
+from learner.metrics.memory_plan import BYTES
+from orchestrator.plan.model_shape import ModelShape
+from orchestrator.plan.stages import Stage
+
+TEXT = 4  # bytes a token
+
+
+def disk(conf: Config, model: ModelShape, stages: Sequence[Stage]) -> dict[str, float]:
+    """Bytes."""
+    found: dict[str, float] = {}
+    fetched = {one.name: float(one.weight_bytes) for one in (model, *(stage.model for stage in stages)) if one.from_hub}
+    if fetched:
+        found["models from the hub"] = sum(fetched.values())
+    answers = sum(one.tokens for one in stages if one.name != "warm-up")
+    if answers:
+        found["teachers' answers"] = TEXT * answers
+    if any(one.name == "warm-up" for one in stages):
+        found["the warm-up's checkpoints"] = 2.0 * checkpoint(conf, model)
+        found["the warmed-up model"] = float(model.weight_bytes)
+    run = conf.run
+    saved = run.keep_checkpoints + 1 if run.keep_checkpoints else run.steps // run.save_every if run.save_every else 1
+    found[f"{saved} of the run's checkpoints"] = saved * float(checkpoint(conf, model))
+    best = 2 if conf.evaluate.every and conf.validation.size else 0  # the new one is written beside
+    found["the trained and the best model" if best else "the trained model"] = (1.0 + best) * model.weight_bytes
+    return found
+
+
+def checkpoint(conf: Config, model: ModelShape) -> int:
+    """Bytes of one, without adapters."""
+    master = 0 if conf.learner.zero_stage == 0 and BYTES[conf.model.dtype] == 4 else 4
+    return model.parameters * (BYTES[conf.model.dtype] + master + 8)
