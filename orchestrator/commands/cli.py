@@ -64,7 +64,7 @@ def _run_configured(name: str, options: Namespace, words: list[str]) -> None:
     elif name == "warmup":
         _warmup(options.overrides, flags, words)
     elif name == "evaluate":
-        _evaluate(options.overrides, flags)
+        _evaluate(options.overrides, flags, dial=options.dial)
     elif name == "distill":
         _distill(options.overrides, flags)
     elif name == "plan":
@@ -148,7 +148,7 @@ def _distill(arguments: list[str], flags: Flags) -> None:
         run_command("distill", body, arguments, flags)
 
 
-def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False) -> None:
+def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial: bool = False) -> None:
     """With run.name=<run>: that run's configuration and final model, further overrides on top."""
     from conf.compose import run_command
     from conf.shell import command_line
@@ -161,7 +161,7 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False) -> N
             from orchestrator.commands import evaluate
 
         foreign = target is None or any(one.startswith("data.path=") for one in overrides)
-        evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target)
+        evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target, dial)
 
     if flags.multirun:
         _each("evaluate", arguments, flags, lambda own: _evaluate(own, flags.of_member, only_check=True))

@@ -22,10 +22,10 @@ from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import write_json
+from orchestrator.base.journal import Journal
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.commands.preflight import refuse_no_gpu
-from orchestrator.distill.answers import Journal
 from orchestrator.distill.asking import Teachers, ask_missing, make_teachers
 from orchestrator.distill.card import make_card, teacher_card, write_card
 from orchestrator.distill.dataset import Choice, publish, sides_of, write

@@ -1,37 +1,49 @@
 """thinkless evaluate: a model measured on held-out problems, free and with each mode forced.
 
-In: a run (run.name) or a model (model.path) with data. Out: a table on standard output and a new file beside the model,
-evaluate-<data>-<time>.json. Must not know: learners.
+In: a run (run.name) or a model (model.path) with data. Out: tables on standard output; a folder beside the model,
+evaluate-<data>-<hash>, with every answer (answers.jsonl), all figures (evaluation.json) and the tables (evaluation.md).
+Must not know: learners, how figures are computed.
+
+The folder's name says what determines the answers, so the same command goes on where an earlier one stopped, and
+measures nothing twice.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
 from conf.source import SourceConf
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import write_json
+from orchestrator.base.files import write_json, write_whole
+from orchestrator.base.journal import Journal
+from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
-from orchestrator.tracking.summary import interval, over_the_mix
-from orchestrator.training.evaluation import evaluate_modes, protocol
+from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.collect import Collector
+from orchestrator.evaluation.results import grids, results
+from orchestrator.evaluation.words import tables
+from orchestrator.tracking.console import progress
+from orchestrator.training.evaluation import level_of, protocol
 from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
+from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 
 
@@ -44,8 +56,9 @@ def without_hold_out(conf: Config) -> Config:
     return replace(conf, validation=replace(conf.validation, **source))
 
 
-def command(conf: Config, target: Path | None = None) -> None:
-    """target: the folder to write to; None: the model's. Where that cannot be written to: the current one."""
+def command(conf: Config, target: Path | None = None, dial: bool = False) -> None:
+    """target: the folder to write into; None: the model's. Where that cannot be written to: the current one.
+    dial: print the whole curve."""
     if conf.model.path is None:
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
     enable(conf.tracker.console)
@@ -56,59 +69,105 @@ def command(conf: Config, target: Path | None = None) -> None:
     path = conf.model.path
     assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
-    control = control_tokens(tokenizer, conf.model, path)
     check_prompt(tokenizer, conf.model)
     encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
     prompts, too_long = as_prompts(problems.evaluation, encode, conf.data.max_prompt_tokens)
     if not prompts:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
+    found = {"model": path, "too_long": too_long, **protocol(conf, prompts)}
+    beside = target or Path(path).expanduser()
+    folder = (beside if os.access(beside, os.W_OK) else Path.cwd()) / folder_name(conf, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / ".lock"):
+            write_json(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
+            ways = grids(_answers(conf, prompts, tokenizer, folder), levels, conf.evaluate.samples, found["weights"])
+    except Taken as error:
+        raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
+    found |= results(ways, levels, conf.evaluate)
+    write_json(folder / "evaluation.json", found)
+    shown = list(tables(found, conf.evaluate, dial))
+    about = "  \n".join(heading(found))
+    pages = [f"# Evaluation\n\n{about}\n", *(one.markdown() for one in tables(found, conf.evaluate, True))]
+    write_whole(folder / "evaluation.md", "\n".join(pages))
+    print(*heading(found), *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
+
+
+def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) -> list[Answer]:
+    """All of them; those that an earlier process has written are taken from there."""
+    path, evaluate = conf.model.path, conf.evaluate
+    assert path is not None
+    journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
+    total, before = len(prompts) * evaluate.samples * len(WAYS), len(journal.kept)
+    try:
+        if before < total:
+            if before:
+                print(f"{before} of {total} answers are there already: goes on in {folder}", file=sys.stderr)
+            _sample(conf, prompts, tokenizer, journal, total)
+    except KeyboardInterrupt:
+        print("every answer that is there is kept: the same command goes on from there", file=sys.stderr, flush=True)
+        raise
+    finally:
+        journal.close()
+    return list(journal.kept.values())
+
+
+def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journal, total: int) -> None:
+    path, before = conf.model.path, len(journal.kept)
+    assert path is not None
+    control = control_tokens(tokenizer, conf.model, path)
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
-    responses = len(prompts) * conf.evaluate.samples
-    with Cluster(sized(conf, evaluated=responses, training=False)) as cluster:
+    with Cluster(sized(conf, evaluated=total - before, training=False)) as cluster:
         sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
         sampler = make_sampler(cluster, conf, path, control, sampling)
-        grader = make_grader(cluster, conf, path, control)
+        rules = [conf.reward.strict, not conf.reward.strict]
+        graders = (
+            {"own": make_grader(cluster, conf, path, control)}
+            if conf.reward.function is not None
+            else {
+                "strict" if strict else "lenient": make_grader(
+                    cluster, replace(conf, reward=replace(conf.reward, strict=strict)), path, control
+                )
+                for strict in rules
+            }
+        )
         try:
             with waiting("loading the vLLM engines"):
-                started([*sampler.workers, *grader.actors], "ready", conf.rollout.start_timeout_s)
+                actors = [actor for grader in graders.values() for actor in grader.actors]
+                started([*sampler.workers, *actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
-        unjudged = UnjudgedLog(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
-        measured = evaluate_modes(
-            "evaluation", sampler, grader, prompts, conf.evaluate, length, unjudged, 0,
-            conf.tracker.console,
-        )  # fmt: skip
-    if unjudged.first and not any(cell["n"] for cells in measured.values() for cell in cells.values()):
+        collector = Collector(conf, sampler, graders, tokenizer, control)
+        with progress(total, "evaluation", conf.tracker.console, start=before) as bar:
+            collector.collect(prompts, journal, bar.advance)
+    unjudged = UnjudgedLog(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
+    for way, verdicts in collector.failed.items():
+        unjudged.tell(f"evaluation, {way}", 0, verdicts, len(prompts) * conf.evaluate.samples)
+    if unjudged.first and all(answer.reward is None for answer in journal.kept.values()):
         raise RunError(f"no answer has a verdict, so there is nothing to report: {unjudged.first}")
-    found = {"model": path, "too_long": too_long, **protocol(conf, prompts), "ways": measured}
-    found["overall"] = overall(found)
-    beside = target or Path(path).expanduser()
-    target = free_name(beside if os.access(beside, os.W_OK) else Path.cwd(), found["data"]["name"])
-    write_json(target, found)
-    print(*heading(found), table(found), f"written to {target}", sep="\n")
 
 
-def overall(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{way: figures over all levels}, each level by its share of the mix; counts are sums.
+def folder_name(conf: Config, found: Mapping[str, Any]) -> str:
+    """By the data's name and a hash of everything that determines the answers and their grades."""
+    chosen = {
+        "protocol": {key: value for key, value in found.items() if key not in ("weights", "limit")},
+        "files": _files(Path(found["model"]).expanduser()),
+        "model": asdict(conf.model),
+        "reward": asdict(conf.reward) | {"workers": 0, "processes": 0},
+        "seed": conf.run.seed,
+        "dtype": [conf.rollout.device.value],
+    }
+    content = json.dumps(chosen, sort_keys=True, default=str).encode()
+    data = re.sub(r"[^0-9A-Za-z.-]+", "-", found["data"]["name"])
+    return f"evaluate-{data}-{hashlib.sha256(content).hexdigest()[:8]}"
 
-    `interval`: 95 % of the accuracy (Wilson), from the effective number of problems, 1 / sum(share^2 / problems).
-    """
-    result = {}
-    for way, cells in found["ways"].items():
-        mix = over_the_mix(cells, found["levels"], [found["weights"][level] for level in found["levels"]])
-        counts = {key: sum(cell[key] for cell in cells.values()) for key in ("n", "problems", "unjudged")}
-        result[way] = mix | {"interval": interval(mix)} | counts
-    return result
 
-
-def free_name(folder: Path, data: str) -> Path:
-    """A new file for each measurement, by data and time: none is ever written over."""
-    name = f"evaluate-{re.sub(r'[^0-9A-Za-z.-]+', '-', data)}-{time.strftime('%Y-%m-%dT%H-%M-%S')}"
-    path, again = folder / f"{name}.json", 1
-    while path.exists():
-        again += 1
-        path = folder / f"{name}-{again}.json"
-    return path
+def _files(folder: Path) -> list[list[Any]]:
+    """Names, sizes and times of a model's files; a hub model has its revision."""
+    if not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".jinja"))
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def heading(found: Mapping[str, Any]) -> list[str]:
@@ -126,35 +185,3 @@ def heading(found: Mapping[str, Any]) -> list[str]:
         f"sampling: temperature {found['temperature']:g}, top_p {found['top_p']:g}, {found['samples']} to a problem, "
         f"at most {found['max_response_tokens']} tokens, seed {found['seed']}",
     ]
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """Levels, then all of them together, in each mode."""
-    rows = [
-        (level, way, cells[level], interval(cells[level]))
-        for level in (found["levels"] if len(found["levels"]) > 1 else ())
-        for way, cells in found["ways"].items()
-    ]
-    rows += [("all", way, figures, figures["interval"]) for way, figures in found["overall"].items()]
-    wide = max(8, *(len(level) for level, *_ in rows))
-    lines = [
-        f"{'level':>{wide}} {'mode':>6} {'problems':>9} {'answers':>8} {'accuracy':>9} {'95 %':>13} {'reward':>7} "
-        f"{'thinks':>7} {'tokens':>8}"
-    ]
-    for level, way, f, spread in rows:
-        within = f"{spread[0]:.3f}..{spread[1]:.3f}" if spread else "–"
-        lines.append(
-            f"{level:>{wide}} {way:>6} {f['problems']:>9} {f['n']:>8} {_shown(f['accuracy'], '.3f'):>9} {within:>13} "
-            f"{_shown(f['reward'], '.3f'):>7} {_shown(f['think_rate'], '.2f'):>7} {_shown(f['tokens'], '.1f'):>8}"
-        )
-    if len(found["levels"]) > 1:
-        mix = ", ".join(f"{level}: {100 * found['weights'][level]:.3g} %" for level in found["levels"])
-        lines.append(f"all: levels by their share ({mix})")
-    lines.append("95 %: Wilson interval of the accuracy over problems")
-    if unjudged := sum(figures["unjudged"] for figures in found["overall"].values()):
-        lines.append(f"{unjudged} answers are left out: they have no verdict")
-    return "\n".join(lines)
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

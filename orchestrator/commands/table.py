@@ -32,6 +32,7 @@ CONFIGURATION: tuple[Option, ...] = (
     (("words",), {"nargs": "*", "default": []}, argparse.SUPPRESS),
 )  # fmt: skip
 JSON: Option = (("--json",), {"action": "store_true"}, "everything as JSON on standard output")
+DIAL: Option = (("--dial",), {"action": "store_true"}, "print the whole curve of accuracy and tokens by the bias")
 KEYS: tuple[Option, ...] = ((("words",), {"nargs": "*", "default": []}, argparse.SUPPRESS),)
 GRADING: tuple[Option, ...] = (
     (("files",), {"nargs": "*", "default": []}, argparse.SUPPRESS),
@@ -131,13 +132,24 @@ command goes on: no answer is lost, and none is asked for twice.
     "evaluate": Command(
         "measure a model in free and forced modes; run.name=<run> or model.path=<folder>",
         ("run.name=<run> [key=value ...]", "model.path=<folder or hub id> data.path=<problems> [key=value ...]"),
-        "Measures a model on held-out problems, free and with each mode forced. run.name=<run>: with the run's own\n"
-        "settings.",
+        "Measures a model on held-out problems, free and with each mode forced: accuracy, tokens, what its own choice\n"
+        "of the mode is worth, and the dial between the modes. run.name=<run>: with the run's own settings. The same\n"
+        "command goes on where an earlier one was stopped.",
         (
             "run.name=quickstart-001",
-            "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6",
+            "model.path=/models/mine data.path=test.jsonl evaluate.temperature=0.6 evaluate.samples=8",
+            "run.name=quickstart-001 --dial evaluate.token_budget=12   # the whole curve, and the point for a budget",
             "--multirun run.name=quickstart-001,quickstart-002",
         ),
+        (*CONFIGURATION, DIAL),
+    ),
+    "compare": Command(
+        "several models on the same problems, from the folders of thinkless evaluate",
+        ("[--json] <folder> <folder> ...",),
+        "Accuracy, tokens and think rate of each model, and its differences from the first one, with intervals (95 %)\n"
+        "by a paired bootstrap over problems. The folders are those that thinkless evaluate wrote.",
+        ("runs/quickstart-001/evaluate-arithmetic-0f1e2d3c runs/quickstart-002/evaluate-arithmetic-4b5a6978",),
+        ((("folders",), {"nargs": "*", "default": []}, argparse.SUPPRESS), JSON),
     ),
     "report": Command(
         "write report.html of a run; run.name=<run>, the newest by default; sweep=<sweep>",

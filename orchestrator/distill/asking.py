@@ -14,8 +14,9 @@ from typing import Any
 
 from conf.choices import LongAnswer
 from conf.schema import Config
+from orchestrator.base.journal import Journal
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.distill.answers import SIDES, Answer, Ask, Journal
+from orchestrator.distill.answers import SIDES, Answer, Ask
 from orchestrator.distill.endpoint import Endpoint, ask_all
 from orchestrator.distill.engines import Teacher
 from orchestrator.distill.questions import Questions

@@ -19,7 +19,8 @@ from typing import Any
 
 from conf.choices import Pairing
 from conf.distill import DistillConf
-from orchestrator.distill.answers import SIDES, Answer, Journal
+from orchestrator.base.journal import Journal
+from orchestrator.distill.answers import SIDES, Answer
 from orchestrator.distill.choose import Candidate, choose
 from orchestrator.distill.questions import Questions
 from orchestrator.distill.reading import Reading, Unfit, read

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from conf.choices import OverLength
-from orchestrator.distill.answers import SIDES, Answer, Journal
+from orchestrator.base.journal import Journal
+from orchestrator.distill.answers import SIDES, Answer
 from orchestrator.distill.reading import Unfit, read
 from reward.verdict import Outcome, Verdict
 from reward.worker import Response

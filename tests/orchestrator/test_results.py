@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from conf.compose import to_yaml
 from conf.schema import Config, DataConf, EvaluateConf, RewardConf
-from orchestrator.commands.evaluate import free_name, heading, overall, table, without_hold_out
+from orchestrator.commands.evaluate import heading, without_hold_out
 from orchestrator.tracking.results import result_lines, serving_lines
 from orchestrator.tracking.serving import ask_command, serve_command
 from orchestrator.training.evaluation import protocol
@@ -40,46 +39,20 @@ def prompts(**levels: int) -> list[Prompt]:
     ]
 
 
-def measured(conf: Config, **cells: dict[str, Any]) -> dict[str, Any]:
-    found = protocol(conf, prompts(**{level: figures["problems"] for level, figures in cells.items()}))
-    found |= {"model": "/models/mine", "too_long": 3, "ways": dict.fromkeys(("free", "think", "short"), cells)}
-    return found | {"overall": overall(found)}
+def measured(conf: Config, **levels: int) -> dict[str, Any]:
+    """What heading() is given, of that many problems a level."""
+    return protocol(conf, prompts(**levels)) | {"model": "/models/mine", "too_long": 3}
 
 
 OWN = Config(data=DataConf(path="problems.jsonl", revision="abc"), evaluate=EvaluateConf(temperature=0.6, samples=2))
 
 
-def test_the_tables_last_row_is_all_levels_together() -> None:
-    found = measured(OWN, easy=of_level(0.9, 30), hard=of_level(0.1, 10, unjudged=2))
-    assert found["overall"]["free"]["accuracy"] == pytest.approx((0.9 * 30 + 0.1 * 10) / 40)  # problems count alike
-    assert found["overall"]["free"]["problems"] == 40 and found["overall"]["free"]["n"] == 78
-    low, high = found["overall"]["free"]["interval"]
-    assert low < 0.7 < high and (high - low) == pytest.approx(0.27, abs=0.03)  # 40 problems, not 78 answers
-    lines = table(found).splitlines()
-    assert [line.split()[:3] for line in lines[-6:-3]] == [["all", way, "40"] for way in ("free", "think", "short")]
-    assert len([line for line in lines if line.split()[0] == "hard"]) == 3
-    assert "6 answers are left out" in lines[-1] and "over problems" in lines[-2]
-
-
-def test_generated_levels_are_weighted_as_in_training() -> None:
-    found = measured(
-        Config(), **{"2": of_level(1.0, 8), "3": of_level(1.0, 8), "7": of_level(0.0, 8), "8": of_level(0.0, 8)}
-    )
-    assert found["overall"]["free"]["accuracy"] == pytest.approx(0.8)
-    assert "2: 25 %, 3: 55 %, 7: 10 %, 8: 10 %" in table(found)
-
-
-def test_data_without_levels_has_one_row_for_each_mode() -> None:
-    lines = table(measured(OWN, none=of_level(None, 5, unjudged=10))).splitlines()
-    assert [line.split()[0] for line in lines[1:4]] == ["all"] * 3 and "–" in lines[1]
-
-
 def test_the_table_names_what_was_measured() -> None:
-    data, sampling = heading(measured(OWN, none=of_level(0.5, 5)))[1:]
+    data, sampling = heading(measured(OWN, none=5))[1:]
     assert "own/problems (path problems.jsonl, revision abc): 5 problems, held out of it" in data
     assert "3 more were left out" in data and "evaluate.questions" not in data
     assert sampling == "sampling: temperature 0.6, top_p 1, 2 to a problem, at most 128 tokens, seed 1234"
-    other = measured(Config(data=DataConf(path="openai/gsm8k")), none=of_level(0.5, 5))
+    other = measured(Config(data=DataConf(path="openai/gsm8k")), none=5)
     assert "subset main, split train, revision 740312add" in heading(other)[1]  # the pinned one
 
 
@@ -92,17 +65,14 @@ def test_the_table_names_every_file() -> None:
 
 def test_the_table_says_if_only_the_first_problems_were_measured() -> None:
     conf = replace(OWN, evaluate=replace(OWN.evaluate, questions=8))
-    assert (
-        "5 problems, held out of it (no more than evaluate.questions=8)"
-        in heading(measured(conf, none=of_level(0.5, 5)))[1]
-    )
+    assert "5 problems, held out of it (no more than evaluate.questions=8)" in heading(measured(conf, none=5))[1]
 
 
 def test_data_without_training_is_measured_as_a_whole() -> None:
     """No part of it is held out of the other; a validation set that was named stays."""
     alone = without_hold_out(OWN)
     assert (alone.validation.path, alone.validation.revision) == ("problems.jsonl", "abc")
-    assert "held out" not in heading(measured(alone, none=of_level(0.5, 5)))[1]
+    assert "held out" not in heading(measured(alone, none=5))[1]
     named = replace(OWN, validation=replace(OWN.validation, path="other.jsonl"))
     assert without_hold_out(named) == named and without_hold_out(Config()) == Config()
 
@@ -110,15 +80,6 @@ def test_data_without_training_is_measured_as_a_whole() -> None:
 def test_the_hash_identifies_the_problems() -> None:
     one, same, other = (protocol(OWN, prompts(none=n))["data"]["sha256"] for n in (5, 5, 6))
     assert one == same != other
-
-
-def test_measurements_are_never_overwritten(tmp_path: Path) -> None:
-    names = set()
-    for data in ("own/problems", "own/problems", "other"):
-        path = free_name(tmp_path, data)
-        path.write_text("{}")
-        names.add(path.name)
-    assert len(names) == 3 and all(name.startswith("evaluate-") and name.endswith(".json") for name in names)
 
 
 # ---- the end of a run ----

@@ -1,0 +1,72 @@
+"""thinkless compare: several models on the same problems, from the folders that `thinkless evaluate` wrote.
+
+In: two or more folders. Out: each model's figures, and its differences from the first, on standard output. Must not
+know: Ray, models.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.base.journal import Journal
+from orchestrator.evaluation.answers import Answer, Grid
+from orchestrator.evaluation.compare import differences
+from orchestrator.evaluation.results import grids
+from orchestrator.evaluation.words import compared
+from rollout.base.errors import BadInput
+
+SAME = ("temperature", "top_p", "max_response_tokens", "rewards")  # or a line says that they differ
+
+
+def main(options: Namespace) -> None:
+    if len(options.folders) < 2:
+        raise BadInput("two or more folders of `thinkless evaluate` are needed, the one to compare with first")
+    folders = [Path(one).expanduser() for one in options.folders]
+    read = [_read(folder) for folder in folders]
+    first = read[0][0]
+    for (found, _), folder in zip(read[1:], folders[1:], strict=True):
+        if found["data"]["sha256"] != first["data"]["sha256"]:
+            raise BadInput(
+                f"{folder} is of other problems ({found['data']['name']}, sha256 {found['data']['sha256'][:12]}) than "
+                f"{folders[0]} ({first['data']['name']}, {first['data']['sha256'][:12]}): only answers to the same "
+                "ones can be compared"
+            )
+    names = _names([found["model"] for found, _ in read])
+    made = differences({name: grid for name, (_, grid) in zip(names, read, strict=True)})
+    if options.json:
+        print(json.dumps({"data": first["data"], "differences": [asdict(one) for one in made]}, indent=1))
+        return
+    print(compared(names, [found for found, _ in read], made).text())
+    for key in SAME:
+        values = {name: found[key] for name, (found, _) in zip(names, read, strict=True)}
+        if len({json.dumps(value) for value in values.values()}) > 1:
+            print(f"they differ in {key}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
+    """Its evaluation.json, and the answers of the free choice."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+        levels: dict[str, str] = json.loads((folder / "problems.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{folder} is no finished evaluation ({error}): give a folder that `thinkless evaluate` wrote, "
+            "evaluate-<data>-<hash>"
+        ) from error
+    journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
+    journal.close()
+    return found, grids(journal.kept.values(), levels, found["samples"], found["weights"])["free"]
+
+
+def _names(models: list[str]) -> list[str]:
+    """The last parts of their paths that tell them apart."""
+    parts = [Path(model).parts for model in models]
+    for deep in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-deep:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{model} ({number})" for number, model in enumerate(models, start=1)]

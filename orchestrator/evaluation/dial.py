@@ -1,0 +1,130 @@
+"""The dial: a bias on the think token's logit trades accuracy for tokens, without retraining.
+
+In: the `Grid`s of the three ways. Out: the curve, its area, the points for a token budget and for a tolerated error;
+how well P(think) is calibrated. Must not know: how a bias reaches a sampler.
+
+No further sampling is needed. With the bias b a problem's first token is think with probability sigmoid(logit + b),
+where logit = log P(think) / P(short) without it (other first tokens are left out of account); what follows the
+control token is as in the forced ways. So a problem's expected accuracy and tokens are a mixture of those, and the
+curve is exact in expectation for every b at once. Intervals: bootstrap over problems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.evaluation.answers import Grid
+from orchestrator.evaluation.estimates import Estimate, interval, resampled
+
+STEPS = 81  # of the bias, between those where all of it thinks and none of it
+BINS = 10  # of P(think)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dial:
+    """The curve, from never thinking to always; B points."""
+
+    bias: np.ndarray  # f[B], added to the think token's logit
+    think_rate: np.ndarray  # f[B]
+    accuracy: np.ndarray  # f[B]
+    tokens: np.ndarray  # f[B]
+    accuracy_interval: np.ndarray  # f[B, 2]
+    tokens_interval: np.ndarray  # f[B, 2]
+    area: Estimate
+    problems: int
+
+    def for_budget(self, tokens: float) -> int | None:
+        """The point of the highest accuracy that takes at most `tokens` a response. None: even short answers take
+        more."""
+        within = np.flatnonzero(self.tokens <= tokens)
+        if not len(within):
+            return None
+        return int(within[np.lexsort((self.tokens[within], -self.accuracy[within]))[0]])
+
+    def for_error(self, error: float) -> int:
+        """The point of the fewest tokens whose accuracy is at most `error` below the curve's highest."""
+        within = np.flatnonzero(self.accuracy >= self.accuracy.max() - error - 1e-12)
+        return int(within[np.argmin(self.tokens[within])])
+
+
+def trace(free: Grid, think: Grid, short: Grid) -> Dial | None:
+    """None: no problem has a judged answer in all ways and a known first token.
+
+    `area`: between the curve and the straight line from never to always thinking, divided by the tokens between these:
+    the mean accuracy by which the dial is above a choice by chance of the same tokens. 0: P(think) knows nothing of
+    which problems need thinking. nan: both ends take the same tokens.
+    """
+    logits = free.logit
+    ways = (think, short)
+    columns = np.stack([*(w.means(w.correct) for w in ways), *(w.means(w.tokens) for w in ways), logits])
+    known = ~np.isnan(columns).any(axis=0)
+    columns, weights = columns[:, known], free.weights[known]
+    count = len(weights)
+    if not count:
+        return None
+    right, length, logit = columns[:2], columns[2:4], columns[4]
+    reach = max(8.0, float(np.abs(logit).max()) + 5.0)
+    bias = np.linspace(-reach, reach, STEPS)
+    chance = 1 / (1 + np.exp(-(logit[None] + bias[:, None])))  # f[B, P]
+    mixed = [chance * pair[0] + (1 - chance) * pair[1] for pair in (right, length)]
+    ends = np.stack([right[1], right[0], length[1], length[0]])
+    exact = np.concatenate([*mixed, ends, chance])
+    means, samples = exact @ weights / weights.sum(), resampled(exact[: 2 * STEPS + 4], weights)
+    accuracy, tokens = means[:STEPS], means[STEPS : 2 * STEPS]
+    area = _area(means[None, : 2 * STEPS + 4])
+    low_high = np.quantile(samples[:, : 2 * STEPS], [0.025, 0.975], axis=0).T
+    return Dial(
+        bias, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
+        interval(float(area[0]), _area(samples)), count,
+    )  # fmt: skip
+
+
+def _area(means: np.ndarray) -> np.ndarray:
+    """means: f[B, 2 STEPS + 4]: accuracies, tokens, and both of the two ends -> f[B]."""
+    accuracy, tokens = means[:, :STEPS], means[:, STEPS : 2 * STEPS]
+    short, think, short_t, think_t = means[:, 2 * STEPS :].T
+    x = np.concatenate([short_t[:, None], tokens, think_t[:, None]], axis=1)
+    y = np.concatenate([short[:, None], accuracy, think[:, None]], axis=1)
+    under = ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x, axis=1)).sum(axis=1)
+    chord = (short + think) / 2 * (think_t - short_t)
+    span = think_t - short_t
+    return np.divide(under - chord, span, out=np.full(len(span), np.nan), where=np.abs(span) > 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Problems whose P(think) is in one of BINS equal parts of [0, 1]."""
+
+    problems: int
+    p_think: float  # mean
+    gain: Estimate  # accuracy when thinking minus accuracy when short
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How P(think) goes with what thinking gains. ece: sum over bins of their share of problems x |p_think - gain|."""
+
+    bins: tuple[Bin, ...]
+    ece: float
+    correlation: float  # of P(think) and gain over problems; nan: one of them does not vary
+
+
+def calibration(free: Grid, think: Grid, short: Grid) -> Calibration | None:
+    gain = think.means(think.correct) - short.means(short.correct)
+    known = ~(np.isnan(gain) | np.isnan(free.logit))
+    if not known.any():
+        return None
+    gain, chance, weights = gain[known], 1 / (1 + np.exp(-free.logit[known])), free.weights[known]
+    place = np.minimum((chance * BINS).astype(int), BINS - 1)
+    bins, total = [], 0.0
+    for number in np.unique(place):
+        mine = place == number
+        value, p_think = (float(np.average(one[mine], weights=weights[mine])) for one in (gain, chance))
+        spread = resampled(gain[None, mine], weights[mine])[:, 0]
+        bins.append(Bin(int(mine.sum()), p_think, interval(value, spread)))
+        total += weights[mine].sum() / weights.sum() * abs(p_think - value)
+    varies = gain.std() > 0 and chance.std() > 0
+    correlation = float(np.corrcoef(chance, gain)[0, 1]) if varies else float("nan")
+    return Calibration(tuple(bins), float(total), correlation)
