@@ -292,6 +292,9 @@ class EvaluateConf:
     samples: int = number(1, "[1, 10000]")  # responses per problem
     max_response_tokens: int | None = number(None, "[2, 1e8]")  # null: rollout.max_response_tokens
     seed: int = number(1234, "[0, 4294967295]")  # of generated questions, held-out rows and sampling
+    benchmark: str | None = None  # a set by name instead of data.*: aime24, aime25, amc, gsm8k, math500, ...
+    revision: str | None = None  # hub commit of the benchmark; null: the pinned one
+    instruction: str | None = None  # line behind each question of `evaluate`; null: none, as in training
     tolerated_error: float = number(0.01, "[0, 1]")  # accuracy that the dial may give up for fewer tokens
     token_budget: float | None = number(None, "(0, 1e8]")  # mean tokens a response that the dial may take
 

@@ -10,7 +10,6 @@ measures nothing twice.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from conf.schema import Config
 from conf.source import SourceConf
@@ -34,6 +35,7 @@ from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
 from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.results import grids, results
 from orchestrator.evaluation.words import tables
@@ -63,6 +65,7 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
     enable(conf.tracker.console)
     refuse_no_gpu(conf, "evaluate")
+    conf = without_hold_out(with_benchmark(conf)) if conf.evaluate.benchmark else conf
     problems = load_all_problems(conf)
     refuse_unreadable(conf, "evaluate")
     conf = located(conf)
@@ -70,11 +73,15 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
     check_prompt(tokenizer, conf.model)
-    encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
+    after = f"\n{conf.evaluate.instruction}" if conf.evaluate.instruction else ""
+
+    def encode(problem: str) -> np.ndarray:
+        return generation_prompt(tokenizer, problem + after, conf.model)
+
     prompts, too_long = as_prompts(problems.evaluation, encode, conf.data.max_prompt_tokens)
     if not prompts:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
-    found = {"model": path, "too_long": too_long, **protocol(conf, prompts)}
+    found = {"model": path, "too_long": too_long, "instruction": conf.evaluate.instruction, **protocol(conf, prompts)}
     beside = target or Path(path).expanduser()
     folder = (beside if os.access(beside, os.W_OK) else Path.cwd()) / folder_name(conf, found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,4 +191,5 @@ def heading(found: Mapping[str, Any]) -> list[str]:
         f"data: {data['name']}{f' ({at})' if at else ''}: {asked} problems{held}, sha256 {data['sha256'][:12]}{left}",
         f"sampling: temperature {found['temperature']:g}, top_p {found['top_p']:g}, {found['samples']} to a problem, "
         f"at most {found['max_response_tokens']} tokens, seed {found['seed']}",
+        f"prompt: the question{' and: ' + found['instruction'] if found['instruction'] else ' alone, as in training'}",
     ]

@@ -6,6 +6,7 @@ The figures themselves are tested in test_evaluation_figures.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.compose import composed
 from conf.schema import Config, DataConf, EvaluateConf, ModelConf, RewardConf, RolloutConf
 from orchestrator.base.journal import Journal
 from orchestrator.commands.cli import run
 from orchestrator.commands.evaluate import folder_name
 from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.results import grids, results
 from orchestrator.evaluation.words import tables
@@ -215,3 +218,36 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=said):
             run("compare", arguments)
+
+
+# ---------------------------------------------------------------- benchmarks and prompts
+
+
+def test_a_benchmark_is_the_whole_of_its_pinned_set() -> None:
+    run_of = replace(CONF, data=DataConf(path="train.jsonl", revision="abc", level_column="grade"))
+    found = with_benchmark(replace(run_of, evaluate=replace(CONF.evaluate, benchmark="gsm8k")))
+    data = found.data
+    assert (data.path, data.split, data.revision, data.level_column) == ("openai/gsm8k", "test", None, None)
+    assert found.evaluate.questions == 1319 and found.validation.path is None
+    assert with_benchmark(run_of) is run_of
+    pinned = replace(CONF.evaluate, benchmark="amc", revision="0" * 40)
+    assert with_benchmark(replace(CONF, evaluate=pinned)).data.revision == "0" * 40
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("aime_24", "did you mean aime24? there are aime24, aime25"),
+        ("amc", "of which no commit is pinned here: give evaluate.revision=<commit>"),
+    ],
+)
+def test_a_benchmark_that_is_not_known_is_one_line(name: str, said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)):
+        with_benchmark(replace(CONF, evaluate=replace(CONF.evaluate, benchmark=name)))
+
+
+def test_the_papers_protocol_is_a_preset() -> None:
+    paper = composed(["evaluate=paper"]).evaluate
+    assert paper.instruction is not None and paper.instruction.endswith("\\boxed{}")
+    assert (paper.temperature, paper.top_p, paper.samples) == (0.6, 0.95, 5)
+    assert composed([]).evaluate.instruction is None

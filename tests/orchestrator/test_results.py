@@ -41,14 +41,16 @@ def prompts(**levels: int) -> list[Prompt]:
 
 def measured(conf: Config, **levels: int) -> dict[str, Any]:
     """What heading() is given, of that many problems a level."""
-    return protocol(conf, prompts(**levels)) | {"model": "/models/mine", "too_long": 3}
+    return protocol(conf, prompts(**levels)) | {"model": "/models/mine", "too_long": 3, "instruction": None}
 
 
 OWN = Config(data=DataConf(path="problems.jsonl", revision="abc"), evaluate=EvaluateConf(temperature=0.6, samples=2))
 
 
 def test_the_table_names_what_was_measured() -> None:
-    data, sampling = heading(measured(OWN, none=5))[1:]
+    data, sampling, prompt = heading(measured(OWN, none=5))[1:]
+    assert prompt == "prompt: the question alone, as in training"
+    assert heading(measured(OWN, none=5) | {"instruction": "Think."})[-1] == "prompt: the question and: Think."
     assert "own/problems (path problems.jsonl, revision abc): 5 problems, held out of it" in data
     assert "3 more were left out" in data and "evaluate.questions" not in data
     assert sampling == "sampling: temperature 0.6, top_p 1, 2 to a problem, at most 128 tokens, seed 1234"
@@ -59,7 +61,7 @@ def test_the_table_names_what_was_measured() -> None:
 def test_the_table_names_every_file() -> None:
     conf = replace(OWN, data=DataConf(path=["a.jsonl", "b.jsonl"]))
     measured_prompts = [replace(prompt, source=f"own/{prompt.uid[0]}") for prompt in prompts(a=1, b=1)]
-    found = protocol(conf, measured_prompts) | {"model": "m", "too_long": 0}
+    found = protocol(conf, measured_prompts) | {"model": "m", "too_long": 0, "instruction": None}
     assert "data: own/a and 1 more (path a.jsonl, b.jsonl): 2 problems" in heading(found)[1]
 
 
