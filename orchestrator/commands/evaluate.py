@@ -1,7 +1,8 @@
 """thinkless evaluate: a model measured on held-out problems, free and with each mode forced.
 
 In: a run (run.name) or a model (model.path) with data. Out: tables on standard output; a folder beside the model,
-evaluate-<data>-<hash>, with every answer (answers.jsonl), all figures (evaluation.json) and the tables (evaluation.md).
+evaluate-<data>-<hash>, with every answer (answers.jsonl), all figures (evaluation.json), tables (evaluation.md) and a
+page (evaluation.html).
 Must not know: learners, how figures are computed.
 
 The folder's name says what determines the answers, so the same command goes on where an earlier one stopped, and
@@ -37,6 +38,7 @@ from orchestrator.commands.problems import load_all_problems
 from orchestrator.evaluation.answers import WAYS, Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
+from orchestrator.evaluation.page import render
 from orchestrator.evaluation.results import grids, results
 from orchestrator.evaluation.words import tables
 from orchestrator.tracking.console import progress
@@ -93,11 +95,12 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
     write_json(folder / "evaluation.json", found)
-    shown = list(tables(found, conf.evaluate, dial))
-    about = "  \n".join(heading(found))
-    pages = [f"# Evaluation\n\n{about}\n", *(one.markdown() for one in tables(found, conf.evaluate, True))]
-    write_whole(folder / "evaluation.md", "\n".join(pages))
-    print(*heading(found), *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
+    about, whole = heading(found), list(tables(found, conf.evaluate, whole_dial=True))
+    lines = "  \n".join(about)
+    write_whole(folder / "evaluation.md", "\n".join([f"# Evaluation\n\n{lines}\n", *(one.markdown() for one in whole)]))
+    write_whole(folder / "evaluation.html", render(found, about, whole))
+    shown = whole if dial else list(tables(found, conf.evaluate))
+    print(*about, *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
 
 
 def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) -> list[Answer]:

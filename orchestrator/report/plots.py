@@ -114,6 +114,7 @@ def line_plot(
     log: bool = False,
     markers: bool = False,
     small: bool = False,
+    x_title: str = "step",
 ) -> str:
     """Lines over steps. A noisy line is drawn faintly under its running mean; line ends carry the names."""
     lines = [thinned(line) for line in lines if any(value is not None for _, value in line.points)]
@@ -125,7 +126,7 @@ def line_plot(
     x_axis = _x_axis(lines, x_end, 42 if small else 46, width - right)
     values = [value for line in lines for _, value in line.points if value is not None and (value > 0 or not log)]
     y_axis = _y_axis(values, y, log, height - 24, 10)
-    parts = [_frame(x_axis, y_axis, tick_text if form is number else form, small, "step")]
+    parts = [_frame(x_axis, y_axis, tick_text if form is number else form, small, x_title)]
     ends: list[tuple[float, float, str, str]] = []
     for line in lines:
         smooth = line if markers or len(line.points) < RAW_FROM else _smoothed(line)
@@ -263,7 +264,7 @@ def _frame(x_axis: Axis, y_axis: Axis, form: Callable[[float], str], small: bool
         parts.append(f'<text class="tick y" x="{x_axis.start - 6:.0f}" y="{at + 4:.1f}">{escape(form(tick))}</text>')
     base = max(y_axis.start, y_axis.end) + 18
     for tick in nice_ticks(x_axis.low, x_axis.high, 3 if small else 6):
-        if tick != round(tick):  # there is no step 2.5
+        if tick != round(tick) and x_title == "step":  # there is no step 2.5
             continue
         parts.append(f'<text class="tick" x="{x_axis(tick):.1f}" y="{base:.1f}">{tick_text(tick)}</text>')
     if x_title:

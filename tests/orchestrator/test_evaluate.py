@@ -23,6 +23,7 @@ from orchestrator.commands.evaluate import folder_name
 from orchestrator.evaluation.answers import WAYS, Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
+from orchestrator.evaluation.page import render
 from orchestrator.evaluation.results import grids, results
 from orchestrator.evaluation.words import tables
 from orchestrator.training.evaluation import level_of, protocol
@@ -142,6 +143,18 @@ def test_the_tables_say_what_was_measured_in_text_and_markdown() -> None:
     pages = "\n".join(one.markdown() for one in tables(found, conf, whole_dial=True))
     header, rule, first = pages.splitlines()[:3]
     assert header.startswith("| level | way |") and set(rule) <= set("|-:") and first.count("|") == header.count("|")
+
+
+def test_the_page_needs_nothing_else_and_says_what_the_choice_is_worth() -> None:
+    conf = EvaluateConf(samples=4)
+    found = evaluated(["easy"] * 30 + ["hard"] * 10, 4, conf)
+    page = render(found, ["model: <m>"], list(tables(found, conf)))
+    assert page.count("<svg") == 3 and "model: &lt;m&gt;" in page and page.count("<table>") == 5
+    assert 'src="http' not in page and 'href="http' not in page
+    assert "Right on 50 % with 22.5 tokens an answer; always thinking 100 % with 40.0." in page
+    assert "about as often as a choice at random" in page
+    silent = {**found, "routing": None, "dial": None, "calibration": None}
+    assert "<svg" not in render(silent, [], []) and "No problem has a judged answer" in render(silent, [], [])
 
 
 def test_a_budget_below_short_answers_is_said() -> None:
