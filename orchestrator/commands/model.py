@@ -131,14 +131,23 @@ def _prompt(conf: Config, tokenizer: Any) -> Iterator[Finding]:
     removed = whole[len(up_to_the_mode(whole, conf.model)) :]
     if removed:
         yield note(f"the template begins the answer with {removed!r}, which is left out: the model chooses the mode")
-    bos = tokenizer.bos_token_id
-    if bos is not None:
-        count = ids.tolist().count(bos)
-        yield Finding(f"the beginning of sequence ({tokenizer.bos_token}) is in it {_times(count)}")
+    if "strftime_now" in str(tokenizer.chat_template):
+        yield note(
+            "the template writes today's date: prompts, and so a run that is resumed, differ from one day to the next; "
+            "model.chat_template=<file> can have a fixed date"
+        )
+    if tokenizer.bos_token_id is not None:
+        times, name = _beginnings(ids.tolist(), tokenizer.bos_token_id), tokenizer.bos_token
+        if times > 1:
+            yield note(f"the prompt begins with the beginning of sequence ({name}) {times} times")
+        else:
+            how = "begins" if times else "does not begin"
+            yield Finding(f"the prompt {how} with the beginning of sequence ({name})")
 
 
-def _times(count: int) -> str:
-    return {0: "not at all", 1: "once"}.get(count, f"{count} times")
+def _beginnings(ids: list[int], bos: int) -> int:
+    """How many ids `bos` a prompt begins with. (In Granite it closes turns, too.)"""
+    return next((nth for nth, id in enumerate(ids) if id != bos), len(ids))
 
 
 def _ends(conf: Config, tokenizer: Any) -> Iterator[Finding]:

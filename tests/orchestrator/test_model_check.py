@@ -27,6 +27,10 @@ CONF = Config(data=DataConf(max_prompt_tokens=128), rollout=RolloutConf(max_mode
 Said = Callable[..., list[str]]
 
 
+def conf_of(folder: Path, conf: Config = CONF) -> Config:
+    return replace(conf, model=replace(conf.model, path=str(folder)))
+
+
 @pytest.fixture
 def said(tmp_path: Path) -> Said:
     """`said(config.json's changes, generation_config, names, template's changes)`: the lines of the check."""
@@ -48,8 +52,7 @@ def said(tmp_path: Path) -> Said:
             text = file.read_text()
             assert text.endswith(end)
             file.write_text(text.removesuffix(end) + f"{ASSISTANT}{begins}{{%- endif -%}}")
-        conf = replace(conf, model=replace(conf.model, path=str(tmp_path)))
-        return [f"{one.level} {area}: {one.text}" for area, one in findings(conf)]
+        return [f"{one.level} {area}: {one.text}" for area, one in findings(conf_of(tmp_path, conf))]
 
     return lines
 
@@ -71,6 +74,21 @@ def test_what_a_template_and_a_generation_config_bring(said: Said) -> None:
     assert "note ends: its generation_config.json samples with temperature=0.6, top_p=0.95; a run samples with" in text
 
 
+def test_a_date_and_a_doubled_beginning_of_sequence_are_noted(said: Said, tmp_path: Path) -> None:
+    text = "\n".join(said(begins="{{ strftime_now('%Y') }}"))
+    assert "note prompt: the template writes today's date" in text
+    template, names = tmp_path / "chat_template.jinja", tmp_path / "tokenizer_config.json"
+    plain, given = template.read_text(), json.loads(names.read_text())
+    names.write_text(json.dumps({**given, "bos_token": "<|end|>"}))
+    for times, words in (
+        (0, "ok prompt: the prompt does not begin with the beginning of sequence (<|end|>)"),
+        (1, "ok prompt: the prompt begins with the beginning of sequence (<|end|>)"),
+        (2, "note prompt: the prompt begins with the beginning of sequence (<|end|>) 2 times"),
+    ):
+        template.write_text("{{ bos_token }}" * times + plain)
+        assert words in [f"{one.level} {area}: {one.text}" for area, one in findings(conf_of(tmp_path))]
+
+
 def test_control_tokens_that_are_added(said: Said) -> None:
     text = "\n".join(said(names=ModelConf(think_token="<a>", think_end_token="</a>", short_token="<b>")))
     assert "<short> is id 266, new: the warm-up trains it" in text
@@ -81,7 +99,7 @@ def test_control_tokens_that_are_added(said: Said) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}, "PROBLEM class: .*log-probs in vLLM"),
+        ({"model_type": "apertus", "architectures": ["ApertusForCausalLM"]}, "PROBLEM class: .*log-probs in vLLM"),
         ({"model_type": "nonsense", "architectures": ["NonsenseForCausalLM"]}, "PROBLEM class: transformers has no"),
         ({"max_position_embeddings": 100}, "PROBLEM settings: .*rollout.max_model_len=512 is longer"),
         ({"vocab_size": 100}, "PROBLEM settings: .*do not belong together"),

@@ -23,47 +23,18 @@ from rollout.data.tokens import (
     generation_prompt,
     load_tokenizer,
     prompt_text,
-    save_tokenizer,
     training_response,
     vocabulary_size,
 )
 from rollout.mode import ControlTokens, Mode
+from tests.helpers.chat_tokenizers import CORPUS, R1, byte_level, save
 
 CONF = ModelConf()
-CORPUS = ["What is 7+2? The answer is \\boxed{9}.", "Okay, so I need 7+2=9;9-4=5.\n\n**Answer**\n\\boxed{5}"] * 20
 
 QWEN = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
-R1 = (
-    "{{ '<|begin|>' }}{%- for m in messages %}{{- '<|User|>' + m.content }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|Assistant|><think>\n' }}{%- endif %}"
-)
-
-
-def _save(tokenizer: Any, folder: Path, template: str, **special: str) -> str:
-    from transformers import PreTrainedTokenizerFast
-
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special).save_pretrained(folder)
-    return str(folder)
-
-
-def _byte_level(folder: Path, template: str, tokens: list[str], bos: bool) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet))
-    tokenizer.add_special_tokens(["<|eos|>", "<|begin|>", "<|im_start|>", "<|im_end|>", "<|User|>", "<|Assistant|>"])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
-    if bos:  # as R1's tokenizer: begin-of-sequence whenever special tokens are requested
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.token_to_id("<|begin|>"))]
-        )
-    return _save(tokenizer, folder, template, eos_token="<|eos|>")
 
 
 def _metaspace(folder: Path, scheme: str) -> str:
@@ -75,7 +46,7 @@ def _metaspace(folder: Path, scheme: str) -> str:
     bytes_ = [f"<0x{b:02X}>" for b in range(256)]
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *bytes_])
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return _save(tokenizer, folder, "<s>{{ messages[0].content }}\n", eos_token="</s>", unk_token="<unk>")
+    return save(tokenizer, folder, "<s>{{ messages[0].content }}\n", eos_token="</s>", unk_token="<unk>")
 
 
 def _character(folder: Path) -> str:
@@ -85,8 +56,8 @@ def _character(folder: Path) -> str:
 
 MAKERS = {
     "character": _character,
-    "qwen": lambda folder: _byte_level(folder, QWEN, [], bos=False),
-    "r1": lambda folder: _byte_level(folder, R1, ["<think>", "</think>"], bos=True),
+    "qwen": lambda folder: byte_level(folder, QWEN, []),
+    "r1": lambda folder: byte_level(folder, R1, ["<think>", "</think>"], "<|begin|>"),
     "metaspace-first": lambda folder: _metaspace(folder, "first"),
     "metaspace-always": lambda folder: _metaspace(folder, "always"),
     "metaspace-never": lambda folder: _metaspace(folder, "never"),
@@ -125,14 +96,6 @@ def test_training_text_has_the_same_ids_as_sampled_text(folders: dict[str, str],
                         decoded, text = decoded.replace(" ", ""), text.replace(" ", "")
                     assert decoded == opening + text
     assert len(new) == {"character": 0, "r1": 1}.get(name, 3)
-
-
-def test_the_r1_templates_think_token_is_removed_and_bos_is_not_repeated(folders: dict[str, str]) -> None:
-    tokenizer = load_tokenizer(folders["r1"], CONF)
-    assert prompt_text(tokenizer, "1+1?", CONF) == "<|begin|><|User|>1+1?<|Assistant|>"
-    ids = generation_prompt(tokenizer, "1+1?", CONF).tolist()
-    assert ids.count(tokenizer.convert_tokens_to_ids("<|begin|>")) == 1
-    assert tokenizer.decode(ids[-1]) == "<|Assistant|>"
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -254,56 +217,9 @@ def test_bad_tokenizer_folders_are_rejected_with_the_reason(
 def test_a_tokenizer_without_end_of_sequence_is_rejected(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models
 
-    tokenizer = load_tokenizer(_save(Tokenizer(models.BPE({"a": 0}, [])), tmp_path, "x"), CONF)
+    tokenizer = load_tokenizer(save(Tokenizer(models.BPE({"a": 0}, [])), tmp_path, "x"), CONF)
     with pytest.raises(BadInput, match="end-of-sequence"):
         add_control_tokens(tokenizer, CONF)
-
-
-BEGUN = [
-    "<think>\\n",
-    "\\n\\n<think>",
-    "\\n",
-    "<think>\\n\\n</think>\\n\\n",
-    "\\n<think></think>",
-    "</think>",
-    "\\n </think> ",
-]
-
-
-@pytest.mark.parametrize("begun", BEGUN)
-@pytest.mark.parametrize("space", ["", "\n", "  "])
-def test_the_saved_chat_template_ends_where_the_control_token_is_sampled(
-    tmp_path: Path, begun: str, space: str
-) -> None:
-    """A server renders the saved template: it ends where training let the mode be sampled, and changes nothing else."""
-    template = space + R1.replace("<|Assistant|><think>\n", f"<|Assistant|>{begun}") + space
-    folder = _byte_level(tmp_path, template, ["<think>", "</think>", "<short>"], bos=True)
-    given = load_tokenizer(folder, CONF)
-    save_tokenizer(given, tmp_path / "saved", CONF)
-    saved = load_tokenizer(tmp_path / "saved", CONF)
-    messages = [{"role": "user", "content": "What is <think>?"}]
-    rendered = saved.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert rendered == prompt_text(given, "What is <think>?", CONF) == prompt_text(saved, "What is <think>?", CONF)
-    assert rendered.rpartition("<|Assistant|>")[2].strip() == "" and given.chat_template == template
-    talk = [*messages, {"role": "assistant", "content": "<think>"}]
-    assert saved.apply_chat_template(talk, tokenize=False) == given.apply_chat_template(talk, tokenize=False)
-
-
-@pytest.mark.parametrize("names", [("<think>", "</think>"), ("<reason>", "</reason>")])
-def test_a_closed_think_block_is_removed_from_the_generation_prompt(tmp_path: Path, names: tuple[str, str]) -> None:
-    """Not by the control tokens' own names either. What a question says of them stays."""
-    conf = ModelConf(think_token="<reason>", think_end_token="</reason>")
-    question, begun = f"Is {names[0]}{names[1]} empty?", f"{names[0]}\n\n{names[1]}\n\n"
-    folder = _byte_level(tmp_path, R1.replace("<think>\n", begun), [*names, "<short>"], bos=True)
-    assert prompt_text(load_tokenizer(folder, conf), question, conf) == f"<|begin|><|User|>{question}<|Assistant|>"
-
-
-def test_a_template_with_text_after_the_think_token_is_rejected(tmp_path: Path) -> None:
-    for nth, begun in enumerate(("<think>\nWell.\n</think>\n", "<think>Let me see: ", "</think>So")):
-        template = R1.replace("<think>\n", begun)
-        folder = _byte_level(tmp_path / str(nth), template, ["<think>", "</think>", "<short>"], bos=True)
-        with pytest.raises(BadInput, match=r"^the chat template begins the answer with .*model\.chat_template=<file>"):
-            check_alignment(load_tokenizer(folder, CONF), CONF)
 
 
 # ---- ids that are unused ----
@@ -319,7 +235,7 @@ def _with_unused_ids(folder: Path, unused: int) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|eos|>"])
-    return _save(tokenizer, folder, "{{ messages[0].content }}:", eos_token="<|eos|>")
+    return save(tokenizer, folder, "{{ messages[0].content }}:", eos_token="<|eos|>")
 
 
 @pytest.mark.parametrize("unused", [1, 2, 3, 40])
@@ -340,14 +256,9 @@ def test_a_control_token_takes_no_id_of_another_token(unused: int, tmp_path: Pat
 
 # ---- ends of a response ----
 
-TURNS = (
-    "{%- for m in messages %}{{ '<|User|>' if m.role == 'user' else '<|Assistant|>' }}{{ m.content }}"
-    "{{ '\n' if m.role == 'user' else ' <|im_end|>\n' }}{%- endfor %}"
-)
-
 
 def _model_files(folder: Path, template: str, **files: Any) -> str:
-    path = _byte_level(folder, template, ["<think>", "</think>", "<short>"], bos=False)
+    path = byte_level(folder, template, ["<think>", "</think>", "<short>"])
     for name, eos in files.items():
         (folder / f"{name}.json").write_text(json.dumps({"eos_token_id": eos}))
     return path
@@ -372,22 +283,8 @@ def test_every_end_token_in_the_models_files_ends_a_response(tmp_path: Path) -> 
         control_tokens(tokenizer, CONF, path)
 
 
-def test_the_templates_end_of_turn_ends_a_response(tmp_path: Path) -> None:
-    """A base model whose end of sequence is another token than the one its chat template closes turns with."""
-    tokenizer = load_tokenizer(_model_files(tmp_path / "turns", TURNS), CONF)
-    control = control_tokens(tokenizer, CONF, tmp_path / "turns")
-    assert control.other_ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+def test_a_template_that_closes_no_turn_adds_no_end(tmp_path: Path) -> None:
+    """Turns that nothing closes, questions only, one turn only."""
     for nth, template in enumerate((R1, "{{ messages[0].content }}", "{{ raise_exception('one turn') }}")):
         path = _model_files(tmp_path / str(nth), template)
         assert control_tokens(load_tokenizer(path, CONF), CONF, path).other_ends == ()
-
-
-def test_end_tokens_are_not_part_of_a_responses_text(tmp_path: Path) -> None:
-    path = _model_files(tmp_path, TURNS)
-    tokenizer = load_tokenizer(path, CONF)
-    control = control_tokens(tokenizer, CONF, path)
-    for end in control.ends:
-        ids = [control.short, *encode_response(tokenizer, "\\boxed{5}"), end]
-        assert decode_response(tokenizer, ids, control.ends) == "<short>\\boxed{5}"
-        twice = decode_response(tokenizer, [*ids, *ids], control.ends)
-        assert twice.count(tokenizer.decode([end])) == 1  # only the last is dropped
