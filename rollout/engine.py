@@ -115,7 +115,10 @@ class Engine:
             arguments["gpu_memory_utilization"] = conf.gpu_memory_utilization
         refuse_absent(path)
         try:
-            self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+            chosen = EngineArgs(**arguments)
+            if conf.device is Device.cpu and conf.prefix_caching:  # of recurrent layers it takes chunked prefill
+                chosen.enable_prefix_caching = not chosen.create_model_config().has_inner_state
+            self.engine = LLMEngine.from_engine_args(chosen)
         except Exception as error:  # a configuration, a file, memory: each of its parts raises its own kinds
             raise BadInput(f"vLLM cannot start with model.path={path}: {in_one_line(error)}") from error
         if conf.tensor_parallel > 1:

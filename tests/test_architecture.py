@@ -25,6 +25,7 @@ IMPORTERS = {
     "vllm": {
         "rollout/engine.py",
         "rollout/vllm_models.py",
+        "rollout/vllm_rotary.py",
         "rollout/weight_sync/vllm_receiver.py",
         "rollout/weight_sync/transport.py",
         "rollout/weight_sync/broadcast_group.py",

@@ -26,6 +26,7 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from conf.schema import Transport
 from rollout.base.errors import BadInput, in_one_line
+from rollout.vllm_rotary import rotate_by_head
 from rollout.weight_sync import broadcast_group, transport
 from rollout.weight_sync.handshake import Connection, connect
 from rollout.weight_sync.weights import MIB, Offer, Weights, aligned
@@ -41,7 +42,8 @@ def register() -> None:
 
 
 class WorkerExtension:
-    """`worker_extension_cls` of a tensor-parallel engine: its import makes the backend known in vLLM's processes."""
+    """`worker_extension_cls` of a tensor-parallel engine: its import makes the backend known in vLLM's processes, and
+    their rotary embeddings right."""
 
 
 @dataclass
@@ -308,3 +310,4 @@ def _device_name(worker: Any) -> str:
 
 
 register()
+rotate_by_head()
