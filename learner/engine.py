@@ -18,6 +18,7 @@ from torch import Tensor
 
 from conf.chosen import fused_adamw, overlap_comm
 from conf.schema import Device, Dtype, LearnerConf
+from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
 from rollout.base.network import gloo_towards
@@ -85,6 +86,9 @@ class Engine:
         if isinstance(optimizer, _ClippedAdamW) and conf.max_grad_norm:
             optimizer.max_norm = conf.max_grad_norm
         self.optimizer = optimizer
+        # Such a layer runs once for each bucket of sequences, on each rank a different number of times: its weights are
+        # gathered once for all of them.
+        deepspeed.utils.set_z3_leaf_modules(policy, sorted(recurrent.LAYERS), raise_if_not_found=False)
         offload = {"device": "cpu"}
         self.deepspeed, *_ = deepspeed.initialize(
             model=policy,

@@ -72,10 +72,11 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """From a Hugging Face configuration; None if it is not a plain decoder (mixtures of experts, other names)."""
+    """From a Hugging Face configuration; None if it is not a plain decoder (experts, recurrent layers, other names)."""
     needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     experts = any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
-    if experts or not all(isinstance(config.get(name), int) for name in needed):
+    recurrent = {*(config.get("layer_types") or [])} - {"full_attention", "sliding_attention"}
+    if experts or recurrent or not all(isinstance(config.get(name), int) for name in needed):
         return None
     hidden, layers, heads, ffn, vocab = (config[name] for name in needed)
     return Shape(

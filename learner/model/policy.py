@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learner.model import attention
+from learner.model import attention, recurrent
 from learner.model.attention import Layout
 from learner.model.logprob import LogProbHead
 from learner.model.own_head import OwnHead, head_name, is_plain
@@ -117,6 +117,7 @@ def load_policy(
             "is the folder complete, and is it a causal language model?"
         ) from error
     _make_saveable(causal_lm)
+    recurrent.separate(causal_lm)
     if checkpointing:
         causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for module in causal_lm.modules():  # layers can recompute only in training mode; their children,

@@ -28,10 +28,11 @@ LENGTHS = (  # keys in which vLLM looks for the number of positions (`derive_max
 UNSCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}  # `factor` is included
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 ATTENTION = {"full_attention", "sliding_attention"}  # layer types that packed attention supports
+SEPARATED = {"lfm2", "qwen3_5", "qwen3_5_text", "qwen3_next", "mamba2"}  # `learner.model.recurrent` knows their layers
 STATEFUL = ("mamba", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba", "zamba", "bamba", "nemotron_h", "lfm2",
             "qwen3_next", "qwen3_5", "granitemoehybrid", "falcon_h1", "plamo2", "kimi_linear")  # fmt: skip
 ALIBI = {"bloom", "mpt"}
-SAMPLED_OTHERWISE = {"apertus", "cohere2", "gpt_neox"}  # measured with tiny models (vLLM 0.32, transformers 5.19)
+SAMPLED_OTHERWISE = {"apertus"}  # measured with tiny models (vLLM 0.32, transformers 5.19)
 UNPACKED = {"falcon", "gptj", "codegen", "mpt", "bloom", "stablelm", "nemotron"}  # as transformers 5.19 has them
 
 
@@ -80,10 +81,16 @@ def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
     layers = config.get("num_hidden_layers")
     if config.get("use_sliding_window") and config.get("max_window_layers", layers) != layers:
         found.append("an attention window in some of its layers only (max_window_layers), which vLLM does not take")
+    window = config.get("sliding_window")
+    if kind == "cohere2" and isinstance(window, int) and longest > window:
+        found.append(
+            "an attention window that vLLM makes one token wider than transformers, for sequences longer than "
+            f"{window} tokens (room here for {longest})"
+        )
     if kind == "gpt_oss":
         found.append("attention sinks")
     others = sorted({*(config.get("layer_types") or [])} - ATTENTION)
-    if others or kind.startswith(STATEFUL):
+    if (others or kind.startswith(STATEFUL)) and kind not in SEPARATED:
         names = f" ({', '.join(others)})" if others else ""
         found.append(f"recurrent or convolution layers{names}, through which packed sequences leak into each other")
     if kind in ALIBI or config.get("alibi"):
@@ -91,6 +98,10 @@ def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
     if kind in UNPACKED:
         found.append("attention layers in transformers that accept no packed rows")
     for rope in _ropes(config):
+        if scaled := _scaled_apart(config, rope):
+            found.append(
+                f"rotary embeddings (longrope) with {scaled}, by which vLLM and transformers scale differently"
+            )
         limit = _rope_switches_at(config, rope)
         if limit is not None and max(longest, room) > limit:
             found.append(
@@ -98,6 +109,11 @@ def unsupported(config: Config, longest: int, room: int = 0) -> list[str]:
                 f"is longer than {limit} tokens (room here for {max(longest, room)})"
             )
     return list(dict.fromkeys(found))
+
+
+def recurrent(config: Config) -> bool:
+    """Whether it has layers with a state along the sequence, which need whole sequences on one rank."""
+    return str(config.get("model_type", "")) in SEPARATED
 
 
 def _ropes(config: Config) -> list[Config]:
@@ -122,3 +138,16 @@ def _rope_switches_at(config: Config, rope: Config) -> int | None:
     original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     limit = original or config.get("max_position_embeddings")
     return int(limit) if isinstance(limit, int | float) else None
+
+
+def _scaled_apart(config: Config, rope: Config) -> str:
+    """LongRoPE's keys for the size of its sines that only one of the two takes: transformers attention_factor and
+    factor, vLLM short_mscale and long_mscale. Without any, both derive it from the positions and the original ones."""
+    if _rope_type(rope) != "longrope":
+        return ""
+    found = [key for key in ("attention_factor", "short_mscale", "long_mscale") if rope.get(key) is not None]
+    original, positions = _rope_switches_at(config, rope), config.get("max_position_embeddings")
+    factor = rope.get("factor")
+    if factor is not None and original and positions and factor != positions / original:
+        found.append(f"factor={factor} instead of {positions / original:g}")
+    return ", ".join(found)

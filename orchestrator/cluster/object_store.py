@@ -60,8 +60,8 @@ def _steps(conf: Config, config: Mapping[str, Any] | None) -> float:
 
 
 def weight_bytes(config: Mapping[str, Any], dtype: Dtype) -> int:
-    """Of all matrices; 0 for a model that is no plain decoder."""
-    shape = shape_of(config)
+    """Of all matrices, recurrent layers counted as if they had attention; 0 for a model that is no decoder."""
+    shape = shape_of({**config, "layer_types": None})
     if shape is None:
         return 0
     embeddings = shape.vocab * shape.hidden * (1 if config.get("tie_word_embeddings") else 2)

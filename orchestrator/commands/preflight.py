@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, Device
+from conf.schema import Config, Device, Dtype
 from learner.model.prepare_model import random_config
-from learner.model.support import context_length, read_config, unsupported
+from learner.model.support import context_length, read_config, recurrent, unsupported
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.sinks import refuse_absent
 from rollout.base.errors import BadInput
@@ -22,6 +23,8 @@ from rollout.base.gpu import refuse_cpu_build
 from rollout.base.load_function import load_function
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import add_control_tokens, generation_prompt, load_tokenizer
+
+DELTA_NETS = ("qwen3_5", "qwen3_next")  # what their model types begin with
 
 
 def located(conf: Config) -> Config:
@@ -110,6 +113,8 @@ def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str)
                 f"{setting} to at most {positions:g}, or choose a model with more"
             )
     _refuse_indivisible(config, conf, learns, samples, name)
+    if samples:
+        _refuse_unsampled(config, conf, name)
     if not learns:
         return
     lengths = {"warmup.max_tokens": conf.warmup.max_tokens} if conf.warmup is not None else {}
@@ -126,6 +131,16 @@ def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str)
 
 
 def _refuse_indivisible(config: dict[str, Any], conf: Config, learns: bool, samples: bool, name: str) -> None:
+    if learns and conf.learner.sequence_parallel > 1 and recurrent(config):
+        raise BadInput(
+            f"{name}: learner.sequence_parallel={conf.learner.sequence_parallel} divides sequences, but this model "
+            f"(model type {config.get('model_type')}) has recurrent layers, which need whole ones: set it to 1"
+        )
+    if learns and conf.learner.compile_layers and recurrent(config):
+        raise BadInput(
+            f"{name}: learner.compile_layers=true is not supported for this model (model type "
+            f"{config.get('model_type')}), which has recurrent layers: set it to false"
+        )
     heads = config.get("num_attention_heads")
     kv_heads, ffn = config.get("num_key_value_heads") or heads, config.get("intermediate_size")
     if not isinstance(heads, int) or not isinstance(kv_heads, int):
@@ -140,6 +155,24 @@ def _refuse_indivisible(config: dict[str, Any], conf: Config, learns: bool, samp
         raise BadInput(
             f"{name}: learner.sequence_parallel={conf.learner.sequence_parallel} does not divide the model's {heads} "
             "attention heads: choose a number that does"
+        )
+
+
+def _refuse_unsampled(config: dict[str, Any], conf: Config, name: str) -> None:
+    """BadInput where vLLM has the model, but not with these settings or packages."""
+    kind = str(config.get("model_type", ""))
+    if not kind.startswith(DELTA_NETS):
+        return
+    if conf.rollout.device is Device.cpu and conf.model.dtype is Dtype.float32:
+        raise BadInput(
+            f"{name}: vLLM's CPU engine computes the gated delta nets of this model (model type {kind}) in bfloat16 "
+            "only: set model.dtype=bfloat16"
+        )
+    joined = conf.cluster.address or os.environ.get("RAY_ADDRESS")  # whose environments are their own
+    if kind.startswith("qwen3_5") and not joined and find_spec("torchvision") is None:
+        raise BadInput(
+            f"{name}: vLLM's code for this model (model type {kind}) imports torchvision, which is not installed; "
+            "docs/models.md says which build"
         )
 
 

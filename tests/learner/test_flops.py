@@ -94,6 +94,7 @@ def test_shapes_are_read_from_configurations(tmp_path: Path) -> None:
     ungated = shape_of(CONFIG | {"model_type": "gpt_neox"})
     assert ungated is not None and not ungated.gated
     assert shape_of(CONFIG | {"num_experts": 64}) is None
+    assert shape_of(CONFIG | {"layer_types": ["linear_attention", "full_attention"]}) is None
     assert shape_of({k: v for k, v in CONFIG.items() if k != "hidden_size"}) is None
     with pytest.raises(OSError):
         read_shape(str(tmp_path))

@@ -73,7 +73,8 @@ def test_a_configuration_without_positions_has_no_limit() -> None:
     [
         ({"model_type": "mixtral", "num_local_experts": 8}, "mixture-of-experts"),
         ({"model_type": "deepseek_v3", "n_routed_experts": 64}, "mixture-of-experts"),
-        ({"model_type": "cohere2"}, "log-probs in vLLM that differ"),
+        ({"model_type": "apertus"}, "log-probs in vLLM that differ"),
+        ({"model_type": "cohere2", "sliding_window": 99}, "one token wider than transformers"),
         ({"use_sliding_window": True, "max_window_layers": 21, "num_hidden_layers": 28}, "max_window_layers"),
         ({"model_type": "falcon_mamba"}, "recurrent or convolution"),
         ({"model_type": "llama4_text", "layer_types": ["chunked_attention"]}, "chunked_attention"),
@@ -93,6 +94,8 @@ def test_supported_configurations_pass() -> None:
         {"model_type": "gemma2", "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
         {"model_type": "mistral", "sliding_window": 64},
         {"model_type": "phi"},
+        {"model_type": "cohere2", "sliding_window": 100, "layer_types": ["sliding_attention", "full_attention"]},
+        {"model_type": "qwen3_5_text", "layer_types": ["linear_attention", "full_attention"]},
         {"use_sliding_window": False, "max_window_layers": 21, "num_hidden_layers": 28},
         {"model_type": "llama", "rope_scaling": None, "alibi": False},
         {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 100},
@@ -100,6 +103,21 @@ def test_supported_configurations_pass() -> None:
         assert unsupported(config, 100) == []
     longrope = {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 100}
     assert "room here for 101" in unsupported(longrope, 60, room=101)[0]  # vLLM would take the long factors
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("attention_factor", 1.2, "attention_factor"),
+        ("short_mscale", 1.1, "short_mscale"),
+        ("factor", 32.0, "factor=32.0 instead of 4"),
+        ("factor", 4.0, None),
+    ],
+)
+def test_longrope_that_is_scaled_otherwise_in_vllm_is_named(key: str, value: float, said: str | None) -> None:
+    rope = {"type": "longrope", "original_max_position_embeddings": 100, key: value}
+    found = unsupported({"rope_scaling": rope, "max_position_embeddings": 400}, 100)
+    assert found == [] if said is None else f"with {said}" in found[0]
 
 
 def test_a_configuration_is_read_with_its_text_part(tmp_path: Path) -> None:

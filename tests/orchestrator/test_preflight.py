@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config, DataConf, ModelConf, RandomModelConf, RolloutConf, WarmupConf
+from conf.schema import Config, DataConf, Dtype, ModelConf, RandomModelConf, RolloutConf, WarmupConf
 from orchestrator.base.errors import RunError
 from orchestrator.cluster.handles import start_error
 from orchestrator.commands.preflight import located, refuse_unreadable
@@ -95,6 +95,29 @@ def test_parallel_sizes_must_divide_the_attention_heads(model: Model) -> None:
     with pytest.raises(BadInput, match=r"learner\.sequence_parallel=4 does not divide the model's 2 attention heads"):
         refuse_unreadable(shared)
     refuse_unreadable(shared, "evaluate")
+    shared = replace(model(model_type="qwen3_5_text"), learner=replace(conf.learner, ranks=2, sequence_parallel=2))
+    with pytest.raises(BadInput, match=r"sequence_parallel=2 divides sequences, .*qwen3_5_text\) has recurrent layers"):
+        refuse_unreadable(shared)
+    compiled = replace(shared, learner=replace(conf.learner, compile_layers=True))
+    with pytest.raises(BadInput, match=r"compile_layers=true is not supported .*qwen3_5_text\), which has recurrent"):
+        refuse_unreadable(compiled)
+
+
+def test_gated_delta_nets_need_bfloat16_on_a_cpu_and_qwen3_5_torchvision(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM has them, but says so where nobody looks, or when the first token is sampled."""
+    conf = model(model_type="qwen3_5_text", layer_types=["linear_attention", "full_attention"])
+    narrow = replace(conf, model=replace(conf.model, dtype=Dtype.bfloat16))
+    for found in (None, "a package"):
+        monkeypatch.setattr("orchestrator.commands.preflight.find_spec", lambda _, found=found: found)
+        for command in ("train", "evaluate"):
+            with pytest.raises(BadInput, match=r"qwen3_5_text\) in bfloat16 only: set model\.dtype=bfloat16"):
+                refuse_unreadable(conf, command)
+        if found is None:
+            with pytest.raises(BadInput, match=r"imports torchvision, which is not installed; docs/models\.md says"):
+                refuse_unreadable(narrow, "train")
+    refuse_unreadable(narrow, "train")
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_rejected(model: Model) -> None:
