@@ -24,6 +24,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 IMPORTERS = {
     "vllm": {
         "rollout/engine.py",
+        "rollout/reasoning_parser.py",
         "rollout/vllm_models.py",
         "rollout/vllm_rotary.py",
         "rollout/weight_sync/vllm_receiver.py",

@@ -4,8 +4,8 @@ In: a run folder and its configuration as plain objects (config.yaml). Out: text
 
 vLLM's own defaults do not fit a small machine: its CPU backend claims 92 % of a NUMA node's memory, however little is
 free, casts a float32 model to bfloat16, and compiles for half a minute. A chat completion uses the model's chat
-template, which ends where the mode is chosen, so the answer's first token is the control token; tokenizers that call
-theirs special would hide it without `skip_special_tokens`.
+template, which ends where the mode is chosen unless the request names one; `rollout.reasoning_parser` divides the
+answer into reasoning and content.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from typing import Any
 from conf.shell import program
 
 HOST, PORT = "127.0.0.1", 8000
+PARSER = Path(__file__).parents[2] / "rollout" / "reasoning_parser.py"  # not imported: it needs vLLM
 
 
 def serve_command(model: Path, config: Mapping[str, Any]) -> str:
     """`vllm serve` of `model` with the context length, the number format and, on a CPU, the cache of its run."""
     rollout, dtype = config.get("rollout") or {}, (config.get("model") or {}).get("dtype")
     words = [*program("vllm"), "serve", str(model), "--served-model-name", served_name(model), "--host", HOST]
+    words += ["--reasoning-parser-plugin", str(PARSER), "--reasoning-parser", "thinkless"]
     if length := rollout.get("max_model_len"):
         words += ["--max-model-len", str(length)]
     if dtype:
@@ -36,7 +38,7 @@ def serve_command(model: Path, config: Mapping[str, Any]) -> str:
 
 
 def ask_command(model: Path, config: Mapping[str, Any], problem: str) -> str:
-    """`curl` for one sampled answer, its control token shown."""
+    """`curl` for one sampled answer; "mode" may be auto, think or short."""
     rollout = config.get("rollout") or {}
     request = {
         "model": served_name(model),
@@ -44,7 +46,7 @@ def ask_command(model: Path, config: Mapping[str, Any], problem: str) -> str:
         "max_tokens": rollout.get("max_response_tokens") or 128,
         "temperature": rollout.get("temperature", 1.0),
         "top_p": rollout.get("top_p", 1.0),
-        "skip_special_tokens": False,
+        "chat_template_kwargs": {"mode": "auto"},
     }
     address = f"http://{HOST}:{PORT}/v1/chat/completions"
     body = json.dumps(request, ensure_ascii=False)

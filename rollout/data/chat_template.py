@@ -12,6 +12,8 @@ import re
 from conf.schema import ModelConf
 from rollout.base.errors import BadInput
 
+MARK = "tokens_of_modes"  # of a `served_template`
+
 
 def up_to_the_mode(text: str, conf: ModelConf) -> str:
     """`text` without the think tokens at its end, and the spaces behind them."""
@@ -26,6 +28,26 @@ def template_up_to_the_mode(template: str, conf: ModelConf) -> str:
         f"{{% set text +%}}{template}{{%+ endset %}}{{% set prompt = namespace(text=text) %}}"
         f"{{% for name in {names!r} if add_generation_prompt %}}{{% if prompt.text.rstrip().endswith(name) %}}"
         "{% set prompt.text = prompt.text.rstrip()[:-(name|length)] %}{% endif %}{% endfor %}{{ prompt.text }}"
+    )
+
+
+def served_template(template: str, conf: ModelConf) -> str:
+    """What an exported model is served with: `template_up_to_the_mode`, and behind it the control token of the mode
+    that a client asks for, in chat_template_kwargs: `mode` "auto" (the model chooses; the default), "think" or "short",
+    or `enable_thinking` true or false, as clients of Qwen3 give it. Of `served_template` itself: unchanged.
+    """
+    if MARK in template:
+        return template
+    tokens = {"auto": "", "think": conf.think_token, "short": conf.short_token}
+    asked = (
+        "mode if mode is defined and mode is not none else 'auto' if enable_thinking is not defined or "
+        "enable_thinking is none else 'think' if enable_thinking else 'short'"
+    )
+    refusal = "'mode must be auto, think or short, got ' ~ asked"
+    return (
+        f"{{% set {MARK} = {tokens!r} %}}{{% set end_of_thinking = {conf.think_end_token!r} %}}"
+        f"{{% set asked = {asked} %}}{{% if asked not in {MARK} %}}{{{{ raise_exception({refusal}) }}}}{{% endif %}}"
+        f"{template_up_to_the_mode(template, conf)}{{% if add_generation_prompt %}}{{{{ {MARK}[asked] }}}}{{% endif %}}"
     )
 
 

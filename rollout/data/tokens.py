@@ -24,7 +24,7 @@ import numpy as np
 
 from conf.schema import ModelConf
 from rollout.base.errors import BadInput, in_one_line
-from rollout.data.chat_template import refuse_thinking, template_up_to_the_mode, up_to_the_mode
+from rollout.data.chat_template import refuse_thinking, served_template, up_to_the_mode
 from rollout.data.end_tokens import end_tokens
 from rollout.data.model_files import model_file
 from rollout.mode import ControlTokens, Mode
@@ -221,12 +221,12 @@ def prompt_text(tokenizer: Any, problem: str, conf: ModelConf) -> str:
 
 
 def save_tokenizer(tokenizer: Any, folder: str | Path, conf: ModelConf) -> None:
-    """Write the tokenizer with a chat template that ends where `prompt_text` does: the model is served with that
-    template, and one that opens the answer with a think token would leave no mode to choose."""
+    """Write the tokenizer with the chat template that the model is served with: it ends where `prompt_text` does,
+    unless a client asks for a mode (`rollout.data.chat_template.served_template`)."""
     template = tokenizer.chat_template
-    if isinstance(template, str) and prompt_text(tokenizer, "?", conf) != templated(tokenizer, "?"):
+    if isinstance(template, str):
         tokenizer = copy.copy(tokenizer)  # the caller's keeps its own template
-        tokenizer.chat_template = template_up_to_the_mode(template, conf)
+        tokenizer.chat_template = served_template(template, conf)
     tokenizer.save_pretrained(folder)
 
 

@@ -129,7 +129,8 @@ def test_the_commands_to_serve_a_model_are_valid_shell(tmp_path: Path) -> None:
     assert serve[-1] == "--enforce-eager"
     request = json.loads(ask[ask.index("-d") + 1])
     assert request["messages"] == [{"role": "user", "content": "it's 1+1?"}] and request["model"] == "one"
-    assert request["skip_special_tokens"] is False and request["max_tokens"] == 128
+    assert request["chat_template_kwargs"] == {"mode": "auto"} and request["max_tokens"] == 128
+    assert flags["--reasoning-parser"] == "thinkless" and Path(flags["--reasoning-parser-plugin"]).is_file()
     on_gpu = serve_command(run / "model", {"rollout": {"device": "gpu", "max_model_len": 9}, "model": {}})
     assert "--enforce-eager" not in on_gpu and "--kv-cache" not in on_gpu and "--max-model-len 9" in on_gpu
     assert "curl" in ask_command(run / "model", {}, "1?") and not serving_lines(tmp_path)

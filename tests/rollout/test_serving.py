@@ -1,0 +1,202 @@
+"""A served model: the chat template that takes a mode, the parser that divides an answer, and both in `vllm serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from conf.schema import ModelConf
+from orchestrator.tracking.serving import serve_command
+from rollout.base.network import free_ports
+from rollout.data.chat_template import served_template
+from rollout.data.tokens import load_tokenizer, save_tokenizer, templated
+from rollout.mode import ControlTokens
+
+TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+PLAIN = TURNS + "{% if add_generation_prompt %}[a]{% endif %}"
+OPENS = TURNS + "{% if add_generation_prompt %}[a]<think>\n{% endif %}"
+CLOSES = TURNS + (
+    "{% if add_generation_prompt %}[a]{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Any:
+    return load_tokenizer(tiny_model, ModelConf())
+
+
+@pytest.mark.parametrize("template", [PLAIN, OPENS, CLOSES], ids=["plain", "opens thinking", "closes thinking"])
+@pytest.mark.parametrize(
+    "asked, begun",
+    [
+        ({}, ""),
+        ({"mode": "auto"}, ""),
+        ({"mode": None}, ""),
+        ({"mode": "think"}, "<think>"),
+        ({"mode": "short"}, "<short>"),
+        ({"enable_thinking": True}, "<think>"),
+        ({"enable_thinking": False}, "<short>"),
+        ({"mode": "short", "enable_thinking": True}, "<short>"),
+    ],
+    ids=str,
+)
+def test_a_client_chooses_the_mode_in_any_template(
+    tokenizer: Any, tmp_path: Path, template: str, asked: dict[str, Any], begun: str
+) -> None:
+    """Whatever the template itself does with thinking; a saved template that is saved again stays the same."""
+    tokenizer.chat_template = template
+    for folder in ("once", "twice"):
+        save_tokenizer(tokenizer, tmp_path / folder, ModelConf())
+        tokenizer = load_tokenizer(tmp_path / folder, ModelConf())
+        assert templated(tokenizer, "1+1?", **asked) == f"[user]1+1?[a]{begun}"
+        history = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        assert tokenizer.apply_chat_template(history, tokenize=False, **asked) == "[user]q[assistant]a"
+
+
+def test_an_unknown_mode_is_refused(tokenizer: Any) -> None:
+    tokenizer.chat_template = served_template(PLAIN, ModelConf())
+    with pytest.raises(Exception, match="mode must be auto, think or short, got medium"):
+        templated(tokenizer, "1+1?", mode="medium")
+
+
+# ---------------------------------------------------------------- the parser
+
+
+CASES = [  # mode asked for, the answer's tokens, reasoning, content
+    (None, ["<think>", "a", "b", "</think>", "c"], "ab", "c"),
+    (None, ["<short>", "a", "b"], None, "ab"),
+    (None, ["a", "b"], None, "ab"),
+    (None, ["<think>", "a", "b"], "ab", None),
+    (None, ["<think>", "</think>", "c"], "", "c"),
+    ("think", ["a", "b", "</think>", "c", "d"], "ab", "cd"),
+    ("think", ["a", "b"], "ab", None),
+    ("short", ["a", "b"], None, "ab"),
+    ("short", ["a", "</think>", "b"], None, "a</think>b"),
+]
+
+
+def parsers(tokenizer: Any, mode: str | None) -> Any:
+    from rollout.reasoning_parser import ThinklessParser
+
+    return ThinklessParser(tokenizer, chat_template_kwargs={} if mode is None else {"mode": mode})
+
+
+def streamed(tokenizer: Any, mode: str | None, tokens: Sequence[str], size: int) -> tuple[str, str]:
+    """(reasoning, content) of what a client receives in deltas of `size` tokens, as vLLM's server puts it together."""
+    from vllm.parser.abstract_parser import DelegatingParser
+
+    class Served(DelegatingParser):
+        reasoning_parser_cls = type(parsers(tokenizer, mode))
+
+    class Request:
+        tools = None
+        messages: list[Any] = []
+        tool_choice = "none"
+        include_reasoning = True
+
+    parser = Served(tokenizer, chat_template_kwargs={} if mode is None else {"mode": mode})
+    given = [] if mode is None else tokenizer.encode(f"<{mode}>", add_special_tokens=False)
+    prompt = [*tokenizer.encode("q</think>", add_special_tokens=False), *tokenizer.encode("?"), *given]
+    found = ["", ""]
+    for first in range(0, len(tokens), size):
+        part = tokens[first : first + size]
+        ids = [one for token in part for one in tokenizer.encode(token, add_special_tokens=False)]
+        delta = parser.parse_delta("".join(part), ids, Request(), prompt, finished=first + size >= len(tokens))  # type: ignore[arg-type]
+        if delta is not None:
+            found[0] += delta.reasoning or ""
+            found[1] += delta.content or ""
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("mode, tokens, reasoning, content", CASES)
+def test_an_answer_is_divided_whole_or_streamed(
+    tokenizer: Any, mode: str | None, tokens: list[str], reasoning: str | None, content: str | None
+) -> None:
+    parser = parsers(tokenizer, mode)
+    assert parser.extract_reasoning("".join(tokens), None) == (reasoning, content)
+    ids = [one for token in tokens for one in tokenizer.encode(token, add_special_tokens=False)]
+    assert parser.count_reasoning_tokens(ids) == len(reasoning or "")
+    for size in (1, 2, 5):
+        assert streamed(tokenizer, mode, tokens, size) == (reasoning or "", content or "")
+
+
+# ---------------------------------------------------------------- vllm serve
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real server of the tiny model, started by the command that a run prints."""
+    folder = tmp_path_factory.mktemp("served")
+    model = folder / "model"
+    shutil.copytree(tiny_model, model)
+    save_tokenizer(load_tokenizer(tiny_model, ModelConf()), model, ModelConf())
+    (port,) = free_ports(1)
+    config = {"rollout": {"max_model_len": 256, "device": "cpu", "kv_cache_gib": 0.25}, "model": {"dtype": "float32"}}
+    words = [*shlex.split(serve_command(model, config)), "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 600
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.3)
+    pytest.fail(f"vllm serve did not answer: {log.read_text()[-3000:]}")
+
+
+@pytest.mark.heavy
+def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, control: ControlTokens) -> None:
+    """The official client, in all modes, whole and streamed; a bias on a control token's logit is the dial."""
+    client = openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=300)
+
+    def ask(bias: dict[str, int] | None = None, stream: bool = False, **asked: Any) -> tuple[str | None, str | None]:
+        found: Any = client.chat.completions.create(
+            model=served, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=1, stream=stream,
+            logit_bias={**(bias or {}), str(control.eos): -100}, extra_body={"chat_template_kwargs": asked},
+        )  # fmt: skip
+        if not stream:
+            message = found.choices[0].message.model_dump()
+            return message.get("reasoning"), message["content"]
+        deltas = [chunk.choices[0].delta.model_dump() for chunk in found if chunk.choices]
+        parts = [[one.get(key) for one in deltas if one.get(key)] for key in ("reasoning", "content")]
+        return "".join(parts[0]) or None, "".join(parts[1]) or None
+
+    (served,) = [one.id for one in client.models.list().data]
+    never = {str(control.think_end): -100}
+    for stream in (False, True):
+        for thinking in ({"mode": "think"}, {"enable_thinking": True}):
+            reasoning, content = ask(never, stream, **thinking)
+            assert reasoning and not content
+        for short in ({"mode": "short"}, {"enable_thinking": False}):
+            reasoning, content = ask(None, stream, **short)
+            assert not reasoning and content
+        _, content = ask({str(control.think): 100, **never}, stream, mode="auto")
+        assert not content
+        reasoning, content = ask({str(control.short): 100}, stream)
+        assert not reasoning and content is not None and not content.startswith("<think>")
+    with pytest.raises(openai.BadRequestError, match="mode must be auto, think or short, got medium"):
+        ask(mode="medium")
