@@ -5,9 +5,10 @@ know: files, settings, answers.
 
 A text is compared as words: letters in lower case, numbers, and the signs that carry meaning in a formula; punctuation,
 LaTeX's dollars and braces, drawings ([asy]) and spaces are left out. Texts are alike in runs of `ngram` words in a row
-(13, as in GPT-3's report and after), a shorter evaluation question in all of its words. One run alone is often a phrase
-of all competitions ("where m and n are relatively prime positive integers"), so `SHARE` of the evaluation question has
-to lie in such runs. A copy with other numbers is alike where every number, in digits or spelt out, is the same.
+(13, as in GPT-3's report and after), a shorter evaluation question in all its words, which may stand within the text.
+One run alone is often a phrase of all competitions ("where m and n are relatively prime positive integers"), so `SHARE`
+of the evaluation question has to lie in such runs. A copy with other numbers is alike where every number, in digits or
+spelt out, is the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHARE = 0.6  # of an evaluation question's words, in runs that the text has too, that make it a copy
+BEGINNING = 3  # words by which a short evaluation question is looked up within a text
+WITHIN = 0.25  # of the text's words, that a short evaluation question has to be
+ALONE = 8  # words, from which on it need not
 NUMBER = "0"  # in the place of every number
 _WORDS = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[-+*/=<>^|~%!]")
 _DRAWING = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
@@ -70,22 +74,44 @@ class EvaluationQuestions:
     def __init__(self, ngram: int) -> None:
         self.counts: dict[str, int] = {}  # source -> questions
         self._texts: list[tuple[str, str]] = []  # source and text of each
-        self._exact, self._renumbered = _Runs(ngram), _Runs(ngram)
+        self._exact, self._renumbered, self._short = _Runs(ngram), _Runs(ngram), _Short(ngram)
 
     def add(self, text: str, source: str) -> None:
         self.counts[source] = self.counts.get(source, 0) + 1
         self._texts.append((source, text))
         words = words_of(text)
         self._exact.add(words)
+        self._short.add(words, len(self._texts) - 1)
         self._renumbered.add(without_numbers(words))
 
     def match(self, text: str) -> Match | None:
         """The evaluation question that `text` is a copy of, if any."""
         words = words_of(text)
-        if (number := self._exact.likest(words)) is not None:
+        if (number := self._exact.likest(words)) is not None or (number := self._short.within(words)) is not None:
             return Match("exact", *self._texts[number])
         if (number := self._renumbered.likest(without_numbers(words))) is not None:
             return Match("renumbered", *self._texts[number])
+        return None
+
+
+class _Short:
+    """Sequences of fewer than `ngram` words, to be found within a longer one."""
+
+    def __init__(self, ngram: int) -> None:
+        self.ngram = ngram
+        self._beginning: dict[tuple[str, ...], list[tuple[tuple[str, ...], int]]] = {}  # first words -> words, number
+
+    def add(self, words: tuple[str, ...], number: int) -> None:
+        if BEGINNING <= len(words) < self.ngram:
+            self._beginning.setdefault(words[:BEGINNING], []).append((words, number))
+
+    def within(self, words: tuple[str, ...]) -> int | None:
+        """The first sequence that `words` contains as a whole, and that is `WITHIN` of it or long enough alone."""
+        for at in range(len(words) - BEGINNING + 1):
+            for one, number in self._beginning.get(words[at : at + BEGINNING], ()):
+                telling = len(one) >= ALONE or len(one) >= WITHIN * len(words)
+                if telling and words[at : at + len(one)] == one:
+                    return number
         return None
 
 

@@ -108,5 +108,11 @@ def test_an_evaluation_question_within_a_longer_text_is_found() -> None:
     rng = random.Random(3)
     evaluation = EvaluationQuestions(13)
     evaluation.add(text := story(rng), "test")
-    assert evaluation.match(f"Solve this riddle, please. {text} Show all steps and box the result.")
+    evaluation.add(short := formula(rng), "test")
+    evaluation.add("What is $2+3$?", "test")
+    for one in (text, short):
+        match = evaluation.match(f"Solve this riddle, please. {one} Show all steps and box the result.")
+        assert match is not None and (match.kind, match.text) == ("exact", one)
+    assert evaluation.match("Solve this. What is $2+3$? Box the result.")
+    assert not evaluation.match(f"What is $2+3$ times the number of apples of all colours, {' '.join(NAMES)}?")
     assert EvaluationQuestions(13).match(text) is None and evaluation.match("") is None
