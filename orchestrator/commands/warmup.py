@@ -9,6 +9,7 @@ to the same weights. Processes that want the same warm-up at the same time make 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from learner.schedule import learning_rate
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import NOT_THE_DISK, replace_folder, write_json
 from orchestrator.base.interrupt import defer_signals, requested, saving
-from orchestrator.base.lock import holder, locked_in_turn
+from orchestrator.base.lock import Taken, holder, left_behind, locked, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.parts import make_learner, start_learner
@@ -47,7 +48,6 @@ from rollout.data.tokens import load_tokenizer, save_tokenizer
 RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
 SHARED = ("schedule", "warmup_steps", "min_lr_ratio", "betas", "weight_decay", "max_grad_norm")  # with the learner's
-SAVE_EVERY_S = 300.0  # between two checkpoints: what a lost machine costs
 AHEAD = 3  # steps under way before the oldest is waited for: the driver packs while the ranks compute
 
 
@@ -60,17 +60,19 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
         _say(conf, said)
     cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
+    partial, lock = (cache / f".{target.name}.{what}" for what in ("partial", "lock"))
     if (target / "warmup.json").is_file():
         _say(conf, f"taken from {target}")
+        if partial.exists() or left_behind(lock):  # a process was killed when it had finished
+            with contextlib.suppress(Taken, OSError), locked(lock):  # OSError: in a cache that is only read
+                shutil.rmtree(partial, ignore_errors=True)
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    lock = cache / f".{target.name}.lock"
     if who := holder(lock):
         _say(conf, f"the same warm-up is being made by {who}: waiting for it")
     with locked_in_turn(lock, "the same warm-up"):
         if (target / "warmup.json").is_file():  # made by whom this process waited for
             return target
-        partial = cache / f".{target.name}.partial"
         store = CheckpointStore(partial, keep=1, to_go_on="give the same command again")
         if not store.steps():
             shutil.rmtree(partial, ignore_errors=True)
@@ -104,7 +106,7 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
         "model": asdict(conf.model),
         "warmup": asdict(conf.warmup),
     }
-    for name in ("cache", "ranks", "revision", "subset", "split"):  # what the last three choose is in the pairs' hash
+    for name in ("cache", "ranks", "save_every_s", "revision", "subset", "split"):  # the last three: in pairs' hash
         what["warmup"].pop(name)
     what["model"].pop("lora")
     if conf.model.dtype is Dtype.float32:
@@ -120,7 +122,8 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
 
 
 def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointStore, target: Path) -> None:
-    """Go on from the checkpoint in `store`, or begin; the folder around the store becomes `target` at the end."""
+    """Go on from the checkpoint in `store`, or begin. `target` appears when it is complete; then the folder around the
+    store, without which a killed process would begin anew, goes."""
     warmup, partial = pairs.conf, store.folder.parent
     with waiting("warm-up: preparing the model"):
         if conf.model.path is None:
@@ -143,7 +146,7 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
             step, saved = done, time.monotonic()
             for step, batch in enumerate(curriculum.batches(done), start=done + 1):
                 running.append((step, learner.fine_tune(batch)))
-                due = requested() or time.monotonic() - saved > SAVE_EVERY_S
+                due = requested() or time.monotonic() - saved > warmup.save_every_s
                 while len(running) >= AHEAD or (running and (due or step == curriculum.steps)):
                     log.take(*running.popleft(), bar)
                 if due and step < curriculum.steps:
@@ -156,11 +159,13 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
             print(f"the warm-up's {step} of {curriculum.steps} steps are saved: the same command goes on from there",
                   file=sys.stderr, flush=True)  # fmt: skip
             return  # and `saving` ends the command
+        finished = partial / "finished"
+        shutil.rmtree(finished, ignore_errors=True)
+        finished.mkdir()
         with waiting("warm-up: exporting the model"):
-            learner.export(str(partial))
-            save_tokenizer(tokenizer, partial, conf.model)
-        shutil.rmtree(partial / "base", ignore_errors=True)
-        shutil.rmtree(store.folder, ignore_errors=True)
+            learner.export(str(finished))
+            save_tokenizer(tokenizer, finished, conf.model)
+        shutil.copyfile(log.path, finished / log.path.name)
         facts = {
             "parameters": parameters,
             "steps": curriculum.steps,
@@ -168,8 +173,9 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
             "too_long": curriculum.too_long,
             "unusable": dict(pairs.unusable),
         }
-        write_json(partial / "warmup.json", facts)
-        replace_folder(partial, target)
+        write_json(finished / "warmup.json", facts)
+        replace_folder(finished, target)
+        shutil.rmtree(partial, ignore_errors=True)
     cluster.release(learner.ranks)
 
 
@@ -201,7 +207,7 @@ class _Log:
         """done, seconds: of an earlier process."""
         self.steps, self.conf = steps, conf
         self._begin = time.monotonic() - seconds
-        self._path = path
+        self.path = path
         drop_after(path, done)
 
     def seconds(self) -> float:
@@ -216,7 +222,7 @@ class _Log:
         if step % 10 == 0 or step == self.steps:
             rate = learning_rate(self.conf, step - 1, self.steps)
             line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
-            with self._path.open("a") as file:
+            with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
 

@@ -65,6 +65,8 @@ class CheckpointStore:
                 f"{self.to_go_on}"
             )
 
+        for partial in self.folder.glob(".step_*.partial"):  # of a process that was killed
+            shutil.rmtree(partial, ignore_errors=True)
         with whole_folder(target, failed) as partial:
             learner.save(str(partial))
             write_json(partial / "state.json", {"step": step, **state})

@@ -8,6 +8,7 @@ of the rows (every num_shards-th), reshuffled in each epoch. Must not know: toke
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -28,7 +29,7 @@ PATIENCE = 1000  # consecutive generated questions that may be too long before t
 @lru_cache(maxsize=4)
 def shuffled(rows: int, seed: str) -> Sequence[int]:
     """The numbers 0..rows-1 in an order that depends on `seed` alone."""
-    order = list(range(rows))
+    order = array("q", range(rows))
     random.Random(seed).shuffle(order)
     return order
 

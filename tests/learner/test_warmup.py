@@ -16,11 +16,22 @@ import numpy as np
 import pytest
 import torch
 
-from conf.schema import ArithmeticConf, Config, Dtype, LearnerConf, ModelConf, RandomModelConf, Schedule, WarmupConf
+from conf.schema import (
+    ArithmeticConf,
+    Config,
+    Dtype,
+    LearnerConf,
+    ModelConf,
+    RandomModelConf,
+    Schedule,
+    TrackerConf,
+    WarmupConf,
+)
 from learner.data.batch import TrainBatch
 from learner.data.sft import Curriculum
 from learner.model.prepare_model import prepared_model, random_model
-from orchestrator.commands.warmup import fingerprint, learner_conf
+from orchestrator.base.lock import locked
+from orchestrator.commands.warmup import fingerprint, learner_conf, warm_up
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import (
     build_character_tokenizer,
@@ -242,8 +253,24 @@ def test_a_warm_up_may_have_its_own_number_of_ranks(models: dict[str, str]) -> N
     alone, four = replace(CONF, ranks=None), replace(CONF, ranks=4)
     assert learner_conf(LearnerConf(ranks=2), alone, given_model=False).ranks == 2
     assert learner_conf(LearnerConf(ranks=2), four, given_model=False).ranks == 4
-    pairs = load_pairs(CONF, MODEL)
-    assert fingerprint(Config(warmup=alone), pairs) == fingerprint(Config(warmup=four), pairs)
+    pairs, often = load_pairs(CONF, MODEL), replace(CONF, save_every_s=1.0)
+    assert len({fingerprint(Config(warmup=one), pairs) for one in (alone, four, often)}) == 1
+
+
+def test_what_a_process_left_that_was_killed_when_it_had_finished_is_removed(tmp_path: Path) -> None:
+    """Its checkpoints go after the finished model is in its place, so that a kill in between loses nothing."""
+    conf = Config(warmup=replace(CONF, cache=str(tmp_path)), tracker=TrackerConf(console=False))
+    done = tmp_path / fingerprint(conf, load_pairs(CONF, MODEL))
+    for folder in (done, tmp_path / f".{done.name}.partial" / "checkpoints" / "step_000003"):
+        folder.mkdir(parents=True)
+    (done / "warmup.json").write_text("{}")
+    (lock := tmp_path / f".{done.name}.lock").touch()
+    cluster: Any = None  # nothing is started
+    with locked(lock):  # by another process that is about to remove it
+        assert warm_up(conf, cluster) == done
+    assert len(list(tmp_path.iterdir())) == 2
+    lock.touch()
+    assert warm_up(conf, cluster) == done and list(tmp_path.iterdir()) == [done]
 
 
 def test_the_heads_dtype_makes_another_warm_up_in_bfloat16_only() -> None:
