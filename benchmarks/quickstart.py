@@ -35,6 +35,7 @@ sys.path.pop(0)  # this folder: `learner` is the room, not the benchmark beside 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._figures import add_small, figure, without_goals
+from benchmarks._processes import family, proportional
 from benchmarks._runs import ROOT, SHORT, short_name
 
 
@@ -116,29 +117,6 @@ def watch(process: subprocess.Popen[bytes], peak: list[float], shared_before: fl
         total = sum(map(proportional, members)) + max(0.0, shared_memory() - shared_before)
         peak[0] = max(peak[0], total)
         time.sleep(1.0)
-
-
-def family(root: int) -> list[int]:
-    """`root` and everything that descends from it."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it has just ended
-    members = {root}
-    while more := {pid for pid, parent in parents.items() if parent in members} - members:
-        members |= more
-    return sorted(members)
-
-
-def proportional(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0  # it has just ended
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
-    return int(found.group(1)) / 2**20 if found else 0.0
 
 
 def shared_memory() -> float:

@@ -31,7 +31,19 @@ SHARING = {
     **dict.fromkeys(("mismatch", "pipeline", "plan", "simulation", "tracking", "trl"), "--runs"),
 }
 # run by `make test-all`, not by `make test`
-LONG = ("jobs", "learner", "mismatch", "pipeline", "plan", "quickstart", "simulation", "tracking", "trl")
+LONG = (
+    "distill",
+    "jobs",
+    "learner",
+    "mismatch",
+    "pipeline",
+    "plan",
+    "quickstart",
+    "simulation",
+    "tracking",
+    "trl",
+    "warmup",
+)
 SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")), key=lambda name: name != "quickstart")
 
 

@@ -6,6 +6,7 @@ It answers questions such as "12+30?" by rule, so that what it said can be worke
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,13 @@ def short_answer(body: dict[str, Any]) -> Reply:
 
 def by_model(body: dict[str, Any]) -> Reply:
     return long_answer(body) if body["model"] == "long" else short_answer(body)
+
+
+def flaky(body: dict[str, Any], attempt: int) -> Fault:
+    """Half of all requests fail, in every way, up to three times each."""
+    rng = random.Random(f"{body['model']}/{question_of(body)}/{body['seed']}/{attempt}")
+    fails = attempt < 3 and rng.random() < 0.5
+    return rng.choice(["429", "500", "503", "drop", "half", "garbage", "slow"]) if fails else None
 
 
 @dataclass

@@ -5,7 +5,6 @@ is left out and why; and a warm-up takes the result.
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
 import time
@@ -17,6 +16,16 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from benchmarks._distill.chat_server import (
+    ChatServer,
+    Reply,
+    by_model,
+    flaky,
+    question_of,
+    serving,
+    short_answer,
+    total,
+)
 from conf.choices import Keep, LongAnswer, OverLength, Pairing
 from conf.distill import DistillConf, TeacherConf
 from conf.schema import ArithmeticConf, Config, DataConf, RewardConf, TrackerConf, WarmupConf
@@ -29,7 +38,6 @@ from rollout.data.arithmetic import problem_at
 from rollout.data.pairs import load_pairs
 from rollout.data.problems import Problem
 from rollout.data.tokens import build_character_tokenizer
-from tests.helpers.chat_server import ChatServer, Reply, by_model, question_of, serving, short_answer, total
 from tests.helpers.launched import THINKLESS, succeeded, thinkless
 from tests.helpers.runs import TASK
 
@@ -79,16 +87,6 @@ def card_of(conf: Config) -> dict[str, Any]:
 
 def dropped_of(conf: Config) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(str(conf.distill.out)) / "dropped.jsonl").read_text().splitlines()]
-
-
-def flaky(body: dict[str, Any], attempt: int) -> str | None:
-    """Half of all requests fail, in every way, up to three times."""
-    rng = random.Random(f"{body['model']}/{question_of(body)}/{body['seed']}/{attempt}")
-    return (
-        rng.choice(["429", "500", "503", "drop", "half", "garbage", "slow"])
-        if attempt < 3 and rng.random() < 0.5
-        else None
-    )
 
 
 def test_a_flaky_endpoint_costs_no_answer_and_none_comes_twice(chat: ChatServer, tmp_path: Path) -> None:
