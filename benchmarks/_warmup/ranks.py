@@ -44,13 +44,12 @@ def ranks(small: bool) -> None:
     found: dict[str, list[float]] = {name: [] for name in SIDES}
     for turn in range(1 if small else ROUNDS):
         for name in list(SIDES)[:: -1 if turn % 2 else 1]:
-            if small and name == "threads":
+            if small and name != "ranks":
                 continue
             found[name].append(speed(SIDES[name], 20 if small else STEPS, 10 if small else SKIPPED))
     say(f"steps/s: {found}")
-    one = found["one"]
-    gain = [side / alone for side, alone in zip(found["ranks"], one, strict=True)]
-    figure("warmup_two_ranks_vs_one", statistics.median(gain), "ratio of steps/s, a thread each", 1.05)
-    threads = [side / alone for side, alone in zip(found["threads"], one, strict=False)]
-    figure("warmup_two_threads_vs_one", statistics.median(threads) if threads else None, "ratio of steps/s, one rank")
+    for name, unit, goal in (("ranks", "a thread each", 1.05), ("threads", "one rank", None)):
+        gains = [mine / one for mine, one in zip(found[name], found["one"], strict=False)]
+        gain = statistics.median(gains) if gains else None
+        figure(f"warmup_two_{name}_vs_one", gain, f"ratio of steps/s, {unit}", goal)
     figure("warmup_steps_per_s", statistics.median(found["ranks"]), "steps/s on two ranks")
