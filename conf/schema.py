@@ -263,6 +263,7 @@ class WarmupConf(SourceConf):
     problem_column: str = "problem"  # text of the problem
     think_column: str = "think"  # text after the think token: reasoning, </think>, answer
     short_column: str = "short"  # text after the short token: concise answer
+    answer_column: str = "answer"  # gold answer, where there is one; read only for evaluate_every
     max_tokens: int = number(2048, "[1, 1e8]")  # longer examples are dropped and counted
     steps: int = number(0, "[0, 1e8]")  # optimizer steps; 0: with path one epoch, without path no warm-up
     batch_size: int = number(32, "[1, 1e6]")  # questions per step, each in both modes
@@ -276,6 +277,8 @@ class WarmupConf(SourceConf):
     weight_decay: float = number(0.0, "[0, 10]")  # AdamW's
     max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
+    evaluate_every: int = number(0, "[0, 1e8]")  # steps between evaluations, the last after the last step; 0: none
+    evaluate_questions: int = number(256, "[1, 1e6]")  # of an evaluation, at most
     seed: int = number(0, "[0, 4294967295]")  # of the order of pairs and of random weights
     cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
     save_every_s: float = number(300.0, "[0, 1e9]")  # seconds between checkpoints: what a lost machine costs

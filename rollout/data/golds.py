@@ -80,6 +80,13 @@ def _single(value: Any, unusable: Collection[str]) -> str:
     return text
 
 
+def level_of(value: Any) -> str | None:
+    """A question's difficulty as its data set names it: 3.0 -> "3"."""
+    if isinstance(value, float):
+        return f"{value:g}" if math.isfinite(value) else None
+    return None if value is None else str(value).strip() or None
+
+
 def quoted_list(text: str) -> list[Any] | None:
     r"""The members of a list stored as text, or None for any other text.
 

@@ -23,9 +23,17 @@ class Pair:
     problem: str
     think: str | None  # text after the think token: reasoning, </think>, answer; None: this row has none
     short: str | None  # text after the short token; None: likewise
+    answer: str | tuple[str, ...] | None = None  # gold, where it was read (`rollout.data.held_out`); not learnt
+    level: str | None = None  # likewise
 
     def line(self) -> bytes:
+        """What is learnt."""
         return json.dumps([self.problem, self.think, self.short]).encode() + b"\n"
+
+    def stored(self) -> bytes:
+        if self.answer is None:
+            return self.line()
+        return json.dumps([self.problem, self.think, self.short, self.answer, self.level]).encode() + b"\n"
 
 
 class PairFile(Sequence[Pair]):
@@ -36,7 +44,7 @@ class PairFile(Sequence[Pair]):
         self._ends = array("Q")  # bytes up to the end of each pair
 
     def append(self, pair: Pair) -> None:
-        line = pair.line()
+        line = pair.stored()
         self._file.write(line)
         self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
 
@@ -55,11 +63,15 @@ class PairFile(Sequence[Pair]):
         place %= len(self)
         begin = self._ends[place - 1] if place else 0
         self._file.flush()
-        return Pair(*json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin)))
+        problem, think, short, *graded = json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin))
+        if not graded:
+            return Pair(problem, think, short)
+        answer, level = graded
+        return Pair(problem, think, short, tuple(answer) if isinstance(answer, list) else answer, level)
 
 
 def sha256(*parts: Sequence[Pair]) -> str:
-    """SHA-256 (hex) of all pairs, in this order."""
+    """SHA-256 (hex) of what all pairs teach, in this order."""
     digest = hashlib.sha256()
     for part in parts:
         for pair in part:

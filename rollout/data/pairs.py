@@ -21,13 +21,14 @@ from rollout.base.errors import BadInput
 from rollout.data import arithmetic
 from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse_absent_column, refuse_unusable
 from rollout.data.files import Row
-from rollout.data.golds import Unusable, text_of
+from rollout.data.golds import Unusable, gold_of, level_of, text_of
 from rollout.data.layouts import field as field_of
 from rollout.data.pair_file import Pair, PairFile, sha256
 from rollout.data.pair_layouts import Texts, pair_layout
 from rollout.data.stream import shuffled
 
 PAIR = ("problem", "think", "short")
+LEVEL = "level"  # column of a question's difficulty
 MAX_UNUSABLE = 0.05  # share of a file's rows
 ADAPTERS = {"openai/gsm8k": "rollout.data.pairs:gsm8k_pair"}  # of hub data sets, if warmup.adapter is null
 
@@ -85,9 +86,20 @@ class Pairs:
         return sha256(self.rows, self.think_only, self.short_only)
 
 
+def short_answers(pairs: Pairs, count: int) -> list[str]:
+    """About `count` short answers, evenly from all pairs."""
+    if pairs.rows is None:
+        return [str(pairs.at(index).short) for index in range(count)]
+    found = []
+    for side in (pairs.rows, pairs.short_only):
+        found += [side[place].short for place in range(0, len(side), -(-len(side) // count) or 1)]
+    return [text for text in found if text is not None]
+
+
 def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """The pairs that `conf` describes; the names of the control tokens come from `model`.
 
+    Where the warm-up is evaluated, pairs have their row's gold answer and level too, if it has any.
     A control token repeated at the start of its answer is removed. An answer that is null makes its row unpaired. Rows
     with an empty text, without either answer, or whose long answer never closes its thinking or has nothing after it,
     are skipped and counted.
@@ -102,7 +114,7 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     for part in read_parts(conf, "warmup"):
         for texts_of, row in _rows(conf, part, model):
             try:
-                pair = _pair(texts_of(row), model)
+                pair = _pair(texts_of(row), model, *(_gold(row, conf) if conf.evaluate_every else ()))
             except Unusable as reason:
                 unusable[str(reason)] += 1
             else:
@@ -134,7 +146,9 @@ def _rows(
             return
         for key, name in columns.items():
             refuse_absent_column(name, present, part.source, key)
-        for row in part.rows.read(names := list(columns.values())):
+        names = list(columns.values())
+        graded = [name for name in (conf.answer_column, LEVEL) if name in present and name not in names]
+        for row in part.rows.read([*names, *graded] if conf.evaluate_every else names):
             yield _named(names), row
 
 
@@ -151,15 +165,30 @@ def _named(names: Sequence[str]) -> Callable[[Any], Texts]:
 def gsm8k_pair(row: Mapping[str, Any]) -> dict[str, str]:
     r"""An adapter for GSM8K: its worked solution is the long answer, its result the short one.
 
-    Example: answer "5 * 2 = <<5*2=10>>10\n#### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}".
+    Example: answer "5 * 2 = <<5*2=10>>10\n#### 10" -> think "5 * 2 = 10</think>\boxed{10}", short "\boxed{10}"; that
+    answer is also the gold.
     """
     solution, _, result = str(row["answer"]).rpartition("####")
-    boxed = rf"\boxed{{{result.strip().replace(',', '')}}}"
+    gold = result.strip().replace(",", "")
+    boxed = rf"\boxed{{{gold}}}"
     steps = re.sub(r"<<.*?>>", "", solution).strip()
-    return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed}
+    return {"problem": str(row["question"]), "think": f"{steps}</think>{boxed}", "short": boxed, "answer": gold}
 
 
-def _pair(texts: Texts, model: ModelConf) -> Pair:
+def _gold(row: Row | None, conf: WarmupConf) -> tuple[str | tuple[str, ...] | None, str | None]:
+    """(answer, level); an answer that is none is no fault of the pair: its question is only not held out."""
+    if row is None:
+        return None, None
+    column = "answer" if conf.adapter else conf.answer_column
+    try:
+        return gold_of(row.get(column), False), level_of(row.get(LEVEL))
+    except Unusable:
+        return None, None
+
+
+def _pair(
+    texts: Texts, model: ModelConf, answer: str | tuple[str, ...] | None = None, level: str | None = None
+) -> Pair:
     problem = text_of(texts[0], "problem")
     if texts[1] is None and texts[2] is None:
         raise Unusable("think and short are null")
@@ -172,7 +201,7 @@ def _pair(texts: Texts, model: ModelConf) -> Pair:
         short = short.removeprefix(model.short_token)
         if any(token in short for token in (model.think_token, model.think_end_token)):
             raise Unusable("short contains a think token")  # reward.format_error in training
-    return Pair(problem, think, short)
+    return Pair(problem, think, short, answer, level)
 
 
 def _unstripped(text: object, what: str) -> str:

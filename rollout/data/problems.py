@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from conf.source import SourceConf
 from rollout.base.errors import BadInput
 from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, reasons, refuse_unusable
 from rollout.data.files import Row, listed
-from rollout.data.golds import Unusable, gold_of, text_of
+from rollout.data.golds import Unusable, gold_of, level_of, text_of
 from rollout.data.layouts import layout_of
 
 
@@ -81,7 +80,7 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
                         problem=text_of(found["problem"], "problem"),
                         answer=gold_of(found["answer"], all_answers, missing),
                         source=part.source,
-                        level=_level(found.get("level")),
+                        level=level_of(found.get("level")),
                         all_answers=all_answers,
                     )
                 )
@@ -145,9 +144,3 @@ def _adapted(conf: DataConf, part: Part) -> tuple[Extract, Iterator[Row | None]]
         return found
 
     return extract, adapted(part, str(conf.adapter), "data.adapter", ("problem", "answer"))
-
-
-def _level(value: Any) -> str | None:
-    if isinstance(value, float):
-        return f"{value:g}" if math.isfinite(value) else None
-    return None if value is None else str(value).strip() or None

@@ -15,7 +15,9 @@ from rollout.data.pair_file import Pair, PairFile, sha256
 
 ROOT = Path(__file__).parents[2]
 TEXT = st.text(max_size=20)
-PAIRS = st.lists(st.builds(Pair, TEXT, st.none() | TEXT, st.none() | TEXT), max_size=20)
+SIDES = TEXT, st.none() | TEXT, st.none() | TEXT
+GOLD = TEXT | st.lists(TEXT, min_size=2, max_size=3).map(tuple)
+PAIRS = st.lists(st.builds(Pair, *SIDES) | st.builds(Pair, *SIDES, GOLD, st.none() | TEXT), max_size=20)
 
 
 @given(PAIRS, st.randoms(use_true_random=False))

@@ -133,6 +133,7 @@ def test_the_gsm8k_adapter_gives_both_answers() -> None:
         "problem": "How many?",
         "think": "5 * 2 = 10\nso 1,010 in all</think>\\boxed{1010}",
         "short": "\\boxed{1010}",
+        "answer": "1010",
     }
 
 
