@@ -11,7 +11,7 @@ the evaluation's weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from conf.schema import ArithmeticConf, RewardConf
 MODE_NAMES = {"free": "free choice", "think": "always think", "short": "always short"}  # of an evaluation
 FIGURES = ("accuracy", "reward", "think_rate", "tokens")
 
+RARE = 0.02  # share of answers below which a mode is almost never chosen
 MAX_REGRET = 0.05
 CLEAR_GAP = 0.2  # reward by which one mode must beat the other before the policy has to follow it
 MAX_THINK_RATE, MIN_THINK_RATE = 0.10, 0.90  # where short, and where thinking, is clearly better
@@ -45,11 +46,14 @@ def interval(cell: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if cell.get("accuracy") is None or not n else wilson(cell["accuracy"], n)
 
 
-def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], goals: bool = True) -> list[str]:
-    """Warnings before training, one line each: levels where thinking is seldom right, which RL cannot fix.
+def doubts(
+    measured: Mapping[str, Mapping[str, Mapping[str, Any]]], goals: bool = True, when: str = "before training"
+) -> list[str]:
+    """Warnings about what training starts from, one line each: levels where thinking is seldom right, which RL cannot
+    fix, and a mode that is almost never chosen.
 
-    measured: {think: {level: {accuracy}}, ...} of the model that training starts from. Without `goals`, only levels
-    where it is hardly ever right.
+    measured: {think: {level: {accuracy}}, free: {level: {n, think_rate, no_mode}}, ...} of the model. Without `goals`,
+    only levels where it is hardly ever right. when: that it was measured.
     """
     least = 0.9 if goals else 0.02
     advice = (
@@ -63,8 +67,27 @@ def doubts(measured: Mapping[str, Mapping[str, Mapping[str, Any]]], goals: bool 
         accuracy = cell.get("accuracy")
         if accuracy is not None and accuracy < least:
             where = "" if level == "all" else f"level {level}: "
-            found.append(f"{where}thinking is right on {accuracy:.0%} only before training; {advice}")
+            found.append(f"{where}thinking is right on {accuracy:.0%} only {when}; {advice}")
+    free = pooled(measured.get("free", {}), ("think_rate", "no_mode"))
+    thinks, no_mode = free["think_rate"], free["no_mode"] or 0.0
+    for mode, share in () if thinks is None else (("think", thinks), ("short", 1 - thinks - no_mode)):
+        if share < RARE:
+            others = f" ({no_mode:.0%} begin without a control token)" if no_mode >= RARE else ""
+            found.append(
+                f"mode {mode} is chosen in {max(share, 0):.1%} of answers only {when}{others}; when to choose it is "
+                "learnt from answers in it (pairs with as many answers in either mode, or more warmup.steps)"
+            )
     return found
+
+
+def pooled(cells: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> dict[str, float | None]:
+    """Figures over all answers of an evaluation's levels; None where there are none."""
+    result: dict[str, float | None] = {}
+    for name in names:
+        known = [(cell[name], cell["n"]) for cell in cells.values() if cell.get(name) is not None and cell.get("n")]
+        total = sum(n for _, n in known)
+        result[name] = sum(value * n for value, n in known) / total if total else None
+    return result
 
 
 def has_goals(config: Mapping[str, Any]) -> bool:

@@ -144,13 +144,12 @@ def evaluate_modes(
     unjudged: UnjudgedLog,
     step: int,
     console: bool = True,
-    keep: Callable[[list[Scored]], None] = lambda scored: None,
+    keep: Callable[[str, list[Scored]], None] = lambda way, scored: None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, tokens}}}.
+    """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, no_mode, truncated, tokens}}}.
 
     n: answers with a verdict, which the figures are over (None where there are none); unjudged: the others. Prompts
-    without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of the free
-    choice.
+    without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of each way.
     """
     total = len(prompts) * conf.samples * len(FORCED_MODES)
     result = {}
@@ -159,8 +158,7 @@ def evaluate_modes(
         for way, mode in FORCED_MODES.items():
             sampling = SamplingParams(conf.temperature, conf.top_p, max_response_tokens, mode)
             scored, failed[way] = measure(sampler, grader, prompts, conf.samples, conf.seed, sampling, bar.advance)
-            if mode is None:
-                keep(scored)
+            keep(way, scored)
             result[way] = {
                 level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples)
                 for level, count in questions(prompts).items()
@@ -179,6 +177,8 @@ def _figures(scored: list[Scored], asked: int) -> dict[str, Any]:
         "accuracy": found["accuracy/all"],
         "reward": found["reward/mean"],
         "think_rate": found["think_rate/all"],
+        "no_mode": found["no_mode"],
+        "truncated": found["truncated"],
         "tokens": found["tokens/mean"],
     }
 
@@ -256,7 +256,7 @@ class Evaluator:
             self.unjudged,
             0 if model == "warmup" else conf.run.steps,
             conf.tracker.console,
-            self.tracker.before if model == "warmup" else lambda scored: None,
+            lambda way, scored: self.tracker.before(scored) if (model, way) == ("warmup", "free") else None,
         )
         write_json(path, found)
         return dict(found["models"][model])

@@ -127,6 +127,29 @@ def test_doubts_name_the_levels_that_thinking_does_not_solve() -> None:
     assert doubt.startswith("thinking is right on 1%") and "warmup.path" in doubt and "warmup.steps" not in doubt
 
 
+@pytest.mark.parametrize(
+    ("thinks", "no_mode", "said"),
+    [
+        (0.01, 0.0, "mode think is chosen in 1.0% of answers only before training; "),
+        (0.99, 0.0, "mode short is chosen in 1.0% of answers only before training; "),
+        (0.6, 0.39, "mode short is chosen in 1.0% of answers only before training (39% begin without a control token)"),
+        (0.03, 0.0, ""),
+        (0.97, 0.0, ""),
+    ],
+)
+def test_doubts_name_a_mode_that_is_almost_never_chosen(thinks: float, no_mode: float, said: str) -> None:
+    """Over all answers: a level on which the model never thinks is as it should be."""
+    cell = {"n": 100, "think_rate": thinks, "no_mode": no_mode}
+    found = doubts({"free": {"2": cell}})
+    assert [doubt.startswith(said) for doubt in found] == [True] * bool(said)
+    levels: dict[str, Any] = {
+        "2": {"n": 50, "think_rate": 0.0},
+        "8": {"n": 50, "think_rate": 1.0},
+        "9": {"n": 0, "think_rate": None},
+    }
+    assert doubts({"free": levels}) == [] and doubts({"free": {"all": {"n": 0, "think_rate": None}}}) == []
+
+
 def test_goals_belong_to_the_quickstart_alone() -> None:
     conf = Config()
     assert has_goals(asdict(conf)) and has_goals({"data": {"path": None}})  # an old, short one: defaults
