@@ -236,6 +236,9 @@ def _warmup(conf: Config) -> None:
         ranks == 1 or learner.device is Device.cpu or learner.num_gpus == 1,
         f"warmup.ranks={ranks} needs learner.num_gpus=1, got {learner.num_gpus:g}: NCCL wants a GPU for each rank",
     )
+    if warmup.evaluate_every and conf.cluster.placement is Placement.colocated:
+        said = f"warmup.evaluate_every={warmup.evaluate_every} with cluster.placement=colocated"
+        _require(ranks == learner.ranks, f"{said} needs warmup.ranks=null (learner.ranks={learner.ranks}), got {ranks}")
 
 
 def _evaluate(conf: Config) -> None:

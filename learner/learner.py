@@ -124,6 +124,7 @@ class Learner:
     def fine_tune(self, batch: TrainBatch) -> Any:
         """One supervised step, asked for; waiting on the answer gives (loss, tokens)."""
         self._check(batch)
+        self.gpu_sharing.learning(changes=True)
         futures = [rank.call("fine_tune", self._share(batch, r)) for r, rank in enumerate(self.ranks)]
         return _FineTuned(futures, self.wait_all)
 

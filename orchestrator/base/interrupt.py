@@ -86,6 +86,16 @@ def defer_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def raise_signals() -> Iterator[None]:
+    """Within `defer_signals`: a first signal is raised at a wait in the body, as if that was not there."""
+    before, _state.defer_signals = _state.defer_signals, 0
+    try:
+        yield
+    finally:
+        _state.defer_signals = before
+
+
+@contextlib.contextmanager
 def waiting_here() -> Iterator[None]:
     """Around a wait for actors, where a first signal may be raised."""
     if threading.current_thread() is not threading.main_thread():

@@ -1,29 +1,35 @@
 """Learner, sampler and grader, each with its actors, for training, warm-up, replay and evaluation.
 
-In: an entered cluster, settings, the model's folder. Out: `Learner`, `Sampler`, `Grader`, whose actors are starting;
-`start_learner` and `orchestrator.cluster.cluster.started` wait for them. Must not know: what they are used for.
+In: an entered cluster, settings, the model's folder. Out: `Learner`, `Sampler`, `Grader`, whose actors are starting
+(`start_learner` and `orchestrator.cluster.cluster.started` wait for them); or all of them, started, with the sync of
+weights between them. Must not know: what they are used for.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from conf.schema import Config, LearnerConf
+from conf.schema import Config, LearnerConf, Placement
 from learner.data.flops import Shape, read_shape
 from learner.learner import Learner
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.cluster import Cluster, listening_on, started
+from orchestrator.cluster.colocation import Colocation
 from orchestrator.cluster.handles import wait_all
+from orchestrator.cluster.latest_weights import LatestWeights
 from reward.grader import Grader
 from reward.worker import RewardWorker
+from rollout.base.spans import Spans
 from rollout.data.tokens import refuse_absent
 from rollout.engine import Engine
 from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
-from rollout.weight_sync.weights import Weights
+from rollout.weight_sync.sync import WeightSync
+from rollout.weight_sync.weights import Weights, route
 from rollout.worker import RolloutWorker
 
 
@@ -80,3 +86,59 @@ def make_sampler(
 def make_grader(cluster: Cluster, conf: Config, path: str, control: ControlTokens) -> Grader:
     arguments = [conf.reward, path, control, conf.model]
     return Grader(cluster.reward_actors(conf.reward, RewardWorker, arguments), conf.reward)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All of them, started."""
+
+    learner: Learner
+    sampler: Sampler
+    grader: Grader
+    weight_sync: WeightSync
+    parameters: int  # of the model
+
+    def release(self, cluster: Cluster) -> None:
+        for actors in (self.learner.ranks, self.sampler.workers, self.grader.actors):
+            cluster.release(actors)
+
+
+def start_all(
+    cluster: Cluster,
+    conf: Config,
+    path: str,
+    control: ControlTokens,
+    temperature: float,
+    updates: int,
+    longest: int,
+    spans: Spans,
+    shape: Shape | None = None,
+    reference: bool | None = None,
+    during: str = "",
+) -> Parts:
+    """Engines load while the learner forms its group, unless they share GPUs. See `make_learner` and `start_learner`
+    for the arguments."""
+    cluster.reserve(conf.rollout, conf.learner, conf.reward)
+    colocated = conf.cluster.placement is Placement.colocated
+    latest = LatestWeights(conf.cluster.weight_sync_timeout_s) if conf.rollout.max_restarts else None
+    learner = make_learner(cluster, conf, conf.learner, path, temperature, updates, longest, shape, spans=spans)
+    sampling = SamplingParams.training(conf.rollout)
+    sampler = make_sampler(cluster, conf, path, control, sampling, latest.current if latest else None, colocated)
+    grader = make_grader(cluster, conf, path, control)
+    engines = [worker.call("ready", timeout_s=conf.rollout.start_timeout_s) for worker in sampler.workers]
+    if colocated:
+        with waiting(f"{during}loading the vLLM engines"):
+            wait_all(engines)
+        learner.gpu_sharing = sampler.gpu_sharing = colocation = Colocation(
+            sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s
+        )
+        colocation.begin()
+    parameters = start_learner(learner, conf, reference, during)
+    with waiting(f"{during}starting the reward actors"):
+        started(grader.actors, "ready", conf.cluster.start_timeout_s)
+    with waiting(f"{during}loading the vLLM engines"):
+        wait_all(engines)
+    post = latest.post if latest else None
+    synchronous = conf.run.max_staleness == 0 or colocated  # samplers on the learner's GPUs have to wait for it anyway
+    weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, spans)
+    return Parts(learner, sampler, grader, weight_sync, parameters)

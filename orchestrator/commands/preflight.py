@@ -18,6 +18,7 @@ from learner.model.prepare_model import random_config
 from learner.model.support import context_length, read_config, recurrent, unsupported
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.sinks import refuse_absent
+from orchestrator.training.warmup_questions import refuse_no_questions
 from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_cpu_build
 from rollout.base.load_function import load_function
@@ -39,6 +40,11 @@ def located(conf: Config) -> Config:
     return replace(conf, model=replace(conf.model, **found))
 
 
+def samples(conf: Config, command: str) -> bool:
+    """Whether a command needs rollout workers."""
+    return command != "warmup" or bool(conf.warmup and conf.warmup.evaluate_every)
+
+
 def refuse_no_gpu(conf: Config, command: str) -> None:
     """BadInput for a part on a GPU whose processes, on this host, have a torch without CUDA.
 
@@ -47,7 +53,7 @@ def refuse_no_gpu(conf: Config, command: str) -> None:
     """
     if conf.cluster.address or os.environ.get("RAY_ADDRESS"):
         return
-    parts = {"rollout.device": conf.rollout.device} if command != "warmup" else {}
+    parts = {"rollout.device": conf.rollout.device} if samples(conf, command) else {}
     parts |= {"learner.device": conf.learner.device} if command != "evaluate" else {}
     for setting, device in parts.items():
         if device is Device.gpu:
@@ -66,7 +72,7 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
     if conf.reward.function is not None:
         load_function(conf.reward.function, "reward.function")
     if conf.warmup is not None and conf.warmup.path is not None:
-        load_pairs(conf.warmup, conf.model)
+        refuse_no_questions(conf, load_pairs(conf.warmup, conf.model))
     path = _kept_model(folder) or conf.model.path
     if path is not None:
         local = Path(path).expanduser()
@@ -100,10 +106,10 @@ def _kept_model(folder: Path | None) -> str | None:
 def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str) -> None:
     """BadInput if the command asks of this model what its config.json rules out."""
     positions, key = context_length(config)
-    learns, samples = command in ("train", "warmup"), command in ("train", "evaluate")
+    learns, sampled = command in ("train", "warmup"), samples(conf, command)
     warms_up = conf.warmup is not None and learns
     wanted = {"warmup.max_tokens": conf.warmup.max_tokens} if conf.warmup is not None and warms_up else {}
-    if samples and os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
+    if sampled and os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
         wanted["rollout.max_model_len"] = conf.rollout.max_model_len
     for setting, length in wanted.items():
         if length > positions:
@@ -112,8 +118,8 @@ def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str)
                 f"{name}: {setting}={length} is longer than the model's {positions:g} positions ({what}): set "
                 f"{setting} to at most {positions:g}, or choose a model with more"
             )
-    _refuse_indivisible(config, conf, learns, samples, name)
-    if samples:
+    _refuse_indivisible(config, conf, learns, sampled, name)
+    if sampled:
         _refuse_unsampled(config, conf, name)
     if not learns:
         return
@@ -121,7 +127,7 @@ def _refuse_unfit(config: dict[str, Any], conf: Config, command: str, name: str)
     if command == "train":
         longest = conf.data.max_prompt_tokens + conf.rollout.max_response_tokens
         lengths["data.max_prompt_tokens + rollout.max_response_tokens"] = longest
-    room = conf.rollout.max_model_len if command == "train" else 0
+    room = conf.rollout.max_model_len if learns and sampled else 0
     if found := unsupported(config, max(lengths.values()), room):
         limits = " and ".join(f"{setting}={length}" for setting, length in lengths.items())
         raise BadInput(

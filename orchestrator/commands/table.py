@@ -107,8 +107,13 @@ command goes on: no answer is lost, and none is asked for twice.
         "supervised fine-tuning on paired long and short answers",
         ("model.path=<folder or hub id> warmup.path=<pairs> [key=value ...]",),
         "Supervised fine-tuning on paired long and short answers, so that a model answers in both modes. train does\n"
-        "it by itself where a warm-up is configured, and takes a finished one from warmup.cache.",
-        ("experiment=quickstart", "model.path=/models/mine warmup.path=pairs.jsonl warmup.lr=1e-5"),
+        "it by itself where a warm-up is configured, and takes a finished one from warmup.cache. With\n"
+        "warmup.evaluate_every rollout workers answer held-out questions meanwhile, in either mode.",
+        (
+            "experiment=quickstart",
+            "model.path=/models/mine warmup.path=pairs.jsonl warmup.lr=1e-5",
+            "model.path=/models/mine warmup.path=pairs.jsonl validation.path=test.jsonl warmup.evaluate_every=200",
+        ),
     ),
     "train": Command(
         "reinforcement learning; experiment=<preset>, resume=<run> to go on",

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, ModelConf, Placement
+from conf.schema import Config, ModelConf
 from conf.shell import command_line
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model
@@ -23,14 +23,12 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
-from orchestrator.cluster.cluster import Cluster, started
-from orchestrator.cluster.colocation import Colocation
-from orchestrator.cluster.handles import wait_all
-from orchestrator.cluster.latest_weights import LatestWeights
+from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
-from orchestrator.cluster.parts import make_grader, make_learner, make_sampler, start_learner
+from orchestrator.cluster.parts import start_all
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
+from orchestrator.commands.warmup import LOGS as WARM_UP_LOGS
 from orchestrator.commands.warmup import warm_up
 from orchestrator.replay.recorder import Recorder
 from orchestrator.report import write_report
@@ -50,16 +48,11 @@ from orchestrator.training.resume import ended, refuse_changed
 from orchestrator.training.run_checkpoints import RunCheckpoints
 from orchestrator.training.unjudged import FILE as UNJUDGED
 from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
-from reward.grader import Grader
 from rollout.base.errors import BadInput
 from rollout.base.spans import Spans
 from rollout.data.stream import PromptStream, as_prompts
 from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
-from rollout.mode import ControlTokens
-from rollout.request import SamplingParams
 from rollout.sampler import Sampler
-from rollout.weight_sync.sync import WeightSync
-from rollout.weight_sync.weights import route
 
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
@@ -138,7 +131,17 @@ def _run(
     run_folders.add(folder, {"model": path, "evaluation_too_long": too_long})
 
     driver = Spans()
-    learner, sampler, grader, weight_sync = _parts(conf, path, control, cluster, driver)
+    parts = start_all(
+        cluster,
+        conf,
+        path,
+        control,
+        conf.rollout.temperature,
+        updates=conf.run.steps * conf.algorithm.optimizer_steps,
+        longest=conf.data.max_prompt_tokens + conf.rollout.max_response_tokens,
+        spans=driver,
+    )
+    learner, sampler, grader = parts.learner, parts.sampler, parts.grader
     step, state = _begin(folder, saved, learner, stream)
     actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
     timeline = Timeline(folder / "timeline.json", actors, driver)
@@ -171,7 +174,7 @@ def _run(
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
                 watched = Observers(timeline, observers, workers)
-                train(conf, batches, learner, weight_sync, run_checkpoints, watched, step)
+                train(conf, batches, learner, parts.weight_sync, run_checkpoints, watched, step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
                 raise
@@ -212,45 +215,6 @@ def _reported(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) 
     _close(tracker, timeline, conf, folder)
 
 
-def _parts(
-    conf: Config, path: str, control: ControlTokens, cluster: Cluster, driver: Spans
-) -> tuple[Learner, Sampler, Grader, WeightSync]:
-    """All of them, started: engines load while the learner forms its group, unless they share GPUs."""
-    cluster.reserve(conf.rollout, conf.learner, conf.reward)
-    colocated = conf.cluster.placement is Placement.colocated
-    latest = LatestWeights(conf.cluster.weight_sync_timeout_s) if conf.rollout.max_restarts else None
-    learner = make_learner(
-        cluster,
-        conf,
-        conf.learner,
-        path,
-        conf.rollout.temperature,
-        updates=conf.run.steps * conf.algorithm.optimizer_steps,
-        longest=conf.data.max_prompt_tokens + conf.rollout.max_response_tokens,
-        spans=driver,
-    )
-    sampling = SamplingParams.training(conf.rollout)
-    sampler = make_sampler(cluster, conf, path, control, sampling, latest.current if latest else None, colocated)
-    grader = make_grader(cluster, conf, path, control)
-    engines = [worker.call("ready", timeout_s=conf.rollout.start_timeout_s) for worker in sampler.workers]
-    if colocated:
-        with waiting("loading the vLLM engines"):
-            wait_all(engines)
-        learner.gpu_sharing = sampler.gpu_sharing = colocation = Colocation(
-            sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s
-        )
-        colocation.begin()
-    start_learner(learner, conf)
-    with waiting("starting the reward actors"):
-        started(grader.actors, "ready", conf.cluster.start_timeout_s)
-    with waiting("loading the vLLM engines"):
-        wait_all(engines)
-    post = latest.post if latest else None
-    synchronous = conf.run.max_staleness == 0 or colocated  # samplers on the learner's GPUs have to wait for it anyway
-    weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, driver)
-    return learner, sampler, grader, weight_sync
-
-
 def _save_whole_steps(store: CheckpointStore, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
     """After an interruption: a checkpoint of the steps that are whole. What was being sampled is given up; a resumed
     run asks for it again."""
@@ -280,7 +244,9 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
     """The folder (or hub id) that sampler and learner load: given, warmed up, or with control tokens added."""
     if conf.warmup is not None:
         warmed = warm_up(conf, cluster)
-        shutil.copyfile(warmed / "warmup.jsonl", folder / "warmup.jsonl")
+        for name in WARM_UP_LOGS:
+            if (warmed / name).is_file():
+                shutil.copyfile(warmed / name, folder / name)
         return str(warmed)
     if (folder / "base" / "config.json").is_file():  # a resumed run
         return str(folder / "base")

@@ -1,7 +1,8 @@
 """thinkless warmup: supervised fine-tuning on paired answers, cached by a hash of everything that determines it.
 
-In: configuration. Out: a Hugging Face folder that answers in two modes, with warmup.jsonl beside. Must not know:
-rollouts.
+In: configuration. Out: a Hugging Face folder that answers in two modes, with warmup.jsonl beside, and
+warmup_evaluation.jsonl where it is evaluated. Must not know: how an evaluation works
+(`orchestrator.training.warmup_evaluation`), what it is evaluated on (`warmup_questions`).
 
 A warm-up that is interrupted leaves its checkpoint in a hidden folder beside; the same configuration goes on from it,
 to the same weights. Processes that want the same warm-up at the same time make it once: the others wait.
@@ -16,8 +17,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
-from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,27 +27,35 @@ from learner.data.flops import read_shape, tokens_only
 from learner.data.sft import Curriculum
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
-from learner.schedule import learning_rate
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import NOT_THE_DISK, replace_folder, write_json
-from orchestrator.base.interrupt import defer_signals, requested, saving
+from orchestrator.base.interrupt import Interrupted, defer_signals, saving
 from orchestrator.base.lock import Taken, holder, left_behind, locked, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
-from orchestrator.cluster.parts import make_learner, start_learner
+from orchestrator.cluster.object_store import sized
+from orchestrator.cluster.parts import Parts, make_learner, start_all, start_learner
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
-from orchestrator.tracking.tracker import drop_after
 from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.run_root import root
+from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
+from orchestrator.training.warmup_evaluation import make_evaluator
+from orchestrator.training.warmup_questions import Questions, choose_questions, prompts_of
+from orchestrator.training.warmup_steps import WarmupLog, learn
+from rollout.base.spans import Spans
 from rollout.data.pairs import Pairs, load_pairs
-from rollout.data.tokens import load_tokenizer, save_tokenizer
+from rollout.data.tokens import control_tokens, load_tokenizer, save_tokenizer
 
 RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
 SHARED = ("schedule", "warmup_steps", "min_lr_ratio", "betas", "weight_decay", "max_grad_norm")  # with the learner's
-AHEAD = 3  # steps under way before the oldest is waited for: the driver packs while the ranks compute
+NO_PART = (  # of a warm-up's fingerprint: what changes no weight, and what the hash of the pairs has
+    *("cache", "ranks", "save_every_s", "evaluate_every", "evaluate_questions"),
+    *("revision", "subset", "split", "answer_column"),
+)
+LOGS = ("warmup.jsonl", EVALUATIONS)
 
 
 def warm_up(conf: Config, cluster: Cluster) -> Path:
@@ -58,6 +65,10 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     pairs = load_pairs(conf.warmup, conf.model)
     if said := pairs.summary():
         _say(conf, said)
+    questions = choose_questions(conf, pairs)
+    if questions is not None:
+        pairs = questions.pairs
+        _say(conf, questions.summary)
     cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
     partial, lock = (cache / f".{target.name}.{what}" for what in ("partial", "lock"))
@@ -66,6 +77,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
         if partial.exists() or left_behind(lock):  # a process was killed when it had finished
             with contextlib.suppress(Taken, OSError), locked(lock):  # OSError: in a cache that is only read
                 shutil.rmtree(partial, ignore_errors=True)
+        _tell_evaluation(conf, target)
         return target
     cache.mkdir(parents=True, exist_ok=True)
     if who := holder(lock):
@@ -78,7 +90,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True, exist_ok=True)
-            _fine_tune(conf, cluster, pairs, store, target)
+            _fine_tune(conf, cluster, pairs, questions, store, target)
         except NOT_THE_DISK:
             raise
         except OSError as error:
@@ -97,8 +109,20 @@ def _say(conf: Config, text: str) -> None:
         print(f"warm-up: {text}", flush=True)
 
 
+def _tell_evaluation(conf: Config, target: Path) -> None:
+    """Of a warm-up that was made before: its warnings, or that it has no evaluation."""
+    assert conf.warmup is not None
+    found = json.loads((target / "warmup.json").read_text()).get("evaluation")
+    if found is None and conf.warmup.evaluate_every:
+        measure = command_line("evaluate", f"model.path={target}", "data.path=<problems>")
+        _say(conf, f"it was made without an evaluation; to measure it: {measure}")
+    for warning in found["warnings"] if found else ():
+        _say(conf, warning)
+
+
 def fingerprint(conf: Config, pairs: Pairs) -> str:
-    """16 hex digits of (pairs, warm-up and model configuration); ranks, packing and adapters do not enter."""
+    """16 hex digits of (pairs, warm-up and model configuration); ranks, packing, adapters and evaluations do not
+    enter."""
     assert conf.warmup is not None
     what: dict[str, Any] = {
         "recipe": RECIPE,
@@ -106,7 +130,7 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
         "model": asdict(conf.model),
         "warmup": asdict(conf.warmup),
     }
-    for name in ("cache", "ranks", "save_every_s", "revision", "subset", "split"):  # the last three: in pairs' hash
+    for name in NO_PART:
         what["warmup"].pop(name)
     what["model"].pop("lora")
     if conf.model.dtype is Dtype.float32:
@@ -121,7 +145,9 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, **{key: getattr(warmup, key) for key in SHARED})
 
 
-def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointStore, target: Path) -> None:
+def _fine_tune(
+    conf: Config, cluster: Cluster, pairs: Pairs, questions: Questions | None, store: CheckpointStore, target: Path
+) -> None:
     """Go on from the checkpoint in `store`, or begin. `target` appears when it is complete; then the folder around the
     store, without which a killed process would begin anew, goes."""
     warmup, partial = pairs.conf, store.folder.parent
@@ -134,30 +160,34 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
     tokenizer = load_tokenizer(base, conf.model)
     shape = read_shape(base, conf.model.revision)
     settings = learner_conf(conf.learner, warmup, given_model=conf.model.path is not None)
+    conf = replace(conf, learner=settings)
     replicas, cost = settings.ranks // settings.sequence_parallel, shape.cost if shape else tokens_only
-    curriculum = Curriculum(pairs, tokenizer, warmup, conf.model, conf.learner.max_tokens, replicas, cost)
-    learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens, shape)
-    parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
+    curriculum = Curriculum(pairs, tokenizer, warmup, conf.model, settings.max_tokens, replicas, cost)
+    parts: Parts | None = None
+    if questions is None:
+        learner = make_learner(cluster, conf, settings, base, 1.0, curriculum.steps, warmup.max_tokens, shape)
+        parameters = start_learner(learner, conf, reference=False, during="warm-up: ")
+    else:
+        control, sizes = control_tokens(tokenizer, conf.model, base), (curriculum.steps, warmup.max_tokens)
+        prompts, too_long = prompts_of(questions, conf, tokenizer)
+        parts = start_all(cluster, conf, base, control, 1.0, *sizes, Spans(), shape, False, "warm-up: ")
+        learner, parameters = parts.learner, parts.parameters
     done, before = _go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), defer_signals():
-        log = _Log(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
-        with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-            running: deque[tuple[int, Any]] = deque()  # steps and the futures of their losses
-            step, saved = done, time.monotonic()
-            for step, batch in enumerate(curriculum.batches(done), start=done + 1):
-                running.append((step, learner.fine_tune(batch)))
-                due = requested() or time.monotonic() - saved > warmup.save_every_s
-                while len(running) >= AHEAD or (running and (due or step == curriculum.steps)):
-                    log.take(*running.popleft(), bar)
-                if due and step < curriculum.steps:
-                    state = {"too_long": curriculum.too_long, "seconds": log.seconds(), **_layout(settings)}
-                    store.save(step, learner, state)
-                    saved = time.monotonic()
-                    if requested():
-                        break
-        if requested() and step < curriculum.steps:
-            print(f"the warm-up's {step} of {curriculum.steps} steps are saved: the same command goes on from there",
-                  file=sys.stderr, flush=True)  # fmt: skip
+        log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
+        try:
+            with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
+                evaluator = None
+                if parts is not None and questions is not None:
+                    where = partial / EVALUATIONS, curriculum.steps, done, bar.note
+                    evaluator = make_evaluator(conf, parts, questions, prompts, tokenizer, control, *where)
+                layout = _layout(settings)
+                whole = learn(curriculum, learner, store, warmup.save_every_s, layout, log, bar, evaluator, done)
+        except Interrupted:
+            _tell_saved(store, curriculum.steps)
+            raise
+        if not whole:
+            _tell_saved(store, curriculum.steps)
             return  # and `saving` ends the command
         finished = partial / "finished"
         shutil.rmtree(finished, ignore_errors=True)
@@ -165,7 +195,9 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
         with waiting("warm-up: exporting the model"):
             learner.export(str(finished))
             save_tokenizer(tokenizer, finished, conf.model)
-        shutil.copyfile(log.path, finished / log.path.name)
+        for name in LOGS:
+            if (partial / name).is_file():
+                shutil.copyfile(partial / name, finished / name)
         facts = {
             "parameters": parameters,
             "steps": curriculum.steps,
@@ -173,10 +205,20 @@ def _fine_tune(conf: Config, cluster: Cluster, pairs: Pairs, store: CheckpointSt
             "too_long": curriculum.too_long,
             "unusable": dict(pairs.unusable),
         }
+        if questions is not None and evaluator is not None:
+            facts["evaluation"] = questions.facts | {"too_long": too_long} | evaluator.summary()
         write_json(finished / "warmup.json", facts)
         replace_folder(finished, target)
         shutil.rmtree(partial, ignore_errors=True)
-    cluster.release(learner.ranks)
+    if parts is None:
+        cluster.release(learner.ranks)
+    else:
+        parts.release(cluster)
+
+
+def _tell_saved(store: CheckpointStore, steps: int) -> None:
+    print(f"the warm-up's {store.steps()[-1]} of {steps} steps are saved: the same command goes on from there",
+          file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _layout(conf: LearnerConf) -> dict[str, int]:
@@ -200,41 +242,16 @@ def _go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: C
     return state["step"], state["seconds"]
 
 
-class _Log:
-    """warmup.jsonl: every tenth step."""
-
-    def __init__(self, path: Path, steps: int, done: int, seconds: float, conf: LearnerConf):
-        """done, seconds: of an earlier process."""
-        self.steps, self.conf = steps, conf
-        self._begin = time.monotonic() - seconds
-        self.path = path
-        drop_after(path, done)
-
-    def seconds(self) -> float:
-        return round(time.monotonic() - self._begin, 2)
-
-    def take(self, step: int, pending: Any, bar: progress) -> None:
-        """Wait for a step's answer. Raises FloatingPointError when its loss is not a number."""
-        loss, tokens = pending.wait()
-        if loss != loss:
-            raise FloatingPointError(f"the warm-up's loss is not a number at step {step}: lower warmup.lr")
-        bar.advance(1, loss=loss)
-        if step % 10 == 0 or step == self.steps:
-            rate = learning_rate(self.conf, step - 1, self.steps)
-            line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-
-
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     enable(conf.tracker.console)
     refuse_no_gpu(conf, "warmup")
     refuse_foreign_warmup(conf)
-    refuse_unreadable(conf, "warmup")
+    config = refuse_unreadable(conf, "warmup")
     conf = located(conf)
     assert conf.warmup is not None
-    with Cluster(conf.cluster) as cluster:
+    cluster_conf = sized(conf, config, evaluated=conf.warmup.evaluate_questions) if conf.warmup.evaluate_every else None
+    with Cluster(cluster_conf or conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     print(f"the warmed-up model is in {warmed}")
     if conf.warmup.path is not None and conf.data.path is None:

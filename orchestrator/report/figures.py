@@ -188,6 +188,14 @@ def health(run: Curves) -> list[Panel]:
     if run.warmup:
         loss = [Line("", curve(run.warmup, "loss"), "--ink")]
         panels.append(Panel("Warm-up loss, nats", "", loss, x_end=run.warmup[-1]["step"], small=True))
+        modes = (("thinking", "think", "--think"), ("short", "short", "--short"))
+        right = [
+            without_gaps(Line(name, curve(run.warmup, f"validation/accuracy/forced/{mode}"), color))
+            for name, mode, color in modes
+        ]
+        known = [line for line in right if line.known]
+        end = run.warmup[-1]["step"]
+        panels.append(Panel("Warm-up: right by mode", "", known, form="percent", x_end=end, small=True))
     return [panel for panel in panels if panel.known]
 
 

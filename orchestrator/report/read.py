@@ -1,8 +1,8 @@
 """A run folder's files as one `Run`: complete, torn or still being written.
 
-In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, evaluation.json,
-timeline.json, unjudged.jsonl; all but the first step's figures may be missing). Out: `Run`. Must not know: how anything
-is drawn.
+In: the folder (config.yaml, provenance.json, metrics.jsonl, samples.jsonl, warmup.jsonl, warmup_evaluation.jsonl,
+evaluation.json, timeline.json, unjudged.jsonl; all but the first step's figures may be missing). Out: `Run`. Must not
+know: how anything is drawn.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Run:
     config_text: str
     provenance: JsonObject
     steps: list[JsonObject]  # by step; one record per step, a validation merged into it
-    warmup: list[JsonObject]
+    warmup: list[JsonObject]  # by step, evaluations merged into it
     evaluation: JsonObject
     samples: list[JsonObject]
     grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
@@ -116,7 +117,7 @@ def read_run(folder: Path) -> Run:
         config_text=_text(folder / "config.yaml"),
         provenance=read_object(folder / "provenance.json"),
         steps=merged(records(folder / "metrics.jsonl")),
-        warmup=merged(records(folder / "warmup.jsonl")),
+        warmup=merged(chain(records(folder / "warmup.jsonl"), records(folder / "warmup_evaluation.jsonl"))),
         evaluation=read_object(folder / "evaluation.json"),
         samples=list(records(folder / "samples.jsonl")),
         grpo=recorded_grpo(config),

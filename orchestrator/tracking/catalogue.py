@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 
 from orchestrator.tracking.metric import LABELS, MAX_LEVELS, Kind, Metric, Sink
-from orchestrator.tracking.metric_list import METRICS
+from orchestrator.tracking.metric_list import METRICS, WARM_UP
 
 __all__ = [
     "LABELS",
@@ -39,6 +39,11 @@ FORMER_EXPORTS = {  # names without a label that dashboards may use; still expor
 }
 
 
+WARM_UP_FILES = (
+    "A warm-up writes lines of its own, in its folder of the cache; `train` copies them to the run folder. With",
+    "`warmup.evaluate_every` ([data.md](data.md)) there is a line in the second file for each evaluation, and the last",
+    "is in `warmup.json` too.",
+)
 TRACKERS = (
     "## Trackers",
     "",
@@ -140,6 +145,10 @@ def page() -> str:
     for one in METRICS:
         exported = f"`{prometheus_name(one)}`" if Sink.prometheus in one.sinks else ""
         lines.append(f"| `{one.key}` | {one.kind.value} | {one.unit} | {one.help} | {exported} | `{one.made_by}` |")
+    lines += ["", "## Warm-up", "", *WARM_UP_FILES]
+    for file, metrics in WARM_UP.items():
+        lines += ["", f"`{file}`:", "", "| name | unit | meaning |", "|---|---|---|"]
+        lines += [f"| `{one.key}` | {one.unit} | {one.help} |" for one in metrics]
     known = [f"`{label}`: {', '.join(values)}" for label, values in LABELS.items() if values]
     return "\n".join([*lines, "", f"Labels with fixed values: {'; '.join(known)}.", "", *TRACKERS, ""])
 

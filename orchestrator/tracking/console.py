@@ -291,6 +291,13 @@ class progress:
             while self.done >= self._next * self.total and self._next <= 1:
                 self._next += PLAIN_EVERY
 
+    def note(self, text: str) -> None:
+        """Print text above the bar."""
+        if self._enabled:
+            with contextlib.suppress(OSError):  # nobody can read it
+                tqdm.write(text, file=self._file)
+                self._file.flush()
+
     def _still(self) -> None:
         """Called from another thread: nothing may have advanced for a while."""
         if self._bar is not None:

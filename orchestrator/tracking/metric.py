@@ -37,6 +37,7 @@ LABELS: dict[str, tuple[str, ...] | None] = {  # a label's values; None: any
     "outcome": (
         "correct", "wrong", "no_answer", "cut_off", "no_mode", "format_error", "raised", "timed_out", "crashed",
     ),
+    "cause": ("think_block", "phrase", "too_long"),  # why a short answer counts as reasoning (`reward.leakage`)
     "phase": ("score", "learn", "step"),  # of an update
     "reason": ("weights", "prompts", "asleep"),  # why a rollout worker samples nothing
     "tracker": (  # files: of lines, in the run folder; timeline, workers: calls to actors as well

@@ -1,11 +1,12 @@
 """The list of all metrics.
 
-In: nothing. Out: `METRICS`. Must not know: how they are found, shown and exported (`catalogue`).
+In: nothing. Out: `METRICS`; `WARM_UP`, those of a warm-up's files. Must not know: how they are found, shown and
+exported (`catalogue`).
 """
 
 from __future__ import annotations
 
-from orchestrator.tracking.metric import DISTRIBUTIONS, NO_TRACKER, Kind, Metric
+from orchestrator.tracking.metric import DISTRIBUTIONS, NO_TRACKER, Kind, Metric, Sink
 
 SECONDS = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TOKENS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0)
@@ -244,3 +245,45 @@ METRICS: tuple[Metric, ...] = (
         ("validation/unjudged", "answers", "Answers to held-out questions without a verdict."),
     ),
 )  # fmt: skip
+
+
+def _warm_up(module: str, *rows: tuple[str, str, str]) -> tuple[Metric, ...]:
+    """In files alone: a warm-up has no trackers."""
+    return tuple(Metric(key, unit, Kind.gauge, text, module, sinks=frozenset({Sink.jsonl})) for key, unit, text in rows)
+
+
+EVALUATION = "orchestrator.training.warmup_evaluation"
+WARM_UP: dict[str, tuple[Metric, ...]] = {  # by file
+    "warmup.jsonl": _warm_up(
+        "orchestrator.training.warmup_steps",
+        ("step", "steps", "Optimizer steps that are finished."),
+        ("loss", "nats", "Loss per token."),
+        ("lr", "", "Learning rate."),
+        ("tokens", "tokens", "Tokens learnt from in the step, prompts included."),
+        ("seconds", "s", "Seconds since the warm-up began, in all processes that made it."),
+    ),
+    "warmup_evaluation.jsonl": _warm_up(
+        EVALUATION,
+        ("step", "steps", "Optimizer steps that are finished."),
+        ("time", "s", "When the line was written, since the epoch."),
+        ("validation/think_rate", "share", "Share of answers that begin by thinking, the model choosing."),
+        ("validation/no_mode", "share", "Share of them that begin without a control token."),
+        ("validation/accuracy", "share", "Share of right answers, the model choosing."),
+        ("validation/tokens", "tokens", "Mean tokens of an answer, the model choosing."),
+        ("validation/truncated", "share", "Share of answers that no end token ended, the model choosing."),
+        ("validation/think_rate/level/{level}", "share", "Think rate at a level."),
+        ("validation/accuracy/level/{level}", "share", "Accuracy at a level."),
+        ("validation/tokens/level/{level}", "tokens", "Tokens at a level."),
+        ("validation/accuracy/forced/{mode}", "share", "Share of right answers, the mode given."),
+        ("validation/tokens/forced/{mode}", "tokens", "Mean tokens of an answer, the mode given."),
+        ("validation/truncated/forced/{mode}", "share", "Share of answers that no end token ended, the mode given."),
+        ("validation/accuracy/forced/{mode}/level/{level}", "share", "Accuracy at a level, the mode given."),
+        ("validation/tokens/forced/{mode}/level/{level}", "tokens", "Tokens at a level, the mode given."),
+        ("validation/leaked", "share", "Share of short answers, that mode given, with reasoning in them."),
+        ("validation/leaked/level/{level}", "share", "The same at a level."),
+        ("validation/leaked/{cause}", "share", "The same by cause, of which an answer may have several."),
+        ("validation/answers", "answers", "Answers with a verdict, which the figures are over."),
+        ("validation/unjudged", "answers", "Answers without one."),
+        ("validation/seconds", "s", "Seconds that the evaluation took."),
+    ),
+}

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.report.figures import HEALTH
 from orchestrator.tracking.catalogue import LABELS, METRICS, Kind, find, key_of, page, prometheus_name
 from orchestrator.tracking.console import COLUMNS, PLAIN
+from reward.leakage import CAUSES
 from reward.verdict import Outcome
 from rollout.mode import Mode
 
@@ -55,6 +56,7 @@ def test_help_is_one_sentence() -> None:
 
 def test_labels_are_bounded_by_the_values_that_exist() -> None:
     assert LABELS["outcome"] == tuple(outcome.value for outcome in Outcome)
+    assert LABELS["cause"] == CAUSES
     assert LABELS["mode"] == (*(mode.value for mode in Mode), "none")
 
 

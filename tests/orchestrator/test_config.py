@@ -415,6 +415,7 @@ REFUSED = [
     ("rollout.device=gpu rollout.num_gpus=2", "got 2", "rollout.tensor_parallel=<GPUs>"),
     ("rollout.device=gpu rollout.num_gpus=0.5 rollout.tensor_parallel=2", "rollout.num_gpus", "0.5 with 2"),
     ("warmup.ranks=3 learner.ranks=2 learner.sequence_parallel=2", "warmup.ranks=3", "multiple"),
+    ("warmup.evaluate_every=9 warmup.ranks=2 cluster.placement=colocated", "warmup.evaluate_every=9", "null (learner"),
     ("learner.device=gpu learner.num_gpus=0.5 learner.ranks=2", "learner.num_gpus", "a GPU for each rank"),
     ("cluster.placement=colocated learner.ranks=2", "rollout.workers=1", "learner.ranks=2"),
     ("cluster.placement=colocated learner.device=gpu", "rollout.device=cpu", "learner.device=gpu"),

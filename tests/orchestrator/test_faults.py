@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from orchestrator.tracking.metric_list import WARM_UP
+from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
 from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
 from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, restarts, steps
 
 pytestmark = pytest.mark.heavy
 
-SHORT_WARM_UP = 100  # steps
+SHORT_WARM_UP, EVALUATE_EVERY = 100, 40  # steps
 
 
 # ---- interrupted ----
@@ -116,10 +119,12 @@ def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched)
 
 def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path) -> None:
     """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
-    warm-up, of which nobody took anything, is that of the run above."""
+    warm-up, of which nobody took anything, is that of the run above. This one is evaluated, before it is interrupted on
+    processors of its own and afterwards in turns with the learner: no weight differs."""
     short, cache = [*TASK, f"warmup.steps={SHORT_WARM_UP}", "warmup.cache=cache"], tmp_path / "cache"
+    short += [f"warmup.evaluate_every={EVALUATE_EVERY}", "warmup.evaluate_questions=32", "rollout.kv_cache_gib=0.25"]
     run = Watched(["train", *short, "run.name=mine"], tmp_path)
-    run.until(lambda: f"warm-up: 1/{SHORT_WARM_UP}" in run.err, "the warm-up began")
+    run.until(lambda: any(path.read_text() for path in cache.glob(f".*.partial/{EVALUATIONS}")), "an evaluation")
     assert (tmp_path / "runs" / "mine" / "config.yaml").is_file()  # `report` and `resume` know of it
     run.interrupt(signal.SIGTERM)
     run.wait(SOON)
@@ -131,15 +136,34 @@ def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: P
     assert not list((tmp_path / "runs").iterdir())
     (kept,) = cache.glob(".*.partial/checkpoints/step_*")
     done = int(kept.name.removeprefix("step_"))
-    assert 1 <= done < SHORT_WARM_UP and f"the warm-up's {done} of {SHORT_WARM_UP} steps are saved" in run.err
+    assert EVALUATE_EVERY <= done < SHORT_WARM_UP
+    assert f"the warm-up's {done} of {SHORT_WARM_UP} steps are saved" in run.err
+    before = (kept.parent.parent / EVALUATIONS).read_text()
+    assert f"warm-up: evaluation at step {EVALUATE_EVERY}: thinks " in run.err
 
-    again = succeeded(thinkless("warmup", *short, folder=tmp_path))
+    in_turns = ["cluster.placement=colocated", "rollout.workers=2", "learner.ranks=2"]
+    again = succeeded(thinkless("warmup", *short, *in_turns, folder=tmp_path))
     assert f"warm-up: goes on from step {done} of {SHORT_WARM_UP}" in again.out
     (here,), (there,) = ([p.parent for p in where.glob("*/warmup.json")] for where in (cache, faulty.folder / "cache"))
     assert here.name == there.name and [path.name for path in cache.iterdir()] == [here.name]
     assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
     logs = [[json.loads(line) for line in (f / "warmup.jsonl").read_text().splitlines()] for f in (here, there)]
     assert [(row["step"], row["loss"]) for row in logs[0]] == [(row["step"], row["loss"]) for row in logs[1]]
+
+    assert (here / EVALUATIONS).read_text().startswith(before)  # what was evaluated is not evaluated again
+    lines = [json.loads(line) for line in (here / EVALUATIONS).read_text().splitlines()]
+    due = [*range(EVALUATE_EVERY, SHORT_WARM_UP, EVALUATE_EVERY), SHORT_WARM_UP]
+    assert [line["step"] for line in lines] == due
+    patterns = [re.sub(r"{\w+}", r"[^/]+", metric.key) for metric in WARM_UP[EVALUATIONS]]
+    for line in lines:
+        assert not [key for key in line if not any(re.fullmatch(pattern, key) for pattern in patterns)]
+        assert not [pattern for pattern in patterns if not any(re.fullmatch(pattern, key) for key in line)]
+        assert line["validation/answers"] == 3 * 32 and line["validation/unjudged"] == 0
+    last = json.loads((here / "warmup.json").read_text())["evaluation"]
+    assert last.items() >= lines[-1].items() and (last["source"], last["questions"]) == ("arithmetic", 32)
+    assert 0.2 < last["validation/think_rate"] < 0.8 and last["validation/no_mode"] < 0.2
+    assert last["validation/tokens/forced/think"] > 2 * last["validation/tokens/forced/short"]
+    assert "evaluation" not in json.loads((there / "warmup.json").read_text())
 
 
 # ---- waiting, for real actors ----

@@ -13,7 +13,7 @@ import ray
 
 from conf.schema import ClusterConf
 from orchestrator.base import interrupt
-from orchestrator.base.interrupt import EndedAtOnce, Interrupted, defer_signals, saving, waiting_here
+from orchestrator.base.interrupt import EndedAtOnce, Interrupted, defer_signals, raise_signals, saving, waiting_here
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.handles import RayHandle, wait_all
 
@@ -52,6 +52,20 @@ def test_the_first_signal_is_raised_once_at_the_next_wait(capfd: pytest.CaptureF
             raise
     assert done == ["between two calls", "a wait in what must be whole", "a wait while saving"]
     assert "interrupted: the work is being saved; a second Ctrl-C ends it at once" in capfd.readouterr().err
+
+
+def test_a_part_of_what_must_be_whole_may_be_interrupted() -> None:
+    done = []
+    with pytest.raises(Interrupted), saving("saved"), defer_signals():
+        signal.raise_signal(signal.SIGINT)
+        with waiting_here():
+            done.append("whole")
+        with raise_signals():
+            with defer_signals(), waiting_here():
+                done.append("whole within")
+            with waiting_here():
+                done.append("never")
+    assert done == ["whole", "whole within"]
 
 
 def test_a_wait_in_progress_ends_at_the_first_signal() -> None:

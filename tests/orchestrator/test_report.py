@@ -74,6 +74,8 @@ def folder(tmp_path: Path) -> Path:
     )
     write_lines(folder / "metrics.jsonl", [{"step": 0, "validation/accuracy": 0.8}] + [record(k) for k in range(1, 41)])
     write_lines(folder / "warmup.jsonl", [{"step": k, "loss": 1 / k} for k in range(1, 30)])
+    right = {f"validation/accuracy/forced/{mode}": 0.5 for mode in ("think", "short")}
+    write_lines(folder / "warmup_evaluation.jsonl", [{"step": k, **right} for k in (10, 20, 29)])
     (folder / "evaluation.json").write_text(json.dumps(evaluation()))
     sample = {"uid": "u", "level": "9", "problem": "1+1", "answer": "2", "reward": 0.5, "outcome": "correct"}
     response = "<think>1+1=2</think>\\boxed{2}"
@@ -136,6 +138,7 @@ def test_a_complete_run_has_every_section(folder: Path) -> None:
         "Seconds per step",
         "Validation",
         "Warm-up loss",
+        "Warm-up: right by mode",
         "Which mode pays",
         "Before and after",
         "99.0 %",
