@@ -176,6 +176,21 @@ def test_progress_on_a_terminal_ends_with_a_line_of_its_own() -> None:
     assert "evaluation" in out.getvalue() and out.getvalue().endswith("evaluation: done in 0:00\n")
 
 
+def test_a_note_stands_above_the_bar_of_a_progress() -> None:
+    out, plain = Terminal(), io.StringIO()
+    for file in (out, plain):
+        with progress(4, "warm-up", file=file) as bar:
+            bar.advance(2)
+            bar.note("warm-up: evaluation at step 2")
+            bar.advance(2)
+    noted = out.getvalue().index("warm-up: evaluation at step 2\n")
+    assert out.getvalue()[:noted].endswith("\r") and "50 % |" in out.getvalue()[noted:]  # the bar is drawn again
+    assert "\nwarm-up: evaluation at step 2\n" in plain.getvalue()
+    with progress(4, "warm-up", enabled=False, file=plain) as bar:
+        bar.note("not printed")
+    assert "not printed" not in plain.getvalue()
+
+
 def test_a_counter_is_redrawn_at_intervals(clock: Clock) -> None:
     out = Terminal()
     counter = StreamProgress(out, clock)
