@@ -26,7 +26,7 @@ from conf.choices import (
 )
 from conf.distill import DistillConf
 from conf.ranges import number
-from conf.source import SourceConf
+from conf.source import ArithmeticConf, SourceConf
 from conf.sweep import SweepConf
 
 
@@ -90,16 +90,6 @@ class ModelConf:
     trust_remote_code: bool = False  # run the code that comes with the model
     random: RandomModelConf | None = None  # used by the warm-up when path is null
     lora: LoraConf = field(default_factory=LoraConf)
-
-
-@dataclass
-class ArithmeticConf:
-    """The generated task: chains a~b~c of absolute differences of k single digits; k is the level."""
-
-    levels: list[int] = number([2, 3, 7, 8], "[2, 500]")  # terms of a chain, all different
-    weights: list[float] = number([0.25, 0.55, 0.1, 0.1], "[0, 1e6]")  # share of each level
-    width: int = number(15, "[1, 1000]")  # characters the expression is padded to
-    max_digit: int = number(5, "[1, 9]")  # digits are 0..max_digit
 
 
 @dataclass
