@@ -42,6 +42,7 @@ IMPORTERS = {
         "orchestrator/cluster/network.py",
         "orchestrator/doctor/cluster.py",
         "orchestrator/jobs/client.py",
+        "orchestrator/jobs/keys.py",
         "orchestrator/tracking/sinks/prometheus.py",
     },
     "tensorboard": {"orchestrator/tracking/sinks/tensorboard.py"},

@@ -33,6 +33,7 @@ from orchestrator.distill.endpoint import Endpoint
 from orchestrator.distill.questions import Questions, load_questions
 from orchestrator.distill.tally import Tally
 from orchestrator.distill.verdicts import outcome_of
+from orchestrator.jobs import keys
 from orchestrator.training.run_root import root
 from rollout.base.errors import BadInput
 from rollout.base.load_function import load_function
@@ -40,6 +41,7 @@ from rollout.base.load_function import load_function
 
 def command(conf: Config) -> None:
     enable(conf.tracker.console)
+    keys.take()
     if conf.distill.think.model or conf.distill.short.model:
         refuse_no_gpu(conf, "evaluate")  # samplers alone
     if conf.reward.function is not None:
@@ -47,7 +49,7 @@ def command(conf: Config) -> None:
     questions = load_questions(conf)
     left_out = [f"left out: {count} of {questions.rows} questions, {why}" for why, count in questions.left_out.items()]
     print(*questions.notes, *left_out, sep="\n", flush=True)
-    out = Path(conf.distill.out).expanduser().absolute() if conf.distill.out else root(conf.run.root) / "distilled"
+    out = root(conf.distill.out) if conf.distill.out else root(conf.run.root) / "distilled"
     sampled = out / "_sampled"
     sampled.mkdir(parents=True, exist_ok=True)
     try:

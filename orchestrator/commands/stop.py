@@ -21,4 +21,4 @@ def main(options: Namespace) -> None:
         raise BadInput(f"the job {job.id} is over ({job.status.lower()})")
     stop(client, job)
     address = ["--address", options.address] if options.address else []
-    print(f"stopped: {job.id}; to go on from its last checkpoint: {command_line('resume', *address, job.name)}")
+    print(f"stopped: {job.id}; to go on from there: {command_line('resume', *address, job.name)}")

@@ -311,7 +311,7 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
     ),
     "submit": Command(
         "a command as a job on a Ray cluster",
-        ("[--address URL] [--detach] [--install uv|pip] quickstart|train|warmup|evaluate [key=value ...]",),
+        ("[--address URL] [--detach] [--install uv|pip] quickstart|train|distill|warmup|evaluate [key=value ...]",),
         "Checks the settings, uploads this folder's files and the code, and starts the command as a Ray job that has\n"
         "the name of its run. Follows the log: Ctrl-C leaves the job running, a second Ctrl-C stops it. The exit code\n"
         "is the job's. What .gitignore, .rayignore and .thinklessignore name stays here, unless settings name it.",
@@ -342,7 +342,8 @@ in the prefix cache from the second time on: rollout.prefix_caching=false measur
     "resume": Command(
         "go on with a job's run as a new job",
         ("[--address URL] [--detach] [--install uv|pip] NAME [key=value ...]",),
-        "Goes on with a job's run from its last checkpoint, as a new job (submit train resume=<its run>).",
+        "Goes on with a job's run from its last checkpoint, as a new job (submit train resume=<its run>), or with a\n"
+        "distillation or a warm-up where it was stopped (the same command again).",
         ("quickstart-001 run.steps=160",),
         (ADDRESS, DETACH, INSTALL, JOB, WORDS),
     ),

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import json
 import logging
 import os
 import re
+import secrets
 import shlex
 import socket
 import time
@@ -62,11 +64,16 @@ class _Requests(JobSubmissionClient):
     def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
         return super()._do_request(method, endpoint, timeout=(CONNECT_S, ANSWER_S), **more)
 
+    def put_package(self, name: str, content: bytes) -> None:
+        answer = self._do_request("PUT", f"/api/packages/gcs/{name}", data=content)
+        if answer.status_code != 200:
+            self._raise_error(answer)
+
 
 class Client:
     """One head. Every method raises HeadGone when it does not answer, BadInput for a job that it does not know."""
 
-    def __init__(self, requests: JobSubmissionClient, url: str, source: str, headers: Mapping[str, str]):
+    def __init__(self, requests: _Requests, url: str, source: str, headers: Mapping[str, str]):
         self.url, self._source = url, source
         self._requests, self._headers = requests, headers
 
@@ -110,6 +117,15 @@ class Client:
             except RunError as error:
                 if "already exists" not in str(error.__cause__):
                     raise
+
+    def hand_over(self, keys: Mapping[str, str]) -> str:
+        """Put environment variables into the head's memory for a job that takes them from there (`orchestrator.jobs.
+        keys`), and return their place. The job API has no store; a package of a runtime environment is one."""
+        name = f"thinkless-keys-{secrets.token_hex(16)}.zip"
+        text = json.dumps(dict(keys))
+        with _one_line(self.url, self._source):
+            self._requests.put_package(name, f"{text:>{len(text) + 32}}".encode())  # an error shows the first 15 bytes
+        return f"gcs://{name}"
 
     def list(self) -> list[Job]:
         """All that were submitted to this head, the oldest first."""

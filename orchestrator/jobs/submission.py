@@ -7,6 +7,7 @@ anything is uploaded. Must not know: Ray.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from orchestrator.jobs.job import Job
 from orchestrator.training import run_dir
 from rollout.base.errors import BadInput
 
-SUBMITTED = ("quickstart", "train", "warmup", "evaluate")
+SUBMITTED = ("quickstart", "train", "distill", "warmup", "evaluate")
+REPEATED = ("distill", "warmup")  # go on where they were stopped when the same command is given again
 MODULE = {"train": "orchestrator.train"}  # run as `python3 -m`; the other commands as `orchestrator <command>`
 
 
@@ -36,6 +38,8 @@ class Submission:
     steps: int | None
     gpu: bool
     named: tuple[str, ...]  # relative paths and globs among its settings
+    makes: str | None = None  # the folder that it writes in the job, for one that makes no run; None: not named
+    keys: tuple[str, ...] = ()  # environment variables with keys of endpoints
 
     @property
     def entrypoint(self) -> list[str]:
@@ -69,20 +73,46 @@ def of_settings(command: str, words: list[str], conf: Config, flags: Flags) -> S
     """A command whose settings have been composed and checked. Raises BadInput for a name that makes no folder."""
     further = [word for name in ("config_dir", "config_path", "config_name") for word in _flag(name, flags)]
     trains = command in ("quickstart", "train")
-    prefix = conf.run.name if trains else None
-    if prefix is not None:
-        run_dir.refuse_name(prefix)
-    parent = conf.run.root if Path(conf.run.root).expanduser().is_absolute() else f"~/thinkless/{conf.run.root}"
+    makes = _made(command, conf)
+    name = conf.run.name if trains else f"distill-{Path(makes).name}" if makes and command == "distill" else None
+    if name is not None:
+        run_dir.refuse_name(name)
+    parent = _in_job(conf.run.root)
     return Submission(
         command,
         (*further, *words),
-        prefix,
-        prefix or command,
-        (f"{parent}/{prefix}" if prefix else parent) if trains else None,
+        name,
+        name or command,
+        (f"{parent}/{name}" if name else parent) if trains else None,
         conf.run.steps if trains else None,
         Device.gpu in (conf.rollout.device, conf.learner.device),
         (*_paths(conf), *filter(None, (flags.config_dir, flags.config_path))),
+        makes,
+        _keys(conf) if command == "distill" else (),
     )
+
+
+def _made(command: str, conf: Config) -> str | None:
+    """The folder of a data set, or of a warmed-up model that has one of its own."""
+    if command == "distill":
+        return _in_job(conf.distill.out or f"{conf.run.root}/distilled")
+    return _in_job(conf.warmup.out) if command == "warmup" and conf.warmup and conf.warmup.out else None
+
+
+def _keys(conf: Config) -> tuple[str, ...]:
+    teachers = (conf.distill.think, conf.distill.short)
+    return tuple(dict.fromkeys(one.key_env for one in teachers if one.endpoint and one.key_env))
+
+
+def _in_job(folder: str) -> str:
+    """A folder of the settings on the host that runs the job (`run_root.root`)."""
+    return folder if Path(folder).expanduser().is_absolute() else f"~/thinkless/{folder}"
+
+
+def again(entrypoint: str) -> list[str] | None:
+    """The words behind `thinkless submit` of a job whose same command goes on; None: of another one."""
+    words = shlex.split(entrypoint)[2:]
+    return words[1:] if words[:1] == ["orchestrator"] and words[1:2] and words[1] in REPEATED else None
 
 
 def chosen(one: Submission, jobs: Iterable[Job]) -> Submission:
@@ -117,7 +147,7 @@ def _of_run(command: str, words: list[str], run: str, flags: Flags) -> Submissio
     changes = [word for word in words if not word.startswith(f"{key}=")]
     root = next((word.partition("=")[2] for word in reversed(changes) if word.startswith("run.root=")), None)
     parent = root or "runs"
-    parent = parent if Path(parent).expanduser().is_absolute() else f"~/thinkless/{parent}"
+    parent = _in_job(parent)
     folder = run if Path(run).expanduser().is_absolute() else f"{parent}/{run}"
     saved = Path(folder).expanduser() / "config.yaml"
     if saved.is_file():
@@ -146,7 +176,7 @@ def _flag(name: str, flags: Flags) -> Iterator[str]:
 def _paths(conf: Config) -> Iterator[str]:
     """Files that settings name: models, data, chat templates, and the modules of reward functions and adapters."""
     for name, value in _leaves(conf):
-        if name in ("path", "chat_template"):
+        if name in ("path", "chat_template", "model", "against"):  # the last two: teachers, evaluation sets
             yield from (str(one) for one in (value if isinstance(value, list) else [value]))
         elif name in ("function", "adapter"):
             yield f"{str(value).partition(':')[0].replace('.', '/')}.py"

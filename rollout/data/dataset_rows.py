@@ -20,6 +20,7 @@ from rollout.data.addresses import Found, absolute, exists, is_address, locate, 
 from rollout.data.files import SUFFIXES, Rows, first_line, listed, rows_of, stem_of, table
 
 SKIPPED = "skipped by the adapter"  # the reason for which a row is left out
+UPLOADED = re.compile(r"_ray_pkg_[0-9a-f]+")  # a job's folder, by a hash of all its files: uids outlive it
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ def is_hub_name(path: str) -> bool:
 
 def _file(found: Found, where: str) -> Part:
     name = PurePosixPath(found.name.partition("://")[2] if is_address(found.name) else found.name)
-    source = f"{name.parent.name}/{stem_of(name.name)}"
+    folder = "job" if UPLOADED.fullmatch(name.parent.name) else name.parent.name
+    source = f"{folder}/{stem_of(name.name)}"
     return Part(rows_of(found.local, where), source, source)
 
 

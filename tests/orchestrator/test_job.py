@@ -39,6 +39,7 @@ from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
+from tests.helpers.chat_server import ChatServer, serving
 from tests.helpers.launched import Watched, one_line_error, thinkless
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
@@ -268,6 +269,43 @@ def test_a_submitted_command_is_a_job_with_the_runs_name_and_its_own_exit_code(h
     assert f"dashboard: {head.address}/#/jobs/train-001" in done.out
     assert f"run folder: {tmp_path / 'runs' / 'train-001'} " in done.out
     assert "thinkless: reward.function=my_rewards:scores" in done.out, done.out
+
+
+def test_a_distillation_is_a_job_that_goes_on_and_its_key_is_written_nowhere(head: Head, tmp_path: Path) -> None:
+    """Stopped in the middle, then resumed: no answer that was written is asked for again. The key is in no log,
+    metadata or file, of Ray's or ours."""
+    secret, pairs = "secret-98765", tmp_path / "pairs"
+    (tmp_path / "sums.jsonl").write_text("".join(f'{{"problem": "{i}+1?", "answer": "{i + 1}"}}\n' for i in range(9)))
+    journal = pairs / "_sampled" / "answers.jsonl"
+    with serving(ChatServer(hold_after=20)) as chat:
+        words = [
+            "distill",
+            "data.path=sums.jsonl",
+            f"distill.out={pairs}",
+            "distill.samples=2",
+            "distill.backoff_s=0.01",
+        ]
+        for side, name in (("think", "long"), ("short", "short")):
+            given = (f"endpoint={chat.url}", f"name={name}", "concurrency=2", "key_env=TEACHERS_KEY")
+            words += [f"distill.{side}.{one}" for one in given]
+        environment = {"HOME": str(head.home), "RAY_ADDRESS": head.address, "TEACHERS_KEY": secret}
+        submitted = Watched(["submit", "--detach", *words], tmp_path, environment).wait()
+        assert f"data set: {pairs} (on the host that runs the job)" in submitted.out, submitted.out + submitted.err
+        head.run.until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) >= 20, "20 answers")
+        stopped = ours(head, "stop", "distill-pairs", folder=tmp_path).wait()
+        assert "every answer that is there is kept" in stopped.out and "resume distill-pairs" in stopped.out, (
+            stopped.out
+        )
+        chat.hold_after = None
+        again = Watched(["resume", "distill-pairs"], tmp_path, environment).wait()
+        assert again.returncode == 0 and "9 rows (9 with think and short)" in again.out, again.out + again.err
+        assert len(journal.read_bytes().splitlines()) == len(chat.served) == 36 and chat.keys == {f"Bearer {secret}"}
+    temporary = next(one for one in head.run.arguments if one.startswith("--temp-dir=")).partition("=")[2]
+    written = [path for top in (temporary, pairs, head.home) for path in Path(top).rglob("*") if path.is_file()]
+    assert len(written) > 20 and not [path for path in written if secret.encode() in path.read_bytes()]
+    headers = {"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"}
+    assert secret not in requests.get(f"{head.address}/api/jobs/", headers=headers, timeout=60).text
+    assert not any(secret in text for one in (submitted, stopped, again) for text in (one.out, one.err))
 
 
 def test_jobs_are_listed_with_how_far_their_runs_have_come(head: Head, job: Stopped, tmp_path: Path) -> None:

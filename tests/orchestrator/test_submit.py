@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shlex
 import shutil
 import subprocess
 import zipfile
@@ -189,12 +190,32 @@ def test_a_run_is_named_at_submission(tmp_path: Path, monkeypatch: pytest.Monkey
         submission.chosen(submission.read([*words, "run.name=train-004"], NO_FLAGS), [])
     warmup = submission.chosen(submission.read(["warmup", "experiment=quickstart"], NO_FLAGS), [])
     assert (warmup.name, warmup.folder, warmup.words) == ("warmup-001", None, ("experiment=quickstart",))
+    assert submission.again(shlex.join(warmup.entrypoint)) == ["warmup", "experiment=quickstart"]
+    assert submission.again(shlex.join(mine.entrypoint)) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "makes"),
+    [
+        ([], "distill-distilled", "~/thinkless/runs/distilled"),
+        (["distill.out=pairs"], "distill-pairs", "~/thinkless/pairs"),
+        (["distill.out=/data/pairs"], "distill-pairs", "/data/pairs"),
+    ],
+)
+def test_a_distillation_is_named_after_its_folder(settings: list[str], name: str, makes: str) -> None:
+    """So that the same command again goes on there. What it names is sent: teachers, problems, evaluation sets."""
+    words = ["distill", "data.path=a.jsonl", "distill.against=[b.jsonl,c.jsonl]", "distill.think.model=reasoner"]
+    words += ["distill.short.endpoint=http://host/v1", "distill.short.key_env=KEY", *settings]
+    one = submission.chosen(submission.read(words, NO_FLAGS), [])
+    assert (one.name, one.makes, one.folder, one.keys) == (name, makes, None, ("KEY",))
+    assert {*one.named} >= {"a.jsonl", "b.jsonl", "c.jsonl", "reasoner"}
+    assert submission.again(shlex.join(one.entrypoint)) == words
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"takes a command and its settings: quickstart, train, warmup, evaluate$"),
+        ([], r"takes a command and its settings: quickstart, train, distill, warmup, evaluate$"),
         (["verify"], r"got verify$"),
         (
             ["train", "experiment=quickstart", "rollout.wokers=2"],
