@@ -272,6 +272,7 @@ class WarmupConf(SourceConf):
     seed: int = number(0, "[0, 4294967295]")  # of the order of pairs and of random weights
     cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
     save_every_s: float = number(300.0, "[0, 1e9]")  # seconds between checkpoints: what a lost machine costs
+    out: str | None = None  # folder that `thinkless warmup` copies the finished model to; null: none
 
 
 @dataclass

@@ -28,7 +28,7 @@ from learner.data.sft import Curriculum
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import NOT_THE_DISK, replace_folder, write_json
+from orchestrator.base.files import NOT_THE_DISK, replace_folder, whole_folder, write_json
 from orchestrator.base.interrupt import Interrupted, defer_signals, saving
 from orchestrator.base.lock import Taken, holder, left_behind, locked, locked_in_turn
 from orchestrator.base.waiting import enable, waiting
@@ -44,6 +44,7 @@ from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
 from orchestrator.training.warmup_evaluation import make_evaluator
 from orchestrator.training.warmup_questions import Questions, choose_questions, prompts_of
 from orchestrator.training.warmup_steps import WarmupLog, learn
+from rollout.base.errors import BadInput
 from rollout.base.spans import Spans
 from rollout.data.pairs import Pairs, load_pairs
 from rollout.data.tokens import control_tokens, load_tokenizer, save_tokenizer
@@ -52,7 +53,7 @@ RECIPE = 1  # raise when the same configuration comes to mean another result
 LR_GIVEN, LR_RANDOM = 1e-5, 3e-3  # warmup.lr where it is null
 SHARED = ("schedule", "warmup_steps", "min_lr_ratio", "betas", "weight_decay", "max_grad_norm")  # with the learner's
 NO_PART = (  # of a warm-up's fingerprint: what changes no weight, and what the hash of the pairs has
-    *("cache", "ranks", "save_every_s", "evaluate_every", "evaluate_questions"),
+    *("cache", "out", "ranks", "save_every_s", "evaluate_every", "evaluate_questions"),
     *("revision", "subset", "split", "answer_column"),
 )
 LOGS = ("warmup.jsonl", EVALUATIONS)
@@ -69,7 +70,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     if questions is not None:
         pairs = questions.pairs
         _say(conf, questions.summary)
-    cache = Path(conf.warmup.cache).expanduser().absolute() if conf.warmup.cache else root(conf.run.root) / "warmup"
+    cache = root(conf.warmup.cache) if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
     partial, lock = (cache / f".{target.name}.{what}" for what in ("partial", "lock"))
     if (target / "warmup.json").is_file():
@@ -250,11 +251,22 @@ def command(conf: Config, arguments: list[str]) -> None:
     config = refuse_unreadable(conf, "warmup")
     conf = located(conf)
     assert conf.warmup is not None
+    out = root(conf.warmup.out) if conf.warmup.out else None
+    _refuse_foreign(out)
     cluster_conf = sized(conf, config, evaluated=conf.warmup.evaluate_questions) if conf.warmup.evaluate_every else None
     with Cluster(cluster_conf or conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
-    print(f"the warmed-up model is in {warmed}")
+    if out is not None:
+        with whole_folder(out, lambda why: RunError(f"cannot write warmup.out={out} ({why})")) as partial:
+            shutil.copytree(warmed, partial, dirs_exist_ok=True)
+    print(f"the warmed-up model is in {out or warmed}")
     if conf.warmup.path is not None and conf.data.path is None:
-        print("to train it, give `train` the same arguments and data.path=<problems>")
+        print("to train it, give `train` the same arguments and data.path=<problems> (without: generated arithmetic)")
     else:
         print(f"to train it: cd {shlex.quote(os.getcwd())} && {command_line('train', *arguments)}")
+
+
+def _refuse_foreign(out: Path | None) -> None:
+    """BadInput for a warmup.out that holds anything but a warm-up, which a new one replaces."""
+    if out is not None and out.exists() and not (out / "warmup.json").is_file():
+        raise BadInput(f"warmup.out={out} exists and is no warm-up: give another folder, or remove it")

@@ -30,7 +30,7 @@ FIXED = {  # key, or all keys below it: why
     "model": "the checkpoint holds that model's weights",
     "warmup": "the run began with that warm-up",
 }
-FREE = ("warmup.cache", "warmup.ranks", "warmup.save_every_s", "model.trust_remote_code")
+FREE = ("warmup.cache", "warmup.out", "warmup.ranks", "warmup.save_every_s", "model.trust_remote_code")
 
 
 def ended(conf: Config, run_folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config, DataConf, ModelConf, ValidationConf, WarmupConf
+from conf.schema import Config, DataConf, ModelConf, RandomModelConf, ValidationConf, WarmupConf
 from orchestrator.commands import problems
 from orchestrator.commands.problems import load_all_problems, refuse_foreign_warmup
 from rollout.base.errors import BadInput
@@ -18,7 +18,7 @@ from rollout.base.errors import BadInput
 
 def test_generated_pairs_are_for_generated_questions_only() -> None:
     own, generated, pairs = DataConf(path="mine.jsonl"), WarmupConf(steps=10), WarmupConf(path="pairs.jsonl")
-    for data, warmup in ((DataConf(), generated), (DataConf(), None), (own, pairs), (own, None)):
+    for data, warmup in ((DataConf(), generated), (DataConf(), pairs), (DataConf(), None), (own, pairs), (own, None)):
         refuse_foreign_warmup(Config(data=data, warmup=warmup))
     for path in ("mine.jsonl", ["mine.jsonl", "others.jsonl"]):
         with pytest.raises(BadInput, match=r"mine.jsonl.*generated arithmetic.*warmup.path=<pairs>.*model.path="):
@@ -31,9 +31,13 @@ def test_generated_pairs_are_for_generated_questions_only() -> None:
         ({"warmup": WarmupConf(path="piars.jsonl")}, r"warmup.path=piars.jsonl: no such file"),
         ({"warmup": WarmupConf(steps=1), "model": ModelConf(path="./modle")}, r"modle"),
         ({"data": DataConf(path="mine.jsonl"), "warmup": WarmupConf(steps=1)}, r"generated arithmetic"),
+        (
+            {"warmup": WarmupConf(steps=1, out="."), "model": ModelConf(random=RandomModelConf())},
+            r"warmup.out=.* exists and is no warm-up",
+        ),
     ],
 )
-def test_a_warm_up_of_generated_pairs_is_rejected_before_anything_starts(
+def test_a_warm_up_that_cannot_be_is_rejected_before_anything_starts(
     change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestrator.commands import warmup
