@@ -54,6 +54,7 @@ class DistillConf:
     over_length: OverLength = OverLength.drop  # answers that reached max_tokens
     against: Any = None  # evaluation sets (a path or a list) whose questions, and likenesses of them, are left out
     ngram: int = number(13, "[1, 1000]")  # words in a row that make two questions alike; shorter ones: all words
+    renumbered: bool = True  # an evaluation question with other numbers is a copy; false where only numbers differ
     shard_rows: int = number(10000, "[1, 1e8]")  # rows of a file of the data set
     license: str | None = None  # of the questions, for the data card
     retries: int = number(8, "[0, 1e6]")  # of a request that an endpoint limited, dropped or failed

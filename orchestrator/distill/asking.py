@@ -105,4 +105,5 @@ class _Take:
         record: dict[str, Any] = {name: getattr(answer, name) for name in Answer.__slots__}
         self.answers.add(record)
         self.verifier.put(self.problems[answer.uid], answer)
-        self.bar.advance(1, **{f"{side}_correct": self.verifier.share(side) for side in SIDES})
+        shares = {f"{side}_correct": self.verifier.share(side) for side in SIDES}
+        self.bar.advance(1, **{name: share for name, share in shares.items() if share is not None})

@@ -121,7 +121,8 @@ def markdown(card: Mapping[str, Any]) -> str:
     left = [f"- {why}: {count:,}" for why, count in {**questions["left_out"], **questions["lost"]}.items()]
     lines += [*(left or ["- nothing"]), "", "Each with its reason in `dropped.jsonl`.", "", "## Evaluation sets", ""]
     if sets:
-        lines += ["No question is left that is a copy of one of these, with the same numbers or with others:", ""]
+        numbers = "the same numbers or with others" if card["settings"]["renumbered"] else "the same numbers"
+        lines += [f"No question is left that is a copy of one of these, with {numbers}:", ""]
         lines += [f"- {name}: {count:,} questions" for name, count in sets.items()]
     else:
         lines += ["None was given (`distill.against`): **nothing was compared with any evaluation set.**"]

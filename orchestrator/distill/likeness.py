@@ -71,10 +71,12 @@ class Match:
 class EvaluationQuestions:
     """The questions of all evaluation sets, by their words."""
 
-    def __init__(self, ngram: int) -> None:
+    def __init__(self, ngram: int, renumbered: bool = True) -> None:
+        """renumbered: whether copies with other numbers are looked for."""
         self.counts: dict[str, int] = {}  # source -> questions
         self._texts: list[tuple[str, str]] = []  # source and text of each
-        self._exact, self._renumbered, self._short = _Runs(ngram), _Runs(ngram), _Short(ngram)
+        self._exact, self._renumbered = _Runs(ngram), _Runs(ngram) if renumbered else None
+        self._short = _Short(ngram)
 
     def add(self, text: str, source: str) -> None:
         self.counts[source] = self.counts.get(source, 0) + 1
@@ -82,16 +84,17 @@ class EvaluationQuestions:
         words = words_of(text)
         self._exact.add(words)
         self._short.add(words, len(self._texts) - 1)
-        self._renumbered.add(without_numbers(words))
+        if self._renumbered is not None:
+            self._renumbered.add(without_numbers(words))
 
     def match(self, text: str) -> Match | None:
         """The evaluation question that `text` is a copy of, if any."""
         words = words_of(text)
         if (number := self._exact.likest(words)) is not None or (number := self._short.within(words)) is not None:
             return Match("exact", *self._texts[number])
-        if (number := self._renumbered.likest(without_numbers(words))) is not None:
-            return Match("renumbered", *self._texts[number])
-        return None
+        if self._renumbered is None or (number := self._renumbered.likest(without_numbers(words))) is None:
+            return None
+        return Match("renumbered", *self._texts[number])
 
 
 class _Short:

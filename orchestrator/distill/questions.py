@@ -75,7 +75,9 @@ def load_questions(conf: Config) -> Questions:
                 kept.append(problem)
     if not kept:
         said = listed(f"{why}: {count}" for why, count in Counter(row["why"] for row in dropped).items())
-        raise BadInput(f"data.path={data.path}: none of {rows} questions is left ({said})")
+        templates = any(row["why"].startswith("renumbered") for row in dropped)
+        hint = "; where questions differ in their numbers alone: distill.renumbered=false" if templates else ""
+        raise BadInput(f"data.path={data.path}: none of {rows} questions is left ({said}){hint}")
     problems, sides = _drawn(kept, distill, conf.run.seed)
     return Questions(problems, sides, data_hash, rows, tuple(dropped), evaluation.counts, tuple(notes))
 
@@ -98,7 +100,7 @@ def _drawn(
 
 
 def _evaluation_questions(conf: DistillConf) -> EvaluationQuestions:
-    found = EvaluationQuestions(conf.ngram)
+    found = EvaluationQuestions(conf.ngram, conf.renumbered)
     if conf.against is None:
         return found
     for path in conf.against if isinstance(conf.against, list | tuple) else [conf.against]:

@@ -80,10 +80,11 @@ class Verifier:
         )
         self._queue.put(_Graded(answer, (text, SIDES[answer.side], Finish.STOP, prompt)))
 
-    def share(self, side: str) -> float:
-        """Of a side's answers, the correct ones."""
+    def share(self, side: str) -> float | None:
+        """Of a side's graded answers, the correct ones; None before the first."""
         right = self.counts[side, True]
-        return right / max(right + self.counts[side, False], 1)
+        graded = right + self.counts[side, False]
+        return right / graded if graded else None
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -28,18 +28,16 @@ from benchmarks._distill.chat_server import (
 )
 from conf.choices import Keep, LongAnswer, OverLength, Pairing
 from conf.distill import DistillConf, TeacherConf
-from conf.schema import ArithmeticConf, Config, DataConf, RewardConf, TrackerConf, WarmupConf
+from conf.schema import Config, DataConf, RewardConf, TrackerConf, WarmupConf
 from orchestrator.base.errors import RunError
 from orchestrator.commands import distill
 from orchestrator.distill.answers import Ask
 from orchestrator.distill.engines import Teacher
 from rollout.base.errors import BadInput
-from rollout.data.arithmetic import problem_at
 from rollout.data.pairs import load_pairs
 from rollout.data.problems import Problem
 from rollout.data.tokens import build_character_tokenizer
-from tests.helpers.launched import THINKLESS, succeeded, thinkless
-from tests.helpers.runs import TASK
+from tests.helpers.launched import THINKLESS
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -177,33 +175,6 @@ def test_a_process_that_is_ended_loses_nothing_that_was_written(chat: ChatServer
     undisturbed = replace(conf, distill=replace(conf.distill, out=str(tmp_path / "other")))
     distill.command(undisturbed)
     assert rows_of(conf) == rows_of(undisturbed)
-
-
-def test_a_model_is_a_teacher_on_the_cluster(warm_up: Any, chat: ChatServer, tmp_path: Path) -> None:
-    """The warmed-up model thinks, sampled by vLLM; an endpoint is brief. The same command again starts no Ray."""
-    model = warm_up.model
-    arithmetic = ArithmeticConf(levels=[2, 4], weights=[0.7, 0.3])
-    golds = {p.problem: str(p.answer) for p in (problem_at(0, i, arithmetic) for i in range(24))}
-    chat.answer = lambda body: {"content": f"\\boxed{{{golds[question_of(body)]}}}"}
-    arguments = [*TASK, "distill.problems=24", "distill.samples=3", f"distill.think.model={model}"]
-    arguments += [f"distill.short.endpoint={chat.url}", "distill.short.name=short", "distill.out=pairs"]
-    arguments += ["distill.think.instruction=null", "distill.short.instruction=null"]
-    arguments += ["distill.think.max_tokens=128", "distill.think.temperature=1", "distill.think.top_p=1"]
-    first = succeeded(thinkless("distill", *arguments, folder=tmp_path))
-    rows = [
-        row for path in (tmp_path / "pairs").glob("*.parquet") for row in pyarrow.parquet.read_table(path).to_pylist()
-    ]
-    assert len(rows) > 5 and "starting a private Ray" in first.err
-    for row in rows:
-        assert row["think"].endswith(f"</think>\\boxed{{{golds[row['problem']]}}}") and row["think_teacher"] == str(
-            model
-        )
-        assert 3 < row["think_tokens"] <= 128
-    answers = (tmp_path / "pairs" / "_sampled" / "answers.jsonl").read_text()
-    assert {json.loads(line)["finish"] for line in answers.splitlines()} <= {"stop", "length"}
-    again = succeeded(thinkless("distill", *arguments, folder=tmp_path))
-    assert "starting a private Ray" not in again.err
-    assert (tmp_path / "pairs" / "_sampled" / "answers.jsonl").read_text() == answers
 
 
 # ---- what an endpoint may do ----
@@ -489,6 +460,16 @@ def test_copies_are_left_out_and_the_card_says_so(
     assert dropped[0]["like"].startswith("Ann has 5") and list(card["evaluation_sets"].values()) == [1]
     assert card["teachers"]["think"]["pass_rate"] == {"easy": {"answers": 4, "correct": 1.0}}
     assert "renumbered copy of an evaluation question: 1" in (tmp_path / "pairs" / "card.md").read_text()
+
+
+def test_questions_that_differ_in_numbers_alone_are_compared_as_they_are(chat: ChatServer, tmp_path: Path) -> None:
+    """Sums are all copies of one another but for their numbers."""
+    (tmp_path / "test.json").write_text(json.dumps([{"question": SUMS[0]}, {"question": "99+99?"}]))
+    conf = configured(chat, tmp_path, against=str(tmp_path / "test.json"))
+    with pytest.raises(BadInput, match=r"none of 20 questions is left .*distill\.renumbered=false"):
+        distill.command(conf)
+    distill.command(replace(conf, distill=replace(conf.distill, renumbered=False)))
+    assert [row["problem"] for row in rows_of(conf)] == SUMS[1:]
 
 
 def test_with_more_problems_those_drawn_before_keep_their_sides(chat: ChatServer, tmp_path: Path) -> None:
