@@ -2,7 +2,7 @@
 
 In: what a template writes up to where the answer begins, or the template itself (Jinja). Out: the same without a think
 token that opens the answer (R1: `<think>` and a line end), one that ends thinking (DeepSeek-V3.1: `</think>`), or both
-(Qwen3 without thinking: `<think></think>`). Must not know: tokenizers, ids.
+(Qwen3 without thinking: `<think></think>`), or the short token. Must not know: tokenizers, ids.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MARK = "tokens_of_modes"  # of a `served_template`
 
 
 def up_to_the_mode(text: str, conf: ModelConf) -> str:
-    """`text` without the think tokens at its end, and the spaces behind them."""
+    """`text` without the control tokens at its end, and the spaces behind them."""
     opened, closed = ("|".join(map(re.escape, names)) for names in (_openers(conf), _closers(conf)))
     return re.sub(rf"(?:(?:{opened})\s*(?:{closed})?|{closed})\s*\Z", "", text)
 
@@ -52,7 +52,7 @@ def served_template(template: str, conf: ModelConf) -> str:
 
 
 def refuse_thinking(begun: str, conf: ModelConf) -> None:
-    """BadInput when `begun`, what a template writes between the question and the mode, holds a think token."""
+    """BadInput when `begun`, what a template writes between the question and the mode, holds a control token."""
     if token := next((name for name in (*_openers(conf), *_closers(conf)) if name in begun), None):
         raise BadInput(
             f"the chat template begins the answer with {begun!r}: {token} comes before the mode is chosen; give a "
@@ -61,7 +61,7 @@ def refuse_thinking(begun: str, conf: ModelConf) -> None:
 
 
 def _openers(conf: ModelConf) -> list[str]:
-    return list(dict.fromkeys((conf.think_token, "<think>")))
+    return list(dict.fromkeys((conf.think_token, "<think>", conf.short_token)))
 
 
 def _closers(conf: ModelConf) -> list[str]:

@@ -250,6 +250,7 @@ BEGUN = [
     "\\n",
     "<think>\\n\\n</think>\\n\\n",
     "\\n<think></think>",
+    "<short>",
     "</think>",
     "\\n </think> ",
 ]
