@@ -145,8 +145,8 @@ def test_a_job_knows_the_commit_of_its_code(tmp_path: Path, monkeypatch: pytest.
 
 def test_too_much_is_refused_with_the_largest_folders(tmp_path: Path) -> None:
     made(tmp_path, "data/big/a.bin", "data/big/b.bin", size=3 * 2**20)
-    made(tmp_path, "notes/c.bin", size=2**20)
-    with pytest.raises(BadInput, match=r"more than 5 \(largest: data/big/ 6\.0 MiB, notes/c.bin 1\.0 .*\.thinkless"):
+    made(tmp_path, "notes/c.bin", size=2 * 2**20)
+    with pytest.raises(BadInput, match=r"more than 5 \(largest: data/big/ 6\.0 MiB, notes/c.bin 2\.0 .*\.thinkless"):
         collect(tmp_path, limit_mib=5)
     (tmp_path / ".thinklessignore").write_text("big\n")
     assert "notes/c.bin" in collect(tmp_path, limit_mib=5).files
