@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import requests
 
+from benchmarks._distill.chat_server import ChatServer, serving
 from orchestrator.base import source
 from orchestrator.base.errors import RunError
 from orchestrator.base.lock import holder
@@ -39,7 +40,6 @@ from orchestrator.tracking.chrome_trace import read as read_trace
 from orchestrator.training import run_dir, run_root
 from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
-from tests.helpers.chat_server import ChatServer, serving
 from tests.helpers.launched import Watched, one_line_error, thinkless
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
