@@ -56,6 +56,14 @@ WATCHING: tuple[Option, ...] = (
     (("--host",), {"default": "127.0.0.1", "metavar": "ADDRESS"}, "to listen at (127.0.0.1: this machine alone)"),
     (("--terminal",), {"action": "store_true"}, "a screen of text instead of a page; once, when it goes to a file"),
 )
+CHATTING: tuple[Option, ...] = (
+    (("model",), {"nargs": "?"}, argparse.SUPPRESS),
+    (("--url",), {"metavar": "URL"}, "of a server of an exported model that runs already (vllm serve ... )"),
+    (("--mode",), {"choices": ("auto", "think", "short"), "default": "auto"}, "who chooses the mode (auto: the model)"),
+    (("--dial",), {"type": float, "default": 0.0, "metavar": "B"}, "bias on the think token's logit (0)"),
+    (("--temperature",), {"type": float, "default": 1.0, "metavar": "T"}, "of sampling (1)"),
+    (("--max-tokens",), {"type": int, "default": 1024, "metavar": "N"}, "of an answer (1024)"),
+)
 HEAD = "of the Ray head's dashboard, or of the head (RAY_ADDRESS, else http://127.0.0.1:8265)"
 ADDRESS: Option = (("--address",), {"metavar": "URL"}, HEAD)
 DETACH: Option = (("--detach",), {"action": "store_true"}, "return at once, and do not follow the log")
@@ -147,6 +155,15 @@ command goes on: no answer is lost, and none is asked for twice.
             "--multirun run.name=quickstart-001,quickstart-002",
         ),
         (*CONFIGURATION, DIAL),
+    ),
+    "chat": Command(
+        "ask a trained model on the terminal: mode, dial, tokens, seconds",
+        ("[<run> | <model folder>] [--mode M] [--dial B]", "--url http://host:8000/v1 [--mode M] [--dial B]"),
+        "Serves a run's final model (the newest run's by default) and asks it, a line at a time; answers come as they\n"
+        "are sampled, reasoning apart. /mode and /dial change who chooses the mode meanwhile. Lines may come through\n"
+        "a pipe.",
+        ("quickstart-001", "quickstart-001 --dial -2", "--url http://127.0.0.1:8000/v1 --mode short < questions.txt"),
+        CHATTING,
     ),
     "compare": Command(
         "several models on the same problems, from the folders of thinkless evaluate",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import io
+import re
 import shlex
 import shutil
-import signal
-import subprocess
-import time
-import urllib.request
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,10 @@ import openai
 import pytest
 
 from conf.schema import ModelConf
-from orchestrator.tracking.serving import serve_command
+from orchestrator.base.errors import RunError
+from orchestrator.chat.server import served
+from orchestrator.chat.session import Session
+from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
 from rollout.data.chat_template import served_template
 from rollout.data.tokens import load_tokenizer, save_tokenizer, templated
@@ -138,34 +138,13 @@ def test_an_answer_is_divided_whole_or_streamed(
 
 @pytest.fixture(scope="module")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real server of the tiny model, started by the command that a run prints."""
-    folder = tmp_path_factory.mktemp("served")
-    model = folder / "model"
+    """The base URL of a real server of the tiny model, started as `thinkless chat` does."""
+    model = tmp_path_factory.mktemp("served") / "model"
     shutil.copytree(tiny_model, model)
     save_tokenizer(load_tokenizer(tiny_model, ModelConf()), model, ModelConf())
-    (port,) = free_ports(1)
     config = {"rollout": {"max_model_len": 256, "device": "cpu", "kv_cache_gib": 0.25}, "model": {"dtype": "float32"}}
-    words = [*shlex.split(serve_command(model, config)), "--port", str(port)]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 600
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.3)
-    pytest.fail(f"vllm serve did not answer: {log.read_text()[-3000:]}")
+    with served(model, config) as url:
+        yield url
 
 
 @pytest.mark.heavy
@@ -175,7 +154,7 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
 
     def ask(bias: dict[str, int] | None = None, stream: bool = False, **asked: Any) -> tuple[str | None, str | None]:
         found: Any = client.chat.completions.create(
-            model=served, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=1, stream=stream,
+            model=name, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=1, stream=stream,
             logit_bias={**(bias or {}), str(control.eos): -100}, extra_body={"chat_template_kwargs": asked},
         )  # fmt: skip
         if not stream:
@@ -185,7 +164,7 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
         parts = [[one.get(key) for one in deltas if one.get(key)] for key in ("reasoning", "content")]
         return "".join(parts[0]) or None, "".join(parts[1]) or None
 
-    (served,) = [one.id for one in client.models.list().data]
+    (name,) = [one.id for one in client.models.list().data]
     never = {str(control.think_end): -100}
     for stream in (False, True):
         for thinking in ({"mode": "think"}, {"enable_thinking": True}):
@@ -200,3 +179,40 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
         assert not reasoning and content is not None and not content.startswith("<think>")
     with pytest.raises(openai.BadRequestError, match="mode must be auto, think or short, got medium"):
         ask(mode="medium")
+
+
+def said(url: str, *lines: str) -> list[str]:
+    """What a person who types these lines reads."""
+    out = io.StringIO()
+    Session.at(url, out, max_tokens=6).run(lines)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.heavy
+def test_a_person_switches_modes_and_turns_the_dial(server: str, control: ControlTokens) -> None:
+    assert Session.at(server, io.StringIO()).think_id == control.think
+    typed = said(server, "", "/mode short", "1+1=", "/mode think", "1+1=", "/dial 3", "/mode auto", "/quit", "1+1=")
+    stats = [line for line in typed if line.startswith("[")]
+    assert re.fullmatch(r"\[short, [1-6] tokens, [0-9.]+ s\]", stats[0]) and stats[1].startswith("[think, ")
+    assert len(stats) == 2 and typed[0] == "mode: short" and "dial: +3 (mode think: not used)" in typed
+    thinks = [line for line in said(server, "/dial 100", *["1+1="] * 4) if line.startswith("[")]
+    never = [line for line in said(server, "/dial -100", *["1+1="] * 4) if line.startswith("[")]
+    assert len(thinks) == len(never) == 4 and all(line.startswith("[short") for line in never)
+    wrong = said(server, "/mode long", "/dial x", "/dial 1000", "/what")
+    assert (
+        wrong[0] == "/mode takes auto, think, short, got 'long'" and "/dial takes a number from -100 to 100" in wrong[1]
+    )
+    assert "got '1000'" in wrong[2] and "/help, /quit" in wrong
+
+
+def test_a_server_that_is_not_there_or_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(BadInput, match="no OpenAI-compatible server answers there"):
+        Session.at(f"http://127.0.0.1:{port}/v1", io.StringIO())
+    fails = shlex.join([sys.executable, "-c", "raise ValueError('no such model')"])
+    monkeypatch.setattr("orchestrator.chat.server.serve_command", lambda model, config: fails)
+    with (
+        pytest.raises(RunError, match=r"the server ended \(exit code 1\): ValueError: no such model"),
+        served(tmp_path, {}),
+    ):
+        pytest.fail("nothing is served")

@@ -1,0 +1,144 @@
+"""Questions and answers on a terminal, or through pipes: one line in, one answer out.
+
+In: lines, an OpenAI-compatible server of an exported model. Out: reasoning and answer as they come, then mode, tokens
+and seconds. Must not know: who started the server.
+
+A line that begins with / is a command. Every question is asked by itself, as in training: nothing that was said before
+is sent along. The dial is a bias on the think token's logit (docs/evaluate.md).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TextIO
+
+import openai
+
+from orchestrator.base.errors import RunError
+from rollout.base.errors import BadInput
+
+MODES = ("auto", "think", "short")
+LIMIT = 100.0  # of a logit_bias, by the API
+HELP = """/mode auto|think|short   who chooses the mode: the model, or you
+/dial <number>           bias on the think token's logit while the mode is auto; 0: none, more: it thinks more
+/help, /quit"""
+DIM, PLAIN = "\033[2m", "\033[0m"
+
+
+@dataclass
+class Session:
+    client: openai.OpenAI
+    model: str
+    out: TextIO
+    mode: str = "auto"
+    dial: float = 0.0
+    temperature: float = 1.0
+    max_tokens: int = 2048
+    colors: bool = False
+
+    @classmethod
+    def at(cls, url: str, out: TextIO, **settings: Any) -> Session:
+        """With the one model that is served there. Raises BadInput: nobody answers, or there are several."""
+        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
+        try:
+            served = [one.id for one in client.models.list().data]
+        except openai.OpenAIError as error:
+            raise BadInput(f"{url}: no OpenAI-compatible server answers there ({error})") from error
+        if len(served) != 1:
+            raise BadInput(f"{url} serves {', '.join(served) or 'no model'}: one is needed")
+        return cls(client, served[0], out, colors=out.isatty(), **settings)
+
+    def run(self, lines: Iterable[str]) -> None:
+        """Until the lines end, or /quit."""
+        for line in lines:
+            words = line.split()
+            if not words:
+                continue
+            if words[0] == "/quit":
+                return
+            if words[0].startswith("/"):
+                self._command(words)
+            else:
+                self._ask(line.strip())
+
+    def _command(self, words: list[str]) -> None:
+        name, value = words[0], words[1] if len(words) == 2 else ""
+        if name == "/mode" and value in MODES:
+            self.mode = value
+            self._print(f"mode: {value}")
+        elif name == "/dial" and _is_number(value) and abs(float(value)) <= LIMIT:
+            self.dial = float(value)
+            self._print(f"dial: {self.dial:+g}" + ("" if self.mode == "auto" else f" (mode {self.mode}: not used)"))
+        elif name == "/dial":
+            self._print(f"/dial takes a number from {-LIMIT:g} to {LIMIT:g}, got {' '.join(words[1:])!r}")
+        elif name == "/mode":
+            self._print(f"/mode takes {', '.join(MODES)}, got {' '.join(words[1:])!r}")
+        else:
+            self._print(HELP)
+
+    def _ask(self, question: str) -> None:
+        begin, thinks, answered, tokens = time.monotonic(), False, False, 0
+        try:
+            stream: Any = self.client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "user", "content": question}],
+                max_tokens=self.max_tokens,
+                temperature=self.temperature,
+                logit_bias=self._bias(),
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body={"chat_template_kwargs": {"mode": self.mode}},
+            )
+            for chunk in stream:
+                tokens = chunk.usage.completion_tokens if chunk.usage else tokens
+                delta = chunk.choices[0].delta.model_dump() if chunk.choices else {}
+                if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
+                    self._write(f"{DIM}{reasoning}{PLAIN}" if self.colors else reasoning)
+                    thinks = True
+                if content := delta.get("content"):
+                    self._write(content if answered or not thinks else f"\n{content.lstrip()}")
+                    answered = True
+        except openai.OpenAIError as error:
+            raise RunError(f"the server gave no answer ({error})") from error
+        mode = self.mode if self.mode != "auto" else "think" if thinks else "short"
+        self._print(f"\n[{mode}, {tokens} tokens, {time.monotonic() - begin:.1f} s]")
+
+    def _bias(self) -> dict[str, int]:
+        if not self.dial or self.mode != "auto":
+            return {}
+        return {str(self.think_id): self.dial}  # type: ignore[dict-item]  # the API takes fractions
+
+    @cached_property
+    def think_id(self) -> int:
+        """The think token's id: the last one of a prompt that is asked to think. Asks vLLM's own /tokenize."""
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": "?"}],
+            "chat_template_kwargs": {"mode": "think"},
+        }
+        address = f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}/tokenize"
+        request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(json.load(answer)["tokens"][-1])
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise RunError(f"{address}: the dial needs vLLM's /tokenize, which does not answer ({error})") from error
+
+    def _write(self, text: str) -> None:
+        self.out.write(text)
+        self.out.flush()
+
+    def _print(self, text: str) -> None:
+        self._write(f"{text}\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False

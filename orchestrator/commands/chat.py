@@ -1,0 +1,65 @@
+"""thinkless chat: ask a trained model on the terminal.
+
+In: a run or a model's folder (a server is started for it), or the URL of one that runs. Out: answers. Must not know:
+how an answer is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rollout.base.errors import BadInput
+
+
+def main(options: Namespace) -> None:
+    from orchestrator.chat.server import served
+    from orchestrator.chat.session import HELP, Session
+
+    with ExitStack() as stack:
+        if options.url is None:
+            model, config = _model(options.model)
+            url = stack.enter_context(served(model, config))
+        elif options.model is not None:
+            raise BadInput("give a run or --url, not both")
+        else:
+            url = options.url
+        session = Session.at(
+            url, sys.stdout, mode=options.mode, dial=options.dial, temperature=options.temperature,
+            max_tokens=options.max_tokens,
+        )  # fmt: skip
+        if sys.stdin.isatty():
+            print(f"{session.model}; a line is a question, by itself\n{HELP}")
+        session.run(_lines())
+
+
+def _lines() -> Iterator[str]:
+    """Of a terminal with a prompt; Ctrl-D ends them."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    import readline  # noqa: F401  # editing and history of input()
+
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return
+
+
+def _model(name: str | None) -> tuple[Path, Mapping[str, Any]]:
+    """The folder of a run's final model with the run's configuration, or of a model without one."""
+    import yaml
+
+    from orchestrator.training import run_dir
+
+    if name is not None and (folder := Path(name).expanduser()).is_dir() and (folder / "config.json").is_file():
+        return folder.absolute(), {"model": {"dtype": "auto"}}
+    run = run_dir.find(name, []) if name is not None else run_dir.newest([], "<run>")
+    if not (run / "model" / "config.json").is_file():
+        raise BadInput(f"{run} holds no final model yet: finish the run, or give a model's folder")
+    return run / "model", yaml.safe_load((run / "config.yaml").read_text())
