@@ -48,7 +48,7 @@ IMPORTERS = {
     "tensorboard": {"orchestrator/tracking/sinks/tensorboard.py"},
     "wandb": {"orchestrator/tracking/sinks/wandb.py"},
     "mlflow": {"orchestrator/tracking/sinks/mlflow.py"},
-    "openai": {"orchestrator/distill/endpoint.py"},
+    "openai": {"orchestrator/chat/session.py", "orchestrator/distill/endpoint.py"},
     "hydra": {"conf/compose.py", "conf/multirun.py", "conf/overrides.py"},
     "omegaconf": {"conf/compose.py", "conf/multirun.py"},
 }

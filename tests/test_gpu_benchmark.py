@@ -36,6 +36,7 @@ def called(*arguments: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.heavy
+@pytest.mark.bench
 def test_small_form_needs_neither_ray_nor_vllm_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     out = tmp_path / "gpu.jsonl"
     printed = called("--small", "--out", str(out))

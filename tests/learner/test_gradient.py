@@ -227,7 +227,10 @@ def test_a_bfloat16_gradient_has_the_references_direction(
     assert [r.grad_norm for r in reports] == pytest.approx([float(flat.norm())] * 2, rel=0.1)
 
 
-@pytest.mark.parametrize(("count", "stage"), [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)])
+FURTHER = [pytest.param(*layout, marks=pytest.mark.bench) for layout in ((1, 1), (1, 2), (2, 1), (2, 3))]
+
+
+@pytest.mark.parametrize(("count", "stage"), [(2, 2), *FURTHER])
 def test_bfloat16_gradients_are_added_in_float32(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int
 ) -> None:

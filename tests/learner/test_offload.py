@@ -60,7 +60,7 @@ def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("count", "stage", "model"),
-    LAYOUTS,
+    [pytest.param(*one, marks=[pytest.mark.bench] if one in LAYOUTS[:2] else []) for one in LAYOUTS],
     ids=[f"{c}-{s}-{m.dtype.value}{'-adapters' if m.lora.rank else ''}" for c, s, m in LAYOUTS],
 )
 def test_offloading_between_updates_changes_no_bit(

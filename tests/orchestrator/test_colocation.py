@@ -357,6 +357,7 @@ def figures(folder: Path) -> list[str]:
     return [json.dumps({key: row[key] for key in sorted(row) if repeatable(key)}) for row in rows]
 
 
+@pytest.mark.bench
 def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(
     two_of_each: list[str], tmp_path: Path
 ) -> None:

@@ -116,11 +116,14 @@ def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched)
 
 # ---- an interrupted warm-up ----
 
+IN_TURNS = ["cluster.placement=colocated", "rollout.workers=2", "learner.ranks=2"]
 
-def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("then", [[], pytest.param(IN_TURNS, marks=pytest.mark.bench)], ids=["apart", "colocated"])
+def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path, then: list[str]) -> None:
     """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
     warm-up, of which nobody took anything, is that of the run above. This one is evaluated, before it is interrupted on
-    processors of its own and afterwards in turns with the learner: no weight differs."""
+    processors of its own and afterwards `then`: no weight differs."""
     short, cache = [*TASK, f"warmup.steps={SHORT_WARM_UP}", "warmup.cache=cache"], tmp_path / "cache"
     short += [f"warmup.evaluate_every={EVALUATE_EVERY}", "warmup.evaluate_questions=32", "rollout.kv_cache_gib=0.25"]
     run = Watched(["train", *short, "run.name=mine"], tmp_path)
@@ -141,8 +144,7 @@ def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: P
     before = (kept.parent.parent / EVALUATIONS).read_text()
     assert f"warm-up: evaluation at step {EVALUATE_EVERY}: thinks " in run.err
 
-    in_turns = ["cluster.placement=colocated", "rollout.workers=2", "learner.ranks=2"]
-    again = succeeded(thinkless("warmup", *short, *in_turns, folder=tmp_path))
+    again = succeeded(thinkless("warmup", *short, *then, folder=tmp_path))
     assert f"warm-up: goes on from step {done} of {SHORT_WARM_UP}" in again.out
     (here,), (there,) = ([p.parent for p in where.glob("*/warmup.json")] for where in (cache, faulty.folder / "cache"))
     assert here.name == there.name and [path.name for path in cache.iterdir()] == [here.name]

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -274,7 +275,7 @@ def test_a_submitted_command_is_a_job_with_the_runs_name_and_its_own_exit_code(h
 def test_a_distillation_is_a_job_that_goes_on_and_its_key_is_written_nowhere(head: Head, tmp_path: Path) -> None:
     """Stopped in the middle, then resumed: no answer that was written is asked for again. The key is in no log,
     metadata or file, of Ray's or ours."""
-    secret, pairs = "secret-98765", tmp_path / "pairs"
+    secret, pairs = secrets.token_hex(12), tmp_path / "pairs"  # not in this file, which Ray has a copy of
     (tmp_path / "sums.jsonl").write_text("".join(f'{{"problem": "{i}+1?", "answer": "{i + 1}"}}\n' for i in range(9)))
     journal = pairs / "_sampled" / "answers.jsonl"
     with serving(ChatServer(hold_after=20)) as chat:

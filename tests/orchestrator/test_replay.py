@@ -484,7 +484,8 @@ def test_other_settings_are_compared_within_a_tolerance(recording: Recording) ->
     assert figures["figures"]["tokens"]["relative"] == 0
 
 
-@pytest.mark.parametrize("part", ["sampling", pytest.param("learning", marks=pytest.mark.bench)])
+@pytest.mark.bench
+@pytest.mark.parametrize("part", ["sampling", "learning"])
 def test_a_replay_that_differs_is_reported(recording: Recording, tmp_path: Path, part: str) -> None:
     """A record whose files are whole but tell of other answers: exit status 1, and where. What was sampled across a
     push is left out."""
