@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.journal import Journal
 from orchestrator.evaluation.answers import Answer, Grid
 from orchestrator.evaluation.compare import differences
 from orchestrator.evaluation.results import grids
@@ -52,14 +51,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
     try:
         found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
         levels: dict[str, str] = json.loads((folder / "problems.json").read_text())
+        with (folder / "answers.jsonl").open(encoding="utf-8") as file:
+            answers = [Answer.of(json.loads(line)) for line in file]
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{folder} is no finished evaluation ({error}): give a folder that `thinkless evaluate` wrote, "
             "evaluate-<data>-<hash>"
         ) from error
-    journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
-    journal.close()
-    return found, grids(journal.kept.values(), levels, found["samples"], found["weights"])["free"]
+    return found, grids(answers, levels, found["samples"], found["weights"])["free"]
 
 
 def _names(models: list[str]) -> list[str]:

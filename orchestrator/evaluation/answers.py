@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-WAYS = ("free", "think", "short")
+from orchestrator.tracking.summary import MODE_NAMES
+from reward.verdict import Outcome
+
+WAYS = tuple(MODE_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ def grid(answers: Iterable[Answer], uids: Sequence[str], samples: int, weights: 
     for one in answers:
         at = places[one.uid], one.sample
         tokens[at], reward[at], extracted[at[0]][at[1]] = one.tokens, one.reward or 0.0, one.extracted
-        flags["judged"][at] = one.outcome not in ("raised", "timed_out", "crashed")
-        flags["correct"][at] = one.outcome == "correct"
+        flags["judged"][at] = Outcome(one.outcome).judged
+        flags["correct"][at] = one.outcome == Outcome.CORRECT.value
         flags["strict"][at], flags["lenient"][at] = bool(one.strict), bool(one.lenient)
-        flags["cut"][at], flags["leaks"][at] = one.outcome == "cut_off", bool(one.leaks)
+        flags["cut"][at], flags["leaks"][at] = one.outcome == Outcome.CUT_OFF.value, bool(one.leaks)
         flags["thinks"][at], flags["shorts"][at] = one.mode == "think", one.mode == "short"
         if one.mode is not None and one.logprob < 0:
             chosen = max(-np.expm1(one.logprob), np.finfo(np.float32).eps / 2)  # 1 - P, as far as float32 says

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.tracking.summary import wilson
+
 ROUNDS, SEED = 2000, 0  # of the bootstrap
 
 
@@ -45,10 +47,8 @@ def proportion(values: np.ndarray, weights: np.ndarray | None = None) -> Estimat
     imagined = (share * count + 0.5) / (count + 1)
     variance = error**2 * (count - 1) / count + imagined * (1 - imagined) / count**2
     trials = max(1.0, share * (1 - share) / variance) if 0 < share < 1 else float(count)
-    t = _student(count - 1)
-    centre = (share + t * t / (2 * trials)) / (1 + t * t / trials)
-    half = t / (1 + t * t / trials) * math.sqrt(share * (1 - share) / trials + t * t / (4 * trials * trials))
-    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+    low, high = wilson(share, trials, _student(count - 1))
+    return Estimate(share, min(share, low), max(share, high))
 
 
 def mean(values: np.ndarray, weights: np.ndarray | None = None) -> Estimate | None:

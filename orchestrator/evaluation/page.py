@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator import report
 from orchestrator.evaluation.words import ROUTERS, Table
+from orchestrator.report.page import environment
 from orchestrator.report.panels import Line
 from orchestrator.report.plots import Dot, line_plot, scatter_plot
 from orchestrator.tracking.numbers import number, percent
@@ -26,15 +24,8 @@ DRAWN = 15  # points of a curve: from 16 on a chart would smooth it
 
 
 def render(found: Found, heading: Sequence[str], tables: Sequence[Table]) -> str:
-    folders = [Path(__file__).parent, Path(report.__file__).parent]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("evaluation.html.jinja").render(
+    templates = environment("orchestrator/evaluation", "orchestrator/report")
+    return templates.get_template("evaluation.html.jinja").render(
         ramp={"light": [], "dark": []},
         name=found["data"]["name"],
         verdict=verdict(found),

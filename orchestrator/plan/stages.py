@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.memory import LEARNER_CONTEXT, cache_tokens, engine_items
 from orchestrator.plan.model_shape import ModelShape, model_shape
 from rollout.base.errors import BadInput
+from rollout.data.dataset_rows import is_hub_name
 from rollout.data.pairs import load_pairs
 from rollout.data.problems import load_problems
 
@@ -104,13 +106,9 @@ def _batches(questions: int, cap: int, lengths: Lengths) -> Iterator[Batch]:
 
 def _pairs(conf: Config) -> int:
     warmup = conf.warmup
-    assert warmup is not None and warmup.path is not None
-    paths = warmup.path if isinstance(warmup.path, list) else [warmup.path]
-    if all(path in ROWS for path in paths):
-        return sum(ROWS[path] for path in paths)
-    if _on_the_hub(paths):
-        raise BadInput(f"warmup.path={warmup.path}: how many questions it has is not known here: give pairs=<number>")
-    return load_pairs(warmup, conf.model).size or 0
+    assert warmup is not None
+    rows = _known_rows("warmup.path", warmup.path, "pairs")
+    return rows if rows is not None else load_pairs(warmup, conf.model).size or 0
 
 
 def _teacher(side: str, conf: Config, gpu: Hardware, lengths: Lengths, given: Assumptions) -> Stage:
@@ -152,19 +150,20 @@ def _teacher(side: str, conf: Config, gpu: Hardware, lengths: Lengths, given: As
 
 
 def _questions(conf: Config) -> int:
-    path = conf.data.path
-    if path is None:
+    if conf.data.path is None:
         raise BadInput("how many questions are distilled: give data.path=<problems>, or distill.problems=<number>")
+    rows = _known_rows("data.path", conf.data.path, "distill.problems")
+    return rows if rows is not None else len(load_problems(conf.data).problems)
+
+
+def _known_rows(key: str, path: Any, remedy: str) -> int | None:
+    """Of the presets' data sets; None: they can be counted. BadInput for others that would have to be fetched."""
     paths = path if isinstance(path, list) else [path]
     if all(one in ROWS for one in paths):
         return sum(ROWS[one] for one in paths)
-    if _on_the_hub(paths):
-        raise BadInput(f"data.path={path}: how many questions it has is not known here: give distill.problems=<number>")
-    return len(load_problems(conf.data).problems)
-
-
-def _on_the_hub(paths: list[str]) -> bool:
-    return any(one.count("/") == 1 and not Path(one).expanduser().exists() for one in paths)
+    if any(map(is_hub_name, paths)):
+        raise BadInput(f"{key}={path}: how many questions it has is not known here: give {remedy}=<number>")
+    return None
 
 
 def _of(conf: Config, side: str) -> TeacherConf:

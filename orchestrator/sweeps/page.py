@@ -6,13 +6,11 @@ In: a sweep's outcome. Out: HTML. Must not know: how it came about, files.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.choices import Objective
-from orchestrator import report
+from orchestrator.report.page import environment
 from orchestrator.report.panels import Line, Panel
 from orchestrator.report.plots import Dot, drawn, scatter_plot
 from orchestrator.sweeps.objective import DURING
@@ -25,18 +23,11 @@ NAMED = 12  # lines that carry a number at their ends
 
 
 def render(found: Outcome) -> str:
-    folders = [Path(__file__).parent, Path(report.__file__).parent]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment("orchestrator/sweeps", "orchestrator/report")
     shown = {"percent": percent, "number": number, "signed": signed, "duration": duration}
-    environment.filters |= {name: or_dash(form) for name, form in shown.items()}
+    templates.filters |= {name: or_dash(form) for name, form in shown.items()}
     groups, state = list(found.groups), found.state
-    return environment.get_template("sweep.html.jinja").render(
+    return templates.get_template("sweep.html.jinja").render(
         ramp={"light": [], "dark": []},
         sweep=found,
         state=state,

@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 
-from rollout.data.pair_file import Pair
+from rollout.data.pair_file import Pair, PairSequence
 from rollout.data.pairs import Pairs
 from rollout.data.problems import Problem
 
@@ -30,7 +29,7 @@ class HeldOut:
     rows: int  # left out of the pairs
 
 
-class Kept(Sequence[Pair]):
+class Kept(PairSequence):
     """Some of the pairs of a sequence; 8 bytes of memory each."""
 
     def __init__(self, pairs: Sequence[Pair], places: np.ndarray):
@@ -40,13 +39,7 @@ class Kept(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, place: int) -> Pair: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Pair]: ...
-    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
-        if isinstance(place, slice):
-            return [self._pairs[int(one)] for one in self._places[place]]
+    def at(self, place: int) -> Pair:
         return self._pairs[int(self._places[place])]
 
 

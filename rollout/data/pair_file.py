@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,26 @@ class Pair:
         return json.dumps([self.problem, self.think, self.short, self.answer, self.level]).encode() + b"\n"
 
 
-class PairFile(Sequence[Pair]):
+class PairSequence(Sequence[Pair]):
+    """Pairs by place, also from the end, and slices of them."""
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Pair]: ...
+    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self.at(place % len(self))
+
+    @abstractmethod
+    def at(self, place: int) -> Pair:
+        """place: 0..len - 1"""
+
+
+class PairFile(PairSequence):
     """Pairs that were appended. Below TMPDIR, which should be a disk. Raises OSError when that is full."""
 
     def __init__(self) -> None:
@@ -51,16 +71,7 @@ class PairFile(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, place: int) -> Pair: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Pair]: ...
-    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
+    def at(self, place: int) -> Pair:
         begin = self._ends[place - 1] if place else 0
         self._file.flush()
         problem, think, short, *graded = json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin))
