@@ -5,15 +5,18 @@
 
 writes tests/cuda_signatures.json: {"torch 2.13.0+cu130": {"torch.cuda.synchronize": ["device=..."], ...}, ...}: for
 each name in `NAMES` the parameters of its definition, or of its overloads; for a class those of its `__init__`, or its
-fields. "module.*": all of the module's `__all__` that is written in Python.
+fields. "module.*": all of the module's `__all__` that is written in Python. With the name of a package instead of
+wheels it prints the signatures of the installed one.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import json
 import re
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -175,6 +178,29 @@ def wheel(path: Path) -> tuple[str, str, dict[str, list[str]]]:
         return name, version, signatures(NAMES[name], read)
 
 
+def installed(package: str) -> dict[str, list[str]]:
+    """Signatures of the installed package, read by a process of its own: `ast.parse` of Python 3.11 may raise
+    "SystemError: AST constructor recursion depth mismatch" where another thread of the process parses as well
+    (python/cpython issue 106905), and torch's declarations are long."""
+    command = [sys.executable, "-m", "tests.helpers.cuda_signatures", package]
+    root = LIST.parent.parent
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def _installed(package: str) -> dict[str, list[str]]:
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        sys.exit(f"{package} is not installed")
+    site = Path(found.origin).parent.parent
+
+    def read(name: str) -> str | None:
+        return (site / name).read_text() if (site / name).is_file() else None
+
+    return signatures(NAMES[package], read)
+
+
 def _as_lines(found: dict[str, dict[str, list[str]]]) -> str:
     """JSON with a line for each name."""
     parts = []
@@ -185,6 +211,9 @@ def _as_lines(found: dict[str, dict[str, list[str]]]) -> str:
 
 
 def main(paths: list[str]) -> None:
+    if len(paths) == 1 and paths[0] in NAMES:
+        print(json.dumps(_installed(paths[0])))
+        return
     found = {}
     for path in paths:
         name, version, known = wheel(Path(path))
