@@ -44,7 +44,6 @@ LONGEST = [
     ["orchestrator/test_on_policy.py"],
     ["orchestrator/test_sweeps.py"],
     ["rollout/test_in_flight.py", "rollout/test_limits.py", "rollout/test_logprob_check.py"],
-    ["orchestrator/test_tutorial.py"],
     ["orchestrator/test_families.py"],
     ["orchestrator/test_distill.py"],
     ["orchestrator/test_doctor.py"],

@@ -51,7 +51,7 @@ def serving_lines(folder: Path) -> list[str]:
     problem = str(json.loads(first)["problem"]) if first else ""
     if (found := commands(folder, read_config(folder), problem)) is None:
         return []
-    return ["to serve the model:", found[0], "to ask it (the answer begins with the mode that it chose):", found[1]]
+    return ["to serve the model:", found[0], "to ask it (what it thought, if it did, comes as `reasoning`):", found[1]]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob("part-*")) for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
-@pytest.mark.heavy
+@pytest.mark.bench
 @pytest.mark.timeout(900)
 def test_from_teachers_to_a_trained_model(warm_up: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of the CPU's part, with a hundredth of the work: vLLM engines sample the teachers; their answers
