@@ -149,7 +149,8 @@ def _distill(arguments: list[str], flags: Flags) -> None:
 
 
 def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial: bool = False) -> None:
-    """With run.name=<run>: that run's configuration and final model, further overrides on top."""
+    """With run.name=<run>: that run's configuration and final model, further overrides on top (model.path: another one,
+    measured as the run's is)."""
     from conf.compose import run_command
     from conf.shell import command_line
     from rollout.base.errors import BadInput
@@ -160,7 +161,7 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
         with waiting(LIBRARIES):
             from orchestrator.commands import evaluate
 
-        foreign = target is None or any(one.startswith("data.path=") for one in overrides)
+        foreign = name is None or any(one.startswith("data.path=") for one in overrides)
         evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target, dial)
 
     if flags.multirun:
@@ -171,6 +172,9 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
         run_command("evaluate", body, arguments, flags)
     elif saved := _saved_run("evaluate", name, overrides, flags):
         conf, folder = saved
+        if any(one.startswith("model.path=") for one in overrides):
+            body(conf)
+            return
         if not (folder / "model" / "config.json").is_file():
             raise BadInput(
                 f"{folder} holds no final model: give model.path=<folder>, or finish the run: "

@@ -98,7 +98,10 @@ command goes on: no answer is lost, and none is asked for twice.
     ),
     "evaluate": Command(
         "measure a model in free and forced modes; run.name=<run> or model.path=<folder>",
-        ("run.name=<run> [key=value ...]", "model.path=<folder or hub id> data.path=<problems> [key=value ...]"),
+        (
+            "run.name=<run> [model.path=<other>] [key=value ...]",
+            "model.path=<folder or hub id> data.path=<problems> [key=value ...]",
+        ),
         "Measures a model on held-out problems, free and with each mode forced: accuracy, tokens, what its own choice\n"
         "of the mode is worth, and the dial between the modes. run.name=<run>: with the run's own settings. The same\n"
         "command goes on where an earlier one was stopped.",
