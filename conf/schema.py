@@ -86,6 +86,9 @@ class ModelConf:
     think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer
     short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
+    modes: list[str] = field(  # from the cheapest to the longest; one between the two, say medium, begins with <medium>
+        default_factory=lambda: ["short", "think"]
+    )
     chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
     trust_remote_code: bool = False  # run the code that comes with the model
     random: RandomModelConf | None = None  # used by the warm-up when path is null
@@ -147,6 +150,7 @@ class RolloutConf:
     top_p: float = number(1.0, "(0, 1]")  # must be 1 in training (docs/method.md)
     max_response_tokens: int = number(128, "[2, 1e8]")  # control token included
     max_tokens_short: int | None = number(None, "[2, 1e8]")  # limit on short responses, in training; null: none
+    max_tokens_between: list[int] = number([], "[2, 1e8]")  # on those of each mode between, in order; []: none
     max_tokens_think: int | None = number(None, "[2, 1e8]")  # likewise on thinking ones
     on_weight_sync: OnWeightSync = OnWeightSync.keep  # running sequences, max_staleness > 0; colocated: recompute
     slowdown: float | None = number(None, "[1, 1e6]")  # how much a newer batch may slow an older one; null: no limit
@@ -176,6 +180,7 @@ class RewardConf:
     max_unjudged: float = number(0.1, "[0, 1]")  # share of answers without a verdict; 3 steps above it end the run
     function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, rewards, caps
     correct_short: float = number(1.0, "[-1e6, 1e6]")  # reward of a right answer in short mode
+    correct_between: list[float] = number([], "[-1e6, 1e6]")  # in each mode between, in order; []: evenly between
     correct_think: float = number(0.5, "[-1e6, 1e6]")  # 1 - gamma
     wrong: float = number(-1.0, "[-1e6, 1e6]")  # reward of a wrong answer
     cut_off: float = number(-1.0, "[-1e6, 1e6]")  # of a response that reached its limit
@@ -183,6 +188,7 @@ class RewardConf:
     no_mode: float = number(-1.0, "[-1e6, 1e6]")  # of a response without a control token first
     format_error: float = number(-1.0, "[-1e6, 1e6]")  # of one with a misplaced think token (docs/method.md)
     max_tokens_short: int | None = number(None, "[1, 1e8]")  # a longer short one gets cut_off's reward; null: no cap
+    max_tokens_between: list[int] = number([], "[1, 1e8]")  # likewise in each mode between, in order; []: no cap
     max_tokens_think: int | None = number(None, "[1, 1e8]")  # likewise for thinking ones; control token included
 
 

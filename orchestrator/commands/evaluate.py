@@ -35,7 +35,7 @@ from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
-from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.answers import Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.page import render
@@ -47,6 +47,7 @@ from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
+from rollout.mode import modes_of
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 
@@ -90,7 +91,8 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     try:
         with locked(folder / ".lock"):
             write_json(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
-            ways = grids(_answers(conf, prompts, tokenizer, folder), levels, conf.evaluate.samples, found["weights"])
+            answers, modes = _answers(conf, prompts, tokenizer, folder), modes_of(conf.model.modes)
+            ways = grids(answers, levels, conf.evaluate.samples, found["weights"], modes)
     except Taken as error:
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
@@ -108,7 +110,7 @@ def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) 
     path, evaluate = conf.model.path, conf.evaluate
     assert path is not None
     journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
-    total, before = len(prompts) * evaluate.samples * len(WAYS), len(journal.kept)
+    total, before = len(prompts) * evaluate.samples * (len(conf.model.modes) + 1), len(journal.kept)
     try:
         if before < total:
             if before:

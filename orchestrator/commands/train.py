@@ -52,6 +52,7 @@ from rollout.base.errors import BadInput
 from rollout.base.spans import Spans
 from rollout.data.stream import PromptStream, as_prompts
 from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
+from rollout.mode import modes_of
 from rollout.sampler import Sampler
 
 
@@ -147,10 +148,11 @@ def _run(
     timeline = Timeline(folder / "timeline.json", actors, driver)
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     samples, recorded = conf.run.samples_per_step, read_config(folder)
+    modes = modes_of(conf.model.modes)
     workers = Workers(sampler.workers)
     workers.ask()  # read after the first step: a worker that is killed then has been seen
     others = (timeline.failures, workers.failures)
-    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others)
+    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes)
     with _reported(tracker, timeline, conf, folder):
         for note in problems.notes:
             tracker.note(note)
@@ -173,7 +175,7 @@ def _run(
         run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                watched = Observers(timeline, observers, workers)
+                watched = Observers(timeline, observers, workers, modes)
                 train(conf, batches, learner, parts.weight_sync, run_checkpoints, watched, step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)

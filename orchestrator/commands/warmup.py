@@ -134,6 +134,8 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     for name in NO_PART:
         what["warmup"].pop(name)
     what["model"].pop("lora")
+    if len(conf.model.modes) == 2:
+        what["model"].pop("modes")  # as in fingerprints from before there were more
     if conf.model.dtype is Dtype.float32:
         what["model"].pop("head_dtype")  # it changes nothing there
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -268,8 +268,7 @@ LEARNING = Dashboard(
                     "loss/control:control",
                     "loss/response:response",
                     "loss/kl:KL",
-                    "loss/think:think",
-                    "loss/short:short",
+                    "loss/{mode}",
                     low=None,
                 ),
                 curves(

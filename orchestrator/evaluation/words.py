@@ -11,10 +11,9 @@ from typing import Any
 
 from conf.schema import EvaluateConf
 from orchestrator.evaluation.compare import Difference
-from orchestrator.tracking.summary import MODE_NAMES
+from orchestrator.tracking.summary import way_name
 
 Found = Mapping[str, Any]
-ROUTERS = {**MODE_NAMES, "random": "at random, as often", "oracle": "the better mode of each"}
 NONE = "–"
 
 
@@ -44,6 +43,10 @@ class Table:
         table = [row(self.header), rule, *map(row, self.rows)]
         notes = [f"{note}  " for note in self.notes]
         return "\n".join([f"## {self.title}" if self.title else "", "", *table, "", *notes]).strip() + "\n"
+
+
+def router_name(name: str) -> str:
+    return {"random": "at random, as often", "oracle": "the better mode of each"}.get(name, way_name(name))
 
 
 def tables(found: Found, conf: EvaluateConf, whole_dial: bool = False) -> Iterator[Table]:
@@ -138,7 +141,7 @@ def _modes(found: Found) -> Table:
 def _routers(routing: Found) -> Table:
     rows = [
         [
-            ROUTERS[name], _with_interval(one["accuracy"], ".3f"), _with_interval(one["tokens"], ".1f"),
+            router_name(name), _with_interval(one["accuracy"], ".3f"), _with_interval(one["tokens"], ".1f"),
             *([NONE, NONE] if name == "free" else
               [_with_interval(one["accuracy_gain"], "+.3f"), _with_interval(one["token_ratio"], ".2f")]),
         ]

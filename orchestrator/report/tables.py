@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.report.read import MODEL_NAMES, RECENT, JsonObject, Run
 from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
-from orchestrator.tracking.summary import MODE_NAMES, interval
+from orchestrator.tracking.summary import interval, way_name
 
 CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
 
@@ -57,10 +57,10 @@ def before_after(run: Run, summary: Mapping[str, Any]) -> JsonObject:
     names = [str(level) for level in run.evaluation.get("levels") or ()]
     rows = []
     for model, modes in (run.evaluation.get("models") or {}).items():
-        for mode in (mode for mode in MODE_NAMES if modes.get(mode)):
+        for mode in (mode for mode in modes if modes[mode]):
             cells = [modes[mode].get(name) or {} for name in names] + [summary["mix"][model][mode]]
             name = MODEL_NAMES.get(model, model)
-            rows.append({"model": name, "mode": MODE_NAMES[mode], "key": mode, "cells": [_cell(c) for c in cells]})
+            rows.append({"model": name, "mode": way_name(mode), "key": mode, "cells": [_cell(c) for c in cells]})
     weights = [level["weight"] for level in summary["levels"]]
     return {"levels": list(zip(names, weights, strict=True)), "rows": rows}
 

@@ -20,7 +20,7 @@ from learner.data.pack import pack
 from learner.loss.surrogate import policy_losses
 from learner.metrics.loss_metrics import LossMetrics
 from learner.metrics.report import StepReport
-from learner.objective import MODE_INDEX, weighted_sequences
+from learner.objective import weighted_sequences
 from tests.helpers import naive
 
 CONFS = [
@@ -67,7 +67,7 @@ def summed(batch: TrainBatch, conf: AlgorithmConf) -> StepReport:
     return together(ranks)
 
 
-def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
+def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, Any]:
     """The same figures, token by token."""
     sums: dict[str, float] = dict.fromkeys(
         ("control", "response", "kl_loss", "think", "short", "entropy", "kl", "outside", "high", "low", "dual", "k3"),
@@ -77,7 +77,7 @@ def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
     for item in naive.weighted(groups, conf):
         trajectory = item.trajectory
         tokens += len(trajectory.prompt.token_ids) + len(trajectory.token_ids)
-        mode = {0: "think", 1: "short"}.get(MODE_INDEX[trajectory.mode])
+        mode = trajectory.mode and trajectory.mode.name
         for t, token_id in enumerate(trajectory.token_ids.tolist()):
             new, own, ref = (float(made_up(token_id, salt)) for salt in range(3))
             behavior = float(trajectory.behavior_logprobs[t])
@@ -102,8 +102,7 @@ def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
         "loss_control": sums["control"],
         "loss_response": sums["response"],
         "loss_kl": sums["kl_loss"],
-        "loss_think": sums["think"],
-        "loss_short": sums["short"],
+        "loss_by_mode": {"short": sums["short"], "think": sums["think"]},
         "entropy": sums["entropy"] / count,
         "kl": sums["kl"] / count,
         "ratio_outside": sums["outside"] / count,

@@ -20,7 +20,7 @@ from conf.schema import Config, DataConf, EvaluateConf, ModelConf, RewardConf, R
 from orchestrator.base.journal import Journal
 from orchestrator.commands.cli import run
 from orchestrator.commands.evaluate import folder_name
-from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.answers import Answer, ways_of
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.page import render
@@ -31,7 +31,7 @@ from reward.grader import Grader
 from reward.worker import RewardWorker
 from rollout.base.errors import BadInput
 from rollout.data.tokens import load_tokenizer
-from rollout.mode import ControlTokens
+from rollout.mode import MODES, ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
@@ -39,6 +39,7 @@ from rollout.worker import RolloutWorker
 from tests.helpers.handles import LocalHandle
 from tests.helpers.prompts import make_prompts
 
+WAYS = ways_of(MODES)
 CONF = Config(
     data=DataConf(path="problems.jsonl"),
     evaluate=EvaluateConf(samples=2, max_response_tokens=8, seed=3),

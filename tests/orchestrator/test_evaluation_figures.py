@@ -182,7 +182,7 @@ def test_a_level_weighs_as_much_in_quantiles_as_in_means() -> None:
 # ---------------------------------------------------------------- routers, dial, comparison
 
 
-def three_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int = 4) -> tuple[Grid, Grid, Grid]:
+def all_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int = 4) -> tuple[Grid, dict[str, Grid]]:
     """Short answers are right on easy problems, thinking is on all. P(think): knows on hard, 1 - knows on easy ones."""
     rng = np.random.default_rng(seed)
     is_hard = np.arange(easy + hard) >= easy
@@ -190,11 +190,11 @@ def three_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int =
     think = made(rng, np.full(easy + hard, 1.0), 100, samples=samples, way="think")
     short = made(rng, np.where(is_hard, 0.0, 1.0), 10, samples=samples, way="short")
     free = made(rng, p * 1.0 + (1 - p) * ~is_hard, p * 100 + (1 - p) * 10, p, samples)
-    return free, think, short
+    return free, {"think": think, "short": short}
 
 
 def test_a_router_that_knows_beats_chance_and_one_that_does_not_equals_it() -> None:
-    wise, blind = routing(*three_ways(60, 40, 0.99)), routing(*three_ways(60, 40, 0.5))
+    wise, blind = routing(*all_ways(60, 40, 0.99)), routing(*all_ways(60, 40, 0.5))
     assert wise is not None and blind is not None and wise.problems == 100 and not wise.upper_bound
     oracle, always, never = (wise.routers[name] for name in ("oracle", "think", "short"))
     assert oracle.accuracy.value == 1 and oracle.tokens.value == pytest.approx(0.6 * 10 + 0.4 * 100)
@@ -212,7 +212,7 @@ def test_an_oracle_of_noise_is_no_better_than_its_modes_unless_it_has_one_sample
 
     def oracle(samples: int) -> tuple[float, bool]:
         free, think, short = (made(rng, half, samples=samples, way=way) for way in ("free", "think", "short"))
-        found = routing(free, think, short)
+        found = routing(free, {"think": think, "short": short})
         assert found is not None
         return found.routers["oracle"].accuracy.value, found.upper_bound
 
@@ -223,7 +223,7 @@ def test_an_oracle_of_noise_is_no_better_than_its_modes_unless_it_has_one_sample
 
 
 def test_the_dial_goes_from_never_to_always_and_its_area_is_what_the_choice_knows() -> None:
-    wise, blind = trace(*three_ways(60, 40, 0.9)), trace(*three_ways(60, 40, 0.5))
+    wise, blind = trace(*all_ways(60, 40, 0.9)), trace(*all_ways(60, 40, 0.5))
     assert wise is not None and blind is not None
     assert wise.think_rate[0] < 0.01 and wise.think_rate[-1] > 0.99 and (np.diff(wise.think_rate) > 0).all()
     assert wise.accuracy[0] == pytest.approx(0.6, abs=0.01) and wise.accuracy[-1] == pytest.approx(1, abs=0.01)
@@ -236,8 +236,8 @@ def test_the_dial_goes_from_never_to_always_and_its_area_is_what_the_choice_know
 
 
 def test_the_dial_at_no_bias_is_the_free_choice() -> None:
-    free, think, short = three_ways(60, 40, 0.8, samples=32)
-    found = trace(free, think, short)
+    free, forced = all_ways(60, 40, 0.8, samples=32)
+    found = trace(free, forced)
     assert found is not None
     middle = int(np.argmin(np.abs(found.bias)))
     assert found.think_rate[middle] == pytest.approx(free.means(free.thinks).mean(), abs=0.02)
@@ -249,8 +249,10 @@ def test_calibration_is_perfect_where_p_think_is_the_gain() -> None:
     gain = rng.random(3000)
     free = made(rng, gain, p_think=np.clip(gain, 0.01, 0.99), samples=2)
     think, short = made(rng, gain, samples=8, way="think"), made(rng, 0 * gain, samples=8, way="short")
-    good = calibration(free, think, short)
-    bad = calibration(made(rng, gain, p_think=1 - np.clip(gain, 0.01, 0.99), samples=2), think, short)
+    good = calibration(free, {"think": think, "short": short})
+    bad = calibration(
+        made(rng, gain, p_think=1 - np.clip(gain, 0.01, 0.99), samples=2), {"think": think, "short": short}
+    )
     assert good is not None and bad is not None
     assert good.ece < 0.03 and good.correlation > 0.8 and len(good.bins) == 10
     assert bad.ece > 0.4 and bad.correlation < -0.8
