@@ -5,19 +5,12 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-import re
-
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
 from conf.distill import check_distill
 from conf.errors import BadConfig
+from conf.modes import check_modes
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
-
-# taken in the names of figures, ways and answers
-RESERVED = frozenset({
-    "all", "auto", "control", "free", "kl", "level", "max", "mean", "none", "oracle", "p50", "p95", "random",
-    "response", "short", "think", "total", "worker",
-})  # fmt: skip
 
 
 def check(conf: Config, command: str = "train") -> None:
@@ -76,7 +69,7 @@ def _run(conf: Config, command: str) -> None:
 
 
 def _model(conf: Config) -> None:
-    _modes(conf)
+    check_modes(conf)
     random, lora = conf.model.random, conf.model.lora
     if random is not None:
         _require(
@@ -97,29 +90,6 @@ def _model(conf: Config) -> None:
         _require(
             lora.targets == "all-linear" or (named and len(lora.targets) > 0),
             f"model.lora.targets must be all-linear or layers' names such as [q_proj,v_proj], got {lora.targets}",
-        )
-
-
-def _modes(conf: Config) -> None:
-    names = list(conf.model.modes)
-    _require(
-        names[:1] == ["short"] and names[-1:] == ["think"],
-        f"model.modes={names} must begin with short, end with think, and have any others between, the cheaper first",
-    )
-    for name in names[1:-1]:
-        _require(
-            re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None and name not in RESERVED and names.count(name) == 1,
-            f"model.modes={names}: {name!r} cannot be a mode's name: lower-case letters and digits, each name once, "
-            f"and none of {', '.join(sorted(RESERVED))}",
-        )
-    between = len(names) - 2
-    for section, key in ((conf.reward, "correct"), (conf.reward, "max_tokens"), (conf.rollout, "max_tokens")):
-        given = getattr(section, f"{key}_between")
-        _require(
-            len(given) in (0, between),
-            f"{'reward' if section is conf.reward else 'rollout'}.{key}_between={list(given)} must have a value for "
-            f"each mode between short and think, or none: {', '.join(names[1:-1]) or 'there is no such mode'} "
-            "(model.modes)",
         )
 
 
@@ -153,12 +123,6 @@ def _rollout(conf: Config, command: str) -> None:
         f"rollout.top_p must be 1 in training, got {rollout.top_p}: the sampler's log-probs would be those of the "
         "cut-off distribution, the learner's those of the whole one (evaluate.top_p may be lower)",
     )
-    for name in ("max_tokens_short", "max_tokens_between", "max_tokens_think"):
-        limit = getattr(rollout, name)
-        _require(
-            max(limit if isinstance(limit, list) else [limit or 0], default=0) <= rollout.max_response_tokens,
-            f"rollout.{name} must be at most rollout.max_response_tokens={rollout.max_response_tokens}, got {limit}",
-        )
     _require(
         rollout.prompts_per_step >= conf.algorithm.optimizer_steps,
         f"algorithm.optimizer_steps={conf.algorithm.optimizer_steps} needs at least as many rollout.prompts_per_step, "

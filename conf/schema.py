@@ -86,9 +86,7 @@ class ModelConf:
     think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer
     short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
-    modes: list[str] = field(  # from the cheapest to the longest; one between the two, say medium, begins with <medium>
-        default_factory=lambda: ["short", "think"]
-    )
+    modes: list[str] = field(default_factory=lambda: ["short", "think"])  # in order; medium begins with <medium>
     chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
     trust_remote_code: bool = False  # run the code that comes with the model
     random: RandomModelConf | None = None  # used by the warm-up when path is null

@@ -10,14 +10,18 @@ rewarded for a short answer. A later control token does not change the mode, and
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from reward.maths.extraction.answer import final_answer, without_thinking
 from reward.verdict import Outcome
 from rollout.mode import ControlTokens, Mode
 from rollout.trajectory import Finish
+
+if TYPE_CHECKING:
+    import numpy as np
 
 THINK = ("<think>", "</think>")
 
@@ -28,7 +32,7 @@ def think_token_in_ids(token_ids: np.ndarray, mode: Mode | None, control: Contro
     token_ids: i32[T] of a response, control token first. Always False for mode None, which has no format.
     """
     closing = token_ids == control.think_end
-    think = closing | np.isin(token_ids, control.openers)
+    think = functools.reduce(operator.or_, (token_ids == opener for opener in control.openers), closing)
     if mode == Mode.SHORT:
         return bool(think[1:].any())
     return mode is not None and bool(closing.any()) and bool(think[int(closing.argmax()) + 1 :].any())

@@ -216,6 +216,7 @@ LEARNING = Dashboard(
                 curves("Tokens by mode", "tokens/{mode}", "tokens/mean:all"),
                 quantiles("Tokens of an answer", "answer_tokens/{mode}"),
                 rates("Answers by mode", "answers/{mode}", stacked=True),
+                curves("Share of each mode, of more than two", "mode_rate/{mode}", high=1.0),
                 curves(
                     "Format",
                     "no_mode:no control token",

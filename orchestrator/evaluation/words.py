@@ -190,8 +190,9 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
         ]
         for name, at in points
     ]  # fmt: skip
+    several = len(found["ways"]) > 3
     return Table(
-        "the dial: a bias on the think token's logit",
+        f"the dial: a bias on {'each mode, times its effort' if several else "the think token's logit"}",
         ["", "bias", "thinks", "accuracy", "95 %", "tokens", "95 %"],
         rows,
         notes,

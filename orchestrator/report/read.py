@@ -117,6 +117,13 @@ def mode_names(config: JsonObject) -> list[str]:
     return [str(name) for name in reversed(given if isinstance(given, list) else ["short", "think"])]
 
 
+def mode_tokens(config: JsonObject) -> dict[str, str]:
+    """The control token of each mode, by its name."""
+    model = config.get("model")
+    given = model if isinstance(model, dict) else {}
+    return {name: str(given.get(f"{name}_token") or f"<{name}>") for name in mode_names(config)}
+
+
 def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder {folder} does not exist")

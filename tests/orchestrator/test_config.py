@@ -383,6 +383,12 @@ OUTSIDE = [
 REFUSED = [
     ("run.max_staleness=1", "run.max_staleness=1", "algorithm.importance=truncate"),
     ("rollout.max_tokens_think=129", "rollout.max_tokens_think", "rollout.max_response_tokens=128"),
+    ("model.modes=[think,short]", "model.modes=['think', 'short']", "must begin with short, end with think"),
+    ("model.modes=[short,all,think]", "'all' cannot be a mode's name", "free"),
+    ("model.modes=[short,a,a,think]", "'a' cannot be a mode's name", "each name once"),
+    ("reward.correct_between=[0.7]", "reward.correct_between=[0.7]", "there is no such mode (model.modes)"),
+    ("model.modes=[short,low,think] reward.max_tokens_between=[5,6]", "reward.max_tokens_between=[5, 6]", "low"),
+    ("model.modes=[short,low,think] rollout.max_tokens_between=[129]", "rollout.max_tokens_between", "=128"),
     ("rollout.prompts_per_step=1", "algorithm.optimizer_steps=2", "rollout.prompts_per_step"),
     ("rollout.max_response_tokens=4000", "rollout.max_model_len=2048", "= 5280"),
     ("learner.max_tokens=1000", "learner.max_tokens=1000", "1408"),

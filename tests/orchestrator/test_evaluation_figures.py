@@ -17,6 +17,7 @@ from orchestrator.evaluation.dial import calibration, trace
 from orchestrator.evaluation.estimates import Estimate, mean, proportion, resampled
 from orchestrator.evaluation.routing import routing
 from orchestrator.evaluation.scores import majority_at, pass_at, scores
+from rollout.mode import modes_of
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -256,6 +257,78 @@ def test_calibration_is_perfect_where_p_think_is_the_gain() -> None:
     assert good is not None and bad is not None
     assert good.ece < 0.03 and good.correlation > 0.8 and len(good.bins) == 10
     assert bad.ece > 0.4 and bad.correlation < -0.8
+
+
+@pytest.fixture(params=[2, 3, 4])
+def several(request: pytest.FixtureRequest) -> tuple[Grid, dict[str, Grid], np.ndarray, np.ndarray]:
+    """(free, forced, P(mode) f[P, M], chance to be right f[P, M]) of as many modes; mode m takes 10 (m + 1) tokens."""
+    modes = modes_of(["short", *(f"m{place}" for place in range(request.param - 2)), "think"])
+    rng, uids, samples = np.random.default_rng(request.param), [f"p{i}" for i in range(200)], 64
+    chance = rng.dirichlet(np.ones(len(modes)), len(uids))
+    right = np.sort(rng.random((len(uids), len(modes))), axis=1)
+
+    def drawn(way: str, forced: int | None) -> Grid:
+        answers = []
+        for place, uid in enumerate(uids):
+            taken = rng.choice(len(modes), samples, p=chance[place]) if forced is None else [forced] * samples
+            answers += [
+                Answer(
+                    uid, way, sample, modes[mode].name, "correct" if rng.random() < right[place, mode] else "wrong",
+                    None, None, None, "x", 10 * (mode + 1),
+                    float(np.log(chance[place, mode])) if forced is None else 0.0,
+                )
+                for sample, mode in enumerate(taken)
+            ]  # fmt: skip
+        return grid(answers, uids, samples, modes=modes)
+
+    forced = {mode.name: drawn(mode.name, place) for place, mode in enumerate(modes)}
+    return drawn("free", None), forced, chance, right
+
+
+Several = tuple[Grid, dict[str, Grid], np.ndarray, np.ndarray]
+
+
+def test_chances_are_those_of_the_sampler_for_any_number_of_modes(several: Several) -> None:
+    free, _, chance, _ = several
+    assert free.chances() == pytest.approx(chance, abs=0.04)  # modes that were never sampled share the rest
+    assert np.sort(np.abs(free.chances() - chance).max(axis=1))[:100] == pytest.approx(0, abs=1e-6)
+    raised = free.chances(np.array([-80.0, 80.0]))
+    assert raised[0, :, 0] == pytest.approx(1) and raised[1, :, -1] == pytest.approx(1)
+
+
+def test_every_mode_is_a_router_and_chance_takes_them_as_often(several: Several) -> None:
+    free, forced, chance, right = several
+    found = routing(free, forced)
+    assert found is not None and [*found.routers] == ["free", *reversed([*forced]), "random", "oracle"]
+    for place, name in enumerate(forced):
+        assert found.routers[name].tokens.value == 10 * (place + 1)
+        assert found.routers[name].accuracy.value == pytest.approx(right[:, place].mean(), abs=0.02)
+    share = chance.mean(axis=0)
+    assert found.routers["random"].accuracy.value == pytest.approx(right.mean(axis=0) @ share, abs=0.02)
+    assert found.routers["random"].tokens.value == pytest.approx(free.means(free.tokens).mean(), abs=1e-6)
+    assert max(found.routers[name].accuracy.value for name in forced) <= found.routers["oracle"].accuracy.value + 0.02
+
+
+def test_the_dial_leads_from_short_through_all_modes_to_think(several: Several) -> None:
+    """At no bias it is the free choice, and tokens rise with the bias."""
+    free, forced, chance, right = several
+    found = trace(free, forced)
+    assert found is not None
+    middle, count = int(np.argmin(np.abs(found.bias))), len(forced)
+    assert found.accuracy[middle] == pytest.approx((chance * right).sum(axis=1).mean(), abs=0.02)
+    assert (np.diff(found.tokens) > 0).all()
+    assert (found.tokens[0], found.tokens[-1]) == pytest.approx((10, 10 * count), abs=0.05)
+    ends = right[:, 0].mean(), right[:, -1].mean()
+    assert (found.accuracy[0], found.accuracy[-1]) == pytest.approx(ends, abs=0.02)
+
+
+def test_scores_are_by_every_mode(several: Several) -> None:
+    free, forced, chance, _ = several
+    found = scores(free, ())
+    assert [*found["by_mode"]] == [*reversed([*forced])]
+    assert sum(cell["answers"] for cell in found["by_mode"].values()) == found["answers"]
+    assert found["think_rate"].value == pytest.approx(1 - chance[:, 0].mean(), abs=0.02) and found["no_mode"].value == 0
+    assert [scores(forced[name], ())["think_rate"].value for name in forced] == [0.0] + [1.0] * (len(forced) - 1)
 
 
 def test_models_are_compared_problem_by_problem() -> None:

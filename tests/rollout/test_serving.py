@@ -22,7 +22,7 @@ from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
 from rollout.data.chat_template import served_template
 from rollout.data.tokens import load_tokenizer, save_tokenizer, templated
-from rollout.mode import ControlTokens
+from rollout.mode import MODES, ControlTokens
 
 TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 PLAIN = TURNS + "{% if add_generation_prompt %}[a]{% endif %}"
@@ -190,7 +190,7 @@ def said(url: str, *lines: str) -> list[str]:
 
 @pytest.mark.heavy
 def test_a_person_switches_modes_and_turns_the_dial(server: str, control: ControlTokens) -> None:
-    assert Session.at(server, io.StringIO()).think_id == control.think
+    assert Session.at(server, io.StringIO()).modes == MODES
     typed = said(server, "", "/mode short", "1+1=", "/mode think", "1+1=", "/dial 3", "/mode auto", "/quit", "1+1=")
     stats = [line for line in typed if line.startswith("[")]
     assert re.fullmatch(r"\[short, [1-6] tokens, [0-9.]+ s\]", stats[0]) and stats[1].startswith("[think, ")
