@@ -192,7 +192,7 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
     ]  # fmt: skip
     several = len(found["ways"]) > 3
     return Table(
-        f"the dial: a bias on {'each mode, times its effort' if several else "the think token's logit"}",
+        "the dial: a bias on " + ("each mode's logit, times its effort" if several else "the think token's logit"),
         ["", "bias", "thinks", "accuracy", "95 %", "tokens", "95 %"],
         rows,
         notes,

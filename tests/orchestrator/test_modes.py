@@ -21,9 +21,8 @@ NAMES = ["short", "medium", "think"]
 STEPS = 3
 SETTINGS = [
     *TASK, *TINY, "model.modes=[short,medium,think]", "warmup.steps=120", f"run.steps={STEPS}",
-    "run.name=three",
-    "run.record=[2]", "evaluate.every=3", "validation.size=8", "evaluate.final=true", "evaluate.questions=8", "run.save_every=0",
-    "rollout.prompts_per_step=16", "reward.wrong=-0.5",
+    "run.name=three", "run.record=[2]", "run.save_every=0", "evaluate.every=3", "validation.size=8",
+    "evaluate.final=true", "evaluate.questions=8", "rollout.prompts_per_step=16", "reward.wrong=-0.5",
 ]  # fmt: skip
 
 
