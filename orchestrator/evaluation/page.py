@@ -39,7 +39,7 @@ def render(found: Found, heading: Sequence[str], tables: Sequence[Table]) -> str
 def verdict(found: Found) -> str:
     """What the choice of the mode is worth, in a sentence."""
     if not found["routing"]:
-        return "No problem has a judged answer in all three ways."
+        return "No problem has a judged answer in all ways."
     routers = found["routing"]["routers"]
     free, think, chance = (routers[name] for name in ("free", "think", "random"))
     gain = chance["accuracy_gain"]
