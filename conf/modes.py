@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from conf.errors import BadConfig
 from conf.schema import Config
 
-# taken in the names of figures, ways and answers
+# taken in the names of figures, ways, answers and columns
 RESERVED = frozenset({
-    "all", "auto", "control", "end", "free", "kl", "level", "max", "mean", "none", "oracle", "p50", "p95", "random",
-    "response", "short", "think", "total", "worker",
+    "all", "answer", "auto", "control", "end", "free", "kl", "level", "max", "mean", "none", "oracle", "p50", "p95",
+    "problem", "random", "response", "short", "think", "total", "worker",
 })  # fmt: skip
 
 
