@@ -290,6 +290,7 @@ class EvaluateConf:
     benchmark: str | None = None  # a set by name instead of data.*: aime24, aime25, amc, gsm8k, math500, ...
     revision: str | None = None  # hub commit of the benchmark; null: the pinned one
     instruction: str | None = None  # line behind each question of `evaluate`; null: none, as in training
+    dial: float | None = number(None, "[-100, 100]")  # of `evaluate`: on the think token's logit; null: as exported
     tolerated_error: float = number(0.01, "[0, 1]")  # accuracy that the dial may give up for fewer tokens
     token_budget: float | None = number(None, "(0, 1e8]")  # mean tokens a response that the dial may take
 

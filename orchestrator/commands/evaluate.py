@@ -49,6 +49,7 @@ from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
+from rollout.steering import Steering, stored_dial
 
 
 def without_hold_out(conf: Config) -> Config:
@@ -69,8 +70,9 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     refuse_no_gpu(conf, "evaluate")
     conf = without_hold_out(with_benchmark(conf)) if conf.evaluate.benchmark else conf
     problems = load_all_problems(conf)
-    refuse_unreadable(conf, "evaluate")
+    config = refuse_unreadable(conf, "evaluate")
     conf = located(conf)
+    conf = replace(conf, evaluate=replace(conf.evaluate, dial=_dial(conf, config)))
     path = conf.model.path
     assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
@@ -84,6 +86,7 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     if not prompts:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
     found = {"model": path, "too_long": too_long, "instruction": conf.evaluate.instruction, **protocol(conf, prompts)}
+    found |= {"bias": conf.evaluate.dial} if conf.evaluate.dial else {}
     beside = target or Path(path).expanduser()
     folder = (beside if os.access(beside, os.W_OK) else Path.cwd()) / folder_name(conf, found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,11 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     write_whole(folder / "evaluation.html", render(found, about, whole))
     shown = whole if dial else list(tables(found, conf.evaluate))
     print(*about, *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
+
+
+def _dial(conf: Config, config: Mapping[str, Any] | None) -> float:
+    """evaluate.dial, or what is stored with the model. config: its config.json."""
+    return stored_dial(config or {}) if conf.evaluate.dial is None else conf.evaluate.dial
 
 
 def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) -> list[Answer]:
@@ -129,7 +137,8 @@ def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journa
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
     with Cluster(sized(conf, evaluated=total - before, training=False)) as cluster:
         sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
-        sampler = make_sampler(cluster, conf, path, control, sampling)
+        steering = Steering(control, conf.evaluate.dial) if conf.evaluate.dial else None
+        sampler = make_sampler(cluster, conf, path, control, sampling, steering=steering)
         rules = [conf.reward.strict, not conf.reward.strict]
         graders = (
             {"own": make_grader(cluster, conf, path, control)}
@@ -194,5 +203,6 @@ def heading(found: Mapping[str, Any]) -> list[str]:
         f"data: {data['name']}{f' ({at})' if at else ''}: {asked} problems{held}, sha256 {data['sha256'][:12]}{left}",
         f"sampling: temperature {found['temperature']:g}, top_p {found['top_p']:g}, {found['samples']} to a problem, "
         f"at most {found['max_response_tokens']} tokens, seed {found['seed']}",
+        *([f"dial: {found['bias']:+g} on the think token's logit"] if found.get("bias") else []),
         f"prompt: the question{' and: ' + found['instruction'] if found['instruction'] else ' alone, as in training'}",
     ]

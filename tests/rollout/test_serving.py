@@ -23,6 +23,7 @@ from rollout.base.network import free_ports
 from rollout.data.chat_template import served_template
 from rollout.data.tokens import load_tokenizer, save_tokenizer, templated
 from rollout.mode import ControlTokens
+from rollout.steering import store_dial
 
 TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 PLAIN = TURNS + "{% if add_generation_prompt %}[a]{% endif %}"
@@ -137,11 +138,13 @@ def test_an_answer_is_divided_whole_or_streamed(
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real server of the tiny model, started as `thinkless chat` does."""
+def server(tiny_model: Path, control: ControlTokens, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real server of the tiny model, started as `thinkless chat` does; with a stored dial it always
+    thinks."""
     model = tmp_path_factory.mktemp("served") / "model"
     shutil.copytree(tiny_model, model)
     save_tokenizer(load_tokenizer(tiny_model, ModelConf()), model, ModelConf())
+    store_dial(model, control, 20.0)
     config = {"rollout": {"max_model_len": 256, "device": "cpu", "kv_cache_gib": 0.25}, "model": {"dtype": "float32"}}
     with served(model, config) as url:
         yield url
@@ -152,10 +155,13 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
     """The official client, in all modes, whole and streamed; a bias on a control token's logit is the dial."""
     client = openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=300)
 
-    def ask(bias: dict[str, int] | None = None, stream: bool = False, **asked: Any) -> tuple[str | None, str | None]:
+    def ask(
+        bias: dict[str, int] | None = None, stream: bool = False, seed: int = 1, budget: int | None = None, **asked: Any
+    ) -> tuple[str | None, str | None]:
+        more = {"chat_template_kwargs": asked} | ({} if budget is None else {"thinking_token_budget": budget})
         found: Any = client.chat.completions.create(
-            model=name, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=1, stream=stream,
-            logit_bias={**(bias or {}), str(control.eos): -100}, extra_body={"chat_template_kwargs": asked},
+            model=name, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=seed, stream=stream,
+            logit_bias={**(bias or {}), str(control.eos): -100}, extra_body=more,
         )  # fmt: skip
         if not stream:
             message = found.choices[0].message.model_dump()
@@ -172,11 +178,16 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
             assert reasoning and not content
         for short in ({"mode": "short"}, {"enable_thinking": False}):
             reasoning, content = ask(None, stream, **short)
-            assert not reasoning and content
+            assert not reasoning and content and content.count("<think>") < 6
         _, content = ask({str(control.think): 100, **never}, stream, mode="auto")
         assert not content
         reasoning, content = ask({str(control.short): 100}, stream)
         assert not reasoning and content is not None and not content.startswith("<think>")
+        for seed in range(4):  # the stored dial, on the first token alone
+            reasoning, content = ask(never, stream, seed=seed)
+            assert reasoning and not content and reasoning.count("<think>") < 6
+        reasoning, content = ask(None, stream, mode="think", budget=3)
+        assert reasoning is not None and len(reasoning) <= 3 and content
     with pytest.raises(openai.BadRequestError, match="mode must be auto, think or short, got medium"):
         ask(mode="medium")
 
