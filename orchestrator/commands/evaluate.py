@@ -35,12 +35,13 @@ from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
+from orchestrator.commands.warmup import kept_bound
 from orchestrator.evaluation.answers import WAYS, Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.page import render
 from orchestrator.evaluation.results import grids, results
-from orchestrator.evaluation.words import tables
+from orchestrator.evaluation.words import no_dial, tables
 from orchestrator.tracking.console import progress
 from orchestrator.training.evaluation import level_of, protocol
 from orchestrator.training.unjudged import UnjudgedLog
@@ -87,13 +88,20 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
     found = {"model": path, "too_long": too_long, "instruction": conf.evaluate.instruction, **protocol(conf, prompts)}
     found |= {"bias": conf.evaluate.dial} if conf.evaluate.dial else {}
+    longest = kept_bound(path)
+    found |= {} if longest is None else {"longest_short_answer": longest}
+    budget = conf.evaluate.thinking_budget
+    found |= {} if budget is None else {"thinking_budget": budget}
     beside = target or Path(path).expanduser()
     folder = (beside if os.access(beside, os.W_OK) else Path.cwd()) / folder_name(conf, found)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / ".lock"):
             write_json(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
-            ways = grids(_answers(conf, prompts, tokenizer, folder), levels, conf.evaluate.samples, found["weights"])
+            ways = grids(
+                _answers(conf, prompts, tokenizer, folder, longest), levels, conf.evaluate.samples, found["weights"],
+                whole=conf.evaluate.top_p == 1,
+            )  # fmt: skip
     except Taken as error:
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
@@ -102,8 +110,10 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     lines = "  \n".join(about)
     write_whole(folder / "evaluation.md", "\n".join([f"# Evaluation\n\n{lines}\n", *(one.markdown() for one in whole)]))
     write_whole(folder / "evaluation.html", render(found, about, whole))
-    shown = whole if dial else list(tables(found, conf.evaluate))
-    print(*about, *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
+    shown = [one.text() for one in (whole if dial else tables(found, conf.evaluate))]
+    if found["dial"] is None and (dial or conf.evaluate.token_budget is not None):
+        shown.append(no_dial(conf.evaluate))
+    print(*about, *(f"\n{text}" for text in shown), f"\nwritten to {folder}", sep="\n")
 
 
 def _dial(conf: Config, config: Mapping[str, Any] | None) -> float:
@@ -111,8 +121,8 @@ def _dial(conf: Config, config: Mapping[str, Any] | None) -> float:
     return stored_dial(config or {}) if conf.evaluate.dial is None else conf.evaluate.dial
 
 
-def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) -> list[Answer]:
-    """All of them; those that an earlier process has written are taken from there."""
+def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path, longest: int | None) -> list[Answer]:
+    """All of them; those that an earlier process has written are taken from there. longest: see `Collector`."""
     path, evaluate = conf.model.path, conf.evaluate
     assert path is not None
     journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
@@ -121,7 +131,7 @@ def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) 
         if before < total:
             if before:
                 print(f"{before} of {total} answers are there already: goes on in {folder}", file=sys.stderr)
-            _sample(conf, prompts, tokenizer, journal, total)
+            _sample(conf, prompts, tokenizer, journal, total, longest)
     except KeyboardInterrupt:
         print("every answer that is there is kept: the same command goes on from there", file=sys.stderr, flush=True)
         raise
@@ -130,14 +140,17 @@ def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) 
     return list(journal.kept.values())
 
 
-def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journal, total: int) -> None:
+def _sample(
+    conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journal, total: int, longest: int | None
+) -> None:
     path, before = conf.model.path, len(journal.kept)
     assert path is not None
     control = control_tokens(tokenizer, conf.model, path)
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
     with Cluster(sized(conf, evaluated=total - before, training=False)) as cluster:
         sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
-        steering = Steering(control, conf.evaluate.dial) if conf.evaluate.dial else None
+        dial, budget = conf.evaluate.dial or 0.0, conf.evaluate.thinking_budget
+        steering = Steering(control, dial, budget) if dial or budget is not None else None
         sampler = make_sampler(cluster, conf, path, control, sampling, steering=steering)
         rules = [conf.reward.strict, not conf.reward.strict]
         graders = (
@@ -156,7 +169,7 @@ def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journa
                 started([*sampler.workers, *actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
-        collector = Collector(conf, sampler, graders, tokenizer, control)
+        collector = Collector(conf, sampler, graders, tokenizer, control, longest)
         with progress(total, "evaluation", conf.tracker.console, start=before) as bar:
             collector.collect(prompts, journal, bar.advance)
     unjudged = UnjudgedLog(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
@@ -203,6 +216,7 @@ def heading(found: Mapping[str, Any]) -> list[str]:
         f"data: {data['name']}{f' ({at})' if at else ''}: {asked} problems{held}, sha256 {data['sha256'][:12]}{left}",
         f"sampling: temperature {found['temperature']:g}, top_p {found['top_p']:g}, {found['samples']} to a problem, "
         f"at most {found['max_response_tokens']} tokens, seed {found['seed']}",
+        *([f"thinking is closed after {found['thinking_budget']} tokens"] if "thinking_budget" in found else []),
         *([f"dial: {found['bias']:+g} on the think token's logit"] if found.get("bias") else []),
         f"prompt: the question{' and: ' + found['instruction'] if found['instruction'] else ' alone, as in training'}",
     ]

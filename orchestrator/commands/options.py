@@ -60,6 +60,7 @@ CHATTING: tuple[Option, ...] = (
     (("--url",), {"metavar": "URL"}, "of a server of an exported model that runs already (vllm serve ... )"),
     (("--mode",), {"choices": ("auto", "think", "short"), "default": "auto"}, "who chooses the mode (auto: the model)"),
     (("--dial",), {"type": float, "default": 0.0, "metavar": "B"}, "bias on the think token's logit (0)"),
+    (("--budget",), {"type": int, "metavar": "N"}, "tokens of thinking, after which it is closed (no limit)"),
     (("--temperature",), {"type": float, "default": 1.0, "metavar": "T"}, "of sampling (1)"),
     (("--max-tokens",), {"type": int, "default": 1024, "metavar": "N"}, "of an answer (1024)"),
 )

@@ -112,10 +112,10 @@ command goes on: no answer is lost, and none is asked for twice.
     ),
     "chat": Command(
         "ask a trained model on the terminal: mode, dial, tokens, seconds",
-        ("[<run> | <model folder>] [--mode M] [--dial B]", "--url http://host:8000/v1 [--mode M] [--dial B]"),
+        ("[<run> | <model folder>] [--mode M] [--dial B] [--budget N]", "--url http://host:8000/v1 [--mode M] ..."),
         "Serves a run's final model (the newest run's by default) and asks it, a line at a time; answers come as they\n"
-        "are sampled, reasoning apart. /mode and /dial change who chooses the mode meanwhile. Lines may come through\n"
-        "a pipe.",
+        "are sampled, reasoning apart. /mode and /dial change who chooses the mode meanwhile, /budget how long it may\n"
+        "think. Lines may come through a pipe.",
         ("quickstart-001", "quickstart-001 --dial -2", "--url http://127.0.0.1:8000/v1 --mode short < questions.txt"),
         CHATTING,
     ),

@@ -9,6 +9,7 @@ the control token of `think` or `short` given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator.tracking.summary import MODE_NAMES
 from reward.verdict import Outcome
 
 WAYS = tuple(MODE_NAMES)
+CERTAIN = -math.log(float(np.finfo(np.float32).eps) / 2)  # a logit whose P differs from 1 by float32's last bit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Grid:
     thinks: np.ndarray  # bool[P, S]
     shorts: np.ndarray  # bool[P, S]
     leaks: np.ndarray  # bool[P, S]
-    logit: np.ndarray  # f[P]: log P(think) / P(short) of the first token, mean of the samples; nan: not known
+    logit: np.ndarray  # f[P]: log P(think) / P(short) of the first token, mean of the samples; nan: not known. Beyond
+    # CERTAIN float32 knows no more than the mode
     extracted: tuple[tuple[str | None, ...], ...]  # [P][S]
     weights: np.ndarray  # f[P], of the problems in a mean
 
@@ -77,8 +80,11 @@ class Grid:
         return np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-def grid(answers: Iterable[Answer], uids: Sequence[str], samples: int, weights: np.ndarray | None = None) -> Grid:
-    """One way's answers, problems in the order of uids. weights: f[P] of the problems; None: all alike."""
+def grid(
+    answers: Iterable[Answer], uids: Sequence[str], samples: int, weights: np.ndarray | None = None, whole: bool = True
+) -> Grid:
+    """One way's answers, problems in the order of uids. weights: f[P] of the problems; None: all alike. whole: top_p
+    was 1; else a log-prob of 0 may be that of a mode whose alternative was cut off, and says nothing."""
     places = {uid: place for place, uid in enumerate(uids)}
     shape = (len(uids), samples)
     names = ("judged", "correct", "strict", "lenient", "cut", "thinks", "shorts", "leaks")
@@ -93,9 +99,9 @@ def grid(answers: Iterable[Answer], uids: Sequence[str], samples: int, weights: 
         flags["strict"][at], flags["lenient"][at] = bool(one.strict), bool(one.lenient)
         flags["cut"][at], flags["leaks"][at] = one.outcome == Outcome.CUT_OFF.value, bool(one.leaks)
         flags["thinks"][at], flags["shorts"][at] = one.mode == "think", one.mode == "short"
-        if one.mode is not None and one.logprob < 0:
-            chosen = max(-np.expm1(one.logprob), np.finfo(np.float32).eps / 2)  # 1 - P, as far as float32 says
-            logits[at] = (one.logprob - np.log(chosen)) * (1 if one.mode == "think" else -1)
+        if one.way == "free" and one.mode is not None and (one.logprob < 0 or whole):
+            other = max(-np.expm1(one.logprob), np.exp(-CERTAIN))  # 1 - P
+            logits[at] = (one.logprob - np.log(other)) * (1 if one.mode == "think" else -1)
     known = ~np.isnan(logits)
     total = np.where(known, logits, 0).sum(axis=1)
     logit = np.divide(total, known.sum(axis=1), out=np.full(len(uids), np.nan), where=known.any(axis=1))

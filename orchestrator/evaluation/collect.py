@@ -33,13 +33,20 @@ Asked = tuple[str, dict[str, PendingVerdicts]]  # way, and the verdicts of each 
 
 
 class Collector:
-    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own."""
+    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own.
+    longest: characters of a short answer at most, see `leakage`."""
 
     def __init__(
-        self, conf: Config, sampler: Sampler, graders: Mapping[str, Grader], tokenizer: Any, control: ControlTokens
+        self,
+        conf: Config,
+        sampler: Sampler,
+        graders: Mapping[str, Grader],
+        tokenizer: Any,
+        control: ControlTokens,
+        longest: int | None = None,
     ) -> None:
         self.conf, self.sampler, self.graders = conf, sampler, graders
-        self.tokenizer, self.control = tokenizer, control
+        self.tokenizer, self.control, self.longest = tokenizer, control, longest
         self.failed: dict[str, list[Verdict]] = {way: [] for way in WAYS}  # without a verdict, by way
 
     def collect(self, prompts: Sequence[Prompt], journal: Journal, advance: Callable[[int], None]) -> None:
@@ -109,4 +116,4 @@ class Collector:
         if one.mode is not Mode.SHORT:
             return ()
         text = decode_response(self.tokenizer, one.token_ids[1:], self.control.ends)
-        return leakage(text, names=(self.conf.model.think_token, self.conf.model.think_end_token)).causes
+        return leakage(text, self.longest, names=(self.conf.model.think_token, self.conf.model.think_end_token)).causes

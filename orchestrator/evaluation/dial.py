@@ -3,10 +3,11 @@
 In: the `Grid`s of the three ways. Out: the curve, its area, the points for a token budget and for a tolerated error;
 how well P(think) is calibrated. Must not know: how a bias reaches a sampler.
 
-No further sampling is needed. With the bias b a problem's first token is think with probability sigmoid(logit + b),
-where logit = log P(think) / P(short) without it (other first tokens are left out of account); what follows the
-control token is as in the forced ways. So a problem's expected accuracy and tokens are a mixture of those, and the
-curve is exact in expectation for every b at once. Intervals: bootstrap over problems.
+No further sampling is needed. With the bias b a problem's first token is think with probability sigmoid(logit + b / T),
+where logit = log P(think) / P(short) without it, at the temperature T (other first tokens are left out of account):
+samplers add a bias before they divide by the temperature. What follows the control token is as in the forced ways. So
+a problem's expected accuracy and tokens are a mixture of those, and the curve is exact in expectation for every b at
+once. Intervals: bootstrap over problems.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.evaluation.answers import Grid
+from orchestrator.evaluation.answers import CERTAIN, Grid
 from orchestrator.evaluation.estimates import Estimate, interval, resampled
 
 STEPS = 81  # of the bias, between those where all of it thinks and none of it
@@ -34,6 +35,7 @@ class Dial:
     tokens_interval: np.ndarray  # f[B, 2]
     area: Estimate
     problems: int
+    certain: int  # of them: those whose place is a bound, since their mode is certain as far as float32 says
 
     def for_budget(self, tokens: float) -> int | None:
         """The point of the highest accuracy that takes at most `tokens` a response. None: even short answers take
@@ -49,8 +51,8 @@ class Dial:
         return int(within[np.argmin(self.tokens[within])])
 
 
-def trace(free: Grid, think: Grid, short: Grid) -> Dial | None:
-    """None: no problem has a judged answer in all ways and a known first token.
+def trace(free: Grid, think: Grid, short: Grid, temperature: float = 1.0) -> Dial | None:
+    """None: no problem has a judged answer in all ways and a known first token. temperature: of sampling.
 
     `area`: between the curve and the straight line from never to always thinking, divided by the tokens between these:
     the mean accuracy by which the dial is above a choice by chance of the same tokens. 0: P(think) knows nothing of
@@ -76,8 +78,8 @@ def trace(free: Grid, think: Grid, short: Grid) -> Dial | None:
     area = _area(means[None, : 2 * STEPS + 4])
     low_high = np.quantile(samples[:, : 2 * STEPS], [0.025, 0.975], axis=0).T
     return Dial(
-        bias, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
-        interval(float(area[0]), _area(samples)), count,
+        bias * temperature, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
+        interval(float(area[0]), _area(samples)), count, int((np.abs(logit) >= CERTAIN - 1e-3).sum()),
     )  # fmt: skip
 
 

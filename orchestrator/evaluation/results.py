@@ -24,15 +24,20 @@ FORMAT = 2  # of evaluation.json
 
 
 def grids(
-    answers: Iterable[Answer], levels: Mapping[str, str], samples: int, weights: Mapping[str, float]
+    answers: Iterable[Answer],
+    levels: Mapping[str, str],
+    samples: int,
+    weights: Mapping[str, float],
+    whole: bool = True,
 ) -> dict[str, Grid]:
-    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix."""
+    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix;
+    whole: see `grid`."""
     counts = Counter(levels.values())
     each = np.array([weights[level] / counts[level] for level in levels.values()])
     by_way: dict[str, list[Answer]] = {way: [] for way in WAYS}
     for one in answers:
         by_way[one.way].append(one)
-    return {way: grid(those, [*levels], samples, each) for way, those in by_way.items()}
+    return {way: grid(those, [*levels], samples, each, whole) for way, those in by_way.items()}
 
 
 def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateConf) -> dict[str, Any]:
@@ -49,7 +54,7 @@ def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateC
         },
     }
     free, think, short = (ways[way] for way in WAYS)
-    dial = trace(free, think, short)
+    dial = trace(free, think, short, conf.temperature)
     points = (
         None
         if dial is None
