@@ -8,6 +8,7 @@ from __future__ import annotations
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
 from conf.distill import check_distill
 from conf.errors import BadConfig
+from conf.evaluation import check_evaluate
 from conf.modes import check_modes
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
@@ -26,7 +27,7 @@ def check(conf: Config, command: str = "train") -> None:
     _rollout(conf, command)
     _algorithm(conf)
     _learner(conf)
-    _evaluate(conf)
+    check_evaluate(conf.evaluate, conf.data.max_prompt_tokens, conf.rollout)
     _gpus(conf)
     _warmup(conf)
     if command == "distill":
@@ -235,15 +236,6 @@ def _warmup(conf: Config) -> None:
     if warmup.evaluate_every and conf.cluster.placement is Placement.colocated:
         said = f"warmup.evaluate_every={warmup.evaluate_every} with cluster.placement=colocated"
         _require(ranks == learner.ranks, f"{said} needs warmup.ranks=null (learner.ranks={learner.ranks}), got {ranks}")
-
-
-def _evaluate(conf: Config) -> None:
-    evaluated = conf.evaluate.max_response_tokens
-    _require(
-        evaluated is None or conf.data.max_prompt_tokens + evaluated <= conf.rollout.max_model_len,
-        f"evaluate.max_response_tokens={evaluated} does not fit into rollout.max_model_len={conf.rollout.max_model_len}"
-        f" beside data.max_prompt_tokens={conf.data.max_prompt_tokens}",
-    )
 
 
 def _gpus(conf: Config) -> None:

@@ -25,6 +25,7 @@ from conf.choices import (
     Transport,
 )
 from conf.distill import DistillConf
+from conf.evaluation import EvaluateConf
 from conf.ranges import number
 from conf.source import ArithmeticConf, SourceConf
 from conf.sweep import SweepConf
@@ -277,25 +278,6 @@ class WarmupConf(SourceConf):
     cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
     save_every_s: float = number(300.0, "[0, 1e9]")  # seconds between checkpoints: what a lost machine costs
     out: str | None = None  # folder that `thinkless warmup` copies the finished model to; null: none
-
-
-@dataclass
-class EvaluateConf:
-    """Validation during a run, and the evaluation at its end or by `thinkless evaluate`."""
-
-    every: int = number(20, "[0, 1e7]")  # steps between validations, the first before step 1; 0: never
-    final: bool = True  # at the end of train, evaluate warm-up and final model with free and forced modes
-    questions: int = number(512, "[1, 1e6]")  # of the final evaluation, per level (generated task) or in all
-    temperature: float = number(1.0, "[0.01, 2]")  # of validation and evaluation
-    top_p: float = number(1.0, "(0, 1]")  # likewise; may be below 1
-    samples: int = number(1, "[1, 10000]")  # responses per problem
-    max_response_tokens: int | None = number(None, "[2, 1e8]")  # null: rollout.max_response_tokens
-    seed: int = number(1234, "[0, 4294967295]")  # of generated questions, held-out rows and sampling
-    benchmark: str | None = None  # a set by name instead of data.*: aime24, aime25, amc, gsm8k, math500, ...
-    revision: str | None = None  # hub commit of the benchmark; null: the pinned one
-    instruction: str | None = None  # line behind each question of `evaluate`; null: none, as in training
-    tolerated_error: float = number(0.01, "[0, 1]")  # accuracy that the dial may give up for fewer tokens
-    token_budget: float | None = number(None, "(0, 1e8]")  # mean tokens a response that the dial may take
 
 
 @dataclass

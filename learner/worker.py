@@ -30,6 +30,7 @@ from rollout.base.deterministic import deterministic_learner
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.spans import Traced, spent
 from rollout.mode import modes_of
+from rollout.steering import forget_dial
 from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
 
@@ -195,6 +196,7 @@ class LearnerWorker(Traced):
             named = dict(lora.merged(named.items(), self.model.lora))
         if self.rank == 0:
             causal_lm = self.engine.policy.causal_lm
+            forget_dial(causal_lm.config)
             causal_lm.config.use_cache = True
             causal_lm.save_pretrained(folder, state_dict=named)
             causal_lm.config.use_cache = False

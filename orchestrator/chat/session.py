@@ -29,6 +29,7 @@ from rollout.mode import MODES, Mode, modes_of
 LIMIT = 100.0  # of a logit_bias, by the API
 HELP = """/mode auto|think|short   who chooses the mode: the model, or you (or one between, if the model has more)
 /dial <number>           bias on the think token's logit while the mode is auto; 0: none, more: it thinks more
+/budget <tokens>|none    thinking that takes more is closed, and the answer follows
 /help, /quit"""
 REFUSAL = re.compile(r"mode must be auto, (.+?) or short, got")  # of `rollout.data.chat_template`
 DIM, PLAIN = "\033[2m", "\033[0m"
@@ -41,6 +42,7 @@ class Session:
     out: TextIO
     mode: str = "auto"
     dial: float = 0.0
+    budget: int | None = None
     temperature: float = 1.0
     max_tokens: int = 2048
     colors: bool = False
@@ -84,6 +86,11 @@ class Session:
             self._print(f"dial: {self.dial:+g}" + ("" if self.mode == "auto" else f" (mode {self.mode}: not used)"))
         elif name == "/dial":
             self._print(f"/dial takes a number from {-LIMIT:g} to {LIMIT:g}, got {' '.join(words[1:])!r}")
+        elif name == "/budget" and (value == "none" or value.isdecimal()):
+            self.budget = None if value == "none" else int(value)
+            self._print(f"budget: {'none' if self.budget is None else f'{self.budget} tokens of thinking'}")
+        elif name == "/budget":
+            self._print(f"/budget takes a number of tokens, or none, got {' '.join(words[1:])!r}")
         elif name == "/mode":
             self._print(f"/mode takes {', '.join(self.choices)}, got {' '.join(words[1:])!r}")
         else:
@@ -100,7 +107,7 @@ class Session:
                 logit_bias=self._bias(),
                 stream=True,
                 stream_options={"include_usage": True},
-                extra_body={"chat_template_kwargs": {"mode": self.mode}},
+                extra_body={"chat_template_kwargs": {"mode": self.mode}} | self._budget(),
             )
             for chunk in stream:
                 tokens = chunk.usage.completion_tokens if chunk.usage else tokens
@@ -116,6 +123,9 @@ class Session:
         some = "think" if len(self.modes) == 2 else "thinks"  # the control token itself is not in the answer
         mode = self.mode if self.mode != "auto" else some if thinks else "short"
         self._print(f"\n[{mode}, {tokens} tokens, {time.monotonic() - begin:.1f} s]")
+
+    def _budget(self) -> dict[str, int]:
+        return {} if self.budget is None else {"thinking_token_budget": self.budget}
 
     def _bias(self) -> dict[str, int]:
         if not self.dial or self.mode != "auto":

@@ -28,6 +28,7 @@ from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import start_all
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
+from orchestrator.commands.warmup import FACTS as WARM_UP_FACTS
 from orchestrator.commands.warmup import LOGS as WARM_UP_LOGS
 from orchestrator.commands.warmup import warm_up
 from orchestrator.replay.recorder import Recorder
@@ -246,7 +247,7 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
     """The folder (or hub id) that sampler and learner load: given, warmed up, or with control tokens added."""
     if conf.warmup is not None:
         warmed = warm_up(conf, cluster)
-        for name in WARM_UP_LOGS:
+        for name in (*WARM_UP_LOGS, WARM_UP_FACTS):
             if (warmed / name).is_file():
                 shutil.copyfile(warmed / name, folder / name)
         return str(warmed)

@@ -9,6 +9,7 @@ the control token of each mode given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -19,6 +20,7 @@ from reward.verdict import Outcome
 from rollout.mode import MODES, Mode
 
 FREE = "free"
+CERTAIN = -math.log(float(np.finfo(np.float32).eps) / 2)  # a logit whose P differs from 1 by float32's last bit
 
 
 def ways_of(modes: Iterable[Mode]) -> tuple[str, ...]:
@@ -64,7 +66,9 @@ class Grid:
     cut: np.ndarray  # bool[P, S]: it reached the limit
     place: np.ndarray  # i[P, S]: of the mode that it took in `modes`; -1: none
     leaks: np.ndarray  # bool[P, S]
-    logits: np.ndarray  # f[P, M]: log P(mode) / P(short) of the first token; nan: not known (`_logits`)
+    # f[P, M]: log P(mode) / P(short) of the first token; nan: not known (`_logits`). Beyond CERTAIN float32 knows no
+    # more than the mode
+    logits: np.ndarray
     extracted: tuple[tuple[str | None, ...], ...]  # [P][S]
     weights: np.ndarray  # f[P], of the problems in a mean
     modes: tuple[Mode, ...]  # in order, M of them
@@ -107,14 +111,17 @@ def grid(
     samples: int,
     weights: np.ndarray | None = None,
     modes: Sequence[Mode] = MODES,
+    whole: bool = True,
 ) -> Grid:
-    """One way's answers, problems in the order of uids. weights: f[P] of the problems; None: all alike."""
+    """One way's answers, problems in the order of uids. weights: f[P] of the problems; None: all alike. whole: top_p
+    was 1; else a log-prob of 0 may be that of a mode whose alternative was cut off, and says nothing."""
     by_name = {mode.name: place for place, mode in enumerate(modes)}
     places = {uid: place for place, uid in enumerate(uids)}
     shape = (len(uids), samples)
     names = ("judged", "correct", "strict", "lenient", "cut", "leaks")
     flags = {name: np.zeros(shape, bool) for name in names}
     tokens, reward, logprob, mode = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.full(shape, -1)
+    known = np.zeros(shape, bool)  # whether the first token's probability is
     extracted: list[list[str | None]] = [[None] * samples for _ in uids]
     for one in answers:
         at = places[one.uid], one.sample
@@ -124,27 +131,27 @@ def grid(
         flags["strict"][at], flags["lenient"][at] = bool(one.strict), bool(one.lenient)
         flags["cut"][at], flags["leaks"][at] = one.outcome == Outcome.CUT_OFF.value, bool(one.leaks)
         mode[at], logprob[at] = -1 if one.mode is None else by_name[one.mode], one.logprob
+        known[at] = one.way == FREE and one.mode is not None and (one.logprob < 0 or whole)
     weights = np.full(len(uids), 1.0) if weights is None else weights
     return Grid(
-        **flags, tokens=tokens, reward=reward, place=mode, logits=_logits(mode, logprob, len(modes)),
-        extracted=tuple(map(tuple, extracted)), weights=weights, modes=tuple(modes),
+        **flags, tokens=tokens, reward=reward, place=mode, weights=weights, modes=tuple(modes),
+        logits=_logits(np.where(known, mode, -1), logprob, len(modes)), extracted=tuple(map(tuple, extracted)),
     )  # fmt: skip
 
 
 def _logits(place: np.ndarray, logprob: np.ndarray, count: int) -> np.ndarray:
-    """f[P, count] from the first tokens that were sampled: place and logprob are [P, S].
+    """f[P, count] from the first tokens that were sampled: place (-1: not known) and logprob are [P, S].
 
     Of two modes one sample tells both: the other one has the rest. Of more, those that a problem's samples have not
     taken share what is left in equal parts; with some samples a problem that is little.
     """
-    least = np.finfo(np.float32).eps / 2  # as far as float32 says
     found = np.full((len(place), count), np.nan)
     for mode in range(count):
-        taken = (place == mode) & (logprob < 0)
+        taken = place == mode
         total = np.where(taken, logprob, 0).sum(axis=1)
         np.divide(total, taken.sum(axis=1), out=found[:, mode], where=taken.any(axis=1))
     seen = ~np.isnan(found)
-    left = np.maximum(1 - np.where(seen, np.exp(found), 0).sum(axis=1), least)
+    left = np.maximum(1 - np.where(seen, np.exp(found), 0).sum(axis=1), np.exp(-CERTAIN))
     unseen = count - seen.sum(axis=1)
     rest = np.log(left / np.maximum(unseen, 1))
     whole = np.where(seen, found, rest[:, None])

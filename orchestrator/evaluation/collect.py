@@ -33,13 +33,20 @@ Asked = tuple[str, dict[str, PendingVerdicts]]  # way, and the verdicts of each 
 
 
 class Collector:
-    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own."""
+    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own.
+    longest: characters of a short answer at most, see `leakage`."""
 
     def __init__(
-        self, conf: Config, sampler: Sampler, graders: Mapping[str, Grader], tokenizer: Any, control: ControlTokens
+        self,
+        conf: Config,
+        sampler: Sampler,
+        graders: Mapping[str, Grader],
+        tokenizer: Any,
+        control: ControlTokens,
+        longest: int | None = None,
     ) -> None:
         self.conf, self.sampler, self.graders = conf, sampler, graders
-        self.tokenizer, self.control = tokenizer, control
+        self.tokenizer, self.control, self.longest = tokenizer, control, longest
         self.names = think_names(conf.model)
         self.ways = forced_modes(control.modes)
         self.failed: dict[str, list[Verdict]] = {way: [] for way in self.ways}  # without a verdict, by way
@@ -111,4 +118,4 @@ class Collector:
         if one.mode != Mode.SHORT:
             return ()
         text = decode_response(self.tokenizer, one.token_ids[1:], self.control.ends)
-        return leakage(text, names=self.names).causes
+        return leakage(text, self.longest, self.names).causes

@@ -7,10 +7,11 @@ The bias b is added to each mode's logit times the mode's effort: all of it to t
 mode halfway. So one number leads from always short by way of the modes between to always think; were it added to think
 alone, the modes between could never be reached by turning it.
 
-No further sampling is needed. A problem's first token is a mode with probability softmax(logits + b efforts), the
-logits being those without it (other first tokens are left out of account); what follows the control token is as in the
-forced ways. So a problem's expected accuracy and tokens are a mixture of those, and the curve is exact in expectation
-for every b at once. Intervals: bootstrap over problems.
+No further sampling is needed. A problem's first token is a mode with probability softmax(logits + b / T efforts), the
+logits being those without it, at the temperature T (other first tokens are left out of account): samplers add a bias
+before they divide by the temperature. What follows the control token is as in the forced ways. So a problem's expected
+accuracy and tokens are a mixture of those, and the curve is exact in expectation for every b at once. Intervals:
+bootstrap over problems.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.evaluation.answers import Grid
+from orchestrator.evaluation.answers import CERTAIN, Grid
 from orchestrator.evaluation.estimates import Estimate, interval, resampled
 
 STEPS = 81  # of the bias, between those where all of it thinks and none of it
@@ -39,6 +40,7 @@ class Dial:
     tokens_interval: np.ndarray  # f[B, 2]
     area: Estimate
     problems: int
+    certain: int  # of them: those whose place is a bound, since their mode is certain as far as float32 says
 
     def for_budget(self, tokens: float) -> int | None:
         """The point of the highest accuracy that takes at most `tokens` a response. None: even short answers take
@@ -54,9 +56,9 @@ class Dial:
         return int(within[np.argmin(self.tokens[within])])
 
 
-def trace(free: Grid, forced: Mapping[str, Grid]) -> Dial | None:
-    """forced: the grid of each mode, by its name. None: no problem has a judged answer in all ways and a
-    known first token.
+def trace(free: Grid, forced: Mapping[str, Grid], temperature: float = 1.0) -> Dial | None:
+    """forced: the grid of each mode, by its name; temperature: of sampling. None: no problem has a judged answer in all
+    ways and a known first token.
 
     `area`: between the curve and the straight line from never to always thinking, divided by the tokens between these:
     the mean accuracy by which the dial is above a choice by chance of the same tokens. 0: P(think) knows nothing of
@@ -79,9 +81,10 @@ def trace(free: Grid, forced: Mapping[str, Grid]) -> Dial | None:
     accuracy, tokens = means[:STEPS], means[STEPS : 2 * STEPS]
     area = _area(means[None, : 2 * STEPS + 4])
     low_high = np.quantile(samples[:, : 2 * STEPS], [0.025, 0.975], axis=0).T
+    certain = np.abs(chosen.logits).max(axis=1) >= CERTAIN - 1e-3
     return Dial(
-        bias, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
-        interval(float(area[0]), _area(samples)), count,
+        bias * temperature, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
+        interval(float(area[0]), _area(samples)), count, int(certain.sum()),
     )  # fmt: skip
 
 

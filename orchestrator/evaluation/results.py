@@ -30,14 +30,16 @@ def grids(
     samples: int,
     weights: Mapping[str, float],
     modes: Sequence[Mode] = MODES,
+    whole: bool = True,
 ) -> dict[str, Grid]:
-    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix."""
+    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix;
+    whole: see `grid`."""
     counts = Counter(levels.values())
     each = np.array([weights[level] / counts[level] for level in levels.values()])
     by_way: dict[str, list[Answer]] = {way: [] for way in ways_of(modes)}
     for one in answers:
         by_way[one.way].append(one)
-    return {way: grid(those, [*levels], samples, each, modes) for way, those in by_way.items()}
+    return {way: grid(those, [*levels], samples, each, modes, whole) for way, those in by_way.items()}
 
 
 def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateConf) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateC
         },
     }
     free, forced = ways[FREE], {way: one for way, one in ways.items() if way != FREE}
-    dial = trace(free, forced)
+    dial = trace(free, forced, conf.temperature)
     points = (
         None
         if dial is None

@@ -125,8 +125,10 @@ def _modes(found: Found) -> Table:
             mode, f"{cell['answers']}", _with_interval(cell["accuracy"], ".3f"), _with_interval(tokens["mean"], ".1f"),
             _plain(tokens["median"]), _plain(tokens["p95"]),
         ])  # fmt: skip
+    bound = found.get("longest_short_answer")
+    signs = "signs of reasoning in them" + (f", or more than {bound} characters" if bound is not None else "")
     notes = [
-        f"no control token: {_number(free['no_mode'], '.3f')}; short answers with signs of reasoning in them: "
+        f"no control token: {_number(free['no_mode'], '.3f')}; short answers with {signs}: "
         f"{_number(free['leakage'], '.3f')}"
     ]
     if free["lenient_accuracy"] is not None:
@@ -171,6 +173,13 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
         "computed from the samples above, without sampling again",
         f"mean accuracy above a choice by chance of the same tokens: {_with_interval(dial['area'], '+.4f')}",
     ]
+    if dial["certain"]:
+        notes.append(
+            f"{dial['certain']} problems have one mode for certain, as far as float32 says: where on the curve they "
+            "turn is a bound"
+        )
+    if (routing := found["routing"]) and dial["problems"] < routing["problems"]:
+        notes.append(f"{routing['problems'] - dial['problems']} problems are not in it: {_unknown(conf)}")
     if places["token_budget"] is not None:
         points.append((f"{conf.token_budget:g} tokens", places["token_budget"]))
     elif conf.token_budget is not None:
@@ -197,6 +206,17 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
         rows,
         notes,
     )
+
+
+def no_dial(conf: EvaluateConf) -> str:
+    """Why there is no curve."""
+    return f"no dial: of no problem with a judged answer in every way P(think) is known: {_unknown(conf)}"
+
+
+def _unknown(conf: EvaluateConf) -> str:
+    if conf.top_p < 1:
+        return f"evaluate.top_p={conf.top_p:g} leaves them one mode alone (measure the dial with evaluate.top_p=1)"
+    return "their answers begin with no control token"
 
 
 def compared(names: Sequence[str], found: Sequence[Found], made: Sequence[Difference]) -> Table:

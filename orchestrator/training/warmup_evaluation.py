@@ -31,7 +31,7 @@ from orchestrator.training.evaluation import evaluate_modes, level_of
 from orchestrator.training.unjudged import UnjudgedLog
 from orchestrator.training.warmup_questions import Questions
 from reward.leakage import CAUSES, Leakage, leakage, usual_length
-from rollout.data.pairs import short_answers
+from rollout.data.pairs import Pairs, short_answers
 from rollout.data.tokens import decode_response
 from rollout.mode import ControlTokens, Mode, modes_of, think_names
 from rollout.prompt import Prompt
@@ -154,8 +154,13 @@ def make_evaluator(
 ) -> WarmupEvaluator:
     """See `WarmupEvaluator` for the last four."""
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
-    longest = usual_length(short_answers(questions.pairs, SHORT_ANSWERS))
+    longest = longest_short_answer(questions.pairs)
     return WarmupEvaluator(conf, parts, prompts, decode, longest, path, steps, done, note)
+
+
+def longest_short_answer(pairs: Pairs) -> int | None:
+    """Characters that short answers keep to, see `leakage`; None: there are none among the pairs."""
+    return usual_length(short_answers(pairs, SHORT_ANSWERS))
 
 
 def record(ways: Ways, leaks: Mapping[str, Sequence[Leakage]]) -> Record:

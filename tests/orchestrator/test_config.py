@@ -393,6 +393,7 @@ REFUSED = [
     ("rollout.max_response_tokens=4000", "rollout.max_model_len=2048", "= 5280"),
     ("learner.max_tokens=1000", "learner.max_tokens=1000", "1408"),
     ("evaluate.max_response_tokens=2000", "evaluate.max_response_tokens=2000", "2048"),
+    ("evaluate.thinking_budget=126", "evaluate.thinking_budget=126", "rollout.max_response_tokens=128"),
     ("model.dtype=bfloat16", "learner.zero_stage=0", "bfloat16"),
     ("model.head_dtype=bfloat16", "model.head_dtype=bfloat16", "model.dtype=bfloat16"),
     ("learner.offload_parameters=true", "learner.offload_parameters", "zero_stage=3"),

@@ -245,6 +245,40 @@ def test_the_dial_at_no_bias_is_the_free_choice() -> None:
     assert found.accuracy[middle] == pytest.approx(free.means(free.correct).mean(), abs=0.02)
 
 
+def test_a_bias_acts_before_the_temperature() -> None:
+    """So at half the temperature half of it does the same."""
+    ways = all_ways(60, 40, 0.8)
+    full, half = trace(*ways), trace(*ways, temperature=0.5)
+    assert full is not None and half is not None
+    np.testing.assert_allclose(half.bias, full.bias / 2)
+    np.testing.assert_array_equal(half.accuracy, full.accuracy)
+
+
+def one_mode(logprob: float, whole: bool) -> tuple[Grid, dict[str, Grid]]:
+    """A model that always thinks, with that log-prob."""
+    uids = [f"p/{i}" for i in range(20)]
+
+    def answers(way: str) -> Iterator[Answer]:
+        mode = "short" if way == "short" else "think"
+        for uid in uids:
+            chosen = logprob if way == "free" else 0.0
+            yield Answer(uid, way, 0, mode, "correct", True, True, 1.0, "1", 10, chosen)
+
+    free, think, short = (grid(answers(way), uids, 1, whole=whole) for way in ("free", "think", "short"))
+    return free, {"think": think, "short": short}
+
+
+def test_a_mode_that_is_certain_is_on_the_curve_at_a_bound_and_where_top_p_cut_not_at_all() -> None:
+    """A log-prob of 0 is a probability of 1 to float32's last bit, or what nucleus sampling left of two modes."""
+    sure = trace(*one_mode(0.0, whole=True))
+    assert sure is not None and sure.certain == sure.problems == 20
+    middle = int(np.argmin(np.abs(sure.bias)))
+    assert sure.think_rate[middle] == pytest.approx(1, abs=1e-6) and sure.bias[0] < -20 and sure.think_rate[0] < 0.01
+    assert trace(*one_mode(0.0, whole=False)) is None
+    cut = trace(*one_mode(-0.01, whole=False))
+    assert cut is not None and cut.certain == 0
+
+
 def test_calibration_is_perfect_where_p_think_is_the_gain() -> None:
     rng = np.random.default_rng(6)
     gain = rng.random(3000)
