@@ -8,6 +8,8 @@ from __future__ import annotations
 from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
 from conf.distill import check_distill
 from conf.errors import BadConfig
+from conf.evaluation import check_evaluate
+from conf.modes import check_modes
 from conf.schema import ArithmeticConf, Config
 from conf.settings import ABSENT, settings
 
@@ -25,7 +27,7 @@ def check(conf: Config, command: str = "train") -> None:
     _rollout(conf, command)
     _algorithm(conf)
     _learner(conf)
-    _evaluate(conf)
+    check_evaluate(conf.evaluate, conf.data.max_prompt_tokens, conf.rollout)
     _gpus(conf)
     _warmup(conf)
     if command == "distill":
@@ -68,6 +70,7 @@ def _run(conf: Config, command: str) -> None:
 
 
 def _model(conf: Config) -> None:
+    check_modes(conf)
     random, lora = conf.model.random, conf.model.lora
     if random is not None:
         _require(
@@ -121,12 +124,6 @@ def _rollout(conf: Config, command: str) -> None:
         f"rollout.top_p must be 1 in training, got {rollout.top_p}: the sampler's log-probs would be those of the "
         "cut-off distribution, the learner's those of the whole one (evaluate.top_p may be lower)",
     )
-    for name in ("max_tokens_short", "max_tokens_think"):
-        limit = getattr(rollout, name)
-        _require(
-            limit is None or limit <= rollout.max_response_tokens,
-            f"rollout.{name} must be at most rollout.max_response_tokens={rollout.max_response_tokens}, got {limit}",
-        )
     _require(
         rollout.prompts_per_step >= conf.algorithm.optimizer_steps,
         f"algorithm.optimizer_steps={conf.algorithm.optimizer_steps} needs at least as many rollout.prompts_per_step, "
@@ -239,15 +236,6 @@ def _warmup(conf: Config) -> None:
     if warmup.evaluate_every and conf.cluster.placement is Placement.colocated:
         said = f"warmup.evaluate_every={warmup.evaluate_every} with cluster.placement=colocated"
         _require(ranks == learner.ranks, f"{said} needs warmup.ranks=null (learner.ranks={learner.ranks}), got {ranks}")
-
-
-def _evaluate(conf: Config) -> None:
-    evaluated = conf.evaluate.max_response_tokens
-    _require(
-        evaluated is None or conf.data.max_prompt_tokens + evaluated <= conf.rollout.max_model_len,
-        f"evaluate.max_response_tokens={evaluated} does not fit into rollout.max_model_len={conf.rollout.max_model_len}"
-        f" beside data.max_prompt_tokens={conf.data.max_prompt_tokens}",
-    )
 
 
 def _gpus(conf: Config) -> None:

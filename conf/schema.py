@@ -25,6 +25,7 @@ from conf.choices import (
     Transport,
 )
 from conf.distill import DistillConf
+from conf.evaluation import EvaluateConf
 from conf.ranges import number
 from conf.source import ArithmeticConf, SourceConf
 from conf.sweep import SweepConf
@@ -86,6 +87,7 @@ class ModelConf:
     think_end_token: str = "</think>"  # token that ends its reasoning
     short_token: str = "<short>"  # control token that begins a short answer
     short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
+    modes: list[str] = field(default_factory=lambda: ["short", "think"])  # in order; medium begins with <medium>
     chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
     trust_remote_code: bool = False  # run the code that comes with the model
     random: RandomModelConf | None = None  # used by the warm-up when path is null
@@ -147,6 +149,7 @@ class RolloutConf:
     top_p: float = number(1.0, "(0, 1]")  # must be 1 in training (docs/method.md)
     max_response_tokens: int = number(128, "[2, 1e8]")  # control token included
     max_tokens_short: int | None = number(None, "[2, 1e8]")  # limit on short responses, in training; null: none
+    max_tokens_between: list[int] = number([], "[2, 1e8]")  # on those of each mode between, in order; []: none
     max_tokens_think: int | None = number(None, "[2, 1e8]")  # likewise on thinking ones
     on_weight_sync: OnWeightSync = OnWeightSync.keep  # running sequences, max_staleness > 0; colocated: recompute
     slowdown: float | None = number(None, "[1, 1e6]")  # how much a newer batch may slow an older one; null: no limit
@@ -176,6 +179,7 @@ class RewardConf:
     max_unjudged: float = number(0.1, "[0, 1]")  # share of answers without a verdict; 3 steps above it end the run
     function: str | None = None  # pkg.mod:fn(problem, response, answer, mode) -> float; replaces grading, rewards, caps
     correct_short: float = number(1.0, "[-1e6, 1e6]")  # reward of a right answer in short mode
+    correct_between: list[float] = number([], "[-1e6, 1e6]")  # in each mode between, in order; []: evenly between
     correct_think: float = number(0.5, "[-1e6, 1e6]")  # 1 - gamma
     wrong: float = number(-1.0, "[-1e6, 1e6]")  # reward of a wrong answer
     cut_off: float = number(-1.0, "[-1e6, 1e6]")  # of a response that reached its limit
@@ -183,6 +187,7 @@ class RewardConf:
     no_mode: float = number(-1.0, "[-1e6, 1e6]")  # of a response without a control token first
     format_error: float = number(-1.0, "[-1e6, 1e6]")  # of one with a misplaced think token (docs/method.md)
     max_tokens_short: int | None = number(None, "[1, 1e8]")  # a longer short one gets cut_off's reward; null: no cap
+    max_tokens_between: list[int] = number([], "[1, 1e8]")  # likewise in each mode between, in order; []: no cap
     max_tokens_think: int | None = number(None, "[1, 1e8]")  # likewise for thinking ones; control token included
 
 
@@ -273,25 +278,6 @@ class WarmupConf(SourceConf):
     cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
     save_every_s: float = number(300.0, "[0, 1e9]")  # seconds between checkpoints: what a lost machine costs
     out: str | None = None  # folder that `thinkless warmup` copies the finished model to; null: none
-
-
-@dataclass
-class EvaluateConf:
-    """Validation during a run, and the evaluation at its end or by `thinkless evaluate`."""
-
-    every: int = number(20, "[0, 1e7]")  # steps between validations, the first before step 1; 0: never
-    final: bool = True  # at the end of train, evaluate warm-up and final model with free and forced modes
-    questions: int = number(512, "[1, 1e6]")  # of the final evaluation, per level (generated task) or in all
-    temperature: float = number(1.0, "[0.01, 2]")  # of validation and evaluation
-    top_p: float = number(1.0, "(0, 1]")  # likewise; may be below 1
-    samples: int = number(1, "[1, 10000]")  # responses per problem
-    max_response_tokens: int | None = number(None, "[2, 1e8]")  # null: rollout.max_response_tokens
-    seed: int = number(1234, "[0, 4294967295]")  # of generated questions, held-out rows and sampling
-    benchmark: str | None = None  # a set by name instead of data.*: aime24, aime25, amc, gsm8k, math500, ...
-    revision: str | None = None  # hub commit of the benchmark; null: the pinned one
-    instruction: str | None = None  # line behind each question of `evaluate`; null: none, as in training
-    tolerated_error: float = number(0.01, "[0, 1]")  # accuracy that the dial may give up for fewer tokens
-    token_budget: float | None = number(None, "(0, 1e8]")  # mean tokens a response that the dial may take
 
 
 @dataclass

@@ -17,10 +17,7 @@ from learner.advantage import advantages
 from learner.data.batch import Sequence
 from learner.loss import Totals, degrpo, dr_grpo, grpo
 from reward.group import Group
-from rollout.mode import Mode
 from rollout.trajectory import Finish, Trajectory
-
-MODE_INDEX = {Mode.THINK: 0, Mode.SHORT: 1, None: -1}
 
 
 class Algorithm(Protocol):
@@ -82,5 +79,5 @@ def _sequence(trajectory: Trajectory, advantage: float, weights: np.ndarray, kl_
         kl_weights=kl_weights,
         advantage=advantage,
         behavior_logprobs=trajectory.behavior_logprobs.astype(np.float32, copy=False),
-        mode=MODE_INDEX[trajectory.mode],
+        mode=-1.0 if trajectory.mode is None else trajectory.mode.effort,
     )

@@ -7,7 +7,7 @@ know: how the rank starts, checkpoints, weight sync, Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,24 @@ from learner.model.reference import on_device
 from learner.model.sequence_parallel import shard
 from learner.ranks import agree, digest
 from learner.schedule import learning_rate
+from rollout.mode import MODES, Mode
 
 
 class Updater:
     """Every method is collective: all ranks call it, in the same order."""
 
-    def __init__(self, engine: Engine, conf: LearnerConf, rank: int, temperature: float, total_updates: int):
+    def __init__(
+        self,
+        engine: Engine,
+        conf: LearnerConf,
+        rank: int,
+        temperature: float,
+        total_updates: int,
+        modes: Sequence[Mode] = MODES,
+    ):
         """temperature: of the rollouts; total_updates: optimizer steps of the whole schedule."""
         self.engine, self.conf, self.rank = engine, conf, rank
-        self.temperature, self.total_updates = temperature, total_updates
+        self.temperature, self.total_updates, self.modes = temperature, total_updates, modes
         self.part, self.parts = rank % conf.sequence_parallel, conf.sequence_parallel  # of each micro-batch's row
         self.updates = 0  # optimizer steps applied or skipped
         self.bad_in_a_row = 0
@@ -55,7 +64,7 @@ class Updater:
         begin, memory = time.monotonic(), PeakMemory(self.engine.device)
         counts = [len(step) for step in steps]
         agree(self.conf, "the update's micro-batches", len(steps), sum(counts), digest(repr(counts)))
-        metrics = LossMetrics(algorithm, steps if self.part == 0 else [])
+        metrics = LossMetrics(algorithm, steps if self.part == 0 else [], self.modes)
         steps = [self._sharded(step) for step in steps]
         watch = NonfiniteWatch(self.rank, self.conf.ranks)
         reference = reference if algorithm.kl else None

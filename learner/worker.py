@@ -29,6 +29,8 @@ from learner.updater import Updater
 from rollout.base.deterministic import deterministic_learner
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.spans import Traced, spent
+from rollout.mode import modes_of
+from rollout.steering import forget_dial
 from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
 
@@ -116,7 +118,9 @@ class LearnerWorker(Traced):
             compile_layers(policy)
         learnt = Dtype.float32 if model.lora.rank else model.dtype  # adapters, whatever the frozen weights are
         self.engine = Engine(policy, conf, learnt, conf.ranks)
-        self.updater = Updater(self.engine, conf, self.rank, self.temperature, self.total_updates)
+        self.updater = Updater(
+            self.engine, conf, self.rank, self.temperature, self.total_updates, modes_of(self.model.modes)
+        )
         merge = functools.partial(lora.merged, conf=model.lora) if model.lora.rank else None
         self.publisher = WeightSender(self.rank, self.engine, merge)
         if reference and model.lora.rank:
@@ -192,6 +196,7 @@ class LearnerWorker(Traced):
             named = dict(lora.merged(named.items(), self.model.lora))
         if self.rank == 0:
             causal_lm = self.engine.policy.causal_lm
+            forget_dial(causal_lm.config)
             causal_lm.config.use_cache = True
             causal_lm.save_pretrained(folder, state_dict=named)
             causal_lm.config.use_cache = False

@@ -4,7 +4,8 @@
 
 In: its name and one response. Out: a finite float, or a `Failure` with cause, file and line. It runs in a killable
 process (`reward.pool`), with the same limits as any check. `response` is the text without its control token; `mode` is
-"think", "short" or None (no control token); cut-off responses are passed as well. Must not know: processes, outcomes.
+a mode's name ("think", "short") or None (no control token); cut-off responses are passed as well. Must not know:
+processes, outcomes.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ rewarded for a short answer. A later control token does not change the mode, and
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reward.maths.extraction.answer import final_answer, without_thinking
@@ -29,21 +32,21 @@ def think_token_in_ids(token_ids: np.ndarray, mode: Mode | None, control: Contro
     token_ids: i32[T] of a response, control token first. Always False for mode None, which has no format.
     """
     closing = token_ids == control.think_end
-    think = closing | (token_ids == control.think)
-    if mode is Mode.SHORT:
+    think = functools.reduce(operator.or_, (token_ids == opener for opener in control.openers), closing)
+    if mode == Mode.SHORT:
         return bool(think[1:].any())
-    return mode is Mode.THINK and bool(closing.any()) and bool(think[int(closing.argmax()) + 1 :].any())
+    return mode is not None and bool(closing.any()) and bool(think[int(closing.argmax()) + 1 :].any())
 
 
-def think_token_in_text(text: str, mode: Mode | None, names: tuple[str, str] = THINK) -> bool:
+def think_token_in_text(text: str, mode: Mode | None, names: Sequence[str] = THINK) -> bool:
     """The same for a response's text without its control token; spelt out in other tokens, a think token counts too.
 
-    names: of the opening and the closing token.
+    names: of the opening tokens, and of the closing one at last.
     """
     if mode is None:
         return False
-    answer = text if mode is Mode.SHORT else text.partition(names[1])[2]
-    return names[0] in answer or names[1] in answer
+    answer = text if mode == Mode.SHORT else text.partition(names[-1])[2]
+    return any(name in answer for name in names)
 
 
 def find_answer(
@@ -66,7 +69,7 @@ def find_answer(
         return Outcome.FORMAT_ERROR, None
     if finish is not Finish.STOP:
         return Outcome.CUT_OFF, None
-    rest = without_thinking(text, think_end, thinking=mode is Mode.THINK)
+    rest = without_thinking(text, think_end, thinking=mode is not None and mode.thinks)
     if rest is None:
         return Outcome.CUT_OFF, None
     answer = final_answer(rest, strict)

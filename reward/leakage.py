@@ -18,7 +18,7 @@ people it finds none (docs/method.md). Reasoning without such words, in formulas
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +73,10 @@ class Leakage:
         return bool(self.causes)
 
 
-def leakage(text: str, longest: int | None = None, names: tuple[str, str] = THINK) -> Leakage:
+def leakage(text: str, longest: int | None = None, names: Sequence[str] = THINK) -> Leakage:
     """longest: characters of a short answer at most, spaces around it apart; None: any length. names: of the model's
-    think tokens, opening and closing; <think> and </think> count with any."""
-    block = any(think_token_in_text(text, Mode.SHORT, pair) for pair in {names, THINK})
+    think tokens, opening ones and the closing one; <think> and </think> count with any."""
+    block = any(think_token_in_text(text, Mode.SHORT, pair) for pair in {tuple(names), THINK})
     plain = text.replace("’", "'")
     phrase = next((name for name, pattern in _PATTERNS.items() if pattern.search(plain)), None)
     return Leakage(block, phrase, longest is not None and len(text.strip()) > longest)

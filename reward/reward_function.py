@@ -1,15 +1,16 @@
 """Outcome, mode and length -> reward, by `RewardConf`.
 
-In: a verdict and its response's length. Out: a float: correct short 1, correct think 1 - gamma, anything else as
-configured (-1). A response longer than its mode's cap is rewarded as if cut off there, whatever its answer; its outcome
-does not change, so accuracy keeps its meaning. Must not know: texts, groups, advantages.
+In: a verdict and its response's length. Out: a float: correct short 1, correct think 1 - gamma, in the modes between as
+configured or evenly between these, anything else as configured (-1). A response longer than its mode's cap is rewarded
+as if cut off there, whatever its answer; its outcome does not change, so accuracy keeps its meaning. Must not know:
+texts, groups, advantages.
 """
 
 from __future__ import annotations
 
 from conf.schema import RewardConf
 from reward.verdict import Outcome, Verdict
-from rollout.mode import Mode
+from rollout.mode import Mode, cap_of
 
 
 def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 0) -> float:
@@ -19,14 +20,14 @@ def reward(conf: RewardConf, outcome: Outcome, mode: Mode | None, tokens: int = 
     """
     if not outcome.judged:
         raise ValueError(f"{outcome.name} has no reward: its trajectory must leave the group")
-    if outcome is Outcome.CORRECT and mode is None:
-        raise ValueError("a response without a mode cannot be CORRECT")
-    short = mode is Mode.SHORT
-    cap = None if mode is None else conf.max_tokens_short if short else conf.max_tokens_think
+    cap = None if mode is None else cap_of(mode, conf)
     if cap is not None and tokens > cap and outcome is not Outcome.FORMAT_ERROR:
         return conf.cut_off
+    if outcome is Outcome.CORRECT:
+        if mode is None:
+            raise ValueError("a response without a mode cannot be CORRECT")
+        return mode.along([conf.correct_short, *conf.correct_between, conf.correct_think])
     return {
-        Outcome.CORRECT: conf.correct_short if short else conf.correct_think,
         Outcome.WRONG: conf.wrong,
         Outcome.CUT_OFF: conf.cut_off,
         Outcome.NO_ANSWER: conf.no_answer,

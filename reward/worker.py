@@ -78,16 +78,15 @@ class RewardWorker(Traced):
         self.needs_mode = needs_mode
         self.control = control
         self.tokenizer: Any = None
-        self.think_names = THINK
+        self.think_names: tuple[str, ...] = THINK
         if tokenizer_path is not None and control is not None:
             from rollout.data.tokens import load_tokenizer
 
             self.tokenizer = load_tokenizer(tokenizer_path, model or ModelConf())
-            opening, closing = (
+            self.think_names = tuple(
                 str(self.tokenizer.decode([one], skip_special_tokens=False))
-                for one in (control.think, control.think_end)
+                for one in (*control.openers, control.think_end)
             )
-            self.think_names = (opening, closing)
         self.tally = Tally()  # of all verdicts so far
         self._cache: dict[Key, tuple[Outcome, Failure | None]] = {}
         self._cache_chars = 0
@@ -187,7 +186,7 @@ class RewardWorker(Traced):
         try:
             think_token = think_token or think_token_in_text(text, mode, self.think_names)
             outcome, answer = find_answer(
-                text, mode, finish, self.conf.strict, self.think_names[1], self.needs_mode, think_token
+                text, mode, finish, self.conf.strict, self.think_names[-1], self.needs_mode, think_token
             )
             if outcome is None and answer is not None:
                 if known := self._cache.get((answer, gold, all_answers)):
@@ -295,7 +294,7 @@ class RewardWorker(Traced):
 
     def _by_function(self, responses: Sequence[Response], known: Sequence[bool]) -> list[Verdict]:
         calls: list[Call] = [
-            ("reward.custom:call", (self.conf.function, prompt.problem, text, prompt.answer, mode and mode.value))
+            ("reward.custom:call", (self.conf.function, prompt.problem, text, prompt.answer, mode and mode.name))
             for text, mode, _, prompt in responses
         ]
         verdicts = []

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from rollout.engine import Request, Sample
-from rollout.mode import ControlTokens, Mode
-from rollout.request import FINISHES, MODES, RolloutRequest, RolloutResult, derive_seed
+from rollout.mode import ControlTokens, Mode, cap_of
+from rollout.request import FINISHES, RolloutRequest, RolloutResult, derive_seed
 from rollout.trajectory import Finish
 
 
@@ -20,12 +20,11 @@ def engine_requests(request: RolloutRequest, control: ControlTokens, run_seed: i
     """One for each response of `request`, in its order; a forced control token ends the prompt."""
     sampling = request.sampling
     forced = [control.id_of(sampling.mode)] if sampling.mode else []
-    limits = {Mode.SHORT: sampling.max_tokens_short, Mode.THINK: sampling.max_tokens_think}
-    longest = sampling.max_response_tokens
+    longest, caps = sampling.max_response_tokens, {}
     if sampling.mode:
-        longest = min(longest, limits[sampling.mode] or longest)
-        limits = {}
-    caps = {control.id_of(mode): limit for mode, limit in limits.items() if limit}
+        longest = min(longest, cap_of(sampling.mode, sampling) or longest)
+    else:
+        caps = {first: limit for mode, first in control.modes.items() if (limit := cap_of(mode, sampling))}
     heads = [[*prompt.token_ids.tolist(), *forced] for prompt in request.prompts]
     return [
         Request(
@@ -53,7 +52,7 @@ def rollout_result(
     logprobs: list[np.ndarray] = [np.empty(0, np.float32)]
     versions: list[np.ndarray] = [np.empty(0, np.int32)]
     lengths = np.zeros(count, np.int32)
-    modes = np.full(count, MODES.index(None), np.uint8)
+    modes: list[Mode | None] = [None] * count
     finishes = np.full(count, FINISHES.index(Finish.ABORT), np.uint8)
     for place, sample in sorted(samples.items()):
         if forced:
@@ -64,7 +63,7 @@ def rollout_result(
         logprobs.append(sample.behavior_logprobs)
         versions.append(sample.versions)
         lengths[place] = len(forced) + len(sample.token_ids)
-        modes[place] = MODES.index(control.mode_of(forced[0] if forced else int(sample.token_ids[0])))
+        modes[place] = control.mode_of(forced[0] if forced else int(sample.token_ids[0]))
         finish = Finish.STOP if sample.stopped else Finish.ABORT if sample.aborted else Finish.LENGTH
         finishes[place] = FINISHES.index(finish)
     return RolloutResult(
@@ -72,7 +71,7 @@ def rollout_result(
         np.concatenate(ids),
         np.concatenate(logprobs),
         np.concatenate(versions),
-        modes,
+        tuple(modes),
         finishes,
         bool(forced),
         int(lengths.sum()) - len(forced) * len(samples),

@@ -22,7 +22,9 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.vllm_environment import prepare_environment
 from rollout.data.tokens import refuse_absent
+from rollout.steering import Steering
 from rollout.usage import UsageWatch
+from rollout.vllm_models import refuse_cpu_vllm
 from rollout.weight_sync.weights import Offer, Weights
 
 SLEEP_TAGS = ("weights", "kv_cache")  # vLLM's names for what a sleeping engine frees
@@ -60,9 +62,11 @@ class Engine:
         ends: Sequence[int],
         sleeps: bool = False,
         deterministic: bool = False,
+        steering: Steering | None = None,
     ):
         """ends: ids that end a response; sleeps: `sleep` frees a GPU's memory (an engine on a CPU keeps it);
-        deterministic: a GPU's kernels give the same whichever sequences run together."""
+        deterministic: a GPU's kernels give the same whichever sequences run together; steering: None: the model's own
+        distribution, as in training."""
         if conf.device is Device.gpu:
             refuse_no_gpu("rollout.device")
         prepare_environment(conf)
@@ -74,8 +78,8 @@ class Engine:
         from rollout.weight_sync.vllm_receiver import BACKEND, Receiver
 
         if conf.device is Device.gpu:
-            _refuse_cpu_vllm()
-        self.conf, self.ends = conf, list(ends)
+            refuse_cpu_vllm()
+        self.conf, self.ends, self.steering = conf, list(ends), steering
         self.version = 0
         self._asleep: set[str] = set()  # of SLEEP_TAGS
         self._dropped = False  # the weights, when it went to sleep
@@ -113,6 +117,10 @@ class Engine:
             arguments["enable_chunked_prefill"] = False
         else:
             arguments["gpu_memory_utilization"] = conf.gpu_memory_utilization
+        if steering is not None:
+            from rollout.vllm_steering import engine_arguments
+
+            arguments |= engine_arguments(steering, arguments["hf_overrides"])
         refuse_absent(path)
         try:
             chosen = EngineArgs(**arguments)
@@ -303,6 +311,7 @@ class Engine:
             top_p=request.top_p,
             seed=request.seed,
             max_tokens=request.max_tokens,
+            thinking_token_budget=self.steering.thinking_budget if self.steering else None,
             stop_token_ids=self.ends,
             logprobs=0,
             flat_logprobs=True,
@@ -335,16 +344,3 @@ def _sample(output: Any) -> Sample:
         stopped=output.finish_reason == "stop",
         aborted=output.finish_reason not in ("stop", "length"),
     )
-
-
-def _refuse_cpu_vllm() -> None:
-    """BadInput for vLLM's CPU build, which would sample on the CPU without a word."""
-    from vllm import __version__
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cuda():
-        raise BadInput(
-            f"rollout.device=gpu: vllm {__version__} runs on {current_platform.device_type} here: install the CUDA "
-            f"wheel vllm=={__version__.partition('+')[0]} (`pip install --require-hashes -r requirements-gpu.lock`, "
-            "docs/install.md, GPUs), or set rollout.device=cpu"
-        )

@@ -2,8 +2,8 @@
 
     vllm serve MODEL --reasoning-parser-plugin rollout/reasoning_parser.py --reasoning-parser thinkless
 
-In: an answer as text and ids, the request. Out: `reasoning` (what stands between the think token and </think>) and
-`content`. Must not know: training, Ray.
+In: an answer as text and ids, the request. Out: `reasoning` (what stands between the control token of a mode that
+thinks and </think>) and `content`. Must not know: training, Ray.
 
 The mode is the first token: sampled, or given by the chat template (`mode` or `enable_thinking` in
 chat_template_kwargs). A short answer is all content, and so is one without a control token. The control tokens
@@ -20,22 +20,24 @@ from typing import Any
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
-THINK, SHORT, END = "<think>", "<short>", "</think>"
+MODES, END = {"think": "<think>", "short": "<short>"}, "</think>"
 NAMED = re.compile(r"set tokens_of_modes = (\{.*?\}) %\}\{% set end_of_thinking = (.*?) %\}")  # in an export's template
 
 
 class ThinklessParser(ReasoningParser):
     def __init__(self, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(tokenizer, *args, **kwargs)
-        names = _names(getattr(tokenizer, "chat_template", None))
-        self.think, self.short, self.end = names
+        modes, self.end = _names(getattr(tokenizer, "chat_template", None))
+        self.think, self.short = modes["think"], modes["short"]
+        names = (*modes.values(), self.end)
         self.ids = {name: self.vocab[name] for name in names if name in self.vocab}
         if missing := [name for name in names if name not in self.ids]:
             raise RuntimeError(f"the tokenizer has no {', '.join(missing)}: is this a model that thinkless trained?")
+        self.openers = {self.ids[name]: name for mode, name in modes.items() if mode != "short"}  # of modes that think
         self.given: str | None = None  # the control token at the end of the prompt; None: the model samples it
         asked = kwargs.get("chat_template_kwargs") or {}
         if (mode := asked.get("mode")) is not None:
-            self.given = {"think": self.think, "short": self.short}.get(mode)
+            self.given = modes.get(mode)
         elif (enabled := asked.get("enable_thinking")) is not None:
             self.given = self.think if enabled else self.short
 
@@ -63,7 +65,7 @@ class ThinklessParser(ReasoningParser):
 
     def _mode(self, text: str) -> tuple[bool, str]:
         """Whether it thinks, and what follows the control token."""
-        for token, thinks in ((self.think, True), (self.short, False)):
+        for token, thinks in (*((token, True) for token in self.openers.values()), (self.short, False)):
             if self.given == token:
                 return thinks, text
             if self.given is None and text.startswith(token):
@@ -72,8 +74,8 @@ class ThinklessParser(ReasoningParser):
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
         ids = list(token_ids)
-        thinks = self.given == self.think
-        if self.given is None and ids and ids[0] == self.ids[self.think]:
+        thinks = self.given in self.openers.values()
+        if self.given is None and ids and ids[0] in self.openers:
             thinks, ids = True, ids[1:]
         end = self.ids[self.end]
         return 0 if not thinks else ids.index(end) if end in ids else len(ids)
@@ -81,15 +83,15 @@ class ThinklessParser(ReasoningParser):
     # ---------------------------------------------------------------- streaming
 
     def adjust_initial_state_from_prompt(self, prompt_token_ids: Sequence[int]) -> None:
-        if prompt_token_ids and prompt_token_ids[-1] == self.ids[self.think]:
-            self.given = self.think
+        if prompt_token_ids and prompt_token_ids[-1] in self.openers:
+            self.given = self.openers[prompt_token_ids[-1]]
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
         """Of a prompt: a short answer follows. Of an answer: there is nothing more to think."""
         return bool(input_ids) and (input_ids[-1] == self.ids[self.short] or self.ids[self.end] in input_ids[-1:])
 
     def is_reasoning_end_streaming(self, input_ids: Sequence[int], delta_ids: Iterable[int]) -> bool:
-        thinks = self.given == self.think or (bool(input_ids) and input_ids[0] == self.ids[self.think])
+        thinks = self.given in self.openers.values() or (bool(input_ids) and input_ids[0] in self.openers)
         return self.ids[self.end] in delta_ids if thinks else bool(input_ids)
 
     def extract_content_ids(self, input_ids: list[int]) -> list[int]:
@@ -120,13 +122,14 @@ class ThinklessParser(ReasoningParser):
         return DeltaMessage(reasoning=reasoning or None, content=(content or None) if found else None)
 
 
-def _names(template: Any) -> tuple[str, str, str]:
-    """(think, short, end of thinking), as the export's chat template names them (`rollout.data.chat_template`)."""
+def _names(template: Any) -> tuple[dict[str, str], str]:
+    """(control token of each mode, end of thinking), as the export's template names them
+    (`rollout.data.chat_template`)."""
     found = NAMED.search(template) if isinstance(template, str) else None
     if found is None:
-        return THINK, SHORT, END
+        return MODES, END
     tokens = ast.literal_eval(found[1])
-    return tokens["think"], tokens["short"], ast.literal_eval(found[2])
+    return {mode: token for mode, token in tokens.items() if token}, ast.literal_eval(found[2])
 
 
 ReasoningParserManager.register_module("thinkless", module=ThinklessParser)

@@ -17,7 +17,6 @@ from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
-MODES = (Mode.THINK, Mode.SHORT, None)
 FINISHES = (Finish.STOP, Finish.LENGTH, Finish.ABORT)
 
 
@@ -31,11 +30,12 @@ class SamplingParams:
     mode: Mode | None = None
     max_tokens_short: int | None = None  # further limits by the mode that was chosen; None: none
     max_tokens_think: int | None = None
+    max_tokens_between: tuple[int, ...] = ()  # of each mode between, in order; (): none
 
     @classmethod
     def training(cls, conf: RolloutConf) -> SamplingParams:
         """As training samples."""
-        caps = conf.max_tokens_short, conf.max_tokens_think
+        caps = conf.max_tokens_short, conf.max_tokens_think, tuple(conf.max_tokens_between)
         return cls(conf.temperature, conf.top_p, conf.max_response_tokens, None, *caps)
 
 
@@ -59,7 +59,7 @@ class RolloutResult:
     token_ids: np.ndarray  # i32[sum of lengths], forced control tokens included
     behavior_logprobs: np.ndarray  # f32[sum of lengths], nats; 0 for a forced control token
     versions: np.ndarray  # i32[sum of lengths]
-    modes: np.ndarray  # u8[n], index into MODES
+    modes: tuple[Mode | None, ...]  # n
     finishes: np.ndarray  # u8[n], index into FINISHES
     forced: bool
     tokens: int  # sampled ones
@@ -87,7 +87,7 @@ class RolloutResult:
                     siblings[i - first],
                     self.token_ids[begin:end],
                     self.behavior_logprobs[begin:end],
-                    MODES[self.modes[i]],
+                    self.modes[i],
                     FINISHES[self.finishes[i]],
                     self.versions[begin:end],
                     self.forced,

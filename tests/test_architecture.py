@@ -27,6 +27,7 @@ IMPORTERS = {
         "rollout/reasoning_parser.py",
         "rollout/vllm_models.py",
         "rollout/vllm_rotary.py",
+        "rollout/vllm_steering.py",
         "rollout/weight_sync/vllm_receiver.py",
         "rollout/weight_sync/transport.py",
         "rollout/weight_sync/broadcast_group.py",

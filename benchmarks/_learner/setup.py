@@ -32,7 +32,7 @@ def make_group(prompt: np.ndarray, responses: list[np.ndarray], rng: np.random.G
     asked = Prompt(uid, "", prompt, "1", "bench")
     given = tuple(
         Trajectory(
-            asked, i, ids, np.full(len(ids), -1, np.float32), tuple(Mode)[i % 2], Finish.STOP,
+            asked, i, ids, np.full(len(ids), -1, np.float32), (Mode.THINK, Mode.SHORT)[i % 2], Finish.STOP,
             np.zeros(len(ids), np.int32),
         )
         for i, ids in enumerate(responses)

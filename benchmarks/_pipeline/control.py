@@ -27,7 +27,7 @@ from reward.grader import Grader
 from reward.verdict import Outcome, RewardResult, Verdict
 from rollout.data.stream import PromptStream
 from rollout.mode import Mode
-from rollout.request import MODES, RolloutRequest, RolloutResult, SamplingParams
+from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 
 GROUP, TOKENS, MAX_TOKENS = 8, 46, 8192
@@ -41,9 +41,9 @@ class ScriptedWorker:
         share: RolloutRequest = args[0]
         n = len(share.siblings)
         total = n * TOKENS
-        modes = (np.arange(n) % 2).astype(np.uint8)
+        modes = tuple((Mode.THINK, Mode.SHORT)[i % 2] for i in range(n))
         ids = np.full(total, 40, np.int32)
-        ids[::TOKENS] = np.where(modes == 0, 4, 6)
+        ids[::TOKENS] = [4 if mode.thinks else 6 for mode in modes]
         return Ready(
             RolloutResult(
                 np.full(n, TOKENS, np.int32),
@@ -68,8 +68,8 @@ class ScriptedJudge:
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Ready:
         sampled, prompts, first = args
-        modes = sampled.wait().modes[first : first + len(prompts)].tolist()
-        return Ready(RewardResult([self.right if MODES[mode] is Mode.THINK else self.wrong for mode in modes], 0.0))
+        modes = sampled.wait().modes[first : first + len(prompts)]
+        return Ready(RewardResult([self.right if mode == Mode.THINK else self.wrong for mode in modes], 0.0))
 
 
 def step(trajectories: int, stream: PromptStream, sampler: Sampler, grader: Grader, number: int) -> int:

@@ -55,6 +55,7 @@ def measured_driver(per_s: float) -> Driver:
     from learner.objective import optimizer_steps
     from reward.group import Group
     from reward.verdict import Outcome, Verdict
+    from rollout.mode import Mode
     from rollout.prompt import Prompt
     from rollout.request import RolloutResult
 
@@ -63,7 +64,7 @@ def measured_driver(per_s: float) -> Driver:
         prompts = [Prompt(str(i), "", ids, "1", "bench") for i in range(groups)]
         total = n * length
         columns = (np.zeros(total, np.int32), np.zeros(total, np.float32), np.zeros(total, np.int32))
-        kinds = (np.zeros(n, np.uint8), np.zeros(n, np.uint8))
+        kinds = ((Mode.THINK,) * n, np.zeros(n, np.uint8))
         verdict, rewards = Verdict(Outcome.CORRECT, "1", 0.0), np.arange(GROUP, dtype=np.float32)
         begin = time.process_time()
         sampled = RolloutResult(np.full(n, length, np.int32), *columns, *kinds, False, total, 0.0, 0.0)

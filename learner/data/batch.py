@@ -22,7 +22,7 @@ class Sequence:
     kl_weights: np.ndarray  # f32[T]
     advantage: float
     behavior_logprobs: np.ndarray  # f32[T]
-    mode: int  # 0 think, 1 short, -1 none
+    mode: float  # its effort (`rollout.mode`): 0 short, 1 think; -1 none
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -37,7 +37,7 @@ class MicroBatch:
     lengths: tuple[int, ...]  # of the sequences, sum N
     response: np.ndarray  # bool[N]: the token belongs to a response
     control: np.ndarray  # bool[N]: the token is a response's t = 0
-    modes: np.ndarray  # i8[N]: mode of the response the token belongs to
+    modes: np.ndarray  # f32[N]: mode of the response the token belongs to
     weights: np.ndarray  # f32[N], zero on prompts
     kl_weights: np.ndarray  # f32[N]
     advantages: np.ndarray  # f32[N]

@@ -171,7 +171,7 @@ def _micro_batch(row: list[Sequence]) -> MicroBatch:
         found[response] = np.concatenate(values)
         return found
 
-    def repeated(values: list[int] | list[float], dtype: type) -> np.ndarray:
+    def repeated(values: list[float], dtype: type) -> np.ndarray:
         """The sequence's value at its response tokens, zero on prompts."""
         return np.where(response, np.repeat(np.array(values, dtype), lengths), np.zeros((), dtype))
 
@@ -181,7 +181,7 @@ def _micro_batch(row: list[Sequence]) -> MicroBatch:
         lengths=tuple(lengths.tolist()),
         response=response,
         control=after_prompt == 0,
-        modes=repeated([s.mode for s in row], np.int8),
+        modes=repeated([s.mode for s in row], np.float32),
         weights=aligned([s.weights for s in row]),
         kl_weights=aligned([s.kl_weights for s in row]),
         advantages=repeated([s.advantage for s in row], np.float32),

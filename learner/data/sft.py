@@ -18,13 +18,13 @@ from learner.data.pack import pack
 from learner.loss import Totals, sft
 from rollout.data.pairs import Pairs
 from rollout.data.tokens import control_tokens, generation_prompt, training_response
-from rollout.mode import Mode
+from rollout.mode import Mode, modes_of
 
 Example = tuple[Mode, np.ndarray, np.ndarray]  # mode, prompt i32[P], response i32[T]
 
 
 class Curriculum:
-    """Batches of `batch_size` questions, each answered in both modes, so that the modes stay balanced. Two questions
+    """Batches of `batch_size` questions, each answered in every mode, so that the modes stay balanced. Two questions
     with one answer each take the place of one (`rollout.data.pairs`)."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Curriculum:
     ):
         self.pairs, self.tokenizer, self.conf, self.model = pairs, tokenizer, conf, model
         self.max_tokens, self.ranks, self.cost = max_tokens, ranks, cost
-        self.control = control_tokens(tokenizer, model)
+        self.control, self.modes = control_tokens(tokenizer, model), modes_of(model.modes)
         self.too_long = 0  # examples dropped so far
 
     @property
@@ -61,9 +61,7 @@ class Curriculum:
         kept = []
         for pair in self.pairs.together(index):
             prompt = generation_prompt(self.tokenizer, pair.problem, self.model)
-            for mode, text in ((Mode.THINK, pair.think), (Mode.SHORT, pair.short)):
-                if text is None:
-                    continue
+            for mode, text in pair.answers(self.modes):
                 response = training_response(self.tokenizer, self.control, mode, text, self.model)
                 if len(prompt) + len(response) > self.conf.max_tokens:
                     self.too_long += 1
@@ -77,7 +75,7 @@ def weigh(examples: list[Example], short_weight: float) -> tuple[Totals, list[Se
     factors = []
     for mode, _, response in examples:
         factor = np.ones(len(response), np.float32)
-        if mode is Mode.SHORT:
+        if mode == Mode.SHORT:
             factor[1:] = short_weight
         factors.append(factor)
     totals = Totals(len(examples), 1, max(1, round(float(sum(f.sum() for f in factors)))))
@@ -89,7 +87,7 @@ def weigh(examples: list[Example], short_weight: float) -> tuple[Totals, list[Se
             kl_weights=np.zeros(len(response), np.float32),
             advantage=0.0,
             behavior_logprobs=np.zeros(len(response), np.float32),
-            mode=0 if mode is Mode.THINK else 1,
+            mode=mode.effort,
         )
         for (mode, prompt, response), factor in zip(examples, factors, strict=True)
     ]

@@ -7,8 +7,10 @@ reading a number would synchronize the device at every micro-batch. Must not kno
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +19,9 @@ from learner.data.batch import MicroBatch
 from learner.loss.surrogate import TokenLosses, importance_weights
 from learner.metrics.nonfinite import NonfiniteWatch
 from learner.metrics.report import StepReport
+from rollout.mode import MODES, Mode
 
-SUMMED = ("count", "controls", "loss_control", "loss_response", "loss_kl", "loss_think", "loss_short", "entropy",
+SUMMED = ("count", "controls", "loss_control", "loss_response", "loss_kl", "entropy",
           "entropy_control", "kl", "outside", "high", "low", "dual", "compared", "mismatch_kl", "mismatch_abs",
           "importance", "capped")  # fmt: skip
 HOST = ("tokens", "grad_control", "grad_response")  # known without the device
@@ -27,11 +30,12 @@ NEAR = (0.9, 1.1)  # ratios outside this range are counted
 
 
 class LossMetrics:
-    def __init__(self, conf: AlgorithmConf, steps: list[tuple[MicroBatch, ...]]):
+    def __init__(self, conf: AlgorithmConf, steps: list[tuple[MicroBatch, ...]], modes: Sequence[Mode] = MODES):
         """steps: this rank's micro-batches, whose tokens it counts."""
-        self.conf = conf
+        self.conf, self.modes = conf, modes
+        self.summed = (*SUMMED, *(mode.name for mode in modes))
         self.tokens = sum(sum(mb.lengths) for step in steps for mb in step if mb.kl_weights.any())  # not idle rows
-        self.sums: Tensor | None = None  # f64[len(SUMMED)]
+        self.sums: Tensor | None = None  # f64[len(self.summed)]
         self.largest: Tensor | None = None  # f64[len(LARGEST)]
 
     def add(
@@ -62,8 +66,7 @@ class LossMetrics:
             "loss_control": total(surrogate, control),
             "loss_response": total(surrogate, ~control),
             "loss_kl": self.conf.kl * parts.kl.detach().double().sum(),
-            "loss_think": total(surrogate, modes == 0),
-            "loss_short": total(surrogate, modes == 1),
+            **{mode.name: total(surrogate, modes == np.float32(mode.effort).item()) for mode in self.modes},
             "entropy": total(entropies),
             "entropy_control": total(entropies, counted & control),
             "kl": nothing + math.nan if ref_logprobs is None else total(k3(ref_logprobs, logprobs)),
@@ -85,7 +88,7 @@ class LossMetrics:
             }
             for name, values in (("mismatch", gap), ("importance", weights)):
                 largest[name] = torch.where(counted, values.double(), 0.0).amax()
-        sums_here = torch.stack([sums.get(name, nothing).double() for name in SUMMED])
+        sums_here = torch.stack([sums.get(name, nothing).double() for name in self.summed])
         largest_here = torch.stack([largest[name] for name in LARGEST])
         self.sums = sums_here if self.sums is None else self.sums + sums_here
         self.largest = largest_here if self.largest is None else torch.maximum(self.largest, largest_here)
@@ -98,7 +101,7 @@ class LossMetrics:
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             torch.distributed.all_reduce(sums)
             torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
-        value = dict(zip(SUMMED + HOST, sums.tolist(), strict=True))
+        value = dict(zip(self.summed + HOST, sums.tolist(), strict=True))
         top = dict(zip(LARGEST, largest.tolist(), strict=True))
         count, compared = value["count"] or math.nan, value["compared"] or math.nan
         return StepReport(
@@ -108,8 +111,7 @@ class LossMetrics:
             loss_control=value["loss_control"],
             loss_response=value["loss_response"],
             loss_kl=value["loss_kl"],
-            loss_think=value["loss_think"],
-            loss_short=value["loss_short"],
+            loss_by_mode={mode.name: value[mode.name] for mode in self.modes},
             grad_norm_control=math.sqrt(value["grad_control"]),
             grad_norm_response=math.sqrt(value["grad_response"]),
             entropy=value["entropy"] / count,

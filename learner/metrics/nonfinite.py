@@ -90,7 +90,7 @@ def _sequences(mb: MicroBatch, bad: np.ndarray, reason: str, update: int, rank: 
                     rank=rank,
                     reason=reason,
                     token_ids=mb.token_ids[here].astype(np.int32),
-                    mode=int(mb.modes[here][first]),
+                    mode=float(mb.modes[here][first]),
                     advantage=float(mb.advantages[here][first]),
                     smallest_logprob=float(behavior.min()) if len(behavior) else float("nan"),
                 )

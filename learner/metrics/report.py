@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class NonfiniteSequence:
     rank: int
     reason: str  # "loss", "gradient" (of the last hidden states), or "step": only the step's gradient as a whole
     token_ids: np.ndarray  # i32[P + T]
-    mode: int  # 0 think, 1 short, -1 none
+    mode: float  # effort of its mode: 0 short, 1 think; -1 none
     advantage: float
     smallest_logprob: float  # of its response tokens under the sampler, nats
 
@@ -45,8 +45,7 @@ class StepReport:
     loss_control: float = float("nan")  # of the t = 0 tokens
     loss_response: float = float("nan")
     loss_kl: float = float("nan")  # coefficient included
-    loss_think: float = float("nan")  # surrogate by mode
-    loss_short: float = float("nan")
+    loss_by_mode: Mapping[str, float] = field(default_factory=dict)  # the surrogate's, by the mode's name
     grad_norm: float = float("nan")  # before clipping, mean over the optimizer steps
     grad_norm_control: float = float("nan")  # of the loss's gradient with respect to the last hidden states, at the
     grad_norm_response: float = float("nan")  # positions that predict control tokens, and at those of other tokens

@@ -4,13 +4,16 @@ In: lines, an OpenAI-compatible server of an exported model. Out: reasoning and 
 and seconds. Must not know: who started the server.
 
 A line that begins with / is a command. Every question is asked by itself, as in training: nothing that was said before
-is sent along. The dial is a bias on the think token's logit (docs/evaluate.md).
+is sent along. The dial is a bias on the logits of the modes that think, each by its effort (docs/evaluate.md). Which
+modes there are the server says: its chat template refuses any other by naming them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,12 +24,14 @@ import openai
 
 from orchestrator.base.errors import RunError
 from rollout.base.errors import BadInput
+from rollout.mode import MODES, Mode, modes_of
 
-MODES = ("auto", "think", "short")
 LIMIT = 100.0  # of a logit_bias, by the API
-HELP = """/mode auto|think|short   who chooses the mode: the model, or you
+HELP = """/mode auto|think|short   who chooses the mode: the model, or you (or one between, if the model has more)
 /dial <number>           bias on the think token's logit while the mode is auto; 0: none, more: it thinks more
+/budget <tokens>|none    thinking that takes more is closed, and the answer follows
 /help, /quit"""
+REFUSAL = re.compile(r"mode must be auto, (.+?) or short, got")  # of `rollout.data.chat_template`
 DIM, PLAIN = "\033[2m", "\033[0m"
 
 
@@ -37,13 +42,15 @@ class Session:
     out: TextIO
     mode: str = "auto"
     dial: float = 0.0
+    budget: int | None = None
     temperature: float = 1.0
     max_tokens: int = 2048
     colors: bool = False
 
     @classmethod
     def at(cls, url: str, out: TextIO, **settings: Any) -> Session:
-        """With the one model that is served there. Raises BadInput: nobody answers, or there are several."""
+        """With the one model that is served there. Raises BadInput: nobody answers, there are several, or it has no
+        such mode."""
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
         try:
             served = [one.id for one in client.models.list().data]
@@ -51,7 +58,10 @@ class Session:
             raise BadInput(f"{url}: no OpenAI-compatible server answers there ({error})") from error
         if len(served) != 1:
             raise BadInput(f"{url} serves {', '.join(served) or 'no model'}: one is needed")
-        return cls(client, served[0], out, colors=out.isatty(), **settings)
+        found = cls(client, served[0], out, colors=out.isatty(), **settings)
+        if found.mode != "auto" and found.mode not in found.choices:
+            raise BadInput(f"--mode {found.mode}: {served[0]} takes {', '.join(found.choices)}")
+        return found
 
     def run(self, lines: Iterable[str]) -> None:
         """Until the lines end, or /quit."""
@@ -68,7 +78,7 @@ class Session:
 
     def _command(self, words: list[str]) -> None:
         name, value = words[0], words[1] if len(words) == 2 else ""
-        if name == "/mode" and value in MODES:
+        if name == "/mode" and value in self.choices:
             self.mode = value
             self._print(f"mode: {value}")
         elif name == "/dial" and _is_number(value) and abs(float(value)) <= LIMIT:
@@ -76,8 +86,13 @@ class Session:
             self._print(f"dial: {self.dial:+g}" + ("" if self.mode == "auto" else f" (mode {self.mode}: not used)"))
         elif name == "/dial":
             self._print(f"/dial takes a number from {-LIMIT:g} to {LIMIT:g}, got {' '.join(words[1:])!r}")
+        elif name == "/budget" and (value == "none" or value.isdecimal()):
+            self.budget = None if value == "none" else int(value)
+            self._print(f"budget: {'none' if self.budget is None else f'{self.budget} tokens of thinking'}")
+        elif name == "/budget":
+            self._print(f"/budget takes a number of tokens, or none, got {' '.join(words[1:])!r}")
         elif name == "/mode":
-            self._print(f"/mode takes {', '.join(MODES)}, got {' '.join(words[1:])!r}")
+            self._print(f"/mode takes {', '.join(self.choices)}, got {' '.join(words[1:])!r}")
         else:
             self._print(HELP)
 
@@ -92,7 +107,7 @@ class Session:
                 logit_bias=self._bias(),
                 stream=True,
                 stream_options={"include_usage": True},
-                extra_body={"chat_template_kwargs": {"mode": self.mode}},
+                extra_body={"chat_template_kwargs": {"mode": self.mode}} | self._budget(),
             )
             for chunk in stream:
                 tokens = chunk.usage.completion_tokens if chunk.usage else tokens
@@ -105,29 +120,52 @@ class Session:
                     answered = True
         except openai.OpenAIError as error:
             raise RunError(f"the server gave no answer ({error})") from error
-        mode = self.mode if self.mode != "auto" else "think" if thinks else "short"
+        some = "think" if len(self.modes) == 2 else "thinks"  # the control token itself is not in the answer
+        mode = self.mode if self.mode != "auto" else some if thinks else "short"
         self._print(f"\n[{mode}, {tokens} tokens, {time.monotonic() - begin:.1f} s]")
+
+    def _budget(self) -> dict[str, int]:
+        return {} if self.budget is None else {"thinking_token_budget": self.budget}
 
     def _bias(self) -> dict[str, int]:
         if not self.dial or self.mode != "auto":
             return {}
-        return {str(self.think_id): self.dial}  # type: ignore[dict-item]  # the API takes fractions
+        return {str(self._id(mode)): mode.effort * self.dial for mode in self.modes if mode.thinks}  # type: ignore[misc]
 
     @cached_property
-    def think_id(self) -> int:
-        """The think token's id: the last one of a prompt that is asked to think. Asks vLLM's own /tokenize."""
+    def modes(self) -> tuple[Mode, ...]:
+        """In order. A server of an older export, or of another model, has two."""
+        try:
+            self._tokenized("?")
+        except urllib.error.HTTPError as error:
+            if found := REFUSAL.search(error.read().decode(errors="replace")):
+                return modes_of(["short", *reversed(found[1].split(", "))])
+        except (OSError, ValueError, KeyError):
+            pass
+        return MODES
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return ("auto", *(mode.name for mode in reversed(self.modes)))
+
+    def _id(self, mode: Mode) -> int:
+        """Of its control token: the last one of a prompt that asks for the mode. Asks vLLM's own /tokenize."""
+        try:
+            return self._tokenized(mode.name)[-1]
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            where = str(self.client.base_url)
+            raise RunError(f"{where}: the dial needs vLLM's /tokenize, which does not answer ({error})") from error
+
+    def _tokenized(self, mode: str) -> list[int]:
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": "?"}],
-            "chat_template_kwargs": {"mode": "think"},
+            "chat_template_kwargs": {"mode": mode},
         }
         address = f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}/tokenize"
         request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return int(json.load(answer)["tokens"][-1])
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise RunError(f"{address}: the dial needs vLLM's /tokenize, which does not answer ({error})") from error
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return [int(one) for one in json.load(answer)["tokens"]]
 
     def _write(self, text: str) -> None:
         self.out.write(text)

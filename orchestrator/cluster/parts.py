@@ -28,6 +28,7 @@ from rollout.engine import Engine
 from rollout.mode import ControlTokens
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
+from rollout.steering import Steering
 from rollout.weight_sync.sync import WeightSync
 from rollout.weight_sync.weights import Weights, route
 from rollout.worker import RolloutWorker
@@ -75,9 +76,10 @@ def make_sampler(
     sampling: SamplingParams,
     current: Callable[[], Weights | None] | None = None,
     sleeps: bool = False,
+    steering: Steering | None = None,
 ) -> Sampler:
-    """current: see `RolloutWorker`; sleeps: see `Engine`."""
-    engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic)
+    """current: see `RolloutWorker`; sleeps, steering: see `Engine`."""
+    engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic, steering=steering)
     arguments = [conf.rollout, conf.model, path, control, conf.run.seed, current, engine]
     check = functools.partial(refuse_absent, path)
     return Sampler(cluster.rollout_workers(conf.rollout, RolloutWorker, arguments, check), sampling)

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from rollout.base.errors import BadInput
+from rollout.steering import refuse_dial
 
 
 def main(options: Namespace) -> None:
     from orchestrator.chat.server import served
     from orchestrator.chat.session import HELP, Session
 
+    refuse_dial(options.dial, "--dial")
+    if options.budget is not None and options.budget < 0:
+        raise BadInput(f"--budget={options.budget} must be a number of tokens, 0 or more; without it there is no limit")
     with ExitStack() as stack:
         if options.url is None:
             model, config = _model(options.model)
@@ -29,8 +33,8 @@ def main(options: Namespace) -> None:
         else:
             url = options.url
         session = Session.at(
-            url, sys.stdout, mode=options.mode, dial=options.dial, temperature=options.temperature,
-            max_tokens=options.max_tokens,
+            url, sys.stdout, mode=options.mode, dial=options.dial, budget=options.budget,
+            temperature=options.temperature, max_tokens=options.max_tokens,
         )  # fmt: skip
         if sys.stdin.isatty():
             print(f"{session.model}; a line is a question, by itself\n{HELP}")

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -165,7 +165,8 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
         evaluate.command(evaluate.without_hold_out(conf) if foreign else conf, target, dial)
 
     if flags.multirun:
-        _each("evaluate", arguments, flags, lambda own: _evaluate(own, flags.of_member, only_check=True))
+        options = ["--dial"] if dial else []
+        _each("evaluate", arguments, flags, lambda own: _evaluate(own, flags.of_member, only_check=True), options)
         return
     name, overrides = _taken("run.name", arguments)
     if name is None:
@@ -183,7 +184,9 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
         body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
 
 
-def _each(name: str, arguments: list[str], flags: Flags, check: Callable[[list[str]], None]) -> None:
+def _each(
+    name: str, arguments: list[str], flags: Flags, check: Callable[[list[str]], None], options: Sequence[str] = ()
+) -> None:
     """Members of a multirun in processes of their own; all are checked before the first one starts."""
     from conf.errors import BadConfig
     from conf.overrides import combinations
@@ -196,7 +199,7 @@ def _each(name: str, arguments: list[str], flags: Flags, check: Callable[[list[s
     members = combinations(arguments)
     for member in members:
         check(member)
-    run_each(name, members, flags)
+    run_each(name, members, flags, options)
 
 
 def _plan(options: Namespace, flags: Flags) -> None:

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluation.answers import Answer, Grid
+from orchestrator.evaluation.answers import FREE, Answer, Grid
 from orchestrator.evaluation.compare import differences
 from orchestrator.evaluation.results import grids
 from orchestrator.evaluation.words import compared
 from rollout.base.errors import BadInput
+from rollout.mode import modes_of
 
 SAME = ("temperature", "top_p", "max_response_tokens", "rewards")  # or a line says that they differ
 
@@ -58,7 +59,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
             f"{folder} is no finished evaluation ({error}): give a folder that `thinkless evaluate` wrote, "
             "evaluate-<data>-<hash>"
         ) from error
-    return found, grids(answers, levels, found["samples"], found["weights"])["free"]
+    modes = modes_of([way for way in reversed(found["ways"]) if way != FREE])
+    return found, grids(answers, levels, found["samples"], found["weights"], modes)["free"]
 
 
 def _names(models: list[str]) -> list[str]:

@@ -35,20 +35,23 @@ from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import load_all_problems
-from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.commands.warmup import kept_bound
+from orchestrator.evaluation.answers import Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.page import render
 from orchestrator.evaluation.results import grids, results
-from orchestrator.evaluation.words import tables
+from orchestrator.evaluation.words import no_dial, tables
 from orchestrator.tracking.console import progress
 from orchestrator.training.evaluation import level_of, protocol
 from orchestrator.training.unjudged import UnjudgedLog
 from rollout.base.errors import BadInput
 from rollout.data.stream import as_prompts
 from rollout.data.tokens import check_prompt, control_tokens, generation_prompt, load_tokenizer
+from rollout.mode import modes_of
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
+from rollout.steering import Steering, stored_dial
 
 
 def without_hold_out(conf: Config) -> Config:
@@ -69,8 +72,9 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     refuse_no_gpu(conf, "evaluate")
     conf = without_hold_out(with_benchmark(conf)) if conf.evaluate.benchmark else conf
     problems = load_all_problems(conf)
-    refuse_unreadable(conf, "evaluate")
+    config = refuse_unreadable(conf, "evaluate")
     conf = located(conf)
+    conf = replace(conf, evaluate=replace(conf.evaluate, dial=_dial(conf, config)))
     path = conf.model.path
     assert path is not None
     tokenizer = load_tokenizer(path, conf.model)
@@ -84,13 +88,20 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     if not prompts:
         raise BadInput(f"none of {too_long} problems fits into data.max_prompt_tokens={conf.data.max_prompt_tokens}")
     found = {"model": path, "too_long": too_long, "instruction": conf.evaluate.instruction, **protocol(conf, prompts)}
+    found |= {"bias": conf.evaluate.dial} if conf.evaluate.dial else {}
+    longest = kept_bound(path)
+    found |= {} if longest is None else {"longest_short_answer": longest}
+    budget = conf.evaluate.thinking_budget
+    found |= {} if budget is None else {"thinking_budget": budget}
     beside = target or Path(path).expanduser()
     folder = (beside if os.access(beside, os.W_OK) else Path.cwd()) / folder_name(conf, found)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / ".lock"):
             write_json(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
-            ways = grids(_answers(conf, prompts, tokenizer, folder), levels, conf.evaluate.samples, found["weights"])
+            answers, modes = _answers(conf, prompts, tokenizer, folder, longest), modes_of(conf.model.modes)
+            whole_p = conf.evaluate.top_p == 1
+            ways = grids(answers, levels, conf.evaluate.samples, found["weights"], modes, whole_p)
     except Taken as error:
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
@@ -99,21 +110,28 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     lines = "  \n".join(about)
     write_whole(folder / "evaluation.md", "\n".join([f"# Evaluation\n\n{lines}\n", *(one.markdown() for one in whole)]))
     write_whole(folder / "evaluation.html", render(found, about, whole))
-    shown = whole if dial else list(tables(found, conf.evaluate))
-    print(*about, *(f"\n{one.text()}" for one in shown), f"\nwritten to {folder}", sep="\n")
+    shown = [one.text() for one in (whole if dial else tables(found, conf.evaluate))]
+    if found["dial"] is None and (dial or conf.evaluate.token_budget is not None):
+        shown.append(no_dial(conf.evaluate))
+    print(*about, *(f"\n{text}" for text in shown), f"\nwritten to {folder}", sep="\n")
 
 
-def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) -> list[Answer]:
-    """All of them; those that an earlier process has written are taken from there."""
+def _dial(conf: Config, config: Mapping[str, Any] | None) -> float:
+    """evaluate.dial, or what is stored with the model. config: its config.json."""
+    return stored_dial(config or {}) if conf.evaluate.dial is None else conf.evaluate.dial
+
+
+def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path, longest: int | None) -> list[Answer]:
+    """All of them; those that an earlier process has written are taken from there. longest: see `Collector`."""
     path, evaluate = conf.model.path, conf.evaluate
     assert path is not None
     journal = Journal(folder / "answers.jsonl", lambda line, place: Answer.of(dict(line)), by="way")
-    total, before = len(prompts) * evaluate.samples * len(WAYS), len(journal.kept)
+    total, before = len(prompts) * evaluate.samples * (len(conf.model.modes) + 1), len(journal.kept)
     try:
         if before < total:
             if before:
                 print(f"{before} of {total} answers are there already: goes on in {folder}", file=sys.stderr)
-            _sample(conf, prompts, tokenizer, journal, total)
+            _sample(conf, prompts, tokenizer, journal, total, longest)
     except KeyboardInterrupt:
         print("every answer that is there is kept: the same command goes on from there", file=sys.stderr, flush=True)
         raise
@@ -122,14 +140,18 @@ def _answers(conf: Config, prompts: list[Prompt], tokenizer: Any, folder: Path) 
     return list(journal.kept.values())
 
 
-def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journal, total: int) -> None:
+def _sample(
+    conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journal, total: int, longest: int | None
+) -> None:
     path, before = conf.model.path, len(journal.kept)
     assert path is not None
     control = control_tokens(tokenizer, conf.model, path)
     length = conf.evaluate.max_response_tokens or conf.rollout.max_response_tokens
     with Cluster(sized(conf, evaluated=total - before, training=False)) as cluster:
         sampling = SamplingParams(conf.evaluate.temperature, conf.evaluate.top_p, length)
-        sampler = make_sampler(cluster, conf, path, control, sampling)
+        dial, budget = conf.evaluate.dial or 0.0, conf.evaluate.thinking_budget
+        steering = Steering(control, dial, budget) if dial or budget is not None else None
+        sampler = make_sampler(cluster, conf, path, control, sampling, steering=steering)
         rules = [conf.reward.strict, not conf.reward.strict]
         graders = (
             {"own": make_grader(cluster, conf, path, control)}
@@ -147,7 +169,7 @@ def _sample(conf: Config, prompts: list[Prompt], tokenizer: Any, journal: Journa
                 started([*sampler.workers, *actors], "ready", conf.rollout.start_timeout_s)
         except RunError as error:
             raise RunError(f"model.path={path}: {error}") from error
-        collector = Collector(conf, sampler, graders, tokenizer, control)
+        collector = Collector(conf, sampler, graders, tokenizer, control, longest)
         with progress(total, "evaluation", conf.tracker.console, start=before) as bar:
             collector.collect(prompts, journal, bar.advance)
     unjudged = UnjudgedLog(conf.reward, lambda line: print(line, file=sys.stderr, flush=True))
@@ -194,5 +216,7 @@ def heading(found: Mapping[str, Any]) -> list[str]:
         f"data: {data['name']}{f' ({at})' if at else ''}: {asked} problems{held}, sha256 {data['sha256'][:12]}{left}",
         f"sampling: temperature {found['temperature']:g}, top_p {found['top_p']:g}, {found['samples']} to a problem, "
         f"at most {found['max_response_tokens']} tokens, seed {found['seed']}",
+        *([f"thinking is closed after {found['thinking_budget']} tokens"] if "thinking_budget" in found else []),
+        *([f"dial: {found['bias']:+g} on the think token's logit"] if found.get("bias") else []),
         f"prompt: the question{' and: ' + found['instruction'] if found['instruction'] else ' alone, as in training'}",
     ]

@@ -31,6 +31,7 @@ from rollout.data.tokens import (
     templated,
     vocabulary_size,
 )
+from rollout.mode import names_of_tokens
 from rollout.vllm_models import known
 
 QUESTION = "What is 7+2?"
@@ -109,7 +110,7 @@ def _tokens(conf: Config, tokenizer: Any, config: dict[str, Any]) -> Iterator[Fi
     ids = {
         conf.model.think_token: control.think,
         conf.model.think_end_token: control.think_end,
-        conf.model.short_token: control.short,
+        **{name: control.id_of(mode) for mode, name in names_of_tokens(conf.model).items()},
     }
     for name, id in ids.items():
         what = "a token of its own" if name in there and id not in new else "new: the warm-up trains it"

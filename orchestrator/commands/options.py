@@ -58,8 +58,13 @@ WATCHING: tuple[Option, ...] = (
 CHATTING: tuple[Option, ...] = (
     (("model",), {"nargs": "?"}, argparse.SUPPRESS),
     (("--url",), {"metavar": "URL"}, "of a server of an exported model that runs already (vllm serve ... )"),
-    (("--mode",), {"choices": ("auto", "think", "short"), "default": "auto"}, "who chooses the mode (auto: the model)"),
+    (
+        ("--mode",),
+        {"default": "auto", "metavar": "MODE"},
+        "auto (the model chooses), think, short or one between (auto)",
+    ),
     (("--dial",), {"type": float, "default": 0.0, "metavar": "B"}, "bias on the think token's logit (0)"),
+    (("--budget",), {"type": int, "metavar": "N"}, "tokens of thinking, after which it is closed (no limit)"),
     (("--temperature",), {"type": float, "default": 1.0, "metavar": "T"}, "of sampling (1)"),
     (("--max-tokens",), {"type": int, "default": 1024, "metavar": "N"}, "of an answer (1024)"),
 )

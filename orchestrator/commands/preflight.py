@@ -186,7 +186,7 @@ def _refuse_small_vocabulary(config: dict[str, Any], tokenizer: Any, conf: Confi
     """BadInput when prompts would hold ids without a row in the embeddings. New control tokens get theirs later."""
     rows = config.get("vocab_size")
     control, new = add_control_tokens(tokenizer, conf.model)
-    used = {control.think, control.short, control.think_end, control.eos}
+    used = {*control.modes.values(), control.think_end, control.eos}
     used |= {*generation_prompt(tokenizer, "What is 7+2?", conf.model).tolist()}
     beyond = sorted(used - {*new})
     if isinstance(rows, int) and beyond and beyond[-1] >= rows and not new:

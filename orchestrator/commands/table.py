@@ -115,12 +115,28 @@ command goes on: no answer is lost, and none is asked for twice.
     ),
     "chat": Command(
         "ask a trained model on the terminal: mode, dial, tokens, seconds",
-        ("[<run> | <model folder>] [--mode M] [--dial B]", "--url http://host:8000/v1 [--mode M] [--dial B]"),
+        ("[<run> | <model folder>] [--mode M] [--dial B] [--budget N]", "--url http://host:8000/v1 [--mode M] ..."),
         "Serves a run's final model (the newest run's by default) and asks it, a line at a time; answers come as they\n"
-        "are sampled, reasoning apart. /mode and /dial change who chooses the mode meanwhile. Lines may come through\n"
-        "a pipe.",
+        "are sampled, reasoning apart. /mode and /dial change who chooses the mode meanwhile, /budget how long it may\n"
+        "think. Lines may come through a pipe.",
         ("quickstart-001", "quickstart-001 --dial -2", "--url http://127.0.0.1:8000/v1 --mode short < questions.txt"),
         CHATTING,
+    ),
+    "export": Command(
+        "store a chosen dial with a trained model, so that it is served with it",
+        ("run=<run> dial=<bias> [out=<folder>]", "model=<folder> dial=<bias> [out=<folder>]"),
+        "Stores a bias on the think token's logit with a model: chat, evaluate and the printed vllm serve then apply\n"
+        "it where the mode is chosen, and nowhere else. Which bias gives what says thinkless evaluate --dial.\n"
+        "Training ignores it. dial=0 takes it away.",
+        ("run=quickstart-001 dial=-1.5", "model=/models/mine dial=2 out=/models/mine-thoughtful"),
+        KEYS,
+        {
+            "run": "the run's name or folder, whose final model is meant; left out: the newest under run.root",
+            "model": "a model's folder, instead of a run",
+            "dial": "the bias, from -100 to 100: above 0 it thinks more, below 0 less",
+            "out": "a folder for a copy of the model; left out: the model itself gets the dial",
+            "run.root": "the folder of runs (runs)",
+        },
     ),
     "compare": Command(
         "several models on the same problems, from the folders of thinkless evaluate",

@@ -28,6 +28,7 @@ from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import start_all
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
+from orchestrator.commands.warmup import FACTS as WARM_UP_FACTS
 from orchestrator.commands.warmup import LOGS as WARM_UP_LOGS
 from orchestrator.commands.warmup import warm_up
 from orchestrator.replay.recorder import Recorder
@@ -52,6 +53,7 @@ from rollout.base.errors import BadInput
 from rollout.base.spans import Spans
 from rollout.data.stream import PromptStream, as_prompts
 from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
+from rollout.mode import modes_of
 from rollout.sampler import Sampler
 
 
@@ -147,10 +149,11 @@ def _run(
     timeline = Timeline(folder / "timeline.json", actors, driver)
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     samples, recorded = conf.run.samples_per_step, read_config(folder)
+    modes = modes_of(conf.model.modes)
     workers = Workers(sampler.workers)
     workers.ask()  # read after the first step: a worker that is killed then has been seen
     others = (timeline.failures, workers.failures)
-    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others)
+    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes)
     with _reported(tracker, timeline, conf, folder):
         for note in problems.notes:
             tracker.note(note)
@@ -173,7 +176,7 @@ def _run(
         run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
         with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
             try:
-                watched = Observers(timeline, observers, workers)
+                watched = Observers(timeline, observers, workers, modes)
                 train(conf, batches, learner, parts.weight_sync, run_checkpoints, watched, step)
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
@@ -244,7 +247,7 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
     """The folder (or hub id) that sampler and learner load: given, warmed up, or with control tokens added."""
     if conf.warmup is not None:
         warmed = warm_up(conf, cluster)
-        for name in WARM_UP_LOGS:
+        for name in (*WARM_UP_LOGS, WARM_UP_FACTS):
             if (warmed / name).is_file():
                 shutil.copyfile(warmed / name, folder / name)
         return str(warmed)

@@ -10,12 +10,12 @@ import json
 from typing import Any, NamedTuple, NoReturn
 
 from reward.verdict import Verdict
-from rollout.mode import Mode
+from rollout.mode import MODES, Mode
 
 EXPECTED = 'expected an object like {"id": "a1", "response": "\\\\boxed{4}", "gold": "4"}'
 GOLD = "a string, or a list of strings"
 _BOM = b"\xef\xbb\xbf"
-_MODES = {mode.value: mode for mode in Mode}
+_MODES = {mode.name: mode for mode in MODES}
 
 
 class Case(NamedTuple):
@@ -71,8 +71,8 @@ def read_case(line: bytes) -> Case:
     mode = _MODES.get(named) if isinstance(named, str) else None
     if mode is None and named is not None:
         raise Unreadable(f'mode is {_kind(named)}; expected "think" or "short"', id)
-    for announced in Mode:
-        token = f"<{announced.value}>"
+    for announced in MODES:
+        token = f"<{announced.name}>"
         if mode in (None, announced) and response.startswith(token):
             return Case(id, response[len(token) :], announced, gold, bool(all_answers))
     return Case(id, response, mode, gold, bool(all_answers))

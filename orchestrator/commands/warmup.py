@@ -41,7 +41,7 @@ from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.run_root import root
 from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
-from orchestrator.training.warmup_evaluation import make_evaluator
+from orchestrator.training.warmup_evaluation import longest_short_answer, make_evaluator
 from orchestrator.training.warmup_questions import Questions, choose_questions, prompts_of
 from orchestrator.training.warmup_steps import WarmupLog, learn
 from rollout.base.errors import BadInput
@@ -57,6 +57,19 @@ NO_PART = (  # of a warm-up's fingerprint: what changes no weight, and what the 
     *("revision", "subset", "split", "answer_column"),
 )
 LOGS = ("warmup.jsonl", EVALUATIONS)
+FACTS = "warmup.json"  # what `kept_bound` reads as well, in the folder of a run that began with it
+
+
+def kept_bound(model: str) -> int | None:
+    """Characters of a short answer at most, by those that the model, or that of its run, was warmed up on; None: not
+    known."""
+    folder = Path(model).expanduser()
+    for path in (folder / FACTS, folder.parent / FACTS):
+        if path.is_file():
+            found = json.loads(path.read_text())
+            bound = found.get("longest_short_answer") or (found.get("evaluation") or {}).get("longest_short_answer")
+            return None if bound is None else int(bound)
+    return None
 
 
 def warm_up(conf: Config, cluster: Cluster) -> Path:
@@ -73,7 +86,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     cache = root(conf.warmup.cache) if conf.warmup.cache else root(conf.run.root) / "warmup"
     target = cache / fingerprint(conf, pairs)
     partial, lock = (cache / f".{target.name}.{what}" for what in ("partial", "lock"))
-    if (target / "warmup.json").is_file():
+    if (target / FACTS).is_file():
         _say(conf, f"taken from {target}")
         if partial.exists() or left_behind(lock):  # a process was killed when it had finished
             with contextlib.suppress(Taken, OSError), locked(lock):  # OSError: in a cache that is only read
@@ -84,7 +97,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     if who := holder(lock):
         _say(conf, f"the same warm-up is being made by {who}: waiting for it")
     with locked_in_turn(lock, "the same warm-up"):
-        if (target / "warmup.json").is_file():  # made by whom this process waited for
+        if (target / FACTS).is_file():  # made by whom this process waited for
             return target
         store = CheckpointStore(partial, keep=1, to_go_on="give the same command again")
         if not store.steps():
@@ -113,7 +126,7 @@ def _say(conf: Config, text: str) -> None:
 def _tell_evaluation(conf: Config, target: Path) -> None:
     """Of a warm-up that was made before: its warnings, or that it has no evaluation."""
     assert conf.warmup is not None
-    found = json.loads((target / "warmup.json").read_text()).get("evaluation")
+    found = json.loads((target / FACTS).read_text()).get("evaluation")
     if found is None and conf.warmup.evaluate_every:
         measure = command_line("evaluate", f"model.path={target}", "data.path=<problems>")
         _say(conf, f"it was made without an evaluation; to measure it: {measure}")
@@ -134,6 +147,8 @@ def fingerprint(conf: Config, pairs: Pairs) -> str:
     for name in NO_PART:
         what["warmup"].pop(name)
     what["model"].pop("lora")
+    if len(conf.model.modes) == 2:
+        what["model"].pop("modes")  # as in fingerprints from before there were more
     if conf.model.dtype is Dtype.float32:
         what["model"].pop("head_dtype")  # it changes nothing there
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -205,10 +220,11 @@ def _fine_tune(
             "seconds": log.seconds(),
             "too_long": curriculum.too_long,
             "unusable": dict(pairs.unusable),
+            "longest_short_answer": longest_short_answer(pairs),
         }
         if questions is not None and evaluator is not None:
             facts["evaluation"] = questions.facts | {"too_long": too_long} | evaluator.summary()
-        write_json(finished / "warmup.json", facts)
+        write_json(finished / FACTS, facts)
         replace_folder(finished, target)
         shutil.rmtree(partial, ignore_errors=True)
     if parts is None:
@@ -268,5 +284,5 @@ def command(conf: Config, arguments: list[str]) -> None:
 
 def _refuse_foreign(out: Path | None) -> None:
     """BadInput for a warmup.out that holds anything but a warm-up, which a new one replaces."""
-    if out is not None and out.exists() and not (out / "warmup.json").is_file():
+    if out is not None and out.exists() and not (out / FACTS).is_file():
         raise BadInput(f"warmup.out={out} exists and is no warm-up: give another folder, or remove it")

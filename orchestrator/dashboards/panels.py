@@ -216,6 +216,7 @@ LEARNING = Dashboard(
                 curves("Tokens by mode", "tokens/{mode}", "tokens/mean:all"),
                 quantiles("Tokens of an answer", "answer_tokens/{mode}"),
                 rates("Answers by mode", "answers/{mode}", stacked=True),
+                curves("Share of each mode, of more than two", "mode_rate/{mode}", high=1.0),
                 curves(
                     "Format",
                     "no_mode:no control token",
@@ -268,8 +269,7 @@ LEARNING = Dashboard(
                     "loss/control:control",
                     "loss/response:response",
                     "loss/kl:KL",
-                    "loss/think:think",
-                    "loss/short:short",
+                    "loss/{mode}",
                     low=None,
                 ),
                 curves(

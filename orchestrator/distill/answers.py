@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from orchestrator.base.journal import Key
 from rollout.data.problems import Problem
-from rollout.mode import Mode
+from rollout.mode import MODES
 
-SIDES = {mode.value: mode for mode in Mode}
+SIDES = {mode.name: mode for mode in reversed(MODES)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from typing import Any
 
 from conf.schema import Config
 from orchestrator.base.journal import Journal
-from orchestrator.evaluation.answers import WAYS, Answer
-from orchestrator.training.evaluation import FORCED_MODES
+from orchestrator.evaluation.answers import Answer
+from orchestrator.training.evaluation import forced_modes
 from reward.grader import Grader, PendingVerdicts
 from reward.leakage import leakage
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.data.tokens import decode_response
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import ControlTokens, Mode, think_names
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
@@ -33,14 +33,23 @@ Asked = tuple[str, dict[str, PendingVerdicts]]  # way, and the verdicts of each 
 
 
 class Collector:
-    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own."""
+    """graders: {"strict", "lenient"}, or {"own"} with a reward function; the first is the configuration's own.
+    longest: characters of a short answer at most, see `leakage`."""
 
     def __init__(
-        self, conf: Config, sampler: Sampler, graders: Mapping[str, Grader], tokenizer: Any, control: ControlTokens
+        self,
+        conf: Config,
+        sampler: Sampler,
+        graders: Mapping[str, Grader],
+        tokenizer: Any,
+        control: ControlTokens,
+        longest: int | None = None,
     ) -> None:
         self.conf, self.sampler, self.graders = conf, sampler, graders
-        self.tokenizer, self.control = tokenizer, control
-        self.failed: dict[str, list[Verdict]] = {way: [] for way in WAYS}  # without a verdict, by way
+        self.tokenizer, self.control, self.longest = tokenizer, control, longest
+        self.names = think_names(conf.model)
+        self.ways = forced_modes(control.modes)
+        self.failed: dict[str, list[Verdict]] = {way: [] for way in self.ways}  # without a verdict, by way
 
     def collect(self, prompts: Sequence[Prompt], journal: Journal, advance: Callable[[int], None]) -> None:
         """Returns when every answer is in the journal. advance: called with the number of new ones."""
@@ -59,7 +68,7 @@ class Collector:
 
     def _missing(self, prompts: Sequence[Prompt], journal: Journal, size: int) -> Iterator[tuple[str, list[Prompt]]]:
         samples = range(self.conf.evaluate.samples)
-        for way in WAYS:
+        for way in self.ways:
             lacking = [one for one in prompts if any((one.uid, way, sample) not in journal.kept for sample in samples)]
             for first in range(0, len(lacking), size):
                 yield way, lacking[first : first + size]
@@ -67,7 +76,7 @@ class Collector:
     def _ask(self, way: str, prompts: list[Prompt]) -> dict[str, PendingVerdicts]:
         conf = self.conf.evaluate
         longest = conf.max_response_tokens or self.conf.rollout.max_response_tokens
-        sampling = SamplingParams(conf.temperature, conf.top_p, longest, FORCED_MODES[way])
+        sampling = SamplingParams(conf.temperature, conf.top_p, longest, self.ways[way])
         batch = self.sampler.sample(prompts, conf.samples, conf.seed, sampling, urgent=True)
         return {name: grader.ask(batch) for name, grader in self.graders.items()}
 
@@ -94,7 +103,7 @@ class Collector:
             uid=one.prompt.uid,
             way=way,
             sample=one.sibling,
-            mode=None if one.mode is None else one.mode.value,
+            mode=None if one.mode is None else one.mode.name,
             outcome=verdict.outcome.value,
             strict=verdicts["strict"].correct if "strict" in verdicts else None,
             lenient=verdicts["lenient"].correct if "lenient" in verdicts else None,
@@ -106,7 +115,7 @@ class Collector:
         )
 
     def _leaks(self, one: Trajectory) -> tuple[str, ...]:
-        if one.mode is not Mode.SHORT:
+        if one.mode != Mode.SHORT:
             return ()
         text = decode_response(self.tokenizer, one.token_ids[1:], self.control.ends)
-        return leakage(text, names=(self.conf.model.think_token, self.conf.model.think_end_token)).causes
+        return leakage(text, self.longest, self.names).causes

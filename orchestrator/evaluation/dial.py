@@ -1,21 +1,27 @@
-"""The dial: a bias on the think token's logit trades accuracy for tokens, without retraining.
+"""The dial: a bias on the modes' logits trades accuracy for tokens, without retraining.
 
-In: the `Grid`s of the three ways. Out: the curve, its area, the points for a token budget and for a tolerated error;
+In: the `Grid`s of all ways. Out: the curve, its area, the points for a token budget and for a tolerated error;
 how well P(think) is calibrated. Must not know: how a bias reaches a sampler.
 
-No further sampling is needed. With the bias b a problem's first token is think with probability sigmoid(logit + b),
-where logit = log P(think) / P(short) without it (other first tokens are left out of account); what follows the
-control token is as in the forced ways. So a problem's expected accuracy and tokens are a mixture of those, and the
-curve is exact in expectation for every b at once. Intervals: bootstrap over problems.
+The bias b is added to each mode's logit times the mode's effort: all of it to think, none to short, half of it to a
+mode halfway. So one number leads from always short by way of the modes between to always think; were it added to think
+alone, the modes between could never be reached by turning it.
+
+No further sampling is needed. A problem's first token is a mode with probability softmax(logits + b / T efforts), the
+logits being those without it, at the temperature T (other first tokens are left out of account): samplers add a bias
+before they divide by the temperature. What follows the control token is as in the forced ways. So a problem's expected
+accuracy and tokens are a mixture of those, and the curve is exact in expectation for every b at once. Intervals:
+bootstrap over problems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.evaluation.answers import Grid
+from orchestrator.evaluation.answers import CERTAIN, Grid
 from orchestrator.evaluation.estimates import Estimate, interval, resampled
 
 STEPS = 81  # of the bias, between those where all of it thinks and none of it
@@ -26,7 +32,7 @@ BINS = 10  # of P(think)
 class Dial:
     """The curve, from never thinking to always; B points."""
 
-    bias: np.ndarray  # f[B], added to the think token's logit
+    bias: np.ndarray  # f[B], times a mode's effort added to its logit
     think_rate: np.ndarray  # f[B]
     accuracy: np.ndarray  # f[B]
     tokens: np.ndarray  # f[B]
@@ -34,6 +40,7 @@ class Dial:
     tokens_interval: np.ndarray  # f[B, 2]
     area: Estimate
     problems: int
+    certain: int  # of them: those whose place is a bound, since their mode is certain as far as float32 says
 
     def for_budget(self, tokens: float) -> int | None:
         """The point of the highest accuracy that takes at most `tokens` a response. None: even short answers take
@@ -49,36 +56,42 @@ class Dial:
         return int(within[np.argmin(self.tokens[within])])
 
 
-def trace(free: Grid, think: Grid, short: Grid) -> Dial | None:
-    """None: no problem has a judged answer in all ways and a known first token.
+def trace(free: Grid, forced: Mapping[str, Grid], temperature: float = 1.0) -> Dial | None:
+    """forced: the grid of each mode, by its name; temperature: of sampling. None: no problem has a judged answer in all
+    ways and a known first token.
 
     `area`: between the curve and the straight line from never to always thinking, divided by the tokens between these:
     the mean accuracy by which the dial is above a choice by chance of the same tokens. 0: P(think) knows nothing of
     which problems need thinking. nan: both ends take the same tokens.
     """
-    logits = free.logit
-    ways = (think, short)
-    columns = np.stack([*(w.means(w.correct) for w in ways), *(w.means(w.tokens) for w in ways), logits])
-    known = ~np.isnan(columns).any(axis=0)
-    columns, weights = columns[:, known], free.weights[known]
-    count = len(weights)
+    right, length = _means(free, forced)
+    known = ~np.isnan(np.concatenate([right, length])).any(axis=0) & free.known
+    right, length, chosen = right[:, known], length[:, known], free.of(known)
+    weights, count = chosen.weights, int(known.sum())
     if not count:
         return None
-    right, length, logit = columns[:2], columns[2:4], columns[4]
-    reach = max(8.0, float(np.abs(logit).max()) + 5.0)
+    steps = len(chosen.modes) - 1
+    reach = steps * max(8.0, float(np.abs(chosen.logits).max()) + 5.0)
     bias = np.linspace(-reach, reach, STEPS)
-    chance = 1 / (1 + np.exp(-(logit[None] + bias[:, None])))  # f[B, P]
-    mixed = [chance * pair[0] + (1 - chance) * pair[1] for pair in (right, length)]
-    ends = np.stack([right[1], right[0], length[1], length[0]])
-    exact = np.concatenate([*mixed, ends, chance])
+    chance = chosen.chances(bias)  # f[B, P, M]
+    mixed = [(chance * values.T).sum(axis=-1) for values in (right, length)]
+    ends = np.stack([right[0], right[-1], length[0], length[-1]])
+    exact = np.concatenate([*mixed, ends, 1 - chance[..., 0]])
     means, samples = exact @ weights / weights.sum(), resampled(exact[: 2 * STEPS + 4], weights)
     accuracy, tokens = means[:STEPS], means[STEPS : 2 * STEPS]
     area = _area(means[None, : 2 * STEPS + 4])
     low_high = np.quantile(samples[:, : 2 * STEPS], [0.025, 0.975], axis=0).T
+    certain = np.abs(chosen.logits).max(axis=1) >= CERTAIN - 1e-3
     return Dial(
-        bias, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
-        interval(float(area[0]), _area(samples)), count,
+        bias * temperature, means[-STEPS:], accuracy, tokens, low_high[:STEPS], low_high[STEPS:],
+        interval(float(area[0]), _area(samples)), count, int(certain.sum()),
     )  # fmt: skip
+
+
+def _means(free: Grid, forced: Mapping[str, Grid]) -> tuple[np.ndarray, np.ndarray]:
+    """f[M, P]: accuracy and tokens of each problem in each mode, from short to think."""
+    grids = [forced[mode.name] for mode in free.modes]
+    return np.stack([one.means(one.correct) for one in grids]), np.stack([one.means(one.tokens) for one in grids])
 
 
 def _area(means: np.ndarray) -> np.ndarray:
@@ -111,12 +124,16 @@ class Calibration:
     correlation: float  # of P(think) and gain over problems; nan: one of them does not vary
 
 
-def calibration(free: Grid, think: Grid, short: Grid) -> Calibration | None:
-    gain = think.means(think.correct) - short.means(short.correct)
-    known = ~(np.isnan(gain) | np.isnan(free.logit))
+def calibration(free: Grid, forced: Mapping[str, Grid]) -> Calibration | None:
+    """P(think): of all modes that think together. What they gain is a mixture of theirs as the model chooses them."""
+    right, _ = _means(free, forced)
+    known = ~np.isnan(right).any(axis=0) & free.known
     if not known.any():
         return None
-    gain, chance, weights = gain[known], 1 / (1 + np.exp(-free.logit[known])), free.weights[known]
+    chosen = free.of(known)
+    each, weights = chosen.chances().T, chosen.weights  # f[M, P]
+    chance = each[1:].sum(axis=0)
+    gain = (each[1:] * right[1:, known]).sum(axis=0) / chance - right[0, known]
     place = np.minimum((chance * BINS).astype(int), BINS - 1)
     bins, total = [], 0.0
     for number in np.unique(place):

@@ -12,14 +12,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.evaluation.words import ROUTERS, Table
+from orchestrator.evaluation.words import Table, router_name
+from orchestrator.report.figures import mode_colors
 from orchestrator.report.page import environment
 from orchestrator.report.panels import Line
 from orchestrator.report.plots import Dot, line_plot, scatter_plot
 from orchestrator.tracking.numbers import number, percent
 
 Found = Mapping[str, Any]
-COLORS = {"free": "--a", "think": "--think", "short": "--short", "random": "--soft", "oracle": "--good"}
+COLORS = {"free": "--a", "random": "--soft", "oracle": "--good"}
 DRAWN = 15  # points of a curve: from 16 on a chart would smooth it
 
 
@@ -38,7 +39,7 @@ def render(found: Found, heading: Sequence[str], tables: Sequence[Table]) -> str
 def verdict(found: Found) -> str:
     """What the choice of the mode is worth, in a sentence."""
     if not found["routing"]:
-        return "No problem has a judged answer in all three ways."
+        return "No problem has a judged answer in all ways."
     routers = found["routing"]["routers"]
     free, think, chance = (routers[name] for name in ("free", "think", "random"))
     gain = chance["accuracy_gain"]
@@ -75,10 +76,11 @@ def _figures(found: Found) -> list[dict[str, Any]]:
 def _routers(routing: Found | None) -> str:
     if routing is None:
         return ""
+    colors = mode_colors([name for name in routing["routers"] if name not in COLORS]) | COLORS
     dots = [
         Dot(
-            ROUTERS[name], ROUTERS[name], one["tokens"]["value"], one["accuracy"]["value"], one["accuracy"]["low"],
-            one["accuracy"]["high"], COLORS[name], hollow=name in ("random", "oracle"),
+            router_name(name), router_name(name), one["tokens"]["value"], one["accuracy"]["value"],
+            one["accuracy"]["low"], one["accuracy"]["high"], colors[name], hollow=name in ("random", "oracle"),
         )
         for name, one in routing["routers"].items()
     ]  # fmt: skip

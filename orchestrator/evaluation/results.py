@@ -8,31 +8,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from conf.schema import EvaluateConf
-from orchestrator.evaluation.answers import WAYS, Answer, Grid, grid
+from orchestrator.evaluation.answers import FREE, Answer, Grid, grid, ways_of
 from orchestrator.evaluation.dial import calibration, trace
 from orchestrator.evaluation.routing import routing
 from orchestrator.evaluation.scores import scores
+from rollout.mode import MODES, Mode
 
 FORMAT = 2  # of evaluation.json
 
 
 def grids(
-    answers: Iterable[Answer], levels: Mapping[str, str], samples: int, weights: Mapping[str, float]
+    answers: Iterable[Answer],
+    levels: Mapping[str, str],
+    samples: int,
+    weights: Mapping[str, float],
+    modes: Sequence[Mode] = MODES,
+    whole: bool = True,
 ) -> dict[str, Grid]:
-    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix."""
+    """{way: its answers}. levels: {uid: level} of the problems, in order; weights: each level's share of the mix;
+    whole: see `grid`."""
     counts = Counter(levels.values())
     each = np.array([weights[level] / counts[level] for level in levels.values()])
-    by_way: dict[str, list[Answer]] = {way: [] for way in WAYS}
+    by_way: dict[str, list[Answer]] = {way: [] for way in ways_of(modes)}
     for one in answers:
         by_way[one.way].append(one)
-    return {way: grid(those, [*levels], samples, each) for way, those in by_way.items()}
+    return {way: grid(those, [*levels], samples, each, modes, whole) for way, those in by_way.items()}
 
 
 def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateConf) -> dict[str, Any]:
@@ -48,8 +55,8 @@ def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateC
             for way, whole in ways.items()
         },
     }
-    free, think, short = (ways[way] for way in WAYS)
-    dial = trace(free, think, short)
+    free, forced = ways[FREE], {way: one for way, one in ways.items() if way != FREE}
+    dial = trace(free, forced, conf.temperature)
     points = (
         None
         if dial is None
@@ -60,10 +67,10 @@ def results(ways: Mapping[str, Grid], levels: Mapping[str, str], conf: EvaluateC
         }
     )
     measured = {
-        "routing": routing(free, think, short),
+        "routing": routing(free, forced),
         "dial": dial,
         "points": points,
-        "calibration": calibration(free, think, short),
+        "calibration": calibration(free, forced),
     }
     return {name: _plain(one) for name, one in {**found, **measured}.items()}
 

@@ -1,25 +1,24 @@
-"""What choosing the mode is worth: the free choice beside always thinking, never thinking, chance and the best mode.
+"""What choosing the mode is worth: the free choice beside each mode always, chance and the best mode.
 
-In: the `Grid`s of the three ways over the same problems. Out: accuracy and tokens of every router, and differences,
+In: the `Grid`s of all ways over the same problems. Out: accuracy and tokens of every router, and differences,
 with intervals by a paired bootstrap over problems. Must not know: where answers are from.
 
-All routers are computed from the same samples. `random` thinks as often as the free choice does, on problems taken at
-chance; it needs no sampling, since its expectation is a mixture of the forced ways. `oracle` takes for each problem the
-mode that is more often right, and of two that are equally often right the one with fewer tokens. Chosen and measured on
+All routers are computed from the same samples. `random` takes each mode as often as the free choice does, on problems
+taken at chance; it needs no sampling, since its expectation is a mixture of the forced ways. `oracle` takes for each
+problem the mode that is most often right, and of equally good ones that with the fewest tokens. Chosen and measured on
 the same samples it would look better than it is, so it chooses by every second sample and is measured on the others,
 and the other way round; with a single sample it is an upper bound.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from orchestrator.evaluation.answers import Grid
 from orchestrator.evaluation.estimates import Estimate, interval, resampled
-
-ROUTERS = ("free", "think", "short", "random", "oracle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +38,25 @@ class Routing:
     upper_bound: bool  # the oracle's figures are one: a single sample
 
 
-def routing(free: Grid, think: Grid, short: Grid) -> Routing | None:
-    """None: no problem has a judged answer in all three ways."""
-    ways = (free, think, short)
-    right = np.stack([one.means(one.correct) for one in ways])
-    tokens = np.stack([one.means(one.tokens) for one in ways])
-    best, upper = _oracle(think, short)
-    columns = np.concatenate([right, tokens, best, free.means(free.thinks)[None]])
+def routing(free: Grid, forced: Mapping[str, Grid]) -> Routing | None:
+    """forced: the grid of each mode, by its name. None: no problem has a judged answer in all ways."""
+    grids = [forced[mode.name] for mode in free.modes]  # from short to think
+    right, tokens = (
+        np.stack([one.means(getattr(one, name)) for one in (free, *grids)]) for name in ("correct", "tokens")
+    )
+    best, upper = _oracle(grids)
+    rates = np.stack([free.means(free.place == place) for place in range(1, len(grids))])  # of modes that think
+    columns = np.concatenate([right, tokens, best, rates])
     known = ~np.isnan(columns).any(axis=0)
     columns, weights = columns[:, known], free.weights[known]
     if not len(weights):
         return None
     exact, samples = columns @ weights / weights.sum(), resampled(columns, weights)
-    values, spread = _routers(exact[None]), _routers(samples)
+    names = [mode.name for mode in free.modes]
+    values, spread = _routers(exact[None], names), _routers(samples, names)
     routers = {}
-    for name in ROUTERS:
-        (accuracy, length), (a, t) = values[name], spread[name]
+    for name, (accuracy, length) in values.items():
+        a, t = spread[name]
         gain, ratio = values["free"][0] - accuracy, values["free"][1] / length
         routers[name] = Router(
             interval(float(accuracy[0]), a),
@@ -65,32 +67,36 @@ def routing(free: Grid, think: Grid, short: Grid) -> Routing | None:
     return Routing(columns.shape[1], routers, upper)
 
 
-def _routers(means: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """means: f[B, 9] of `routing`'s columns -> router: (accuracy f[B], tokens f[B])."""
-    free, think, short, free_t, think_t, short_t, best, best_t, rate = means.T
+def _routers(means: np.ndarray, modes: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """means: f[B, columns of `routing`]; modes: from short to think -> router: (accuracy f[B], tokens f[B])."""
+    count = len(modes) + 1
+    right, tokens, best, rates = np.split(means.T, [count, 2 * count, 2 * count + 2])
+    rates = np.concatenate([1 - rates.sum(axis=0, keepdims=True), rates])
+    always = {name: (right[1 + place], tokens[1 + place]) for place, name in enumerate(modes)}
     return {
-        "free": (free, free_t),
-        "think": (think, think_t),
-        "short": (short, short_t),
-        "random": (rate * think + (1 - rate) * short, rate * think_t + (1 - rate) * short_t),
-        "oracle": (best, best_t),
+        "free": (right[0], tokens[0]),
+        **dict(reversed(always.items())),
+        "random": ((rates * right[1:]).sum(axis=0), (rates * tokens[1:]).sum(axis=0)),
+        "oracle": (best[0], best[1]),
     }
 
 
-def _oracle(think: Grid, short: Grid) -> tuple[np.ndarray, bool]:
-    """(f[2, P]: its accuracy and tokens, whether they are an upper bound)."""
-    samples = think.judged.shape[1]
+def _oracle(grids: Sequence[Grid]) -> tuple[np.ndarray, bool]:
+    """(f[2, P]: its accuracy and tokens, whether they are an upper bound). grids: of the modes, from short to think."""
+    samples = grids[0].judged.shape[1]
     even = np.arange(samples) % 2 == 0
     halves = [(even, ~even), (~even, even)] if samples > 1 else [(even, even)]
     found = []
     for chosen_by, measured_on in halves:
         right, tokens = (
-            np.stack([one.means(getattr(one, name), chosen_by[None]) for one in (think, short)])
+            np.stack([one.means(getattr(one, name), chosen_by[None]) for one in grids])
             for name in ("correct", "tokens")
         )
-        thinks = (right[0] > right[1]) | ((right[0] == right[1]) & (tokens[0] < tokens[1]))
+        best = np.lexsort((tokens, -right), axis=0)[:1]  # the first of equal ones: the cheapest mode
         figures = [
-            np.where(thinks, *(one.means(getattr(one, name), measured_on[None]) for one in (think, short)))
+            np.take_along_axis(
+                np.stack([one.means(getattr(one, name), measured_on[None]) for one in grids]), best, axis=0
+            )[0]
             for name in ("correct", "tokens")
         ]
         known = ~np.isnan(np.concatenate([right, tokens])).any(axis=0)

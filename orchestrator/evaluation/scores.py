@@ -34,7 +34,7 @@ def scores(grid: Grid, ks: tuple[int, ...] = KS) -> dict[str, Any]:
         "lenient_accuracy": _share(grid, grid.lenient),
         "reward": _mean(grid, grid.reward),
         "think_rate": _share(grid, grid.thinks),
-        "no_mode": _share(grid, ~(grid.thinks | grid.shorts)),
+        "no_mode": _share(grid, grid.place < 0),
         "truncated": _share(grid, grid.cut),
         "tokens": _lengths(grid, judged),
         "by_mode": {
@@ -43,9 +43,9 @@ def scores(grid: Grid, ks: tuple[int, ...] = KS) -> dict[str, Any]:
                 "accuracy": _share(grid, grid.correct, chosen),
                 "tokens": _lengths(grid, chosen),
             }
-            for name, chosen in (("think", grid.thinks), ("short", grid.shorts))
+            for name, chosen in ((mode.name, grid.place == place) for place, mode in reversed([*enumerate(grid.modes)]))
         },
-        "leakage": _share(grid, grid.leaks, grid.shorts),
+        "leakage": _share(grid, grid.leaks, grid.place == 0),
     }
     least = int(judged.sum(axis=1).min()) if len(judged) else 0
     for k in (k for k in ks if 1 < k <= least):

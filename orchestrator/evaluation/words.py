@@ -11,10 +11,9 @@ from typing import Any
 
 from conf.schema import EvaluateConf
 from orchestrator.evaluation.compare import Difference
-from orchestrator.tracking.summary import MODE_NAMES
+from orchestrator.tracking.summary import way_name
 
 Found = Mapping[str, Any]
-ROUTERS = {**MODE_NAMES, "random": "at random, as often", "oracle": "the better mode of each"}
 NONE = "–"
 
 
@@ -44,6 +43,10 @@ class Table:
         table = [row(self.header), rule, *map(row, self.rows)]
         notes = [f"{note}  " for note in self.notes]
         return "\n".join([f"## {self.title}" if self.title else "", "", *table, "", *notes]).strip() + "\n"
+
+
+def router_name(name: str) -> str:
+    return {"random": "at random, as often", "oracle": "the better mode of each"}.get(name, way_name(name))
 
 
 def tables(found: Found, conf: EvaluateConf, whole_dial: bool = False) -> Iterator[Table]:
@@ -122,8 +125,10 @@ def _modes(found: Found) -> Table:
             mode, f"{cell['answers']}", _with_interval(cell["accuracy"], ".3f"), _with_interval(tokens["mean"], ".1f"),
             _plain(tokens["median"]), _plain(tokens["p95"]),
         ])  # fmt: skip
+    bound = found.get("longest_short_answer")
+    signs = "signs of reasoning in them" + (f", or more than {bound} characters" if bound is not None else "")
     notes = [
-        f"no control token: {_number(free['no_mode'], '.3f')}; short answers with signs of reasoning in them: "
+        f"no control token: {_number(free['no_mode'], '.3f')}; short answers with {signs}: "
         f"{_number(free['leakage'], '.3f')}"
     ]
     if free["lenient_accuracy"] is not None:
@@ -138,7 +143,7 @@ def _modes(found: Found) -> Table:
 def _routers(routing: Found) -> Table:
     rows = [
         [
-            ROUTERS[name], _with_interval(one["accuracy"], ".3f"), _with_interval(one["tokens"], ".1f"),
+            router_name(name), _with_interval(one["accuracy"], ".3f"), _with_interval(one["tokens"], ".1f"),
             *([NONE, NONE] if name == "free" else
               [_with_interval(one["accuracy_gain"], "+.3f"), _with_interval(one["token_ratio"], ".2f")]),
         ]
@@ -168,6 +173,13 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
         "computed from the samples above, without sampling again",
         f"mean accuracy above a choice by chance of the same tokens: {_with_interval(dial['area'], '+.4f')}",
     ]
+    if dial["certain"]:
+        notes.append(
+            f"{dial['certain']} problems have one mode for certain, as far as float32 says: where on the curve they "
+            "turn is a bound"
+        )
+    if (routing := found["routing"]) and dial["problems"] < routing["problems"]:
+        notes.append(f"{routing['problems'] - dial['problems']} problems are not in it: {_unknown(conf)}")
     if places["token_budget"] is not None:
         points.append((f"{conf.token_budget:g} tokens", places["token_budget"]))
     elif conf.token_budget is not None:
@@ -187,12 +199,24 @@ def _dial(found: Found, conf: EvaluateConf, whole: bool) -> Table:
         ]
         for name, at in points
     ]  # fmt: skip
+    several = len(found["ways"]) > 3
     return Table(
-        "the dial: a bias on the think token's logit",
+        "the dial: a bias on " + ("each mode's logit, times its effort" if several else "the think token's logit"),
         ["", "bias", "thinks", "accuracy", "95 %", "tokens", "95 %"],
         rows,
         notes,
     )
+
+
+def no_dial(conf: EvaluateConf) -> str:
+    """Why there is no curve."""
+    return f"no dial: of no problem with a judged answer in every way P(think) is known: {_unknown(conf)}"
+
+
+def _unknown(conf: EvaluateConf) -> str:
+    if conf.top_p < 1:
+        return f"evaluate.top_p={conf.top_p:g} leaves them one mode alone (measure the dial with evaluate.top_p=1)"
+    return "their answers begin with no control token"
 
 
 def compared(names: Sequence[str], found: Sequence[Found], made: Sequence[Difference]) -> Table:

@@ -6,6 +6,7 @@ much. Must not know: files, how either came about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -15,7 +16,7 @@ from learner.metrics.report import StepReport
 from rollout.trajectory import Trajectory
 
 # of the machine and of earlier steps
-NOT_COMPARED = {"seconds", "memory", "peak", "efficiency", "nonfinite", "bad_in_a_row"}
+NOT_COMPARED = {"loss_by_mode", "seconds", "memory", "peak", "efficiency", "nonfinite", "bad_in_a_row"}
 FLOOR = 1e-2  # differences of smaller figures are relative to this: sums near zero are rounding
 
 
@@ -58,15 +59,20 @@ def compare_reports(recorded: StepReport | None, now: StepReport | None) -> dict
         learnt = {"recorded": float(recorded is not None), "now": float(now is not None)}
         return {"learnt": {**learnt, "relative": abs(learnt["recorded"] - learnt["now"])}}
     found = {}
-    names = [f.name for f in fields(StepReport) if f.name not in NOT_COMPARED]
+    was, now_is = _figures(recorded), _figures(now)
     # the loss is the sum of parts that cancel: its rounding is relative to the largest of them
-    parts = [abs(getattr(recorded, name)) for name in names if name.startswith("loss")]
+    parts = [abs(value) for name, value in was.items() if name.startswith("loss")]
     loss = max((part for part in parts if part == part), default=0.0)  # NaN without a reference, or a mode
-    for name in names:
-        was, is_now = getattr(recorded, name), getattr(now, name)
+    for name in was | now_is:
+        one, other = was.get(name, math.nan), now_is.get(name, math.nan)
         floor = max(loss, FLOOR) if name.startswith("loss") else FLOOR
-        found[name] = {"recorded": was, "now": is_now, "relative": relative(was, is_now, floor)}
+        found[name] = {"recorded": one, "now": other, "relative": relative(one, other, floor)}
     return found
+
+
+def _figures(report: StepReport) -> dict[str, float]:
+    plain = {f.name: getattr(report, f.name) for f in fields(StepReport) if f.name not in NOT_COMPARED}
+    return plain | {f"loss_{mode}": loss for mode, loss in report.loss_by_mode.items()}
 
 
 def relative(one: float, other: float, floor: float = FLOOR) -> float:

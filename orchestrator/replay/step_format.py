@@ -37,7 +37,7 @@ from orchestrator.tracking.metrics import with_current_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import MODES, ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
@@ -135,9 +135,11 @@ def read(folder: Path) -> RecordedStep:
         answer = tuple(line["answer"]) if isinstance(line["answer"], list) else line["answer"]
         prompts.append(Prompt(**{**line, "token_ids": token_ids, "answer": answer}))
     columns = [_rows(arrays[name], arrays["lengths"]) for name in ("token_ids", "logprobs", "versions")]
+    control = _control(facts["control"])
+    by_name = {mode.name: mode for mode in control.modes}
     trajectories = []
     for line, token_ids, logprobs, versions in zip(_read_lines(folder / "trajectories.jsonl"), *columns, strict=True):
-        mode = None if line["mode"] is None else Mode(line["mode"])
+        mode = None if line["mode"] is None else by_name[line["mode"]]
         prompt, finish = prompts[line["prompt"]], Finish(line["finish"])
         trajectories.append(
             Trajectory(prompt, line["sibling"], token_ids, logprobs, mode, finish, versions, line["forced"])
@@ -157,7 +159,7 @@ def read(folder: Path) -> RecordedStep:
     report = _load(folder / "report.json")
     return RecordedStep(
         **{name: facts[name] for name in STEP_FIELDS},
-        control=ControlTokens(**{**facts["control"], "other_ends": tuple(facts["control"].get("other_ends", ()))}),
+        control=control,
         trajectories=tuple(trajectories),
         groups=groups,
         learnt=tuple(line["learnt"] for line in lines),
@@ -204,8 +206,15 @@ def _failed(line: dict[str, Any]) -> tuple[Verdict, ...]:
     return tuple(map(_verdict, line["failed"]))
 
 
+def _control(facts: dict[str, Any]) -> ControlTokens:
+    between = tuple((name, one) for name, one in facts.get("between", ()))
+    return ControlTokens(**{**facts, "other_ends": tuple(facts.get("other_ends", ())), "between": between})
+
+
 def _report(line: dict[str, Any]) -> StepReport:
     line = {FORMER_FIELDS.get(name, name): value for name, value in line.items()}
+    if "loss_by_mode" not in line:  # there were two
+        line["loss_by_mode"] = {mode.name: line.pop(f"loss_{mode.name}") for mode in MODES}
     line["efficiency"] = None if line["efficiency"] is None else Efficiency(**line["efficiency"])
     nonfinite = [{**one, "token_ids": np.array(one["token_ids"], np.int32)} for one in line["nonfinite"]]
     return StepReport(**{**line, "nonfinite": tuple(NonfiniteSequence(**one) for one in nonfinite)})
@@ -241,6 +250,8 @@ def _plain(value: Any) -> Any:
     """What JSON does not know. (Numbers that are not finite it writes as Python does: NaN, Infinity.)"""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, Mode):
+        return value.name
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{value!r} does not fit a record")

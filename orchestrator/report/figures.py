@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from orchestrator.report.panels import Form, Line, Panel, Point, Value, without_gaps
 from orchestrator.report.plots import Dot, scatter_plot
 from orchestrator.report.read import MODEL_NAMES, JsonObject, curve
-from orchestrator.tracking.summary import MODE_NAMES, interval
+from orchestrator.tracking.summary import interval, way_name
 
 MAX_LEVELS = 8  # drawn; of more, evenly spread ones
+BETWEEN = ("--b", "--c")  # colours of modes between think and short
 LEVEL_RAMP = {  # easy to hard
     "light": ((124, 173, 62), (26, 148, 136), (46, 108, 168), (84, 46, 138)),
     "dark": ((176, 216, 100), (68, 200, 178), (104, 168, 232), (182, 148, 246)),
@@ -46,6 +47,10 @@ class Curves(Protocol):
     def levels(self) -> Sequence[str]: ...
 
     @property
+    def modes(self) -> Sequence[str]:
+        """Their names, the longest first."""
+
+    @property
     def last_step(self) -> int: ...
 
     @property
@@ -57,6 +62,12 @@ class Curves(Protocol):
 
     def curve(self, key: str) -> list[Point]:
         """One figure over the steps."""
+
+
+def mode_colors(modes: Sequence[str]) -> dict[str, str]:
+    """CSS variables."""
+    others = [mode for mode in modes if mode not in ("think", "short")]
+    return {mode: BETWEEN[others.index(mode) % len(BETWEEN)] if mode in others else f"--{mode}" for mode in modes}
 
 
 def drawn_levels(run: Curves) -> list[str]:
@@ -101,7 +112,7 @@ def learning(run: Curves) -> list[Panel]:
         return [*grpo, Line(name, run.curve(key), "--ink")]
 
     def modes(key: str) -> list[Line]:
-        return [Line(mode, run.curve(f"{key}/{mode}"), f"--{mode}") for mode in ("think", "short")]
+        return [Line(mode, run.curve(f"{key}/{mode}"), color) for mode, color in mode_colors(run.modes).items()]
 
     def shares(title: str, note: str, lines: list[Line], y: tuple[float, float]) -> Panel:
         return Panel(title, note, lines, form="percent", y=y, x_end=end)
@@ -188,10 +199,15 @@ def health(run: Curves) -> list[Panel]:
     if run.warmup:
         loss = [Line("", curve(run.warmup, "loss"), "--ink")]
         panels.append(Panel("Warm-up loss, nats", "", loss, x_end=run.warmup[-1]["step"], small=True))
-        modes = (("thinking", "think", "--think"), ("short", "short", "--short"))
         right = [
-            without_gaps(Line(name, curve(run.warmup, f"validation/accuracy/forced/{mode}"), color))
-            for name, mode, color in modes
+            without_gaps(
+                Line(
+                    "thinking" if mode == "think" else mode,
+                    curve(run.warmup, f"validation/accuracy/forced/{mode}"),
+                    color,
+                )
+            )
+            for mode, color in mode_colors(run.modes).items()
         ]
         known = [line for line in right if line.known]
         end = run.warmup[-1]["step"]
@@ -201,15 +217,15 @@ def health(run: Curves) -> list[Panel]:
 
 def modes_scatter(summary: Mapping[str, Any]) -> str:
     """Accuracy against tokens over the mix, of every model and mode that was measured."""
-    colors = {"free": "--ink", "think": "--think", "short": "--short"}
     dots = []
     for model, modes in summary["mix"].items():
+        colors = {"free": "--ink", **mode_colors([mode for mode in modes if mode != "free"])}
         for mode, mix in modes.items():
             if mix["accuracy"] is None or mix["tokens"] is None:
                 continue
             low, high = interval(mix) or (mix["accuracy"], mix["accuracy"])
             hollow = model != "final"
-            name = f"{MODEL_NAMES.get(model, model).lower()}, {MODE_NAMES[mode]}"
-            label = "" if hollow and "final" in summary["mix"] else MODE_NAMES[mode]  # the filled counterpart has it
+            name = f"{MODEL_NAMES.get(model, model).lower()}, {way_name(mode)}"
+            label = "" if hollow and "final" in summary["mix"] else way_name(mode)  # the filled counterpart has it
             dots.append(Dot(name, label, mix["tokens"], mix["accuracy"], low, high, colors[mode], hollow))
     return scatter_plot(dots, "Accuracy against tokens per answer, over the mix")

@@ -68,6 +68,7 @@ def render(run: Run) -> str:
             machinery=drawn(figures.machinery(run)),
             timeline=gantt.section(run.timeline, run.last_step) if run.timeline else None,
             health=drawn(figures.health(run)),
+            modes=run.modes,
             before=tables.sample_views(run, run.before, 4),
             samples=tables.sample_views(run, run.after),
             circumstances=sentences.circumstances(run),

@@ -53,6 +53,10 @@ class Run:
         return default if at is None else at
 
     @property
+    def modes(self) -> list[str]:
+        return mode_names(self.config)
+
+    @property
     def last_step(self) -> int:
         return int(self.steps[-1]["step"]) if self.steps else 0
 
@@ -104,6 +108,20 @@ class Run:
         marker = "/level/"
         seen = {key.partition(marker)[2] for record in self.steps for key in record if marker in key}
         return sorted(seen | {str(level) for level in self.evaluation.get("levels") or ()}, key=by_level)
+
+
+def mode_names(config: JsonObject) -> list[str]:
+    """Of a run's configuration, the longest first; older ones do not name them."""
+    model = config.get("model")
+    given = model.get("modes") if isinstance(model, dict) else None
+    return [str(name) for name in reversed(given if isinstance(given, list) else ["short", "think"])]
+
+
+def mode_tokens(config: JsonObject) -> dict[str, str]:
+    """The control token of each mode, by its name."""
+    model = config.get("model")
+    given = model if isinstance(model, dict) else {}
+    return {name: str(given.get(f"{name}_token") or f"<{name}>") for name in mode_names(config)}
 
 
 def read_run(folder: Path) -> Run:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.read import MODEL_NAMES, RECENT, JsonObject, Run
+from orchestrator.report.read import MODEL_NAMES, RECENT, JsonObject, Run, mode_tokens
 from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
-from orchestrator.tracking.summary import MODE_NAMES, interval
+from orchestrator.tracking.summary import interval, way_name
 
 CLIP, CLIP_HEAD, CLIP_TAIL = 1600, 1000, 400  # characters of a sample answer that are shown
 
@@ -57,10 +57,10 @@ def before_after(run: Run, summary: Mapping[str, Any]) -> JsonObject:
     names = [str(level) for level in run.evaluation.get("levels") or ()]
     rows = []
     for model, modes in (run.evaluation.get("models") or {}).items():
-        for mode in (mode for mode in MODE_NAMES if modes.get(mode)):
+        for mode in (mode for mode in modes if modes[mode]):
             cells = [modes[mode].get(name) or {} for name in names] + [summary["mix"][model][mode]]
             name = MODEL_NAMES.get(model, model)
-            rows.append({"model": name, "mode": MODE_NAMES[mode], "key": mode, "cells": [_cell(c) for c in cells]})
+            rows.append({"model": name, "mode": way_name(mode), "key": mode, "cells": [_cell(c) for c in cells]})
     weights = [level["weight"] for level in summary["levels"]]
     return {"levels": list(zip(names, weights, strict=True)), "rows": rows}
 
@@ -73,7 +73,7 @@ def _cell(figures: Mapping[str, Any]) -> JsonObject:
 
 def sample_views(run: Run, samples: Sequence[JsonObject], count: int = 6) -> list[JsonObject]:
     """Up to `count` of the samples as the page shows them."""
-    tokens = (run.setting("model.think_token", "<think>"), run.setting("model.short_token", "<short>"))
+    tokens = mode_tokens(run.config)
     return [sample_view(sample, tokens) for sample in pick_samples(samples, run.levels, count)]
 
 
@@ -106,10 +106,12 @@ def clipped(text: str) -> str:
     return f"{text[:CLIP_HEAD]}\n… {left_out:,} characters left out …\n{text[-CLIP_TAIL:]}"
 
 
-def sample_view(sample: Mapping[str, Any], tokens: Sequence[str]) -> JsonObject:
-    """A sample as a page shows it: its control token (of `tokens`) apart, the middle of a very long answer left out."""
+def sample_view(sample: Mapping[str, Any], tokens: Mapping[str, str]) -> JsonObject:
+    """A sample as a page shows it: its control token apart, the middle of a very long answer left out.
+
+    tokens: the control token of each mode."""
     text, control = str(sample.get("response") or ""), ""
-    for token in tokens:
+    for token in tokens.values():
         if text.startswith(token):
             control, text = token, text[len(token) :]
     outcome = str(sample.get("outcome") or "unknown")
@@ -118,7 +120,7 @@ def sample_view(sample: Mapping[str, Any], tokens: Sequence[str]) -> JsonObject:
         "problem": str(sample.get("problem") or "").strip(),
         "control": control,
         "text": clipped(text),
-        "mode": sample.get("mode") if sample.get("mode") in ("think", "short") else "none",
+        "mode": sample.get("mode") if sample.get("mode") in tokens else "none",
         "outcome": outcome.replace("_", " "),
         "right": outcome == "correct",
         "reward": sample.get("reward"),

@@ -31,8 +31,8 @@ END_S = 60.0  # that it may take to end after a second signal
 HEADINGS = ("member", "accuracy", "95 %", "thinks", "tokens")
 
 
-def run_each(command: str, members: Sequence[list[str]], flags: Flags) -> None:
-    """members: the overrides of each. flags: those of the user's YAML files go to all of them."""
+def run_each(command: str, members: Sequence[list[str]], flags: Flags, options: Sequence[str] = ()) -> None:
+    """members: the overrides of each. flags: those of the user's YAML files go to all of them, as options do."""
     rows: list[Sequence[str]] = []
     failed: list[str] = []
     promise = "no further member is started, the one that runs saves what it can and ends"
@@ -42,7 +42,7 @@ def run_each(command: str, members: Sequence[list[str]], flags: Flags) -> None:
             name = " ".join(brief([f"{key}={value}" for key, value in settings_of(own).items()]))
             print(f"{number + 1} of {len(members)}: {name}", file=sys.stderr, flush=True)
             log = Path(scratch) / f"{number}.log"
-            ended = _watched(Process([command, *flags.words_of_files, *words], log, traceback=False), log)
+            ended = _watched(Process([command, *options, *flags.words_of_files, *words], log, traceback=False), log)
             if interrupt.requested():
                 break
             rows.append((name, *(_figures(log.read_text(errors="replace")) if ended.good else ("failed",))))
@@ -78,11 +78,11 @@ def _watched(process: Process, log: Path) -> Ended:
 def _figures(log: str) -> tuple[str, ...]:
     """What an evaluation measured in free mode, or where a warm-up's model is."""
     if found := re.findall(r"^written to (.+)$", log, re.M):
-        free: dict[str, Any] = json.loads(Path(found[-1]).read_text())["overall"]["free"]
-        spread = free["interval"]
-        between = f"{spread[0]:.3f}..{spread[1]:.3f}" if spread else "–"
-        figures = or_dash("{:.3f}".format)(free["accuracy"]), or_dash(percent)(free["think_rate"])
-        return figures[0], between, figures[1], or_dash("{:.1f}".format)(free["tokens"])
+        free: dict[str, Any] = json.loads((Path(found[-1]) / "evaluation.json").read_text())["ways"]["free"]["all"]
+        accuracy, thinks, tokens = free["accuracy"] or {}, free["think_rate"] or {}, free["tokens"]["mean"] or {}
+        between = f"{accuracy['low']:.3f}..{accuracy['high']:.3f}" if accuracy else "–"
+        figures = or_dash("{:.3f}".format)(accuracy.get("value")), or_dash(percent)(thinks.get("value"))
+        return figures[0], between, figures[1], or_dash("{:.1f}".format)(tokens.get("value"))
     return tuple(re.findall(r"^the warmed-up model is in (.+)$", log, re.M)[-1:])
 
 

@@ -36,6 +36,8 @@ PREFIX, RAY = "thinkless_", "ray_"  # of names on Ray's Prometheus endpoint; Ray
 FORMER_EXPORTS = {  # names without a label that dashboards may use; still exported
     "accuracy/think": PREFIX + "accuracy_think",
     "accuracy/short": PREFIX + "accuracy_short",
+    "loss/think": PREFIX + "loss_think",
+    "loss/short": PREFIX + "loss_short",
 }
 
 
@@ -115,7 +117,7 @@ def _pattern(key: str) -> re.Pattern[str]:
     def group(match: re.Match[str]) -> str:
         label = match[1]
         values = LABELS[label]
-        one = "|".join(values) if values else r"\d+" if label == "worker" else ".+"
+        one = "|".join(values) if values else {"worker": r"\d+", "mode": r"[a-z]\w*"}.get(label, ".+")
         return f"(?P<{label}>{one})"
 
     return re.compile(re.sub(r"{(\w+)}", group, key))

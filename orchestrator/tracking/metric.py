@@ -31,7 +31,7 @@ NO_TRACKER = frozenset({Sink.jsonl, Sink.prometheus})  # they have the time of t
 DISTRIBUTIONS = ALL - {Sink.jsonl, Sink.mlflow}  # where histograms go
 
 LABELS: dict[str, tuple[str, ...] | None] = {  # a label's values; None: any
-    "mode": ("think", "short", "none"),  # none: the answer's first token is no control token
+    "mode": None,  # short, think, those between (model.modes); none: the answer's first token is no control token
     "level": None,  # of the data: at most MAX_LEVELS of them are exported
     "worker": None,  # number of a rollout worker
     "outcome": (

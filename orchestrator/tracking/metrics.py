@@ -20,7 +20,7 @@ from orchestrator.tracking.utilization import Interval, by_kind
 from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
-from rollout.mode import Mode
+from rollout.mode import MODES, Mode
 from rollout.trajectory import Finish, Trajectory
 
 FORMER = {"refill/": "dynamic_sampling/", "push/": "weight_sync/"}  # names in the files of older runs
@@ -46,24 +46,27 @@ def mean(values: Iterable[float]) -> float | None:
     return math.fsum(found) / len(found) if found else None
 
 
-def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]]) -> Record:
-    """Accuracy, think rate, tokens and rewards of judged trajectories (with their rewards), overall and by level."""
+def describe(pairs: Sequence[tuple[Trajectory, Verdict, float]], modes: Sequence[Mode] = MODES) -> Record:
+    """Accuracy, think rate, tokens and rewards of judged trajectories (with their rewards), overall, by mode and by
+    level."""
     tokens = [len(t.token_ids) for t, _, _ in pairs]
     correct = [v.correct for _, v, _ in pairs]
-    modes = [t.mode for t, _, _ in pairs]
-    thinks = [mode is Mode.THINK for mode in modes]
+    taken = [t.mode for t, _, _ in pairs]
+    thinks = [mode is not None and mode.thinks for mode in taken]
     record: Record = {
         "reward/mean": mean(r for _, _, r in pairs),
         "accuracy/all": mean(correct),
         "think_rate/all": mean(thinks),
-        "no_mode": mean(mode is None for mode in modes),
+        "no_mode": mean(mode is None for mode in taken),
         "truncated": mean(t.finish is not Finish.STOP for t, _, _ in pairs),
-        "think_in_short": mean(v.think_token for t, v, _ in pairs if t.mode is Mode.SHORT),
+        "think_in_short": mean(v.think_token for t, v, _ in pairs if t.mode == Mode.SHORT),
         "tokens/mean": mean(tokens),
     }
-    for one in Mode:
-        record[f"accuracy/{one.value}"] = mean(c for c, mode in zip(correct, modes, strict=True) if mode is one)
-        record[f"tokens/{one.value}"] = mean(n for n, mode in zip(tokens, modes, strict=True) if mode is one)
+    for one in reversed(modes):
+        if len(modes) > 2:  # with two, the think rate says it
+            record[f"mode_rate/{one.name}"] = mean(mode == one for mode in taken)
+        record[f"accuracy/{one.name}"] = mean(c for c, mode in zip(correct, taken, strict=True) if mode == one)
+        record[f"tokens/{one.name}"] = mean(n for n, mode in zip(tokens, taken, strict=True) if mode == one)
     record |= percentiles("tokens", tokens)
     levels: dict[str, list[int]] = {}  # places in the lists above
     for place, (t, _, _) in enumerate(pairs):
@@ -106,17 +109,17 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
 
 
 def mode_of(trajectory: Trajectory) -> str:
-    return trajectory.mode.value if trajectory.mode else "none"
+    return trajectory.mode.name if trajectory.mode else "none"
 
 
-def sampled(batch: JudgedBatch) -> Record:
+def sampled(batch: JudgedBatch, modes: Sequence[Mode]) -> Record:
     """Answers and tokens of a step, to be added up; tokens per second by mode and by worker; the queue."""
     trajectories = [trajectory for group in batch.judged for trajectory in group.trajectories]
     answers, tokens = Counter(map(mode_of, trajectories)), Counter[str]()
     for trajectory in trajectories:
         tokens[mode_of(trajectory)] += len(trajectory.token_ids)
     record: Record = {"rollout/prompt_tokens": sum(len(t.prompt.token_ids) for t in trajectories)}
-    for mode in (*(mode.value for mode in Mode), "none"):
+    for mode in (*(mode.name for mode in reversed(modes)), "none"):
         record[f"answers/{mode}"], record[f"rollout/response_tokens/{mode}"] = answers[mode], tokens[mode]
         speed = tokens[mode] / batch.sampling_s if batch.sampling_s else None
         record[f"rollout/tokens_per_s/{mode}"] = speed
@@ -129,9 +132,10 @@ def sampled(batch: JudgedBatch) -> Record:
     return record
 
 
-def distributions(batch: JudgedBatch) -> dict[str, list[float]]:
+def distributions(batch: JudgedBatch, modes: Sequence[Mode] = MODES) -> dict[str, list[float]]:
     """The values of a step's histograms: tokens of the answers by mode, seconds of grading, staleness."""
-    values: dict[str, list[float]] = {f"answer_tokens/{mode}": [] for mode in (*(m.value for m in Mode), "none")}
+    names = (*(mode.name for mode in reversed(modes)), "none")
+    values: dict[str, list[float]] = {f"answer_tokens/{name}": [] for name in names}
     for group in batch.judged:
         for t in group.trajectories:
             values[f"answer_tokens/{mode_of(t)}"].append(len(t.token_ids))
@@ -155,6 +159,7 @@ def summarize(
     spans: Iterable[Span],
     window: Interval,
     values: Mapping[str, list[float]],
+    modes: Sequence[Mode] = MODES,
 ) -> Record:
     """The record of one step. Answers are described as they were sampled, those that dynamic sampling dropped included.
 
@@ -163,10 +168,10 @@ def summarize(
     """
     groups = batch.judged
     pairs = judged(groups)
-    record = describe(pairs)
+    record = describe(pairs, modes)
     record["groups/dropped_share"] = mean(not group.informative for group in groups)
     record |= outcomes(groups, batch.grading_s)
-    record |= sampled(batch) | spread(values)
+    record |= sampled(batch, modes) | spread(values)
     record["staleness/max"] = batch.staleness
     record["versions/mixed"] = mean(bool(t.versions[0] != t.versions[-1]) for t, _, _ in pairs)
     record["dynamic_sampling/rounds"] = batch.rounds
@@ -190,8 +195,7 @@ def learning(report: StepReport) -> Record:
         "loss/control": report.loss_control,
         "loss/response": report.loss_response,
         "loss/kl": report.loss_kl,
-        "loss/think": report.loss_think,
-        "loss/short": report.loss_short,
+        **{f"loss/{mode}": loss for mode, loss in reversed([*report.loss_by_mode.items()])},
         "entropy": report.entropy,
         "entropy/control": report.entropy_control,
         "learner/tokens": report.tokens,

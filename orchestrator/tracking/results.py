@@ -14,7 +14,7 @@ import yaml
 
 from orchestrator.tracking.numbers import exact_percent, or_dash
 from orchestrator.tracking.serving import commands
-from orchestrator.tracking.summary import MODE_NAMES, has_goals, interval, summarize_evaluation
+from orchestrator.tracking.summary import has_goals, interval, summarize_evaluation, way_name
 
 WHEN = {"warmup": "before training", "final": "after it"}
 MARKS = {True: "met    ", False: "NOT met", None: "not measured"}
@@ -36,7 +36,7 @@ def result_lines(folder: Path) -> list[str]:
 
 
 def _row(model: str, mode: str, mix: Mapping[str, Any]) -> str:
-    name = f"{WHEN.get(model, model)}, {MODE_NAMES[mode]}"
+    name = f"{WHEN.get(model, model)}, {way_name(mode)}"
     if mix["accuracy"] is None or mix["tokens"] is None:
         return f"  {name}: not measured"
     spread = interval(mix)

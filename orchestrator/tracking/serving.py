@@ -5,7 +5,7 @@ In: a run folder and its configuration as plain objects (config.yaml). Out: text
 vLLM's own defaults do not fit a small machine: its CPU backend claims 92 % of a NUMA node's memory, however little is
 free, casts a float32 model to bfloat16, and compiles for half a minute. A chat completion uses the model's chat
 template, which ends where the mode is chosen unless the request names one; `rollout.reasoning_parser` divides the
-answer into reasoning and content.
+answer into reasoning and content, `rollout.vllm_steering` applies a dial that is stored with the model.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from conf.shell import program
+from rollout.steering import stored_dial
 
 HOST, PORT = "127.0.0.1", 8000
+PLUGIN = "rollout.vllm_steering:FirstTokenBias"  # likewise; vLLM imports it by name
 PARSER = Path(__file__).parents[2] / "rollout" / "reasoning_parser.py"  # not imported: it needs vLLM
 
 
@@ -28,6 +30,8 @@ def serve_command(model: Path, config: Mapping[str, Any]) -> str:
     rollout, dtype = config.get("rollout") or {}, (config.get("model") or {}).get("dtype")
     words = [*program("vllm"), "serve", str(model), "--served-model-name", served_name(model), "--host", HOST]
     words += ["--reasoning-parser-plugin", str(PARSER), "--reasoning-parser", "thinkless"]
+    if stored_dial(json.loads((model / "config.json").read_text())):
+        words += ["--logits-processors", PLUGIN]
     if length := rollout.get("max_model_len"):
         words += ["--max-model-len", str(length)]
     if dtype:
@@ -62,5 +66,6 @@ def commands(folder: Path, config: Mapping[str, Any], problem: str) -> tuple[str
 
 
 def served_name(model: Path) -> str:
-    """The run's name: what requests call the model by."""
-    return model.absolute().parent.name
+    """The run's name, or that of a folder of its own: what requests call the model by."""
+    folder = model.absolute()
+    return folder.parent.name if folder.name == "model" else folder.name

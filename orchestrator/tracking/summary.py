@@ -3,9 +3,9 @@
 In: the object in evaluation.json, and config.yaml's as plain objects. Out: plain numbers, None where something was not
 measured. Must not know: files, how figures are printed or drawn.
 
-An evaluation measures two models (`warmup`, `final`) in three ways on the same questions: `free` (the model chooses the
-mode), `think` and `short` (the control token is forced). Whatever is "over the mix" is averaged over the levels with
-the evaluation's weights.
+An evaluation measures two models (`warmup`, `final`) in several ways on the same questions: `free` (the model chooses
+the mode), and each mode (`think`, `short`, any between: the control token is forced). Whatever is "over the mix" is
+averaged over the levels with the evaluation's weights.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from conf.schema import ArithmeticConf, RewardConf
+from conf.schema import ArithmeticConf, ModelConf, RewardConf
 
-MODE_NAMES = {"free": "free choice", "think": "always think", "short": "always short"}  # of an evaluation
 FIGURES = ("accuracy", "reward", "think_rate", "tokens")
 
 RARE = 0.02  # share of answers below which a mode is almost never chosen
@@ -29,6 +28,11 @@ MAX_THINK_RATE, MIN_THINK_RATE = 0.10, 0.90  # where short, and where thinking, 
 MIN_ACCURACY, MAX_ACCURACY_LOSS = 0.93, 0.03
 MAX_TOKENS_VS_BEST_MODE, MAX_TOKENS_VS_ALWAYS_THINK = 1.10, 0.60
 SLACK = 1e-9  # a figure that meets its goal exactly meets it, whatever the last bit says
+
+
+def way_name(way: str) -> str:
+    """Of an evaluation, for a reader."""
+    return "free choice" if way == "free" else f"always {way}"
 
 
 def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
@@ -68,14 +72,17 @@ def doubts(
         if accuracy is not None and accuracy < least:
             where = "" if level == "all" else f"level {level}: "
             found.append(f"{where}thinking is right on {accuracy:.0%} only {when}; {advice}")
-    free = pooled(measured.get("free", {}), ("think_rate", "no_mode"))
+    cells = measured.get("free", {})
+    rates = dict.fromkeys(key for cell in cells.values() for key in cell if key.startswith("mode_rate/"))
+    free = pooled(cells, ("think_rate", "no_mode", *rates))
     thinks, no_mode = free["think_rate"], free["no_mode"] or 0.0
-    for mode, share in () if thinks is None else (("think", thinks), ("short", 1 - thinks - no_mode)):
-        if share < RARE:
+    shares = {} if thinks is None else {"think": thinks, "short": 1 - thinks - no_mode}
+    for mode, share in ({key.removeprefix("mode_rate/"): free[key] for key in rates} or shares).items():
+        if share is not None and share < RARE:
             others = f" ({no_mode:.0%} begin without a control token)" if no_mode >= RARE else ""
             found.append(
                 f"mode {mode} is chosen in {max(share, 0):.1%} of answers only {when}{others}; when to choose it is "
-                "learnt from answers in it (pairs with as many answers in either mode, or more warmup.steps)"
+                "learnt from answers in it (pairs with as many answers in every mode, or more warmup.steps)"
             )
     return found
 
@@ -100,6 +107,7 @@ def has_goals(config: Mapping[str, Any]) -> bool:
         return False
     task = {f"data.arithmetic.{key}": value for key, value in asdict(ArithmeticConf()).items()}
     scheme = RewardConf()
+    task["model.modes"] = ModelConf().modes
     names = ("function", "correct_short", "correct_think", "wrong", "cut_off", "no_answer", "no_mode")
     task |= {f"reward.{name}": getattr(scheme, name) for name in (*names, "max_tokens_short", "max_tokens_think")}
     task |= {"data.path": None, "model.path": None, "warmup.path": None, "evaluate.temperature": 1.0}
@@ -128,7 +136,7 @@ def summarize_evaluation(evaluation: Mapping[str, Any], goals: bool = True) -> d
     models = evaluation.get("models") or {}
     levels = [_level(name, weight, models.get("final") or {}) for name, weight in zip(names, weights, strict=True)]
     mix = {
-        model: {way: over_the_mix(ways.get(way) or {}, names, weights) for way in MODE_NAMES if ways.get(way)}
+        model: {way: over_the_mix(ways.get(way) or {}, names, weights) for way in ways if ways.get(way)}
         for model, ways in models.items()
     }
 
@@ -166,11 +174,14 @@ def _weights(names: list[str], given: Mapping[Any, Any]) -> list[float]:
 
 def _level(name: str, weight: float, final: Mapping[str, Any]) -> dict[str, Any]:
     """What each mode earns on one level, and whether the policy follows the clearly better one."""
-    figure = {way: _figures((final.get(way) or {}).get(name)) for way in MODE_NAMES}
+    figure = {way: _figures((final.get(way) or {}).get(name)) for way in {"free": 0, "think": 0, "short": 0, **final}}
     think, short, free = (figure[way]["reward"] for way in ("think", "short", "free"))
-    gap = _minus(short, think)  # > 0: short earns more
-    better = None if gap is None else "short" if gap >= 0 else "think"  # as good: the cheaper one
-    should = None if gap is None or abs(gap) < CLEAR_GAP - SLACK else better
+    thinking = [way for way in reversed(figure) if way not in ("free", "short")]  # the cheapest first
+    known = all(figure[way]["reward"] is not None for way in thinking)
+    best = max(thinking, key=lambda way: figure[way]["reward"] or 0.0) if known else "think"
+    gap = _minus(short, figure[best]["reward"]) if known else None  # > 0: short earns more than any other
+    better = None if gap is None else "short" if gap >= 0 else best  # as good: the cheaper one
+    should = None if gap is None or abs(gap) < CLEAR_GAP - SLACK else "short" if better == "short" else "think"
     rate = figure["free"]["think_rate"]
     obeys = None
     if should and rate is not None:
@@ -181,10 +192,11 @@ def _level(name: str, weight: float, final: Mapping[str, Any]) -> dict[str, Any]
         "reward_think": think,
         "reward_short": short,
         "reward_free": free,
+        "rewards": {way: figure[way]["reward"] for way in figure if way != "free"},
         "gap": gap,
         "better": better,
-        "hopeless": all(figure[way]["accuracy"] == 0 for way in ("think", "short")),  # nothing to choose between
-        "should": should,  # the mode that is clearly better, or None
+        "hopeless": all(figure[way]["accuracy"] == 0 for way in (*thinking, "short")),  # nothing to choose between
+        "should": should,  # short or think (in any mode that does), whichever is clearly better, or None
         "think_rate": rate,
         "obeys": obeys,  # None: neither mode is clearly better
         "regret": None if better is None else _minus(figure[better]["reward"], free),

@@ -24,12 +24,12 @@ from orchestrator.cluster.hardware import memory_available_gib, memory_used_gib
 from orchestrator.tracking.console import Console
 from orchestrator.tracking.failures import Failures
 from orchestrator.tracking.line_files import LineFiles
-from orchestrator.tracking.metrics import judged
+from orchestrator.tracking.metrics import judged, mode_of
 from orchestrator.tracking.sinks import trackers
 from orchestrator.tracking.sinks.background import End
 from reward.group import Group
 from reward.verdict import Verdict
-from rollout.mode import Mode
+from rollout.mode import MODES, Mode
 from rollout.trajectory import Trajectory
 
 Scored = tuple[Trajectory, Verdict, float]  # with its reward
@@ -50,10 +50,12 @@ class Tracker(Observer):
         samples: int,
         config: Mapping[str, Any] | None = None,
         others: Sequence[Failures] = (),
+        modes: Sequence[Mode] = MODES,
     ):
         """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers; others:
         failures of further parts of tracking, said and counted here."""
         self.folder, self.decode, self.samples = folder, decode, samples
+        self.modes = modes
         self._began = start_step > 0
         self._memory_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
@@ -121,16 +123,14 @@ class Tracker(Observer):
         if self._began:
             return
         self._began = True
-        firsts = {(t.prompt.level, t.mode): (t, v, r) for t, v, r in reversed(scored)}
-        self._write_answers(
-            0, sorted(firsts.values(), key=lambda one: (str(one[0].prompt.level), str(one[0].mode)))[:BEFORE]
-        )
+        firsts = {(str(t.prompt.level), mode_of(t)): (t, v, r) for t, v, r in reversed(scored)}
+        self._write_answers(0, [firsts[place] for place in sorted(firsts)][:BEFORE])
 
     def _write_answers(self, step: int, scored: Iterable[Scored]) -> None:
         lines, texts = [], []
         for trajectory, verdict, reward in scored:
             prompt, text = trajectory.prompt, self.decode(trajectory.token_ids)
-            mode = trajectory.mode.value if trajectory.mode else None
+            mode = trajectory.mode.name if trajectory.mode else None
             line = {
                 "step": step,
                 "uid": prompt.uid,
@@ -161,7 +161,9 @@ class Tracker(Observer):
                 "update": one.update,
                 "rank": one.rank,
                 "reason": one.reason,
-                "mode": {0: "think", 1: "short"}.get(one.mode),
+                "mode": next(
+                    (mode.name for mode in self.modes if math.isclose(mode.effort, one.mode, abs_tol=1e-6)), None
+                ),
                 "advantage": one.advantage,
                 "smallest_logprob": one.smallest_logprob if math.isfinite(one.smallest_logprob) else None,
                 "text": self.decode(one.token_ids),
@@ -195,7 +197,7 @@ class Tracker(Observer):
 
 def either_mode(pairs: Sequence[Scored], step: int) -> list[Scored]:
     """One answer that thinks and one short one, as far as there are; which of several, the step decides."""
-    modes = [[one for one in pairs if one[0].mode is mode] for mode in (Mode.THINK, Mode.SHORT)]
+    modes = [[one for one in pairs if one[0].mode == mode] for mode in (Mode.THINK, Mode.SHORT)]
     return [answers[step % len(answers)] for answers in modes if answers]
 
 

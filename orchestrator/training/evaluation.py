@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,17 @@ from reward.grader import Grader
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.data.dataset_rows import HUB_SETS
-from rollout.mode import Mode
+from rollout.mode import MODES, Mode, modes_of
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 
 CHUNK = 512  # prompts sampled at a time, so that a long evaluation shows progress
-FORCED_MODES: dict[str, Mode | None] = {"free": None, "think": Mode.THINK, "short": Mode.SHORT}
+
+
+def forced_modes(modes: Iterable[Mode]) -> dict[str, Mode | None]:
+    """The ways to ask: the model chooses the mode, or it is given; the longest first."""
+    return {"free": None, **{mode.name: mode for mode in reversed([*modes])}}
 
 
 def measure(
@@ -145,22 +149,25 @@ def evaluate_modes(
     step: int,
     console: bool = True,
     keep: Callable[[str, list[Scored]], None] = lambda way, scored: None,
+    modes: Sequence[Mode] = MODES,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """{free|think|short: {level: {n, problems, unjudged, accuracy, reward, think_rate, no_mode, truncated, tokens}}}.
+    """{free|the mode that is forced: {level: {n, problems, unjudged, accuracy, reward, think_rate, no_mode, truncated,
+    tokens}}}; with more than two modes also the share of each, mode_rate/{mode}.
 
     n: answers with a verdict, which the figures are over (None where there are none); unjudged: the others. Prompts
     without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of each way.
     """
-    total = len(prompts) * conf.samples * len(FORCED_MODES)
-    result = {}
+    ways = forced_modes(modes)
+    total = len(prompts) * conf.samples * len(ways)
+    result: dict[str, dict[str, dict[str, Any]]] = {}
     failed: dict[str, list[Verdict]] = {}
     with progress(total, label, enabled=console) as bar:
-        for way, mode in FORCED_MODES.items():
+        for way, mode in ways.items():
             sampling = SamplingParams(conf.temperature, conf.top_p, max_response_tokens, mode)
             scored, failed[way] = measure(sampler, grader, prompts, conf.samples, conf.seed, sampling, bar.advance)
             keep(way, scored)
             result[way] = {
-                level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples)
+                level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples, modes)
                 for level, count in questions(prompts).items()
             }
     for way, verdicts in failed.items():
@@ -168,8 +175,8 @@ def evaluate_modes(
     return result
 
 
-def _figures(scored: list[Scored], asked: int) -> dict[str, Any]:
-    found = describe(scored)
+def _figures(scored: list[Scored], asked: int, modes: Sequence[Mode]) -> dict[str, Any]:
+    found = describe(scored, modes)
     return {
         "n": len(scored),
         "problems": len({t.prompt.uid for t, _, _ in scored}),
@@ -177,6 +184,7 @@ def _figures(scored: list[Scored], asked: int) -> dict[str, Any]:
         "accuracy": found["accuracy/all"],
         "reward": found["reward/mean"],
         "think_rate": found["think_rate/all"],
+        **{key: value for key, value in found.items() if key.startswith("mode_rate/")},
         "no_mode": found["no_mode"],
         "truncated": found["truncated"],
         "tokens": found["tokens/mean"],
@@ -222,7 +230,8 @@ def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
         "seed": conf.evaluate.seed,
         "rewards": {"function": conf.reward.function}
         if conf.reward.function is not None
-        else {name: getattr(conf.reward, name) for name in ("correct_short", "correct_think", "wrong")},
+        else {name: getattr(conf.reward, name) for name in ("correct_short", "correct_think", "wrong")}
+        | ({"correct_between": [*conf.reward.correct_between]} if conf.reward.correct_between else {}),
     }
 
 
@@ -257,6 +266,7 @@ class Evaluator:
             0 if model == "warmup" else conf.run.steps,
             conf.tracker.console,
             lambda way, scored: self.tracker.before(scored) if (model, way) == ("warmup", "free") else None,
+            modes_of(conf.model.modes),
         )
         write_json(path, found)
         return dict(found["models"][model])

@@ -16,11 +16,19 @@ from orchestrator.tracking.sinks.background import threads_cpu_s
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.workers import Workers
 from reward.group import JudgedBatch
+from rollout.mode import MODES, Mode
 
 
 class Observers:
-    def __init__(self, timeline: Timeline, observers: Sequence[Observer], workers: Workers | None = None):
+    def __init__(
+        self,
+        timeline: Timeline,
+        observers: Sequence[Observer],
+        workers: Workers | None = None,
+        modes: Sequence[Mode] = MODES,
+    ):
         self.timeline, self.observers, self.workers = timeline, observers, workers or Workers([])
+        self.modes = modes
         self._spent: dict[str, float | None] = {"tracking/seconds": None, "tracking/cpu_seconds": None}  # step before
         self._threads = threads_cpu_s()
 
@@ -32,8 +40,8 @@ class Observers:
         begin, cpu = time.perf_counter(), time.thread_time()
         window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
-        values = distributions(batch)
-        figures = summarize(batch, report, spans, window, values) | busy | self.workers.step()
+        values = distributions(batch, self.modes)
+        figures = summarize(batch, report, spans, window, values, self.modes) | busy | self.workers.step()
         done = FinishedStep(step, batch, report, figures | self._spent, values)
         for observer in self.observers:
             observer.step(done)

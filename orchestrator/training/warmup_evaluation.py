@@ -31,17 +31,17 @@ from orchestrator.training.evaluation import evaluate_modes, level_of
 from orchestrator.training.unjudged import UnjudgedLog
 from orchestrator.training.warmup_questions import Questions
 from reward.leakage import CAUSES, Leakage, leakage, usual_length
-from rollout.data.pairs import short_answers
+from rollout.data.pairs import Pairs, short_answers
 from rollout.data.tokens import decode_response
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import ControlTokens, Mode, modes_of, think_names
 from rollout.prompt import Prompt
 
 FILE = "warmup_evaluation.jsonl"
 FREE = ("accuracy", "think_rate", "no_mode", "tokens", "truncated")  # figures of the free choice
 FORCED = ("accuracy", "tokens", "truncated")  # and of a forced mode
+WORDS = {"think": "thinking"}  # of a mode, where its name is none of its answers
 BY_LEVEL = ("accuracy", "think_rate", "tokens")
 SHORT_ANSWERS = 1000  # of the pairs, whose lengths bound those of short answers
-WORDS = {"think": "thinking", "short": "short"}
 
 Ways = Mapping[str, Mapping[str, Mapping[str, Any]]]  # as `evaluate_modes` returns them
 
@@ -65,7 +65,7 @@ class WarmupEvaluator:
         self.conf, self.parts, self.prompts, self.decode = conf, parts, prompts, decode
         self.longest, self.path, self.steps, self.note = longest, path, steps, note
         self.every = conf.warmup.evaluate_every
-        self.names = conf.model.think_token, conf.model.think_end_token
+        self.names, self.modes = think_names(conf.model), modes_of(conf.model.modes)
         self.unjudged = UnjudgedLog(conf.reward, note)
         if not done:
             path.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ class WarmupEvaluator:
         leaks: dict[str, list[Leakage]] = {}
 
         def keep(way: str, scored: list[Scored]) -> None:
-            if way == Mode.SHORT.value:
+            if way == Mode.SHORT.name:
                 for trajectory, _, _ in scored:
                     found = leakage(self.decode(trajectory.token_ids[1:].tolist()), self.longest, self.names)
                     leaks.setdefault(level_of(trajectory.prompt), []).append(found)
@@ -97,7 +97,17 @@ class WarmupEvaluator:
         try:
             with raise_signals():
                 ways = evaluate_modes(
-                    label, parts.sampler, parts.grader, self.prompts, conf, longest, self.unjudged, step, False, keep
+                    label,
+                    parts.sampler,
+                    parts.grader,
+                    self.prompts,
+                    conf,
+                    longest,
+                    self.unjudged,
+                    step,
+                    False,
+                    keep,
+                    self.modes,
                 )
         except Interrupted:
             parts.sampler.abort_all()
@@ -115,9 +125,11 @@ class WarmupEvaluator:
     def warnings(self, step: int) -> list[str]:
         """One line each, see `doubts`."""
         line, begin = self.lines[step], "validation/accuracy/forced/think/level/"
+        rates = [name for mode in self.modes if f"validation/{(name := f'mode_rate/{mode.name}')}" in line]
+        chosen = ("think_rate", "no_mode", *rates)
         measured = {
             "think": {key.removeprefix(begin): {"accuracy": line[key]} for key in line if key.startswith(begin)},
-            "free": {"all": {"n": 1, **{name: line[f"validation/{name}"] for name in ("think_rate", "no_mode")}}},
+            "free": {"all": {"n": 1, **{name: line[f"validation/{name}"] for name in chosen}}},
         }
         when = "after the warm-up" if step == self.steps else f"at step {step} of {self.steps} of the warm-up"
         return doubts(measured, has_goals(asdict(self.conf)), when)
@@ -142,18 +154,26 @@ def make_evaluator(
 ) -> WarmupEvaluator:
     """See `WarmupEvaluator` for the last four."""
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
-    longest = usual_length(short_answers(questions.pairs, SHORT_ANSWERS))
+    longest = longest_short_answer(questions.pairs)
     return WarmupEvaluator(conf, parts, prompts, decode, longest, path, steps, done, note)
+
+
+def longest_short_answer(pairs: Pairs) -> int | None:
+    """Characters that short answers keep to, see `leakage`; None: there are none among the pairs."""
+    return usual_length(short_answers(pairs, SHORT_ANSWERS))
 
 
 def record(ways: Ways, leaks: Mapping[str, Sequence[Leakage]]) -> Record:
     """Flat figures; leaks: of short answers, by level. Names: `orchestrator.tracking.metric_list.WARM_UP`."""
     free = ways["free"]
-    found: Record = {f"validation/{name}": value for name, value in pooled(free, FREE).items()}
+    rates = [name for name in next(iter(free.values())) if name.startswith("mode_rate/")]
+    found: Record = {f"validation/{name}": value for name, value in pooled(free, (*FREE, *rates)).items()}
     for level, cell in free.items():
         found |= {f"validation/{name}/level/{level}": cell[name] for name in BY_LEVEL}
-    for mode in Mode:
-        cells, end = ways[mode.value], f"forced/{mode.value}"
+    for mode, cells in ways.items():
+        if mode == "free":
+            continue
+        end = f"forced/{mode}"
         found |= {f"validation/{name}/{end}": value for name, value in pooled(cells, FORCED).items()}
         for level, cell in cells.items():
             found |= {f"validation/{name}/{end}/level/{level}": cell[name] for name in BY_LEVEL if name in FORCED}
@@ -179,7 +199,9 @@ def in_words(line: Mapping[str, Any]) -> str:
         return "–" if value is None else form.format(factor * value)
 
     def each(name: str, *how: Any) -> str:
-        modes = ", ".join(f"{WORDS[mode.value]} {of(f'{name}/forced/{mode.value}', *how)}" for mode in Mode)
+        begin = f"validation/{name}/forced/"
+        forced = (key.removeprefix(begin) for key in line if key.startswith(begin) and "/level/" not in key)
+        modes = ", ".join(f"{WORDS.get(mode, mode)} {of(f'{name}/forced/{mode}', *how)}" for mode in forced)
         return f"{of(name, *how)} ({modes})"
 
     return (

@@ -1,4 +1,4 @@
-"""The answers of a run (samples.jsonl), to look through: filtered, by pages, both modes of one question side by side.
+"""The answers of a run (samples.jsonl), to look through: filtered, by pages, all modes of one question side by side.
 
 In: the file, which grows. Out: the wanted answers, read when they are wanted. Must not know: how they are shown.
 """
@@ -13,8 +13,6 @@ from pathlib import Path
 from orchestrator.report.read import JsonObject, by_level, object_of
 from orchestrator.watch.tail import Tail
 
-MODES = ("think", "short", "none")
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -25,7 +23,7 @@ class Place:
     step: int
     uid: str
     level: str
-    mode: str  # of MODES
+    mode: str  # "none": it begins with no control token
     outcome: str
 
 
@@ -79,6 +77,12 @@ class Answers:
         return sorted({place.level for place in self.places if place.level}, key=by_level)
 
     @property
+    def modes(self) -> list[str]:
+        """The longest first, as far as names tell; short ones and those without a mode at last."""
+        order = {"think": 0, "short": 2, "none": 3}
+        return sorted({"think", "short", "none", *(place.mode for place in self.places)}, key=lambda m: order.get(m, 1))
+
+    @property
     def outcomes(self) -> list[str]:
         return sorted({place.outcome for place in self.places})
 
@@ -95,7 +99,8 @@ class Answers:
         pairs = [places for places in questions.values() if {"think", "short"} <= {place.mode for place in places}]
         pairs = [places for places in pairs if any(wanted.fits(place) for place in places)]
         pairs.sort(key=lambda places: -places[-1].step)
-        return [sorted(places, key=lambda place: (MODES.index(place.mode), place.step)) for places in pairs]
+        order = self.modes
+        return [sorted(places, key=lambda place: (order.index(place.mode), place.step)) for places in pairs]
 
     def load(self, places: Sequence[Place]) -> list[JsonObject]:
         """Their records; one that has gone since (the run was resumed or deleted) is left out."""
@@ -117,6 +122,6 @@ def _place(offset: int, length: int, record: JsonObject) -> Place:
         step if isinstance(step, int) else 0,
         str(record.get("uid")),
         "" if level is None else str(level),
-        mode if mode in ("think", "short") else "none",
+        str(mode or "none"),
         str(record.get("outcome") or "unknown"),
     )

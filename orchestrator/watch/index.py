@@ -23,7 +23,16 @@ import yaml
 
 from orchestrator.base.lock import holder, left_behind
 from orchestrator.report.panels import Point
-from orchestrator.report.read import JsonObject, by_level, merged, object_of, read_object, recorded_grpo, trains
+from orchestrator.report.read import (
+    JsonObject,
+    by_level,
+    merged,
+    mode_names,
+    object_of,
+    read_object,
+    recorded_grpo,
+    trains,
+)
 from orchestrator.sweeps import state as sweep
 from orchestrator.training.run_dir import lock
 from orchestrator.watch.curves import Curves, SteppedBack
@@ -65,6 +74,10 @@ class Followed:
         self._stamps: dict[str, tuple[int, int]] = {}  # of small files, as they were read
         self._cached: dict[str, list[Point]] = {}
         self._last: list[JsonObject] | None = None  # the last training steps
+
+    @property
+    def modes(self) -> list[str]:
+        return mode_names(self.config)
 
     # ---- reading
 

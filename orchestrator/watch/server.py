@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.watch import views
-from orchestrator.watch.answers import MODES, Answers, Wanted
+from orchestrator.watch.answers import Answers, Wanted
 from orchestrator.watch.charts import charts
 from orchestrator.watch.index import Followed, Index
 from rollout.base.errors import BadInput
@@ -97,7 +97,7 @@ class Site:
         with self._lock:
             found = self._answers_of(run)
             found.refresh()
-            choices = {"level": found.levels, "mode": list(MODES), "outcome": found.outcomes}
+            choices = {"level": found.levels, "mode": found.modes, "outcome": found.outcomes}
             return JSON, json.dumps(choices | {"count": len(found.places)})
 
     def _found_answers(self, query: Query) -> tuple[str, str]:

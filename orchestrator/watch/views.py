@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from orchestrator.report import gantt, tables
 from orchestrator.report.page import environment
+from orchestrator.report.read import mode_tokens
 from orchestrator.tracking.numbers import duration, exact_percent, number, or_dash, signed
 from orchestrator.tracking.rules import Advisory, advisories
 from orchestrator.watch.answers import Answers, Wanted
@@ -23,6 +24,7 @@ from orchestrator.watch.index import LATELY, Followed, Index
 from orchestrator.watch.waits import end_of_timeline, lately, legend, sentence, step_bar
 
 JsonObject = dict[str, Any]
+END = "end"  # kind of the token that ends thinking
 PAGE = 12  # answers, or questions, at a time
 AGAIN_S = 10.0  # between two looks at a run's advisories, which are about many steps
 CARDS = 4  # runs that are shown at length; of more, a row each
@@ -134,19 +136,15 @@ def answers(made: Environment, run: Followed, found: Answers, wanted: Wanted, pa
 
 
 def control_tokens(config: JsonObject) -> dict[str, str]:
-    """Kind -> the token's text, as the run's configuration names it."""
+    """Mode, or END -> the token's text, as the run's configuration names it."""
     model = config.get("model")
     given = model if isinstance(model, dict) else {}
-    return {
-        "think": str(given.get("think_token") or "<think>"),
-        "short": str(given.get("short_token") or "<short>"),
-        "end": str(given.get("think_end_token") or "</think>"),
-    }
+    return {**mode_tokens(config), END: str(given.get("think_end_token") or "</think>")}
 
 
 def _answer(record: JsonObject, tokens: dict[str, str]) -> JsonObject:
     """An answer as the report's sample, its text with every control token marked where it fell."""
-    view = tables.sample_view(record, (tokens["think"], tokens["short"]))
+    view = tables.sample_view(record, {mode: token for mode, token in tokens.items() if mode != END})
     text = str(record.get("response") or "")
     return view | {"marked": marked(text, tokens), "uid": str(record.get("uid") or "")}
 
@@ -162,9 +160,9 @@ def marked(text: str, tokens: dict[str, str]) -> Markup:
         kind = kinds.get(part)
         if kind is None:
             out.append(escape(tables.clipped(part)))
-        elif at == 0 and kind != "end":
-            out.append(_mark(part, kind, f"control token: the answer is {'thinking' if kind == 'think' else 'short'}"))
-        elif kind == "end" and begins == "think" and not ended:
+        elif at == 0 and kind != END:
+            out.append(_mark(part, kind, f"control token: the answer is {'thinking' if kind == 'think' else kind}"))
+        elif kind == END and begins not in (None, "short", END) and not ended:
             ended = True
             share = f" after {100 * at / len(text):.0f} % of the text"
             out.append(_mark(part, "think", f"end of thinking{share}"))

@@ -5,6 +5,7 @@ answered directly, k = 8 needs its steps written down.
 
     problem  "5~2~4          :3="                            padded to `width`, then the marker of k
     think    "5~2=3;3~4=1?5~2=3;3~4=1</think>\boxed{1}"     each step, then each step checked
+    between  "5~2=3;3~4=1</think>\boxed{1}"                 at half the effort: each step once
     short    "\boxed{1}"
 
 (Why not sums: a running total is linear in its terms, and some warm-ups find that shortcut, so that hard levels are no
@@ -49,10 +50,12 @@ def answer_of(steps: Steps) -> str:
     return steps[-1].rpartition("=")[2]
 
 
-def think_answer(steps: Steps, think_end: str = "</think>") -> str:
-    """The text after the think token: every step, `?`, every step again, then the answer."""
-    written = ";".join(steps)
-    return f"{written}?{written}{think_end}{short_answer(steps)}"
+def think_answer(steps: Steps, think_end: str = "</think>", effort: float = 1.0) -> str:
+    """The text after the think token: every step, `?`, every step again, then the answer. effort: of the mode
+    (`rollout.mode`), the share of these that it writes; at 1/2 every step once."""
+    count = round(effort * 2 * len(steps))
+    once, again = (";".join(part) for part in (steps[:count], steps[: max(0, count - len(steps))]))
+    return f"{once}{'?' if again else ''}{again}{think_end}{short_answer(steps)}"
 
 
 def short_answer(steps: Steps) -> str:

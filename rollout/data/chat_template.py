@@ -11,6 +11,7 @@ import re
 
 from conf.schema import ModelConf
 from rollout.base.errors import BadInput
+from rollout.mode import names_of_tokens
 
 MARK = "tokens_of_modes"  # of a `served_template`
 
@@ -33,17 +34,19 @@ def template_up_to_the_mode(template: str, conf: ModelConf) -> str:
 
 def served_template(template: str, conf: ModelConf) -> str:
     """What an exported model is served with: `template_up_to_the_mode`, and behind it the control token of the mode
-    that a client asks for, in chat_template_kwargs: `mode` "auto" (the model chooses; the default), "think" or "short",
+    that a client asks for, in chat_template_kwargs: `mode` "auto" (the model chooses; the default) or a mode's name,
     or `enable_thinking` true or false, as clients of Qwen3 give it. Of `served_template` itself: unchanged.
     """
     if MARK in template:
         return template
-    tokens = {"auto": "", "think": conf.think_token, "short": conf.short_token}
+    longest_first = reversed(names_of_tokens(conf).items())
+    tokens = {"auto": "", **{mode.name: name for mode, name in longest_first}}
+    *others, last = tokens
     asked = (
         "mode if mode is defined and mode is not none else 'auto' if enable_thinking is not defined or "
         "enable_thinking is none else 'think' if enable_thinking else 'short'"
     )
-    refusal = "'mode must be auto, think or short, got ' ~ asked"
+    refusal = f"'mode must be {', '.join(others)} or {last}, got ' ~ asked"
     return (
         f"{{% set {MARK} = {tokens!r} %}}{{% set end_of_thinking = {conf.think_end_token!r} %}}"
         f"{{% set asked = {asked} %}}{{% if asked not in {MARK} %}}{{{{ raise_exception({refusal}) }}}}{{% endif %}}"
@@ -61,7 +64,7 @@ def refuse_thinking(begun: str, conf: ModelConf) -> None:
 
 
 def _openers(conf: ModelConf) -> list[str]:
-    return list(dict.fromkeys((conf.think_token, "<think>", conf.short_token)))
+    return list(dict.fromkeys((conf.think_token, "<think>", *names_of_tokens(conf).values())))
 
 
 def _closers(conf: ModelConf) -> list[str]:

@@ -12,9 +12,11 @@ import os
 import tempfile
 from abc import abstractmethod
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import overload
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from rollout.mode import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,25 @@ class Pair:
     short: str | None  # text after the short token; None: likewise
     answer: str | tuple[str, ...] | None = None  # gold, where it was read (`rollout.data.held_out`); not learnt
     level: str | None = None  # likewise
+    between: Mapping[str, str] = field(default_factory=dict)  # text after the token of a mode between, by its name
+
+    def answers(self, modes: Sequence[Mode]) -> Iterator[tuple[Mode, str]]:
+        """Those that there are, the longest mode first."""
+        texts = {"think": self.think, "short": self.short, **self.between}
+        for mode in reversed(modes):
+            if (text := texts.get(mode.name)) is not None:
+                yield mode, text
 
     def line(self) -> bytes:
         """What is learnt."""
-        return json.dumps([self.problem, self.think, self.short]).encode() + b"\n"
+        return self._line([])
 
     def stored(self) -> bytes:
-        if self.answer is None:
-            return self.line()
-        return json.dumps([self.problem, self.think, self.short, self.answer, self.level]).encode() + b"\n"
+        return self._line([] if self.answer is None else [self.answer, self.level])
+
+    def _line(self, graded: list[Any]) -> bytes:
+        between = [dict(self.between)] if self.between else []
+        return json.dumps([self.problem, self.think, self.short, *between, *graded]).encode() + b"\n"
 
 
 class PairSequence(Sequence[Pair]):
@@ -74,11 +86,10 @@ class PairFile(PairSequence):
     def at(self, place: int) -> Pair:
         begin = self._ends[place - 1] if place else 0
         self._file.flush()
-        problem, think, short, *graded = json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin))
-        if not graded:
-            return Pair(problem, think, short)
-        answer, level = graded
-        return Pair(problem, think, short, tuple(answer) if isinstance(answer, list) else answer, level)
+        problem, think, short, *rest = json.loads(os.pread(self._file.fileno(), self._ends[place] - begin, begin))
+        between = rest.pop(0) if rest and isinstance(rest[0], dict) else {}
+        answer, level = rest or (None, None)
+        return Pair(problem, think, short, tuple(answer) if isinstance(answer, list) else answer, level, between)
 
 
 def sha256(*parts: Sequence[Pair]) -> str:

@@ -20,7 +20,8 @@ from rollout.data.golds import Unusable, text_of
 from rollout.data.layouts import CHATS, is_chat, question, said_by_assistant
 from rollout.data.think_block import CLOSE, NeverClosed, thinking_and_answer
 
-Texts = tuple[object, object, object]  # problem, think, short: texts, None, or whatever a row holds in their place
+# problem, think, short, modes between: texts, None, or whatever a row holds in their place
+Texts = tuple[object, object, object, *tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)

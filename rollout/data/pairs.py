@@ -1,11 +1,13 @@
-r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1), or with one of them (unpaired).
+r"""Warm-up pairs: every question with a long and a short answer (Thinkless stage 1), or with one of them (unpaired);
+where there are modes between, also with answers in these.
 
 In: `WarmupConf`. Out: `Pair` number i of an endless sequence, which depends only on the configuration and i, so that
 ranks take disjoint pairs and a resumed warm-up continues by number. Must not know: tokens, batches, the loss.
 
 Unpaired rows have one answer; the modes come from different questions (arXiv 2510.12680). A long one and a short one
 take the place of a pair, matched anew in each epoch, so that batches have as many of either as the data allow; the rest
-of the mode with more rows is spread over the epoch.
+of the mode with more rows is spread over the epoch. The answer of a mode between goes with its row: it stands in the
+column (an adapter's key) that is named as the mode.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from rollout.data.layouts import field as field_of
 from rollout.data.pair_file import Pair, PairFile, sha256
 from rollout.data.pair_layouts import Texts, pair_layout
 from rollout.data.stream import shuffled
+from rollout.mode import MODES, Mode, modes_of, names_of_tokens
 
 PAIR = ("problem", "think", "short")
 LEVEL = "level"  # column of a question's difficulty
@@ -43,6 +46,7 @@ class Pairs:
     unusable: Mapping[str, int] = field(default_factory=dict)  # reason -> rows of the file
     think_only: Sequence[Pair] = ()
     short_only: Sequence[Pair] = ()
+    modes: Sequence[Mode] = MODES
 
     @property
     def size(self) -> int | None:
@@ -60,7 +64,12 @@ class Pairs:
         """
         if self.rows is None or self.size is None:
             _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
-            return (Pair(problem, arithmetic.think_answer(steps, self.think_end), arithmetic.short_answer(steps)),)
+            texts = {
+                mode.name: arithmetic.think_answer(steps, self.think_end, mode.effort)
+                for mode in self.modes
+                if mode.thinks
+            }
+            return (Pair(problem, texts.pop("think"), arithmetic.short_answer(steps), between=texts),)
         epoch, offset = divmod(index, self.size)
         seed = f"warm-up/{self.conf.seed}/{epoch}"
         place = shuffled(self.size, seed)[offset]
@@ -108,7 +117,8 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
     """
     model = model or ModelConf()
     if conf.path is None:
-        return Pairs(conf, model.think_end_token)
+        return Pairs(conf, model.think_end_token, modes=modes_of(model.modes))
+    between: Counter[str] = Counter()
     both, think_only, short_only = PairFile(), PairFile(), PairFile()
     unusable: Counter[str] = Counter()
     for part in read_parts(conf, "warmup"):
@@ -118,6 +128,7 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
             except Unusable as reason:
                 unusable[str(reason)] += 1
             else:
+                between.update(pair.between)
                 (think_only if pair.short is None else short_only if pair.think is None else both).append(pair)
     count = len(both) + len(think_only) + len(short_only)
     refuse_unusable(count, unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file")
@@ -127,16 +138,23 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
                 f"warmup.path={conf.path}: none of {count} rows has a {name} answer, and a warm-up teaches both "
                 "modes: name a file that has some as well, warmup.path=[<file>,<file>]"
             )
-    return Pairs(conf, model.think_end_token, both, dict(unusable), think_only, short_only)
+    for name in model.modes[1:-1]:
+        if not between[name]:
+            raise BadInput(
+                f"warmup.path={conf.path}: none of {count} rows has a {name} answer, and a warm-up teaches every mode "
+                f"of model.modes={list(model.modes)}: give such answers in a column {name}"
+            )
+    return Pairs(conf, model.think_end_token, both, dict(unusable), think_only, short_only, modes_of(model.modes))
 
 
 def _rows(
     conf: WarmupConf, part: Part, model: ModelConf
 ) -> Iterator[tuple[Callable[[Any], Texts], Mapping[str, Any] | None]]:
-    """Rows, None where the adapter skips one, each with the function that finds problem, think and short in it."""
+    """Rows, None where the adapter skips one, each with the function that finds problem and answers in it."""
+    between = model.modes[1:-1]
     if adapter := conf.adapter or ADAPTERS.get(part.source):
         for row in adapted(part, adapter, "warmup.adapter", PAIR):
-            yield _named(PAIR), row
+            yield _named(PAIR, between), row
     elif present := part.rows.columns():
         columns = {f"warmup.{name}_column": getattr(conf, f"{name}_column") for name in PAIR}
         own = any(name in present for name in (conf.think_column, conf.short_column))
@@ -148,16 +166,17 @@ def _rows(
             refuse_absent_column(name, present, part.source, key)
         names = list(columns.values())
         graded = [name for name in (conf.answer_column, LEVEL) if name in present and name not in names]
-        for row in part.rows.read([*names, *graded] if conf.evaluate_every else names):
-            yield _named(names), row
+        there = [name for name in between if name in present]
+        for row in part.rows.read([*names, *there, *(graded if conf.evaluate_every else ())]):
+            yield _named(names, between), row
 
 
-def _named(names: Sequence[str]) -> Callable[[Any], Texts]:
+def _named(names: Sequence[str], between: Sequence[str]) -> Callable[[Any], Texts]:
     def texts(row: Row | None) -> Texts:
         if row is None:
             raise Unusable(SKIPPED)
         problem, think, short = (field_of(row, name) for name in names)
-        return problem, think, short
+        return problem, think, short, *(row.get(name) for name in between)
 
     return texts
 
@@ -194,14 +213,26 @@ def _pair(
         raise Unusable("think and short are null")
     think, short = (None if text is None else _unstripped(text, name) for name, text in zip(PAIR[1:], texts[1:]))
     if think is not None:
-        think = think.removeprefix(model.think_token)
-        if not think.partition(model.think_end_token)[2].strip():
-            raise Unusable(f"think has no answer after {model.think_end_token}")
+        think = _thinking("think", think, model.think_token, model)
+    tokens = names_of_tokens(model)
+    named = zip([*tokens][1:-1], texts[3:], strict=False)  # ready-made layouts have none of them
+    between = {
+        mode.name: _thinking(mode.name, _unstripped(text, mode.name), tokens[mode], model)
+        for mode, text in named
+        if text is not None
+    }
     if short is not None:
         short = short.removeprefix(model.short_token)
-        if any(token in short for token in (model.think_token, model.think_end_token)):
+        if any(token in short for token in (*[*tokens.values()][1:], model.think_end_token)):
             raise Unusable("short contains a think token")  # reward.format_error in training
-    return Pair(problem, think, short, answer, level)
+    return Pair(problem, think, short, answer, level, between)
+
+
+def _thinking(name: str, text: str, token: str, model: ModelConf) -> str:
+    """`text` without the control token at its beginning. Raises Unusable: it has no answer."""
+    if not text.partition(model.think_end_token)[2].strip():
+        raise Unusable(f"{name} has no answer after {model.think_end_token}")
+    return text.removeprefix(token)
 
 
 def _unstripped(text: object, what: str) -> str:

@@ -27,7 +27,7 @@ from rollout.base.errors import BadInput, in_one_line
 from rollout.data.chat_template import refuse_thinking, served_template, up_to_the_mode
 from rollout.data.end_tokens import end_tokens
 from rollout.data.model_files import model_file
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import ControlTokens, Mode, names_of_tokens
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -44,8 +44,8 @@ def build_character_tokenizer(folder: str | Path, conf: ModelConf | None = None)
     r"""Write the quickstart's tokenizer to `folder`, loadable by AutoTokenizer and vLLM; 264 tokens with fixed ids.
 
     0 <|pad|>, 1 <|end|> (end of sequence), 2 <|user|>, 3 <|assistant|>, 4 think, 5 end of think, 6 short, 7 \boxed{,
-    8 + b for byte b. An ASCII character is its byte, any other its UTF-8 bytes, so that every text round-trips;
-    a token's name in a text becomes that token.
+    8 + b for byte b, then the tokens of modes between. An ASCII character is its byte, any other its UTF-8 bytes, so
+    that every text round-trips; a token's name in a text becomes that token.
 
     Written as byte-level BPE without merges because next to a Qwen2 config.json transformers 5 and vLLM ignore the
     splitting and decoding rules of tokenizer.json and use Qwen2's: byte-level, which changes nothing here (except an
@@ -58,12 +58,13 @@ def build_character_tokenizer(folder: str | Path, conf: ModelConf | None = None)
     conf = conf or ModelConf()
     special = [PAD, END, USER, ASSISTANT]
     kept = [conf.think_token, conf.think_end_token, conf.short_token, "\\boxed{"]
-    vocab = {token: index for index, token in enumerate([*special, *kept, *_byte_alphabet()])}
+    between = [*names_of_tokens(conf).values()][1:-1]
+    vocab = {token: index for index, token in enumerate([*special, *kept, *_byte_alphabet(), *between])}
     tokenizer = Tokenizer(BPE(vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in kept])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*kept, *between)])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -144,7 +145,7 @@ def add_control_tokens(tokenizer: Any, conf: ModelConf) -> tuple[ControlTokens, 
     before = tokenizer.get_vocab()
     names = [
         name
-        for name in (conf.think_token, conf.think_end_token, conf.short_token)
+        for name in (conf.think_token, conf.think_end_token, conf.short_token, *[*names_of_tokens(conf).values()][1:-1])
         if name.strip() and tokenizer.encode(name, add_special_tokens=False) != [before.get(name)]
     ]
     missing = [name for name in names if name not in before]
@@ -191,8 +192,9 @@ def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = No
     if tokenizer.eos_token_id is None:
         raise BadInput("the tokenizer names no end-of-sequence token: set eos_token in its tokenizer_config.json")
     ids: dict[str, int] = {}
-    for field in ("think_token", "short_token", "think_end_token"):
-        name = getattr(conf, field)
+    by_mode = names_of_tokens(conf)
+    named = {field: getattr(conf, field) for field in ("think_token", "short_token", "think_end_token")}
+    for field, name in {**named, **{f"modes: {mode.name}": by_mode[mode] for mode in [*by_mode][1:-1]}}.items():
         pieces = tokenizer.encode(name, add_special_tokens=False)
         if len(pieces) != 1 or not name.strip() or pieces[0] == tokenizer.unk_token_id:
             raise BadInput(
@@ -200,7 +202,7 @@ def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = No
                 "run the warm-up (it adds the tokens), or choose another token"
             )
         ids[name] = pieces[0]
-    if len({*ids.values(), tokenizer.eos_token_id}) < 4:
+    if len({*ids.values(), tokenizer.eos_token_id}) < len(by_mode) + 2:
         raise BadInput(f"control tokens must differ from each other and from the end of sequence: {ids}")
     others = () if path is None else end_tokens(tokenizer, path, conf)
     return ControlTokens(
@@ -209,6 +211,7 @@ def control_tokens(tokenizer: Any, conf: ModelConf, path: str | Path | None = No
         think_end=ids[conf.think_end_token],
         eos=tokenizer.eos_token_id,
         other_ends=tuple(sorted({*others} - {tokenizer.eos_token_id, *ids.values()})),
+        between=tuple((mode.name, ids[by_mode[mode]]) for mode in [*by_mode][1:-1]),
     )
 
 
@@ -285,13 +288,13 @@ def check_alignment(tokenizer: Any, conf: ModelConf) -> None:
     `check_prompt`."""
     check_prompt(tokenizer, conf)
     control = control_tokens(tokenizer, conf)
-    for mode, text in (
-        (Mode.THINK, f"7+2=9{conf.think_end_token}\\boxed{{9}}"),
-        (Mode.THINK, f"\nOkay, so\n\n{conf.think_end_token}\n\n**Answer** \\boxed{{9}}"),
-        (Mode.SHORT, " The answer is \\boxed{9}."),
-        (Mode.SHORT, "\n\\boxed{9}"),
-    ):
-        name = conf.think_token if mode is Mode.THINK else conf.short_token
+    thinking = (
+        f"7+2=9{conf.think_end_token}\\boxed{{9}}",
+        f"\nOkay, so\n\n{conf.think_end_token}\n\n**Answer** \\boxed{{9}}",
+    )
+    short = (" The answer is \\boxed{9}.", "\n\\boxed{9}")
+    texts = [(*one, text) for one in names_of_tokens(conf).items() for text in (thinking if one[0].thinks else short)]
+    for mode, name, text in texts:
         whole = tokenizer.encode(prompt_text(tokenizer, "What is 7+2?", conf) + name + text, add_special_tokens=False)
         prompt = generation_prompt(tokenizer, "What is 7+2?", conf).tolist()
         parts = [*prompt, control.id_of(mode), *encode_response(tokenizer, text, conf).tolist()]

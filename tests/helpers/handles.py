@@ -71,6 +71,15 @@ class PendingHandle:
         lengths = np.full(count, length, np.int32)
         self.answers[-1].answer(
             RolloutResult(
-                lengths, tokens, tokens.astype(np.float32), tokens, flags, flags, False, count * length, 0.0, 1.0
+                lengths,
+                tokens,
+                tokens.astype(np.float32),
+                tokens,
+                (None,) * count,
+                flags,
+                False,
+                count * length,
+                0.0,
+                1.0,
             )
         )

@@ -289,7 +289,7 @@ def check_trajectory(t: Trajectory, step: int, sampling: SamplingParams, notes: 
     ids, stopped = answer(seed, longest - len(forced), caps)
     assert t.token_ids.tolist() == forced + ids
     assert t.finish is (Finish.STOP if stopped else Finish.LENGTH)
-    assert t.mode is CONTROL.mode_of(t.token_ids[0]) and t.forced == bool(forced)
+    assert t.mode == CONTROL.mode_of(t.token_ids[0]) and t.forced == bool(forced)
     versions = t.versions.tolist()
     assert versions[len(forced) :] in notes.versions[seed], (versions, notes.versions[seed])
     assert versions[: len(forced)] == versions[len(forced) : 2 * len(forced)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conf.schema import AlgorithmConf, Form, Loss
 from learner.advantage import advantages
 from learner.data.batch import Sequence
-from learner.objective import MODE_INDEX, optimizer_steps, weighted_sequences
+from learner.objective import optimizer_steps, weighted_sequences
 from reward.group import Group
 from rollout.trajectory import Finish
 from tests.helpers import naive
@@ -95,7 +95,7 @@ def test_every_sequences_weights_and_advantages_equal_plain_loops(groups: list[G
             assert got.token_ids[got.prompt_tokens :].tolist() == trajectory.token_ids.tolist()
             assert got.behavior_logprobs.tolist() == trajectory.behavior_logprobs.tolist()
             assert got.advantage == pytest.approx(want.advantage, abs=1e-6)
-            assert got.mode == MODE_INDEX[trajectory.mode]
+            assert got.mode == (-1 if trajectory.mode is None else trajectory.mode.effort)
             np.testing.assert_allclose(got.weights, want.weights, rtol=1e-6)
             np.testing.assert_allclose(got.kl_weights, want.kl_weights, rtol=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,9 @@ from learner.data.pack import pack
 from learner.loss.surrogate import policy_losses
 from learner.metrics.loss_metrics import LossMetrics
 from learner.metrics.report import StepReport
-from learner.objective import MODE_INDEX, weighted_sequences
+from learner.objective import weighted_sequences
+from reward.group import Group
+from rollout.mode import MODES, Mode, modes_of
 from tests.helpers import naive
 
 CONFS = [
@@ -50,34 +53,46 @@ def add(sums: LossMetrics, mb: MicroBatch, conf: AlgorithmConf, own_known: bool 
 
 def together(all_sums: list[LossMetrics]) -> StepReport:
     """What all_reduce over their ranks would leave on each."""
-    whole = LossMetrics(all_sums[0].conf, [])
+    whole = LossMetrics(all_sums[0].conf, [], all_sums[0].modes)
     whole.tokens = sum(sums.tokens for sums in all_sums)
     whole.sums = torch.stack([sums.sums for sums in all_sums if sums.sums is not None]).sum(0)
     whole.largest = torch.stack([sums.largest for sums in all_sums if sums.largest is not None]).amax(0)
     return whole.report(WATCH, **KNOWN)
 
 
-def summed(batch: TrainBatch, conf: AlgorithmConf) -> StepReport:
+def summed(batch: TrainBatch, conf: AlgorithmConf, modes: Sequence[Mode] = MODES) -> StepReport:
     ranks = []
     for share in batch.ranks:
-        sums = LossMetrics(conf, [share])
+        sums = LossMetrics(conf, [share], modes)
         for mb in share:
             add(sums, mb, conf)
         ranks.append(sums)
     return together(ranks)
 
 
-def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
+def by_hand(groups: Any, conf: AlgorithmConf, modes: Sequence[Mode]) -> dict[str, Any]:
     """The same figures, token by token."""
     sums: dict[str, float] = dict.fromkeys(
-        ("control", "response", "kl_loss", "think", "short", "entropy", "kl", "outside", "high", "low", "dual", "k3"),
+        (
+            "control",
+            "response",
+            "kl_loss",
+            *(mode.name for mode in modes),
+            "entropy",
+            "kl",
+            "outside",
+            "high",
+            "low",
+            "dual",
+            "k3",
+        ),
         0.0,
     )
     gaps, weights, tokens, count = [], [], 0, 0
     for item in naive.weighted(groups, conf):
         trajectory = item.trajectory
         tokens += len(trajectory.prompt.token_ids) + len(trajectory.token_ids)
-        mode = {0: "think", 1: "short"}.get(MODE_INDEX[trajectory.mode])
+        mode = trajectory.mode and trajectory.mode.name
         for t, token_id in enumerate(trajectory.token_ids.tolist()):
             new, own, ref = (float(made_up(token_id, salt)) for salt in range(3))
             behavior = float(trajectory.behavior_logprobs[t])
@@ -102,8 +117,7 @@ def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
         "loss_control": sums["control"],
         "loss_response": sums["response"],
         "loss_kl": sums["kl_loss"],
-        "loss_think": sums["think"],
-        "loss_short": sums["short"],
+        "loss_by_mode": {mode.name: sums[mode.name] for mode in modes},
         "entropy": sums["entropy"] / count,
         "kl": sums["kl"] / count,
         "ratio_outside": sums["outside"] / count,
@@ -120,14 +134,31 @@ def by_hand(groups: Any, conf: AlgorithmConf) -> dict[str, float]:
     }
 
 
+def in_modes(group: Group, modes: tuple[Mode, ...]) -> Group:
+    """Thinking answers in all of the modes that think, by turns."""
+    thinking = modes[:0:-1]
+    found = tuple(
+        replace(t, mode=thinking[t.sibling % len(thinking)]) if t.mode == Mode.THINK else t for t in group.trajectories
+    )
+    return replace(group, trajectories=found)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 10_000), conf=st.sampled_from(CONFS), room=st.integers(0, 60), ranks=st.integers(1, 5))
-def test_metrics_do_not_depend_on_rows_or_ranks(seed: int, conf: AlgorithmConf, room: int, ranks: int) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    conf=st.sampled_from(CONFS),
+    room=st.integers(0, 60),
+    ranks=st.integers(1, 5),
+    modes=st.sampled_from([MODES, modes_of(["short", "medium", "think"])]),
+)
+def test_metrics_do_not_depend_on_rows_or_ranks(
+    seed: int, conf: AlgorithmConf, room: int, ranks: int, modes: tuple[Mode, ...]
+) -> None:
     """Idle rows count for nothing; maxima are maxima over ranks."""
-    groups = naive.some_groups(seed)
+    groups = [in_modes(group, modes) for group in naive.some_groups(seed)]
     sequences, totals = weighted_sequences(groups, conf)
-    report = summed(pack(sequences, totals, max(map(len, sequences)) + room, ranks), conf)
-    for name, want in by_hand(groups, conf).items():
+    report = summed(pack(sequences, totals, max(map(len, sequences)) + room, ranks), conf, modes)
+    for name, want in by_hand(groups, conf, modes).items():
         assert getattr(report, name) == pytest.approx(want, rel=1e-5, abs=1e-7), name
     assert (report.grad_norm_control, report.grad_norm_response, report.updates) == (3.0, 4.0, 1)
 

@@ -36,7 +36,7 @@ def some_sequences(draw: st.DrawFn, least: int = 0) -> list[Sequence]:
     for prompt, response in shapes:
         ids = np.arange(serial, serial + prompt + response, dtype=np.int32)
         at = ids[prompt:].astype(np.float32)
-        mode = draw(st.sampled_from([0, 1, -1]))
+        mode = draw(st.sampled_from([0, 0.5, 1, -1]))
         sequences.append(Sequence(ids, prompt, at + 0.25, at + 0.5, float(serial) + 0.125, at + 0.75, mode))
         serial += prompt + response
     return sequences

@@ -98,7 +98,7 @@ def test_prompts_are_masked_and_every_question_comes_in_both_modes(models: dict[
             assert not s["weights"][~s["response"]].any() and (s["weights"][s["response"]] > 0).all()
             assert not s["kl_weights"].any() and not s["advantages"].any()
             assert response[-1] == control.eos
-            number = {control.think: 0, control.short: 1}[int(response[0])]
+            number = {control.think: 1, control.short: 0}[int(response[0])]
             assert set(s["modes"][s["response"]].tolist()) == {number}
         assert found == wanted and batch.sequences == 10
 
@@ -111,7 +111,7 @@ def test_weights_are_a_mean_over_tokens_with_short_answers_scaled(models: dict[s
         unit = min(float(s["weights"][s["response"]][0]) for s in found)  # a control token's
         for s in found:
             weights = s["weights"][s["response"]]
-            body = short_weight if s["modes"][-1] == 1 else 1.0
+            body = short_weight if s["modes"][-1] == 0 else 1.0
             np.testing.assert_allclose(weights / unit, [1.0] + [body] * (len(weights) - 1), rtol=1e-5)
         total = sum(float(s["weights"].astype(np.float64).sum()) for s in found)
         assert total == pytest.approx(1.0, abs=1e-5 if short_weight in (1.0, 3.0) else 0.5 * unit + 1e-5)

@@ -12,7 +12,6 @@ from orchestrator.tracking.catalogue import LABELS, METRICS, Kind, find, key_of,
 from orchestrator.tracking.console import COLUMNS, PLAIN
 from reward.leakage import CAUSES
 from reward.verdict import Outcome
-from rollout.mode import Mode
 
 
 def test_a_pattern_gives_entry_and_labels() -> None:
@@ -29,14 +28,14 @@ def test_a_level_may_be_any_text() -> None:
     assert found is not None and found[1] == {"level": "Level 5/hard"}
 
 
-@pytest.mark.parametrize("key", ["", "think_rate", "tokens/loud", "outcome/lucky", "rollout/running/worker/x"])
+@pytest.mark.parametrize("key", ["", "think_rate", "tokens/level/2", "outcome/lucky", "rollout/running/worker/x"])
 def test_what_is_not_in_the_catalogue_is_not_found(key: str) -> None:
     assert find(key) is None
 
 
 def test_every_entry_is_found_under_its_own_key_and_exported_under_a_name_of_its_own() -> None:
     for metric in METRICS:
-        labels = {label: (LABELS[label] or ("1",))[0] for label in metric.labels}
+        labels = {label: (LABELS[label] or ("medium" if label == "mode" else "1",))[0] for label in metric.labels}
         assert find(key_of(metric, labels)) == (metric, labels), metric.key
     names = Counter(map(prometheus_name, METRICS))
     assert max(names.values()) == 1, names.most_common(1)
@@ -57,7 +56,6 @@ def test_help_is_one_sentence() -> None:
 def test_labels_are_bounded_by_the_values_that_exist() -> None:
     assert LABELS["outcome"] == tuple(outcome.value for outcome in Outcome)
     assert LABELS["cause"] == CAUSES
-    assert LABELS["mode"] == (*(mode.value for mode in Mode), "none")
 
 
 def test_the_page_is_the_catalogues() -> None:

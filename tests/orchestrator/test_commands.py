@@ -114,7 +114,7 @@ def problems(path: Path, *rows: object) -> str:
 def test_usage_names_every_command(thinkless: Callable[..., Done]) -> None:
     for arguments, code in (((), 2), (("--help",), 0), (("-h",), 0), (("help",), 0)):
         done = thinkless(*arguments)
-        assert len(COMMANDS) == 20 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
+        assert len(COMMANDS) == 21 and done.code == code and all(f"  {name} " in done.out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -137,6 +137,8 @@ def test_every_command_has_help(thinkless: Callable[..., Done], name: str) -> No
         assert "run.root=<folder>" in done.out
     elif name == "chat":
         assert "--dial" in done.out and "--mode" in done.out
+    elif name == "export":
+        assert "dial=<bias>" in done.out and "out=<folder>" in done.out
     elif name == "compare":
         assert "--json" in done.out and "thinkless evaluate wrote" in done.out
     elif name in ("submit", "jobs", "logs", "stop", "resume"):

@@ -87,7 +87,7 @@ class ModeGrader:
 
     def score(self, verdicts: Verdicts) -> list[Group]:
         trajectories = verdicts.batch.wait()
-        found = [Verdict(Outcome.CORRECT if t.mode is Mode.THINK else Outcome.WRONG, "", 0.0) for t in trajectories]
+        found = [Verdict(Outcome.CORRECT if t.mode == Mode.THINK else Outcome.WRONG, "", 0.0) for t in trajectories]
         return group_trajectories(trajectories, found, RewardConf())
 
 

@@ -20,18 +20,20 @@ from conf.schema import Config, DataConf, EvaluateConf, ModelConf, RewardConf, R
 from orchestrator.base.journal import Journal
 from orchestrator.commands.cli import run
 from orchestrator.commands.evaluate import folder_name
-from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.commands.warmup import kept_bound
+from orchestrator.evaluation.answers import Answer, ways_of
 from orchestrator.evaluation.benchmarks import with_benchmark
 from orchestrator.evaluation.collect import Collector
 from orchestrator.evaluation.page import render
 from orchestrator.evaluation.results import grids, results
-from orchestrator.evaluation.words import tables
+from orchestrator.evaluation.words import no_dial, tables
 from orchestrator.training.evaluation import level_of, protocol
 from reward.grader import Grader
+from reward.leakage import TOO_LONG
 from reward.worker import RewardWorker
 from rollout.base.errors import BadInput
 from rollout.data.tokens import load_tokenizer
-from rollout.mode import ControlTokens
+from rollout.mode import MODES, ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
@@ -39,6 +41,7 @@ from rollout.worker import RolloutWorker
 from tests.helpers.handles import LocalHandle
 from tests.helpers.prompts import make_prompts
 
+WAYS = ways_of(MODES)
 CONF = Config(
     data=DataConf(path="problems.jsonl"),
     evaluate=EvaluateConf(samples=2, max_response_tokens=8, seed=3),
@@ -107,6 +110,46 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_answers(
     assert len((tmp_path / "stopped.jsonl").read_text().splitlines()) == 72
 
 
+def test_longer_than_the_warm_ups_short_answers_is_a_sign_of_reasoning(
+    rollout_worker: RolloutWorker, graders: dict[str, Grader], tiny_model: Path, control: ControlTokens, tmp_path: Path
+) -> None:
+    sampler = Sampler([LocalHandle(rollout_worker)], SamplingParams(1.0, 1.0, 8))
+    tokenizer = load_tokenizer(tiny_model, ModelConf())
+    found = {}
+    for longest in (None, 3):
+        journal = opened(tmp_path / f"{longest}.jsonl")
+        collector = Collector(CONF, sampler, graders, tokenizer, control, longest)
+        collector.collect(make_prompts(8), journal, lambda count: None)
+        journal.close()
+        found[longest] = {key: TOO_LONG in one.leaks for key, one in journal.kept.items() if one.mode == "short"}
+    assert not any(found[None].values()) and sum(found[3].values()) > 8
+
+
+def test_the_bound_is_kept_with_the_model_or_its_run(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    assert kept_bound(str(model)) is None and kept_bound("org/of-the-hub") is None
+    (tmp_path / "run" / "warmup.json").write_text('{"evaluation": {"longest_short_answer": 12}}')  # of an older run
+    assert kept_bound(str(model)) == 12
+    (model / "warmup.json").write_text('{"longest_short_answer": 9, "evaluation": {"longest_short_answer": 9}}')
+    assert kept_bound(str(model)) == 9
+    (model / "warmup.json").write_text('{"longest_short_answer": null}')
+    assert kept_bound(str(model)) is None
+
+
+def test_more_samples_than_an_engine_runs_at_a_time_wait(
+    rollout_worker: RolloutWorker, graders: dict[str, Grader], tiny_model: Path, control: ControlTokens, tmp_path: Path
+) -> None:
+    conf = replace(CONF, evaluate=replace(CONF.evaluate, samples=50), rollout=replace(CONF.rollout, max_num_seqs=2))
+    sampler = Sampler([LocalHandle(rollout_worker)], SamplingParams(1.0, 1.0, 8))
+    journal = opened(tmp_path / "answers.jsonl")
+    Collector(conf, sampler, graders, load_tokenizer(tiny_model, ModelConf()), control).collect(
+        make_prompts(1), journal, lambda count: None
+    )
+    journal.close()
+    assert len(journal.kept) == 3 * 50
+
+
 def evaluated(names: Sequence[str | None], samples: int, conf: EvaluateConf) -> dict[str, Any]:
     """Figures of a model that is always right when it thinks (40 tokens) and never when it does not (5)."""
     prompts = [Prompt(f"p/{i}", "?", np.empty(0, np.int32), "1", "own", level) for i, level in enumerate(names)]
@@ -163,6 +206,17 @@ def test_a_budget_below_short_answers_is_said() -> None:
     text = "\n".join(one.text() for one in tables(found, conf))
     assert "evaluate.token_budget=4: even short answers take 5.0 on average" in text
     assert "is an upper bound" in text and "several samples" not in text
+
+
+def test_what_is_not_on_the_dials_curve_is_said() -> None:
+    conf = EvaluateConf(samples=1, top_p=0.9)
+    found = evaluated([None] * 8, 1, conf)
+    found["routing"]["problems"] = 11
+    found["dial"]["certain"] = 2
+    text = "\n".join(one.text() for one in tables(found, conf))
+    assert "3 problems are not in it: evaluate.top_p=0.9 leaves them one mode alone" in text
+    assert "2 problems have one mode for certain" in text
+    assert no_dial(EvaluateConf()).endswith("their answers begin with no control token")
 
 
 def test_the_folder_is_that_of_the_same_answers(tmp_path: Path) -> None:

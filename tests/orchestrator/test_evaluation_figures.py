@@ -17,6 +17,7 @@ from orchestrator.evaluation.dial import calibration, trace
 from orchestrator.evaluation.estimates import Estimate, mean, proportion, resampled
 from orchestrator.evaluation.routing import routing
 from orchestrator.evaluation.scores import majority_at, pass_at, scores
+from rollout.mode import modes_of
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 
@@ -182,7 +183,7 @@ def test_a_level_weighs_as_much_in_quantiles_as_in_means() -> None:
 # ---------------------------------------------------------------- routers, dial, comparison
 
 
-def three_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int = 4) -> tuple[Grid, Grid, Grid]:
+def all_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int = 4) -> tuple[Grid, dict[str, Grid]]:
     """Short answers are right on easy problems, thinking is on all. P(think): knows on hard, 1 - knows on easy ones."""
     rng = np.random.default_rng(seed)
     is_hard = np.arange(easy + hard) >= easy
@@ -190,11 +191,11 @@ def three_ways(easy: int, hard: int, knows: float, samples: int = 8, seed: int =
     think = made(rng, np.full(easy + hard, 1.0), 100, samples=samples, way="think")
     short = made(rng, np.where(is_hard, 0.0, 1.0), 10, samples=samples, way="short")
     free = made(rng, p * 1.0 + (1 - p) * ~is_hard, p * 100 + (1 - p) * 10, p, samples)
-    return free, think, short
+    return free, {"think": think, "short": short}
 
 
 def test_a_router_that_knows_beats_chance_and_one_that_does_not_equals_it() -> None:
-    wise, blind = routing(*three_ways(60, 40, 0.99)), routing(*three_ways(60, 40, 0.5))
+    wise, blind = routing(*all_ways(60, 40, 0.99)), routing(*all_ways(60, 40, 0.5))
     assert wise is not None and blind is not None and wise.problems == 100 and not wise.upper_bound
     oracle, always, never = (wise.routers[name] for name in ("oracle", "think", "short"))
     assert oracle.accuracy.value == 1 and oracle.tokens.value == pytest.approx(0.6 * 10 + 0.4 * 100)
@@ -212,7 +213,7 @@ def test_an_oracle_of_noise_is_no_better_than_its_modes_unless_it_has_one_sample
 
     def oracle(samples: int) -> tuple[float, bool]:
         free, think, short = (made(rng, half, samples=samples, way=way) for way in ("free", "think", "short"))
-        found = routing(free, think, short)
+        found = routing(free, {"think": think, "short": short})
         assert found is not None
         return found.routers["oracle"].accuracy.value, found.upper_bound
 
@@ -223,7 +224,7 @@ def test_an_oracle_of_noise_is_no_better_than_its_modes_unless_it_has_one_sample
 
 
 def test_the_dial_goes_from_never_to_always_and_its_area_is_what_the_choice_knows() -> None:
-    wise, blind = trace(*three_ways(60, 40, 0.9)), trace(*three_ways(60, 40, 0.5))
+    wise, blind = trace(*all_ways(60, 40, 0.9)), trace(*all_ways(60, 40, 0.5))
     assert wise is not None and blind is not None
     assert wise.think_rate[0] < 0.01 and wise.think_rate[-1] > 0.99 and (np.diff(wise.think_rate) > 0).all()
     assert wise.accuracy[0] == pytest.approx(0.6, abs=0.01) and wise.accuracy[-1] == pytest.approx(1, abs=0.01)
@@ -236,12 +237,46 @@ def test_the_dial_goes_from_never_to_always_and_its_area_is_what_the_choice_know
 
 
 def test_the_dial_at_no_bias_is_the_free_choice() -> None:
-    free, think, short = three_ways(60, 40, 0.8, samples=32)
-    found = trace(free, think, short)
+    free, forced = all_ways(60, 40, 0.8, samples=32)
+    found = trace(free, forced)
     assert found is not None
     middle = int(np.argmin(np.abs(found.bias)))
     assert found.think_rate[middle] == pytest.approx(free.means(free.thinks).mean(), abs=0.02)
     assert found.accuracy[middle] == pytest.approx(free.means(free.correct).mean(), abs=0.02)
+
+
+def test_a_bias_acts_before_the_temperature() -> None:
+    """So at half the temperature half of it does the same."""
+    ways = all_ways(60, 40, 0.8)
+    full, half = trace(*ways), trace(*ways, temperature=0.5)
+    assert full is not None and half is not None
+    np.testing.assert_allclose(half.bias, full.bias / 2)
+    np.testing.assert_array_equal(half.accuracy, full.accuracy)
+
+
+def one_mode(logprob: float, whole: bool) -> tuple[Grid, dict[str, Grid]]:
+    """A model that always thinks, with that log-prob."""
+    uids = [f"p/{i}" for i in range(20)]
+
+    def answers(way: str) -> Iterator[Answer]:
+        mode = "short" if way == "short" else "think"
+        for uid in uids:
+            chosen = logprob if way == "free" else 0.0
+            yield Answer(uid, way, 0, mode, "correct", True, True, 1.0, "1", 10, chosen)
+
+    free, think, short = (grid(answers(way), uids, 1, whole=whole) for way in ("free", "think", "short"))
+    return free, {"think": think, "short": short}
+
+
+def test_a_mode_that_is_certain_is_on_the_curve_at_a_bound_and_where_top_p_cut_not_at_all() -> None:
+    """A log-prob of 0 is a probability of 1 to float32's last bit, or what nucleus sampling left of two modes."""
+    sure = trace(*one_mode(0.0, whole=True))
+    assert sure is not None and sure.certain == sure.problems == 20
+    middle = int(np.argmin(np.abs(sure.bias)))
+    assert sure.think_rate[middle] == pytest.approx(1, abs=1e-6) and sure.bias[0] < -20 and sure.think_rate[0] < 0.01
+    assert trace(*one_mode(0.0, whole=False)) is None
+    cut = trace(*one_mode(-0.01, whole=False))
+    assert cut is not None and cut.certain == 0
 
 
 def test_calibration_is_perfect_where_p_think_is_the_gain() -> None:
@@ -249,11 +284,85 @@ def test_calibration_is_perfect_where_p_think_is_the_gain() -> None:
     gain = rng.random(3000)
     free = made(rng, gain, p_think=np.clip(gain, 0.01, 0.99), samples=2)
     think, short = made(rng, gain, samples=8, way="think"), made(rng, 0 * gain, samples=8, way="short")
-    good = calibration(free, think, short)
-    bad = calibration(made(rng, gain, p_think=1 - np.clip(gain, 0.01, 0.99), samples=2), think, short)
+    good = calibration(free, {"think": think, "short": short})
+    bad = calibration(
+        made(rng, gain, p_think=1 - np.clip(gain, 0.01, 0.99), samples=2), {"think": think, "short": short}
+    )
     assert good is not None and bad is not None
     assert good.ece < 0.03 and good.correlation > 0.8 and len(good.bins) == 10
     assert bad.ece > 0.4 and bad.correlation < -0.8
+
+
+@pytest.fixture(params=[2, 3, 4])
+def several(request: pytest.FixtureRequest) -> tuple[Grid, dict[str, Grid], np.ndarray, np.ndarray]:
+    """(free, forced, P(mode) f[P, M], chance to be right f[P, M]) of as many modes; mode m takes 10 (m + 1) tokens."""
+    modes = modes_of(["short", *(f"m{place}" for place in range(request.param - 2)), "think"])
+    rng, uids, samples = np.random.default_rng(request.param), [f"p{i}" for i in range(200)], 64
+    chance = rng.dirichlet(np.ones(len(modes)), len(uids))
+    right = np.sort(rng.random((len(uids), len(modes))), axis=1)
+
+    def drawn(way: str, forced: int | None) -> Grid:
+        answers = []
+        for place, uid in enumerate(uids):
+            taken = rng.choice(len(modes), samples, p=chance[place]) if forced is None else [forced] * samples
+            answers += [
+                Answer(
+                    uid, way, sample, modes[mode].name, "correct" if rng.random() < right[place, mode] else "wrong",
+                    None, None, None, "x", 10 * (mode + 1),
+                    float(np.log(chance[place, mode])) if forced is None else 0.0,
+                )
+                for sample, mode in enumerate(taken)
+            ]  # fmt: skip
+        return grid(answers, uids, samples, modes=modes)
+
+    forced = {mode.name: drawn(mode.name, place) for place, mode in enumerate(modes)}
+    return drawn("free", None), forced, chance, right
+
+
+Several = tuple[Grid, dict[str, Grid], np.ndarray, np.ndarray]
+
+
+def test_chances_are_those_of_the_sampler_for_any_number_of_modes(several: Several) -> None:
+    free, _, chance, _ = several
+    assert free.chances() == pytest.approx(chance, abs=0.04)  # modes that were never sampled share the rest
+    assert np.sort(np.abs(free.chances() - chance).max(axis=1))[:100] == pytest.approx(0, abs=1e-6)
+    raised = free.chances(np.array([-80.0, 80.0]))
+    assert raised[0, :, 0] == pytest.approx(1) and raised[1, :, -1] == pytest.approx(1)
+
+
+def test_every_mode_is_a_router_and_chance_takes_them_as_often(several: Several) -> None:
+    free, forced, chance, right = several
+    found = routing(free, forced)
+    assert found is not None and [*found.routers] == ["free", *reversed([*forced]), "random", "oracle"]
+    for place, name in enumerate(forced):
+        assert found.routers[name].tokens.value == 10 * (place + 1)
+        assert found.routers[name].accuracy.value == pytest.approx(right[:, place].mean(), abs=0.02)
+    share = chance.mean(axis=0)
+    assert found.routers["random"].accuracy.value == pytest.approx(right.mean(axis=0) @ share, abs=0.02)
+    assert found.routers["random"].tokens.value == pytest.approx(free.means(free.tokens).mean(), abs=1e-6)
+    assert max(found.routers[name].accuracy.value for name in forced) <= found.routers["oracle"].accuracy.value + 0.02
+
+
+def test_the_dial_leads_from_short_through_all_modes_to_think(several: Several) -> None:
+    """At no bias it is the free choice, and tokens rise with the bias."""
+    free, forced, chance, right = several
+    found = trace(free, forced)
+    assert found is not None
+    middle, count = int(np.argmin(np.abs(found.bias))), len(forced)
+    assert found.accuracy[middle] == pytest.approx((chance * right).sum(axis=1).mean(), abs=0.02)
+    assert (np.diff(found.tokens) > 0).all()
+    assert (found.tokens[0], found.tokens[-1]) == pytest.approx((10, 10 * count), abs=0.05)
+    ends = right[:, 0].mean(), right[:, -1].mean()
+    assert (found.accuracy[0], found.accuracy[-1]) == pytest.approx(ends, abs=0.02)
+
+
+def test_scores_are_by_every_mode(several: Several) -> None:
+    free, forced, chance, _ = several
+    found = scores(free, ())
+    assert [*found["by_mode"]] == [*reversed([*forced])]
+    assert sum(cell["answers"] for cell in found["by_mode"].values()) == found["answers"]
+    assert found["think_rate"].value == pytest.approx(1 - chance[:, 0].mean(), abs=0.02) and found["no_mode"].value == 0
+    assert [scores(forced[name], ())["think_rate"].value for name in forced] == [0.0] + [1.0] * (len(forced) - 1)
 
 
 def test_models_are_compared_problem_by_problem() -> None:

@@ -23,7 +23,7 @@ from orchestrator.training.observers import Observers
 from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
-from rollout.mode import Mode
+from rollout.mode import Mode, modes_of
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 
@@ -249,3 +249,19 @@ def test_one_question_is_shown_in_either_mode(tmp_path: Path, samples: int, want
     tracker.close()
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [f"{line['level']} {line['mode']}" for line in lines] == wanted
+
+
+def test_every_mode_has_figures_of_its_own() -> None:
+    """With two they are those of before; with more also the share of each, which add up to 1 with those without."""
+    modes = modes_of(["short", "medium", "think"])
+    rows = [*EASY, (20, modes[1], RIGHT, 0.75), (30, modes[1], WRONG, -1.0), *HARD]
+    record = describe(judged([group("2", rows)]), modes)
+    assert (record["accuracy/medium"], record["tokens/medium"], record["mode_rate/medium"]) == (0.5, 25, 2 / 9)
+    assert record["think_rate/all"] == 5 / 9  # whatever reasons
+    shares = [record["no_mode"], *(record[f"mode_rate/{mode.name}"] for mode in modes)]
+    assert sum(share or 0 for share in shares) == pytest.approx(1)
+    assert not [key for key in describe(judged([group("2", EASY)])) if key.startswith("mode_rate/")]
+    batch = JudgedBatch([], [group("2", rows)], [])
+    found = summarize(batch, None, [], (0.0, 1.0), distributions(batch, modes), modes)
+    assert [found[f"answers/{name}"] for name in ("think", "medium", "short", "none")] == [3, 2, 3, 1]
+    assert found["rollout/response_tokens/medium"] == 50

@@ -19,7 +19,8 @@ from learner.worker import LearnerWorker
 from orchestrator.commands import preflight, train, warmup
 from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_no_gpu, torch_build
-from rollout.engine import Engine, _refuse_cpu_vllm
+from rollout.engine import Engine
+from rollout.vllm_models import refuse_cpu_vllm
 
 without_cuda = pytest.mark.skipif(torch.version.cuda is not None, reason="torch is a CUDA build")
 WHEEL = rf"\.device=gpu: torch {torch.__version__.replace('+', '.')} on .* is a build without CUDA .* CUDA wheel "
@@ -97,4 +98,4 @@ def test_it_is_the_first_thing_that_a_command_checks(command: str, tmp_path: Pat
 def test_vllms_cpu_build_is_refused() -> None:
     """It would sample on the CPU without a word."""
     with pytest.raises(BadInput, match=r"^rollout\.device=gpu: vllm [\d.]+\S* runs on cpu here: .*wheel vllm==[\d.]+ "):
-        _refuse_cpu_vllm()
+        refuse_cpu_vllm()

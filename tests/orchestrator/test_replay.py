@@ -30,7 +30,7 @@ from orchestrator.replay.step_format import RecordedStep, read, recorded_steps, 
 from reward.group import Group, JudgedBatch
 from reward.verdict import Failure, Outcome, Verdict
 from rollout.base.errors import BadInput
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import MODES, ControlTokens
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 from tests.helpers.launched import Watched, one_line_error, succeeded, thinkless
@@ -86,7 +86,7 @@ def steps(draw: st.DrawFn) -> RecordedStep:
                     sibling,
                     array(length, np.int32),
                     array(length, np.float32),
-                    draw(st.sampled_from([*Mode, None])),
+                    draw(st.sampled_from([*MODES, None])),
                     draw(st.sampled_from(Finish)),
                     array(length, np.int32),
                     draw(st.booleans()),

@@ -184,3 +184,22 @@ def test_intervals_are_over_problems_not_over_answers() -> None:
     assert interval({"accuracy": 0.5, "n": 40, "problems": 10}) == wilson(0.5, 10)
     assert interval({"accuracy": 0.5, "n": 40}) == wilson(0.5, 40)  # as older runs wrote it
     assert interval({"accuracy": None, "n": 0, "problems": 0}) is None
+
+
+def test_with_more_modes_the_best_of_those_that_think_is_held_against_short() -> None:
+    evaluation = copy.deepcopy(EVALUATION)
+    for ways in evaluation["models"].values():  # in the order in which they are asked
+        short = ways.pop("short")
+        ways["medium"] = {"2": figures(0.99, 0.7, 1, 9), "9": figures(0.93, 0.55, 1, 40)}
+        ways["short"] = short
+    easy, hard = summarize_evaluation(evaluation)["levels"]
+    assert (easy["better"], easy["should"], easy["obeys"]) == ("short", "short", True)
+    assert easy["gap"] == pytest.approx(0.98 - 0.7)
+    assert (hard["better"], hard["should"], hard["obeys"]) == ("medium", "think", True)
+    assert hard["regret"] == pytest.approx(0.55 - 0.37) and hard["best_tokens"] == 40
+    assert hard["rewards"] == {"think": 0.41, "medium": 0.55, "short": -0.2}
+    free = {"2": {"n": 4, "think_rate": 0.5, "no_mode": 0.0}}
+    rates = {"mode_rate/think": 0.49, "mode_rate/medium": 0.01, "mode_rate/short": 0.5}
+    (said,) = doubts({"free": {"2": free["2"] | rates}})
+    assert said.startswith("mode medium is chosen in 1.0% of answers only")
+    assert not doubts({"free": free})

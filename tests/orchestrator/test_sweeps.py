@@ -530,15 +530,18 @@ def test_a_job_of_the_same_name_that_is_none_of_the_sweeps(head: ScriptedHead) -
 
 EVALUATION = """
 import json, os, sys, time
-words = dict(word.split("=", 1) for word in sys.argv[2:])
+words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
 name = words["run.name"].strip('"')
 print(" ".join(sys.argv[1:]), "begins", flush=True)
 if name == "two":
     sys.exit("thinkless: no GPU is left")
-free = {"accuracy": 0.5, "interval": [0.4, 0.6], "think_rate": 0.25, "tokens": 20.5}
-with open(name + ".json", "w") as file:
-    json.dump({"overall": {"free": free}}, file)
-print("written to", os.path.abspath(name + ".json"))
+def estimate(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+free = {"accuracy": estimate(0.5), "think_rate": estimate(0.25), "tokens": {"mean": estimate(20.5)}}
+os.mkdir(name)
+with open(name + "/evaluation.json", "w") as file:
+    json.dump({"ways": {"free": {"all": free}}}, file)
+print("written to", os.path.abspath(name))
 """
 
 
@@ -551,7 +554,7 @@ def test_runs_are_evaluated_one_by_one_and_a_failure_skips_none(
         (here / "runs" / name / "model").mkdir(parents=True)
         (here / "runs" / name / "model" / "config.json").touch()
         (here / "runs" / name / "config.yaml").write_text(to_yaml(conf))
-    words = ["--multirun", "run.name=one,two,three", "evaluate.seed=7"]
+    words = ["--multirun", "--dial", "run.name=one,two,three", "evaluate.seed=7"]
     with pytest.raises(RunError, match=r"^1 of 3 failed: name=two; why is said above$"):
         cli.run("evaluate", words)
     found = capsys.readouterr()
@@ -562,6 +565,7 @@ def test_runs_are_evaluated_one_by_one_and_a_failure_skips_none(
         ["name=three", "0.500", "0.400..0.600", "25", "%", "20.5"],
     ]
     assert "no GPU is left" in found.err and found.err.count(" evaluate.seed=7 begins") == 3
+    assert len(re.findall(r"^evaluate --dial .* begins$", found.err, re.M)) == 3
     for wrong, said in {"run.name=one,four": "no run 'four'", "hydra/launcher=ray_jobs": "takes no hydra/"}.items():
         with pytest.raises((BadInput, BadConfig), match=said):
             cli.run("evaluate", [*words, wrong])

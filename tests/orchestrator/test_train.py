@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from conf.compose import from_file
+from orchestrator.commands import cli
 from orchestrator.dashboards.panels import DASHBOARDS, FIRING
 from orchestrator.dashboards.promql import entry_of, query
 from orchestrator.plan.disk import checkpoint
@@ -285,6 +286,27 @@ def test_the_planned_disk_is_what_a_checkpoint_and_a_model_take(trained: Trained
     written = sum(path.stat().st_size for path in step.rglob("*") if path.is_file())
     assert checkpoint(conf, shape) == pytest.approx(written, rel=0.05)
     assert shape.weight_bytes == pytest.approx((trained.folder / "model/model.safetensors").stat().st_size, rel=0.05)
+
+
+def test_the_models_evaluation_is_a_command(trained: Trained, tmp_path: Path, capsys: Any) -> None:
+    """Of the run's own model with the run's own settings, the whole dial printed; the same command again starts nothing
+    and prints the same."""
+    words = [f"run.name={trained.folder}", "evaluate.questions=24", "evaluate.samples=2", "evaluate.token_budget=9"]
+    done = succeeded(thinkless("evaluate", *words, "--dial", folder=tmp_path))
+    folder = Path(re.findall(r"^written to (.+)$", done.out, re.M)[0])
+    files = {"answers.jsonl", "evaluation.html", "evaluation.json", "evaluation.md", "problems.json"}
+    assert folder.parent == trained.folder and {path.name for path in folder.iterdir() if path.suffix} == files
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == 3 * 2 * 48
+    longest = trained.json("warmup.json")["longest_short_answer"]  # of answers such as \\boxed{7}
+    assert found["longest_short_answer"] == longest and 15 < longest < 40
+    free = found["ways"]["free"]["levels"]
+    assert free["2"]["think_rate"]["high"] < 0.6 < free["4"]["think_rate"]["value"]
+    dial, at = found["dial"], found["points"]["token_budget"]
+    assert at is not None and dial["tokens"][at] <= 9 and dial["accuracy"][0] < dial["accuracy"][-1]
+    assert len(re.findall(r"^ +[+-]\d+\.\d\d ", done.out, re.M)) == 17
+    cli.run("evaluate", [*words, "--dial"])
+    assert capsys.readouterr().out == done.out
 
 
 def test_the_report_loads_nothing_from_elsewhere(trained: Trained) -> None:

@@ -239,6 +239,18 @@ def test_figures_are_over_all_answers_and_by_level() -> None:
     assert line.startswith("evaluation at step 3: thinks 25 %, ") and "reasoning in short answers 50.0 %" in line
 
 
+def test_a_mode_between_has_figures_of_its_own() -> None:
+    def cells(way: str, right: float) -> dict[str, dict[str, Any]]:
+        rates = {f"mode_rate/{name}": 0.5 if name != "short" else 0.0 for name in ("think", "medium", "short")}
+        return {level: {**cell, "accuracy": right, **rates} for level, cell in WAYS[way].items()}
+
+    ways = {"free": cells("free", 0.5), "think": cells("think", 1.0), "medium": cells("think", 0.5)}
+    found = record(ways | {"short": cells("short", 0.0)}, {})
+    assert found["validation/accuracy/forced/medium"] == found["validation/mode_rate/medium"] == 0.5
+    assert found["validation/tokens/forced/medium/level/2"] == 40 and found["validation/answers"] == 4 * 16
+    assert "right 50 % (thinking 100 %, medium 50 %, short 0 %)" in in_words({"step": 1, **found})
+
+
 def test_answers_without_a_verdict_leave_dashes() -> None:
     empty = dict.fromkeys(("accuracy", "think_rate", "no_mode", "truncated", "tokens"))
     found = record({way: {"all": {"n": 0, "unjudged": 2, **empty}} for way in WAYS}, {})

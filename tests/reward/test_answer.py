@@ -70,7 +70,7 @@ def test_only_what_follows_the_first_think_end_counts(
     text: str, mode: Mode | None, answer: str | None, outcome: Outcome | None
 ) -> None:
     assert find_answer(text, mode, Finish.STOP, strict=True, needs_mode=False) == (outcome, answer)
-    assert extract(text, strict=True, thinking=mode is Mode.THINK) == answer
+    assert extract(text, strict=True, thinking=mode == Mode.THINK) == answer
 
 
 def test_the_end_of_thinking_may_have_another_name() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from conf.schema import RewardConf
 from reward.grader import Grader
 from reward.verdict import Outcome, RewardResult, Verdict
+from rollout.mode import Mode
 from rollout.request import RolloutRequest, RolloutResult, SamplingParams
 from rollout.sampler import Sampler
 from tests.helpers.handles import LocalHandle
@@ -29,9 +30,9 @@ class Worker:
         lengths = np.array([int((i + 1) % self.lost > 0) for i in range(len(ids))], np.int32)
         kept = np.array([one for one, length in zip(ids, lengths, strict=True) if length], np.int32)
         zeros = np.zeros(len(kept), np.int32)
-        modes = np.full(len(ids), 1, np.uint8)
+        modes, finishes = (Mode.SHORT,) * len(ids), np.zeros(len(ids), np.uint8)
         return RolloutResult(
-            lengths, kept, zeros.astype(np.float32), zeros, modes, modes * 0, False, len(kept), 0.0, 1.0
+            lengths, kept, zeros.astype(np.float32), zeros, modes, finishes, False, len(kept), 0.0, 1.0
         )
 
 

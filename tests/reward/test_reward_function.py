@@ -7,14 +7,14 @@ import pytest
 from conf.schema import RewardConf
 from reward.reward_function import reward, reward_of
 from reward.verdict import Outcome, Verdict
-from rollout.mode import Mode
+from rollout.mode import MODES, Mode
 
 
 def test_the_papers_rewards_are_the_default() -> None:
     conf = RewardConf()
     assert reward(conf, Outcome.CORRECT, Mode.SHORT) == 1.0
     assert reward(conf, Outcome.CORRECT, Mode.THINK) == 0.5
-    for mode in (*Mode, None):
+    for mode in (*MODES, None):
         for outcome in (Outcome.WRONG, Outcome.CUT_OFF, Outcome.NO_ANSWER, Outcome.NO_MODE, Outcome.FORMAT_ERROR):
             assert reward(conf, outcome, mode) == -1.0
 

@@ -18,7 +18,7 @@ from reward.worker import Pending, RewardWorker
 from rollout.base.errors import BadInput
 from rollout.mode import Mode
 from rollout.prompt import Prompt
-from rollout.request import FINISHES, MODES, RolloutResult
+from rollout.request import FINISHES, RolloutResult
 from rollout.trajectory import Finish, Trajectory
 
 
@@ -174,7 +174,7 @@ def sampled(trajectories: list[Trajectory | None]) -> RolloutResult:
         token_ids=np.concatenate([one.token_ids for one in there]),
         behavior_logprobs=np.concatenate([one.behavior_logprobs for one in there]),
         versions=np.concatenate([one.versions for one in there]),
-        modes=np.array([2 if one is None else MODES.index(one.mode) for one in trajectories], np.uint8),
+        modes=tuple(None if one is None else one.mode for one in trajectories),
         finishes=np.array([2 if one is None else FINISHES.index(one.finish) for one in trajectories], np.uint8),
         forced=False,
         tokens=sum(len(one.token_ids) for one in there),

@@ -13,7 +13,7 @@ import pytest
 
 from conf.schema import OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import MODES, ControlTokens, Mode
 from rollout.request import RolloutRequest, SamplingParams
 from rollout.trajectory import Finish
 from rollout.worker import RolloutWorker
@@ -29,7 +29,7 @@ def of_each_mode(shared_worker: SharedWorker, control: ControlTokens) -> Rollout
     """Some answers of each mode and of none: a random model seldom begins with a control token."""
     worker, prompts = shared_worker.worker, make_prompts(250, seed=3)
     many = rollout_request(prompts, 32, SamplingParams(1.0, 1.0, 1))
-    by_mode: dict[Mode | None, list[tuple[int, int]]] = {mode: [] for mode in (*Mode, None)}
+    by_mode: dict[Mode | None, list[tuple[int, int]]] = {mode: [] for mode in (*MODES, None)}
     for pair, t in zip(many.siblings, complete(many, worker.sample(many)), strict=True):
         if len(by_mode[t.mode]) < 32:
             by_mode[t.mode].append(pair)
@@ -52,7 +52,7 @@ def test_caps_by_mode_are_exact_and_change_nothing_before(
         cut = complete(capped, rollout_worker.sample(capped))
     for one, other in zip(free, cut, strict=True):
         length = min({Mode.SHORT: 5, Mode.THINK: 9, None: 24}[one.mode], len(one.token_ids))
-        assert len(other.token_ids) == length and other.mode is one.mode
+        assert len(other.token_ids) == length and other.mode == one.mode
         assert other.finish is (one.finish if length == len(one.token_ids) else Finish.LENGTH)
         assert np.array_equal(one.token_ids[:length], other.token_ids)
         assert np.array_equal(one.behavior_logprobs[:length], other.behavior_logprobs)

@@ -77,7 +77,7 @@ def test_a_batch_may_have_its_own_sampling_parameters(two: list[LocalHandle]) ->
     """Validation forces modes through the same sampler."""
     sampler = Sampler(two, SAMPLING)
     forced = sampler.sample(make_prompts(3), 2, 0, SamplingParams(1.0, 1.0, 4, Mode.SHORT)).wait()
-    assert all(t.mode is Mode.SHORT and t.forced and len(t.token_ids) <= 4 for t in forced)
+    assert all(t.mode == Mode.SHORT and t.forced and len(t.token_ids) <= 4 for t in forced)
     assert not any(t.forced for t in sampler.sample(make_prompts(3), 2, 0).wait())
 
 

@@ -21,7 +21,7 @@ from orchestrator.training.batch_queue import BatchQueue
 from reward.grader import Grader
 from rollout.base.handle import in_order
 from rollout.data.stream import PromptStream
-from rollout.mode import Mode
+from rollout.mode import MODES
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 from rollout.sampler import Part, PendingBatch, Sampler
@@ -175,7 +175,7 @@ class Run:
 
     def evaluate(self, step: int) -> None:
         """Urgent batches, with the mode forced or chosen, by the newest weights and no others."""
-        mode = self.rng.choice([None, *Mode])
+        mode = self.rng.choice([None, *MODES])
         sampling = SamplingParams(0.7, 0.9, self.rng.randint(2, 40), mode, None, self.rng.choice([None, 5]))
         requested = [[prompt(i, None, f"test {step} {k}") for i in range(self.rng.randint(1, 6))] for k in range(2)]
         batches = [self.sampler.sample(prompts, 2, -1 - step, sampling, urgent=True) for prompts in requested]
@@ -208,7 +208,7 @@ def random_run(seed: int) -> Run:
         conf.cluster.placement = Placement.colocated
     longest = rng.choice([2, 12, 60])
     caps = [rng.choice([None, rng.randint(2, longest)]) for _ in range(2)]
-    sampling = SamplingParams(1.0, 1.0, longest, None, *caps)
+    sampling = SamplingParams(1.0, 1.0, longest, None, caps[0], caps[1])
     notes = [Notes(pause=pauses(rng)) for _ in range(workers)]
     bodies = [make_worker(each, rollout) for each in notes]
     late = rng.choice([0.0, 0.2])

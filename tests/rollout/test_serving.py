@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
-import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +18,16 @@ from conf.schema import ModelConf
 from orchestrator.base.errors import RunError
 from orchestrator.chat.server import served
 from orchestrator.chat.session import Session
+from orchestrator.commands.cli import run
+from orchestrator.commands.train import export_model
 from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
 from rollout.data.chat_template import served_template
 from rollout.data.tokens import load_tokenizer, save_tokenizer, templated
-from rollout.mode import ControlTokens
+from rollout.mode import MODES, ControlTokens
+from rollout.steering import store_dial
+from tests.helpers.engines import MakeLearner
+from tests.helpers.launched import THINKLESS
 
 TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 PLAIN = TURNS + "{% if add_generation_prompt %}[a]{% endif %}"
@@ -137,11 +142,14 @@ def test_an_answer_is_divided_whole_or_streamed(
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a real server of the tiny model, started as `thinkless chat` does."""
+def server(
+    tiny_model: Path, control: ControlTokens, make_learner: MakeLearner, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The base URL of a real server of the tiny model, exported as a run does at its end and started as `thinkless
+    chat` does; with a stored dial it always thinks."""
     model = tmp_path_factory.mktemp("served") / "model"
-    shutil.copytree(tiny_model, model)
-    save_tokenizer(load_tokenizer(tiny_model, ModelConf()), model, ModelConf())
+    export_model(make_learner(tiny_model), load_tokenizer(tiny_model, ModelConf()), ModelConf(), model)
+    store_dial(model, control, 20.0)
     config = {"rollout": {"max_model_len": 256, "device": "cpu", "kv_cache_gib": 0.25}, "model": {"dtype": "float32"}}
     with served(model, config) as url:
         yield url
@@ -152,10 +160,13 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
     """The official client, in all modes, whole and streamed; a bias on a control token's logit is the dial."""
     client = openai.OpenAI(base_url=server, api_key="none", max_retries=0, timeout=300)
 
-    def ask(bias: dict[str, int] | None = None, stream: bool = False, **asked: Any) -> tuple[str | None, str | None]:
+    def ask(
+        bias: dict[str, int] | None = None, stream: bool = False, seed: int = 1, budget: int | None = None, **asked: Any
+    ) -> tuple[str | None, str | None]:
+        more = {"chat_template_kwargs": asked} | ({} if budget is None else {"thinking_token_budget": budget})
         found: Any = client.chat.completions.create(
-            model=name, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=1, stream=stream,
-            logit_bias={**(bias or {}), str(control.eos): -100}, extra_body={"chat_template_kwargs": asked},
+            model=name, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=seed, stream=stream,
+            logit_bias={**(bias or {}), str(control.eos): -100}, extra_body=more,
         )  # fmt: skip
         if not stream:
             message = found.choices[0].message.model_dump()
@@ -172,11 +183,16 @@ def test_a_client_of_vllm_serve_switches_modes_and_turns_the_dial(server: str, c
             assert reasoning and not content
         for short in ({"mode": "short"}, {"enable_thinking": False}):
             reasoning, content = ask(None, stream, **short)
-            assert not reasoning and content
+            assert not reasoning and content and content.count("<think>") < 6
         _, content = ask({str(control.think): 100, **never}, stream, mode="auto")
         assert not content
         reasoning, content = ask({str(control.short): 100}, stream)
         assert not reasoning and content is not None and not content.startswith("<think>")
+        for seed in range(4):  # the stored dial, on the first token alone
+            reasoning, content = ask(never, stream, seed=seed)
+            assert reasoning and not content and reasoning.count("<think>") < 6
+        reasoning, content = ask(None, stream, mode="think", budget=3)
+        assert reasoning is not None and len(reasoning) <= 3 and content
     with pytest.raises(openai.BadRequestError, match="mode must be auto, think or short, got medium"):
         ask(mode="medium")
 
@@ -190,7 +206,7 @@ def said(url: str, *lines: str) -> list[str]:
 
 @pytest.mark.heavy
 def test_a_person_switches_modes_and_turns_the_dial(server: str, control: ControlTokens) -> None:
-    assert Session.at(server, io.StringIO()).think_id == control.think
+    assert Session.at(server, io.StringIO()).modes == MODES
     typed = said(server, "", "/mode short", "1+1=", "/mode think", "1+1=", "/dial 3", "/mode auto", "/quit", "1+1=")
     stats = [line for line in typed if line.startswith("[")]
     assert re.fullmatch(r"\[short, [1-6] tokens, [0-9.]+ s\]", stats[0]) and stats[1].startswith("[think, ")
@@ -198,11 +214,25 @@ def test_a_person_switches_modes_and_turns_the_dial(server: str, control: Contro
     thinks = [line for line in said(server, "/dial 100", *["1+1="] * 4) if line.startswith("[")]
     never = [line for line in said(server, "/dial -100", *["1+1="] * 4) if line.startswith("[")]
     assert len(thinks) == len(never) == 4 and all(line.startswith("[short") for line in never)
+    brief = said(server, "/mode think", "/budget 2", "1+1=", "/budget none", "/budget -3")
+    thought, answer = brief[brief.index("budget: 2 tokens of thinking") + 1 :][:2]  # reasoning, then the answer's line
+    assert len(thought) <= 2 and answer and not answer.startswith("[")
+    assert brief[-2:] == ["budget: none", "/budget takes a number of tokens, or none, got '-3'"]
     wrong = said(server, "/mode long", "/dial x", "/dial 1000", "/what")
     assert (
         wrong[0] == "/mode takes auto, think, short, got 'long'" and "/dial takes a number from -100 to 100" in wrong[1]
     )
     assert "got '1000'" in wrong[2] and "/help, /quit" in wrong
+
+
+@pytest.mark.heavy
+def test_the_command_asks_what_comes_through_a_pipe(server: str) -> None:
+    words = [THINKLESS, "chat", "--url", server, "--budget", "2", "--max-tokens", "6"]
+    done = subprocess.run(words, input="1+1=\n/mode short\n1+1=\n", capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and re.findall(r"^\[(\w+), [1-6] tokens, ", done.stdout, re.M) == ["think", "short"]
+    for wrong, said in ((("--budget", "-3"), "--budget=-3 must be"), (("--dial", "900"), "--dial=900 is beyond")):
+        with pytest.raises(BadInput, match=said):
+            run("chat", ["--url", server, *wrong])
 
 
 def test_a_server_that_is_not_there_or_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rollout.mode import ControlTokens, Mode
+from rollout.mode import MODES, ControlTokens, Mode
 from rollout.prompt import Prompt
 from rollout.request import RolloutResult, SamplingParams, derive_seed
 from rollout.trajectory import Finish, Trajectory
@@ -75,10 +75,10 @@ def test_trajectories_keep_the_requests_order_and_limits(rollout_worker: Rollout
         assert len(t.token_ids) == len(t.behavior_logprobs) and np.all(t.behavior_logprobs <= 0)
         assert (t.token_ids[-1] == control.eos) == (t.finish is Finish.STOP)
         assert (len(t.token_ids) == 48) if t.finish is Finish.LENGTH else (len(t.token_ids) <= 48)
-        assert t.mode is control.mode_of(int(t.token_ids[0])) and not t.forced
+        assert t.mode == control.mode_of(int(t.token_ids[0])) and not t.forced
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", MODES)
 def test_a_forced_modes_control_token_is_given_and_not_sampled(
     rollout_worker: RolloutWorker, control: ControlTokens, mode: Mode
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_forced_modes_control_token_is_given_and_not_sampled(
     prompts = make_prompts(20)
     sampled = group(rollout_worker, prompts, 2, sampling=SamplingParams(1.0, 1.0, 16, mode))
     for t in sampled.trajectories:
-        assert t.forced and t.mode is mode
+        assert t.forced and t.mode == mode
         assert t.token_ids[0] == control.id_of(mode) and t.behavior_logprobs[0] == 0
         assert np.all(t.behavior_logprobs[1:] < 0)
         assert len(t.token_ids) <= 16 and (len(t.token_ids) == 16 or t.finish is Finish.STOP)
