@@ -1,4 +1,5 @@
-"""Resolve pyproject.toml into the locks for a CPU and for GPUs, and TRL into that of its benchmark: `make lock`.
+"""Resolve pyproject.toml into the locks for a CPU and for GPUs, TRL and lm-eval into those of their benchmarks:
+`make lock`.
 
 The CPU environment is resolved within the versions of the GPU one, so that what they share has one version in both.
 Versions stay as they are where pyproject.toml lets them. To move one: make lock ARGS="--upgrade-package ray"; all:
@@ -16,6 +17,8 @@ from setup import ROOT, VENV, locked, uv_variables, variables
 
 CPU, GPU = ROOT / "requirements-cpu.lock", ROOT / "requirements-gpu.lock"
 TRL, TRL_WANTS = ROOT / "benchmarks" / "trl.lock", "trl==1.16.0\ntorch\n"
+HARNESS, HARNESS_WANTS = ROOT / "benchmarks" / "harness.lock", "lm-eval>=0.4.13\n"
+HARNESS_OLDER = ("python-dateutil",)  # of which lm-eval needs an older version than the project has
 # What the packages of the CPU lock ask for and text models on a CPU do not use: the common builds of the first four are
 # CUDA builds, and next to a CPU torch they break `import transformers` models; then video input, and FastAPI's own
 # command line with what it pulls in.
@@ -48,6 +51,12 @@ TRL_HEAD = f"""\
 # TRL's own environment, pinned, with hashes but for torch's: benchmarks/trl.py makes it in .bench/trl.
 # {MADE}
 # trl and torch with everything that they need; versions as in requirements-cpu.lock.
+"""
+
+HARNESS_HEAD = f"""\
+# What lm-evaluation-harness needs beyond requirements-cpu.lock, pinned, with hashes: benchmarks/harness.py installs it
+# in .bench/harness, beside the project's packages.
+# {MADE}
 """
 
 
@@ -95,6 +104,21 @@ def main() -> None:
         resolve(folder / "trl.in", trl, environment, "--constraints", cpu, *within)
         for lock, head, made in ((GPU, GPU_HEAD, gpu), (CPU, CPU_HEAD, cpu), (TRL, TRL_HEAD, trl)):
             write(lock, head, locked(made))
+        _harness(folder, environment, cpu_torch)
+
+
+def _harness(folder: Path, environment: dict[str, str], cpu_torch: list[str]) -> None:
+    """Beside the packages of the CPU lock, but for those of which it needs older ones."""
+    ours = {name: lines for name, lines in locked(CPU).items() if name not in HARNESS_OLDER}
+    beside, wanted, made = (folder / name for name in ("beside", "harness.in", "harness"))
+    beside.write_text("".join(ours.values()))
+    wanted.write_text(HARNESS_WANTS)
+    made.write_text("".join(locked(HARNESS).values()) if HARNESS.exists() else "")
+    there = [word for name in ours for word in ("--no-emit-package", name)]
+    resolve(wanted, made, environment, "--constraints", beside, *there, *cpu_torch)
+    blocks = locked(made)
+    HARNESS.write_text(HARNESS_HEAD + "".join(blocks.values()))
+    print(f"[lock] {HARNESS.name}: {len(blocks)} packages")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CPU, GPU, TRL = ROOT / "requirements-cpu.lock", ROOT / "requirements-gpu.lock", ROOT / "benchmarks" / "trl.lock"
+HARNESS = ROOT / "benchmarks" / "harness.lock"
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +37,14 @@ def test_packages_of_several_locks_have_one_version(setup: Any) -> None:
         assert {name: (cpu[name], other[name]) for name in shared if cpu[name] != other[name]} == {}
 
 
-@pytest.mark.parametrize("lock", [CPU, GPU, TRL], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [CPU, GPU, TRL, HARNESS], ids=lambda lock: lock.name)
 def test_every_package_but_the_cpu_build_of_torch_has_hashes(setup: Any, lock: Path) -> None:
     blocks = setup.locked(lock)
     without = [name for name, lines in blocks.items() if not re.search(r"--hash=sha256:[0-9a-f]{64}", lines)]
-    assert without == ([] if lock == GPU else ["torch"])
+    assert without == ([] if lock in (GPU, HARNESS) else ["torch"])
 
 
-@pytest.mark.parametrize("lock", [CPU, GPU, TRL], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [CPU, GPU, TRL, HARNESS], ids=lambda lock: lock.name)
 def test_a_lock_names_no_index(lock: Path) -> None:
     lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+]+( \\)?| +--hash=\w+:\w+( \\)?", line)]
