@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -15,3 +16,17 @@ def scale(model: Any) -> None:
             if parameter.dim() > 1:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5)
         model.get_output_embeddings().weight.mul_(4.0)
+
+
+def ragged_model(folder: Path) -> str:
+    """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..512."""
+    from safetensors.torch import load_file, save_file
+
+    from conf.schema import ModelConf, RandomModelConf
+    from learner.model.prepare_model import random_model
+
+    random_model(folder, RandomModelConf(), ModelConf(), seed=0)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][1] *= 1.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)

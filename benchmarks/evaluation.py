@@ -9,8 +9,10 @@ the population that problems are drawn from):
     coverage_tokens          mean tokens; 30 % think (log-normal, median 6,500, sigma 0.85), the others take 500 (0.6)
     coverage_difference      accuracy of one model minus another's on the same problems, by the paired bootstrap (over
                              1,000 evaluations)
+    evaluate_vs_vllm         tokens/s of an evaluation over those of bare vLLM on the same requests, and
+    evaluate_tokens_per_s    its own (benchmarks/_evaluation/throughput.py); --throughput: these two alone
 
-Three minutes.
+Five minutes, two of them for the last two figures.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks._evaluation.throughput import throughput
 from benchmarks._figures import add_small, figure, figures_only, without_goals
 from orchestrator.evaluation.estimates import Estimate, interval, mean, proportion, resampled
 
@@ -65,12 +68,19 @@ def difference(rng: np.random.Generator, count: int, problems: int, samples: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--throughput", action="store_true", help="only the comparison with bare vLLM")
     add_small(parser)
     arguments = parser.parse_args()
     if arguments.small:
         without_goals()
     figures_only()
-    rng, count = np.random.default_rng(0), 50 if arguments.small else 4000
+    if not arguments.throughput:
+        coverage(arguments.small)
+    throughput(arguments.small)
+
+
+def coverage(small: bool) -> None:
+    rng, count = np.random.default_rng(0), 50 if small else 4000
     for problems, samples in SHAPES:
         size = {"problems": problems, "samples": samples}
         for a, b in ((0.3, 0.7), (5.0, 0.3)):

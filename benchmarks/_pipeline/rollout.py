@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import subprocess
@@ -35,27 +34,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
+from benchmarks._bare_vllm import Asked, Bare
 from benchmarks._figures import add_small, figure, say, without_goals
-from conf.schema import ClusterConf, Device, ModelConf, RandomModelConf, RolloutConf
+from benchmarks._random_models import ragged_model
+from conf.schema import ClusterConf, Device, ModelConf, RolloutConf
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 
 ROOT = Path(sys.path[0])
 GROUP, SEED = 8, 0
 LONGEST, SHRINK = 512, 8  # response tokens; in the small form, of these and of what runs side by side
-
-
-def make_model(folder: Path) -> str:
-    """The quickstart's model with random weights, its end-of-sequence row scaled: answers end anywhere in 1..512."""
-    from safetensors.torch import load_file, save_file
-
-    from learner.model.prepare_model import random_model
-
-    random_model(folder, RandomModelConf(), ModelConf(), SEED)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"][1] *= 1.5
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return str(folder)
 
 
 def make_prompts(requests: int, turn: int) -> list[Prompt]:
@@ -67,88 +55,21 @@ def make_prompts(requests: int, turn: int) -> list[Prompt]:
     ]
 
 
-def bare_engine(model: str, threads: int, longest: int) -> None:
-    """The other side, in its own process: `vllm.LLM`. Reads [requests, turn] lines, answers [token ids, seconds]."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    os.nice(int(os.environ.get("RAY_worker_niceness", "15")))  # noqa: SIM112  as Ray's workers
-    from vllm import LLM, SamplingParams
-
-    conf = RolloutConf(threads=threads)
-    llm = LLM(
-        model=model,
-        dtype="float32",
-        skip_tokenizer_init=True,
-        max_model_len=conf.max_model_len,
-        max_num_seqs=conf.max_num_seqs,
-        max_num_batched_tokens=conf.max_num_batched_tokens,
-        kv_cache_memory_bytes=int(conf.kv_cache_gib * 2**30),
-        enforce_eager=True,
-        logprobs_mode="processed_logprobs",
-        distributed_executor_backend="uni",
-    )
-    answers.write("[0, 0]\n")
-    for line in sys.stdin:
-        requests, turn = json.loads(line)
-        prompts: list[Any] = []
-        parameters = []
-        for p in make_prompts(requests, turn):
-            for sibling in range(GROUP):
-                prompts.append({"prompt_token_ids": p.token_ids.tolist()})
-                parameters.append(
-                    SamplingParams(
-                        temperature=1.0,
-                        seed=derive_seed(SEED, p.uid, sibling, turn),
-                        max_tokens=longest,
-                        stop_token_ids=[1],
-                        logprobs=0,
-                        flat_logprobs=True,
-                        detokenize=False,
-                    )
-                )
-        begin = time.perf_counter()
-        outputs = llm.generate(prompts, parameters, use_tqdm=False)
-        seconds = time.perf_counter() - begin
-        ids = [token for output in outputs for token in output.outputs[0].token_ids]
-        answers.write(json.dumps([ids, seconds]) + "\n")
+def requests_of(requests: int, turn: int, longest: int) -> list[Asked]:
+    """The same, as bare vLLM is given them."""
+    return [
+        (p.token_ids.tolist(), longest, derive_seed(SEED, p.uid, sibling, turn))
+        for p in make_prompts(requests, turn)
+        for sibling in range(GROUP)
+    ]
 
 
-class Bare:
-    """The subprocess of `bare_engine`."""
+def bare_side(bare: Bare, longest: int) -> Callable[[int, int], tuple[list[int], float]]:
+    def call(requests: int, turn: int) -> tuple[list[int], float]:
+        answers, seconds = bare(requests_of(requests, turn, longest))
+        return [token for ids in answers for token in ids], seconds
 
-    def __init__(self, model: str, threads: int, longest: int):
-        environment = {
-            **os.environ,
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "VLLM_NO_USAGE_STATS": "1",
-            "TORCHDYNAMO_DISABLE": "1",
-            "OMP_NUM_THREADS": str(threads),
-        }
-        command = [sys.executable, __file__, "--bare", model, "--threads", str(threads), "--longest", str(longest)]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self._answer()
-
-    def __call__(self, requests: int, turn: int) -> tuple[list[int], float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([requests, turn]) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the bare engine ended with exit code {self.process.wait()}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
+    return call
 
 
 def through_actor(sampler: Any) -> Callable[[int, int], tuple[list[int], float]]:
@@ -254,15 +175,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads of each engine (1)")
     parser.add_argument("--longest", type=int, default=LONGEST, help=f"response tokens ({LONGEST})")
     add_small(parser)
-    parser.add_argument("--bare", metavar="MODEL", help=argparse.SUPPRESS)
     parser.add_argument("--in-flight", metavar="MODEL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.small:
         without_goals()
         arguments.rounds, arguments.longest = 1, LONGEST // SHRINK
-    if arguments.bare:
-        bare_engine(arguments.bare, arguments.threads, arguments.longest)
-    elif arguments.in_flight:
+    if arguments.in_flight:
         in_flight(arguments.in_flight, arguments.threads, arguments.rounds, SHRINK if arguments.small else 1)
     else:
         measure(arguments)
@@ -271,8 +189,8 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     os.chdir(ROOT)  # Ray gives its workers the driver's folder to import from
     with tempfile.TemporaryDirectory(prefix="thinkless-bench-") as folder:
-        model = make_model(Path(folder))
-        bare = Bare(model, arguments.threads, arguments.longest)
+        model = ragged_model(Path(folder))
+        bare = Bare(model, arguments.threads)
         try:
             run(model, bare, arguments)
         finally:
@@ -295,10 +213,10 @@ def run(model: str, bare: Bare, arguments: argparse.Namespace) -> None:
         started(workers, "ready", rollout.start_timeout_s)
         sampler = Sampler(workers, SamplingParams(temperature=1.0, top_p=1.0, max_response_tokens=arguments.longest))
         pid = workers[0].call("__ray_call__", lambda _: os.getpid()).wait()
-        ratios = []
+        ratios, other = [], bare_side(bare, arguments.longest)
         for requests in arguments.requests:
             asked, pids = requests // (SHRINK if arguments.small else 1), (pid, bare.process.pid)
-            ratio, speed = compare(asked, arguments.rounds, through_actor(sampler), bare, pids)
+            ratio, speed = compare(asked, arguments.rounds, through_actor(sampler), other, pids)
             ratios.append(ratio)
             figure(f"rollout_vs_vllm_{requests}", ratio, "ratio of tokens/s", 0.97)
             figure(f"rollout_tokens_per_s_{requests}", speed, "tokens/s")
