@@ -292,11 +292,14 @@ def test_the_models_evaluation_is_a_command(trained: Trained, tmp_path: Path, ca
     """Of the run's own model with the run's own settings, the whole dial printed; the same command again starts nothing
     and prints the same."""
     words = [f"run.name={trained.folder}", "evaluate.questions=24", "evaluate.samples=2", "evaluate.token_budget=9"]
+    words += ["evaluate.dial=0.25", "evaluate.thinking_budget=100"]
     done = succeeded(thinkless("evaluate", *words, "--dial", folder=tmp_path))
     folder = Path(re.findall(r"^written to (.+)$", done.out, re.M)[0])
     files = {"answers.jsonl", "evaluation.html", "evaluation.json", "evaluation.md", "problems.json"}
     assert folder.parent == trained.folder and {path.name for path in folder.iterdir() if path.suffix} == files
     found = json.loads((folder / "evaluation.json").read_text())
+    assert found["bias"] == 0.25 and "dial: +0.25 on the think token's logit" in done.out
+    assert found["thinking_budget"] == 100 and "thinking is closed after 100 tokens" in done.out
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 3 * 2 * 48
     longest = trained.json("warmup.json")["longest_short_answer"]  # of answers such as \\boxed{7}
     assert found["longest_short_answer"] == longest and 15 < longest < 40
