@@ -26,11 +26,11 @@ from conf.schema import Config, EvaluateConf, RewardConf, RolloutConf
 from orchestrator.base.journal import Journal
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.parts import make_grader, make_sampler
-from orchestrator.evaluation.answers import WAYS, Answer
+from orchestrator.evaluation.answers import Answer, ways_of
 from orchestrator.evaluation.collect import Collector
-from orchestrator.training.evaluation import FORCED_MODES
+from orchestrator.training.evaluation import forced_modes
 from rollout.data.tokens import load_tokenizer
-from rollout.mode import ControlTokens
+from rollout.mode import MODES, ControlTokens
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams, derive_seed
 
@@ -43,8 +43,7 @@ def asked(prompts: list[Prompt], conf: Config) -> list[Asked]:
     """As the evaluation asks for them, way by way."""
     longest, seed = conf.evaluate.max_response_tokens or 0, conf.evaluate.seed
     found = []
-    for way in WAYS:
-        mode = FORCED_MODES[way]
+    for mode in forced_modes(MODES).values():
         forced = [] if mode is None else [CONTROL.id_of(mode)]
         found += [
             ([*p.token_ids.tolist(), *forced], longest - len(forced), derive_seed(conf.run.seed, p.uid, sample, seed))
@@ -109,7 +108,7 @@ def _compare(cluster: Cluster, conf: Config, model: str, bare: Bare, problems: i
             else:
                 sides[side] = bare(requests)
         (answers, seconds), (ids, other) = sides["ours"], sides["bare"]
-        keys = [(p.uid, way, sample) for way in WAYS for p in prompts for sample in range(SAMPLES)]
+        keys = [(p.uid, way, sample) for way in ways_of(MODES) for p in prompts for sample in range(SAMPLES)]
         lengths = [answers[key].tokens - (key[1] != "free") for key in keys]
         if lengths != [len(one) for one in ids]:
             raise SystemExit("the two sides sampled different answers: they do not do the same work")
