@@ -23,6 +23,7 @@ from tests.helpers.runs import steps
 TEXT = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
 CPU, GPUS = TEXT.split("\n## On 4 GPUs\n")
 WALK = ["warmup", "warmup", "distill", "warmup", "model", "train", "report"]  # what is tested below
+WALK += ["evaluate", "export", "evaluate", "compare", "chat"]
 
 # Behind the words of a command, whose values they replace: a hundredth of the work.
 SMALLER = {
@@ -30,6 +31,7 @@ SMALLER = {
     "warmup": "warmup.steps=20 warmup.ranks=1",
     "train": "run.steps=2 rollout.prompts_per_step=4 rollout.group_size=4 rollout.workers=1 evaluate.every=0 "
     "evaluate.final=false",
+    "evaluate": "evaluate.samples=2 evaluate.max_response_tokens=32",
 }
 # In the place of the teachers' warm-ups: a model that was warmed up on generated arithmetic. To these questions its
 # answers are wrong, but have the form of answers, and distill.keep=all takes them.
@@ -52,7 +54,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """The words of each `thinkless` command in shell text, without what is fed to other programs."""
-    plain = re.sub(r"<<'EOT'\n.*?^EOT$", "", text, flags=re.M | re.S).replace("\\\n", " ")
+    plain = re.sub(r" *<<'EOT'\n.*?^EOT$", "", text, flags=re.M | re.S).replace("\\\n", " ")
     words = [shlex.split(line, comments=True) for line in plain.splitlines()]
     return [one[1:] for one in words if one[:1] == ["thinkless"]]
 
