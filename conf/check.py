@@ -10,8 +10,9 @@ from conf.distill import check_distill
 from conf.errors import BadConfig
 from conf.evaluation import check_evaluate
 from conf.modes import check_modes
-from conf.schema import ArithmeticConf, Config
+from conf.schema import Config
 from conf.settings import ABSENT, settings
+from conf.source import check_generated
 
 
 def check(conf: Config, command: str = "train") -> None:
@@ -100,21 +101,7 @@ def _data(conf: Config) -> None:
         f"data.shard={conf.data.shard} must be below data.num_shards={conf.data.num_shards}: shards count from 0",
     )
     if conf.data.path is None:
-        _arithmetic(conf.data.arithmetic, "data.arithmetic")
-
-
-def _arithmetic(conf: ArithmeticConf, key: str) -> None:
-    _require(
-        len(set(conf.levels)) == len(conf.levels) == len(conf.weights) > 0,
-        f"{key}.levels={list(conf.levels)} must be different, with one weight each; "
-        f"got {key}.weights={list(conf.weights)}",
-    )
-    _require(sum(conf.weights) > 0, f"{key}.weights={list(conf.weights)} must not all be 0")
-    width = 2 * max(conf.levels) - 1
-    _require(
-        conf.width >= width,
-        f"{key}.width={conf.width} must be at least {width} to hold level {max(conf.levels)}",
-    )
+        check_generated(conf.data.task, conf.data.arithmetic, conf.data.register, "data")
 
 
 def _rollout(conf: Config, command: str) -> None:
@@ -218,7 +205,7 @@ def _warmup(conf: Config) -> None:
         return
     if warmup.path is None:
         _require(warmup.steps > 0, f"warmup.steps must be above 0 for generated questions, got {warmup.steps}")
-        _arithmetic(warmup.arithmetic, "warmup.arithmetic")
+        check_generated(warmup.task, warmup.arithmetic, warmup.register, "warmup")
     _require(
         warmup.max_tokens <= conf.learner.max_tokens,
         f"warmup.max_tokens={warmup.max_tokens} must not exceed learner.max_tokens={conf.learner.max_tokens}",

@@ -10,6 +10,13 @@ class Dtype(Enum):
     bfloat16 = "bfloat16"
 
 
+class Task(Enum):
+    """The generated task (see `rollout.data.generated`)."""
+
+    arithmetic = "arithmetic"  # chains of absolute differences, 17 to 89 tokens
+    register = "register"  # moves of a shift register, hundreds of tokens
+
+
 class Form(Enum):
     """How token losses are aggregated (see `learner.loss`)."""
 

@@ -22,12 +22,13 @@ from conf.choices import (
     Placement,
     Schedule,
     SystemTurn,
+    Task,
     Transport,
 )
 from conf.distill import DistillConf
 from conf.evaluation import EvaluateConf
 from conf.ranges import number
-from conf.source import ArithmeticConf, SourceConf
+from conf.source import ArithmeticConf, RegisterConf, SourceConf
 from conf.sweep import SweepConf
 
 
@@ -96,7 +97,7 @@ class ModelConf:
 
 @dataclass
 class DataConf(SourceConf):
-    """Training problems. path null: generated arithmetic."""
+    """Training problems. path null: generated ones."""
 
     adapter: str | None = None  # pkg.mod:fn, row (dict) -> {problem, answer, level?, uid?} or None to skip
     problem_column: str | None = None  # "column" or "column.field"; null: the usual names (rollout/data/layouts.py)
@@ -112,7 +113,9 @@ class DataConf(SourceConf):
     shuffle: bool = True  # differently in each epoch
     shard: int = number(0, "[0, 1e6]")  # this run's shard of num_shards
     num_shards: int = number(1, "[1, 1e6]")  # runs that share the problems
+    task: Task = Task.arithmetic  # what is generated
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
+    register: RegisterConf = field(default_factory=RegisterConf)
 
 
 @dataclass
@@ -271,7 +274,9 @@ class WarmupConf(SourceConf):
     betas: list[float] = number([0.9, 0.98], "[0, 1) x 2")  # AdamW's
     weight_decay: float = number(0.0, "[0, 10]")  # AdamW's
     max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
+    task: Task = Task.arithmetic  # what is generated
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
+    register: RegisterConf = field(default_factory=RegisterConf)
     evaluate_every: int = number(0, "[0, 1e8]")  # steps between evaluations, the last after the last step; 0: none
     evaluate_questions: int = number(256, "[1, 1e6]")  # of an evaluation, at most
     seed: int = number(0, "[0, 4294967295]")  # of the order of pairs and of random weights

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from conf.schema import Config, DataConf
 from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
-from rollout.data import arithmetic
+from rollout.data import generated
 from rollout.data.problems import LoadedProblems, Problem, load_problems, split_validation, validation_data
 
 
@@ -26,7 +26,7 @@ class Problems:
 
 
 def refuse_foreign_warmup(conf: Config) -> None:
-    """BadInput for a warm-up on generated arithmetic before training on a data set: the model would not even try it.
+    """BadInput for a warm-up on a generated task before training on something else: the model would not even try it.
 
     Problems of one's own need pairs of one's own (an experiment's `warmup=arithmetic` goes with its generated task), or
     a model that answers them in both modes already.
@@ -35,6 +35,11 @@ def refuse_foreign_warmup(conf: Config) -> None:
         raise BadInput(
             f"data.path={conf.data.path}: the warm-up would teach generated arithmetic, not these problems: give "
             "warmup.path=<pairs> (problem, think, short), or warmup=none model.path=<a warmed-up model>"
+        )
+    if conf.warmup is not None and conf.warmup.path is conf.data.path is None and conf.warmup.task != conf.data.task:
+        raise BadInput(
+            f"data.task={conf.data.task.value}: the warm-up would teach warmup.task={conf.warmup.task.value}: choose "
+            f"warmup={conf.data.task.value} with data={conf.data.task.value}"
         )
 
 
@@ -48,13 +53,9 @@ def load_all_problems(conf: Config) -> Problems:
     data, validation, evaluate = conf.data, conf.validation, conf.evaluate
     if data.path is None:
         seed = evaluate.seed
-        held_out = [arithmetic.problem_at(seed, i, data.arithmetic, "validation") for i in range(validation.size)]
-        fresh = [
-            p
-            for level in data.arithmetic.levels
-            for p in arithmetic.problems_of_level(seed, level, evaluate.questions, data.arithmetic)
-        ]
-        return Problems(None, held_out, fresh, arithmetic.conf_hash(data.arithmetic), ())
+        held_out = [generated.problem_at(seed, i, data, "validation") for i in range(validation.size)]
+        fresh = generated.problems_of_levels(seed, evaluate.questions, data)
+        return Problems(None, held_out, fresh, generated.conf_hash(data), ())
     loaded = _load(data, "data")
     notes = [loaded.summary()]
     training = list(loaded.problems)

@@ -19,7 +19,7 @@ from orchestrator.base.waiting import waiting
 from orchestrator.distill.answers import SIDES
 from orchestrator.distill.likeness import EvaluationQuestions, plain_text
 from rollout.base.errors import BadInput
-from rollout.data import arithmetic
+from rollout.data import generated
 from rollout.data.dataset_rows import read_parts
 from rollout.data.files import listed
 from rollout.data.golds import Unusable
@@ -51,8 +51,8 @@ def load_questions(conf: Config) -> Questions:
             raise BadInput(
                 "no questions: give data.path=<problems with answers>, or distill.problems=<number> for generated ones"
             )
-        found = tuple(arithmetic.problem_at(conf.run.seed, i, data.arithmetic) for i in range(distill.problems))
-        rows, data_hash = len(found), arithmetic.conf_hash(data.arithmetic)
+        found = tuple(generated.problem_at(conf.run.seed, i, data) for i in range(distill.problems))
+        rows, data_hash = len(found), generated.conf_hash(data)
     else:
         with waiting(f"reading data.path={data.path}"):
             loaded = load_problems(data)

@@ -15,6 +15,7 @@ import numpy as np
 
 from conf.schema import Config
 from orchestrator.plan.costs import Batch
+from rollout.data.generated import prompt_characters
 
 PROMPT = 150  # tokens of a mathematics problem with its template
 TEMPLATE = 15  # those of the generated task's question around its expression
@@ -48,7 +49,7 @@ class Lengths:
             max(THINK * scale, 2.0),
             max(SHORT * scale, 2.0),
             0.5,
-            min(PROMPT if conf.data.path is not None else conf.data.arithmetic.width + TEMPLATE, longest),
+            min(PROMPT if conf.data.path is not None else prompt_characters(conf.data) + TEMPLATE, longest),
             cap,
             min(cap, rollout.max_tokens_think or cap),
             min(cap, rollout.max_tokens_short or cap),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.choices import Task
 from conf.schema import ArithmeticConf, ModelConf, RewardConf
 
 FIGURES = ("accuracy", "reward", "think_rate", "tokens")
@@ -111,7 +112,8 @@ def has_goals(config: Mapping[str, Any]) -> bool:
     names = ("function", "correct_short", "correct_think", "wrong", "cut_off", "no_answer", "no_mode")
     task |= {f"reward.{name}": getattr(scheme, name) for name in (*names, "max_tokens_short", "max_tokens_think")}
     task |= {"data.path": None, "model.path": None, "warmup.path": None, "evaluate.temperature": 1.0}
-    return all(_setting(config, key, value) == value for key, value in task.items())
+    generated = _setting(config, "data.task", Task.arithmetic) in (Task.arithmetic, Task.arithmetic.value)
+    return generated and all(_setting(config, key, value) == value for key, value in task.items())
 
 
 def _setting(config: Mapping[str, Any], key: str, default: Any) -> Any:

@@ -27,6 +27,7 @@ from reward.grader import Grader
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
 from rollout.data.dataset_rows import HUB_SETS
+from rollout.data.generated import mix
 from rollout.mode import MODES, Mode, modes_of
 from rollout.prompt import Prompt
 from rollout.request import SamplingParams
@@ -207,8 +208,9 @@ def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
     weights: each level's share of the mix: of training for generated questions, of these prompts otherwise.
     """
     data, generated, counts = conf.data, conf.data.path is None, questions(prompts)
-    mix = dict(zip(map(str, data.arithmetic.levels), data.arithmetic.weights, strict=True)) if generated else counts
-    total = sum(mix.get(level, 0) for level in counts) or 1
+    levels, weights = mix(data)
+    shares = dict(zip(map(str, levels), weights, strict=True)) if generated else counts
+    total = sum(shares.get(level, 0) for level in counts) or 1
     source = conf.validation if conf.validation.path is not None else data
     pinned = HUB_SETS.get(source.path) if isinstance(source.path, str) else None
     first, *others = dict.fromkeys(p.source for p in prompts) or [None]
@@ -219,7 +221,7 @@ def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
         | {key: value for key, value in named.items() if value is not None}
         | {"held_out": not generated and source is data, "sha256": content},
         "levels": [*counts],
-        "weights": {level: mix.get(level, 0) / total for level in counts},
+        "weights": {level: shares.get(level, 0) / total for level in counts},
         "questions": counts,
         "questions_per_level": conf.evaluate.questions if generated else None,
         "limit": conf.evaluate.questions,

@@ -3,7 +3,7 @@
 In: configuration, its pairs. Out: `Questions`: problems with gold answers, and the pairs that are left to train on.
 Must not know: models, when the evaluation takes place.
 
-Generated pairs have fresh generated questions (a level of few questions repeats some, `rollout.data.arithmetic`). A
+Generated pairs have fresh generated questions (a level of few questions repeats some, `rollout.data.generated`). A
 file's are those of validation.path, without any that is among the pairs as well; or else some of the pairs' own that
 have a gold answer, which then are not trained on.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from conf.schema import Config
 from orchestrator.base.waiting import waiting
 from rollout.base.errors import BadInput
-from rollout.data import arithmetic
+from rollout.data import generated
 from rollout.data.held_out import hold_out, questions_of, sides_of
 from rollout.data.pairs import Pairs
 from rollout.data.problems import Problem, load_problems, validation_data
@@ -76,14 +76,10 @@ def prompts_of(questions: Questions, conf: Config, tokenizer: Any) -> tuple[list
 
 def _generated(conf: Config, pairs: Pairs) -> Questions:
     assert conf.warmup is not None
-    levels = conf.warmup.arithmetic.levels
+    levels, _ = generated.mix(conf.warmup)
     each = max(1, conf.warmup.evaluate_questions // len(levels))
-    problems = [
-        problem
-        for level in levels
-        for problem in arithmetic.problems_of_level(conf.evaluate.seed, level, each, conf.warmup.arithmetic)
-    ]
-    facts = {"source": arithmetic.SOURCE, "questions": len(problems)}
+    problems = generated.problems_of_levels(conf.evaluate.seed, each, conf.warmup)
+    facts = {"source": generated.source(conf.warmup), "questions": len(problems)}
     return Questions(problems, pairs, facts, f"{each} generated questions of each level evaluate it")
 
 

@@ -22,13 +22,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from itertools import accumulate
 
 from conf.schema import ArithmeticConf
+from rollout.data.levels import level_at
 from rollout.data.problems import Problem
 
 SOURCE = "arithmetic"
-GOLDEN = 0.6180339887498949
 
 Steps = tuple[str, ...]  # ("5~2=3", "3~4=1"), k - 1 of them
 
@@ -64,16 +63,9 @@ def short_answer(steps: Steps) -> str:
 
 
 def question_at(seed: int, index: int, conf: ArithmeticConf, purpose: str) -> tuple[int, str, Steps]:
-    """(level, problem, steps) number `index` of the stream (purpose, seed).
-
-    Levels follow `conf.weights` evenly: any n consecutive questions contain a level's share to within about one
-    question (an additive low-discrepancy sequence), so that a small batch always has its hard questions.
-    """
-    start = random.Random(f"{SOURCE}/{purpose}/{seed}").random()
-    place = (start + index * GOLDEN) % 1.0 * sum(conf.weights)
-    level = next((k for k, end in zip(conf.levels, accumulate(conf.weights)) if place < end), conf.levels[-1])
-    rng = random.Random(f"{SOURCE}/{purpose}/{seed}/{index}")
-    return level, *question(level, conf, rng)
+    """(level, problem, steps) number `index` of the stream (purpose, seed)."""
+    level = level_at(f"{SOURCE}/{purpose}/{seed}", index, conf.levels, conf.weights)
+    return level, *question(level, conf, random.Random(f"{SOURCE}/{purpose}/{seed}/{index}"))
 
 
 def problem_at(seed: int, index: int, conf: ArithmeticConf, purpose: str = "train") -> Problem:

@@ -20,7 +20,7 @@ from typing import Any
 
 from conf.schema import ModelConf, WarmupConf
 from rollout.base.errors import BadInput
-from rollout.data import arithmetic
+from rollout.data import generated
 from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse_absent_column, refuse_unusable
 from rollout.data.files import Row
 from rollout.data.golds import Unusable, gold_of, level_of, text_of
@@ -63,13 +63,12 @@ class Pairs:
         A pair, or a long and a short answer of two questions, or one of them where the other mode has fewer rows.
         """
         if self.rows is None or self.size is None:
-            _, problem, steps = arithmetic.question_at(self.conf.seed, index, self.conf.arithmetic, "warmup")
-            texts = {
-                mode.name: arithmetic.think_answer(steps, self.think_end, mode.effort)
-                for mode in self.modes
-                if mode.thinks
-            }
-            return (Pair(problem, texts.pop("think"), arithmetic.short_answer(steps), between=texts),)
+            thinking = [mode for mode in self.modes if mode.thinks]
+            problem, short, *texts = generated.answers_at(
+                self.conf.seed, index, self.conf, self.think_end, [mode.effort for mode in thinking]
+            )
+            by_mode = dict(zip((mode.name for mode in thinking), texts, strict=True))
+            return (Pair(problem, by_mode.pop("think"), short, between=by_mode),)
         epoch, offset = divmod(index, self.size)
         seed = f"warm-up/{self.conf.seed}/{epoch}"
         place = shuffled(self.size, seed)[offset]
@@ -91,7 +90,7 @@ class Pairs:
     def sha256(self) -> str:
         """SHA-256 of the content (hex), part of the key under which a finished warm-up is cached."""
         if self.rows is None:
-            return arithmetic.conf_hash(self.conf.arithmetic)
+            return generated.conf_hash(self.conf)
         return sha256(self.rows, self.think_only, self.short_only)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from conf.schema import DataConf
 from rollout.base.errors import BadInput
-from rollout.data import arithmetic
+from rollout.data import generated
 from rollout.data.problems import Problem, content_hash
 from rollout.prompt import Prompt
 
@@ -37,7 +37,7 @@ def shuffled(rows: int, seed: str) -> Sequence[int]:
 class PromptStream:
     """An endless, seeded, sharded, resumable stream of prompts.
 
-    problems: rows, repeated in every epoch; None: the generated task of `conf.arithmetic`.
+    problems: rows, repeated in every epoch; None: the generated task of `conf`.
     encode: called once per problem, when it is first drawn.
     Prompts longer than `conf.max_prompt_tokens` are dropped and counted in `counts["too_long"]`, once per draw.
     Raises BadInput for a shard without rows.
@@ -50,7 +50,7 @@ class PromptStream:
         self.position = 0  # draws so far, dropped ones included
         self.counts = {"taken": 0, "too_long": 0}
         if problems is None:
-            data = arithmetic.conf_hash(conf.arithmetic)
+            data = generated.conf_hash(conf)
         elif not self._rows:
             raise BadInput(
                 f"data.shard={conf.shard} of {conf.num_shards} is empty: the data set has {len(problems)} usable rows"
@@ -120,7 +120,7 @@ class PromptStream:
     def _draw(self, position: int) -> tuple[Problem, str, np.ndarray]:
         if self._rows is None:
             index = self._conf.shard + position * self._conf.num_shards
-            problem = arithmetic.problem_at(self._seed, index, self._conf.arithmetic)
+            problem = generated.problem_at(self._seed, index, self._conf)
             return problem, problem.uid, _encoded(self._encode, problem)
         epoch, offset = divmod(position, len(self._rows))
         row = shuffled(len(self._rows), f"epoch/{self._seed}/{epoch}")[offset] if self._conf.shuffle else offset

@@ -43,6 +43,7 @@ from orchestrator.cluster.placement import plan
 from tests.helpers.composing import composed
 
 EXPERIMENTS = [
+    "long",
     "one_gpu",
     "quickstart",
     "thinkless_1p5b",

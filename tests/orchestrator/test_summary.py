@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from conf.choices import Task
 from conf.schema import Config
 from orchestrator.tracking.summary import doubts, has_goals, interval, summarize_evaluation, wilson
 from tests.helpers.runs import level_figures as figures
@@ -156,12 +157,14 @@ def test_goals_belong_to_the_quickstart_alone() -> None:
     others = [
         replace(conf, data=replace(conf.data, path="own.jsonl")),
         replace(conf, data=replace(conf.data, arithmetic=replace(conf.data.arithmetic, levels=[2, 4, 6, 8]))),
+        replace(conf, data=replace(conf.data, task=Task.register)),
         replace(conf, model=replace(conf.model, path="/models/own")),
         replace(conf, reward=replace(conf.reward, function="own:score")),
         replace(conf, reward=replace(conf.reward, correct_think=0.8)),
         replace(conf, evaluate=replace(conf.evaluate, temperature=0.6)),
     ]
     assert not any(has_goals(asdict(other)) for other in others) and not has_goals({})
+    assert has_goals({"data": {"task": "arithmetic"}}) and not has_goals({"data": {"task": "register"}})
 
 
 def test_without_goals_nothing_is_met_or_missed() -> None:
