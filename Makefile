@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test test-all bench lint dashboards clean
+.PHONY: help setup lock quickstart check test test-all bench study lint dashboards clean
 BIN := .venv/bin
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
@@ -41,6 +41,9 @@ test-all: lint ## the same, and the small forms of the benchmarks that take long
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
+
+study: setup ## DeGRPO against GRPO where thinking is long: an hour on two cores; goes on where it was stopped; ARGS=--jobs=1
+	@$(BIN)/python benchmarks/long_task.py --out runs/long-study --jobs 2 --picture docs/why-degrpo.svg $(ARGS)
 
 dashboards: setup ## write docker/grafana and docker/prometheus anew, after a change of the catalogue of metrics or of the rules
 	@$(BIN)/thinkless dashboards out=docker prometheus=http://prometheus:9090 folder=/etc/grafana/dashboards

@@ -37,6 +37,7 @@ LONG = (
     "harness",
     "jobs",
     "learner",
+    "long_task",
     "mismatch",
     "pipeline",
     "plan",
