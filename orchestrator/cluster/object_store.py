@@ -8,7 +8,7 @@ In the store lie, at the longest answers:
     results         12 bytes a response token (`rollout.request.RolloutResult`: id, log-prob, version), of all batches
                     in flight, dynamic sampling's rounds among them; read in place, so they stay while their step lasts
     validation      the same, of one validation or evaluation, which may come while batches are in flight
-    micro-batches   35 bytes a token, prompts included (`learner.data.batch.MicroBatch`), of one step; with sequence
+    micro-batches   38 bytes a token, prompts included (`learner.data.batch.MicroBatch`), of one step; with sequence
                     parallelism for each rank that shares them
     weights         two versions, where they go through it (cluster.transport=object_store, or rollout.max_restarts)
 """
@@ -28,7 +28,7 @@ from conf.schema import ClusterConf, Config
 from learner.data.flops import shape_of
 from rollout.weight_sync.weights import route
 
-RESULT_BYTES, ROW_BYTES = 12, 35  # of a token, see above
+RESULT_BYTES, ROW_BYTES = 12, 38  # of a token, see above
 SPARE = 1.1  # norms and biases, verdicts, prompts, fragmentation
 LEAST_GIB = 0.5  # where a run needs less, or nothing is known about it
 GIB = 2**30

@@ -156,7 +156,8 @@ def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: P
     lines = [json.loads(line) for line in (here / EVALUATIONS).read_text().splitlines()]
     due = [*range(EVALUATE_EVERY, SHORT_WARM_UP, EVALUATE_EVERY), SHORT_WARM_UP]
     assert [line["step"] for line in lines] == due
-    patterns = [re.sub(r"{\w+}", r"[^/]+", metric.key) for metric in WARM_UP[EVALUATIONS]]
+    keys = [metric.key for metric in WARM_UP[EVALUATIONS] if "mode_rate" not in metric.key]  # of more than two modes
+    patterns = [re.sub(r"{\w+}", r"[^/]+", key) for key in keys]
     for line in lines:
         assert not [key for key in line if not any(re.fullmatch(pattern, key) for pattern in patterns)]
         assert not [pattern for pattern in patterns if not any(re.fullmatch(pattern, key) for key in line)]
