@@ -25,8 +25,8 @@ import openai
 from orchestrator.base.errors import RunError
 from rollout.base.errors import BadInput
 from rollout.mode import MODES, Mode, modes_of
+from rollout.steering import LIMIT
 
-LIMIT = 100.0  # of a logit_bias, by the API
 HELP = """/mode auto|think|short   who chooses the mode: the model, or you (or one between, if the model has more)
 /dial <number>           bias on the think token's logit while the mode is auto; 0: none, more: it thinks more
 /budget <tokens>|none    thinking that takes more is closed, and the answer follows

@@ -24,8 +24,7 @@ import json
 import random
 
 from conf.schema import ArithmeticConf
-from rollout.data.levels import level_at
-from rollout.data.problems import Problem
+from rollout.data.levels import Questions
 
 SOURCE = "arithmetic"
 
@@ -62,25 +61,9 @@ def short_answer(steps: Steps) -> str:
     return rf"\boxed{{{answer_of(steps)}}}"
 
 
-def question_at(seed: int, index: int, conf: ArithmeticConf, purpose: str) -> tuple[int, str, Steps]:
-    """(level, problem, steps) number `index` of the stream (purpose, seed)."""
-    level = level_at(f"{SOURCE}/{purpose}/{seed}", index, conf.levels, conf.weights)
-    return level, *question(level, conf, random.Random(f"{SOURCE}/{purpose}/{seed}/{index}"))
-
-
-def problem_at(seed: int, index: int, conf: ArithmeticConf, purpose: str = "train") -> Problem:
-    """Problem number `index` of the stream (purpose, seed); give validation its own purpose."""
-    level, text, steps = question_at(seed, index, conf, purpose)
-    return _problem(f"{purpose}/{seed}/{index}", text, steps, level)
-
-
-def problems_of_level(seed: int, level: int, count: int, conf: ArithmeticConf) -> list[Problem]:
-    """`count` evaluation questions of one level, independent of every `problem_at` stream (see the note on overlap)."""
-    problems = []
-    for index in range(count):
-        text, steps = question(level, conf, random.Random(f"{SOURCE}/level {level}/{seed}/{index}"))
-        problems.append(_problem(f"level {level}/{seed}/{index}", text, steps, level))
-    return problems
+QUESTIONS = Questions(SOURCE, question, answer_of)
+question_at, problem_at = QUESTIONS.at, QUESTIONS.problem_at
+problems_of_level = QUESTIONS.problems_of_level
 
 
 def conf_hash(conf: ArithmeticConf) -> str:
@@ -88,7 +71,3 @@ def conf_hash(conf: ArithmeticConf) -> str:
     return hashlib.sha256(
         json.dumps([list(conf.levels), list(conf.weights), conf.width, conf.max_digit]).encode()
     ).hexdigest()
-
-
-def _problem(uid: str, text: str, steps: Steps, level: int) -> Problem:
-    return Problem(f"{SOURCE}/{uid}", text, answer_of(steps), SOURCE, str(level))

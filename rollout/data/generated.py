@@ -7,49 +7,51 @@ either task is made, tokens, modes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from conf.choices import Task
 from conf.schema import DataConf, WarmupConf
 from rollout.data import arithmetic, register
+from rollout.data.levels import Questions
 from rollout.data.problems import Problem
 
 Conf = DataConf | WarmupConf
 
 
+def _chosen(conf: Conf) -> tuple[ModuleType, Any]:
+    """The task's module, and its section of the configuration."""
+    return (register, conf.register) if conf.task is Task.register else (arithmetic, conf.arithmetic)
+
+
+def _questions(conf: Conf) -> tuple[Questions[Any, Any], Any]:
+    task, section = _chosen(conf)
+    return task.QUESTIONS, section
+
+
 def problem_at(seed: int, index: int, conf: Conf, purpose: str = "train") -> Problem:
     """Problem number `index` of the stream (purpose, seed); give validation its own purpose."""
-    if conf.task is Task.register:
-        return register.problem_at(seed, index, conf.register, purpose)
-    return arithmetic.problem_at(seed, index, conf.arithmetic, purpose)
+    questions, section = _questions(conf)
+    return questions.problem_at(seed, index, section, purpose)
 
 
 def problems_of_levels(seed: int, count: int, conf: Conf) -> list[Problem]:
     """`count` evaluation questions of each level, independent of every `problem_at` stream."""
-    if conf.task is Task.register:
-        return [
-            p for level in conf.register.levels for p in register.problems_of_level(seed, level, count, conf.register)
-        ]
-    levels = conf.arithmetic.levels
-    return [p for level in levels for p in arithmetic.problems_of_level(seed, level, count, conf.arithmetic)]
+    questions, section = _questions(conf)
+    return [p for level in section.levels for p in questions.problems_of_level(seed, level, count, section)]
 
 
 def answers_at(seed: int, index: int, conf: Conf, think_end: str, efforts: Sequence[float] = (1.0,)) -> list[str]:
     """The problem, the text after the short token, and that after the token of a mode of each of `efforts`
     (`rollout.mode`): number `index` of the warm-up's stream."""
-    if conf.task is Task.register:
-        _, problem, lines = register.question_at(seed, index, conf.register, "warmup")
-        return [
-            problem, register.short_answer(lines), *(register.think_answer(lines, think_end, one) for one in efforts)
-        ]  # fmt: skip
-    _, problem, steps = arithmetic.question_at(seed, index, conf.arithmetic, "warmup")
-    return [
-        problem, arithmetic.short_answer(steps), *(arithmetic.think_answer(steps, think_end, one) for one in efforts)
-    ]  # fmt: skip
+    task, section = _chosen(conf)
+    _, problem, work = task.question_at(seed, index, section, "warmup")
+    return [problem, task.short_answer(work), *(task.think_answer(work, think_end, effort) for effort in efforts)]
 
 
 def mix(conf: Conf) -> tuple[Sequence[int], Sequence[float]]:
     """(levels, their weights)."""
-    section = conf.register if conf.task is Task.register else conf.arithmetic
+    _, section = _chosen(conf)
     return section.levels, section.weights
 
 
@@ -60,7 +62,8 @@ def prompt_characters(conf: Conf) -> int:
 
 def source(conf: Conf) -> str:
     """The name that problems bear."""
-    return register.SOURCE if conf.task is Task.register else arithmetic.SOURCE
+    questions, _ = _questions(conf)
+    return questions.source
 
 
 def conf_hash(conf: Conf) -> str:

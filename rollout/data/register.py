@@ -24,8 +24,7 @@ import random
 import string
 
 from conf.source import RegisterConf
-from rollout.data.levels import level_at
-from rollout.data.problems import Problem
+from rollout.data.levels import Questions
 
 SOURCE = "register"
 LABELS = string.ascii_letters
@@ -63,25 +62,9 @@ def short_answer(lines: Lines) -> str:
     return rf"\boxed{{{answer_of(lines)}}}"
 
 
-def question_at(seed: int, index: int, conf: RegisterConf, purpose: str) -> tuple[int, str, Lines]:
-    """(level, problem, lines) number `index` of the stream (purpose, seed)."""
-    level = level_at(f"{SOURCE}/{purpose}/{seed}", index, conf.levels, conf.weights)
-    return level, *question(level, conf, random.Random(f"{SOURCE}/{purpose}/{seed}/{index}"))
-
-
-def problem_at(seed: int, index: int, conf: RegisterConf, purpose: str = "train") -> Problem:
-    """Problem number `index` of the stream (purpose, seed); give validation its own purpose."""
-    level, text, lines = question_at(seed, index, conf, purpose)
-    return _problem(f"{purpose}/{seed}/{index}", text, lines, level)
-
-
-def problems_of_level(seed: int, level: int, count: int, conf: RegisterConf) -> list[Problem]:
-    """`count` evaluation questions of one level, independent of every `problem_at` stream."""
-    problems = []
-    for index in range(count):
-        text, lines = question(level, conf, random.Random(f"{SOURCE}/level {level}/{seed}/{index}"))
-        problems.append(_problem(f"level {level}/{seed}/{index}", text, lines, level))
-    return problems
+QUESTIONS = Questions(SOURCE, question, answer_of)
+question_at, problem_at = QUESTIONS.at, QUESTIONS.problem_at
+problems_of_level = QUESTIONS.problems_of_level
 
 
 def conf_hash(conf: RegisterConf) -> str:
@@ -89,7 +72,3 @@ def conf_hash(conf: RegisterConf) -> str:
     return hashlib.sha256(
         json.dumps([SOURCE, list(conf.levels), list(conf.weights), conf.lines, TABLE]).encode()
     ).hexdigest()
-
-
-def _problem(uid: str, text: str, lines: Lines, level: int) -> Problem:
-    return Problem(f"{SOURCE}/{uid}", text, answer_of(lines), SOURCE, str(level))
