@@ -6,6 +6,7 @@ In: text, JSON values, folders written beside. Out: files and folders under thei
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -80,11 +81,31 @@ def reason(error: Exception, folder: Path) -> str:
 
 
 def replace_folder(partial: Path, target: Path) -> None:
-    """Rename `partial` to `target`, which it replaces, once its files are on the disk: a power cut must not leave a
+    """Rename `partial` to `target`, which it replaces, once all of it is on the disk: a power cut must not leave a
     complete-looking folder of empty files."""
     for path in partial.rglob("*"):
-        if path.is_file():
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    shutil.rmtree(target, ignore_errors=True)
+    sync_folder(partial)
+    before = target.with_name(f".{target.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(before)
     partial.rename(target)
+    sync_folder(target.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names in it: a power cut must not bring a replaced file back."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that cannot
+            raise
+    finally:
+        os.close(file)

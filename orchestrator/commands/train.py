@@ -77,12 +77,13 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
 
 def _command(conf: Config, problems: Problems, folder: Path, resume: bool, config: dict[str, Any] | None) -> None:
     store = CheckpointStore(folder, conf.run.keep_checkpoints)
-    saved = store.latest() if resume else None
+    if resume and (steps := store.steps()) and steps[-1] >= conf.run.steps and ended(conf, folder):
+        more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
+        again = command_line("train", f"resume={folder}", more)
+        raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {again}")
+    with waiting("verifying the checkpoint"):
+        saved = store.latest() if resume else None
     if saved:
-        if saved[1]["step"] >= conf.run.steps and ended(conf, folder):
-            more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
-            again = command_line("train", f"resume={folder}", more)
-            raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {again}")
         refuse_changed(folder, conf, saved[1], problems.training)
     if not resume:
         run_folders.record(folder, conf, problems.data_hash)

@@ -38,7 +38,7 @@ from orchestrator.cluster.parts import Parts, make_learner, start_all, start_lea
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
-from orchestrator.training.checkpoint import CheckpointStore
+from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 from orchestrator.training.run_root import root
 from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
 from orchestrator.training.warmup_evaluation import longest_short_answer, make_evaluator
@@ -188,7 +188,7 @@ def _fine_tune(
         prompts, too_long = prompts_of(questions, conf, tokenizer)
         parts = start_all(cluster, conf, base, control, 1.0, *sizes, Spans(), shape, False, "warm-up: ")
         learner, parameters = parts.learner, parts.parameters
-    done, before = _go_on(conf, store, learner, curriculum)
+    done, before = go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), defer_signals():
         log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
         try:
@@ -243,9 +243,14 @@ def _layout(conf: LearnerConf) -> dict[str, int]:
     return {"zero_stage": conf.zero_stage, "ranks": conf.ranks if conf.zero_stage else 0}
 
 
-def _go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
+def go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
     """Load the checkpoint of an earlier process, when there is one. Returns its finished steps and their seconds."""
-    found = store.latest()
+    try:
+        found = store.latest()
+    except NoneVerifies:  # it has said which file is damaged
+        _say(conf, "begins anew: its saved steps are damaged")
+        shutil.rmtree(store.folder)
+        return 0, 0.0
     if found is None:
         return 0, 0.0
     folder, state = found

@@ -1,4 +1,4 @@
-"""Checkpoints of a run. A checkpoint that exists is complete.
+"""Checkpoints of a run. One that exists is complete, and its manifest says whether it still is what was written.
 
 In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must not know: what the state means.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,14 @@ from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
 from orchestrator.base.interrupt import defer_signals
+from orchestrator.training import manifest
+
+STATE = "state.json"
+VERIFIED = "manifest"  # a key of it, popped when it is read; a checkpoint without is from before there were manifests
+
+
+class NoneVerifies(RunError):
+    """There are checkpoints, but each of them is damaged."""
 
 
 class Saves(Protocol):
@@ -30,6 +39,8 @@ class CheckpointStore:
         self.folder, self.keep = run_folder / "checkpoints", keep
         self.to_go_on = to_go_on or f"go on: {command_line('train', f'resume={run_folder}')}"
         self.whole: dict[str, Any] | None = None  # the state to save after an interruption
+        self._last: dict[str, Any] | None = None  # the state of the newest checkpoint, as this process saved or read it
+        self._examined: dict[int, str | None] = {}  # step: what is wrong with its checkpoint; None: nothing
 
     def note(self, step: int, state: dict[str, Any]) -> None:
         """`step` is whole: the learner stands there until its next update."""
@@ -37,25 +48,30 @@ class CheckpointStore:
 
     def save_noted(self, learner: Saves) -> int | None:
         """Save what `note` was given last. Returns its step; None without a finished step, or when it is there."""
-        found = self.latest()
-        if self.whole is None or not self.whole["step"] or (found is not None and found[1] == self.whole):
+        if self.whole is None or not self.whole["step"] or self._last == self.whole:
             return None
         state = dict(self.whole)
         self.save(state.pop("step"), learner, state)
         return int(self.whole["step"])
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, oldest first."""
-        found = (re.fullmatch(r"step_(\d+)", path.name) for path in self.folder.glob("step_*"))
-        return sorted(int(m.group(1)) for m in found if m and (self.folder / m.group(0) / "state.json").is_file())
+        """Steps with a checkpoint that is not known to be damaged, oldest first."""
+        return [step for step in self._all() if self._examined.get(step) is None]
+
+    def _all(self) -> list[int]:
+        found = (re.fullmatch(r"step_(\d+)", path.name) for path in self.folder.glob("step_*") if path.is_dir())
+        return sorted(int(m.group(1)) for m in found if m)
+
+    def _of(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
 
     @defer_signals()
     def save(self, step: int, learner: Saves, state: dict[str, Any]) -> None:
-        """Write `step`'s checkpoint and drop all but the newest `keep`.
+        """Write `step`'s checkpoint and drop all but the newest `keep`, and damaged ones that the run has passed.
 
         Raises RunError when it cannot be written (disk full); the previous checkpoint is then as it was.
         """
-        target = self.folder / f"step_{step:06d}"
+        target = self._of(step)
 
         def failed(reason: str) -> RunError:
             before = self.steps()
@@ -65,18 +81,72 @@ class CheckpointStore:
                 f"{self.to_go_on}"
             )
 
-        for partial in self.folder.glob(".step_*.partial"):  # of a process that was killed
-            shutil.rmtree(partial, ignore_errors=True)
+        for left in self.folder.glob(".step_*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with whole_folder(target, failed) as partial:
             learner.save(str(partial))
-            write_json(partial / "state.json", {"step": step, **state})
-        for old in self.steps()[: -self.keep] if self.keep > 0 else []:
-            shutil.rmtree(self.folder / f"step_{old:06d}", ignore_errors=True)
+            write_json(partial / STATE, {"step": step, VERIFIED: manifest.NAME, **state})
+            manifest.write(partial)
+        self._last, self._examined[step] = {"step": step, **state}, None
+        damaged = [old for old in self._all() if old < step and self._examined.get(old) is not None]
+        for old in [*damaged, *(self.steps()[: -self.keep] if self.keep > 0 else [])]:
+            self._drop(old)
+
+    def _drop(self, step: int) -> None:
+        """A process that is killed meanwhile leaves no half of it that looks like a checkpoint."""
+        beside = self.folder / f".step_{step:06d}.partial"
+        self._of(step).rename(beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Folder and state of the newest complete checkpoint."""
-        steps = self.steps()
-        if not steps:
-            return None
-        folder = self.folder / f"step_{steps[-1]:06d}"
-        return folder, json.loads((folder / "state.json").read_text())
+        """Folder and state of the newest checkpoint that verifies; None: there is no checkpoint.
+
+        Damaged ones are reported, a line each on stderr, and left where they are. Raises NoneVerifies when all are.
+        Each is examined once.
+        """
+        for step in reversed(self._all()):
+            folder = self._of(step)
+            if step not in self._examined:
+                self._examined[step] = _examine(folder)
+                if wrong := self._examined[step]:
+                    _say(f"the checkpoint {folder} is damaged and not used: {wrong}")
+            if self._examined[step] is None:
+                self._last = _state(folder)
+                return folder, dict(self._last)
+        if self._examined:
+            damaged = "; ".join(f"step {step}: {wrong}" for step, wrong in sorted(self._examined.items()))
+            raise NoneVerifies(
+                f"every checkpoint in {self.folder} is damaged ({damaged}): restore one from a copy, or start a new run"
+            )
+        return None
+
+
+def _examine(folder: Path) -> str | None:
+    """What is wrong with a checkpoint; None: nothing, or nothing that can be found without a manifest."""
+    has_manifest = (folder / manifest.NAME).exists()
+    if has_manifest and (wrong := manifest.damage(folder)):
+        return wrong
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        int(state["step"])
+    except FileNotFoundError:
+        return f"{STATE} is missing"
+    except OSError as error:
+        return f"{STATE} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return f"{STATE} is not what was written"
+    if not has_manifest and VERIFIED in state:
+        return f"{manifest.NAME} is missing"
+    if not has_manifest:
+        _say(f"the checkpoint {folder} has no manifest (an earlier version wrote it): damage to it cannot be found")
+    return None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / STATE).read_bytes())
+    found.pop(VERIFIED, None)
+    return found
+
+
+def _say(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)

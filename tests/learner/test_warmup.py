@@ -31,7 +31,8 @@ from learner.data.batch import TrainBatch
 from learner.data.sft import Curriculum
 from learner.model.prepare_model import prepared_model, random_model
 from orchestrator.base.lock import locked
-from orchestrator.commands.warmup import fingerprint, learner_conf, warm_up
+from orchestrator.commands.warmup import fingerprint, go_on, learner_conf, warm_up
+from orchestrator.training.checkpoint import CheckpointStore
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import (
     build_character_tokenizer,
@@ -271,6 +272,29 @@ def test_what_a_process_left_that_was_killed_when_it_had_finished_is_removed(tmp
     assert len(list(tmp_path.iterdir())) == 2
     lock.touch()
     assert warm_up(conf, cluster) == done and list(tmp_path.iterdir()) == [done]
+
+
+def test_a_warm_up_whose_saved_steps_are_damaged_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Learner:
+        conf = LearnerConf()
+
+        def save(self, folder: str) -> None:
+            (Path(folder) / "weights").write_bytes(b"7" * 100)
+
+        def load(self, folder: str) -> int:
+            pytest.fail("damaged weights are loaded")
+
+    learner: Any = Learner()
+    nothing: Any = None
+    CheckpointStore(tmp_path, keep=1).save(30, learner, {"too_long": 0, "seconds": 1.0, "zero_stage": 0, "ranks": 0})
+    (tmp_path / "checkpoints" / "step_000030" / "weights").write_bytes(b"8" * 100)
+    store = CheckpointStore(tmp_path, keep=1)
+    assert go_on(Config(warmup=CONF), store, learner, nothing) == (0, 0.0) and not store.folder.exists()
+    said = capsys.readouterr()
+    assert "step_000030 is damaged and not used: weights is not what was written" in said.err
+    assert said.out == "warm-up: begins anew: its saved steps are damaged\n"
 
 
 def test_the_heads_dtype_makes_another_warm_up_in_bfloat16_only() -> None:

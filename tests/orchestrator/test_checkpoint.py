@@ -1,10 +1,11 @@
-"""Checkpoints are complete or absent, the newest are kept, and a full disk costs none of them."""
+"""Checkpoints are complete or absent, damage to them is found and named, and a full disk costs none of them."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from orchestrator.base.errors import ActorDied, RunError
 from orchestrator.base.interrupt import EndedAtOnce
-from orchestrator.training.checkpoint import CheckpointStore
+from orchestrator.training import manifest
+from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 
@@ -63,12 +65,12 @@ def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
 
 
 def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
-    """A kill -9 between two files leaves the folder beside; a folder without its state is none."""
+    """A kill -9 between two files leaves the folder beside."""
     store = CheckpointStore(tmp_path, keep=3)
     store.save(1, Writes(), STATE)
     (tmp_path / "checkpoints" / ".step_000002.partial").mkdir()
-    (tmp_path / "checkpoints" / "step_000003").mkdir()
     (tmp_path / "checkpoints" / "step_xyz").mkdir()
+    (tmp_path / "checkpoints" / "step_3").touch()
     assert store.steps() == [1]
     (tmp_path / "checkpoints" / ".step_000004.partial").mkdir()
     store.save(2, Writes(), STATE)
@@ -80,7 +82,172 @@ def test_saving_a_step_again_replaces_its_checkpoint(tmp_path: Path) -> None:
     store.save(1, Writes(), STATE)
     store.save(1, Writes(lambda folder: (folder / "other").touch()), {"prompts": {}})
     assert names(tmp_path / "checkpoints" / "..") == ["step_000001"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints" / "step_000001").iterdir()) == ["other", "state.json"]
+    held = sorted(p.name for p in (tmp_path / "checkpoints" / "step_000001").iterdir())
+    assert held == ["manifest.json", "other", "state.json"]
+
+
+def test_a_kill_while_old_checkpoints_are_dropped_leaves_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(1, Writes(), STATE)
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda folder, ignore_errors: None)
+        store.save(2, Writes(), STATE)
+        store.save(2, Writes(), STATE)
+    assert names(tmp_path) == [".step_000001.partial", ".step_000002.before", "step_000002"]
+    CheckpointStore(tmp_path, keep=1).save(3, Writes(), STATE)
+    assert names(tmp_path) == ["step_000003"]
+
+
+# ---- damage ----
+
+
+def flip(path: Path, bit: int = 2011) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8 % len(data)] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def replace_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (lambda f: flip(f / "learner" / "rank_0.pt"), "learner/rank_0.pt is not what was written"),
+    "a flipped bit in the state": (lambda f: flip(f / "state.json"), "state.json is not what was written"),
+    "a flipped bit in a digest": (lambda f: flip(f / "manifest.json", 800), "manifest.json is not what was written"),
+    "truncated": (lambda f: os.truncate(f / "weights", 999), "weights has 999 bytes instead of 1,000"),
+    "emptied": (lambda f: os.truncate(f / "state.json", 0), "state.json has 0 bytes instead of "),
+    "a file is missing": (lambda f: (f / "learner" / "rank_0.pt").unlink(), "learner/rank_0.pt is missing"),
+    "a folder is missing": (lambda f: shutil.rmtree(f / "learner"), "learner/rank_0.pt is missing"),
+    "no state": (lambda f: (f / "state.json").unlink(), "state.json is missing"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+    "an empty manifest": (lambda f: os.truncate(f / "manifest.json", 0), "manifest.json is not what was written"),
+    "a manifest of something else": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json is not what was"),
+    "a file too many": (lambda f: (f / "learner" / "rank_1.pt").touch(), "learner/rank_1.pt is not part of it"),
+    "nothing in it": (lambda f: empty(f), "state.json is missing"),
+    "a pipe": (lambda f: replace_by_a_pipe(f / "weights"), "weights is no file"),
+}
+
+
+def two_files(folder: Path) -> None:
+    (folder / "weights").write_bytes(b"7" * 1000)
+    (folder / "learner").mkdir()
+    (folder / "learner" / "rank_0.pt").write_bytes(b"8" * 1000)
+
+
+@pytest.mark.parametrize(("break_it", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], break_it: Callable[[Path], object], said: str
+) -> None:
+    for step in (20, 40):
+        CheckpointStore(tmp_path, keep=2).save(step, Writes(two_files), STATE)
+    newest = tmp_path / "checkpoints" / "step_000040"
+    break_it(newest)
+    store = CheckpointStore(tmp_path, keep=2)
+    found = store.latest()
+    assert found is not None and found[1] == {"step": 20, **STATE}
+    assert store.latest() == found and store.steps() == [20]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the checkpoint {newest} is damaged and not used: {said}" in line
+    store.save(30, Writes(), STATE)
+    assert store.steps() == [20, 30] and newest.is_dir()  # neither counted nor removed
+    store.save(40, Writes(), STATE)
+    assert CheckpointStore(tmp_path, keep=2).latest() == (newest, {"step": 40, **STATE})
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In any file; only in the manifest's spaces and line ends it may change nothing."""
+    CheckpointStore(tmp_path, keep=1).save(1, Writes(two_files), STATE)
+    folder = tmp_path / "checkpoints" / "step_000001"
+    assert manifest.damage(folder) is None
+    for path in (folder / "weights", folder / "learner" / "rank_0.pt", folder / "state.json", folder / manifest.NAME):
+        whole = path.read_bytes()
+        for bit in range(0, 8 * len(whole), 211):
+            flip(path, bit)
+            said = manifest.damage(folder)
+            if path.name == manifest.NAME and chr(whole[bit // 8]).isspace():
+                assert said in (None, f"{path.name} is not what was written")
+            else:
+                assert said is not None and said.startswith(path.relative_to(folder).as_posix()), (path, bit)
+            path.write_bytes(whole)
+    assert manifest.damage(folder) is None
+
+
+def test_without_a_checkpoint_that_verifies_one_line_says_what_is_wrong_with_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (20, 40):
+        CheckpointStore(tmp_path, keep=2).save(step, Writes(), STATE)
+    flip(tmp_path / "checkpoints" / "step_000020" / "weights")
+    (tmp_path / "checkpoints" / "step_000040" / "weights").unlink()
+    with pytest.raises(NoneVerifies) as raised:
+        CheckpointStore(tmp_path, keep=2).latest()
+    said = str(raised.value)
+    assert "step 20: weights is not what was written" in said and "step 40: weights is missing" in said
+    assert "start a new run" in said and "\n" not in said
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those were written: no manifest, and none announced by the state."""
+    CheckpointStore(tmp_path, keep=2).save(20, Writes(), STATE)
+    folder = tmp_path / "checkpoints" / "step_000020"
+    (folder / "manifest.json").unlink()
+    (folder / "state.json").write_text(json.dumps({"step": 20, **STATE}))
+    assert CheckpointStore(tmp_path, keep=2).latest() == (folder, {"step": 20, **STATE})
+    assert "has no manifest (an earlier version wrote it)" in capsys.readouterr().err
+    (folder / "state.json").write_text("{")
+    with pytest.raises(NoneVerifies, match=r"step 20: state\.json is not what was written"):
+        CheckpointStore(tmp_path, keep=2).latest()
+
+
+def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked for, and not at all by the process that wrote it."""
+    reads: list[Path] = []
+    damage = manifest.damage
+
+    def noted(folder: Path) -> str | None:
+        reads.append(folder)
+        return damage(folder)
+
+    monkeypatch.setattr(manifest, "damage", noted)
+    store = CheckpointStore(tmp_path, keep=2)
+    store.save(1, Writes(), STATE)
+    store.note(1, STATE)
+    assert store.latest() and store.save_noted(Writes()) is None and reads == []
+    again = CheckpointStore(tmp_path, keep=2)
+    assert again.latest() == again.latest() and len(reads) == 1
+    again.note(1, STATE)
+    assert again.save_noted(Writes(lambda folder: pytest.fail("saved twice"))) is None and len(reads) == 1
+
+
+def test_the_manifest_is_on_the_disk_before_the_checkpoint_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file and folder of it is synced before the rename, the folder that holds it after."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    CheckpointStore(tmp_path, keep=2).save(1, Writes(two_files), STATE)
+    inside = {"", "/weights", "/state.json", "/manifest.json", "/learner", "/learner/rank_0.pt"}
+    folder = tmp_path / "checkpoints"
+    assert inside <= {one.removeprefix(str(folder / ".step_000001.partial")) for one in synced}
+    assert synced[-1] == str(folder)
 
 
 # ---- a full disk ----

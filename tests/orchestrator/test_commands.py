@@ -375,6 +375,7 @@ def test_a_model_folder_without_a_tokenizer_is_rejected_before_starting(
 def finished_run(folder: Path, steps: int, zero_stage: int = 0) -> None:
     """What a run of `steps` steps leaves, as far as `resume` looks at it."""
     from conf.schema import DataConf, LearnerConf, ModelConf, RandomModelConf, RunConf, WarmupConf
+    from orchestrator.training import manifest
 
     conf = Config(run=RunConf(steps=steps), model=ModelConf(random=RandomModelConf()), warmup=WarmupConf(steps=1))
     conf.learner = LearnerConf(zero_stage=zero_stage)
@@ -382,6 +383,7 @@ def finished_run(folder: Path, steps: int, zero_stage: int = 0) -> None:
     state = folder / "checkpoints" / f"step_{steps:06d}" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps({"step": steps, "prompts": prompts, "best": None}))
+    manifest.write(state.parent)
     (folder / "config.yaml").write_text(to_yaml(conf))
     (folder / "evaluation.json").write_text(json.dumps({"models": {"final": {}}}))
     (folder / "model").mkdir()
