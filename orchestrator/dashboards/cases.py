@@ -32,6 +32,7 @@ HEALTHY = {
 FAULTS: dict[str, dict[str, float]] = {  # rule -> what a faulty step has instead; none: there are no more steps
     "ModeCollapseToShort": {"think_rate/all": 0.004},
     "ModeCollapseToThink": {"think_rate/all": 0.996},
+    "ModeAbandoned": {"mode_rate/think": 0.4, "mode_rate/medium": 0.006, "mode_rate/short": 0.594},
     "NoProgress": {},
     "NothingToLearn": {"groups/dropped_share": 0.97},
     "SamplersIdle": {"seconds/rollout": 30.0, "busy/rollout": 0.35},

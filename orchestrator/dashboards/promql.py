@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.tracking import catalogue
 from orchestrator.tracking.catalogue import Metric as Entry
-from orchestrator.tracking.conditions import Age, Condition, Counted, Formula, Metric, Quantity, Setting
+from orchestrator.tracking.conditions import Age, Condition, Counted, Formula, Least, Metric, Quantity, Setting
 
 ALERT_WINDOW = "1h"  # over which counters are summed in rules
 
@@ -57,6 +57,8 @@ def query(of: Quantity, only: str = "") -> str:
             now, then = (series(key, only, offset=offset) for offset in ("", ALERT_WINDOW))
             added = by("sum", f"{now} - ({then} or 0 * {now})")  # each process by itself: a resumed run's begins at 0
             return or_constant(added, 0, only)  # one that does not exist has counted nothing
+        case Least(key):
+            return by("min", by("max", series(key, only), [key.partition("{")[2].rstrip("}")]))
         case Age(key):
             return f"(time() - {by('max', series(key, only))})"
         case Setting(_, metric):

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from orchestrator.base.waiting import is_terminal
-from orchestrator.tracking.console import PLAIN, Console, seconds_of
+from orchestrator.tracking.console import Console, key_of, seconds_of
 
 STEP = re.compile(r"step=(\d+)/(\d+)((?: \w+=[-+\w.:]+)*)")
 LEFT = re.compile(r" left=([\d:]+)")
 TAIL_BYTES = 65536  # of metrics.jsonl that are read for its last step
-KEYS = {name: key for name, key, _ in PLAIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def parsed(line: str) -> tuple[dict[str, Any], int] | None:
     if not found:
         return None
     words = (word.partition("=") for word in found[3].split())
-    figures = {KEYS[name]: float(value) for name, _, value in words if name in KEYS}
+    figures = {key: float(value) for name, _, value in words if (key := key_of(name))}
     return {"step": int(found[1]), **figures}, int(found[2])
 
 

@@ -41,6 +41,17 @@ class Counted:
         return [float(record[key]) for key in keys if record.get(key) is not None]
 
 
+@dataclass(frozen=True)
+class Least:
+    """The smallest of a step's figures whose keys differ in their variable part. Example: `mode_rate/{mode}`."""
+
+    key: str
+
+    def of(self, record: Mapping[str, Any]) -> float | None:
+        found = [record[key] for key in _with_variable(self.key, tuple(record)) if record[key] is not None]
+        return float(min(found)) if found else None
+
+
 @lru_cache(4096)
 def _with_variable(pattern: str, keys: tuple[str, ...]) -> tuple[str, ...]:
     """The keys of a record that a key with a variable part stands for; most records have the same."""
@@ -70,7 +81,7 @@ class Formula:
     right: Quantity
 
 
-Quantity = Metric | Counted | Age | Setting | Formula | float
+Quantity = Metric | Counted | Least | Age | Setting | Formula | float
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,8 @@ class Seen:
             case Counted():
                 known = [value for one in self.window for value in of.of(one)]
                 return sum(known) if known else None
+            case Least():
+                return of.of(self.record)
             case Age(key):
                 then = self.newest.get(key)
                 return None if then is None or self.now is None else max(0.0, self.now - float(then))

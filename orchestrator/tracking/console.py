@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
@@ -20,7 +20,8 @@ from tqdm import tqdm
 from orchestrator.base.waiting import EVERY_S, REDRAW_S, Ticker, is_terminal
 from orchestrator.tracking.failures import Failures, in_words
 
-COLUMNS = (  # heading, its second line, key in the record, format, factor, width
+Column = tuple[str, str, str, str, int, int]
+COLUMNS: tuple[Column, ...] = (  # heading, its second line, key in the record, format, factor, width
     ("reward", "", "reward/mean", "{:+.3f}", 1, 8),
     ("accuracy", "", "accuracy/all", "{:.0f} %", 100, 10),
     ("acc.", "think", "accuracy/think", "{:.0f} %", 100, 7),
@@ -46,6 +47,8 @@ PLAIN = (  # the same off a terminal: name, key in the record, format
     ("validation_think_rate", "validation/think_rate", "{:.3f}"),
     ("validation_tokens", "validation/tokens", "{:.1f}"),
 )
+PLAIN_KEYS = {name: key for name, key, _ in PLAIN}
+BETWEEN = ("accuracy", "mode_rate")  # of each mode between think and short, where a record has them
 STEP_WIDTH, LEFT_WIDTH = 10, 8
 HEADING_EVERY = 25  # lines
 PACE_OVER = 20  # steps whose median gives the time left
@@ -67,25 +70,54 @@ def seconds_of(text: str) -> float | None:
     return sum(part * 60**power for power, part in enumerate(reversed(parts))) if parts else None
 
 
-def heading() -> str:
-    """Two lines that name the columns of `step_line`."""
-    rows = (("step", *(column[0] for column in COLUMNS), "left"), ("", *(column[1] for column in COLUMNS), ""))
-    return "\n".join(_aligned(row).rstrip() for row in rows)
+def modes_between(record: Mapping[str, Any]) -> list[str]:
+    """Those between think and short, of a step of a run with more than two modes."""
+    names = (key.removeprefix("mode_rate/") for key in record if key.startswith("mode_rate/"))
+    return [name for name in names if name not in ("think", "short")]
+
+
+def columns(between: Sequence[str] = ()) -> list[Column]:
+    """`COLUMNS`, with two for each mode between think and short."""
+    found: list[Column] = []
+    for column in COLUMNS:
+        found.append(column)
+        if column[2] == "accuracy/think":
+            found += [("acc.", name, f"accuracy/{name}", "{:.0f} %", 100, max(7, len(name) + 2)) for name in between]
+        if column[2] == "think_rate/all":
+            found += [("share", name, f"mode_rate/{name}", "{:.0f} %", 100, max(7, len(name) + 2)) for name in between]
+    return found
+
+
+def heading(between: Sequence[str] = ()) -> str:
+    """Two lines that name the columns of `step_line`, for a record with these modes between think and short."""
+    chosen = columns(between)
+    rows = (("step", *(column[0] for column in chosen), "left"), ("", *(column[1] for column in chosen), ""))
+    return "\n".join(_aligned(row, chosen).rstrip() for row in rows)
 
 
 def step_line(record: Mapping[str, Any], total_steps: int, left_s: float | None) -> str:
     """One step, aligned under `heading`; a dash where a figure is missing."""
-    cells = (_cell(record.get(key), form, factor) for _, _, key, form, factor, _ in COLUMNS)
-    return _aligned((f"{record.get('step', '–')}/{total_steps}", *cells, duration(left_s)))
+    chosen = columns(modes_between(record))
+    cells = (_cell(record.get(key), form, factor) for _, _, key, form, factor, _ in chosen)
+    return _aligned((f"{record.get('step', '–')}/{total_steps}", *cells, duration(left_s)), chosen)
 
 
 def plain_line(record: Mapping[str, Any], total_steps: int, left_s: float | None) -> str:
     """The figures that are there, step or validation. Example: "step=12/120 reward=+0.310 accuracy=0.870 left=1:15"."""
     words = [f"step={record.get('step', '–')}/{total_steps}"]
+    more = ((f"{kind}_{name}", f"{kind}/{name}", "{:.3f}") for name in modes_between(record) for kind in BETWEEN)
     words += [
-        f"{name}={form.format(record[key])}" for name, key, form in PLAIN if isinstance(record.get(key), (int, float))
+        f"{name}={form.format(record[key])}"
+        for name, key, form in (*PLAIN, *more)
+        if isinstance(record.get(key), (int, float))
     ]
     return " ".join([*words, f"left={duration(left_s)}"] if left_s is not None else words)
+
+
+def key_of(name: str) -> str | None:
+    """The key in a record of a figure's name in `plain_line`; None for any other word."""
+    kind = next((kind for kind in BETWEEN if name.startswith(f"{kind}_")), None)
+    return PLAIN_KEYS.get(name) or (f"{kind}/{name.removeprefix(f'{kind}_')}" if kind else None)
 
 
 def validation_line(record: Mapping[str, Any]) -> str | None:
@@ -104,8 +136,8 @@ def _cell(value: Any, form: str, factor: float) -> str:
     return form.format(factor * value) if isinstance(value, (int, float)) else "–"
 
 
-def _aligned(cells: tuple[str, ...]) -> str:
-    widths = (STEP_WIDTH, *(column[-1] for column in COLUMNS), LEFT_WIDTH)
+def _aligned(cells: tuple[str, ...], chosen: Sequence[Column]) -> str:
+    widths = (STEP_WIDTH, *(column[-1] for column in chosen), LEFT_WIDTH)
     return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
@@ -160,7 +192,7 @@ class Console:
             return
         if trained:
             if self._lines % HEADING_EVERY == 0:
-                self.note(heading())
+                self.note(heading(modes_between(record)))
             self._lines += 1
             self.note(step_line(record, self.total_steps, left))
             if self._bar is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from orchestrator.tracking.conditions import Age, Condition, Counted, Formula, Metric, Quantity, Seen, Setting
+from orchestrator.tracking.conditions import Age, Condition, Counted, Formula, Least, Metric, Quantity, Seen, Setting
 from orchestrator.tracking.numbers import duration, exact_percent, number
 
 Severity = Literal["info", "warning", "critical"]
@@ -61,6 +61,7 @@ class Advisory:
 
 STEP = Metric("seconds/step")
 THINK_RATE = Metric("think_rate/all")
+RAREST_MODE = Least("mode_rate/{mode}")  # where there are more than two
 SAMPLERS, RANKS = Metric("busy/rollout"), Metric("busy/learner")
 FOR_ANSWERS = Formula(
     Formula(Metric("seconds/rollout", missing=0), "+", Metric("seconds/reward", missing=0)), "/", STEP
@@ -105,6 +106,20 @@ RULES: tuple[Rule, ...] = (
         "are hard (a competition's), a collapse when some levels are easy.",
         action="Look at the accuracy of short answers by level before the rise. Where they are seldom right, warm up "
         "longer or on more short pairs; else lower reward.correct_think, or algorithm.alpha.",
+    ),
+    Rule(
+        "ModeAbandoned",
+        "warning",
+        (Condition(RAREST_MODE, "<", 0.02),),
+        steps=10,
+        minutes=10,
+        words="One of the modes has only {rate} of the answers: the policy has all but given it up.",
+        figures={"rate": (RAREST_MODE, "share")},
+        meaning="Of more than two modes one is hardly sampled any more, and what is not sampled gets no gradient. "
+        "Right when no question needs it: when it is never right more often than a cheaper mode.",
+        action="mode_rate/ says which mode it is, accuracy/ by mode what it was worth before. Where it was worth "
+        "something, go on from a checkpoint before the fall with a smaller algorithm.alpha or learner.lr; for one "
+        "between short and think, look at reward.correct_between and warm up on more of its pairs.",
     ),
     Rule(
         "NoProgress",

@@ -13,6 +13,8 @@ from orchestrator.tracking.console import (
     StreamProgress,
     duration,
     heading,
+    key_of,
+    modes_between,
     plain_line,
     progress,
     step_line,
@@ -78,6 +80,25 @@ def test_plain_lines_name_every_figure() -> None:
         "rollout_tokens_per_s=1234 learner_tokens_per_s=23456 step_s=3.2 left=1:15"
     )
     assert plain_line({}, 120, None) == "step=–/120"
+
+
+def test_a_mode_between_has_columns_of_its_own() -> None:
+    three = {
+        **RECORD,
+        "mode_rate/think": 0.3,
+        "mode_rate/medium": 0.22,
+        "mode_rate/short": 0.48,
+        "accuracy/medium": 0.91,
+    }
+    assert modes_between(three) == ["medium"] and modes_between(RECORD) == []
+    line, (top, below) = step_line(three, 120, 75.2), heading(["medium"]).splitlines()
+    assert " ".join(line.split()) == "12/120 +0.412 94 % 98 % 91 % – 52 % 22 % 41.2 1,234 23,456 3.2 s 1:15"
+    assert below.split()[:3] == ["think", "medium", "short"] and "share" in top and len(top) <= len(line) <= 130
+    plain = plain_line(three, 120, None)
+    assert plain.endswith("accuracy_medium=0.910 mode_rate_medium=0.220")
+    assert [key_of(name) for name in ("accuracy_medium", "mode_rate_medium", "accuracy_think", "accuracy", "left")] == [
+        "accuracy/medium", "mode_rate/medium", "accuracy/think", "accuracy/all", None,
+    ]  # fmt: skip
 
 
 def test_plain_lines_have_no_control_codes(clock: Clock) -> None:

@@ -16,6 +16,7 @@ NOW = 1_000_000.0
 WORDS = {  # what a rule's advisory says of its case
     "ModeCollapseToShort": "Only 0.4 % of the answers think",
     "ModeCollapseToThink": "99.6 % of the answers think",
+    "ModeAbandoned": "has only 0.6 % of the answers",
     "NothingToLearn": "97.0 % of the prompts give no gradient",
     "SamplersIdle": "waited for answers during 77.5 % of a step, and the samplers worked 35.0 % of it",
     "LearnerIdle": "took 67.5 % of a step, and its ranks worked 30.0 % of it",
