@@ -4,8 +4,10 @@ In: lines, an OpenAI-compatible server of an exported model. Out: reasoning and 
 and seconds. Must not know: who started the server.
 
 A line that begins with / is a command. Every question is asked by itself, as in training: nothing that was said before
-is sent along. The dial is a bias on the logits of the modes that think, each by its effort (docs/evaluate.md). Which
-modes there are the server says: its chat template refuses any other by naming them.
+is sent along. The dial is a bias on the logits of the modes that think, each by its effort (docs/evaluate.md). It must
+act on the first token alone, and a `logit_bias` acts on all of them: so the first token is asked for by itself, and
+then the answer in the mode that it names. Which modes there are the server says: its chat template refuses any other
+by naming them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TextIO
@@ -99,15 +101,13 @@ class Session:
     def _ask(self, question: str) -> None:
         begin, thinks, answered, tokens = time.monotonic(), False, False, 0
         try:
-            stream: Any = self.client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": question}],
-                max_tokens=self.max_tokens,
-                temperature=self.temperature,
-                logit_bias=self._bias(),
+            chosen = self._chosen(question) if self.dial and self.mode == "auto" else None
+            stream: Any = self._create(
+                question,
+                chosen.name if chosen else self.mode,
+                self.max_tokens - (chosen is not None),
                 stream=True,
                 stream_options={"include_usage": True},
-                extra_body={"chat_template_kwargs": {"mode": self.mode}} | self._budget(),
             )
             for chunk in stream:
                 tokens = chunk.usage.completion_tokens if chunk.usage else tokens
@@ -121,16 +121,39 @@ class Session:
         except openai.OpenAIError as error:
             raise RunError(f"the server gave no answer ({error})") from error
         some = "think" if len(self.modes) == 2 else "thinks"  # the control token itself is not in the answer
-        mode = self.mode if self.mode != "auto" else some if thinks else "short"
-        self._print(f"\n[{mode}, {tokens} tokens, {time.monotonic() - begin:.1f} s]")
+        mode = chosen.name if chosen else self.mode if self.mode != "auto" else some if thinks else "short"
+        self._print(f"\n[{mode}, {tokens + (chosen is not None)} tokens, {time.monotonic() - begin:.1f} s]")
+
+    def _create(
+        self, question: str, mode: str, max_tokens: int, extra: Mapping[str, Any] | None = None, **more: Any
+    ) -> Any:
+        return self.client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            extra_body={"chat_template_kwargs": {"mode": mode}, **self._budget(), **(extra or {})},
+            **more,
+        )
+
+    def _chosen(self, question: str) -> Mode | None:
+        """The mode of one answer under the dial; None: its first token is no control token."""
+        found = self._create(question, "auto", 1, {"return_token_ids": True}, logit_bias=self._bias())
+        ids = found.choices[0].model_dump().get("token_ids")
+        if not ids:
+            raise RunError(f"{self.client.base_url}: the dial needs vLLM's return_token_ids, which gave nothing")
+        return next((mode for mode, one in self._ids.items() if one == ids[0]), None)
 
     def _budget(self) -> dict[str, int]:
         return {} if self.budget is None else {"thinking_token_budget": self.budget}
 
-    def _bias(self) -> dict[str, int]:
-        if not self.dial or self.mode != "auto":
-            return {}
-        return {str(self._id(mode)): mode.effort * self.dial for mode in self.modes if mode.thinks}  # type: ignore[misc]
+    def _bias(self) -> dict[str, float]:
+        return {str(one): mode.effort * self.dial for mode, one in self._ids.items() if mode.thinks}
+
+    @cached_property
+    def _ids(self) -> dict[Mode, int]:
+        """Of the control tokens."""
+        return {mode: self._id(mode) for mode in self.modes}
 
     @cached_property
     def modes(self) -> tuple[Mode, ...]:

@@ -211,9 +211,10 @@ def test_a_person_switches_modes_and_turns_the_dial(server: str, control: Contro
     stats = [line for line in typed if line.startswith("[")]
     assert re.fullmatch(r"\[short, [1-6] tokens, [0-9.]+ s\]", stats[0]) and stats[1].startswith("[think, ")
     assert len(stats) == 2 and typed[0] == "mode: short" and "dial: +3 (mode think: not used)" in typed
-    thinks = [line for line in said(server, "/dial 100", *["1+1="] * 4) if line.startswith("[")]
-    never = [line for line in said(server, "/dial -100", *["1+1="] * 4) if line.startswith("[")]
-    assert len(thinks) == len(never) == 4 and all(line.startswith("[short") for line in never)
+    always, never = (said(server, f"/dial {dial}", *["1+1="] * 4) for dial in (100, -100))
+    for lines, mode in ((always, "think"), (never, "short")):  # on the first token: none of the others is a mode's
+        assert [line.partition(",")[0] for line in lines if line.startswith("[")] == [f"[{mode}"] * 4
+        assert "".join(lines).count(f"<{mode}>") < 6
     brief = said(server, "/mode think", "/budget 2", "1+1=", "/budget none", "/budget -3")
     thought, answer = brief[brief.index("budget: 2 tokens of thinking") + 1 :][:2]  # reasoning, then the answer's line
     assert len(thought) <= 2 and answer and not answer.startswith("[")
