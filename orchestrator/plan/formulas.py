@@ -21,7 +21,7 @@ W: bytes of the weights; P: parameters; n: running sequences; T: rollout.tensor_
                   each direction (PCIe 5.0 has 64, and a host's GPUs share its memory); vLLM: 1 s to unmap its memory,
                   0.5 s to map the weights', 1 s to map the cache's
     reward        15 ms an answer in each grading process
-    driver        48 us a trajectory, 34 ns a token and 47 bytes a token through Ray at 2 GB/s, 80 ns a sequence and
+    driver        48 us a trajectory, 34 ns a token and 50 bytes a token through Ray at 2 GB/s, 80 ns a sequence and
                   rank to balance, 30 ns a prompt and worker to spread; measured on a 2 GHz core
 
 The shares of a data sheet's figures: 70 % of the bandwidth (what a stream over HBM reaches is 80 to 90), 60 % of the
@@ -62,7 +62,7 @@ class Driver:
     token_s: float = 34e-9
     balance_s: float = 80e-9  # per sequence and rank
     spread_s: float = 30e-9  # per prompt and worker
-    transfer_s: float = 47 / 2e9  # per token
+    transfer_s: float = 50 / 2e9  # per token
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +204,11 @@ def costs(
         engine=engine,
         learner=learner_seconds(model, gpu, recipe, ranks, given),
         ask=lambda batch: share(0.1)(batch) + driver.spread_s * len(batch.prompts) * samplers,
-        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 47) * batch.tokens,
+        gather=lambda batch: share(0.3)(batch) + (driver.token_s / 3 + driver.transfer_s * 12 / 50) * batch.tokens,
         reward=lambda batch: given.reward_s * math.ceil(batch.lengths.size / recipe.grading),
         pack=lambda batch: (
             share(0.5)(batch)
-            + (driver.token_s * 2 / 3 + driver.transfer_s * 35 / 47) * batch.tokens
+            + (driver.token_s * 2 / 3 + driver.transfer_s * 38 / 50) * batch.tokens
             + driver.balance_s * batch.lengths.size * ranks
         ),
         tail=lambda batch: share(0.1)(batch) + given.rest_s,
