@@ -177,6 +177,11 @@ class RewardConf:
     num_cpus: float = number(0.1, "[0, 10000]")  # of each actor, for Ray's placement
     processes: int = number(1, "[1, 1024]")  # grading processes of each actor
     timeout_s: float = number(5.0, "[0.01, 1e5]")  # hard limit of one check; the process is killed
+    hung_s: float = number(
+        60.0, "(0, 1e7]"
+    )  # that such checks may take of a batch and process; then limits are shorter
+    batch_timeout_s: float = number(3600.0, "[1, 1e7]")  # for a batch's verdicts from an actor; then the run ends
+    timeouts_as_no_answer: int | None = number(None, "[2, 1e6]")  # siblings with one answer that timed out; null: never
     memory_mib: int = number(2048, "[0, 1e8]")  # address-space limit of a grading process
     strict: bool = True  # training: \boxed{} only; false: lenient extraction
     max_unjudged: float = number(0.1, "[0, 1]")  # share of answers without a verdict; 3 steps above it end the run

@@ -6,14 +6,15 @@ advantages.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from conf.schema import RewardConf
 from reward.reward_function import reward_of
-from reward.verdict import Verdict
+from reward.verdict import Outcome, Verdict
 from rollout.prompt import Prompt
 from rollout.trajectory import Trajectory
 
@@ -47,8 +48,9 @@ def group_trajectories(
 ) -> list[Group]:
     """One `Group` per prompt uid, in order of first appearance, siblings in the order given.
 
-    A sibling without a verdict (RAISED, TIMED_OUT, CRASHED) goes to `failed`. A group of which nothing else is left is
-    kept, empty and uninformative, so that requested groups and trajectories can still be counted.
+    A sibling without a verdict (RAISED, TIMED_OUT, CRASHED) goes to `failed`; with reward.timeouts_as_no_answer one
+    whose check timed out stays, as NO_ANSWER, where so many siblings gave the same answer. A group of which nothing
+    else is left is kept, empty and uninformative, so that requested groups and trajectories can still be counted.
     """
     if len(trajectories) != len(verdicts):
         raise ValueError(f"{len(trajectories)} trajectories but {len(verdicts)} verdicts")
@@ -57,6 +59,12 @@ def group_trajectories(
         members.setdefault(pair[0].prompt.uid, []).append(pair)
     groups = []
     for pairs in members.values():
+        if conf.timeouts_as_no_answer is not None:
+            often = repeated_timeouts([verdict for _, verdict in pairs], conf.timeouts_as_no_answer)
+            pairs = [
+                (one, replace(verdict, outcome=Outcome.NO_ANSWER) if verdict in often else verdict)
+                for one, verdict in pairs
+            ]
         judged = [(trajectory, verdict) for trajectory, verdict in pairs if verdict.outcome.judged]
         rewards = [reward_of(conf, verdict, one.mode, len(one.token_ids)) for one, verdict in judged]
         group = Group(
@@ -68,6 +76,13 @@ def group_trajectories(
         )
         groups.append(group)
     return groups
+
+
+def repeated_timeouts(verdicts: Sequence[Verdict], least: int = 2) -> list[Verdict]:
+    """Those TIMED_OUT of a group whose answer at least `least` siblings gave."""
+    late = [verdict for verdict in verdicts if verdict.outcome is Outcome.TIMED_OUT and verdict.extracted is not None]
+    times = Counter(verdict.extracted for verdict in late)
+    return [verdict for verdict in late if times[verdict.extracted] >= least]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

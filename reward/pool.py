@@ -7,6 +7,11 @@ Who waits for whom: the pool waits on all sandboxes' sockets and on the nearest 
 socket and wakes the pool. A call past its deadline is ended with SIGKILL, since nothing less stops a big-integer power
 in C. Calls are queued here, not in sockets: a sandbox has its current call and, while many are queued, the next few
 short ones, so that it need not wait for the pool between two; if the current one takes long, the others are reassigned.
+
+Calls that hang have a budget (`hung_s`, renewed by the owner for each batch): what they took until they were killed,
+and what starting the next process took. Once it is spent, so that a batch of nothing but hanging calls ends, the limit
+of a call falls to a twentieth, in which an ordinary one still ends; once it is spent twice, calls that have not begun
+are given up.
 (Why not `pebble`: an idle worker's death breaks its whole pool, and a worker hung in C gets three more seconds.)
 """
 
@@ -56,6 +61,7 @@ Ended = tuple[int, Reply]  # ticket and reply
 
 _START_S = 120.0  # within which a process must be ready
 _STARTS = 3  # consecutive deaths of starting processes after which start-up itself is considered broken
+_REDUCED = 0.05  # of the limit, once the budget is spent
 _AHEAD = 3  # calls that a sandbox may hold besides its current one,
 _AHEAD_BYTES = 8192  # each no longer than this, so that writing to a socket never blocks on a busy sandbox
 _LONGEST_S = 86_400.0  # of one wait: poll's milliseconds are an int of C
@@ -66,7 +72,7 @@ class Pool:
     """Runs calls in `processes` sandboxes, each started when a call first needs it.
 
     `timeout_s` applies to each call from when a ready sandbox begins it; starting a process and waiting for a free one
-    do not count.
+    do not count. hung_s: of each process, see above; None: no bound.
     """
 
     def __init__(
@@ -75,10 +81,14 @@ class Pool:
         timeout_s: float,
         memory_mib: int,
         warm: Call | None = None,
+        hung_s: float | None = None,
     ) -> None:
         if processes < 1 or timeout_s <= 0:
             raise BadInput(f"processes must be at least 1 and timeout_s positive, got {processes} and {timeout_s}")
         self.processes, self.timeout_s, self.memory_mib, self.warm = processes, timeout_s, memory_mib, warm
+        self.budget_s = None if hung_s is None else hung_s * processes
+        self._hung = 0.0  # seconds of the budget that are spent
+        self._killed = 0  # processes whose call hung, and in whose place none is ready yet
         self.sandboxes: list[Sandbox] = []
         self.under_way = 0  # submitted calls whose reply has not been returned
         self._tickets = itertools.count()
@@ -86,6 +96,16 @@ class Pool:
         self._failed_starts = 0  # in a row
         self._lock = threading.RLock()
         self._finalizer = weakref.finalize(self, _stop_all, self.sandboxes)
+
+    @property
+    def limit_s(self) -> float:
+        """Of a call, now."""
+        return self.timeout_s * (_REDUCED if self.budget_s is not None and self._hung >= self.budget_s else 1.0)
+
+    def renew_budget(self) -> None:
+        """A batch begins."""
+        with self._lock:
+            self._hung, self._killed = 0.0, 0
 
     def start(self) -> None:
         """Start every sandbox now and wait until all are ready; BadInput if their warm-up fails."""
@@ -171,10 +191,15 @@ class Pool:
                 ended += self._receive(sandbox, now)
             elif not sandbox.ready and now - sandbox.started > _START_S:
                 raise BadInput(f"a grading process was not ready after {_START_S:g} s")
-            elif sandbox.tasks and now - sandbox.started > self.timeout_s:
+            elif sandbox.tasks and now - sandbox.started > self.limit_s:
+                self._hung += now - sandbox.started
+                self._killed += 1
                 ended += self._end(sandbox, sandbox.tasks[0], Status.TIMED_OUT, now)
             elif now - sandbox.started > _STALL_S:
                 self._take_back(sandbox)
+        if self.budget_s is not None and self._hung >= 2 * self.budget_s:
+            ended += [(task.ticket, Reply(Status.TIMED_OUT, None, 0.0)) for task in self._waiting]
+            self._waiting.clear()
         self._dispatch()  # so that no sandbox is idle while the caller handles these
         self.under_way -= len(ended)
         return ended, bool(woken) or (until is not None and now >= until)
@@ -185,7 +210,7 @@ class Pool:
             return sandbox.started + _START_S
         if not sandbox.tasks:
             return math.inf
-        return sandbox.started + (min(_STALL_S, self.timeout_s) if any(_behind(sandbox)) else self.timeout_s)
+        return sandbox.started + (min(_STALL_S, self.limit_s) if any(_behind(sandbox)) else self.limit_s)
 
     def _receive(self, sandbox: Sandbox, now: float) -> list[Ended]:
         message = sandbox.receive()
@@ -281,6 +306,9 @@ class Pool:
             raise BadInput(f"a grading process (reward.memory_mib={self.memory_mib}) cannot start: {value}")
         self._failed_starts = 0
         sandbox.ready = True
+        if self._killed:
+            self._killed -= 1
+            self._hung += time.monotonic() - sandbox.started
 
 
 def _behind(sandbox: Sandbox) -> Iterator[Task | None]:

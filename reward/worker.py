@@ -5,7 +5,8 @@ In: a rollout worker's result, trajectories, a batch of responses (text, mode, f
 
 Extraction, plain numbers and equal strings are decided in this process (microseconds). Each further distinct (answer,
 gold) pair is checked once in a killable process (`reward.pool`), started when the first such pair comes, with its own
-time limit. An answer whose check exceeds it is TIMED_OUT (and cached: siblings repeat answers), one whose process died
+time limit, which is shortened once checks that hang have taken `reward.hung_s` of a batch. An answer whose check
+exceeds it is TIMED_OUT (and cached, if it was the whole limit: siblings repeat answers), one whose process died
 twice is CRASHED, one whose check or reward function raised is RAISED; none of them is ever WRONG, and each carries its
 cause in `Failure`.
 """
@@ -97,7 +98,7 @@ class RewardWorker(Traced):
         warm: Call = (
             ("reward.custom:check", (conf.function,)) if conf.function else ("reward.maths.equivalence:warm", ())
         )
-        self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm)
+        self.pool = Pool(conf.processes, conf.timeout_s, conf.memory_mib, warm, conf.hung_s)
         if conf.function:
             try:
                 self.pool.start()  # report a function that cannot be imported now, not after the first rollout
@@ -150,6 +151,7 @@ class RewardWorker(Traced):
         """Verdicts, aligned with the responses. think_tokens: whether a response's ids have a think token in the
         answer; None: decide by the texts alone."""
         known = think_tokens or [False] * len(responses)
+        self.pool.renew_budget()
         if self.conf.function:
             verdicts = self._by_function(responses, known)
         else:
@@ -220,7 +222,7 @@ class RewardWorker(Traced):
             key, places = self._checks.pop(ticket)
             del self._tickets[key]
             outcome, failure = self._concluded(key, reply)
-            if outcome.judged or outcome is Outcome.TIMED_OUT:
+            if outcome.judged or (outcome is Outcome.TIMED_OUT and reply.seconds >= self.conf.timeout_s):
                 self._remember(key, outcome, failure)
             for nth, place in enumerate(places):
                 seconds = place.seconds + (reply.seconds if nth == 0 else 0.0)
@@ -265,7 +267,12 @@ class RewardWorker(Traced):
             self._reported.add(reply.value.where)
             return replace(reply.value, about=about, traceback=reply.value.traceback if first else None)
         if reply.status is Status.TIMED_OUT:
-            return Failure(f"no end after {self.conf.timeout_s:g} s", about=about)
+            if reply.seconds >= self.conf.timeout_s:
+                return Failure(f"no end after {self.conf.timeout_s:g} s", about=about)
+            spent = f"checks that hung had taken reward.hung_s={self.conf.hung_s:g} of this batch"
+            return Failure(
+                f"{f'no end after {reply.seconds:.2g} s' if reply.seconds else 'not begun'}: {spent}", about=about
+            )
         return Failure(f"{reply.value}, twice" if reply.status is Status.DIED else str(reply.value), about=about)
 
     def _log_slow(self, verdicts: Sequence[Verdict], responses: Sequence[Response]) -> None:

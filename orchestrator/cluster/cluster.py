@@ -23,7 +23,6 @@ from orchestrator.cluster.ray_connection import connect, disconnect
 from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
 
-REWARD_TIMEOUT_S = 3600.0  # of calls to reward actors: each check has its own limit, `reward.timeout_s`
 GRACE_S = 60.0  # see `learner_limits`
 OTHER_CALLS = 16  # that a rollout worker serves at a time besides `sample`
 
@@ -95,7 +94,8 @@ class Cluster:
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         alone, every = plan(self.conf.placement, reward=conf), [arguments] * conf.workers
-        return self._actors.start(Role.reward, alone, body, every, REWARD_TIMEOUT_S, allow_out_of_order_execution=True)
+        limit_s = conf.batch_timeout_s
+        return self._actors.start(Role.reward, alone, body, every, limit_s, allow_out_of_order_execution=True)
 
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""

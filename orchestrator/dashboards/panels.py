@@ -305,6 +305,7 @@ HEALTH = Dashboard(
             (
                 rates("Answers by outcome", "reward/answers/{outcome}", stacked=True),
                 totals("Without a verdict", "unjudged/{outcome}"),
+                totals("Timed out, given by several siblings", "reward/repeated_timeouts"),
                 quantiles("Seconds of grading", "reward/seconds"),
             ),
         ),

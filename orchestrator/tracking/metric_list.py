@@ -69,6 +69,7 @@ METRICS: tuple[Metric, ...] = (
         ("reward/cache_hits", "answers", "Answers that the check of an equal one decided."),
         ("unjudged", "answers", "Answers without a verdict."),
         ("unjudged/{outcome}", "answers", "Answers without a verdict, by what happened."),
+        ("reward/repeated_timeouts", "answers", "Answers whose check timed out, and that several siblings gave."),
     ),
     *_of(
         Kind.gauge,

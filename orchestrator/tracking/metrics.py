@@ -17,7 +17,7 @@ import numpy as np
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import Record
 from orchestrator.tracking.utilization import Interval, by_kind
-from reward.group import Group, JudgedBatch
+from reward.group import Group, JudgedBatch, repeated_timeouts
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
 from rollout.mode import MODES, Mode
@@ -102,6 +102,8 @@ def outcomes(groups: Sequence[Group], seconds: float | None) -> Record:
             record[f"outcome/{outcome.value}"] = counts[outcome] / asked if asked else None
         else:
             record[f"unjudged/{outcome.value}"] = counts[outcome]
+    scored = sum(verdict.outcome is Outcome.NO_ANSWER and verdict.failure is not None for verdict in verdicts)
+    record["reward/repeated_timeouts"] = scored + sum(len(repeated_timeouts(group.failed)) for group in groups)
     record["reward/cache_hits"] = sum(verdict.cached for verdict in (*verdicts, *failed))
     record["reward/cached"] = mean(verdict.cached for verdict in verdicts)
     record["reward/answers_per_s"] = asked / seconds if seconds else None

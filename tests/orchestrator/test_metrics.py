@@ -175,6 +175,9 @@ def test_verdicts_that_were_none_leave_and_are_counted() -> None:
     kinds = {key: value for key, value in found.items() if key.startswith("unjudged/")}
     assert kinds == {"unjudged/raised": 0, "unjudged/timed_out": 2, "unjudged/crashed": 1}
     assert found["unjudged"] == 3 and found["accuracy/all"] == pytest.approx(4 / 7)
+    assert found["reward/repeated_timeouts"] == 0  # of the two nobody knows the answer
+    late = Verdict(Outcome.TIMED_OUT, "9^9^9^9", 5.0)
+    assert summed([group("2", EASY, failed=[late, late, *GONE])], None)["reward/repeated_timeouts"] == 2
 
 
 def test_shares_by_outcome_are_of_all_answers() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from conf.schema import RewardConf
-from reward.group import group_trajectories
-from reward.verdict import Outcome, Verdict
+from reward.group import group_trajectories, repeated_timeouts
+from reward.verdict import Failure, Outcome, Verdict
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
@@ -47,6 +47,22 @@ def test_unjudged_siblings_leave_their_group_and_are_counted() -> None:
     assert [one.outcome for one in group.verdicts] == [Outcome.CORRECT, Outcome.WRONG]
     assert group.rewards.tolist() == [1.0, -1.0]
     assert [one.outcome for one in group.failed] == [Outcome.TIMED_OUT, Outcome.RAISED] and group.unjudged == 2
+
+
+def test_an_answer_that_times_out_for_several_siblings_may_count_as_none() -> None:
+    """Not one that timed out once, and not other answers: those leave the group as ever."""
+    one, failure = prompt("one"), Failure("no end after 5 s")
+    given = [trajectory(one, sibling) for sibling in range(5)]
+    late = [Verdict(Outcome.TIMED_OUT, answer, 5.0, failure=failure) for answer in ("9^9^9^9", "8^8^8^8", "9^9^9^9")]
+    verdicts = [late[0], verdict(Outcome.CORRECT), *late[1:], verdict(Outcome.RAISED)]
+    assert repeated_timeouts(verdicts) == [late[0], late[2]] and repeated_timeouts(verdicts, 3) == []
+    for least in (None, 3):
+        (group,) = group_trajectories(given, verdicts, RewardConf(timeouts_as_no_answer=least))
+        assert [sibling.sibling for sibling in group.trajectories] == [1] and group.unjudged == 4
+    (group,) = group_trajectories(given, verdicts, RewardConf(timeouts_as_no_answer=2, no_answer=-0.5))
+    assert [sibling.sibling for sibling in group.trajectories] == [0, 1, 3]
+    assert group.rewards.tolist() == [-0.5, 1.0, -0.5] and group.verdicts[0].failure == failure
+    assert [one.outcome for one in group.failed] == [Outcome.TIMED_OUT, Outcome.RAISED]
 
 
 def test_a_group_without_verdicts_is_kept_empty() -> None:

@@ -248,6 +248,25 @@ def test_long_calls_do_not_block_on_a_full_socket(own: str) -> None:
     pool.close()
 
 
+def test_a_batch_of_calls_that_hang_ends(own: str) -> None:
+    """Two processes have a second each: then limits are short, in which others still end, then the rest is given up."""
+    pool = Pool(2, 0.5, 2048, hung_s=1.0)
+    for _ in range(2):  # every batch has the budget anew
+        pool.renew_budget()
+        assert pool.limit_s == 0.5
+        replies = pool.run([(f"{own}:power", (9,))] * 200)
+        assert {reply.status for reply in replies} == {Status.TIMED_OUT}
+        spent = sorted(reply.seconds for reply in replies)
+        assert spent[0] == 0.0 and spent[-1] > 0.5 and sum(spent[:-2]) < 2 * 2 * 1.0  # two may be under way at the end
+        assert pool.limit_s == pytest.approx(0.025)
+    pool.renew_budget()
+    pool._hung = pool.budget_s or 0.0
+    replies = pool.run([(f"{own}:power", (9,)), *[(f"{own}:echo", (at,)) for at in range(20)]])
+    assert [reply.value for reply in replies[1:]] == [*range(20)]
+    assert replies[0].status is Status.TIMED_OUT and replies[0].seconds < 0.5
+    pool.close()
+
+
 def test_an_error_drops_all_calls(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(1, 30, 2048)
     pool.start()

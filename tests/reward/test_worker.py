@@ -83,6 +83,21 @@ def test_a_hung_check_times_out_once_for_all_siblings(own: str, monkeypatch: pyt
         assert worker.tally.counts[Outcome.TIMED_OUT] == 4
 
 
+def test_a_limit_that_was_shortened_is_not_held_against_the_answer(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RewardWorker(RewardConf(timeout_s=0.6, hung_s=0.5)) as worker:
+        submit = worker.pool.submit
+        monkeypatch.setattr(worker.pool, "submit", lambda call: submit((f"{own}:power", (9,))))
+        whole, *others = worker.grade_batch([short(f"a {at}", "x") for at in range(9)])
+        assert {verdict.outcome for verdict in (whole, *others)} == {Outcome.TIMED_OUT}
+        assert whole.failure and whole.failure.error == "no end after 0.6 s"
+        said = [verdict.failure.error for verdict in others if verdict.failure]
+        assert len(said) == 8 and all("had taken reward.hung_s=0.5 of this batch" in error for error in said)
+        assert said[-1].startswith("not begun: ")
+        monkeypatch.setattr(worker.pool, "submit", lambda call: submit((f"{own}:echo", (True,))))
+        again = worker.grade_batch([short("a 0", "x"), short("a 8", "x")])
+        assert [verdict.outcome for verdict in again] == [Outcome.TIMED_OUT, Outcome.CORRECT]  # from the cache, anew
+
+
 def test_a_check_whose_process_is_killed_is_crashed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with RewardWorker(RewardConf()) as worker:
         submit = worker.pool.submit
