@@ -29,9 +29,10 @@ from conf.check import check
 from conf.errors import BadConfig, brief
 from conf.flags import NO_FLAGS, Flags
 from conf.groups import FOLDER, groups, options
+from conf.masking import MASK, masked
 from conf.overrides import quoted, read_overrides
 from conf.schema import Config, WarmupConf
-from conf.settings import all_keys, sections
+from conf.settings import all_keys, sections, settings
 from conf.shell import command_line
 
 
@@ -114,7 +115,16 @@ def _saved(path: Path) -> Any:
 
 
 def to_yaml(conf: Config) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(conf))
+    """Without secrets: see `refuse_masked`."""
+    plain = OmegaConf.to_container(OmegaConf.structured(conf), enum_to_str=True)
+    return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
+
+
+def refuse_masked(conf: Config) -> None:
+    """BadConfig for a saved configuration that lacks a secret."""
+    for key, setting in settings().items():
+        if MASK in str(value := setting.of(conf)):
+            raise BadConfig(f"{key} was saved as {value}, since a run's folder holds no secrets: give {key}=... again")
 
 
 def run_command(

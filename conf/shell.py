@@ -12,11 +12,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from conf.masking import mask
+
 
 def command_line(*arguments: object) -> str:
-    """`thinkless` with these arguments, quoted. Example: command_line("train", "resume=/my runs/a") ->
+    """`thinkless` with these arguments, quoted, without secrets. Example: command_line("train", "resume=/my runs/a") ->
     "thinkless train 'resume=/my runs/a'" """
-    return shlex.join([*program("thinkless"), *map(str, arguments)])
+    return shlex.join([*program("thinkless"), *(mask(str(one)) for one in arguments)])
 
 
 def start_head(*options: str) -> str:

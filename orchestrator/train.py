@@ -8,4 +8,5 @@ if __name__ == "__main__":
     ensure_interpreter("orchestrator.train")  # a Ray job's python may be another than the project's
     from orchestrator.commands.cli import main
 
-    main(["train", *sys.argv[1:]])
+    sys.argv[1:1] = ["train"]
+    main()

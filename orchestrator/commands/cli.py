@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from conf import masking
 from conf.flags import NO_FLAGS, Flags
 from conf.schema import Config
 from orchestrator.base import interrupt
@@ -25,6 +26,9 @@ from orchestrator.commands.table import COMMANDS
 
 def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
+    if argv is None and words[:1] != ["verify"]:  # whose output is data
+        masking.learn(words)
+        masking.mask_output()
     if not words or words[0] in ("-h", "--help", "help"):
         print(parsers()[0].format_help(), end="")
         sys.exit(0 if words else 2)
@@ -228,7 +232,7 @@ def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> t
     Raises BadConfig for any other flag.
     """
     from conf.check import check
-    from conf.compose import from_file, to_yaml
+    from conf.compose import from_file, refuse_masked, to_yaml
     from conf.errors import BadConfig
     from orchestrator.training import run_dir
 
@@ -239,6 +243,7 @@ def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> t
     if flags.cfg:
         print(to_yaml(conf), end="")
         return None
+    refuse_masked(conf)
     check(conf, command)
     return conf, folder
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from conf.masking import masked
 from conf.schema import Config
 from conf.source import SourceConf
 from orchestrator.base.errors import RunError
@@ -105,7 +106,7 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     except Taken as error:
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
-    write_json(folder / "evaluation.json", found)
+    write_json(folder / "evaluation.json", masked(found))
     about, whole = heading(found), list(tables(found, conf.evaluate, whole_dial=True))
     lines = "  \n".join(about)
     write_whole(folder / "evaluation.md", "\n".join([f"# Evaluation\n\n{lines}\n", *(one.markdown() for one in whole)]))

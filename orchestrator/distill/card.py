@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.distill import TeacherConf
+from conf.masking import masked
 from conf.schema import Config
 from orchestrator.distill.answers import SIDES
 from orchestrator.distill.dataset import sides_of
@@ -43,7 +44,7 @@ def make_card(conf: Config, questions: Questions, tally: Tally, names: Mapping[s
         "answers_in": sides_of(tally.rows),
         "license": distill.license,
         "sources": dict(tally.sources),
-        "data": {"path": conf.data.path, "sha256": questions.data_hash, "rows": questions.rows},
+        "data": {"path": masked(conf.data.path), "sha256": questions.data_hash, "rows": questions.rows},
         "questions": {
             "asked": len(questions.problems),
             "left_out": dict(questions.left_out),

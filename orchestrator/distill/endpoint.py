@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import openai
 
 from conf.distill import TeacherConf
+from conf.masking import remember
 from orchestrator.base.errors import RunError
 from orchestrator.distill.answers import Answer, Ask
 from rollout.base.errors import BadInput, in_one_line
@@ -67,6 +68,7 @@ class Endpoint:
             self._secret = os.environ.get(conf.key_env, "")
             if not self._secret:
                 raise BadInput(f"{key}.key_env={conf.key_env}: this environment variable holds no key; set it")
+            remember(self._secret)
 
     def resolve(self) -> str:
         """The model's name, checked with the endpoint where that lists its models.

@@ -17,6 +17,7 @@ from conf.check import check
 from conf.compose import composed, from_file
 from conf.errors import BadConfig
 from conf.flags import Flags
+from conf.masking import mask
 from conf.schema import Config, Device
 from conf.shell import command_line
 from orchestrator.jobs.job import Job
@@ -54,6 +55,17 @@ class Submission:
         return facts | ({"steps": str(self.steps)} if self.steps else {})
 
 
+def refuse_secrets(words: Iterable[str]) -> None:
+    """BadInput for one on a command line: Ray shows a job's to whoever lists jobs, and writes it to logs."""
+    for word in words:
+        if (shown := mask(word)) != word:
+            key = word.partition("=")[0]
+            raise BadInput(
+                f"{shown}: a job's command line is shown to whoever lists jobs; put the secret into an environment "
+                f"variable of the hosts that run it, and write {key}='\"...${{oc.env:NAME}}...\"'"
+            )
+
+
 def read(words: list[str], flags: Flags) -> Submission:
     """Raises BadConfig or BadInput for what `thinkless <words>` would refuse before it starts."""
     if not words or words[0] not in SUBMITTED:
@@ -71,6 +83,7 @@ def read(words: list[str], flags: Flags) -> Submission:
 
 def of_settings(command: str, words: list[str], conf: Config, flags: Flags) -> Submission:
     """A command whose settings have been composed and checked. Raises BadInput for a name that makes no folder."""
+    refuse_secrets(words)
     further = [word for name in ("config_dir", "config_path", "config_name") for word in _flag(name, flags)]
     trains = command in ("quickstart", "train")
     makes = _made(command, conf)
@@ -141,6 +154,7 @@ def _goes_on(one: Submission) -> bool:
 def _of_run(command: str, words: list[str], run: str, flags: Flags) -> Submission:
     """A command that goes on with a run or measures it. Its settings are the run's, which may not be seen from here:
     then those that are given are checked alone."""
+    refuse_secrets(words)
     if flags.own_files:
         raise BadConfig("a saved run takes no YAML files of yours; its settings change by key=value")
     key = "resume" if command == "train" else "run.name"

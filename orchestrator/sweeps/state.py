@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from conf.masking import masked
 from conf.shell import command_line
 from orchestrator.base.files import write_whole
 from rollout.base.errors import BadInput
@@ -67,7 +68,7 @@ class SweepState:
         return self.folder / f"{member.run}.log"
 
     def save(self) -> None:
-        plain = asdict(self)
+        plain = masked(asdict(self))
         del plain["folder"]
         write_whole(self.folder / FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000))
 

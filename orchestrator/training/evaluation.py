@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.masking import masked
 from conf.schema import Config, EvaluateConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
@@ -270,5 +271,5 @@ class Evaluator:
             lambda way, scored: self.tracker.before(scored) if (model, way) == ("warmup", "free") else None,
             modes_of(conf.model.modes),
         )
-        write_json(path, found)
+        write_json(path, masked(found))
         return dict(found["models"][model])
