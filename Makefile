@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test test-all bench study lint dashboards clean
+.PHONY: help setup lock quickstart check test test-all audit bench study lint dashboards clean
 BIN := .venv/bin
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
@@ -38,6 +38,9 @@ test: lint ## lint, types and tests; as root on Debian or Ubuntu it installs the
 test-all: lint ## the same, and the small forms of the benchmarks that take long
 	@$(BIN)/python .ci/programs.py
 	@$(BIN)/python -m pytest -n 3 $(ARGS)
+
+audit: setup ## known vulnerabilities of the packages in both locks, where the package index has such data
+	@$(BIN)/python .ci/audit.py $(ARGS)
 
 bench: setup ## every benchmark, one JSON line per figure; ARGS=--small: only that each still runs
 	@shopt -s nullglob; for b in benchmarks/[a-z]*.py; do $(BIN)/python "$$b" $(ARGS) || exit 1; done
