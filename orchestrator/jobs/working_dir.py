@@ -14,10 +14,12 @@ import glob
 import json
 import os
 import stat
+import sysconfig
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from rollout.base.errors import BadInput
 
 CODE = ("conf", "rollout", "reward", "learner", "orchestrator")
 LIMIT_MIB = 100
+HARMLESS = ("test", "tests")  # modules that no library imports
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every file in an archive: equal files give an equal archive, which is uploaded once
 
 
@@ -85,6 +88,11 @@ def collect(folder: Path, named: Sequence[str] = (), limit_mib: float = LIMIT_MI
             f"{folder / ours[0]} has the name of a package of Thinkless, whose code is put into the same folder of the "
             "job: rename it, or leave it out by a line in .thinklessignore"
         )
+    if hiding := sorted(name for name in files if _hides_a_library(name)):
+        raise BadInput(
+            f"{folder / hiding[0]} has the name of a library, in whose place it would be run: Ray puts a job's folder "
+            "first where Python looks for modules; rename it, or leave it out by a line in .thinklessignore"
+        )
     files |= {name: SOURCE / name for name in _code()}
     files.pop(NOTE, None)  # of a job that submits another
     found = WorkingDir(files, commit())
@@ -96,6 +104,20 @@ def collect(folder: Path, named: Sequence[str] = (), limit_mib: float = LIMIT_MI
             "data on storage that the cluster's hosts see, under an absolute path"
         )
     return found
+
+
+def _hides_a_library(name: str) -> bool:
+    """Whether a file at the top is a module that Python, or a package of this environment, has as well."""
+    if "/" in name:
+        module, _, rest = name.partition("/")
+        if rest != "__init__.py":
+            return False
+    elif name.endswith(".py"):
+        module = name.removesuffix(".py")
+    else:
+        return False
+    places = [sysconfig.get_path(one) for one in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return module not in HARMLESS and PathFinder.find_spec(module, places) is not None
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes, mode: int) -> None:

@@ -152,6 +152,18 @@ def test_too_much_is_refused_with_the_largest_folders(tmp_path: Path) -> None:
     assert "notes/c.bin" in collect(tmp_path, limit_mib=5).files
 
 
+@pytest.mark.parametrize("name", ["numpy.py", "json/__init__.py"])
+def test_a_file_that_hides_a_library_is_refused(name: str, tmp_path: Path) -> None:
+    """A job's folder comes first where Python looks for modules."""
+    made(tmp_path, "problems.jsonl", "my_rewards.py", "data/numpy.py", "test/__init__.py", "yaml/notes.txt")
+    assert "my_rewards.py" in collect(tmp_path).files
+    made(tmp_path, name)
+    with pytest.raises(BadInput, match=rf"{name} has the name of a library.*\.thinklessignore"):
+        collect(tmp_path)
+    (tmp_path / ".thinklessignore").write_text(f"/{name.partition('/')[0]}\n")
+    assert name not in collect(tmp_path).files
+
+
 def test_paths_that_lead_out_and_folders_named_like_ours_are_refused(tmp_path: Path) -> None:
     made(tmp_path, "data.jsonl", "mine/x")
     with pytest.raises(BadInput, match=r"^\.\./data\.jsonl lies outside of .*mine"):
