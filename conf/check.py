@@ -10,6 +10,7 @@ from conf.distill import check_distill
 from conf.errors import BadConfig
 from conf.evaluation import check_evaluate
 from conf.modes import check_modes
+from conf.retention import check_retention
 from conf.schema import Config
 from conf.settings import ABSENT, settings
 from conf.source import check_generated
@@ -68,6 +69,9 @@ def _run(conf: Config, command: str) -> None:
         f"run.max_staleness={run.max_staleness} learns from answers of older weights: add "
         "algorithm.importance=truncate (the decoupled objective), or algorithm.old=sampler",
     )
+    best = None if run.keep_best is None else run.keep_best.value
+    size = conf.validation.size if conf.validation.path is None else None
+    check_retention(run.save_every, run.keep_every, best, conf.evaluate.every, size)
 
 
 def _model(conf: Config) -> None:

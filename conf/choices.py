@@ -17,6 +17,15 @@ class Task(Enum):
     register = "register"  # moves of a shift register, hundreds of tokens
 
 
+class Figure(Enum):
+    """What a validation measures, of all its answers."""
+
+    reward = "reward"
+    accuracy = "accuracy"
+    think_rate = "think_rate"
+    tokens = "tokens"
+
+
 class Form(Enum):
     """How token losses are aggregated (see `learner.loss`)."""
 

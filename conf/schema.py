@@ -12,6 +12,7 @@ from typing import Any
 from conf.choices import (
     Device,
     Dtype,
+    Figure,
     FlashAttention,
     Form,
     Importance,
@@ -44,6 +45,9 @@ class RunConf:
     max_staleness: int = number(0, "[0, 1000]")  # batches requested ahead; 0: strictly on-policy
     save_every: int = number(50, "[0, 1e7]")  # steps between checkpoints; 0: only the last
     keep_checkpoints: int = number(2, "[0, 1e6]")  # newest ones that are kept; 0: all
+    keep_every: int = number(0, "[0, 1e7]")  # those of its multiples are kept as well; 0: none
+    keep_best: Figure | None = None  # and the one with the highest such figure in its validation; null: none
+    keep_best_lowest: bool = False  # the one with the lowest instead
     samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
     record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never

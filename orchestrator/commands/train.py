@@ -46,6 +46,7 @@ from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.loop import train
 from orchestrator.training.observers import Observers
 from orchestrator.training.resume import ended, refuse_changed
+from orchestrator.training.retention import Retention
 from orchestrator.training.run_checkpoints import RunCheckpoints
 from orchestrator.training.unjudged import FILE as UNJUDGED
 from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
@@ -76,7 +77,7 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
 
 
 def _command(conf: Config, problems: Problems, folder: Path, resume: bool, config: dict[str, Any] | None) -> None:
-    store = CheckpointStore(folder, conf.run.keep_checkpoints)
+    store = CheckpointStore(folder, Retention.of(conf.run))
     if resume and (steps := store.steps()) and steps[-1] >= conf.run.steps and ended(conf, folder):
         more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
         again = command_line("train", f"resume={folder}", more)

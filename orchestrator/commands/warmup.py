@@ -39,6 +39,7 @@ from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unrea
 from orchestrator.commands.problems import refuse_foreign_warmup
 from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
+from orchestrator.training.retention import Retention
 from orchestrator.training.run_root import root
 from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
 from orchestrator.training.warmup_evaluation import longest_short_answer, make_evaluator
@@ -99,7 +100,7 @@ def warm_up(conf: Config, cluster: Cluster) -> Path:
     with locked_in_turn(lock, "the same warm-up"):
         if (target / FACTS).is_file():  # made by whom this process waited for
             return target
-        store = CheckpointStore(partial, keep=1, to_go_on="give the same command again")
+        store = CheckpointStore(partial, Retention(1), to_go_on="give the same command again")
         if not store.steps():
             shutil.rmtree(partial, ignore_errors=True)
         try:

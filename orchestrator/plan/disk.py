@@ -32,7 +32,8 @@ def disk(conf: Config, model: ModelShape, stages: Sequence[Stage]) -> dict[str, 
         found["the warm-up's checkpoints"] = 2.0 * checkpoint(conf, model)
         found["the warmed-up model"] = float(model.weight_bytes)
     run = conf.run
-    saved = run.keep_checkpoints + 1 if run.keep_checkpoints else run.steps // run.save_every if run.save_every else 1
+    kept = run.keep_checkpoints + (run.keep_best is not None) + (run.steps // run.keep_every if run.keep_every else 0)
+    saved = kept + 1 if run.keep_checkpoints else run.steps // run.save_every if run.save_every else 1
     found[f"{saved} of the run's checkpoints"] = saved * float(checkpoint(conf, model))
     best = 2 if conf.evaluate.every and conf.validation.size else 0  # the new one is written beside
     found["the trained and the best model" if best else "the trained model"] = (1.0 + best) * model.weight_bytes

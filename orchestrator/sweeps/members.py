@@ -65,6 +65,7 @@ def finished(folder: Path) -> bool:
     """Whether a run has done its steps and everything after them."""
     from orchestrator.training.checkpoint import CheckpointStore
     from orchestrator.training.resume import ended
+    from orchestrator.training.retention import Retention
 
     if not (folder / "config.yaml").is_file():
         return False
@@ -72,5 +73,5 @@ def finished(folder: Path) -> bool:
         conf = from_file(folder / "config.yaml", [])
     except BadConfig:  # it is torn: going on with the run says so
         return False
-    steps = CheckpointStore(folder, 0).steps()
+    steps = CheckpointStore(folder, Retention(0)).steps()
     return bool(steps) and steps[-1] >= conf.run.steps and ended(conf, folder)

@@ -17,6 +17,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
 from orchestrator.base.interrupt import defer_signals
 from orchestrator.training import manifest
+from orchestrator.training.retention import Retention
 
 STATE = "state.json"
 VERIFIED = "manifest"  # a key of it, popped when it is read; a checkpoint without is from before there were manifests
@@ -34,7 +35,7 @@ class Saves(Protocol):
 class CheckpointStore:
     """The checkpoints of one run folder."""
 
-    def __init__(self, run_folder: Path, keep: int, to_go_on: str | None = None):
+    def __init__(self, run_folder: Path, keep: Retention, to_go_on: str | None = None):
         """to_go_on: what to do after a full disk; None: resume the run."""
         self.folder, self.keep = run_folder / "checkpoints", keep
         self.to_go_on = to_go_on or f"go on: {command_line('train', f'resume={run_folder}')}"
@@ -67,7 +68,7 @@ class CheckpointStore:
 
     @defer_signals()
     def save(self, step: int, learner: Saves, state: dict[str, Any]) -> None:
-        """Write `step`'s checkpoint and drop all but the newest `keep`, and damaged ones that the run has passed.
+        """Write `step`'s checkpoint, and drop those that are not to be kept, and damaged ones that the run has passed.
 
         Raises RunError when it cannot be written (disk full); the previous checkpoint is then as it was.
         """
@@ -88,8 +89,10 @@ class CheckpointStore:
             write_json(partial / STATE, {"step": step, VERIFIED: manifest.NAME, **state})
             manifest.write(partial)
         self._last, self._examined[step] = {"step": step, **state}, None
+        steps = self.steps()
+        kept = self.keep.keeps(steps, lambda one: _state(self._of(one)))
         damaged = [old for old in self._all() if old < step and self._examined.get(old) is not None]
-        for old in [*damaged, *(self.steps()[: -self.keep] if self.keep > 0 else [])]:
+        for old in [*damaged, *(one for one in steps if one not in kept)]:
             self._drop(old)
 
     def _drop(self, step: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.choices import Figure
 from conf.masking import masked
 from conf.schema import Config, EvaluateConf
 from orchestrator.base.errors import RunError
@@ -91,6 +92,7 @@ class Validator(Observer):
         self.unjudged = unjudged
         self.best: dict[str, Any] = state.get("best") or {"step": -1, "reward": float("-inf")}
         self.done = int(state.get("validated", state.get("step", -1)))  # older checkpoints were saved after it
+        self.figures: dict[str, float | None] = state.get("validation") or {}  # of that step
 
     def begin(self, step: int) -> None:
         self.validate(step)
@@ -100,7 +102,7 @@ class Validator(Observer):
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"best": self.best, "validated": self.done}
+        return {"best": self.best, "validated": self.done, "validation": self.figures}
 
     def validate(self, step: int) -> Record | None:
         """Validate at `step` when it is due; steps already validated are not repeated."""
@@ -120,8 +122,8 @@ class Validator(Observer):
             self.tracker.before(scored)
         found = describe(scored)
         keep = ("reward/mean", "accuracy/all", "think_rate/all", "tokens/mean")
-        names = ("reward", "accuracy", "think_rate", "tokens")
-        record: Record = {f"validation/{name}": found[key] for key, name in zip(keep, names, strict=True)}
+        self.figures = {one.value: found[key] for key, one in zip(keep, Figure, strict=True)}
+        record: Record = {f"validation/{name}": figure for name, figure in self.figures.items()}
         record |= {f"validation/{key}": value for key, value in found.items() if "/level/" in key}
         record["validation/unjudged"] = len(failed)
         self.tracker.log(step, record)

@@ -33,6 +33,7 @@ from learner.model.prepare_model import prepared_model, random_model
 from orchestrator.base.lock import locked
 from orchestrator.commands.warmup import fingerprint, go_on, learner_conf, warm_up
 from orchestrator.training.checkpoint import CheckpointStore
+from orchestrator.training.retention import Retention
 from rollout.data.pairs import load_pairs
 from rollout.data.tokens import (
     build_character_tokenizer,
@@ -288,9 +289,11 @@ def test_a_warm_up_whose_saved_steps_are_damaged_begins_anew(
 
     learner: Any = Learner()
     nothing: Any = None
-    CheckpointStore(tmp_path, keep=1).save(30, learner, {"too_long": 0, "seconds": 1.0, "zero_stage": 0, "ranks": 0})
+    CheckpointStore(tmp_path, Retention(1)).save(
+        30, learner, {"too_long": 0, "seconds": 1.0, "zero_stage": 0, "ranks": 0}
+    )
     (tmp_path / "checkpoints" / "step_000030" / "weights").write_bytes(b"8" * 100)
-    store = CheckpointStore(tmp_path, keep=1)
+    store = CheckpointStore(tmp_path, Retention(1))
     assert go_on(Config(warmup=CONF), store, learner, nothing) == (0, 0.0) and not store.folder.exists()
     said = capsys.readouterr()
     assert "step_000030 is damaged and not used: weights is not what was written" in said.err

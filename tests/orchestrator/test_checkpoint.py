@@ -9,13 +9,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conf.choices import Figure
+from conf.schema import RunConf
 from orchestrator.base.errors import ActorDied, RunError
 from orchestrator.base.interrupt import EndedAtOnce
 from orchestrator.training import manifest
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
+from orchestrator.training.retention import Retention
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 
@@ -38,10 +42,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_saved_checkpoint_is_the_latest_one_and_holds_its_state(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     assert store.latest() is None and store.steps() == []
     store.save(2, Writes(), STATE)
-    found = CheckpointStore(tmp_path, keep=2).latest()
+    found = CheckpointStore(tmp_path, Retention(2)).latest()
     assert found == (tmp_path / "checkpoints" / "step_000002", {"step": 2, **STATE})
     assert (found[0] / "weights").read_bytes() == b"7" * 1000
     assert json.loads((found[0] / "state.json").read_text())["prompts"]["position"] == 48
@@ -49,14 +53,49 @@ def test_a_saved_checkpoint_is_the_latest_one_and_holds_its_state(tmp_path: Path
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [30]), (2, [20, 30]), (0, [3, 10, 20, 30])])
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
-    store = CheckpointStore(tmp_path, keep)
+    store = CheckpointStore(tmp_path, Retention(keep))
     for step in (3, 10, 20, 30):
         store.save(step, Writes(), STATE)
     assert store.steps() == left and names(tmp_path) == [f"step_{step:06d}" for step in left]
 
 
+def validated(accuracy: dict[int, float | None]) -> Callable[[int], dict[str, Any]]:
+    """States of checkpoints whose models had these accuracies; those of other steps were not validated."""
+    return lambda step: {
+        "step": step,
+        "validated": step if step in accuracy else 0,
+        "validation": {"accuracy": accuracy.get(step, 0.99)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        (Retention(2), [50, 60]),
+        (Retention(1, every=20), [20, 40, 60]),
+        (Retention(1, every=60), [60]),
+        (Retention(1, best="accuracy"), [30, 60]),
+        (Retention(1, best="accuracy", lowest=True), [10, 60]),
+        (Retention(2, every=20, best="accuracy"), [20, 30, 40, 50, 60]),
+        (Retention(0, every=20, best="accuracy"), [10, 20, 30, 40, 50, 60]),
+        (Retention(1, best="tokens"), [60]),
+    ],
+    ids=str,
+)
+def test_the_newest_the_nth_and_the_best_are_kept(tmp_path: Path, keep: Retention, left: list[int]) -> None:
+    """A validation without a verdict, and a model that was not validated, are no best. Of equal ones the first is."""
+    state = validated({10: 0.1, 20: 0.5, 30: 0.7, 40: None, 50: 0.7})
+    store = CheckpointStore(tmp_path, keep)
+    for step in range(10, 70, 10):
+        store.save(step, Writes(), state(step))
+    assert store.steps() == left and names(tmp_path) == [f"step_{step:06d}" for step in left]
+    assert Retention.of(RunConf()) == Retention(2)
+    chosen = RunConf(keep_checkpoints=1, keep_every=7, keep_best=Figure.tokens, keep_best_lowest=True)
+    assert Retention.of(chosen) == Retention(1, 7, "tokens", True)
+
+
 def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     for step in (999_999, 1_000_000):
         store.save(step, Writes(), STATE)
     assert store.steps() == [999_999, 1_000_000]
@@ -66,7 +105,7 @@ def test_steps_beyond_six_digits_stay_in_order(tmp_path: Path) -> None:
 
 def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
     """A kill -9 between two files leaves the folder beside."""
-    store = CheckpointStore(tmp_path, keep=3)
+    store = CheckpointStore(tmp_path, Retention(3))
     store.save(1, Writes(), STATE)
     (tmp_path / "checkpoints" / ".step_000002.partial").mkdir()
     (tmp_path / "checkpoints" / "step_xyz").mkdir()
@@ -78,7 +117,7 @@ def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
 
 
 def test_saving_a_step_again_replaces_its_checkpoint(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=3)
+    store = CheckpointStore(tmp_path, Retention(3))
     store.save(1, Writes(), STATE)
     store.save(1, Writes(lambda folder: (folder / "other").touch()), {"prompts": {}})
     assert names(tmp_path / "checkpoints" / "..") == ["step_000001"]
@@ -89,14 +128,14 @@ def test_saving_a_step_again_replaces_its_checkpoint(tmp_path: Path) -> None:
 def test_a_kill_while_old_checkpoints_are_dropped_leaves_no_half_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = CheckpointStore(tmp_path, keep=1)
+    store = CheckpointStore(tmp_path, Retention(1))
     store.save(1, Writes(), STATE)
     with monkeypatch.context() as killed:
         killed.setattr(shutil, "rmtree", lambda folder, ignore_errors: None)
         store.save(2, Writes(), STATE)
         store.save(2, Writes(), STATE)
     assert names(tmp_path) == [".step_000001.partial", ".step_000002.before", "step_000002"]
-    CheckpointStore(tmp_path, keep=1).save(3, Writes(), STATE)
+    CheckpointStore(tmp_path, Retention(1)).save(3, Writes(), STATE)
     assert names(tmp_path) == ["step_000003"]
 
 
@@ -148,10 +187,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], break_it: Callable[[Path], object], said: str
 ) -> None:
     for step in (20, 40):
-        CheckpointStore(tmp_path, keep=2).save(step, Writes(two_files), STATE)
+        CheckpointStore(tmp_path, Retention(2)).save(step, Writes(two_files), STATE)
     newest = tmp_path / "checkpoints" / "step_000040"
     break_it(newest)
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     found = store.latest()
     assert found is not None and found[1] == {"step": 20, **STATE}
     assert store.latest() == found and store.steps() == [20]
@@ -160,12 +199,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     store.save(30, Writes(), STATE)
     assert store.steps() == [20, 30] and newest.is_dir()  # neither counted nor removed
     store.save(40, Writes(), STATE)
-    assert CheckpointStore(tmp_path, keep=2).latest() == (newest, {"step": 40, **STATE})
+    assert CheckpointStore(tmp_path, Retention(2)).latest() == (newest, {"step": 40, **STATE})
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     """In any file; only in the manifest's spaces and line ends it may change nothing."""
-    CheckpointStore(tmp_path, keep=1).save(1, Writes(two_files), STATE)
+    CheckpointStore(tmp_path, Retention(1)).save(1, Writes(two_files), STATE)
     folder = tmp_path / "checkpoints" / "step_000001"
     assert manifest.damage(folder) is None
     for path in (folder / "weights", folder / "learner" / "rank_0.pt", folder / "state.json", folder / manifest.NAME):
@@ -185,11 +224,11 @@ def test_without_a_checkpoint_that_verifies_one_line_says_what_is_wrong_with_eac
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (20, 40):
-        CheckpointStore(tmp_path, keep=2).save(step, Writes(), STATE)
+        CheckpointStore(tmp_path, Retention(2)).save(step, Writes(), STATE)
     flip(tmp_path / "checkpoints" / "step_000020" / "weights")
     (tmp_path / "checkpoints" / "step_000040" / "weights").unlink()
     with pytest.raises(NoneVerifies) as raised:
-        CheckpointStore(tmp_path, keep=2).latest()
+        CheckpointStore(tmp_path, Retention(2)).latest()
     said = str(raised.value)
     assert "step 20: weights is not what was written" in said and "step 40: weights is missing" in said
     assert "start a new run" in said and "\n" not in said
@@ -200,15 +239,15 @@ def test_a_checkpoint_of_an_earlier_version_is_used_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As those were written: no manifest, and none announced by the state."""
-    CheckpointStore(tmp_path, keep=2).save(20, Writes(), STATE)
+    CheckpointStore(tmp_path, Retention(2)).save(20, Writes(), STATE)
     folder = tmp_path / "checkpoints" / "step_000020"
     (folder / "manifest.json").unlink()
     (folder / "state.json").write_text(json.dumps({"step": 20, **STATE}))
-    assert CheckpointStore(tmp_path, keep=2).latest() == (folder, {"step": 20, **STATE})
+    assert CheckpointStore(tmp_path, Retention(2)).latest() == (folder, {"step": 20, **STATE})
     assert "has no manifest (an earlier version wrote it)" in capsys.readouterr().err
     (folder / "state.json").write_text("{")
     with pytest.raises(NoneVerifies, match=r"step 20: state\.json is not what was written"):
-        CheckpointStore(tmp_path, keep=2).latest()
+        CheckpointStore(tmp_path, Retention(2)).latest()
 
 
 def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,11 +260,11 @@ def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return damage(folder)
 
     monkeypatch.setattr(manifest, "damage", noted)
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     store.save(1, Writes(), STATE)
     store.note(1, STATE)
     assert store.latest() and store.save_noted(Writes()) is None and reads == []
-    again = CheckpointStore(tmp_path, keep=2)
+    again = CheckpointStore(tmp_path, Retention(2))
     assert again.latest() == again.latest() and len(reads) == 1
     again.note(1, STATE)
     assert again.save_noted(Writes(lambda folder: pytest.fail("saved twice"))) is None and len(reads) == 1
@@ -243,7 +282,7 @@ def test_the_manifest_is_on_the_disk_before_the_checkpoint_has_its_name(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    CheckpointStore(tmp_path, keep=2).save(1, Writes(two_files), STATE)
+    CheckpointStore(tmp_path, Retention(2)).save(1, Writes(two_files), STATE)
     inside = {"", "/weights", "/state.json", "/manifest.json", "/learner", "/learner/rank_0.pt"}
     folder = tmp_path / "checkpoints"
     assert inside <= {one.removeprefix(str(folder / ".step_000001.partial")) for one in synced}
@@ -269,7 +308,7 @@ def torch_to_a_full_device(folder: Path) -> None:
 
 @pytest.mark.parametrize("write", [to_a_full_device, torch_to_a_full_device])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, write: Callable[[Path], object]) -> None:
-    store = CheckpointStore(tmp_path, keep=1)
+    store = CheckpointStore(tmp_path, Retention(1))
     store.save(10, Writes(), STATE)
     with pytest.raises(RunError) as raised:
         store.save(20, Writes(write), STATE)
@@ -287,13 +326,13 @@ def test_errors_other_than_the_disks_are_raised_unchanged(tmp_path: Path, error:
         raise error
 
     with pytest.raises(type(error)) as raised:
-        CheckpointStore(tmp_path, keep=1).save(1, Writes(write), STATE)
+        CheckpointStore(tmp_path, Retention(1)).save(1, Writes(write), STATE)
     assert raised.value is error and names(tmp_path) == []
 
 
 def test_a_full_disk_before_the_first_checkpoint_leaves_none(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"there is no earlier checkpoint: free some space"):
-        CheckpointStore(tmp_path, keep=1).save(1, Writes(to_a_full_device), STATE)
+        CheckpointStore(tmp_path, Retention(1)).save(1, Writes(to_a_full_device), STATE)
     assert names(tmp_path) == []
 
 
@@ -319,7 +358,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_and_saving_works_again_with_room(small_disk: Path) -> None:
     """A real one, where even the small state file may find no room."""
-    store = CheckpointStore(small_disk, keep=2)
+    store = CheckpointStore(small_disk, Retention(2))
     store.save(1, Writes(), STATE)
     with pytest.raises(RunError, match="step 1 is intact") as raised:
         store.save(2, Writes(lambda folder: (folder / "weights").write_bytes(b"7" * 2**21)), STATE)
@@ -335,7 +374,7 @@ def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_and_saving_works_ag
 
 def test_the_last_complete_step_is_saved_once(tmp_path: Path) -> None:
     """Not before the first one, and not again when its checkpoint is there."""
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     store.note(0, STATE)
     assert store.save_noted(Writes()) is None and store.steps() == []
     store.note(3, STATE)
@@ -353,7 +392,7 @@ def test_a_second_signal_leaves_no_incomplete_checkpoint(tmp_path: Path) -> None
         (folder / "begun").write_bytes(b"some of it")
         raise EndedAtOnce
 
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, Retention(2))
     store.save(1, Writes(), STATE)
     store.note(2, STATE)
     with pytest.raises(EndedAtOnce):

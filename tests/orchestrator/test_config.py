@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from conf import compose
 from conf.check import check
+from conf.choices import Figure
 from conf.compose import from_file, options, run_command, to_yaml
 from conf.errors import BadConfig
 from conf.flags import Flags
@@ -383,6 +384,8 @@ OUTSIDE = [
 
 REFUSED = [
     ("run.max_staleness=1", "run.max_staleness=1", "algorithm.importance=truncate"),
+    ("run.keep_every=30 run.save_every=20", "run.keep_every=30", "a multiple of run.save_every=20"),
+    ("run.keep_every=30 run.save_every=0", "run.keep_every=30", "a multiple of run.save_every=0"),
     ("rollout.max_tokens_think=129", "rollout.max_tokens_think", "rollout.max_response_tokens=128"),
     ("model.modes=[think,short]", "model.modes=['think', 'short']", "must begin with short, end with think"),
     ("model.modes=[short,all,think]", "'all' cannot be a mode's name", "free"),
@@ -479,6 +482,27 @@ def test_impossible_combinations_are_rejected(quickstart: Config, arguments: str
         check(changed(quickstart, *arguments.split()), "train")
     message = str(rejected.value)
     assert said in message and why in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("every", "validate", "size", "said"),
+    [
+        (20, 0, 128, "evaluate.every=0"),
+        (20, 5, 0, "validation.size=0"),
+        (12, 5, 128, "run.save_every=12 must be a multiple of evaluate.every=5"),
+        (0, 5, 128, "run.save_every=0 must be a multiple of evaluate.every=5"),
+    ],
+)
+def test_the_best_checkpoint_needs_a_validation_at_each(
+    quickstart: Config, every: int, validate: int, size: int, said: str
+) -> None:
+    conf = changed(quickstart, f"run.save_every={every}", f"evaluate.every={validate}", f"validation.size={size}")
+    check(conf, "train")
+    conf.run.keep_best = Figure.tokens
+    with pytest.raises(BadConfig) as rejected:
+        check(conf, "train")
+    assert str(rejected.value).startswith("run.keep_best=tokens ") and said in str(rejected.value)
+    check(changed(conf, "run.save_every=20", "evaluate.every=5", "validation.size=128"), "train")
 
 
 @pytest.mark.parametrize(("argument", "said"), OUTSIDE, ids=[argument for argument, _ in OUTSIDE])

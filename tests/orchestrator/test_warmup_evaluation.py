@@ -14,6 +14,7 @@ from conf.schema import Config, LearnerConf, ValidationConf, WarmupConf
 from orchestrator.base.interrupt import Interrupted
 from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore
+from orchestrator.training.retention import Retention
 from orchestrator.training.warmup_evaluation import WarmupEvaluator, in_words, record
 from orchestrator.training.warmup_questions import Questions, choose_questions, refuse_no_questions
 from orchestrator.training.warmup_steps import WarmupLog, learn
@@ -166,7 +167,7 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
 def _learnt(folder: Path, interrupted: int | None = None) -> tuple[list[int], int, list[str]]:
     """Go on in `folder`. Returns the steps evaluated, those that stand there afterwards, and what was printed."""
     conf = Config(warmup=WarmupConf(steps=STEPS, evaluate_every=EVERY))
-    learner, store, said = Learner(), CheckpointStore(folder, keep=1), list[str]()
+    learner, store, said = Learner(), CheckpointStore(folder, Retention(1)), list[str]()
     done = learner.load(str(found[0])) if (found := store.latest()) else 0
     nothing: Any = None
     path = folder / "evaluations.jsonl"
@@ -201,7 +202,7 @@ def test_evaluations_come_at_their_steps_and_after_the_last_with_nothing_under_w
 @pytest.mark.parametrize("when", [10, 20, STEPS])
 def test_an_interrupted_evaluation_is_done_by_whoever_goes_on(when: int, tmp_path: Path) -> None:
     before, at, _ = _learnt(tmp_path, interrupted=when)
-    assert at == when and CheckpointStore(tmp_path, keep=1).steps() == [when]
+    assert at == when and CheckpointStore(tmp_path, Retention(1)).steps() == [when]
     after, at, _ = _learnt(tmp_path)
     assert before + after == [10, 20, 25] == _steps(tmp_path / "evaluations.jsonl") and at == STEPS
     assert _steps(tmp_path / "warmup.jsonl") == [10, 20, 25]
