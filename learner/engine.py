@@ -6,6 +6,7 @@ Must not know: objectives, trajectories, Ray.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from conf.chosen import fused_adamw, overlap_comm
 from conf.schema import Device, Dtype, LearnerConf
+from learner import tensor_files
 from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
@@ -63,6 +65,15 @@ class _ClippedAdamW(torch.optim.AdamW):
         self.norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.max_norm))
         self.overflow = not math.isfinite(self.norm)
         return None if self.overflow else super().step(closure)
+
+
+def _classes() -> list[Any]:
+    """What DeepSpeed's optimizers write into a checkpoint besides tensors (ZeRO 1 to 3). To make one assigns fields."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 class Engine:
@@ -113,6 +124,8 @@ class Engine:
                 },
             },
         )
+        # DeepSpeed's own reader runs whatever code a file names
+        self.deepspeed.checkpoint_engine.load = functools.partial(tensor_files.load, classes=_classes())
         self.device = self.deepspeed.device
         buckets = getattr(self.deepspeed.optimizer, "ipg_buckets", {})  # ZeRO's; gradients pass through their buffers
         scratch = lambda: [bucket.buffer for bucket in buckets.values()]  # noqa: E731
@@ -201,7 +214,8 @@ class Engine:
         self.deepspeed.save_checkpoint(folder, tag="learner", client_state=client_state, save_latest=False)
 
     def load(self, folder: str) -> dict[str, Any]:
-        """The `client_state` saved there; a collective call. Raises FileNotFoundError unless all files are there.
+        """The `client_state` saved there; a collective call. No code that a file holds is run. Raises FileNotFoundError
+        unless all files are there, BadInput for one that is damaged or holds more than a checkpoint.
 
         (DeepSpeed goes on without the optimizer's state when that is missing.)
         """

@@ -200,7 +200,11 @@ def _begin(
         return 0, {}
     checkpoint, state = saved
     with waiting(f"loading the checkpoint of step {state['step']}"):
-        learner.load(str(checkpoint))
+        try:
+            learner.load(str(checkpoint))
+        except BadInput as error:  # its manifest, if it has one, fits
+            again = command_line("train", f"resume={folder}")
+            raise RunError(f"{error}; to go on from the checkpoint before, remove {checkpoint}: {again}") from error
     stream.restore(state["prompts"])
     return state["step"], state
 
