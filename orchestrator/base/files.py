@@ -1,33 +1,87 @@
 """Files and folders that are complete as soon as they exist.
 
 In: text, JSON values, folders written beside. Out: files and folders under their names. Must not know: what they hold.
+
+A file is written beside and renamed, or lines are appended to it; nothing is changed in place. So a kill, a full disk
+or a power cut leaves the old content or the new one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchestrator.base.errors import RunError
 
+COPIED = 1 << 20  # bytes at a time
 NOT_THE_DISK = (RunError, TimeoutError, ConnectionError)  # an actor's death, or a wait for one
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside `path` and rename it; an older one stays intact until then."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path` that takes its place, on the disk, when the body ends. When the body raises, or the
+    process is killed, `path` is as it was."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str | bytes) -> None:
+    """An older file stays intact until the new one is complete."""
+    data = text.encode() if isinstance(text, str) else text
+    with beside(path) as file:
+        file.write(data)
+
+
+def keep_beginning(path: Path, size: int) -> None:
+    """Cut a file behind its first `size` bytes: on a copy, which takes its place."""
+    if path.stat().st_size == size:
+        return
+    with path.open("rb") as old, beside(path) as new:
+        while size and (piece := old.read(min(size, COPIED))):
+            new.write(piece)
+            size -= len(piece)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """A copy of a file's content; an older `target` stays intact until then."""
+    with source.open("rb") as old, beside(target) as new:
+        shutil.copyfileobj(old, new)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write beside files. For whoever holds the folder's lock."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names in it: a power cut must not bring a replaced file back."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that cannot
+            raise
+    finally:
+        os.close(file)
 
 
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
@@ -90,22 +144,16 @@ def replace_folder(partial: Path, target: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(partial)
-    before = target.with_name(f".{target.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        target.rename(before)
-    partial.rename(target)
+    if target.exists() and not _exchange(partial, target):
+        shutil.rmtree(target)
+    if not target.exists():
+        partial.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # the old one, after an exchange
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the disk know the names in it: a power cut must not bring a replaced file back."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # of a file system that cannot
-            raise
-    finally:
-        os.close(file)
+def _exchange(one: Path, other: Path) -> bool:
+    """Each gets the other's name, at once; False where the file system cannot."""
+    here = -100  # AT_FDCWD: paths are as they are
+    names = os.fsencode(one), os.fsencode(other)
+    return not ctypes.CDLL(None).renameat2(here, names[0], here, names[1], 2)  # RENAME_EXCHANGE

@@ -3,8 +3,8 @@
 In: objects with a key, one at a time. Out: what the file holds, by key. Must not know: what the objects are.
 
 A line is there as soon as `add` returns, whatever becomes of this process; the disk is told (fsync) every few seconds.
-A last line that is not whole, of a process or a machine that was stopped in mid-write, is cut off when the file is
-opened again: that answer is asked for once more.
+A last line that is not whole, of a process or a machine that was stopped in mid-write, is cut off (on a copy) when the
+file is opened again: that answer is asked for once more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import write_at_end
+from orchestrator.base.files import keep_beginning, write_at_end
 
 Key = tuple[str, str, int]  # uid of the problem, side or way of answering, sample
 SYNC_EVERY_S = 5.0
@@ -39,12 +39,14 @@ class Journal:
         self.kept: dict[Key, Any] = {}
         self._keep = keep or (lambda record, place: place)
         self._by = by
-        self._file = path.open("ab", buffering=0)
         self._end = self._read_all()
+        self._file = path.open("ab", buffering=0)
         self._synced = time.monotonic()
 
     def _read_all(self) -> int:
         end = 0
+        if not self.path.exists():
+            return end
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
@@ -56,7 +58,7 @@ class Journal:
                     raise RunError(f"{self.path}, line {number}: damaged ({error}); delete that line") from error
                 self.kept.setdefault(key, self._keep(record, end))
                 end += len(line)
-        self._file.truncate(end)
+        keep_beginning(self.path, end)
         return end
 
     def add(self, record: Mapping[str, Any]) -> None:

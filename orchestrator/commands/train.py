@@ -10,7 +10,7 @@ import contextlib
 import functools
 import gc
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from conf.shell import command_line
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import copy_whole, replace_folder, whole_folder
 from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
@@ -183,8 +184,7 @@ def _run(
             except Interrupted:
                 _save_whole_steps(store, learner, sampler, tracker)
                 raise
-        with waiting("exporting the model"):
-            export(folder / "model")
+        _export_final(export, folder)
         evaluator.run("final")
         if stream.counts["too_long"]:
             tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
@@ -255,12 +255,17 @@ def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
         warmed = warm_up(conf, cluster)
         for name in (*WARM_UP_LOGS, WARM_UP_FACTS):
             if (warmed / name).is_file():
-                shutil.copyfile(warmed / name, folder / name)
+                copy_whole(warmed / name, folder / name)
         return str(warmed)
     if (folder / "base" / "config.json").is_file():  # a resumed run
         return str(folder / "base")
     with waiting("loading the tokenizer and preparing the model"):
-        return prepared_model(conf.model, folder / "base")
+        partial = folder / ".base.partial"  # of a process that was killed: written again
+        shutil.rmtree(partial, ignore_errors=True)
+        if (path := prepared_model(conf.model, partial)) != str(partial):
+            return path
+        replace_folder(partial, folder / "base")
+        return str(folder / "base")
 
 
 def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path) -> None:
@@ -268,3 +273,14 @@ def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path
     target.mkdir(parents=True, exist_ok=True)
     learner.export(str(target))
     save_tokenizer(tokenizer, target, conf)
+
+
+def _export_final(export: Callable[[Path], None], folder: Path) -> None:
+    """The run's final model; one that exists is complete. Raises RunError when the disk does not take it."""
+
+    def failed(why: str) -> RunError:
+        again = command_line("train", f"resume={folder}")
+        return RunError(f"cannot export the model to {folder / 'model'} ({why}): free some space, then go on: {again}")
+
+    with waiting("exporting the model"), whole_folder(folder / "model", failed) as partial:
+        export(partial)

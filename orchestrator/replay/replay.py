@@ -8,7 +8,6 @@ Each part brings up its own actors only: sampling needs no DeepSpeed, learning n
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from conf.errors import brief
 from conf.schema import Config, Device, Dtype
 from conf.settings import all_keys, settings
 from orchestrator.base.errors import RunError
+from orchestrator.base.files import write_json
 from orchestrator.replay.compare import compare_reports, compare_trajectories
 from orchestrator.replay.step_format import (
     CONFIG,
@@ -121,7 +121,7 @@ def replay(arguments: Arguments, saved: Config, conf: Config) -> None:
         "tokens_per_s": [outcome.tokens / seconds for seconds in outcome.seconds],
         **outcome.found,
     }
-    arguments.out.write_text(json.dumps(figures, indent=1))
+    write_json(arguments.out, figures)
     print(f"written to {arguments.out}", flush=True)
     if not changed and not (outcome.equal if exact else outcome.close):
         raise RunError(

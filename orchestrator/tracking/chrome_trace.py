@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.files import write_at_end
+from orchestrator.base.files import keep_beginning, write_at_end, write_whole
 from orchestrator.tracking.utilization import DRIVER, TITLES, Actor, Interval
 from rollout.base.spans import Span
 
@@ -27,6 +27,7 @@ Event = dict[str, Any]
 KINDS = list(TITLES)
 MOST = 100_000  # actors of a kind: an actor's process number must not depend on how many there are of another
 STEP_ROW, FIRST_ROW = 1, 2  # rows (threads) of a process; viewers take 0 for no thread, and no process
+BEGIN = b"[\n"
 TAIL = 1 << 16  # bytes at a file's end in which its last whole event is looked for
 
 
@@ -138,24 +139,27 @@ def _micro(seconds: float) -> int:
 
 
 def _opened(path: Path) -> tuple[FileIO, bool]:
-    """The file, ready for the next event, and whether it holds none yet. What a crash tore is cut off."""
-    file = path.open("r+b" if path.is_file() else "w+b", buffering=0)
-    size = file.seek(0, os.SEEK_END)
-    for start in (max(0, size - TAIL), 0):
-        file.seek(start)
-        lines = file.read().split(b"\n")
-        while lines and not _is_whole(lines[-1]):
-            lines.pop()
-        if lines:
-            break
-    kept = b"\n".join(lines).rstrip(b",")
-    file.seek(start + len(kept))
-    file.truncate()
-    if not lines:
-        file.write(b"[\n")
-    elif lines[-1] == b"[":
-        file.write(b"\n")
-    return file, not lines or lines[-1] == b"["
+    """The file, ready for the next event, and whether it holds none yet. What a crash tore is cut off, on a copy."""
+    end = _end_of_events(path) if path.exists() else 0
+    if end <= len(BEGIN):
+        write_whole(path, BEGIN)
+    else:
+        keep_beginning(path, end)
+    return path.open("ab", buffering=0), end <= len(BEGIN)
+
+
+def _end_of_events(path: Path) -> int:
+    """Where its last whole event ends, a comma behind it left out; 0: it holds none."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for start in (max(0, size - TAIL), 0):
+            file.seek(start)
+            lines = file.read().split(b"\n")
+            while lines and not _is_whole(lines[-1]):
+                lines.pop()
+            if lines:
+                break
+    return start + len(b"\n".join(lines).rstrip(b",")) if lines else 0
 
 
 def _is_whole(line: bytes) -> bool:

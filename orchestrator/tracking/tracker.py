@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import time
 from collections import Counter
@@ -17,13 +16,12 @@ from typing import Any
 
 from conf.schema import TrackerConf
 from learner.metrics.report import StepReport
-from orchestrator.base.files import write_whole
 from orchestrator.base.interrupt import EndedAtOnce
 from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.cluster.hardware import memory_available_gib, memory_used_gib
 from orchestrator.tracking.console import Console
 from orchestrator.tracking.failures import Failures
-from orchestrator.tracking.line_files import LineFiles
+from orchestrator.tracking.line_files import LineFiles, drop_after, drop_texts_after
 from orchestrator.tracking.metrics import judged, mode_of
 from orchestrator.tracking.sinks import trackers
 from orchestrator.tracking.sinks.background import End
@@ -61,7 +59,8 @@ class Tracker(Observer):
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._trackers = trackers(conf, folder, start_step, config or {})
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
-            drop_after(folder / name, start_step)
+            if damaged := drop_after(folder / name, start_step):
+                self.note(f"{name}: {damaged} damaged line{'s are' if damaged > 1 else ' is'} left out")
         drop_texts_after(folder / "samples.txt", start_step)
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
             (folder / name).touch()
@@ -199,32 +198,3 @@ def either_mode(pairs: Sequence[Scored], step: int) -> list[Scored]:
     """One answer that thinks and one short one, as far as there are; which of several, the step decides."""
     modes = [[one for one in pairs if one[0].mode == mode] for mode in (Mode.THINK, Mode.SHORT)]
     return [answers[step % len(answers)] for answers in modes if answers]
-
-
-def drop_after(path: Path, step: int) -> None:
-    """Drop lines of steps that a resumed run will do again, and a torn last line."""
-    if not path.is_file():
-        return
-    text, kept = path.read_text(), []
-    for line in text.splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue
-    _rewrite(path, text, "".join(kept))
-
-
-def _rewrite(path: Path, text: str, kept: str) -> None:
-    if kept != text:
-        write_whole(path, kept)
-
-
-def drop_texts_after(path: Path, step: int) -> None:
-    """The same for the samples as text: each begins with a line `--- step 12, `."""
-    if not path.is_file():
-        return
-    text = path.read_text()
-    samples = re.split(r"^(?=--- step \d+, )", text, flags=re.MULTILINE)
-    kept = [s for s in samples if (begin := re.match(r"--- step (\d+)", s)) and int(begin[1]) <= step]
-    _rewrite(path, text, "".join(kept))

@@ -19,7 +19,7 @@ import psutil
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
 from conf.shell import command_line
-from orchestrator.base.files import write_json
+from orchestrator.base.files import write_json, write_whole
 from orchestrator.base.lock import holder
 from orchestrator.base.source import commit
 from orchestrator.cluster.hardware import hardware
@@ -122,7 +122,7 @@ def add(folder: Path, facts: dict[str, Any]) -> None:
 
 def record(folder: Path, conf: Config, data_hash: str) -> None:
     """Write config.yaml and provenance.json, before anything else, so that `report` and `resume` know the run."""
-    (folder / "config.yaml").write_text(to_yaml(conf))
+    write_whole(folder / "config.yaml", to_yaml(conf))
     path, now = folder / "provenance.json", provenance(conf, data_hash)
     session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
     if path.is_file():  # a resumed run: its first session's facts stay

@@ -20,8 +20,7 @@ from pathlib import Path
 from conf.schema import RewardConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.observer import FinishedStep, Observer
-from orchestrator.tracking.line_files import LineFiles
-from orchestrator.tracking.tracker import drop_after
+from orchestrator.tracking.line_files import LineFiles, drop_after
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
 

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import Config
+from orchestrator.base.files import append
 from orchestrator.base.interrupt import Interrupted, defer_signals, raise_signals
 from orchestrator.base.observer import Record
 from orchestrator.cluster.parts import Parts
+from orchestrator.tracking.line_files import drop_after
 from orchestrator.tracking.summary import doubts, has_goals, pooled
-from orchestrator.tracking.tracker import Scored, drop_after
+from orchestrator.tracking.tracker import Scored
 from orchestrator.training.evaluation import evaluate_modes, level_of
 from orchestrator.training.unjudged import UnjudgedLog
 from orchestrator.training.warmup_questions import Questions
@@ -116,8 +118,7 @@ class WarmupEvaluator:
 
     def _take(self, step: int, figures: Record) -> None:
         line = {"step": step, "time": round(time.time(), 3), **figures}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line) + "\n")
         self.lines[step] = line
         for text in (in_words(line), *self.warnings(step)):
             self.note(f"warm-up: {text}")

@@ -16,9 +16,10 @@ from conf.schema import LearnerConf
 from learner.data.sft import Curriculum
 from learner.learner import Learner
 from learner.schedule import learning_rate
+from orchestrator.base.files import append
 from orchestrator.base.interrupt import Interrupted, requested
 from orchestrator.tracking.console import progress
-from orchestrator.tracking.tracker import drop_after
+from orchestrator.tracking.line_files import drop_after
 from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.warmup_evaluation import WarmupEvaluator
 
@@ -47,8 +48,7 @@ class WarmupLog:
         if also or step % 10 == 0 or step == self.steps:
             rate = learning_rate(self.conf, step - 1, self.steps)
             line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append(self.path, json.dumps(line) + "\n")
 
 
 def learn(

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
+from orchestrator.base.files import write_whole
 from orchestrator.tracking.catalogue import Sink, find
 from orchestrator.tracking.sinks.background import End
 
@@ -34,7 +35,7 @@ class MLflow:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         number = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
         self._run = self._client.create_run(number, run_name=folder.name).info.run_id
-        kept.write_text(self._run + "\n")
+        write_whole(kept, self._run + "\n")
 
     def write(self, step: int, line: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> None:
         now = round(1000 * time.time())

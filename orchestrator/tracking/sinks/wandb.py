@@ -12,6 +12,7 @@ from typing import Any
 
 import wandb
 
+from orchestrator.base.files import write_whole
 from orchestrator.tracking.catalogue import Sink, find
 from orchestrator.tracking.sinks.background import End
 
@@ -25,7 +26,7 @@ class WandB:
         own step goes back, so the training step is a figure of its own."""
         kept = folder / RUN
         if not kept.is_file():
-            kept.write_text(secrets.token_hex(6) + "\n")
+            write_whole(kept, secrets.token_hex(6) + "\n")
         name = kept.read_text().strip()
         settings = wandb.Settings(init_timeout=INIT_S, console="off", silent=True, x_disable_stats=True)
         self._run = wandb.init(
