@@ -1,4 +1,5 @@
-"""A lock file for folders that one process at a time may write to. It is freed when its process dies.
+"""A lock file for folders that one process at a time may write to. It is freed when its process dies; meanwhile it says
+which process that is, of which command, and since when.
 
 In: a path. Out: the lock, held or not. Must not know: what it protects.
 """
@@ -9,19 +10,22 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.base.errors import WaitedTooLong
+from orchestrator.base.errors import RunError, WaitedTooLong
 
+TEXT = 500  # bytes of a lock file that are read
 LONGEST_S = 24 * 3600.0
 HELD = (errno.EWOULDBLOCK, errno.EACCES)  # what flock says of a lock that another holds
 
 
 class Taken(Exception):
-    """Another process holds the lock; its text says which, for example "process 71 on host-3"."""
+    """Another process holds the lock; its text says which, see `holder`."""
 
 
 @contextlib.contextmanager
@@ -35,7 +39,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            path.unlink(missing_ok=True)
+            if _is_at(file, path):  # and not another's, in a folder that has replaced this one's
+                path.unlink(missing_ok=True)
             os.close(file)
 
 
@@ -73,8 +78,15 @@ def handed_on(path: Path) -> Iterator[tuple[int, ...]]:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock at `path`: "process 71 on host-3"; None when it is free."""
+    """Who holds the lock at `path`: "process 71 on host-3, thinkless train since 2026-11-29 21:40:07"; None when it is
+    free."""
     return _looked_at(path) or None
+
+
+def process_on(holder: str) -> tuple[int, str] | None:
+    """The process and its host, of what `holder` says; None: of a lock file that was written over."""
+    found = re.match(r"process (\d+) on ([^\s,]+)", holder)
+    return (int(found[1]), found[2]) if found else None
 
 
 def left_behind(path: Path) -> bool:
@@ -91,7 +103,7 @@ def _looked_at(path: Path) -> str | None:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        who = os.read(file, 200).decode(errors="replace")
+        who = os.read(file, TEXT).decode(errors="replace")
         return (who or "another process") if error.errno in HELD else None
     finally:
         os.close(file)
@@ -111,20 +123,38 @@ def _take(path: Path) -> int | None:
             continue
         if file is None:
             return None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), path.stat()):
-                os.truncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
-                return file
+        if _is_at(file, path):
+            os.truncate(file, 0)
+            os.write(file, _myself().encode()[:TEXT])
+            return file
         os.close(file)  # its holder was just letting go of it, and took the file away
 
 
+def _myself() -> str:
+    """This process, with its command's name: arguments may hold secrets."""
+    program, *words = sys.argv or [""]
+    ours = os.path.basename(program) in ("thinkless", "__main__.py")
+    command = " ".join(["thinkless", *words[:1]]) if ours else os.path.basename(program)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()}, {command} since {since}"
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
+
+
 def _open_locked(path: Path) -> int | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except IsADirectoryError:
+        raise RunError(f"{path} must be a lock file and is a folder: remove it") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        who = os.read(file, 200).decode(errors="replace")
+        who = os.read(file, TEXT).decode(errors="replace")
         os.close(file)
         if error.errno in HELD:
             raise Taken(who or "another process") from None

@@ -22,6 +22,7 @@ from conf.errors import BadConfig
 from conf.schema import ModelConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder
+from orchestrator.base.lock import Taken, locked
 from orchestrator.evaluation.results import FORMAT
 from orchestrator.tracking.results import read_config
 from orchestrator.tracking.serving import ask_command, serve_command
@@ -46,9 +47,16 @@ def main(options: Namespace) -> None:
         target = Path(given["out"]).expanduser().absolute()
         if target.exists():
             raise BadInput(f"out={target} exists: give a folder that does not")
-        with whole_folder(target, lambda why: RunError(f"cannot write out={target} ({why})")) as partial:
-            shutil.copytree(model, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns("evaluate-*"))
-            store_dial(partial, control, dial)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with (
+                locked(target.with_name(f".{target.name}.lock")),
+                whole_folder(target, lambda why: RunError(f"cannot write out={target} ({why})")) as partial,
+            ):
+                shutil.copytree(model, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns("evaluate-*"))
+                store_dial(partial, control, dial)
+        except Taken as error:
+            raise BadInput(f"out={target} is being written to by {error}: give another folder") from None
     else:
         store_dial(model, control, dial)
     print(f"{target} has {f'a dial of {dial:+g}' if dial else 'no dial'}; to serve it:")

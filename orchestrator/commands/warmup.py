@@ -279,7 +279,11 @@ def command(conf: Config, arguments: list[str]) -> None:
     with Cluster(cluster_conf or conf.cluster) as cluster:
         warmed = warm_up(conf, cluster)
     if out is not None:
-        with whole_folder(out, lambda why: RunError(f"cannot write warmup.out={out} ({why})")) as partial:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            locked_in_turn(out.with_name(f".{out.name}.lock"), f"another warm-up that writes {out}"),
+            whole_folder(out, lambda why: RunError(f"cannot write warmup.out={out} ({why})")) as partial,
+        ):
             shutil.copytree(warmed, partial, dirs_exist_ok=True)
     print(f"the warmed-up model is in {out or warmed}")
     if conf.warmup.path is not None and conf.data.path is None:

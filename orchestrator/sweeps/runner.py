@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,7 +19,7 @@ from typing import Protocol
 
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
-from orchestrator.base.lock import handed_on, holder
+from orchestrator.base.lock import handed_on, holder, process_on
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "orchestrator")
 TAIL_BYTES = 4096  # of a log that are read for its last line
@@ -102,10 +101,10 @@ class Adopted:
         return last_line(self._log)
 
     def stop(self) -> None:
-        found = re.fullmatch(r"process (\d+) on (\S+)", holder(self._lock) or "")
-        if found and found[2] == socket.gethostname():
+        found = process_on(holder(self._lock) or "")
+        if found and found[1] == socket.gethostname():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(found[1]), signal.SIGTERM)
+                os.kill(found[0], signal.SIGTERM)
 
 
 def lock_of(log: Path) -> Path:
