@@ -22,7 +22,7 @@ from benchmarks._figures import figure, say
 from conf.schema import AlgorithmConf, ArithmeticConf, DataConf, RewardConf
 from learner.data.pack import pack
 from learner.objective import optimizer_steps
-from orchestrator.commands.train import fewer_collections
+from orchestrator.training.work import fewer_collections
 from reward.grader import Grader
 from reward.verdict import Outcome, RewardResult, Verdict
 from rollout.data.stream import PromptStream

@@ -1,62 +1,34 @@
-"""thinkless train: builds the parts from the configuration and runs the loop.
+"""thinkless train: does the stages of a run, all of them or those that an earlier process has left.
 
 In: configuration. Out: a run folder (metrics, samples, checkpoints, best and final model, evaluation, report).
-Must not know: what a step does (orchestrator.training.loop).
+Must not know: how a stage is done (`orchestrator.training.work`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import gc
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Config, ModelConf
+from conf.schema import Config
 from conf.shell import command_line
-from learner.learner import Learner
-from learner.model.prepare_model import prepared_model
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import copy_whole, replace_folder, whole_folder
-from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
+from orchestrator.base.files import remove_leftovers
+from orchestrator.base.interrupt import Interrupted
 from orchestrator.base.lock import Taken, locked
+from orchestrator.base.same_folder import FolderGone, SameFolder
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
-from orchestrator.cluster.parts import start_all
 from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
 from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
-from orchestrator.commands.warmup import FACTS as WARM_UP_FACTS
-from orchestrator.commands.warmup import LOGS as WARM_UP_LOGS
-from orchestrator.commands.warmup import warm_up
-from orchestrator.replay.recorder import Recorder
-from orchestrator.report import write_report
-from orchestrator.tracking.results import read_config
-from orchestrator.tracking.summary import doubts, has_goals
-from orchestrator.tracking.timeline import Timeline
-from orchestrator.tracking.tracker import Tracker
-from orchestrator.tracking.workers import Workers
 from orchestrator.training import run_dir as run_folders
-from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import CheckpointStore
-from orchestrator.training.evaluation import Evaluator, Validator
-from orchestrator.training.logprob_check import LogprobCheck
-from orchestrator.training.loop import train
-from orchestrator.training.observers import Observers
-from orchestrator.training.resume import ended, refuse_changed
+from orchestrator.training.resume import refuse_changed
 from orchestrator.training.retention import Retention
-from orchestrator.training.run_checkpoints import RunCheckpoints
-from orchestrator.training.unjudged import FILE as UNJUDGED
-from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
+from orchestrator.training.stages import STAGES, Stage, Stand, missing
+from orchestrator.training.work import Saved, Work, report
 from rollout.base.errors import BadInput
-from rollout.base.spans import Spans
-from rollout.data.stream import PromptStream, as_prompts
-from rollout.data.tokens import control_tokens, decode_response, generation_prompt, load_tokenizer, save_tokenizer
-from rollout.mode import modes_of
-from rollout.sampler import Sampler
 
 
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
@@ -78,27 +50,33 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
 
 
 def _command(conf: Config, problems: Problems, folder: Path, resume: bool, config: dict[str, Any] | None) -> None:
-    store = CheckpointStore(folder, Retention.of(conf.run))
-    if resume and (steps := store.steps()) and steps[-1] >= conf.run.steps and ended(conf, folder):
+    same, store = SameFolder(folder), CheckpointStore(folder, Retention.of(conf.run))
+    if resume and not missing(Stand.of(folder, conf, max(store.steps(), default=None))):
         more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
         again = command_line("train", f"resume={folder}", more)
         raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {again}")
     with waiting("verifying the checkpoint"):
         saved = store.latest() if resume else None
+    left = missing(Stand.of(folder, conf, saved[1]["step"] if saved else None)) if resume else [*STAGES]
     if saved:
         refuse_changed(folder, conf, saved[1], problems.training)
-    if not resume:
+    if resume:
+        remove_leftovers(folder)
+    else:
         run_folders.record(folder, conf, problems.data_hash)
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
+    if saved and len(left) < len(STAGES) - 1:
+        print(f"it has done its steps; missing: {', '.join(stage.name for stage in left)}", flush=True)
     try:
-        evaluated = [len(problems.validation) * conf.validation.samples]
-        evaluated += [len(problems.evaluation) * conf.evaluate.samples]
-        with Cluster(sized(conf, config, max(evaluated))) as cluster:
-            cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
-            if resume:  # only now: settings that were refused must not stay
-                run_folders.record(folder, conf, problems.data_hash)
-            _run(conf, problems, folder, store, saved, cluster)
+        if [stage.name for stage in left] == ["report"]:
+            report(folder)
+            run_folders.mark(folder, ["report"], conf.run.steps)
+        else:
+            _do(left, conf, problems, same, store, saved, resume, config)
+    except FolderGone:
+        raise
     except BaseException as error:
+        same.check()
         if not resume and not run_folders.learning(folder):  # nothing was learnt: leave no empty run behind
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, KeyboardInterrupt):
@@ -107,180 +85,31 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
             again = command_line("train", f"resume={folder}")
             error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")
         raise
+    finally:
+        same.close()
 
 
-def fewer_collections() -> None:
-    """A step's trajectories are many objects without cycles; looking through all of them again and again costs a third
-    of the driver's time at 262,144 a step (benchmarks/_pipeline/control.py)."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-
-
-def _run(
+def _do(
+    left: list[Stage],
     conf: Config,
     problems: Problems,
-    folder: Path,
+    same: SameFolder,
     store: CheckpointStore,
-    saved: tuple[Path, dict[str, Any]] | None,
-    cluster: Cluster,
+    saved: Saved | None,
+    resume: bool,
+    config: dict[str, Any] | None,
 ) -> None:
-    fewer_collections()
-    path = _model(conf, folder, cluster)
-    tokenizer = load_tokenizer(path, conf.model)
-    control = control_tokens(tokenizer, conf.model, path)
-    encode = functools.partial(generation_prompt, tokenizer, conf=conf.model)
-    stream = PromptStream(problems.training, encode, conf.data, conf.run.seed)
-    limit = conf.data.max_prompt_tokens
-    validation, _ = as_prompts(problems.validation, encode, limit)
-    evaluation, too_long = as_prompts(problems.evaluation, encode, limit)
-    run_folders.add(folder, {"model": path, "evaluation_too_long": too_long})
-
-    driver = Spans()
-    parts = start_all(
-        cluster,
-        conf,
-        path,
-        control,
-        conf.rollout.temperature,
-        updates=conf.run.steps * conf.algorithm.optimizer_steps,
-        longest=conf.data.max_prompt_tokens + conf.rollout.max_response_tokens,
-        spans=driver,
-    )
-    learner, sampler, grader = parts.learner, parts.sampler, parts.grader
-    step, state = _begin(folder, saved, learner, stream)
-    actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
-    timeline = Timeline(folder / "timeline.json", actors, driver)
-    decode = functools.partial(decode_response, tokenizer, ends=control.ends)
-    samples, recorded = conf.run.samples_per_step, read_config(folder)
-    modes = modes_of(conf.model.modes)
-    workers = Workers(sampler.workers)
-    workers.ask()  # read after the first step: a worker that is killed then has been seen
-    others = (timeline.failures, workers.failures)
-    tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes)
-    with _reported(tracker, timeline, conf, folder):
-        for note in problems.notes:
-            tracker.note(note)
-        unjudged = UnjudgedLog(conf.reward, tracker.note, tracker.files, step)
-        evaluator = Evaluator(conf, folder, sampler, grader, evaluation, tracker, unjudged)
-        if not saved:
-            for doubt in doubts(evaluator.run("warmup"), has_goals(asdict(conf))):
-                tracker.note(doubt)
-        export = functools.partial(export_model, learner, tokenizer, conf.model)
-        validator = Validator(conf, validation, sampler, grader, tracker, unjudged, export, folder, state)
-        observers = [
-            tracker,
-            unjudged,
-            Recorder(folder, conf, learner, export, control, path),
-            UnjudgedLimit(conf.reward, conf.run.steps - step, folder / UNJUDGED),
-            LogprobCheck(sampler, learner, validation or evaluation, conf),
-            validator,
-        ]
-        batches = BatchQueue(conf, stream, sampler, grader, state.get("asked", []), driver)
-        run_checkpoints = RunCheckpoints(store, conf.run, learner, [batches, validator])
-        with saving("the step that is being learnt ends, then a checkpoint and the report are written"):
-            try:
-                watched = Observers(timeline, observers, workers, modes)
-                train(conf, batches, learner, parts.weight_sync, run_checkpoints, watched, step)
-            except Interrupted:
-                _save_whole_steps(store, learner, sampler, tracker)
-                raise
-        _export_final(export, folder)
-        evaluator.run("final")
-        if stream.counts["too_long"]:
-            tracker.note(f"{stream.counts['too_long']} prompts were dropped as longer than {limit} tokens")
-
-
-def _begin(
-    folder: Path, saved: tuple[Path, dict[str, Any]] | None, learner: Learner, stream: PromptStream
-) -> tuple[int, dict[str, Any]]:
-    """Finished steps and state: those of the checkpoint, which learner and stream go on from; or 0 and none."""
-    if saved is None:  # a run that was stopped before its first checkpoint begins anew
-        for name in ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED):
-            (folder / name).unlink(missing_ok=True)
-        return 0, {}
-    checkpoint, state = saved
-    with waiting(f"loading the checkpoint of step {state['step']}"):
-        try:
-            learner.load(str(checkpoint))
-        except BadInput as error:  # its manifest, if it has one, fits
-            again = command_line("train", f"resume={folder}")
-            raise RunError(f"{error}; to go on from the checkpoint before, remove {checkpoint}: {again}") from error
-    stream.restore(state["prompts"])
-    return state["step"], state
-
-
-@contextlib.contextmanager
-def _reported(tracker: Tracker, timeline: Timeline, conf: Config, folder: Path) -> Iterator[None]:
-    """Whatever ends the body, the run is closed and its report written; after a second signal it is only closed."""
-    try:
-        yield
-    except EndedAtOnce as error:
-        tracker.close(error)
-        raise
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # re-raise the original error, not one from writing the report
-            _close(tracker, timeline, conf, folder, error)
-        raise
-    _close(tracker, timeline, conf, folder)
-
-
-def _save_whole_steps(store: CheckpointStore, learner: Learner, sampler: Sampler, tracker: Tracker) -> None:
-    """After an interruption: a checkpoint of the steps that are whole. What was being sampled is given up; a resumed
-    run asks for it again."""
-    sampler.abort_all()
-    with waiting("saving the checkpoint"):
-        store.save_noted(learner)
-    if steps := store.steps():
-        again = command_line("train", f"resume={store.folder.parent}")
-        tracker.note(f"the checkpoint of step {steps[-1]} is saved; to go on from it: {again}")
-
-
-def _close(
-    tracker: Tracker, timeline: Timeline, conf: Config, folder: Path, error: BaseException | None = None
-) -> None:
-    """error: what ended the run."""
-    if worked := timeline.close():
-        tracker.note(worked)
-    tracker.close(error)
-    run_folders.ended(folder)
-    if conf.tracker.report and (folder / "metrics.jsonl").stat().st_size:
-        with waiting("writing the report"):
-            written = write_report(folder)
-        print(f"report: {written}", flush=True)
-
-
-def _model(conf: Config, folder: Path, cluster: Cluster) -> str:
-    """The folder (or hub id) that sampler and learner load: given, warmed up, or with control tokens added."""
-    if conf.warmup is not None:
-        warmed = warm_up(conf, cluster)
-        for name in (*WARM_UP_LOGS, WARM_UP_FACTS):
-            if (warmed / name).is_file():
-                copy_whole(warmed / name, folder / name)
-        return str(warmed)
-    if (folder / "base" / "config.json").is_file():  # a resumed run
-        return str(folder / "base")
-    with waiting("loading the tokenizer and preparing the model"):
-        partial = folder / ".base.partial"  # of a process that was killed: written again
-        shutil.rmtree(partial, ignore_errors=True)
-        if (path := prepared_model(conf.model, partial)) != str(partial):
-            return path
-        replace_folder(partial, folder / "base")
-        return str(folder / "base")
-
-
-def export_model(learner: Learner, tokenizer: Any, conf: ModelConf, target: Path) -> None:
-    """A Hugging Face folder (weights, config, tokenizer) that transformers and `vllm serve` load."""
-    target.mkdir(parents=True, exist_ok=True)
-    learner.export(str(target))
-    save_tokenizer(tokenizer, target, conf)
-
-
-def _export_final(export: Callable[[Path], None], folder: Path) -> None:
-    """The run's final model; one that exists is complete. Raises RunError when the disk does not take it."""
-
-    def failed(why: str) -> RunError:
-        again = command_line("train", f"resume={folder}")
-        return RunError(f"cannot export the model to {folder / 'model'} ({why}): free some space, then go on: {again}")
-
-    with waiting("exporting the model"), whole_folder(folder / "model", failed) as partial:
-        export(partial)
+    """The stages that are left, in their order."""
+    evaluated = [len(problems.validation) * conf.validation.samples]
+    evaluated += [len(problems.evaluation) * conf.evaluate.samples]
+    with Cluster(sized(conf, config, max(evaluated))) as cluster:
+        cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
+        same.check()
+        if resume:  # only now: settings that were refused must not stay
+            run_folders.record(same.path, conf, problems.data_hash)
+        run_folders.mark(same.path, [stage.name for stage in left], 0)
+        with Work(conf, problems, same, store, saved, cluster) as work:
+            for stage in left:
+                stage.do(work)
+                same.check()
+                run_folders.mark(same.path, [stage.name], conf.run.steps)

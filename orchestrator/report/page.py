@@ -74,6 +74,6 @@ def render(run: Run) -> str:
             circumstances=sentences.circumstances(run),
             serving=commands(run.folder, run.config, str(run.samples[0].get("problem")) if run.samples else ""),
             packages=sorted((run.provenance.get("packages") or {}).items()),
-            provenance=[(key, value) for key, value in run.provenance.items() if key != "packages"],
+            provenance=[(key, value) for key, value in run.provenance.items() if key not in ("packages", "stages")],
         )
     )

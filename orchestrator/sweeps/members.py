@@ -64,8 +64,8 @@ class Members:
 def finished(folder: Path) -> bool:
     """Whether a run has done its steps and everything after them."""
     from orchestrator.training.checkpoint import CheckpointStore
-    from orchestrator.training.resume import ended
     from orchestrator.training.retention import Retention
+    from orchestrator.training.stages import Stand, missing
 
     if not (folder / "config.yaml").is_file():
         return False
@@ -74,4 +74,4 @@ def finished(folder: Path) -> bool:
     except BadConfig:  # it is torn: going on with the run says so
         return False
     steps = CheckpointStore(folder, Retention(0)).steps()
-    return bool(steps) and steps[-1] >= conf.run.steps and ended(conf, folder)
+    return bool(steps) and not missing(Stand.of(folder, conf, steps[-1]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.base.files import append, reason, write_whole
@@ -17,11 +18,13 @@ from orchestrator.tracking.failures import Failures
 
 
 class LineFiles:
-    def __init__(self, folder: Path):
-        self.folder, self.failures = folder, Failures("files")
+    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None):
+        """check: raises when the folder is not there any more, or is another."""
+        self.folder, self.check, self.failures = folder, check, Failures("files")
 
     def append(self, name: str, text: str) -> bool:
         """Add whole lines to a file of the folder. Returns whether they are there."""
+        self.check()
         try:
             append(self.folder / name, text)
             return True

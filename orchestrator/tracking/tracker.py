@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ class Tracker(Observer):
         config: Mapping[str, Any] | None = None,
         others: Sequence[Failures] = (),
         modes: Sequence[Mode] = MODES,
+        check: Callable[[], None] = lambda: None,
     ):
         """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers; others:
-        failures of further parts of tracking, said and counted here."""
+        failures of further parts of tracking, said and counted here; check: see `LineFiles`."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self.modes = modes
         self._began = start_step > 0
@@ -64,7 +65,7 @@ class Tracker(Observer):
         drop_texts_after(folder / "samples.txt", start_step)
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
             (folder / name).touch()
-        self.files = LineFiles(folder)
+        self.files = LineFiles(folder, check)
         self._unwritten = Counter[str]()  # of tracking/failures
         self._failures = [
             self.files.failures,

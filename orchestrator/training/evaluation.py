@@ -273,5 +273,6 @@ class Evaluator:
             lambda way, scored: self.tracker.before(scored) if (model, way) == ("warmup", "free") else None,
             modes_of(conf.model.modes),
         )
+        self.tracker.files.check()
         write_json(path, masked(found))
         return dict(found["models"][model])

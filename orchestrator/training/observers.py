@@ -7,7 +7,7 @@ know: what the observers do.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer
@@ -26,7 +26,11 @@ class Observers:
         observers: Sequence[Observer],
         workers: Workers | None = None,
         modes: Sequence[Mode] = MODES,
+        check: Callable[[], None] = lambda: None,
     ):
+        """check: raises when the run's folder is not there any more, before anything is written for a step, and
+        before its checkpoint is."""
+        self.check = check
         self.timeline, self.observers, self.workers = timeline, observers, workers or Workers([])
         self.modes = modes
         self._spent: dict[str, float | None] = {"tracking/seconds": None, "tracking/cpu_seconds": None}  # step before
@@ -37,6 +41,7 @@ class Observers:
             observer.begin(step)
 
     def step(self, step: int, batch: JudgedBatch, report: StepReport | None) -> None:
+        self.check()
         begin, cpu = time.perf_counter(), time.thread_time()
         window = (batch.begin, max(batch.begin, time.time()))  # a clock that was set back makes no negative step
         spans, busy = self.timeline.step(step, window)
@@ -55,3 +60,4 @@ class Observers:
     def after_step(self, step: int) -> None:
         for observer in self.observers:
             observer.after_step(step)
+        self.check()

@@ -6,7 +6,6 @@ Must not know: how a checkpoint is loaded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -31,14 +30,6 @@ FIXED = {  # key, or all keys below it: why
     "warmup": "the run began with that warm-up",
 }
 FREE = ("warmup.cache", "warmup.out", "warmup.ranks", "warmup.save_every_s", "model.trust_remote_code")
-
-
-def ended(conf: Config, run_folder: Path) -> bool:
-    """Whether a run that has done its steps has also exported its model and, if configured, evaluated it."""
-    path = run_folder / "evaluation.json"
-    evaluated = path.is_file() and "final" in json.loads(path.read_text())["models"]
-    exported = (run_folder / "model" / "tokenizer_config.json").is_file()  # written last
-    return exported and (evaluated or not conf.evaluate.final)
 
 
 def refuse_changed(run_folder: Path, conf: Config, state: dict[str, Any], training: list[Problem] | None) -> None:

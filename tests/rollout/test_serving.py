@@ -19,7 +19,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.chat.server import served
 from orchestrator.chat.session import Session
 from orchestrator.commands.cli import run
-from orchestrator.commands.train import export_model
+from orchestrator.training.work import export_model
 from rollout.base.errors import BadInput
 from rollout.base.network import free_ports
 from rollout.data.chat_template import served_template
