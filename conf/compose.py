@@ -32,6 +32,7 @@ from conf.groups import FOLDER, groups, options
 from conf.masking import MASK, masked
 from conf.overrides import quoted, read_overrides
 from conf.schema import Config, WarmupConf
+from conf.seal import unsealed
 from conf.settings import all_keys, sections, settings
 from conf.shell import command_line
 
@@ -106,11 +107,11 @@ _TextLoader.yaml_implicit_resolvers = {
 def _saved(path: Path) -> Any:
     """The settings in a YAML file."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _TextLoader)
-        if not isinstance(content, dict):
+        content = yaml.load(unsealed(path), _TextLoader)
+        if not content or not isinstance(content, dict):
             raise BadConfig(f"{path} holds no configuration: it must be key: value, by sections")
         return OmegaConf.create(renamed.saved(content))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadConfig(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -54,9 +54,9 @@ class Journal:
                 try:
                     record = json.loads(line)
                     key = self._key(record)
-                except (ValueError, KeyError, TypeError) as error:
+                    self.kept.setdefault(key, self._keep(record, end))
+                except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
                     raise RunError(f"{self.path}, line {number}: damaged ({error}); delete that line") from error
-                self.kept.setdefault(key, self._keep(record, end))
                 end += len(line)
         keep_beginning(self.path, end)
         return end

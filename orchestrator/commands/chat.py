@@ -57,13 +57,10 @@ def _lines() -> Iterator[str]:
 
 def _model(name: str | None) -> tuple[Path, Mapping[str, Any]]:
     """The folder of a run's final model with the run's configuration, or of a model without one."""
-    import yaml
-
+    from orchestrator.tracking.results import read_config
     from orchestrator.training import run_dir
 
     if name is not None and (folder := Path(name).expanduser()).is_dir() and (folder / "config.json").is_file():
         return folder.absolute(), {"model": {"dtype": "auto"}}
     run = run_dir.find(name, []) if name is not None else run_dir.newest([], "<run>")
-    if not (run / "model" / "config.json").is_file():
-        raise BadInput(f"{run} holds no final model yet: finish the run, or give a model's folder")
-    return run / "model", yaml.safe_load((run / "config.yaml").read_text())
+    return run_dir.final_model(run, "give a model's folder"), read_config(run)

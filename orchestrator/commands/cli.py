@@ -156,8 +156,7 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
     """With run.name=<run>: that run's configuration and final model, further overrides on top (model.path: another one,
     measured as the run's is)."""
     from conf.compose import run_command
-    from conf.shell import command_line
-    from rollout.base.errors import BadInput
+    from orchestrator.training import run_dir
 
     def body(conf: Config, target: Path | None = None) -> None:
         if only_check:
@@ -180,12 +179,8 @@ def _evaluate(arguments: list[str], flags: Flags, only_check: bool = False, dial
         if any(one.startswith("model.path=") for one in overrides):
             body(conf)
             return
-        if not (folder / "model" / "config.json").is_file():
-            raise BadInput(
-                f"{folder} holds no final model: give model.path=<folder>, or finish the run: "
-                + command_line("train", f"resume={folder}")
-            )
-        body(replace(conf, model=replace(conf.model, path=str(folder / "model"))), folder)
+        model = run_dir.final_model(folder, "give model.path=<folder>")
+        body(replace(conf, model=replace(conf.model, path=str(model))), folder)
 
 
 def _each(

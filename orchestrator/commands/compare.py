@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestrator.base.record import read_record
 from orchestrator.evaluation.answers import FREE, Answer, Grid
 from orchestrator.evaluation.compare import differences
 from orchestrator.evaluation.results import grids
@@ -49,16 +50,19 @@ def main(options: Namespace) -> None:
 
 def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
     """Its evaluation.json, and the answers of the free choice."""
+    again = "give a folder that `thinkless evaluate` wrote, evaluate-<data>-<hash>, or evaluate again"
+    found = read_record(folder / "evaluation.json", again)
+    levels: dict[str, str] = read_record(folder / "problems.json", again)
+    path, answers, number = folder / "answers.jsonl", [], 0
     try:
-        found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
-        levels: dict[str, str] = json.loads((folder / "problems.json").read_text())
-        with (folder / "answers.jsonl").open(encoding="utf-8") as file:
-            answers = [Answer.of(json.loads(line)) for line in file]
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{folder} is no finished evaluation ({error}): give a folder that `thinkless evaluate` wrote, "
-            "evaluate-<data>-<hash>"
-        ) from error
+        with path.open("rb") as file:
+            for line in file:
+                number += 1
+                answers.append(Answer.of(json.loads(line)))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}): {again}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadInput(f"{path}, line {number}: damaged; delete that line, and evaluate again") from error
     modes = modes_of([way for way in reversed(found["ways"]) if way != FREE])
     return found, grids(answers, levels, found["samples"], found["weights"], modes)["free"]
 

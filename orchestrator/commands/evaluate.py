@@ -27,9 +27,10 @@ from conf.masking import masked
 from conf.schema import Config
 from conf.source import SourceConf
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import write_json, write_whole
+from orchestrator.base.files import write_whole
 from orchestrator.base.journal import Journal
 from orchestrator.base.lock import Taken, locked
+from orchestrator.base.record import write_record
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.object_store import sized
@@ -99,14 +100,14 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / ".lock"):
-            write_json(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
+            write_record(folder / "problems.json", levels := {prompt.uid: level_of(prompt) for prompt in prompts})
             answers, modes = _answers(conf, prompts, tokenizer, folder, longest), modes_of(conf.model.modes)
             whole_p = conf.evaluate.top_p == 1
             ways = grids(answers, levels, conf.evaluate.samples, found["weights"], modes, whole_p)
     except Taken as error:
         raise BadInput(f"{folder} is being written to by {error}: wait for it") from error
     found |= results(ways, levels, conf.evaluate)
-    write_json(folder / "evaluation.json", masked(found))
+    write_record(folder / "evaluation.json", masked(found))
     about, whole = heading(found), list(tables(found, conf.evaluate, whole_dial=True))
     lines = "  \n".join(about)
     write_whole(folder / "evaluation.md", "\n".join([f"# Evaluation\n\n{lines}\n", *(one.markdown() for one in whole)]))

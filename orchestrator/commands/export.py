@@ -9,7 +9,6 @@ ends, where every problem has the same mode, is refused.
 
 from __future__ import annotations
 
-import json
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from conf.schema import ModelConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder
 from orchestrator.base.lock import Taken, locked
+from orchestrator.base.record import read_record
 from orchestrator.evaluation.results import FORMAT
 from orchestrator.tracking.results import read_config
 from orchestrator.tracking.serving import ask_command, serve_command
@@ -82,9 +82,9 @@ def _model(given: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]:
     else:
         where = [f"run.root={given['run.root']}"] if "run.root" in given else []
         run = run_dir.find(given["run"], where) if "run" in given else run_dir.newest(where, "run")
-        folder, config = run / "model", read_config(run)
+        folder, config = run_dir.final_model(run, "give model=<folder>"), read_config(run)
     if not (folder / "config.json").is_file():
-        raise BadInput(f"{folder} holds no model: finish the run, or give model=<folder>")
+        raise BadInput(f"{folder} holds no model: give run=<run>, or model=<another folder>")
     return folder, config if isinstance(config.get("model"), dict) else {"model": {"dtype": "auto"}}
 
 
@@ -92,7 +92,7 @@ def _from_its_curve(model: Path, dial: float) -> Iterator[str]:
     """What the newest evaluation of this model says of the bias. Raises BadInput for one behind the curve's ends."""
     places = [path for beside in (model, model.parent) for path in beside.glob("evaluate-*/evaluation.json")]
     for path in sorted(places, key=lambda path: path.stat().st_mtime, reverse=True):
-        found = json.loads(path.read_text())
+        found = read_record(path, f"remove {path.parent}, and evaluate again")
         curve = found.get("dial")
         if found.get("format") != FORMAT or not curve or Path(found["model"]) != model:
             continue

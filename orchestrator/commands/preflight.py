@@ -16,6 +16,7 @@ from typing import Any
 from conf.schema import Config, Device, Dtype
 from learner.model.prepare_model import random_config
 from learner.model.support import context_length, read_config, recurrent, unsupported
+from orchestrator.base.record import readable
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.sinks import refuse_absent
 from orchestrator.training.warmup_questions import refuse_no_questions
@@ -97,9 +98,7 @@ def _kept_model(folder: Path | None) -> str | None:
     if folder is None:
         return None
     kept = [folder / "base"]
-    record = folder / "provenance.json"
-    if record.is_file():
-        kept.append(Path(json.loads(record.read_text()).get("model") or folder / "base"))
+    kept.append(Path(str(readable(folder / "provenance.json").get("model") or folder / "base")))
     return next((str(model) for model in kept if (model / "config.json").is_file()), None)
 
 

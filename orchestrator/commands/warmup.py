@@ -28,9 +28,10 @@ from learner.data.sft import Curriculum
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model, random_model
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import NOT_THE_DISK, replace_folder, whole_folder, write_json
+from orchestrator.base.files import NOT_THE_DISK, replace_folder, whole_folder
 from orchestrator.base.interrupt import Interrupted, defer_signals, saving
 from orchestrator.base.lock import Taken, holder, left_behind, locked, locked_in_turn
+from orchestrator.base.record import read_record, write_record
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
@@ -67,7 +68,7 @@ def kept_bound(model: str) -> int | None:
     folder = Path(model).expanduser()
     for path in (folder / FACTS, folder.parent / FACTS):
         if path.is_file():
-            found = json.loads(path.read_text())
+            found = read_record(path, "remove it, and short answers are measured without the warm-up's bound")
             bound = found.get("longest_short_answer") or (found.get("evaluation") or {}).get("longest_short_answer")
             return None if bound is None else int(bound)
     return None
@@ -127,7 +128,7 @@ def _say(conf: Config, text: str) -> None:
 def _tell_evaluation(conf: Config, target: Path) -> None:
     """Of a warm-up that was made before: its warnings, or that it has no evaluation."""
     assert conf.warmup is not None
-    found = json.loads((target / FACTS).read_text()).get("evaluation")
+    found = read_record(target / FACTS, f"remove {target}, and the warm-up is made again").get("evaluation")
     if found is None and conf.warmup.evaluate_every:
         measure = command_line("evaluate", f"model.path={target}", "data.path=<problems>")
         _say(conf, f"it was made without an evaluation; to measure it: {measure}")
@@ -225,7 +226,7 @@ def _fine_tune(
         }
         if questions is not None and evaluator is not None:
             facts["evaluation"] = questions.facts | {"too_long": too_long} | evaluator.summary()
-        write_json(finished / FACTS, facts)
+        write_record(finished / FACTS, facts)
         replace_folder(finished, target)
         shutil.rmtree(partial, ignore_errors=True)
     if parts is None:

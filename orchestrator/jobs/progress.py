@@ -43,7 +43,7 @@ def of_folder(folder: Path, steps: int | None = None) -> Progress | None:
             record = json.loads(line)
         except ValueError:  # the line that is being written, or the first of the tail
             continue
-        if "seconds/step" in record:
+        if isinstance(record, dict) and "seconds/step" in record:
             return _progress(record, steps)
     return None
 

@@ -33,6 +33,7 @@ import numpy as np
 from learner.metrics.efficiency import Efficiency
 from learner.metrics.report import NonfiniteSequence, StepReport
 from orchestrator.base.files import write_json
+from orchestrator.base.record import read_record, write_record
 from orchestrator.tracking.metrics import with_current_names
 from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
@@ -118,12 +119,12 @@ def write(folder: Path, recorded: RecordedStep) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FACTS)
     digests = {str(path.relative_to(folder)): [path.stat().st_size, digest(path)] for path in files}
     record = {"format": FORMAT, **facts, "control": asdict(recorded.control), "files": digests}
-    write_json(folder / FACTS, record, _plain)
+    write_record(folder / FACTS, record, _plain)
 
 
 def read(folder: Path) -> RecordedStep:
     """The step that `write` wrote there. Raises BadInput when a file of it is missing or not as it was written."""
-    facts = _load(folder / FACTS)
+    facts = _facts(folder)
     if facts.get("format") not in READABLE:
         raise BadInput(f"{folder / FACTS}: format {facts.get('format')} is none of {READABLE}: record the step again")
     refuse_damage(folder, lambda name: "/" not in name)
@@ -170,7 +171,7 @@ def read(folder: Path) -> RecordedStep:
 
 def refuse_damage(folder: Path, chosen: Callable[[str], bool]) -> None:
     """BadInput unless all files whose names are `chosen` are as they were written."""
-    for name, (size, written) in _load(folder / FACTS)["files"].items():
+    for name, (size, written) in _facts(folder)["files"].items():
         path = folder / name
         if chosen(name) and not (path.is_file() and path.stat().st_size == size and digest(path) == written):
             wrong = "is not as it was written" if path.is_file() else "is missing"
@@ -228,6 +229,10 @@ def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
 
 def _rows(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return read_record(folder / FACTS, "record the step again")
 
 
 def _load(path: Path) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,9 @@ from typing import Any
 
 import yaml
 
+from conf.errors import BadConfig
+from conf.seal import unsealed
+from orchestrator.base.record import damaged, readable
 from orchestrator.report.panels import Point
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
@@ -26,6 +30,9 @@ from orchestrator.tracking.metrics import FORMER, with_current_names
 RECENT = 10  # steps whose mean is "lately"
 MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
+
+LINES = ("metrics.jsonl", "samples.jsonl", "warmup.jsonl", "warmup_evaluation.jsonl", "unjudged.jsonl")
+BEYOND = re.compile(rb"[eE]\+?\d{3}|\d{300}")  # numbers that may be none to calculate with
 
 JsonObject = dict[str, Any]
 
@@ -44,6 +51,7 @@ class Run:
     grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
     unjudged: list[JsonObject] = field(default_factory=list)  # the first answers without a verdict, with their cause
+    damaged: list[str] = field(default_factory=list)  # see `damage`
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Example: setting("run.steps")."""
@@ -127,21 +135,38 @@ def mode_tokens(config: JsonObject) -> dict[str, str]:
 def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder {folder} does not exist")
-    config = read_object(folder / "config.yaml", yaml.safe_load)
+    config = read_yaml(folder / "config.yaml") or {}
     return Run(
         folder=folder.absolute(),
         name=folder.resolve().name,
         config=config,
         config_text=_text(folder / "config.yaml"),
-        provenance=read_object(folder / "provenance.json"),
+        provenance=readable(folder / "provenance.json"),
         steps=merged(records(folder / "metrics.jsonl")),
         warmup=merged(chain(records(folder / "warmup.jsonl"), records(folder / "warmup_evaluation.jsonl"))),
-        evaluation=read_object(folder / "evaluation.json"),
+        evaluation=readable(folder / "evaluation.json"),
         samples=list(records(folder / "samples.jsonl")),
         grpo=recorded_grpo(config),
         timeline=read_trace(folder / "timeline.json"),
         unjudged=list(records(folder / "unjudged.jsonl")),
+        damaged=damage(folder),
     )
+
+
+def damage(folder: Path) -> list[str]:
+    """What of a run's files cannot be read, a line each; a last line that a kill has torn does not count."""
+    found = [
+        f"{name} is damaged, and left out" for name in ("provenance.json", "evaluation.json") if damaged(folder / name)
+    ]
+    if (folder / "config.yaml").exists() and read_yaml(folder / "config.yaml") is None:
+        found.append("config.yaml is damaged, and left out: restore it from a copy")
+    for name in LINES:
+        path = folder / name
+        if path.exists() and not path.is_file():
+            found.append(f"{name} is no file, and left out")
+        elif wrong := sum(object_of(line.encode()) is None for line in _text(path).split("\n")[:-1] if line):
+            found.append(f"{name}: {wrong} damaged line{'s are' if wrong > 1 else ' is'} left out")
+    return found
 
 
 def recorded_grpo(config: Mapping[str, Any]) -> list[JsonObject]:
@@ -166,7 +191,7 @@ def has_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 
 def records(path: Path) -> Iterator[JsonObject]:
     """The objects of a .jsonl file. A line that does not parse is left out: the last may be torn by a cut."""
-    for line in _text(path).splitlines():
+    for line in _text(path).split("\n"):
         record = object_of(line.encode())
         if record is not None:
             yield record
@@ -176,13 +201,13 @@ def object_of(line: bytes) -> JsonObject | None:
     """One line of a .jsonl file under the figures' current names, without numbers that are none; None: no object."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None
     if any(b'"' + name.encode() in line for name in FORMER):
         record = with_current_names(record)
-    if b"NaN" in line or b"Infinity" in line:
+    if b"NaN" in line or b"Infinity" in line or BEYOND.search(line):
         record = {key: _finite(value) for key, value in record.items()}
     return record
 
@@ -226,11 +251,20 @@ def _moment(stamp: Any) -> float | None:
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, int | float) and not abs(value) < 1e300 else value
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def read_yaml(path: Path) -> JsonObject | None:
+    """A run's config.yaml as plain objects; None when it is missing or damaged."""
+    try:
+        found = yaml.safe_load(unsealed(path))
+    except (BadConfig, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_object(path: Path, parse: Callable[[str], Any] = json.loads) -> JsonObject:

@@ -60,7 +60,7 @@ def verdict(run: Run, summary: JsonObject | None, goals: bool) -> str:
 
 def warnings(run: Run) -> list[str]:
     """What the figures below leave out and their reader must know."""
-    found = []
+    found = [*run.damaged]
     affected = [record for record in run.steps if record.get("unjudged")]
     if affected:
         lost = sum(int(record["unjudged"]) for record in affected)

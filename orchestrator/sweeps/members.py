@@ -62,7 +62,7 @@ class Members:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run has done its steps and everything after them."""
+    """Whether a run has done its steps and everything after them that a sweep looks at: all but its report."""
     from orchestrator.training.checkpoint import CheckpointStore
     from orchestrator.training.retention import Retention
     from orchestrator.training.stages import Stand, missing
@@ -74,4 +74,4 @@ def finished(folder: Path) -> bool:
     except BadConfig:  # it is torn: going on with the run says so
         return False
     steps = CheckpointStore(folder, Retention(0)).steps()
-    return bool(steps) and not missing(Stand.of(folder, conf, steps[-1]))
+    return bool(steps) and {stage.name for stage in missing(Stand.of(folder, conf, steps[-1]))} <= {"report"}

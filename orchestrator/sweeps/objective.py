@@ -5,13 +5,13 @@ In: a run folder, complete or still being written. Out: numbers. Must not know: 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conf.choices import Objective
+from orchestrator.base.record import readable
 from orchestrator.report.read import RECENT, JsonObject, merged, records
 from orchestrator.tracking.summary import summarize_evaluation
 
@@ -61,9 +61,7 @@ class Progress:
 
 def progress(run_folder: Path) -> Progress:
     """What the folder holds; nothing where it does not exist yet."""
-    path = run_folder / "evaluation.json"
-    evaluation = json.loads(path.read_text()) if path.is_file() else {}
-    return Progress(merged(records(run_folder / "metrics.jsonl")), evaluation)
+    return Progress(merged(records(run_folder / "metrics.jsonl")), readable(run_folder / "evaluation.json"))
 
 
 def printed(log: Path, objective: Objective) -> float | None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
+from conf.errors import BadConfig
 from conf.masking import masked
+from conf.seal import sealed, unsealed
 from conf.shell import command_line
 from orchestrator.base.files import write_whole
 from rollout.base.errors import BadInput
@@ -70,7 +72,8 @@ class SweepState:
     def save(self) -> None:
         plain = masked(asdict(self))
         del plain["folder"]
-        write_whole(self.folder / FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000))
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000)
+        write_whole(self.folder / FILE, sealed(text))
 
 
 def load(folder: Path) -> SweepState:
@@ -81,10 +84,10 @@ def load(folder: Path) -> SweepState:
         there = f"; sweeps there: {', '.join(known[-8:])}" if known else ""
         raise BadInput(f"no sweep {str(folder)!r}: it holds no {FILE}{there}")
     try:
-        plain: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain: dict[str, Any] = yaml.safe_load(unsealed(path))
         members = {key: MemberState(**one) for key, one in plain.pop("members").items()}
         return SweepState(folder=folder, members=members, **plain)
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (BadConfig, yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -5,13 +5,16 @@ In: a run folder. Out: lines for the console. Must not know: how figures come ab
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from conf.errors import BadConfig
+from conf.seal import unsealed
+from orchestrator.base.record import readable
+from orchestrator.report.read import records
 from orchestrator.tracking.numbers import exact_percent, or_dash
 from orchestrator.tracking.serving import commands
 from orchestrator.tracking.summary import has_goals, interval, summarize_evaluation, way_name
@@ -23,8 +26,8 @@ MARKS = {True: "met    ", False: "NOT met", None: "not measured"}
 def result_lines(folder: Path) -> list[str]:
     """The final figures; empty when the run made no final evaluation."""
     path = folder / "evaluation.json"
-    evaluation = json.loads(path.read_text()) if path.is_file() else {"models": {}}
-    if "final" not in evaluation["models"]:
+    evaluation = readable(path)
+    if "final" not in evaluation.get("models", {}):
         return []
     goals = has_goals(read_config(folder))
     summary = summarize_evaluation(evaluation, goals)
@@ -46,16 +49,20 @@ def _row(model: str, mode: str, mix: Mapping[str, Any]) -> str:
 
 def serving_lines(folder: Path) -> list[str]:
     """How to serve the final model and ask it a question of the run's own; empty when there is no model."""
-    path = folder / "samples.jsonl"
-    first = path.read_text().partition("\n")[0] if path.is_file() else ""
-    problem = str(json.loads(first)["problem"]) if first else ""
+    first = next(records(folder / "samples.jsonl"), {})
+    problem = str(first.get("problem", ""))
     if (found := commands(folder, read_config(folder), problem)) is None:
         return []
     return ["to serve the model:", found[0], "to ask it (what it thought, if it did, comes as `reasoning`):", found[1]]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml as plain objects; empty when there is none."""
+    """config.yaml as plain objects; empty when there is none. Raises BadConfig when it is damaged."""
     path = folder / "config.yaml"
-    found = yaml.safe_load(path.read_text()) if path.is_file() else None
+    if not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(unsealed(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadConfig(f"{path} cannot be read ({' '.join(str(error).split())}): restore it from a copy") from error
     return found if isinstance(found, dict) else {}

@@ -20,10 +20,12 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.files import whole_folder, write_json
 from orchestrator.base.interrupt import defer_signals
 from orchestrator.base.observer import Observer, Record
+from orchestrator.base.record import readable, write_record
 from orchestrator.base.waiting import waiting
 from orchestrator.tracking.console import progress
 from orchestrator.tracking.metrics import describe
 from orchestrator.tracking.tracker import Scored, Tracker
+from orchestrator.training.run_dir import set_aside
 from orchestrator.training.unjudged import UnjudgedLog
 from reward.grader import Grader
 from reward.reward_function import reward_of
@@ -258,7 +260,8 @@ class Evaluator:
         if not conf.evaluate.final or not self.prompts:
             return {}
         path = self.folder / "evaluation.json"
-        found = json.loads(path.read_text()) if path.is_file() else {"models": {}}
+        set_aside(path, "what it had measured before is not compared with")
+        found = {"models": {}, **readable(path)}
         found |= protocol(conf, self.prompts)
         found["models"][model] = evaluate_modes(
             f"evaluation of the {model} model",
@@ -274,5 +277,5 @@ class Evaluator:
             modes_of(conf.model.modes),
         )
         self.tracker.files.check()
-        write_json(path, masked(found))
+        write_record(path, masked(found))
         return dict(found["models"][model])

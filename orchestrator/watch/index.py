@@ -9,19 +9,17 @@ a page is there at once, however much there is to read.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from orchestrator.base.lock import holder, left_behind
+from orchestrator.base.record import damaged, readable
 from orchestrator.report.panels import Point
 from orchestrator.report.read import (
     JsonObject,
@@ -29,7 +27,7 @@ from orchestrator.report.read import (
     merged,
     mode_names,
     object_of,
-    read_object,
+    read_yaml,
     recorded_grpo,
     trains,
 )
@@ -74,6 +72,7 @@ class Followed:
         self._stamps: dict[str, tuple[int, int]] = {}  # of small files, as they were read
         self._cached: dict[str, list[Point]] = {}
         self._last: list[JsonObject] | None = None  # the last training steps
+        self.damaged: set[str] = set()  # files of which something cannot be read
 
     @property
     def modes(self) -> list[str]:
@@ -83,19 +82,21 @@ class Followed:
 
     def read(self, most: int) -> tuple[bool, bool]:
         """Read on, about `most` bytes. Returns whether anything was new and whether there is more."""
-        new = self._read_small("config.yaml", yaml.safe_load, "config")
+        new = self._read_small("config.yaml", read_yaml, "config")
         if new:
             self.grpo = recorded_grpo(self.config)
-        new |= self._read_small("provenance.json", json.loads, "provenance")
+        new |= self._read_small("provenance.json", _record, "provenance")
         more = False
         for tail, name in ((self.metrics, "training"), (self.warmup_file, "warming")):
             found = tail.read(most)
             more |= found.more
             if found.anew:
                 self._begin_again(name)
+                self.damaged.discard(tail.path.name)
             for line in found.lines:
                 record = object_of(line)
                 if record is None or not isinstance(record.get("step"), int):
+                    self.damaged.add(tail.path.name)
                     continue
                 try:
                     getattr(self, name).add(record)
@@ -124,7 +125,7 @@ class Followed:
             if name == "training":
                 self.recent.append(record)
 
-    def _read_small(self, name: str, parse: Any, target: str) -> bool:
+    def _read_small(self, name: str, read: Callable[[Path], JsonObject | None], target: str) -> bool:
         """Read a small file that is replaced as a whole, if it has changed."""
         try:
             found = (self.folder / name).stat()
@@ -133,7 +134,9 @@ class Followed:
         stamp = (found.st_mtime_ns, found.st_size)
         if self._stamps.get(name) == stamp:
             return False
-        setattr(self, target, read_object(self.folder / name, parse))
+        value = read(self.folder / name)
+        (self.damaged.add if value is None else self.damaged.discard)(name)
+        setattr(self, target, value or {})
         self._stamps[name] = stamp
         return True
 
@@ -183,6 +186,11 @@ class Followed:
 
     def state(self, now: float) -> State:
         """What the run is doing: by its lock file, which its process holds until its end, however that comes."""
+        found = self._state(now)
+        named = f"; damaged: {', '.join(sorted(self.damaged))}" if self.damaged else ""
+        return State(found.name, found.words + named)
+
+    def _state(self, now: float) -> State:
         if self.unreadable:
             return State("interrupted", f"cannot be read ({self.unreadable})")
         held = holder(lock(self.folder))
@@ -202,6 +210,10 @@ class Followed:
             return State("running", "wrote a step within the last minute")
         at = f"at step {self.last_step}" if begun else "before its first step"
         return State("interrupted", f"stopped {at}")
+
+
+def _record(path: Path) -> JsonObject | None:
+    return None if damaged(path) else readable(path)
 
 
 class Index:

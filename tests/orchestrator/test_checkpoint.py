@@ -134,7 +134,7 @@ def test_a_kill_while_old_checkpoints_are_dropped_leaves_no_half_of_one(
         killed.setattr(shutil, "rmtree", lambda folder, ignore_errors: None)
         store.save(2, Writes(), STATE)
         store.save(2, Writes(), STATE)
-    assert names(tmp_path) == [".step_000001.partial", ".step_000002.before", "step_000002"]
+    assert names(tmp_path) == [".step_000001.partial", ".step_000002.partial", "step_000002"]
     CheckpointStore(tmp_path, Retention(1)).save(3, Writes(), STATE)
     assert names(tmp_path) == ["step_000003"]
 

@@ -281,7 +281,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     for arguments, said in (
         ([str(base)], "two or more folders"),
         ([str(base), str(other)], "only answers to the same ones can be compared"),
-        ([str(base), str(tmp_path)], "is no finished evaluation"),
+        ([str(base), str(tmp_path)], r"evaluation\.json is missing: give a folder"),
     ):
         with pytest.raises(BadInput, match=said):
             run("compare", arguments)

@@ -94,7 +94,7 @@ def test_an_evaluation_says_what_a_dial_gives(trained: Path, capsys: pytest.Capt
         (("dial=nan",), "dial=nan is beyond"),
         (("dial=1", "run=mine", "model=x"), "give run=<run> or model=<folder>, not both"),
         (("dial=1", "run=yours"), "no run 'yours'"),
-        (("dial=1", "model=runs"), "holds no model: finish the run, or give model=<folder>"),
+        (("dial=1", "model=runs"), "holds no model: give run=<run>, or model=<another folder>"),
         (("dial=1", "out=runs"), "exists: give a folder that does not"),
         (("dial=1", "bias=2"), "thinkless export takes"),
     ],

@@ -30,6 +30,7 @@ def finished(tmp_path: Path) -> Path:
     (folder / "model" / "config.json").write_text("{}")
     (folder / "evaluation.json").write_text(json.dumps({"models": {"warmup": {}, "final": {}}}))
     (folder / "report.html").write_text("<p>")
+    (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "provenance.json").write_text("{}")
     return folder
 
