@@ -109,7 +109,10 @@ def _evaluation(folder: Path, model: Path) -> None:
     folder.mkdir()
     verdict = ("think", "correct", True, True, 1.0, "1", 9, -0.1)
     answers = [Answer(f"q{n}", way, 0, *verdict) for way in ways_of(MODES) for n in (1, 2)]
-    write_lines(folder / "answers.jsonl", [one.as_json() for one in answers])
+    journal = Journal(folder / "answers.jsonl", by="way")
+    for one in answers:
+        journal.add(one.as_json())
+    journal.close()
     write_record(folder / "problems.json", LEVEL_OF)
     how = {"temperature": 1.0, "top_p": 1.0, "max_response_tokens": 64, "rewards": {}, "samples": 1}
     about = {"model": str(model), "data": {"name": "d", "sha256": "0" * 64}, "weights": {"2": 1.0}}

@@ -237,7 +237,7 @@ def test_a_runs_state_is_told_by_its_lock(tmp_path: Path) -> None:
     assert followed(tmp_path / "fresh").state(BEGAN + 20).name == "running"  # where there are no locks
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.yaml").write_text("run: [")
-    assert followed(tmp_path / "bare").state(now).words == "stopped before its first step"
+    assert followed(tmp_path / "bare").state(now).words == "stopped before its first step; damaged: config.yaml"
 
 
 # ---------------------------------------------------------------- what is shown
