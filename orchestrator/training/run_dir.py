@@ -123,7 +123,7 @@ def state(folder: Path) -> str:
 def final_model(folder: Path, other: str) -> Path:
     """The run's final model. BadInput, which says how to get it, when there is none. other: what else to do."""
     model = folder / "model"
-    if (model / "config.json").is_file():
+    if all((model / name).is_file() for name in ("config.json", "tokenizer_config.json")):  # the first and the last
         return model
     if holder(lock(folder)) is not None:
         raise BadInput(

@@ -70,7 +70,7 @@ class Stage:
 STAGES = (
     Stage("warm-up", lambda run: run.step is not None, lambda work: work.warm_up()),
     Stage("train", lambda run: (run.step or 0) >= run.conf.run.steps, lambda work: work.learn()),
-    Stage("export", lambda run: run.left("export", "model/config.json"), lambda work: work.export()),
+    Stage("export", lambda run: run.left("export", "model/tokenizer_config.json"), lambda work: work.export()),
     Stage("evaluate", lambda run: not run.conf.evaluate.final or run.evaluated, lambda work: work.evaluate()),
     Stage(
         "report",

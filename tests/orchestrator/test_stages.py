@@ -27,7 +27,7 @@ def finished(tmp_path: Path) -> Path:
     """What the folder of a finished run has, besides checkpoints."""
     folder = tmp_path / "run"
     (folder / "model").mkdir(parents=True)
-    (folder / "model" / "config.json").write_text("{}")
+    (folder / "model" / "tokenizer_config.json").write_text("{}")  # which is written last
     (folder / "evaluation.json").write_text(json.dumps({"models": {"warmup": {}, "final": {}}}))
     (folder / "report.html").write_text("<p>")
     (folder / "metrics.jsonl").write_text("{}\n")
@@ -45,7 +45,7 @@ def test_what_a_death_left_undone_is_missing_and_all_that_follows(finished: Path
     assert left(finished) == ["report"]
     (finished / "evaluation.json").write_text(json.dumps({"models": {"warmup": {}}}))
     assert left(finished) == ["evaluate", "report"]
-    (finished / "model" / "config.json").unlink()
+    (finished / "model" / "tokenizer_config.json").unlink()
     assert left(finished) == ["export", "evaluate", "report"]
     assert left(finished, step=STEPS - 1) == NAMES[1:] and left(finished, step=None) == NAMES
 
