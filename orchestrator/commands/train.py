@@ -20,7 +20,8 @@ from conf.shell import command_line
 from learner.learner import Learner
 from learner.model.prepare_model import prepared_model
 from orchestrator.base.errors import RunError
-from orchestrator.base.interrupt import EndedAtOnce, Interrupted, saving
+from orchestrator.base.interrupt import EndedAtOnce, Interrupted, reason, saving
+from orchestrator.base.leaving import noting
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
@@ -88,11 +89,12 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
         refuse_changed(folder, conf, saved[1], problems.training)
     if not resume:
         run_folders.record(folder, conf, problems.data_hash)
+    resumed = functools.partial(_how_to_go_on, store, folder)
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     try:
         evaluated = [len(problems.validation) * conf.validation.samples]
         evaluated += [len(problems.evaluation) * conf.evaluate.samples]
-        with Cluster(sized(conf, config, max(evaluated))) as cluster:
+        with noting(resumed), Cluster(sized(conf, config, max(evaluated))) as cluster:
             cluster.refuse_too_small(conf.rollout, conf.learner, conf.reward)
             if resume:  # only now: settings that were refused must not stay
                 run_folders.record(folder, conf, problems.data_hash)
@@ -102,10 +104,15 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, KeyboardInterrupt):
                 error.add_note(f"no training step had finished, and {folder} is removed; the same command begins again")
-        elif store.steps() and not isinstance(error, Interrupted) and "resume=" not in str(error):  # else it was told
-            again = command_line("train", f"resume={folder}")
-            error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")
+        elif (reason() or not isinstance(error, Interrupted)) and "resume=" not in str(error):  # else it was told
+            error.add_note(resumed())
         raise
+
+
+def _how_to_go_on(store: CheckpointStore, folder: Path) -> str:
+    """Empty: without a checkpoint there is nothing to go on from."""
+    again = command_line("train", f"resume={folder}")
+    return f"the last checkpoint is of step {steps[-1]}; to go on from it: {again}" if (steps := store.steps()) else ""
 
 
 def fewer_collections() -> None:
@@ -152,7 +159,7 @@ def _run(
     decode = functools.partial(decode_response, tokenizer, ends=control.ends)
     samples, recorded = conf.run.samples_per_step, read_config(folder)
     modes = modes_of(conf.model.modes)
-    workers = Workers(sampler.workers)
+    workers = Workers(sampler.workers, graders=grader.actors)
     workers.ask()  # read after the first step: a worker that is killed then has been seen
     others = (timeline.failures, workers.failures)
     tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes)
