@@ -90,4 +90,6 @@ class _Masked:
 
 
 def _of_environment() -> set[str]:
-    return {value for name, value in os.environ.items() if len(value) >= LEAST and _SECRET.fullmatch(name)}
+    """(PWD is the shell's working directory.)"""
+    secret = {name for name in os.environ if _SECRET.fullmatch(name)} - {"PWD"}
+    return {os.environ[name] for name in secret if len(os.environ[name]) >= LEAST}

@@ -180,10 +180,9 @@ class RewardConf:
     workers: int = number(1, "[1, 10000]")  # reward actors
     num_cpus: float = number(0.1, "[0, 10000]")  # of each actor, for Ray's placement
     processes: int = number(1, "[1, 1024]")  # grading processes of each actor
+    max_restarts: int = number(3, "[0, 1e6]")  # times that Ray restarts an actor that died; its work is done again
     timeout_s: float = number(5.0, "[0.01, 1e5]")  # hard limit of one check; the process is killed
-    hung_s: float = number(
-        60.0, "(0, 1e7]"
-    )  # that such checks may take of a batch and process; then limits are shorter
+    hung_s: float = number(60.0, "(0, 1e7]")  # that these may take of a batch and process; then limits are shorter
     batch_timeout_s: float = number(3600.0, "[1, 1e7]")  # for a batch's verdicts from an actor; then the run ends
     timeouts_as_no_answer: int | None = number(None, "[2, 1e6]")  # siblings with one answer that timed out; null: never
     memory_mib: int = number(2048, "[0, 1e8]")  # address-space limit of a grading process
@@ -303,6 +302,7 @@ class ClusterConf:
     port: int | None = number(None, "[1, 65535]")  # of the learner's process group; null: a free one
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
     metrics_port: int | None = number(None, "[1, 65535]")  # Prometheus of a private cluster; null: a free one
+    hang_s: float | None = number(120.0, "[1, 1e7]")  # an actor without a sign of progress for so long is killed
     start_timeout_s: float = number(120.0, "[0.1, 1e7]")  # for Ray to start or answer, and for reward actors
     wait_for_resources_s: float = number(300.0, "[0, 1e7]")  # for nodes to join a Ray that is too small; 0: refuse
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks

@@ -23,7 +23,7 @@ from typing import Any
 
 from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
-from rollout.base.spans import ASLEEP, NO_PROMPTS, NO_WEIGHTS, Traced
+from rollout.base.spans import ASLEEP, NO_PROMPTS, NO_WEIGHTS, Pulse, Traced
 from rollout.convert import engine_requests, rollout_result
 from rollout.engine import Engine
 from rollout.mailbox import Mailbox
@@ -49,7 +49,8 @@ class RolloutWorker(Traced):
         super().__init__()
         self.conf, self.control, self.seed = conf, control, seed
         self.mailbox, self.scheduler, self.usage = Mailbox(), Scheduler(conf), UsageLog()
-        self._closing = False
+        self._closing = self._stepping = False
+        self._steps = 0  # of the engine
         started: Future[None] = Future()
         self.thread = threading.Thread(
             target=self._run,
@@ -64,6 +65,10 @@ class RolloutWorker(Traced):
 
     def ready(self) -> int:
         return self.engine.version
+
+    def pulse(self) -> Pulse:
+        """Steps of the engine. (Loading weights, which may wait for the learner, has a limit of its own.)"""
+        return Pulse(self.born, self._steps, self._stepping, time.process_time())
 
     def take_status(self) -> WorkerStatus:
         """What the engine did since the last call. Waits for nothing."""
@@ -159,7 +164,9 @@ class RolloutWorker(Traced):
             for key, request in begun:
                 self.engine.add(key, request)
             begin, sequences = time.monotonic(), len(scheduler.running)
+            self._stepping = True
             done = self.engine.step()
+            self._stepping, self._steps = False, self._steps + 1
             self.usage.note(self.engine.usage.now())
         if not begun:
             scheduler.note_step(sequences, time.monotonic() - begin)

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from orchestrator.base.errors import ActorDied, WaitedTooLong
 from orchestrator.base.waiting import waiting
-from orchestrator.cluster.handles import RayFuture, RayHandle, wait_all
+from orchestrator.cluster.handles import PULSE, RayFuture, RayHandle, wait_all
 from orchestrator.cluster.placement import Plan, Role, Seat
 from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
@@ -26,10 +26,11 @@ from rollout.base.handle import Handle
 POLL_S = 1.0  # between two looks at whether nodes have joined
 CLOSING_S = 5.0  # that actors have to close in order
 CALLS_AT_ONCE = 64  # of `sample`, on one rollout worker
-# Threaded actors: a method with threads of its own, and how many. Calls of it run in no order. Those of a rollout
-# worker wait for its answers, and however many do, other methods are served; those of a reward actor begin when what
-# they grade is sampled, however early they were made.
-THREADS = {Role.rollout: ("sample", CALLS_AT_ONCE), Role.reward: ("grade_request", 1)}
+# Threaded actors: methods with threads of their own, and how many. Calls of them run in no order. `sample` of a rollout
+# worker waits for its answers, and however many do, other methods are served; `grade_request` of a reward actor begins
+# when what it grades is sampled, however early it was called; `pulse` (orchestrator.cluster.actor_watch) waits for no
+# other call. Learner ranks have none: in a threaded actor no call would run in the process's main thread.
+THREADS = {Role.rollout: {"sample": CALLS_AT_ONCE, PULSE: 1}, Role.reward: {"grade_request": 1, PULSE: 1}}
 
 
 @dataclass(slots=True)
@@ -75,20 +76,22 @@ class Actors:
         threads: int | None = None,
         named: Mapping[str, Any] | None = None,
         check: Callable[[], None] | None = None,
+        restarts: int = 0,
         **options: Any,
     ) -> list[RayHandle]:
         """An actor for each list of arguments, in places reserved for `role`, or else in those of `alone`.
 
         timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; named: further arguments, the same
         for all; check: called first on each of their hosts but the driver's, which has made it before, and what it
-        raises is raised; options: of Ray's actors.
+        raises is raised; restarts: of an actor that dies, at most, which gets the calls again that it had not answered;
+        options: of Ray's actors.
         """
         free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
         group = next(free, None) or self.reserve(alone)
         if check is not None:
             self._check_elsewhere(group, role, check)
-        method, calls = THREADS.get(role, ("", 0))
-        remote: Any = cast(Any, ray.remote)(concurrency_groups={method: calls}) if method else ray.remote
+        threaded = THREADS.get(role, {})
+        remote: Any = cast(Any, ray.remote)(concurrency_groups=threaded) if threaded else ray.remote
         actor_class = remote(body)
         handles = group.actors[role] = []
         for index, (seat, args) in enumerate(zip(group.plan.seats[role], arguments, strict=True)):
@@ -102,9 +105,12 @@ class Actors:
                     group.group, placement_group_bundle_index=seat.bundle
                 ),
                 runtime_env={"env_vars": environment} if environment else None,
+                max_restarts=restarts,
+                max_task_retries=restarts,
                 **options,
             ).remote(*args, **(named or {}))
-            handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, {method} if method else ()))
+            handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, threaded))
+            handles[-1].restarts = f"{role.key.partition('.')[0]}.max_restarts={restarts}" if restarts else ""
         return handles
 
     def _check_elsewhere(self, group: _Group, role: Role, check: Callable[[], None]) -> None:
@@ -133,10 +139,14 @@ class Actors:
             _free(group)
         self._groups.clear()
 
+    def started(self) -> list[RayHandle]:
+        """All that were started and not ended. From any thread."""
+        return [one for group in list(self._groups) for handles in list(group.actors.values()) for one in handles]
+
     def dead(self) -> list[ActorDied]:
         """Errors of the actors that do not live any more."""
         dead = []
-        for handle in (handle for group in self._groups for handles in group.actors.values() for handle in handles):
+        for handle in self.started():
             try:
                 handle.call("ready", timeout_s=0.5).wait()
             except ActorDied as error:

@@ -14,12 +14,17 @@ from functools import partial
 from typing import Any
 
 from conf.schema import ClusterConf, Device, LearnerConf, RewardConf, RolloutConf
-from orchestrator.base.errors import ActorDied
+from orchestrator.base.errors import ActorDied, RunError
+from orchestrator.base.interrupt import EndedAtOnce
+from orchestrator.base.leaving import ended_in_order, kill_at_the_end
+from orchestrator.base.processes import Family
+from orchestrator.cluster.actor_watch import ActorWatch
 from orchestrator.cluster.actors import Actors
 from orchestrator.cluster.handles import RayHandle, wait_all
 from orchestrator.cluster.network import environment, host_address
 from orchestrator.cluster.placement import Role, plan
-from orchestrator.cluster.ray_connection import connect, disconnect
+from orchestrator.cluster.ray_connection import asks_gcs, connect, connected, disconnect
+from orchestrator.cluster.ray_watch import watch_of
 from rollout.base.errors import BadInput
 from rollout.base.handle import Handle
 
@@ -28,24 +33,50 @@ OTHER_CALLS = 16  # that a rollout worker serves at a time besides `sample`
 
 
 class Cluster:
-    """A Ray connection and the actors placed through it; leaving the `with` block ends every one of them."""
+    """A Ray connection and the actors placed through it; leaving the `with` block ends every one of them.
+
+    When Ray itself dies or does not answer, and after a second signal to a run with a private Ray, nothing is waited
+    for: this process's descendants are killed when it is left (`orchestrator.base.leaving`).
+    """
 
     def __init__(self, conf: ClusterConf):
         self.conf = conf
         joined = conf.address or os.environ.get("RAY_ADDRESS")  # a private Ray never grows
         nodes_s = conf.wait_for_resources_s if joined else 0.0
         self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface), nodes_s)
-        self._private = False
+        self._private, self._own_token, self._family = not joined, False, Family()
+        self._hangs = ActorWatch(self._actors.started, conf.hang_s) if conf.hang_s else None
 
     def __enter__(self) -> Cluster:
-        self._private = connect(self.conf)
+        kill_at_the_end(self._family.kill)
+        try:
+            self._own_token = connect(self.conf)
+            self._watch = watch_of(connected(), asks_gcs, self._family)
+        except Exception as error:
+            if not self._private or isinstance(error, BadInput):  # else something of it may have started, and be stuck
+                ended_in_order(self._family.kill)
+            raise
+        self._watch.start()
+        if self._hangs is not None:
+            self._hangs.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        unexplained = isinstance(error, Exception) and not isinstance(error, (BadInput, ActorDied))
-        dead = self._actors.dead() if unexplained else []
-        self._actors.end_all()
-        disconnect(self._private)
+        if self._hangs is not None:
+            self._hangs.stop()
+        try:
+            if isinstance(error, Exception) and self._watch.look():  # it was heard of by its consequence first
+                raise RunError(self._watch.lost) from error
+            if self._watch.lost or (self._private and isinstance(error, EndedAtOnce)):
+                return
+            unexplained = isinstance(error, Exception) and not isinstance(error, (BadInput, ActorDied))
+            dead = self._actors.dead() if unexplained else []
+            with self._watch.ending(self._private):
+                self._actors.end_all()
+                disconnect(self._own_token)
+            ended_in_order(self._family.kill)
+        finally:
+            self._watch.stop()
         if dead:  # the first error is often another actor's, of a lost connection
             raise dead[0] from error
 
@@ -74,9 +105,8 @@ class Cluster:
             conf.timeout_s,
             conf.threads,
             check=check,
+            restarts=conf.max_restarts,
             max_concurrency=OTHER_CALLS,
-            max_restarts=conf.max_restarts,
-            max_task_retries=conf.max_restarts,  # a restarted worker gets the calls again that the lost one had
         )
 
     def learner_ranks(
@@ -94,8 +124,15 @@ class Cluster:
 
     def reward_actors(self, conf: RewardConf, body: type, arguments: list[Any]) -> list[RayHandle]:
         alone, every = plan(self.conf.placement, reward=conf), [arguments] * conf.workers
-        limit_s = conf.batch_timeout_s
-        return self._actors.start(Role.reward, alone, body, every, limit_s, allow_out_of_order_execution=True)
+        return self._actors.start(
+            Role.reward,
+            alone,
+            body,
+            every,
+            conf.batch_timeout_s,
+            restarts=conf.max_restarts,
+            allow_out_of_order_execution=True,
+        )
 
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""

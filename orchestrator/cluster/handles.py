@@ -5,19 +5,25 @@ In: Ray actors. Out: `RayHandle`s and `RayFuture`s, which the other rooms use wi
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import time
 from collections.abc import Collection, Sequence
 from textwrap import shorten
 from typing import Any
 
 import ray
+import ray._private.state
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.base.errors import ActorDied, RunError, WaitedTooLong
 from orchestrator.base.interrupt import waiting_here
 from rollout.base.errors import BadInput
 
+PULSE = "pulse"  # method of actors that have a thread for it
 SETTLE_S = 3.0  # after an actor's death, for others to follow it
 OTHER_CAUSE_CHARACTERS = 160  # told of another rank's error, beside the dead one
 
@@ -26,9 +32,9 @@ class RayFuture:
     """The answer of one call. Pass it to another `RayHandle.call` as an argument: the value goes there, not through
     here."""
 
-    def __init__(self, ref: Any, what: str, timeout_s: float, collective_s: float | None = None):
-        """collective_s: see `RayHandle`."""
-        self.ref, self.what, self.timeout_s, self.collective_s = ref, what, timeout_s, collective_s
+    def __init__(self, ref: Any, what: str, timeout_s: float, handle: RayHandle | None = None):
+        """handle: of the actor, where one answers."""
+        self.ref, self.what, self.timeout_s, self.handle = ref, what, timeout_s, handle
         self.begin = time.monotonic()
 
     def wait(self) -> Any:
@@ -45,18 +51,10 @@ class RayFuture:
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
                 raise start_error(self.what, error) from error
-            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)}){self._likely_cause()}") from error
+            about = self.handle.about_death(time.monotonic() - self.begin) if self.handle else ""
+            raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)}){about}") from error
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
-
-    def _likely_cause(self) -> str:
-        seconds = time.monotonic() - self.begin
-        if self.collective_s is None or seconds < self.collective_s:
-            return ""
-        return (
-            f"; it was asked {seconds:.0f} s ago, so most likely it waited for another rank longer than "
-            f"learner.timeout_s={self.collective_s:g} s in a collective call, after which NCCL ends the process"
-        )
 
     def done(self) -> bool:
         """Whether `wait` would return (or raise) at once."""
@@ -97,15 +95,57 @@ class RayHandle:
         collective_s: of a learner rank whose process does not live longer in a collective call (NCCL's watchdog)."""
         self.actor, self.name, self.timeout_s, self.own = actor, name, timeout_s, own
         self.collective_s = collective_s
+        self.restarts = ""  # the setting that allows some, with its value
+        self.hung = ""  # for how long it did nothing, before it was killed for that
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> RayFuture:
         """Call `method(*args)` there; returns at once."""
         values = [arg.ref if isinstance(arg, RayFuture) else arg for arg in args]
         ask = getattr(self.actor, method)
         if method in self.own:
-            ask = ask.options(concurrency_group=method)
+            once = {"max_task_retries": 0} if method == PULSE else {}  # no other process's sign of life
+            ask = ask.options(concurrency_group=method, **once)
         ref = ask.remote(*values)
-        return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s, self.collective_s)
+        return RayFuture(ref, f"{self.name} ({method})", timeout_s or self.timeout_s, self)
+
+    def about_death(self, asked_s: float) -> str:
+        """What is known of it beside what Ray says. asked_s: since the call was made."""
+        about = f"; {self.hung}" if self.hung else ""
+        if self.restarts:
+            about += f"; it had been started again as often as {self.restarts} allows"
+        if self.collective_s is not None and asked_s >= self.collective_s:
+            about += (
+                f"; it was asked {asked_s:.0f} s ago, so most likely it waited for another rank longer than "
+                f"learner.timeout_s={self.collective_s:g} s in a collective call, after which NCCL ends the process"
+            )
+        return about
+
+    def place(self) -> tuple[str, int] | None:
+        """(node, process) of a living actor."""
+        known = ray._private.state.actors(self.actor._actor_id.hex())
+        if not known or known.get("State") != "ALIVE":
+            return None
+        return known["Address"]["NodeID"], int(known["Pid"])
+
+    def kill(self) -> None:
+        """End its process, even if that is stopped and hears nothing; Ray may start the actor again."""
+        if (place := self.place()) is None:
+            return
+        node, pid = place
+        if node == own_node():
+            kill_process(pid)
+        else:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            ray.remote(kill_process).options(num_cpus=0, scheduling_strategy=there).remote(pid)
+
+
+def own_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def kill_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _others(pending: dict[Any, Any]) -> str:

@@ -17,12 +17,13 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 import ray._private.authentication.authentication_token_setup
 import ray._private.parameter
+import ray._private.worker
 
 from conf.schema import ClusterConf
 from conf.shell import command_line
@@ -32,6 +33,7 @@ from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_privat
 from orchestrator.cluster.object_store import LEAST_GIB, note_smaller
 from rollout.base.errors import BadInput
 
+_print_all = ray._private.worker.print_to_stdstream
 COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 
 
@@ -41,6 +43,7 @@ def connect(conf: ClusterConf) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    ray._private.worker.print_to_stdstream = _print_first_line
     address = conf.address or os.environ.get("RAY_ADDRESS")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own_token = not address and "RAY_AUTH_MODE" not in os.environ
@@ -60,6 +63,24 @@ def connect(conf: ClusterConf) -> bool:
     finally:
         _install(handlers)
     return own_token
+
+
+def _print_first_line(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """What Ray says of processes that died, without the last twenty lines of their logs."""
+    _print_all({**data, "lines": [line.partition("\n")[0] for line in data["lines"]]}, ignore_prefix)
+
+
+def connected() -> Any:
+    """What Ray knows of this host: session, addresses, the node's id."""
+    return ray._private.worker._global_node
+
+
+def asks_gcs(address: str) -> Callable[[], None]:
+    """A call to the GCS at `address` over a connection of its own, which raises if it takes more than five seconds."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+
+    client = GcsClient(address=address)
+    return lambda: client.internal_kv_get(b"thinkless", None, timeout=5)
 
 
 def disconnect(own_token: bool) -> None:

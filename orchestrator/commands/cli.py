@@ -18,7 +18,7 @@ from pathlib import Path
 from conf import masking
 from conf.flags import NO_FLAGS, Flags
 from conf.schema import Config
-from orchestrator.base import interrupt
+from orchestrator.base import interrupt, leaving
 from orchestrator.base.waiting import LIBRARIES, enable, say_reading, waiting
 from orchestrator.commands.arguments import parsers, read
 from orchestrator.commands.table import COMMANDS
@@ -265,21 +265,23 @@ def guarded(body: Callable[[], None]) -> int:
     from rollout.base.errors import BadInput
 
     interrupt.install()
+    code = 1
     try:
         body()
         return 0
     except KeyboardInterrupt as error:
-        _print_error("interrupted", error)
-        return interrupt.exit_code()
+        code = interrupt.exit_code()
+        _print_error(interrupt.reason() or "interrupted", error)
     except (BadConfig, BadInput, RunError, FloatingPointError) as error:
         _print_error(str(error), error)
-        return 1
     except OSError as error:
         _print_error(f"{type(error).__name__}: {error}", error)
-        return 1
     except Exception as error:
         _print_fault(error)
-        return 1
+    leaving.said()
+    if leaving.due():
+        leaving.leave("", code)
+    return code
 
 
 def _print_error(message: str, error: BaseException) -> None:

@@ -6,6 +6,7 @@ Must not know: how a stage is done (`orchestrator.training.work`).
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from conf.schema import Config
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import remove_leftovers
-from orchestrator.base.interrupt import Interrupted
+from orchestrator.base.interrupt import Interrupted, reason
+from orchestrator.base.leaving import noting
 from orchestrator.base.lock import Taken, locked
 from orchestrator.base.same_folder import FolderGone, SameFolder
 from orchestrator.base.waiting import enable, waiting
@@ -67,12 +69,14 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     if saved and len(left) < len(STAGES) - 1:
         print(f"it has done its steps; missing: {', '.join(stage.name for stage in left)}", flush=True)
+    resumed = functools.partial(_how_to_go_on, store, folder)
     try:
         if [stage.name for stage in left] == ["report"]:
             report(folder)
             run_folders.mark(folder, ["report"], conf.run.steps)
         else:
-            _do(left, conf, problems, same, store, saved, resume, config)
+            with noting(resumed):
+                _do(left, conf, problems, same, store, saved, resume, config)
     except FolderGone:
         raise
     except BaseException as error:
@@ -81,12 +85,17 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, KeyboardInterrupt):
                 error.add_note(f"no training step had finished, and {folder} is removed; the same command begins again")
-        elif store.steps() and not isinstance(error, Interrupted) and "resume=" not in str(error):  # else it was told
-            again = command_line("train", f"resume={folder}")
-            error.add_note(f"the last checkpoint is of step {store.steps()[-1]}; to go on from it: {again}")
+        elif (reason() or not isinstance(error, Interrupted)) and "resume=" not in str(error):  # else it was told
+            error.add_note(resumed())
         raise
     finally:
         same.close()
+
+
+def _how_to_go_on(store: CheckpointStore, folder: Path) -> str:
+    """Empty: without a checkpoint there is nothing to go on from."""
+    again = command_line("train", f"resume={folder}")
+    return f"the last checkpoint is of step {steps[-1]}; to go on from it: {again}" if (steps := store.steps()) else ""
 
 
 def _do(

@@ -25,6 +25,7 @@ HEALTHY = {
     "reward/answers/timed_out": 0.0,
     "skipped_updates": 0.0,
     "restarts/worker/0": 0.0,
+    "restarts/reward/0": 0.0,
     "tracking/failures/wandb": 0.0,
     "disk/free_gib": 400.0,
 }
@@ -42,6 +43,7 @@ FAULTS: dict[str, dict[str, float]] = {  # rule -> what a faulty step has instea
     "Mismatch": {"mismatch/kl": 0.034},
     "UpdatesSkipped": {"skipped_updates": 1.0},
     "WorkerRestarted": {"restarts/worker/0": 1.0},
+    "RewardActorRestarted": {"restarts/reward/0": 1.0},
     "DiskLow": {"disk/free_gib": 4.5},
     "TrackerFailed": {"tracking/failures/wandb": 1.0},
 }

@@ -313,6 +313,7 @@ HEALTH = Dashboard(
             "Faults",
             (
                 totals("Restarts of rollout workers", "restarts/worker/{worker}"),
+                totals("Restarts of reward actors", "restarts/reward/{worker}"),
                 totals("Skipped updates", "skipped_updates:not finite", "no_op:nothing to learn"),
                 totals("Failures of trackers", "tracking/failures/{tracker}"),
             ),

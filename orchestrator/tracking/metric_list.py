@@ -185,6 +185,7 @@ METRICS: tuple[Metric, ...] = (
         WORKERS,
         ("rollout/preemptions/worker/{worker}", "answers", "Answers that vLLM put back for want of cache."),
         ("restarts/worker/{worker}", "restarts", "Restarts of a rollout worker."),
+        ("restarts/reward/{worker}", "restarts", "Restarts of a reward actor."),
     ),
     *_of(
         Kind.counter,

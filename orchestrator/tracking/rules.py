@@ -77,6 +77,7 @@ TIMED_OUT = Counted("reward/answers/timed_out")
 LATE = Formula(TIMED_OUT, "/", Counted("reward/answers/{outcome}"))
 DISK = Metric("disk/free_gib")
 RESTARTS = Counted("restarts/worker/{worker}")
+GRADER_RESTARTS = Counted("restarts/reward/{worker}")
 SKIPPED = Counted("skipped_updates")
 FAILURES = Counted("tracking/failures/{tracker}")
 
@@ -240,6 +241,19 @@ RULES: tuple[Rule, ...] = (
         "rollout.max_restarts of a worker the run ends.",
         action="Look for its last lines in the log and in Ray's logs/ folder. Killed for memory: lower "
         "rollout.kv_cache_gib or rollout.gpu_memory_utilization. The same host every time: take it out.",
+    ),
+    Rule(
+        "RewardActorRestarted",
+        "warning",
+        (Condition(GRADER_RESTARTS, ">", 0.0),),
+        steps=20,
+        minutes=0,
+        words="Reward actors that died and were started again: {count}.",
+        figures={"count": (GRADER_RESTARTS, "count")},
+        meaning="Ray restarted a reward actor, and what it was grading was graded again. After reward.max_restarts of "
+        "an actor the run ends.",
+        action="Look for its last lines in the log and in Ray's logs/ folder: killed for memory, or for giving no sign "
+        "of life for cluster.hang_s. An answer on which it hangs every time: unjudged.jsonl, and please report it.",
     ),
     Rule(
         "DiskLow",

@@ -80,11 +80,25 @@ class Spans:
         self._ended.append(Span(kind, begin, max(begin, end)))  # a clock that was set back makes no negative span
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Sign of life of an actor, given by a thread that has nothing else to do."""
+
+    born: float  # seconds since the epoch; another value: the actor was restarted
+    done: int = 0  # pieces of work so far, of those that take seconds as a rule
+    at_work: bool = False  # on such a piece
+    computed: float = 0.0  # seconds of processor time so far
+
+
 class Traced:
     """Base class of actors whose work is on a run's timeline: their `spans`, and the two calls that collect them."""
 
     def __init__(self) -> None:
-        self.spans = Spans()
+        self.spans, self.born = Spans(), time.time()
+
+    def pulse(self) -> Pulse:
+        """Waits for nothing."""
+        return Pulse(self.born)
 
     def clock(self) -> float:
         """This host's seconds since the epoch."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import ray
 from conf.schema import ClusterConf
 from orchestrator.base import interrupt
 from orchestrator.base.interrupt import EndedAtOnce, Interrupted, defer_signals, raise_signals, saving, waiting_here
+from orchestrator.base.processes import process
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.handles import RayHandle, wait_all
 
@@ -25,7 +28,7 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    interrupt._state = interrupt._State()
+    interrupt.uninstall()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -106,6 +109,51 @@ def test_the_second_signal_is_raised_anywhere() -> None:
     with pytest.raises(EndedAtOnce), saving("saved"), defer_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_reason_of_its_own_ends_the_work_like_a_signal(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted), saving("the work is being saved"), waiting_here():
+        threading.Thread(target=interrupt.request, args=("the disk is gone",)).start()
+        threading.Event().wait(60)
+    assert interrupt.answered() and interrupt.exit_code() == 1 and interrupt.reason() == "the disk is gone"
+    assert "\nthe disk is gone: the work is being saved; Ctrl-C ends it at once" in capfd.readouterr().err
+    with pytest.raises(EndedAtOnce), saving("the rest"):
+        interrupt.request("the disk is gone")
+
+
+STUCK = """
+import ctypes, signal, subprocess, sys, time
+from orchestrator.base import interrupt, leaving
+from orchestrator.base.processes import Family
+
+family = Family()
+leaving.kill_at_the_end(family.kill)
+interrupt.install()
+forks = "import signal, subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True); signal.pause()"
+first = subprocess.Popen([sys.executable, "-c", forks], start_new_session=True)
+while len(found := family.look()) < 2:
+    time.sleep(0.01)
+first.send_signal(signal.SIGSTOP)
+pids = " ".join(str(one.pid) for one in found)
+with leaving.noting(lambda: "to go on: again"), interrupt.saving("saved"):
+    ctypes.CDLL(None).system(f"echo {pids}; exec sleep 1000".encode())  # without coming back to Python for a signal
+"""
+
+
+def test_a_second_signal_ends_a_process_whose_main_thread_is_stuck() -> None:
+    """And all that it has started, a stopped process and one whose parent died among them."""
+    stuck = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert stuck.stdout is not None
+    family = [int(pid) for pid in stuck.stdout.readline().split()]
+    assert len(family) == 2
+    os.kill(max(family), 0)
+    for _ in range(2):
+        assert stuck.poll() is None
+        stuck.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # two equal signals that are pending are one
+    _, said = stuck.communicate(timeout=600)
+    assert stuck.returncode in (130, 143) and said.strip() == "thinkless: interrupted; to go on: again"
+    assert not [pid for pid in family if (found := process(pid)) and found.lives]
 
 
 def test_an_error_after_the_first_signal_is_raised_unchanged() -> None:

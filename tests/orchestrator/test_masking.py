@@ -65,6 +65,11 @@ def test_secrets_of_the_environment_are_known_by_their_value(monkeypatch: pytest
     assert mask("refused sk-0123456789 in /a/long/folder: none") == "refused *** in /a/long/folder: none"
 
 
+def test_the_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/me/runs")
+    assert mask("written to /home/me/runs/mine") == "written to /home/me/runs/mine"
+
+
 def test_secrets_of_the_command_line_are_known_wherever_they_stand() -> None:
     masking.learn(["train", "some.hf_token='abc def'", "data.path=https://me:p%40ss@host/x", "run.steps=12345678"])
     assert mask("no abc def, p%40ss or 12345678") == "no ***, *** or 12345678"

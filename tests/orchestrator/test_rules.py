@@ -25,10 +25,12 @@ WORDS = {  # what a rule's advisory says of its case
     "Mismatch": "KL 0.0340 nats a token",
     "UpdatesSkipped": "skipped for a non-finite loss or gradient: 10.",
     "WorkerRestarted": "died and were started again: 20.",
+    "RewardActorRestarted": "Reward actors that died and were started again: 20.",
     "DiskLow": "4.50 GiB are left",
     "TrackerFailed": "20 failures",
 }
-COUNTS = {"GraderTimeouts", "UpdatesSkipped", "WorkerRestarted", "TrackerFailed"}  # rules on sums over the last steps
+RESTARTED = {"WorkerRestarted", "RewardActorRestarted"}
+COUNTS = {"GraderTimeouts", "UpdatesSkipped", "TrackerFailed"} | RESTARTED  # rules on sums over the last steps
 
 
 def run(*faults: Mapping[str, float | None], before: int = 30) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.workers import Workers
 from rollout.base.errors import BadInput
+from rollout.base.spans import Pulse
 from rollout.usage import WorkerStatus
 
 RECORD = {"seconds/step": 1.0, "reward/mean": 0.25, "answers/think": 3, "think_rate/level/2": 0.5, "entropy": None}
@@ -42,11 +43,11 @@ def asked(workers: Workers) -> dict[str, Any]:
 class Scripted:
     """A worker's handle with answers that are there at once."""
 
-    def __init__(self, answers: list[Any], refuses: bool = False):
-        self.answers, self.refuses = answers, refuses
+    def __init__(self, answers: list[Any], refuses: bool = False, method: str = "take_status"):
+        self.answers, self.refuses, self.method = answers, refuses, method
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Scripted:
-        assert method == "take_status"
+        assert method == self.method
         if self.refuses:
             raise self.answers[0]
         return self
@@ -238,8 +239,11 @@ def test_calls_that_fail_are_counted_and_end_no_run() -> None:
 
 def test_a_restart_is_counted_once() -> None:
     before, after = (WorkerStatus(born, 3.0, 0.0, 0.25, 0.5, 2, 1, 1000, 0.5) for born in (1.0, 2.0))
-    workers = Workers([Scripted([before, before, ActorDied("killed"), after, after])], 0.0)
-    assert [asked(workers).get("restarts/worker/0") for _ in range(6)] == [None, 0, 0, None, 1, 0]
+    grader = Scripted([Pulse(status.born) for status in (before, after, after, after, after)], method="pulse")
+    workers = Workers([Scripted([before, before, ActorDied("killed"), after, after])], 0.0, [grader])
+    records = [asked(workers) for _ in range(6)]
+    assert [record.get("restarts/worker/0") for record in records] == [None, 0, 0, None, 1, 0]
+    assert [record.get("restarts/reward/0") for record in records] == [None, 0, 1, 0, 0, 0]
 
 
 def test_a_tracker_that_failed_is_tried_again_later(tmp_path: Path) -> None:

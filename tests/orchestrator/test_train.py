@@ -418,6 +418,7 @@ NO_PEAK = ("learner/mfu", "learner/hfu")  # shares of a peak of FLOPs, which is 
 NOT_COUNTED = (  # counters that appear with the first thing to count, which this run need not have: a zero until then
     "rollout/preemptions/worker/{worker}",
     "restarts/worker/{worker}",
+    "restarts/reward/{worker}",
     "skipped_updates",
     "no_op",
     "unjudged/{outcome}",

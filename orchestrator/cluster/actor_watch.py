@@ -1,0 +1,110 @@
+"""Finds actors that hang, and kills their processes: Ray starts them again, or the run ends with their name.
+
+In: handles of actors. Out: kills, each with a line on stderr. Must not know: what actors do.
+
+An actor hangs when it gives for `hang_s` no sign of life (`pulse`, which a thread of its own answers), or is always
+at the same piece of work and computes nothing. A process that works answers, whatever it does: long calls of torch
+and vLLM do not hold Python's lock. A large model's step on a CPU may take minutes, but computes. What has a limit of
+its own is not at work in this sense: loading weights, a check of an answer, an engine that starts. Learner ranks
+answer one call at a time, and have limits for each other; of those on this host it is seen whether their processes
+are stopped.
+
+Only time during which this process ran counts, so that nobody is to blame when the whole machine was asleep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from orchestrator.base.errors import ActorDied
+from orchestrator.base.processes import process
+from orchestrator.cluster.handles import PULSE, RayFuture, RayHandle, own_node
+from rollout.base.spans import Pulse
+
+LOOKS = 8  # in the time after which an actor hangs
+EVERY_S = 5.0  # at most, between two of them
+COMPUTING = 0.1  # of a processor, at least
+
+
+class Heart:
+    """What is known of one actor."""
+
+    def __init__(self, handle: RayHandle):
+        self.handle = handle
+        self.silent = 0.0  # seconds without progress
+        self._pulse: Pulse | None = None  # the last one of this process of the actor; None: it has not begun to answer
+        self._asked: RayFuture | None = None
+        self._place: tuple[str, int] | None = None  # of one that does not start again
+
+    def look(self, passed: float) -> float:
+        """passed: seconds since the last look. Returns seconds without progress."""
+        if PULSE in self.handle.own:
+            progress = self._answers(passed)
+        else:
+            self._place = self._place or self.handle.place()
+            found = process(self._place[1]) if self._place and self._place[0] == own_node() else None
+            progress = found is None or not found.stopped
+        self.silent = 0.0 if progress else self.silent + passed
+        return self.silent
+
+    def _answers(self, passed: float) -> bool:
+        """Whether it shows progress, or is not there and so cannot."""
+        before = self._pulse
+        if self._asked is None:
+            self._asked = self.handle.call(PULSE)
+        if not self._asked.done():
+            return before is None  # not before it has started
+        asked, self._asked = self._asked, None
+        try:
+            self._pulse = now = asked.wait()
+        except ActorDied:
+            self._pulse = None
+            return True
+        if before is None or before.born != now.born:
+            self.handle.hung = ""  # that was its former process
+            return True
+        computes = now.computed - before.computed > COMPUTING * passed
+        return computes or not now.at_work or now.done != before.done
+
+    def forget(self) -> None:
+        self._pulse = self._asked = None
+        self.silent = 0.0
+
+
+class ActorWatch:
+    def __init__(self, actors: Callable[[], Sequence[RayHandle]], hang_s: float):
+        self.actors, self.hang_s = actors, hang_s
+        self.every_s = min(EVERY_S, hang_s / LOOKS)
+        self._hearts: dict[int, Heart] = {}  # by the handle's identity
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="watchdog of actors", daemon=True).start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(self.every_s):
+            now = time.monotonic()
+            self.look(min(now - before, 2 * self.every_s))
+            before = now
+
+    def look(self, passed: float) -> None:
+        handles = self.actors()
+        self._hearts = {id(one): self._hearts.get(id(one)) or Heart(one) for one in handles}
+        for heart in self._hearts.values():
+            with contextlib.suppress(Exception):  # Ray is ending, or the actor: others say so
+                if heart.look(passed) >= self.hang_s:
+                    self._kill(heart)
+
+    def _kill(self, heart: Heart) -> None:
+        heart.handle.hung = f"it had made no progress for {heart.silent:.0f} s (cluster.hang_s={self.hang_s:g})"
+        print(f"warning: {heart.handle.name} is killed: {heart.handle.hung}", file=sys.stderr, flush=True)
+        heart.forget()
+        heart.handle.kill()

@@ -1,0 +1,164 @@
+"""A watchdog of Ray itself: its raylet on this host and its GCS (the head's server of the cluster's state).
+
+In: a connected Ray. Out: the end of this process's work (`orchestrator.base.interrupt`), with a line that says why.
+Must not know: actors, what is saved.
+
+Every call of Ray may wait for ever once one of them is dead or does not answer, so nothing here is one: processes of
+this host are looked up in /proc, a GCS on another host is asked over a connection of its own, from a thread. What is
+found ends the work as a signal would: first in order, with a checkpoint; at once if that takes too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.base import interrupt
+from orchestrator.base.processes import Family, Process, process, processes, words
+
+EVERY_S = 0.5
+FAMILY_EVERY = 10  # looks at Ray
+STOPPED_S = 10.0  # that a process may be stopped: somebody looks at it
+SILENT_S = 50.0  # that a GCS on another host may be silent; after 60 s without it Ray ends the process
+SAFE_S = 20.0  # for the main thread to come to a place where the work can be saved
+SAVE_S = 300.0  # for saving it
+END_S = 30.0  # for a private Ray to end
+
+
+class Watched(Protocol):
+    name: str  # example: "the raylet (process 12)"
+
+    def wrong(self, now: float) -> str:
+        """What is wrong with it for too long; empty: nothing."""
+
+
+@dataclass(slots=True)
+class LocalProcess:
+    """A process of this host."""
+
+    name: str
+    known: Process
+    stopped_s: float = STOPPED_S
+    _since: float | None = None  # when it was first seen stopped
+
+    def wrong(self, now: float) -> str:
+        found = process(self.known.pid)
+        if found is None or found.begin != self.known.begin or not found.lives:
+            return "has died"
+        if not found.stopped:
+            self._since = None
+            return ""
+        if self._since is None:
+            self._since = now
+        return f"has been stopped for {now - self._since:.0f} s" if now - self._since >= self.stopped_s else ""
+
+    def kill(self) -> None:
+        if (found := process(self.known.pid)) and found.begin == self.known.begin:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class RemoteServer:
+    """One that is asked. ask: returns, or raises what is wrong, within a few seconds."""
+
+    name: str
+    ask: Callable[[], None]
+    silent_s: float = SILENT_S
+    _answered: float | None = None
+
+    def wrong(self, now: float) -> str:
+        with contextlib.suppress(Exception):  # whatever it is: no answer
+            self.ask()
+            self._answered = None
+            return ""
+        if self._answered is None:
+            self._answered = now
+        return f"has not answered for {now - self._answered:.0f} s" if now - self._answered >= self.silent_s else ""
+
+
+@dataclass(slots=True)
+class RayWatch:
+    """`start` it when Ray is connected. `lost`: what is wrong with Ray; calls of it may never return then."""
+
+    watched: Sequence[Watched]
+    address: str  # of the head
+    family: Family  # of this process; some of it may have no parent any more when it is to be killed
+    lost: str = ""
+    _over: threading.Event = field(default_factory=threading.Event)
+    _ending: bool = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="watchdog of Ray", daemon=True).start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    @contextlib.contextmanager
+    def ending(self, private: bool) -> Iterator[None]:
+        """Ray is left in the body, and ended where it is private: killed, if that takes too long."""
+        self._ending = True
+        timer = threading.Timer(END_S, self._kill)
+        timer.daemon = True
+        if private:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _kill(self) -> None:
+        for one in self.watched:
+            if isinstance(one, LocalProcess):
+                one.kill()
+
+    def look(self, now: float | None = None) -> str:
+        """What is wrong with Ray; empty: nothing."""
+        for one in () if self.lost else self.watched:
+            if wrong := one.wrong(time.monotonic() if now is None else now):
+                self.lost = f"{one.name} of Ray at {self.address} {wrong}, and nothing works without it"
+                break
+        return self.lost
+
+    def _run(self) -> None:
+        for turn in itertools.count():
+            if turn % FAMILY_EVERY == 0:
+                self.family.look()
+            if not self._ending and self.look():
+                self._end()
+                return
+            if self._over.wait(EVERY_S):
+                return
+
+    def _end(self) -> None:
+        interrupt.request(self.lost)
+        end = time.monotonic() + SAFE_S
+        while not interrupt.answered() and time.monotonic() < end:
+            if self._over.wait(EVERY_S):
+                return
+        if interrupt.answered() and self._over.wait(SAVE_S):
+            return
+        interrupt.request(self.lost)
+
+
+def watch_of(node: Any, asks: Callable[[str], Callable[[], None]], family: Family) -> RayWatch:
+    """node: what Ray knows of this host; asks: of an address, makes the call to the GCS there (see `RemoteServer`)."""
+    session = f"--session-name={node.session_name}"
+    host, watched = node.gcs_address.rpartition(":")[0], list[Watched]()
+    for one in processes():
+        title = words(one.pid)
+        program = title[0].rpartition("/")[2] if title else ""
+        if program == "raylet" and session in title and f"--node_id={node.node_id}" in title:
+            watched.append(LocalProcess(f"the raylet (process {one.pid} on {node.node_ip_address})", one))
+        elif program == "gcs_server" and session in title:
+            watched.append(LocalProcess(f"the GCS (process {one.pid} on {host})", one))
+    if not any("GCS" in one.name for one in watched):
+        watched.append(RemoteServer(f"the GCS on {host}", asks(node.gcs_address)))
+    return RayWatch(watched, node.gcs_address, family)

@@ -1,0 +1,143 @@
+"""The watchdogs, of Ray and of actors: what they take for dead, stopped or hanging, and what not.
+
+What they do to a real run is in test_faults.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.base.errors import ActorDied
+from orchestrator.base.processes import Family, process
+from orchestrator.cluster.actor_watch import ActorWatch
+from orchestrator.cluster.handles import PULSE
+from orchestrator.cluster.ray_watch import LocalProcess, RayWatch, RemoteServer
+from rollout.base.spans import Pulse
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    yield sleeper
+    sleeper.kill()
+    sleeper.wait()
+
+
+def local(child: subprocess.Popen[bytes]) -> LocalProcess:
+    known = process(child.pid)
+    assert known is not None
+    return LocalProcess("the raylet (process 1 on here)", known, stopped_s=10.0)
+
+
+def test_a_dead_process_is_reported_at_once(child: subprocess.Popen[bytes]) -> None:
+    """Also while it is a zombie; and not another process that has its number."""
+    watch = RayWatch([local(child)], "here:6379", Family())
+    assert watch.look(0.0) == ""
+    child.send_signal(signal.SIGKILL)
+    while (found := process(child.pid)) and found.lives:
+        pass
+    lost = "the raylet (process 1 on here) of Ray at here:6379 has died, and nothing works without it"
+    assert watch.look(1.0) == watch.lost == lost
+    me = process(os.getpid())
+    assert me is not None and LocalProcess("the raylet", replace(me, begin=me.begin - 1)).wrong(0.0) == "has died"
+
+
+def test_a_stopped_process_is_reported_when_it_stays_so(child: subprocess.Popen[bytes]) -> None:
+    """A debugger may look at it for a moment."""
+    watched = local(child)
+    child.send_signal(signal.SIGSTOP)
+    while not ((found := process(child.pid)) and found.stopped):
+        pass
+    assert watched.wrong(0.0) == watched.wrong(9.0) == ""
+    child.send_signal(signal.SIGCONT)
+    while (found := process(child.pid)) and found.stopped:
+        pass
+    assert watched.wrong(9.5) == ""
+    child.send_signal(signal.SIGSTOP)
+    while not ((found := process(child.pid)) and found.stopped):
+        pass
+    assert watched.wrong(10.0) == watched.wrong(19.0) == ""
+    assert watched.wrong(20.0) == "has been stopped for 10 s"
+
+
+def test_a_server_elsewhere_may_be_silent_for_a_while() -> None:
+    """As while a link is cut."""
+    answers = iter([True, False, False, True, False, False])
+
+    def ask() -> None:
+        if not next(answers):
+            raise TimeoutError
+
+    server = RemoteServer("the GCS on there", ask, silent_s=50.0)
+    assert [server.wrong(now) for now in (0.0, 10.0, 50.0, 61.0, 70.0)] == [""] * 5
+    assert server.wrong(120.0) == "has not answered for 50 s"
+
+
+# ---- actors ----
+
+
+class Answer:
+    def __init__(self, value: Any):
+        self.value = value
+
+    def done(self) -> bool:
+        return self.value is not None
+
+    def wait(self) -> Any:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+class Actor:
+    """A handle of an actor that gives these signs of life, one at each call; None: no answer, ever."""
+
+    def __init__(self, *pulses: Pulse | Exception | None):
+        self.name, self.own, self.hung = "rollout worker 0", {PULSE}, ""
+        self._pulses, self.kills = iter(pulses), 0
+
+    def call(self, method: str) -> Answer:
+        return Answer(next(self._pulses))
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def kills(*pulses: Pulse | Exception | None, looks: int, passed: float = 4.0) -> tuple[int, str]:
+    actor: Any = Actor(*pulses)
+    watch = ActorWatch(lambda: [actor], hang_s=10.0)
+    for _ in range(looks):
+        watch.look(passed)
+    return actor.kills, actor.hung
+
+
+def test_an_actor_without_a_sign_of_life_is_killed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kills(Pulse(1.0), None, None, looks=4)[0] == 1  # two looks at 4 s each are silent, the third is above 10 s
+    assert kills(Pulse(1.0), None, None, looks=3)[0] == 0
+    assert capsys.readouterr().err == (
+        "warning: rollout worker 0 is killed: it had made no progress for 12 s (cluster.hang_s=10)\n"
+    )
+
+
+def test_one_that_starts_takes_its_time() -> None:
+    """At first, and again after its death: starting has limits of its own."""
+    assert kills(None, looks=100) == (0, "")
+    assert kills(Pulse(1.0), ActorDied("killed"), None, looks=100) == (0, "")
+
+
+def test_one_at_the_same_piece_of_work_for_too_long_is_killed() -> None:
+    same = [Pulse(1.0, done=5, at_work=True)] * 8
+    assert kills(*same, looks=4) == (1, "it had made no progress for 12 s (cluster.hang_s=10)")
+    assert kills(*(Pulse(1.0, done=one, at_work=True) for one in range(8)), looks=8) == (0, "")
+    assert kills(*[Pulse(1.0, done=5)] * 8, looks=8) == (0, "")  # it has nothing to do
+    long = [Pulse(1.0, done=5, at_work=True, computed=seconds) for seconds in range(8)]  # a step of minutes
+    assert kills(*long, looks=8) == (0, "")
+    restarted = [Pulse(float(born), done=5, at_work=True) for born in (1, 1, 2, 2, 3, 3)]
+    assert kills(*restarted, looks=6) == (0, "")
