@@ -5,7 +5,7 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, m
 
 from __future__ import annotations
 
-from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Transport
+from conf.choices import Device, Dtype, FlashAttention, Importance, Loss, Old, OnWeightSync, Placement, Task, Transport
 from conf.distill import check_distill
 from conf.errors import BadConfig
 from conf.evaluation import check_evaluate
@@ -13,7 +13,9 @@ from conf.modes import check_modes
 from conf.retention import check_retention
 from conf.schema import Config
 from conf.settings import ABSENT, settings
-from conf.source import check_generated
+from conf.source import check_generated, refuse_many
+
+ANSWERS = 10_000_000  # of a step: each is an object of the driver, 2 KB and more
 
 
 def check(conf: Config, command: str = "train") -> None:
@@ -34,6 +36,8 @@ def check(conf: Config, command: str = "train") -> None:
     _warmup(conf)
     if command == "distill":
         check_distill(conf.distill)
+        if conf.data.path is None:
+            refuse_many(conf.distill.problems or 0, f"distill.problems={conf.distill.problems}")
     if command != "plan":
         _colocated(conf)
         _transport(conf)
@@ -46,15 +50,10 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _values(conf: Config) -> None:
-    """Every number is within its range, and no text is empty."""
-    for key, setting in settings().items():
-        value = setting.of(conf)
-        if value is ABSENT:
-            continue
-        if setting.range is not None:
+    """Every number is within its range, and every text of its form."""
+    for setting in settings().values():
+        if (value := setting.of(conf)) is not ABSENT:
             setting.refuse_outside(value)
-        elif setting.textual and value == "":
-            raise BadConfig(f"{key} must not be empty{' (null: none)' if setting.optional else ''}, got ''")
 
 
 def _run(conf: Config, command: str) -> None:
@@ -105,7 +104,11 @@ def _data(conf: Config) -> None:
         f"data.shard={conf.data.shard} must be below data.num_shards={conf.data.num_shards}: shards count from 0",
     )
     if conf.data.path is None:
-        check_generated(conf.data.task, conf.data.arithmetic, conf.data.register, "data")
+        data, questions = conf.data, conf.evaluate.questions
+        check_generated(data.task, data.arithmetic, data.register, "data")
+        levels = len(data.register.levels if data.task is Task.register else data.arithmetic.levels)
+        refuse_many(questions * levels, f"evaluate.questions={questions} of each of {levels} levels")
+        refuse_many(conf.validation.size, f"validation.size={conf.validation.size}")
 
 
 def _rollout(conf: Config, command: str) -> None:
@@ -123,6 +126,12 @@ def _rollout(conf: Config, command: str) -> None:
     _require(
         not rollout.async_scheduling or rollout.device is Device.gpu,
         f"rollout.async_scheduling=true needs rollout.device=gpu, got {rollout.device.value}: vLLM has none on a CPU",
+    )
+    answers = rollout.prompts_per_step * rollout.group_size
+    _require(
+        answers <= ANSWERS,
+        f"rollout.prompts_per_step={rollout.prompts_per_step} x rollout.group_size={rollout.group_size} are {answers} "
+        f"answers a step; there must be at most {ANSWERS}",
     )
     longest = conf.data.max_prompt_tokens + rollout.max_response_tokens
     _require(
@@ -210,6 +219,7 @@ def _warmup(conf: Config) -> None:
     if warmup.path is None:
         _require(warmup.steps > 0, f"warmup.steps must be above 0 for generated questions, got {warmup.steps}")
         check_generated(warmup.task, warmup.arithmetic, warmup.register, "warmup")
+        refuse_many(warmup.evaluate_questions, f"warmup.evaluate_questions={warmup.evaluate_questions}")
     _require(
         warmup.max_tokens <= conf.learner.max_tokens,
         f"warmup.max_tokens={warmup.max_tokens} must not exceed learner.max_tokens={conf.learner.max_tokens}",
@@ -231,6 +241,13 @@ def _warmup(conf: Config) -> None:
 
 def _gpus(conf: Config) -> None:
     rollout, learner = conf.rollout, conf.learner
+    each = {"rollout.num_gpus": rollout.num_gpus, "learner.num_gpus": learner.num_gpus}
+    each |= {f"{name}.num_cpus": getattr(conf, name).num_cpus for name in ("rollout", "learner", "reward")}
+    for key, share in each.items():
+        _require(
+            abs(share * 10_000 - round(share * 10_000)) < 1e-6,
+            f"{key} must be a multiple of 0.0001, in which Ray counts CPUs and GPUs, got {share!r}",
+        )
     for name, part in (("rollout", rollout), ("learner", learner)):
         _require(
             part.device is Device.cpu or part.num_gpus > 0,

@@ -6,9 +6,10 @@ In: command-line arguments. Out: `Config`. Must not know: what a command does wi
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +39,7 @@ from conf.settings import all_keys, sections, settings
 from conf.shell import command_line
 
 
+@functools.cache
 def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config(warmup=WarmupConf()))  # so that warmup.path=... is a key
     multirun.register()
@@ -45,6 +48,8 @@ def register() -> None:
 def typed(config: Any) -> Config:
     """The composed configuration as dataclasses. Raises BadConfig when a value does not fit its type."""
     try:
+        if missing := OmegaConf.missing_keys(config):
+            raise BadConfig(f"{min(missing)} must have a value, got ???, which stands for none")
         plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
         # merged into the structure once more: it refuses what +key=value added
         found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
@@ -227,7 +232,8 @@ def _hydra(arguments: list[str], flags: Flags) -> Iterator[tuple[Any, str, list[
     nothing goes by sys.argv. What Hydra raises becomes BadConfig.
     """
     register()
-    overrides = [one.input_line or "" for one in read_overrides(arguments, flags.multirun)]
+    read = read_overrides(arguments, flags.multirun)
+    overrides = [one.input_line or "" for one in read]
     name = (flags.config_name or "config").removesuffix(".yaml")
     main = str(FOLDER) if flags.config_path is None else _folder("--config-path", flags.config_path)
     if flags.config_dir is not None:
@@ -236,11 +242,28 @@ def _hydra(arguments: list[str], flags: Flags) -> Iterator[tuple[Any, str, list[
         if flags.config_name and Path(further, f"{name}.yaml").is_file():
             main, further = further, main
         overrides.append(f"hydra.searchpath=[{quoted(f'file://{further}')}]")
+    with one_line_errors(read), hydra.initialize_config_dir(main, job_name="thinkless", version_base="1.3"):
+        yield GlobalHydra.instance().hydra, name, overrides
+
+
+@contextmanager
+def one_line_errors(overrides: Sequence[Override]) -> Iterator[None]:
+    """Around what composes `overrides`: errors of Hydra and OmegaConf become BadConfig."""
     try:
-        with hydra.initialize_config_dir(main, job_name="thinkless", version_base="1.3"):
-            yield GlobalHydra.instance().hydra, name, overrides
+        yield
     except BadConfig:
         raise
+    except AssertionError as error:
+        keys = [one.key_or_group for one in overrides]
+        below = [(key, section.key) for key in keys for section in sections() if key.startswith(f"{section.key}.")
+                 and section.optional]  # fmt: skip
+        if not below or "Unexpected type for root" not in str(error):  # OmegaConf's word for a key below null
+            raise
+        key, section = below[-1]
+        group = section.partition(".")[0]
+        raise BadConfig(
+            f"{key}: {section} is null here, so it has no settings; choose a {group}=<option> that sets it"
+        ) from error
     except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from conf.choices import Keep, LongAnswer, OverLength, Pairing
 from conf.errors import BadConfig
-from conf.ranges import number
+from conf.ranges import FOLDER, LINES, PATH, number, text
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -19,13 +19,13 @@ BOXED = "Please reason step by step, and put your final answer within \\boxed{}.
 class TeacherConf:
     """A model that answers: sampled on the cluster by vLLM (`model`), or asked over HTTP (`endpoint`)."""
 
-    model: str | None = None  # Hugging Face folder or hub id; engines as rollout.* says
+    model: str | None = text(None, PATH)  # Hugging Face folder or hub id; engines as rollout.* says
     revision: str | None = None  # hub revision of it
     endpoint: str | None = None  # base URL of an OpenAI-compatible API, e.g. http://host:8000/v1
     name: str | None = None  # of the model at the endpoint; null: the only one that it lists
     key_env: str | None = None  # environment variable that holds the endpoint's key; null: none is sent
     thinking: bool | None = None  # enable_thinking of chat templates that have it (Qwen3); null: as the template does
-    instruction: str | None = BOXED  # text behind the question, for this teacher alone; null: none
+    instruction: str | None = text(BOXED, LINES)  # text behind the question, for this teacher alone; null: none
     temperature: float = number(0.6, "[0, 2]")  # 0: greedy
     top_p: float = number(0.95, "(0, 1]")  # of nucleus sampling
     max_tokens: int = number(16384, "[1, 1e8]")  # of one answer, thinking included
@@ -43,7 +43,7 @@ class TeacherConf:
 class DistillConf:
     """`thinkless distill`: warm-up data from a teacher that reasons and one that is brief. The questions are data.*."""
 
-    out: str | None = None  # folder of the data set; null: <run.root>/distilled
+    out: str | None = text(None, FOLDER)  # folder of the data set; null: <run.root>/distilled
     think: TeacherConf = field(default_factory=TeacherConf)
     short: TeacherConf = field(default_factory=TeacherConf)
     samples: int = number(4, "[1, 10000]")  # answers of each teacher to a question
@@ -52,7 +52,9 @@ class DistillConf:
     keep: Keep = Keep.correct  # answers that may be taken
     long_answer: LongAnswer = LongAnswer.shortest  # of several; of short answers the shortest is taken
     over_length: OverLength = OverLength.drop  # answers that reached max_tokens
-    against: Any = None  # evaluation sets (a path or a list) whose questions, and likenesses of them, are left out
+    against: Any = text(
+        None, PATH
+    )  # evaluation sets (a path or a list) whose questions, and likenesses of them, are left out
     ngram: int = number(13, "[1, 1000]")  # words in a row that make two questions alike; shorter ones: all words
     renumbered: bool = True  # an evaluation question with other numbers is a copy; false where only numbers differ
     shard_rows: int = number(10000, "[1, 1e8]")  # rows of a file of the data set

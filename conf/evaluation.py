@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import BadConfig
-from conf.ranges import number
+from conf.ranges import LINES, number, text
 
 
 @dataclass
@@ -18,7 +18,7 @@ class EvaluateConf:
 
     every: int = number(20, "[0, 1e7]")  # steps between validations, the first before step 1; 0: never
     final: bool = True  # at the end of train, evaluate warm-up and final model with free and forced modes
-    questions: int = number(512, "[1, 1e6]")  # of the final evaluation, per level (generated task) or in all
+    questions: int = number(512, "[1, 1e5]")  # of the final evaluation, per level (generated task) or in all
     temperature: float = number(1.0, "[0.01, 2]")  # of validation and evaluation
     top_p: float = number(1.0, "(0, 1]")  # likewise; may be below 1
     samples: int = number(1, "[1, 10000]")  # responses per problem
@@ -26,7 +26,7 @@ class EvaluateConf:
     seed: int = number(1234, "[0, 4294967295]")  # of generated questions, held-out rows and sampling
     benchmark: str | None = None  # a set by name instead of data.*: aime24, aime25, amc, gsm8k, math500, ...
     revision: str | None = None  # hub commit of the benchmark; null: the pinned one
-    instruction: str | None = None  # line behind each question of `evaluate`; null: none, as in training
+    instruction: str | None = text(None, LINES)  # line behind each question of `evaluate`; null: none, as in training
     dial: float | None = number(None, "[-100, 100]")  # of `evaluate`: on the think token's logit; null: as exported
     thinking_budget: int | None = number(None, "[0, 1e8]")  # of `evaluate`: thinking tokens, then closed; null: none
     tolerated_error: float = number(0.01, "[0, 1]")  # accuracy that the dial may give up for fewer tokens

@@ -5,17 +5,29 @@ In: a typed configuration. Out: nothing, or `BadConfig`. Must not know: files, w
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
 from conf.errors import BadConfig
-from conf.schema import Config
+from conf.schema import Config, ModelConf
 
 # taken in the names of figures, ways, answers and columns
 RESERVED = frozenset({
     "all", "answer", "auto", "control", "end", "free", "kl", "level", "max", "mean", "none", "oracle", "p50", "p95",
     "problem", "random", "response", "short", "think", "total", "worker",
 })  # fmt: skip
+
+
+def _refuse_alike(model: ModelConf) -> None:
+    """BadConfig for control tokens of which one is, or is a part of, another."""
+    tokens = {key: getattr(model, key) for key in ("think_token", "short_token", "think_end_token")}
+    tokens |= {f"modes: {name}": f"<{name}>" for name in model.modes[1:-1]}
+    for (key, token), (other, whole) in itertools.permutations(tokens.items(), 2):
+        if token in whole:
+            raise BadConfig(
+                f"model.{key}={token!r} must not be a part of model.{other}={whole!r}: a text with one would hold both"
+            )
 
 
 def check_modes(conf: Config) -> None:
@@ -31,6 +43,7 @@ def check_modes(conf: Config) -> None:
                 f"model.modes={names}: {name!r} cannot be a mode's name: lower-case letters and digits, each name "
                 f"once, and none of {', '.join(sorted(RESERVED))}"
             )
+    _refuse_alike(conf.model)
     each: dict[str, Sequence[float]] = {
         "reward.correct_between": conf.reward.correct_between,
         "reward.max_tokens_between": conf.reward.max_tokens_between,

@@ -14,6 +14,7 @@ is text, everything after the first = is the text itself, except that
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,9 +24,11 @@ from hydra.errors import HydraException
 from conf import renamed
 from conf.errors import BadConfig, brief
 from conf.groups import groups, options
+from conf.ranges import LONGEST_LIST
 from conf.settings import Setting, settings
 
 QUOTES = ("'", '"')
+LONGEST, NESTED = 40_000, 10  # characters of an argument; lists within each other
 SWEEPS = ("choice(", "range(", "interval(", "glob(", "shuffle(", "sort(")  # Hydra's functions for several values
 
 
@@ -60,18 +63,29 @@ def pasted(key: str, text: str) -> str:
 def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     key, equals, text = argument.partition("=")
     setting = settings().get(key.lstrip("+~"))
-    if equals and setting is not None and setting.textual and not text.startswith(SWEEPS):
-        argument = f"{key}={_literal(text)}"
+    _refuse_long(argument, key, text, setting)
     try:
+        if equals and setting is not None and setting.textual and not text.startswith(SWEEPS):
+            argument = f"{key}={_literal(text)}"
         found = parser.parse_override(argument)
         value = found.value()
-    except (HydraException, ValueError) as error:
+    except (HydraException, ValueError, RecursionError) as error:
         raise BadConfig(brief(_unreadable(argument, key if equals else "", text))) from error
     if key in groups() and isinstance(value, list | dict):
         raise BadConfig(brief(f"{argument}: choose one of {key}={', '.join(options(key))}"))
     if found.is_sweep_override() and not multirun:
         raise BadConfig(brief(_ambiguous(key, text, setting)))
     return found
+
+
+def _refuse_long(argument: str, key: str, text: str, setting: Setting | None) -> None:
+    """BadConfig for what takes Hydra many seconds to parse."""
+    if len(argument) > LONGEST:
+        raise BadConfig(f"{argument[:40]!r}... has {len(argument)} characters: an argument has at most {LONGEST}")
+    if (setting is None or setting.many or not setting.textual) and (count := text.count(",") + 1) > LONGEST_LIST:
+        raise BadConfig(f"{key} must have at most {LONGEST_LIST} values, got {count}")
+    if len(nested := re.sub(r"\s", "", text[: NESTED * 2])) >= NESTED and not nested[:NESTED].strip("[{("):
+        raise BadConfig(f"{key} must not have {NESTED} lists within each other, got {text[:60]}...")
 
 
 def _literal(text: str) -> str:

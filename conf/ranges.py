@@ -1,6 +1,7 @@
-"""The range of a numeric setting, declared beside it in `conf.schema`.
+"""What a setting's value may be, declared beside it in `conf.schema`: the range of a number, the form of a text.
 
-In: an interval as text. Out: a dataclass field that holds it as a `Range`. Must not know: which settings there are.
+In: an interval as text, or a form. Out: a dataclass field that holds it as a `Range` or a `Text`. Must not know: which
+settings there are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,40 @@ def number(default: Any, interval: str) -> Any:
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts of a form."""
+
+    meaning: str  # in messages
+    pattern: str  # of the whole text
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+
+
+# neither control characters, which end a path or move a cursor, nor half surrogate pairs, which cannot be encoded
+_PRINTED = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+LINE = Text("a line of 1 to 1000 printable characters, not only spaces", rf"(?=.*\S){_PRINTED}{{1,1000}}")
+PATH = Text(f"{LINE.meaning}, with / behind a ~", rf"(?!~[^/]){LINE.pattern}")
+FOLDER = Text(f"a folder of this machine: {PATH.meaning}, without ://", rf"(?!.*://){PATH.pattern}")
+ADDRESS = Text("auto, or a head's host:port", r"auto|[^\s\x00-\x1f]+:\d{1,5}|\w+://[^\s\x00-\x1f]+")
+LINES = Text(
+    "1 to 20000 printable characters, tabs and line ends, not only spaces",
+    r"(?s:(?=.*\S)[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{1,20000})",
+)
+NAME = Text(
+    "at most 150 letters, digits, '.', '-', '_' and '/', the first a letter, a digit or '_', without '..'",
+    r"(?!.*\.\.)\w[\w.\-/]{0,149}",
+)
+TOKEN = Text("2 to 100 printable characters without spaces around them", rf"(?!\s){_PRINTED}{{2,100}}(?<!\s)")
+LONGEST_LIST = 1000  # items; OmegaConf takes minutes for many thousands
+
+
+def text(default: Any, form: Text) -> Any:
+    """A dataclass field for a text of `form`. A text without a form of its own is a LINE."""
+    return field(default=default, metadata={"form": form})
 
 
 @dataclass(frozen=True)

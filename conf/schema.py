@@ -7,7 +7,6 @@ Units are in the names (`_s` seconds, `_gib`) or the comment, ranges beside defa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from conf.choices import (
     Device,
@@ -28,7 +27,8 @@ from conf.choices import (
 )
 from conf.distill import DistillConf
 from conf.evaluation import EvaluateConf
-from conf.ranges import number
+from conf.model_shape import LoraConf, RandomModelConf
+from conf.ranges import ADDRESS, FOLDER, NAME, PATH, TOKEN, number, text
 from conf.source import ArithmeticConf, RegisterConf, SourceConf
 from conf.sweep import SweepConf
 
@@ -37,8 +37,8 @@ from conf.sweep import SweepConf
 class RunConf:
     """The run: its folder, its length, what it keeps."""
 
-    name: str | None = None  # null: numbered, e.g. train-001; an explicit name must not exist yet
-    root: str = "runs"  # if relative: to where the command was started (inside a Ray job: to ~/thinkless)
+    name: str | None = text(None, NAME)  # null: numbered, e.g. train-001; an explicit name must not exist yet
+    root: str = text("runs", FOLDER)  # if relative: to where the command was started (inside a Ray job: to ~/thinkless)
     steps: int = number(100, "[0, 1e7]")  # training steps (one batch of trajectories each)
     seed: int = number(0, "[0, 4294967295]")  # of sampling and of the order of problems
     deterministic: bool = False  # on GPUs: kernels that repeat bit for bit, slower (docs/gpu.md); a CPU's do so anyway
@@ -51,49 +51,29 @@ class RunConf:
     samples_per_step: int = number(2, "[0, 1e6]")  # trajectories written as text per step
     record: list[int] = number([], "[1, 1e7]")  # steps to record completely, for `thinkless replay`
     logprob_check_every: int = number(20, "[0, 1e7]")  # steps between sampler/learner log-prob checks; 0: never
-    logprob_check_mean_abs: float | None = number(None, "(0, 1000]")  # mean log-prob difference, nats; null: by dtype
-    logprob_check_p999_abs: float | None = number(None, "(0, 1000]")  # its 99.9 % quantile, nats; null: by dtype
-    logprob_check_kl: float | None = number(None, "(0, 1000]")  # estimate of KL(sampler, learner), nats; null: by dtype
-
-
-@dataclass
-class RandomModelConf:
-    """A Qwen2-shaped model with random weights and a character-level tokenizer (the quickstart's)."""
-
-    hidden_size: int = number(64, "[2, 1e5]")  # width of the residual stream
-    layers: int = number(3, "[1, 1000]")  # transformer blocks
-    heads: int = number(2, "[1, 1000]")  # attention heads
-    kv_heads: int = number(2, "[1, 1000]")  # heads of keys and values
-    ffn_size: int = number(192, "[1, 1e6]")  # hidden size of the feed-forward blocks
-    init_std: float = number(0.125, "(0, 10]")  # hidden^-0.5: the usual 0.02 stalls at this size
-    max_position_embeddings: int = number(2048, "[2, 1e8]")  # tokens of the longest sequence
-
-
-@dataclass
-class LoraConf:
-    """Low-rank adapters (peft) in `train`: only they are trained. A warm-up trains all weights all the same."""
-
-    rank: int | None = number(None, "[0, 65536]")  # of each adapter B A; null or 0: off, all weights are trained
-    alpha: float = number(32.0, "(0, 1e6]")  # an adapted weight is W + alpha / rank * B A
-    dropout: float = number(0.0, "[0, 1)")  # must be 0: otherwise log-probs would differ from the sampler's
-    targets: Any = "all-linear"  # every linear layer except the output head; or names, e.g. [q_proj, v_proj]
-    seed: int = number(0, "[0, 4294967295]")  # of A's random start; B starts at zero
+    logprob_check_mean_abs: float | None = number(
+        None, "[1e-9, 1000]"
+    )  # mean log-prob difference, nats; null: by dtype
+    logprob_check_p999_abs: float | None = number(None, "[1e-9, 1000]")  # its 99.9 % quantile, nats; null: by dtype
+    logprob_check_kl: float | None = number(
+        None, "[1e-9, 1000]"
+    )  # estimate of KL(sampler, learner), nats; null: by dtype
 
 
 @dataclass
 class ModelConf:
     """The model to train, and its control tokens."""
 
-    path: str | None = None  # Hugging Face folder or hub id; null: the warm-up creates it
+    path: str | None = text(None, PATH)  # Hugging Face folder or hub id; null: the warm-up creates it
     revision: str | None = None  # hub revision
     dtype: Dtype = Dtype.float32  # of forward passes and of the sampler
     head_dtype: Dtype = Dtype.float32  # of the logits in learner and sampler; bfloat16 makes them differ more
-    think_token: str = "<think>"  # control token that begins a long answer
-    think_end_token: str = "</think>"  # token that ends its reasoning
-    short_token: str = "<short>"  # control token that begins a short answer
+    think_token: str = text("<think>", TOKEN)  # control token that begins a long answer
+    think_end_token: str = text("</think>", TOKEN)  # token that ends its reasoning
+    short_token: str = text("<short>", TOKEN)  # control token that begins a short answer
     short_token_from: str | None = None  # spare token of the tokenizer to rename to short_token
     modes: list[str] = field(default_factory=lambda: ["short", "think"])  # in order; medium begins with <medium>
-    chat_template: str | None = None  # file with a Jinja template; null: the tokenizer's own
+    chat_template: str | None = text(None, PATH)  # file with a Jinja template; null: the tokenizer's own
     trust_remote_code: bool = False  # run the code that comes with the model
     random: RandomModelConf | None = None  # used by the warm-up when path is null
     lora: LoraConf = field(default_factory=LoraConf)
@@ -126,7 +106,7 @@ class DataConf(SourceConf):
 class ValidationConf(SourceConf):
     """Held-out problems. path null: fresh generated questions, or `size` rows held out of data.path."""
 
-    size: int = number(128, "[0, 1e6]")  # problems per validation
+    size: int = number(128, "[0, 1e5]")  # problems per validation
     samples: int = number(1, "[1, 10000]")  # responses per problem
 
 
@@ -146,7 +126,7 @@ class RolloutConf:
     workers: int = number(1, "[1, 10000]")  # vLLM engines, one Ray actor each
     device: Device = Device.cpu  # of the engines
     tensor_parallel: int = number(1, "[1, 1024]")  # GPUs (or CPU processes) per engine, all on one host
-    num_cpus: float = number(0.4, "[0, 10000]")  # of each worker, times tensor_parallel, for Ray's placement
+    num_cpus: float = number(0.4, "[0.001, 10000]")  # of each worker, times tensor_parallel, for Ray's placement
     num_gpus: float = number(1.0, "[0, 1024]")  # of each worker, at most 1; device gpu, placement disaggregated
     max_restarts: int = number(0, "[0, 1e6]")  # times that Ray restarts a worker that died, with the current weights
     threads: int = number(1, "[1, 1024]")  # OpenMP threads of each CPU engine
@@ -164,8 +144,8 @@ class RolloutConf:
     max_model_len: int = number(2048, "[2, 1e8]")  # tokens of the longest prompt with its response
     max_num_seqs: int = number(256, "[1, 1e6]")  # sequences that one engine samples at a time
     max_num_batched_tokens: int = number(65536, "[1, 1e8]")  # prompt and response tokens of one engine step
-    kv_cache_gib: float = number(1.0, "(0, 1e5]")  # CPU engine
-    gpu_memory_utilization: float = number(0.5, "(0, 1]")  # share of the GPU that an engine takes
+    kv_cache_gib: float = number(1.0, "[1e-4, 1e5]")  # CPU engine
+    gpu_memory_utilization: float = number(0.5, "[0.01, 1]")  # share of the GPU that an engine takes
     enforce_eager: bool = True  # no CUDA graphs
     async_scheduling: bool | None = None  # plan a step while the last one runs; true needs a GPU; null: on a GPU
     prefix_caching: bool = True  # compute the keys and values of shared prompts once
@@ -178,7 +158,7 @@ class RewardConf:
     """Grading, and what each outcome is worth."""
 
     workers: int = number(1, "[1, 10000]")  # reward actors
-    num_cpus: float = number(0.1, "[0, 10000]")  # of each actor, for Ray's placement
+    num_cpus: float = number(0.1, "[0.001, 10000]")  # of each actor, for Ray's placement
     processes: int = number(1, "[1, 1024]")  # grading processes of each actor
     max_restarts: int = number(3, "[0, 1e6]")  # times that Ray restarts an actor that died; its work is done again
     timeout_s: float = number(5.0, "[0.01, 1e5]")  # hard limit of one check; the process is killed
@@ -210,15 +190,15 @@ class AlgorithmConf:
     form: Form = Form.code  # weight of a token
     alpha: float = number(0.001, "[0, 1e6]")  # weight of the control token (DeGRPO)
     length_constant: int | None = number(None, "[1, 1e8]")  # of Dr. GRPO, tokens; null: rollout.max_response_tokens
-    clip: float = number(0.2, "(0, 1)")  # the ratio's lower bound is 1 - clip
-    clip_high: float | None = number(None, "(0, 1e6]")  # its upper bound is 1 + clip_high; null: clip
+    clip: float = number(0.2, "[1e-6, 1)")  # the ratio's lower bound is 1 - clip
+    clip_high: float | None = number(None, "[1e-6, 1e6]")  # its upper bound is 1 + clip_high; null: clip
     dual_clip: float | None = number(None, "(1, 1e6]")  # bound on the ratio for negative advantages; null: none
     old: Old = Old.learner  # denominator of the ratio
     importance: Importance = Importance.none  # weights for a sampler that differs from the learner, or is stale
-    importance_cap: float = number(2.0, "(0, 1e6]")  # bound on these weights
+    importance_cap: float = number(2.0, "[1e-6, 1e6]")  # bound on these weights
     kl: float = number(0.001, "[0, 1e6]")  # coefficient of the KL estimate to the frozen reference; 0: no reference
     kl_estimator: KLEstimator = KLEstimator.k3  # see learner/loss/surrogate.py
-    max_log_ratio: float = number(10.0, "(0, 80]")  # bound on exponents (ratio, importance, KL); exp(89) overflows
+    max_log_ratio: float = number(10.0, "[1e-6, 80]")  # bound on exponents (ratio, importance, KL); exp(89) overflows
     optimizer_steps: int = number(2, "[1, 1e6]")  # optimizer steps per batch of trajectories
     mask_cut_off: bool = False  # leave cut-off responses out of the loss
 
@@ -230,16 +210,16 @@ class LearnerConf:
     ranks: int = number(1, "[1, 1e5]")  # DeepSpeed processes
     sequence_parallel: int = number(1, "[1, 1e5]")  # consecutive ranks that split each micro-batch's tokens (Ulysses)
     device: Device = Device.cpu  # of the ranks
-    num_cpus: float = number(0.4, "[0, 10000]")  # of each rank, for Ray's placement
+    num_cpus: float = number(0.4, "[0.001, 10000]")  # of each rank, for Ray's placement
     num_gpus: float = number(1.0, "[0, 1024]")  # of each rank, at most 1; device gpu, placement disaggregated
     threads: int = number(1, "[1, 1024]")  # CPU threads of each rank
-    lr: float = number(1e-6, "(0, 1)")  # learning rate of AdamW
+    lr: float = number(1e-6, "[1e-12, 1)")  # learning rate of AdamW
     schedule: Schedule = Schedule.constant  # of the learning rate
     warmup_steps: int = number(0, "[0, 1e8]")  # optimizer steps of linear increase
     decay_start: float = number(0.0, "[0, 1]")  # share of the schedule at full rate, before a linear or cosine decay
     min_lr_ratio: float = number(0.1, "[0, 1]")  # of lr, at the end of a linear or cosine schedule
     betas: list[float] = number([0.9, 0.999], "[0, 1) x 2")  # AdamW's
-    eps: float = number(1e-8, "(0, 0.1]")  # AdamW's
+    eps: float = number(1e-8, "[1e-16, 0.1]")  # AdamW's
     weight_decay: float = number(0.01, "[0, 10]")  # AdamW's
     max_grad_norm: float = number(1.0, "[0, 1e9]")  # longer gradients are scaled down to it; 0: never
     max_tokens: int = number(8192, "[1, 1e8]")  # micro-batch budget, tokens
@@ -254,7 +234,9 @@ class LearnerConf:
     compile_layers: bool = False  # the model's layers by torch.compile, all but their attention
     fused_adamw: bool | None = None  # one kernel for the optimizer step; null: on a GPU
     overlap_comm: bool | None = None  # reduce beside the backward pass, zero_stage 2 or 3; null: on several GPUs
-    weight_sync_bucket_mib: float = number(256.0, "(0, 1e6]")  # pieces in which weights are gathered, merged and sent
+    weight_sync_bucket_mib: float = number(
+        256.0, "[0.001, 1e6]"
+    )  # pieces in which weights are gathered, merged and sent
     max_bad_steps: int = number(3, "[1, 1e6]")  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for the ranks to load the model and join
     timeout_s: float = number(1800.0, "[0.1, 1e7]")  # of one collective call; a driver's call: twice and 60 s
@@ -272,10 +254,12 @@ class WarmupConf(SourceConf):
     answer_column: str = "answer"  # gold answer, where there is one; read only for evaluate_every
     max_tokens: int = number(2048, "[1, 1e8]")  # longer examples are dropped and counted
     steps: int = number(0, "[0, 1e8]")  # optimizer steps; 0: with path one epoch, without path no warm-up
-    batch_size: int = number(32, "[1, 1e6]")  # questions per step, each in both modes
+    batch_size: int = number(32, "[1, 1e5]")  # questions per step, each in both modes
     ranks: int | None = number(None, "[1, 1e5]")  # learner ranks of the warm-up; null: learner.ranks
     short_weight: float = number(1.0, "[0, 1e6]")  # weight of a short answer's tokens after the control token
-    lr: float | None = number(None, "(0, 1)")  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
+    lr: float | None = number(
+        None, "[1e-12, 1)"
+    )  # null: 1e-5 for a given model, 3e-3 for random weights (model.path null)
     schedule: Schedule = Schedule.linear  # of the learning rate
     warmup_steps: int = number(30, "[0, 1e8]")  # optimizer steps of linear increase
     min_lr_ratio: float = number(0.1, "[0, 1]")  # of lr, at the end of a linear or cosine schedule
@@ -286,18 +270,20 @@ class WarmupConf(SourceConf):
     arithmetic: ArithmeticConf = field(default_factory=ArithmeticConf)
     register: RegisterConf = field(default_factory=RegisterConf)
     evaluate_every: int = number(0, "[0, 1e8]")  # steps between evaluations, the last after the last step; 0: none
-    evaluate_questions: int = number(256, "[1, 1e6]")  # of an evaluation, at most
+    evaluate_questions: int = number(256, "[1, 1e5]")  # of an evaluation, at most
     seed: int = number(0, "[0, 4294967295]")  # of the order of pairs and of random weights
-    cache: str | None = None  # folder of finished warm-ups; null: <run.root>/warmup
+    cache: str | None = text(None, FOLDER)  # folder of finished warm-ups; null: <run.root>/warmup
     save_every_s: float = number(300.0, "[0, 1e9]")  # seconds between checkpoints: what a lost machine costs
-    out: str | None = None  # folder that `thinkless warmup` copies the finished model to; null: none
+    out: str | None = text(None, FOLDER)  # folder that `thinkless warmup` copies the finished model to; null: none
 
 
 @dataclass
 class ClusterConf:
     """Ray, placement and weight transport."""
 
-    address: str | None = None  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
+    address: str | None = text(
+        None, ADDRESS
+    )  # null: RAY_ADDRESS if set, else a private local cluster; "auto", "host:port"
     object_store_gib: float | None = number(None, "[0.08, 1e5]")  # private cluster's; null: by batch and weights
     port: int | None = number(None, "[1, 65535]")  # of the learner's process group; null: a free one
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
@@ -340,4 +326,4 @@ class Config:
     tracker: TrackerConf = field(default_factory=TrackerConf)
     sweep: SweepConf = field(default_factory=SweepConf)
     distill: DistillConf = field(default_factory=DistillConf)
-    resume: str | None = None  # run folder (or name under run.root) to resume
+    resume: str | None = text(None, FOLDER)  # run folder (or name under run.root) to resume

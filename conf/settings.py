@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from conf import choices, schema
 from conf.errors import BadConfig, brief
-from conf.ranges import Range
+from conf.ranges import LINE, LONGEST_LIST, Range, Text
 
 ABSENT = object()  # the value of a setting whose section is null
 
@@ -32,6 +32,7 @@ class Setting:
     optional: bool  # null is allowed
     default: Any
     range: Range | None  # of a number, or of a list's numbers
+    form: Text | None  # of a text, or of a list's texts
     meaning: str  # the schema's trailing comment; empty if the name says it
 
     @property
@@ -50,26 +51,36 @@ class Setting:
 
     @property
     def valid(self) -> str:
-        """The valid numbers: "in [1, 65535] or null", "2 numbers in [0, 1)"; empty if it is not a number."""
+        """The valid numbers or texts: "in [1, 65535] or null", "2 numbers in [0, 1)", "a line of ..."; empty for
+        choices and booleans."""
+        or_null = " or null" if self.optional else ""
+        if self.form is not None:
+            return (
+                f"{'a list of texts, each ' if self.many else ''}{self.form.meaning}{',' if or_null else ''}{or_null}"
+            )
         if self.range is None:
             return ""
         if not self.many:
-            return f"in {self.range.text}{' or null' if self.optional else ''}"
+            return f"in {self.range.text}{or_null}"
         several = "a list of" if self.range.count is None else self.range.count
         return f"{several} {'numbers' if self.kind is float else 'integers'} in {self.range.text}"
 
     def refuse_outside(self, value: Any, shown: str = "") -> None:
-        """BadConfig if `value` is not in its range. shown: its name in the message, by default its key."""
-        assert self.range is not None
-        if value is None and self.optional:
+        """BadConfig if `value` is not in its range or of its form. shown: its name in the message, by default its
+        key."""
+        limits = self.range or self.form
+        if limits is None or (value is None and self.optional):
             return
-        if self.many:
-            items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            good = all(map(self.range.holds, items)) and self.range.count in (None, len(items))
-        else:
-            good = self.range.holds(value)
-        if not good:
-            raise BadConfig(brief(f"{shown or self.key} must be {self.valid}, got {as_text(value)}"))
+        name, items = shown or self.key, [value]
+        if isinstance(value, Sequence) and not isinstance(value, str) and (self.many or self.kind is object):
+            items = list(value)
+            if len(items) > LONGEST_LIST:
+                raise BadConfig(f"{name} must have at most {LONGEST_LIST} items, got {len(items)}")
+        if self.form is not None and "" in items:
+            raise BadConfig(f"{name} must not be empty{' (null: none)' if self.optional else ''}, got {value!r}")
+        if not all(map(limits.holds, items)) or (self.range and self.range.count not in (None, len(items))):
+            got = as_text(value) if self.form is None else repr(value)
+            raise BadConfig(brief(f"{name} must be {self.valid}, got {got}"))
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class Section:
     """A dataclass of the schema, whose settings share the prefix `key`."""
 
     key: str  # "" for the settings outside any section
+    optional: bool  # it may be null, which has no settings
     kind: str  # the dataclass's name
     meaning: str  # first paragraph of its docstring
     settings: tuple[Setting, ...]
@@ -87,27 +99,29 @@ def sections() -> tuple[Section, ...]:
     """All sections in the schema's order, nested ones after their parents."""
     found: list[Section] = []
 
-    def walk(kind: Any, prefix: str) -> None:
+    def walk(kind: Any, prefix: str, optional: bool = False) -> None:
         place, own, inner = len(found), [], []
         hints, blank = get_type_hints(kind), kind()
         for item in fields(kind):
             key = f"{prefix}.{item.name}" if prefix else item.name
-            plain, optional = _without_none(hints[item.name])
+            plain, null = _without_none(hints[item.name])
             if is_dataclass(plain):
-                inner.append((plain, key))
+                inner.append((plain, key, null))
                 continue
             many = get_origin(plain) is list
             of = get_args(plain)[0] if many else object if plain is Any else plain
             owner = next(base for base in kind.__mro__ if item.name in base.__annotations__)
             meaning = trailing_comments(sys.modules[owner.__module__]).get((owner.__name__, item.name), "")
             default, bounds = getattr(blank, item.name), item.metadata.get("range")
-            own.append(Setting(key, of, many, optional or plain is Any, default, bounds, meaning))
-        for one, key in inner:
-            walk(one, key)
+            form = item.metadata.get("form", LINE) if of in (str, object) else None
+            own.append(Setting(key, of, many, null or plain is Any, default, bounds, form, meaning))
+        for one in inner:
+            walk(*one)
         described = kind.__doc__ or ""
         if described.startswith(f"{kind.__name__}("):  # generated by @dataclass
             described = ""
-        found.insert(place, Section(prefix, kind.__name__, " ".join(described.split("\n\n")[0].split()), tuple(own)))
+        meaning = " ".join(described.split("\n\n")[0].split())
+        found.insert(place, Section(prefix, optional, kind.__name__, meaning, tuple(own)))
 
     walk(schema.Config, "")
     return tuple(found)

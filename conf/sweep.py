@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.choices import Objective, Prune
-from conf.ranges import number
+from conf.ranges import NAME, number, text
 
 
 @dataclass
 class SweepConf:
     """A sweep (--multirun): its folder, what its members are compared by, which of them end early."""
 
-    name: str | None = None  # its folder under run.root; null: run.name, else sweep-<hash of the overrides>
+    name: str | None = text(None, NAME)  # its folder under run.root; null: run.name, else sweep-<hash of the overrides>
     objective: Objective | None = None  # null: validation_reward, or reward where evaluate.every is 0
     prune: Prune = Prune.none  # a member that is stopped keeps the value that it had
     prune_after: int = number(20, "[0, 1e7]")  # steps that every member may do

@@ -85,7 +85,7 @@ def sized(
             "lower rollout.prompts_per_step or run.max_staleness"
         )
     if not (conf.cluster.address or os.environ.get("RAY_ADDRESS")):
-        free, memory = shutil.disk_usage(SHM).free / GIB if SHM.is_dir() else 0.0, _memory() / GIB
+        free, memory = shutil.disk_usage(SHM).free / GIB if SHM.is_dir() else 0.0, machine_memory() / GIB
         wanted, gib = gib, gib if given else min(gib, _room(free, memory))
         if gib < wanted:
             _say(
@@ -109,7 +109,7 @@ def _room(free: float, memory: float) -> float:
     return max(LEAST_GIB, min(fast if fast >= LEAST_GIB else FILE_GIB, MEMORY_SHARE * memory))
 
 
-def _memory() -> int:
+def machine_memory() -> int:
     """Bytes that this machine has, or its container may use."""
     limits = [file.read_text().strip() for file in CGROUP if file.is_file()]
     return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *map(int, filter(str.isdigit, limits)), 2**60)

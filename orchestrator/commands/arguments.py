@@ -7,6 +7,7 @@ take. Must not know: Hydra, the settings, what a command does.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
@@ -48,6 +49,9 @@ def read(name: str, words: Sequence[str]) -> Namespace:
     """
     options, keys = parsers()[1][name].parse_intermixed_args(words), COMMANDS[name].keys
     pairs = [word.partition("=") for word in getattr(options, "words", ())]
+    for key, _, value in pairs:
+        if value.startswith("~") and os.path.expanduser(value) == value:
+            raise BadConfig(f"{key}={value}: this machine has no user {value.partition('/')[0][1:] or '~'}")
     options.given = {key: value for key, equals, value in pairs if equals and key in keys}
     options.overrides = ["".join(pair) for pair in pairs if not pair[1] or pair[0] not in keys]
     if options.overrides and keys and ANY_SETTING not in keys:

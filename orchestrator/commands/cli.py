@@ -292,6 +292,7 @@ def _print_error(message: str, error: BaseException) -> None:
 
         traceback.print_exception(error)
     line = re.sub(r"\s*\n\s*", " ", message.strip())  # paths keep their spaces
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda control: repr(control[0])[1:-1], line)
     print(f"thinkless: {'; '.join([line, *notes])}", file=sys.stderr, flush=True)
 
 

@@ -35,8 +35,7 @@ from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster, started
 from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import make_grader, make_sampler
-from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
-from orchestrator.commands.problems import load_all_problems
+from orchestrator.commands.ready import ready
 from orchestrator.commands.warmup import kept_bound
 from orchestrator.evaluation.answers import Answer
 from orchestrator.evaluation.benchmarks import with_benchmark
@@ -71,14 +70,12 @@ def command(conf: Config, target: Path | None = None, dial: bool = False) -> Non
     if conf.model.path is None:
         raise BadInput("nothing to evaluate: give run.name=<run>, or model.path=<folder> with data.path=<problems>")
     enable(conf.tracker.console)
-    refuse_no_gpu(conf, "evaluate")
-    conf = without_hold_out(with_benchmark(conf)) if conf.evaluate.benchmark else conf
-    problems = load_all_problems(conf)
-    config = refuse_unreadable(conf, "evaluate")
-    conf = located(conf)
-    conf = replace(conf, evaluate=replace(conf.evaluate, dial=_dial(conf, config)))
+    at_hand = ready(without_hold_out(with_benchmark(conf)) if conf.evaluate.benchmark else conf, "evaluate")
+    conf, problems = at_hand.conf, at_hand.problems
+    conf = replace(conf, evaluate=replace(conf.evaluate, dial=_dial(conf, at_hand.model)))
     path = conf.model.path
-    assert path is not None
+    assert path is not None and problems is not None
+    print(*problems.notes, sep="\n", end="\n" if problems.notes else "", file=sys.stderr)
     tokenizer = load_tokenizer(path, conf.model)
     check_prompt(tokenizer, conf.model)
     after = f"\n{conf.evaluate.instruction}" if conf.evaluate.instruction else ""

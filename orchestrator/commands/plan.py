@@ -10,12 +10,14 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from conf.choices import Device
 from conf.compose import from_file
 from conf.schema import Config
+from orchestrator.base.waiting import waiting
 from orchestrator.plan import correction, hardware
 from orchestrator.plan.correction import Correction
 from orchestrator.plan.estimate import as_json, on_device, on_gpus, plan
@@ -25,6 +27,8 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.model_shape import ModelShape, model_shape
 from orchestrator.plan.words import text
 from rollout.base.errors import BadInput
+
+FAST, ANSWERS = 3_000, 300_000  # of a step: two seconds, three minutes
 
 
 def command(conf: Config, options: Namespace, run: Path | None = None) -> None:
@@ -39,7 +43,14 @@ def command(conf: Config, options: Namespace, run: Path | None = None) -> None:
         made = correction.corrected(own, correction.read(run, own), model, kind, assumptions(kind))
     if chosen.gpu is not on_gpus(conf):
         conf = on_device(conf, Device.gpu if chosen.gpu else Device.cpu)
-    found = plan(conf, model, chosen, gpus, price, made, _lengths(conf, given, made), pairs)
+    answers = conf.rollout.prompts_per_step * conf.rollout.group_size
+    if answers > ANSWERS:
+        raise BadInput(
+            f"rollout.prompts_per_step={conf.rollout.prompts_per_step} x rollout.group_size={conf.rollout.group_size} "
+            f"are {answers} answers a step: a plan simulates every one, at most {ANSWERS} of them; plan a smaller batch"
+        )
+    with waiting(f"simulating steps of {answers} answers") if answers > FAST else nullcontext():
+        found = plan(conf, model, chosen, gpus, price, made, _lengths(conf, given, made), pairs)
     print(json.dumps(as_json(found), indent=1) if options.json else text(found))
     if found.best is None or any(one.findings for one in found.before):
         sys.exit(1)

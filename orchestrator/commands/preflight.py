@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,27 @@ from orchestrator.training.warmup_questions import refuse_no_questions
 from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_cpu_build
 from rollout.base.load_function import load_function
-from rollout.data.pairs import load_pairs
-from rollout.data.tokens import add_control_tokens, generation_prompt, load_tokenizer
+from rollout.data.pairs import Pairs, load_pairs
+from rollout.data.tokens import (
+    add_control_tokens,
+    build_character_tokenizer,
+    check_alignment,
+    generation_prompt,
+    load_tokenizer,
+    training_response,
+)
+from rollout.mode import names_of_tokens
 
+PAIRS = 20  # of a warm-up that are looked at
 DELTA_NETS = ("qwen3_5", "qwen3_next")  # what their model types begin with
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of the model."""
+
+    config: dict[str, Any] | None  # config.json; None: there is none
+    tokens: tuple[str, ...]  # texts that its tokenizer takes for control or special tokens
 
 
 def located(conf: Config) -> Config:
@@ -61,19 +80,21 @@ def refuse_no_gpu(conf: Config, command: str) -> None:
             refuse_cpu_build(setting)
 
 
-def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None = None) -> dict[str, Any] | None:
+def refuse_unreadable(
+    conf: Config, command: str = "train", folder: Path | None = None, questions: Sequence[str] = ()
+) -> Checked:
     """BadInput for a model, warm-up pairs or a reward function that cannot be used.
 
-    command: "train", "warmup" or "evaluate"; folder: of the run that goes on, which may hold a model of its own.
-    Returns the model's config.json; None where there is none.
+    command: "train", "warmup" or "evaluate"; folder: of the run that goes on, which may hold a model of its own;
+    questions: the shortest to train on.
     """
-    config = None
+    config, pairs = None, None
     if command == "train":
         refuse_absent(conf.tracker)
     if conf.reward.function is not None:
         load_function(conf.reward.function, "reward.function")
-    if conf.warmup is not None and conf.warmup.path is not None:
-        refuse_no_questions(conf, load_pairs(conf.warmup, conf.model))
+    if conf.warmup is not None and command != "evaluate":
+        refuse_no_questions(conf, pairs := load_pairs(conf.warmup, conf.model))
     path = _kept_model(folder) or conf.model.path
     if path is not None:
         local = Path(path).expanduser()
@@ -89,7 +110,46 @@ def refuse_unreadable(conf: Config, command: str = "train", folder: Path | None 
     elif conf.model.random is not None:
         config = random_config(conf.model.random)
         _refuse_unfit(config, conf, command, "model.random")
-    return config
+        with tempfile.TemporaryDirectory() as made:
+            build_character_tokenizer(made, conf.model)
+            tokenizer = load_tokenizer(made, conf.model)
+            check_alignment(tokenizer, conf.model)
+    else:
+        return Checked(None, ())
+    _refuse_long(conf, tokenizer, questions, pairs)
+    return Checked(config, _tokens(conf, tokenizer))
+
+
+def _tokens(conf: Config, tokenizer: Any) -> tuple[str, ...]:
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = [*names_of_tokens(conf.model).values(), conf.model.think_end_token, *special, tokenizer.eos_token]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _refuse_long(conf: Config, tokenizer: Any, questions: Sequence[str], pairs: Pairs | None) -> None:
+    """BadInput where no question to train on, or none of the first pairs, fits into its limit."""
+    limit = conf.data.max_prompt_tokens
+    lengths = [len(generation_prompt(tokenizer, question, conf.model)) for question in questions]
+    if lengths and min(lengths) > limit:
+        raise BadInput(
+            f"data.max_prompt_tokens={limit}: the shortest prompt to train on has {min(lengths)} tokens; raise it"
+        )
+    if pairs is None:
+        return
+    control, _ = add_control_tokens(tokenizer, conf.model)
+    shortest, limit = None, pairs.conf.max_tokens
+    for place in range(PAIRS if pairs.size is None else min(PAIRS, pairs.size)):
+        for pair in pairs.together(place):
+            prompt = generation_prompt(tokenizer, pair.problem, conf.model)
+            for mode, text in pair.answers(pairs.modes):
+                length = len(prompt) + len(training_response(tokenizer, control, mode, text, conf.model))
+                if length <= limit:
+                    return
+                shortest = min(length, shortest or length)
+    raise BadInput(
+        f"warmup.max_tokens={limit}: the shortest answer to the first {PAIRS} questions has {shortest} tokens with its "
+        "prompt; raise it"
+    )
 
 
 def _kept_model(folder: Path | None) -> str | None:

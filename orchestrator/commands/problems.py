@@ -5,7 +5,9 @@ In: configuration. Out: `Problems`, read and checked before anything is started.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from conf.schema import Config, DataConf
 from orchestrator.base.waiting import waiting
@@ -72,3 +74,37 @@ def load_all_problems(conf: Config) -> Problems:
             notes.append(f"{repeated} training problems left out: they repeat a held-out question (validation.size)")
         evaluation = held_out[: evaluate.questions]
     return Problems(training, held_out, evaluation, loaded.sha256, tuple(notes))
+
+
+def without_tokens(problems: Problems, tokens: Collection[str], share: float) -> Problems:
+    """`problems` without those whose text or answer holds one of the model's control or special tokens: a prompt would
+    end, or choose its mode, in the middle of the question.
+
+    Raises BadInput where they are more than `share` of a list, data.max_unusable, or no problem is left to train on.
+    """
+    held = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+    notes = list(problems.notes)
+
+    def token(problem: Problem) -> str | None:
+        answers = [problem.answer] if isinstance(problem.answer, str) else problem.answer
+        return next((found[0] for text in (problem.problem, *answers) if (found := held.search(text))), None)
+
+    def kept(name: str, given: list[Problem]) -> list[Problem]:
+        found = [(problem, here) for problem in given if (here := token(problem)) is not None]
+        if not found:
+            return given
+        first, here = found[0]
+        said = (
+            f"{len(found)} of {len(given)} {name} problems hold a token of the model (the first, {here}: {first.uid})"
+        )
+        if len(found) > share * len(given):
+            raise BadInput(f"{said}, more than data.max_unusable={share:g}; clean the file")
+        notes.append(f"{said} and are left out")
+        bad = {problem.uid for problem, _ in found}
+        return [problem for problem in given if problem.uid not in bad]
+
+    training = None if problems.training is None else kept("training", problems.training)
+    validation, evaluation = kept("validation", problems.validation), kept("evaluation", problems.evaluation)
+    return replace(
+        problems, training=training, validation=validation, evaluation=evaluation, notes=tuple(dict.fromkeys(notes))
+    )

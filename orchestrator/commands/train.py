@@ -22,8 +22,8 @@ from orchestrator.base.same_folder import FolderGone, SameFolder
 from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
-from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
-from orchestrator.commands.problems import Problems, load_all_problems, refuse_foreign_warmup
+from orchestrator.commands.problems import Problems
+from orchestrator.commands.ready import ready
 from orchestrator.training import run_dir as run_folders
 from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.resume import refuse_changed
@@ -36,12 +36,9 @@ from rollout.base.errors import BadInput
 def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> Path:
     """Run (or go on with `resume`, a run folder). Returns the run folder."""
     enable(conf.tracker.console)
-    refuse_no_gpu(conf, "train")
-    problems = load_all_problems(conf)
-    if resume is None:
-        refuse_foreign_warmup(conf)
-    config = refuse_unreadable(conf, "train", resume)
-    conf = located(conf)
+    at_hand = ready(conf, "train", resume)
+    conf, problems, config = at_hand.conf, at_hand.problems, at_hand.model
+    assert problems is not None
     folder = resume or run_folders.create(conf, prefix)
     try:
         with locked(run_folders.lock(folder)):

@@ -36,8 +36,7 @@ from orchestrator.base.waiting import enable, waiting
 from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import Parts, make_learner, start_all, start_learner
-from orchestrator.commands.preflight import located, refuse_no_gpu, refuse_unreadable
-from orchestrator.commands.problems import refuse_foreign_warmup
+from orchestrator.commands.ready import ready
 from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 from orchestrator.training.retention import Retention
@@ -269,10 +268,8 @@ def go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Cu
 def command(conf: Config, arguments: list[str]) -> None:
     """arguments: those that made `conf`; `train` finds the finished warm-up by them."""
     enable(conf.tracker.console)
-    refuse_no_gpu(conf, "warmup")
-    refuse_foreign_warmup(conf)
-    config = refuse_unreadable(conf, "warmup")
-    conf = located(conf)
+    at_hand = ready(conf, "warmup")
+    conf, config = at_hand.conf, at_hand.model
     assert conf.warmup is not None
     out = root(conf.warmup.out) if conf.warmup.out else None
     _refuse_foreign(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -109,22 +109,38 @@ def refuse_absent_column(name: str, present: Sequence[str], source: str, key: st
         )
 
 
-def refuse_unusable(kept: int, unusable: Counter[str], share: float, where: str, limit: str, advice: str) -> None:
-    """BadInput when there is no row, none was kept, or more than `share` of them (`limit` in words) are unusable.
+@dataclass(slots=True)
+class LeftOut:
+    """Rows that cannot be used: how many for which reason, and where the first of them is."""
 
-    unusable: reason -> rows. Those skipped by an adapter are not counted as faulty.
-    """
-    if not (rows := kept + unusable.total()):
-        raise BadInput(f"{where}: the file is empty; it must hold at least one row")
-    if not kept or unusable.total() - unusable[SKIPPED] > share * rows:
-        said = f"more than {limit}" if kept else "none is left"
-        raise BadInput(f"{where}: {said}, {reasons(unusable, rows)}; {advice}")
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
 
+    def add(self, reason: str, source: str, row: int) -> None:
+        """row: counted from 0."""
+        self.counts[reason] += 1
+        if reason != SKIPPED:
+            self.first.setdefault(reason, f"row {row} of {source}")
 
-def reasons(unusable: Mapping[str, int], rows: int) -> str:
-    """Example: "3 of 90 rows not usable (answer is null: 2, answer is empty: 1)"."""
-    counts = ", ".join(f"{reason}: {count}" for reason, count in unusable.items() if count)
-    return f"{sum(unusable.values())} of {rows} rows not usable ({counts})"
+    def said(self, rows: int) -> str:
+        """Example: "3 of 90 rows not usable (answer is null: 2, the first is row 7 of math/train; answer is empty: 1,
+        the first is row 80 of math/train)"."""
+        each = [
+            f"{reason}: {count}" + (f", the first is {self.first[reason]}" if reason in self.first else "")
+            for reason, count in self.counts.items()
+        ]
+        return f"{self.counts.total()} of {rows} rows not usable ({'; '.join(each)})"
+
+    def refuse(self, kept: int, share: float, where: str, limit: str, advice: str) -> None:
+        """BadInput when there is no row, none was kept, or more than `share` of them (`limit` in words) are unusable.
+
+        Those skipped by an adapter are not counted as faulty.
+        """
+        if not (rows := kept + self.counts.total()):
+            raise BadInput(f"{where}: the file is empty; it must hold at least one row")
+        if not kept or self.counts.total() - self.counts[SKIPPED] > share * rows:
+            said = f"more than {limit}" if kept else "none is left"
+            raise BadInput(f"{where}: {said}, {self.said(rows)}; {advice}")
 
 
 def is_hub_name(path: str) -> bool:
@@ -164,7 +180,7 @@ def _saved(conf: SourceConf, found: Found, key: str) -> Part:
         saved = saved[split]
     name = PurePosixPath(found.name)
     source = f"{name.parent.name}/{name.name}"
-    return Part(_dataset(saved), source, f"{source}/{conf.split}" if conf.split else source)
+    return Part(_dataset(saved, where), source, f"{source}/{conf.split}" if conf.split else source)
 
 
 def _hub(conf: SourceConf, name: str, key: str) -> Part:
@@ -188,14 +204,14 @@ def _hub(conf: SourceConf, name: str, key: str) -> Part:
         ) from error
     if not len(loaded):
         raise BadInput(f"{key}.path={name}: split {split} of the hub data set is empty; give another {key}.split")
-    return Part(_dataset(loaded), name, f"{name}/{split}", pinned)
+    return Part(_dataset(loaded, f"{key}.path={name}"), name, f"{name}/{split}", pinned)
 
 
-def _dataset(loaded: Any) -> Rows:
-    """Rows of a `datasets.Dataset`, as stored in arrow."""
+def _dataset(loaded: Any, where: str) -> Rows:
+    """Rows of a `datasets.Dataset`, as stored in arrow. where: its name in messages."""
 
     def batches(names: Sequence[str] | None) -> Iterator[Any]:
         chosen = loaded if names is None else loaded.select_columns(list(names))
         yield from chosen.with_format("arrow").iter(1000)
 
-    return table(loaded.features.arrow_schema, batches)
+    return table(loaded.features.arrow_schema, batches, where)

@@ -95,8 +95,8 @@ def rows_of(path: Path, where: str) -> Rows:
     return Rows(rows)
 
 
-def table(columns: Any, batches: Callable[[Sequence[str] | None], Iterable[Any]]) -> Rows:
-    """Rows of arrow record batches. columns: their pyarrow schema."""
+def table(columns: Any, batches: Callable[[Sequence[str] | None], Iterable[Any]], where: str) -> Rows:
+    """Rows of arrow record batches. columns: their pyarrow schema; where: their name in messages."""
     import pyarrow
 
     named: list[str] = []
@@ -110,7 +110,11 @@ def table(columns: Any, batches: Callable[[Sequence[str] | None], Iterable[Any]]
         wanted = None if names is None else [name if name in top else name.partition(".")[0] for name in names]
         for batch in batches(None if wanted is None else list(dict.fromkeys(wanted))):
             for start in range(0, batch.num_rows, BATCH):
-                yield from batch.slice(start, BATCH).to_pylist()
+                try:
+                    found = batch.slice(start, BATCH).to_pylist()
+                except ValueError as error:  # text that is not UTF-8, two columns of a name, a date out of range
+                    raise BadInput(f"{where}: rows from {start} on cannot be read ({first_line(error)})") from error
+                yield from found
 
     return Rows(read, named)
 
@@ -255,7 +259,8 @@ def _table_file(path: Path, kind: str, where: str) -> Rows:
                 yield from (whole if names is None else whole.select(names)).to_batches()
 
     with _readable(where, kind, pyarrow.ArrowException):
-        return table(pyarrow.parquet.read_schema(path) if kind == ".parquet" else _arrow(path).schema, batches)
+        columns = pyarrow.parquet.read_schema(path) if kind == ".parquet" else _arrow(path).schema
+        return table(columns, batches, where)
 
 
 def _arrow(path: Path) -> Any:

@@ -22,11 +22,13 @@ class Unusable(Exception):
     """Why a row cannot be used. Raised while a row is read, caught and counted only in `rollout.data.problems`."""
 
 
+LONGEST = 10_000  # characters of an answer
+LONGEST_LEVEL = 100
 _SURROGATES = re.compile("[\ud800-\udfff]")  # half a pair of them cannot be encoded as UTF-8
 
 
-def text_of(value: Any, what: str) -> str:
-    """`value` as stripped text."""
+def text_of(value: Any, what: str, longest: int | None = None) -> str:
+    """`value` as stripped text, of at most `longest` characters."""
     if value is None:
         raise Unusable(f"{what} is null")
     if not isinstance(value, str):
@@ -35,6 +37,8 @@ def text_of(value: Any, what: str) -> str:
         raise Unusable(f"{what} is empty")
     if _SURROGATES.search(text):
         raise Unusable(f"{what} contains half a surrogate pair")
+    if longest is not None and len(text) > longest:
+        raise Unusable(f"{what} has more than {longest} characters")
     return text
 
 
@@ -64,15 +68,15 @@ def _single(value: Any, unusable: Collection[str]) -> str:
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, int | float | Decimal):
-        if not math.isfinite(value):
+        if not isinstance(value, int) and not math.isfinite(value):
             raise Unusable("answer is not a finite number")
         try:
             return str(int(value)) if value == int(value) else np.format_float_positional(float(value), trim="-")
         except ValueError:  # Python does not convert integers of more than 4300 digits
             raise Unusable("answer is an integer of thousands of digits: give it as text") from None
-    text = text_of(value, "answer")
+    text = text_of(value, "answer", None if isinstance(value, str) and "####" in value else LONGEST)
     if "####" in text:
-        text = text_of(text.rpartition("####")[2], "answer")
+        text = text_of(text.rpartition("####")[2], "answer", LONGEST)
         if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text):  # one number, not a list of answers
             text = text.replace(",", "")
     if text.casefold() in unusable:
@@ -81,10 +85,11 @@ def _single(value: Any, unusable: Collection[str]) -> str:
 
 
 def level_of(value: Any) -> str | None:
-    """A question's difficulty as its data set names it: 3.0 -> "3"."""
+    """A question's difficulty as its data set names it: 3.0 -> "3"; None for what is no name."""
     if isinstance(value, float):
         return f"{value:g}" if math.isfinite(value) else None
-    return None if value is None else str(value).strip() or None
+    text = str(value).strip() if isinstance(value, str | int | Decimal) else ""
+    return text if 0 < len(text) <= LONGEST_LEVEL and not _SURROGATES.search(text) else None
 
 
 def quoted_list(text: str) -> list[Any] | None:

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from conf.schema import ModelConf, WarmupConf
+from conf.schema import DataConf, ModelConf, WarmupConf
 from rollout.base.errors import BadInput
 from rollout.data import generated
-from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, refuse_absent_column, refuse_unusable
+from rollout.data.dataset_rows import SKIPPED, LeftOut, Part, adapted, read_parts, refuse_absent_column
 from rollout.data.files import Row
 from rollout.data.golds import Unusable, gold_of, level_of, text_of
 from rollout.data.layouts import field as field_of
@@ -32,6 +32,7 @@ from rollout.mode import MODES, Mode, modes_of, names_of_tokens
 
 PAIR = ("problem", "think", "short")
 LEVEL = "level"  # column of a question's difficulty
+MISSING = tuple(DataConf().unusable_answers)  # texts that mean no answer
 MAX_UNUSABLE = 0.05  # share of a file's rows
 ADAPTERS = {"openai/gsm8k": "rollout.data.pairs:gsm8k_pair"}  # of hub data sets, if warmup.adapter is null
 
@@ -119,18 +120,18 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
         return Pairs(conf, model.think_end_token, modes=modes_of(model.modes))
     between: Counter[str] = Counter()
     both, think_only, short_only = PairFile(), PairFile(), PairFile()
-    unusable: Counter[str] = Counter()
+    left_out = LeftOut()
     for part in read_parts(conf, "warmup"):
-        for texts_of, row in _rows(conf, part, model):
+        for index, (texts_of, row) in enumerate(_rows(conf, part, model)):
             try:
                 pair = _pair(texts_of(row), model, *(_gold(row, conf) if conf.evaluate_every else ()))
             except Unusable as reason:
-                unusable[str(reason)] += 1
+                left_out.add(str(reason), part.source, index)
             else:
                 between.update(pair.between)
                 (think_only if pair.short is None else short_only if pair.think is None else both).append(pair)
     count = len(both) + len(think_only) + len(short_only)
-    refuse_unusable(count, unusable, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file")
+    left_out.refuse(count, MAX_UNUSABLE, f"warmup.path={conf.path}", f"{MAX_UNUSABLE:.0%}", "fix the file")
     for name, side in (("think", think_only), ("short", short_only)):
         if not both and not side:
             raise BadInput(
@@ -143,7 +144,9 @@ def load_pairs(conf: WarmupConf, model: ModelConf | None = None) -> Pairs:
                 f"warmup.path={conf.path}: none of {count} rows has a {name} answer, and a warm-up teaches every mode "
                 f"of model.modes={list(model.modes)}: give such answers in a column {name}"
             )
-    return Pairs(conf, model.think_end_token, both, dict(unusable), think_only, short_only, modes_of(model.modes))
+    return Pairs(
+        conf, model.think_end_token, both, dict(left_out.counts), think_only, short_only, modes_of(model.modes)
+    )
 
 
 def _rows(
@@ -199,7 +202,7 @@ def _gold(row: Row | None, conf: WarmupConf) -> tuple[str | tuple[str, ...] | No
         return None, None
     column = "answer" if conf.adapter else conf.answer_column
     try:
-        return gold_of(row.get(column), False), level_of(row.get(LEVEL))
+        return gold_of(row.get(column), False, MISSING), level_of(row.get(LEVEL))
     except Unusable:
         return None, None
 
@@ -207,13 +210,14 @@ def _gold(row: Row | None, conf: WarmupConf) -> tuple[str | tuple[str, ...] | No
 def _pair(
     texts: Texts, model: ModelConf, answer: str | tuple[str, ...] | None = None, level: str | None = None
 ) -> Pair:
-    problem = text_of(texts[0], "problem")
+    problem, tokens = text_of(texts[0], "problem"), names_of_tokens(model)
+    if found := next((token for token in (*tokens.values(), model.think_end_token) if token in problem), None):
+        raise Unusable(f"problem contains {found}")
     if texts[1] is None and texts[2] is None:
         raise Unusable("think and short are null")
     think, short = (None if text is None else _unstripped(text, name) for name, text in zip(PAIR[1:], texts[1:]))
     if think is not None:
         think = _thinking("think", think, model.think_token, model)
-    tokens = names_of_tokens(model)
     named = zip([*tokens][1:-1], texts[3:], strict=False)  # ready-made layouts have none of them
     between = {
         mode.name: _thinking(mode.name, _unstripped(text, mode.name), tokens[mode], model)

@@ -18,10 +18,12 @@ from typing import Any
 from conf.schema import DataConf, ValidationConf
 from conf.source import SourceConf
 from rollout.base.errors import BadInput
-from rollout.data.dataset_rows import SKIPPED, Part, adapted, read_parts, reasons, refuse_unusable
+from rollout.data.dataset_rows import SKIPPED, LeftOut, Part, adapted, read_parts
 from rollout.data.files import Row, listed
 from rollout.data.golds import Unusable, gold_of, level_of, text_of
 from rollout.data.layouts import layout_of
+
+LONGEST_PROBLEM = 1_000_000  # characters; to find that none fits into a prompt takes seconds beyond that
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +44,22 @@ class LoadedProblems:
 
     problems: tuple[Problem, ...]
     source: str
-    unusable: Mapping[str, int]  # reason -> rows
+    left_out: LeftOut
     sha256: str  # of the usable content (see content_hash)
+
+    @property
+    def unusable(self) -> dict[str, int]:
+        """Reason -> rows."""
+        return dict(self.left_out.counts)
 
     @property
     def rows(self) -> int:
         """All rows that were read."""
-        return len(self.problems) + sum(self.unusable.values())
+        return len(self.problems) + self.left_out.counts.total()
 
     def summary(self) -> str:
         """One line for the console."""
-        left = f", {reasons(self.unusable, self.rows)}" if self.unusable else ""
+        left = f", {self.left_out.said(self.rows)}" if self.left_out.counts else ""
         return f"{self.source}: {len(self.problems)} problems{left}"
 
 
@@ -67,7 +74,7 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
     source = listed(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
     missing = {text.strip().casefold() for text in conf.unusable_answers}
     problems: list[Problem] = []
-    unusable: Counter[str] = Counter()
+    left_out = LeftOut()
     for part in parts:
         extract, rows = _adapted(conf, part) if conf.adapter else _columns(conf, part)
         for index, row in enumerate(rows):
@@ -77,7 +84,7 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
                 problems.append(
                     Problem(
                         uid=f"{part.stem}/{found.get('uid', index)}",
-                        problem=text_of(found["problem"], "problem"),
+                        problem=text_of(found["problem"], "problem", LONGEST_PROBLEM),
                         answer=gold_of(found["answer"], all_answers, missing),
                         source=part.source,
                         level=level_of(found.get("level")),
@@ -85,14 +92,14 @@ def load_problems(conf: DataConf, key: str = "data") -> LoadedProblems:
                     )
                 )
             except Unusable as reason:
-                unusable[str(reason)] += 1
+                left_out.add(str(reason), part.source, index)
     advice = "check data.problem_column and data.answer_column, or clean the file"
     limit = f"data.max_unusable={conf.max_unusable:g}"
-    refuse_unusable(len(problems), unusable, conf.max_unusable, f"{key}.path={source}", limit, advice)
+    left_out.refuse(len(problems), conf.max_unusable, f"{key}.path={source}", limit, advice)
     uid, count = Counter(p.uid for p in problems).most_common(1)[0]
     if count > 1:
         raise BadInput(f"{source}: {count} rows have the uid {uid!r}; the adapter must give each row its own")
-    return LoadedProblems(tuple(problems), source, dict(unusable), content_hash(problems))
+    return LoadedProblems(tuple(problems), source, left_out, content_hash(problems))
 
 
 def content_hash(problems: Iterable[Problem]) -> str:

@@ -34,6 +34,16 @@ def shuffled(rows: int, seed: str) -> Sequence[int]:
     return order
 
 
+def shard_of(problems: Sequence[Problem], conf: DataConf) -> Sequence[Problem]:
+    """Those of `conf.shard`. Raises BadInput where there is none."""
+    rows = problems[conf.shard :: conf.num_shards]
+    if not rows:
+        raise BadInput(
+            f"data.shard={conf.shard} of {conf.num_shards} is empty: the data set has {len(problems)} usable rows"
+        )
+    return rows
+
+
 class PromptStream:
     """An endless, seeded, sharded, resumable stream of prompts.
 
@@ -45,16 +55,12 @@ class PromptStream:
 
     def __init__(self, problems: Sequence[Problem] | None, encode: Encode, conf: DataConf, seed: int) -> None:
         self._conf, self._seed, self._encode = conf, seed, encode
-        self._rows = None if problems is None else problems[conf.shard :: conf.num_shards]
+        self._rows = None if problems is None else shard_of(problems, conf)
         self._ids: dict[int, np.ndarray] = {}  # row -> i32[P]
         self.position = 0  # draws so far, dropped ones included
         self.counts = {"taken": 0, "too_long": 0}
         if problems is None:
             data = generated.conf_hash(conf)
-        elif not self._rows:
-            raise BadInput(
-                f"data.shard={conf.shard} of {conf.num_shards} is empty: the data set has {len(problems)} usable rows"
-            )
         else:
             data = content_hash(problems)
         self._identity: dict[str, Any] = {

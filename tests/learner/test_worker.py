@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 from dataclasses import replace
 from functools import partial
@@ -169,6 +170,36 @@ def test_incomplete_checkpoints_are_rejected(
             with pytest.raises(FileNotFoundError, match="other settings"):
                 ranks.call("load", str(tmp_path / "0"))
         assert ranks.call("load", str(folder)) == [0, 0]
+
+
+class MakesAFolder:
+    """Unpickled as DeepSpeed does by itself, it makes one."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_crafted_checkpoint_runs_no_code(
+    groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, stage: int
+) -> None:
+    """Whatever its manifest says, in either kind of file; and what was there before still loads."""
+    ranks, made = groups_of_ranks[2], tmp_path / "made"
+    ranks.start(replace(CONF, ranks=2, zero_stage=stage), models["tied"])
+    ranks.call("save", str(tmp_path))
+    for kind in ("model", "optim") if stage else ("model",):
+        whole = {path: path.read_bytes() for path in (tmp_path / "learner").glob(f"*{kind}_states.pt")}
+        for path in whole:
+            torch.save({**torch.load(path, weights_only=False), "more": MakesAFolder(made)}, path)
+        with pytest.raises(BadInput, match=f"{kind}_states.pt is not loaded: it names posix.mkdir"):
+            ranks.call("load", str(tmp_path))
+        assert whole and not made.exists()
+        for path, content in whole.items():
+            path.write_bytes(content)
+    assert ranks.call("load", str(tmp_path)) == [0, 0]
 
 
 @pytest.mark.parametrize("model", ["tied", "untied"])

@@ -307,7 +307,7 @@ def rejected(done: Done, *said: str) -> None:
         ("report nothing", "run.name=<run>"),
         ("train resume=nothing", "no run is there yet"),
         ("resume", "required: NAME;"),
-        ("train experiment=quickstart run.name=../up", "run.name='../up'"),
+        ("train experiment=quickstart run.name=../up", "without '..', or null, got '../up'"),
         ("train experiment=quickstart data.arithmetic.levels=[2]", "one weight each"),
         ("train experiment=quickstart warmup.path=nothing.jsonl model=tiny", "warmup.path=nothing.jsonl: no such file"),
     ],

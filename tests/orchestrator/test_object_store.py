@@ -30,7 +30,7 @@ PRESET = ["model.path=/models/1p5b", "experiment=thinkless_1p5b"]
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/shm and the memory have room, whatever this machine's have."""
-    monkeypatch.setattr(object_store, "_memory", lambda: 2**50)
+    monkeypatch.setattr(object_store, "machine_memory", lambda: 2**50)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: ROOM)
 
 
@@ -129,7 +129,7 @@ def test_a_computed_store_is_one_that_ray_starts_with(
     conf = composed([*PRESET, "rollout.prompts_per_step=1024"])
     assert needed(conf) > 1e10
     monkeypatch.setattr(shutil, "disk_usage", lambda path: ROOM._replace(free=free))
-    monkeypatch.setattr(object_store, "_memory", lambda: memory)
+    monkeypatch.setattr(object_store, "machine_memory", lambda: memory)
     size = sized(conf).object_store_gib
     said = capsys.readouterr().err
     assert size is not None and least < size * GIB <= most

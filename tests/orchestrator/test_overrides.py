@@ -41,18 +41,18 @@ def test_text_settings_keep_their_characters(texts: tuple[str, str, str], elsewh
     """In overrides, in the YAML of a run, read back from it, and in overrides of a saved run."""
     name, revision, subset = texts
     (conf,) = composed(
-        f"run.name={name}",
+        f"tracker.wandb={name}",
         f"model.revision={revision}",
         f"data.subset={subset}",
         f"model.lora.targets=[{','.join(map(pasted_value, texts))}]",
     )
-    assert (conf.run.name, conf.model.revision, conf.data.subset, conf.model.lora.targets) == (*texts, [*texts])
+    assert (conf.tracker.wandb, conf.model.revision, conf.data.subset, conf.model.lora.targets) == (*texts, [*texts])
     saved = elsewhere / "config.yaml"
     saved.write_text(to_yaml(conf))
     assert from_file(saved, []) == conf
     other = from_file(saved, [f"model.think_token={subset}", f"model.short_token={name}", f"data.split={revision}"])
     assert (other.model.think_token, other.model.short_token, other.data.split) == (subset, name, revision)
-    assert other.run.name == name
+    assert other.tracker.wandb == name
 
 
 def pasted_value(text: str) -> str:

@@ -96,7 +96,9 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
     pairs = load_pairs(conf)
     assert pairs.size == 39 and pairs.unusable == {"short is empty": 1}
     _file(tmp_path, *[GOOD] * 10, bad)
-    with pytest.raises(BadInput, match=r"more than 5%, 1 of 11 rows not usable \(short is empty: 1\); fix"):
+    with pytest.raises(
+        BadInput, match=r"more than 5%, 1 of 11 rows not usable \(short is empty: 1, the first is row 10 of .*\); fix"
+    ):
         load_pairs(conf)
 
 
@@ -107,6 +109,8 @@ def test_unusable_rows_are_counted_up_to_a_share(tmp_path: Path) -> None:
         ({"think": "hm</think> \n"}, "think has no answer after </think>"),
         ({"problem": ["1+1?"]}, "problem is a list, not text"),
         ({"problem": "\ud800"}, "half a surrogate"),
+        ({"problem": "What is <short>?"}, "problem contains <short>"),
+        ({"problem": "</think>"}, "problem contains </think>"),
         ({"short": ""}, "short is empty"),
         ({"think": None, "short": None}, "think and short are null"),
         ({"short": "1+1=2</think>\\boxed{2}"}, "short contains a think token"),

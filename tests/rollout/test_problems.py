@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conf.choices import SystemTurn
@@ -175,6 +176,8 @@ def test_every_form_of_answer_is_read(tmp_path: Path, given: Any, read: Any) -> 
         (["null", "?"], "answer is an empty list"),
         ('["-"]', "answer is an empty list"),
         ("[]", "answer is []"),
+        ("x" * 10_001, "answer has more than 10000 characters"),
+        (f"{'steps ' * 9_000}#### {'9' * 10_001}", "answer has more than 10000 characters"),
     ],
 )
 def test_unusable_answers_are_counted_with_the_reason(tmp_path: Path, given: Any, reason: str) -> None:
@@ -182,8 +185,41 @@ def test_unusable_answers_are_counted_with_the_reason(tmp_path: Path, given: Any
     loaded = load_problems(DataConf(path=path))
     assert loaded.unusable == {reason: 1} and len(loaded.problems) == 20
     assert loaded.problems[0].uid.endswith("/1")  # rows keep their numbers
-    with pytest.raises(BadInput, match=rf"max_unusable=0.04, 1 of 21 rows not usable \({re.escape(reason)}: 1\)"):
+    said = re.escape(f"({reason}: 1, the first is row 0 of {tmp_path.name}/set)")
+    with pytest.raises(BadInput, match=f"max_unusable=0.04, 1 of 21 rows not usable {said}"):
         load_problems(DataConf(path=path, max_unusable=0.04))
+    assert "row 0 of" in loaded.summary() and "\n" not in loaded.summary()
+
+
+def test_an_integer_beyond_floats_is_an_answer(tmp_path: Path) -> None:
+    assert _answers(tmp_path, 10**400, f"{'steps ' * 9_000}#### 7") == [str(10**400), "7"]
+
+
+@pytest.mark.parametrize(
+    ("level", "read"),
+    [(3.0, "3"), ("hard", "hard"), (float("nan"), None), (["a"], None), ("x" * 101, None), ("\ud800", None)],
+)
+def test_a_level_is_a_short_name(tmp_path: Path, level: Any, read: str | None) -> None:
+    path = _json(tmp_path, [{"problem": "p", "answer": "1", "level": level}])
+    assert load_problems(DataConf(path=path)).problems[0].level == read
+
+
+def test_a_problem_of_a_million_characters_is_left_out(tmp_path: Path) -> None:
+    path = _json(tmp_path, [{"problem": "p" * 1_000_001, "answer": "1"}] + [{"problem": "p", "answer": "1"}] * 20)
+    assert load_problems(DataConf(path=path)).unusable == {"problem has more than 1000000 characters": 1}
+
+
+def test_a_table_with_text_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    ends = pyarrow.py_buffer(np.array([0, 1, 2], np.int32).tobytes())
+    broken = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, ends, pyarrow.py_buffer(b"\xff\xfe")])
+    path = tmp_path / "set.parquet"
+    columns = [pyarrow.array(["1", "2"]), broken]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, ["problem", "answer"]), path)
+    with pytest.raises(BadInput, match=rf"data.path={path}: rows from 0 on cannot be read \(.*utf-8"):
+        load_problems(DataConf(path=str(path)))
 
 
 def test_the_list_of_unusable_answers_is_a_setting(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_auto_chooses_the_transport_by_device_and_placement(
             RolloutConf(),
             LearnerConf(weight_sync_bucket_mib=0.0),
             {},
-            r"learner.weight_sync_bucket_mib must be in \(0, ",
+            r"learner.weight_sync_bucket_mib must be in \[0.001, ",
         ),
     ],
 )
