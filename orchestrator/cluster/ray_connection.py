@@ -24,14 +24,28 @@ import ray
 import ray._private.authentication.authentication_token_setup
 import ray._private.parameter
 import ray._private.worker
+from ray.job_config import JobConfig
 
 from conf.schema import ClusterConf
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
+from orchestrator.base.search_path import SOURCE, source_comes_first
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_private, refuse_unusable_folder
 from orchestrator.cluster.object_store import LEAST_GIB, note_smaller
 from rollout.base.errors import BadInput
+
+
+class _Job(JobConfig):
+    """Ray would put this process's working directory first on the path of every worker (and would not, if it were told
+    to bring another one there)."""
+
+    def __init__(self) -> None:
+        super().__init__(_py_driver_sys_path=[SOURCE] if source_comes_first() else [])
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
 
 _print_all = ray._private.worker.print_to_stdstream
 COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -103,7 +117,9 @@ def _join(address: str, conf: ClusterConf) -> None:
     with waiting(f"joining Ray at {address}"):
         _refuse_silence(address)
         # the head may have been started by another interpreter: actors run this one
-        ray.init(address=address, runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON)
+        ray.init(
+            address=address, job_config=_Job(), runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON
+        )
     here = ray.get_runtime_context().get_node_id()
     for node in ray.nodes():
         if node["NodeID"] == here:
@@ -118,6 +134,7 @@ def _start(conf: ClusterConf) -> None:
     with waiting("starting a private Ray"), _replaced(ray._private.parameter, "RayParams", free):
         ray.init(
             address="local",
+            job_config=_Job(),
             include_dashboard=False,
             object_store_memory=int((conf.object_store_gib or LEAST_GIB) * 2**30),
             labels={PRIVATE: str(os.getpid())},
