@@ -6,7 +6,6 @@ In: configuration, RAY_ADDRESS. Out: a connection, or an error of one line. Must
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -32,6 +31,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.search_path import SOURCE, source_comes_first
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_private, refuse_unusable_folder
+from orchestrator.cluster.network import LOOPBACK
 from orchestrator.cluster.object_store import LEAST_GIB, note_smaller
 from rollout.base.errors import BadInput
 
@@ -127,11 +127,16 @@ def _join(address: str, conf: ClusterConf) -> None:
 
 
 def _start(conf: ClusterConf) -> None:
-    # free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365)
-    free = functools.partial(ray._private.parameter.RayParams, dashboard_agent_listen_port=0)
+    # Its processes listen at their node's address; given a loopback address, ray.init would take an interface's for it.
+    # Free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365).
+    own: dict[str, Any] = {"node_ip_address": LOOPBACK, "dashboard_agent_listen_port": 0}
+    make = ray._private.parameter.RayParams
     # Ray writes the interpreter into a line for bash as it is, so that one with a space has to be quoted
     odd = shlex.quote(sys.executable) != sys.executable
-    with waiting("starting a private Ray"), _replaced(ray._private.parameter, "RayParams", free):
+    with (
+        waiting("starting a private Ray"),
+        _replaced(ray._private.parameter, "RayParams", lambda **given: make(**given | own)),
+    ):
         ray.init(
             address="local",
             job_config=_Job(),

@@ -6,8 +6,8 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,7 @@ class Course:
     folder: Path
     checkpoint: int  # the newest, as a step, when it was interrupted
     compared: int = 0  # steps to compare with the run that was left alone
+    listening: Mapping[str, str] = field(default_factory=dict)  # where it accepted connections, and which process
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +96,10 @@ def interrupted(two_of_each: list[str], tmp_path_factory: pytest.TempPathFactory
     endless = ["run.steps=100000", "run.name=mine", "rollout.max_restarts=2"]
     run, folder = Watched(["train", *two_of_each, *endless], where), where / "runs" / "mine"
     run.until(lambda: checkpoints(folder), "the first checkpoint")
+    listening = run.listening()
     run.interrupt(signal.SIGINT)
     run.wait(SOON)
-    return Course(run, folder, max(checkpoints(folder)))
+    return Course(run, folder, max(checkpoints(folder)), listening=listening)
 
 
 @pytest.fixture(scope="session")
