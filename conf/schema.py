@@ -287,7 +287,7 @@ class ClusterConf:
     object_store_gib: float | None = number(None, "[0.08, 1e5]")  # private cluster's; null: by batch and weights
     port: int | None = number(None, "[1, 65535]")  # of the learner's process group; null: a free one
     network_interface: str | None = None  # of traffic between hosts, e.g. eth0; null: that of Ray's node address
-    metrics_port: int | None = number(None, "[1, 65535]")  # Prometheus of a private cluster; null: a free one
+    metrics_port: int | None = number(None, "[1, 65535]")  # private Prometheus, on loopback; null: a free one
     hang_s: float | None = number(120.0, "[1, 1e7]")  # an actor without a sign of progress for so long is killed
     start_timeout_s: float = number(120.0, "[0.1, 1e7]")  # for Ray to start or answer, and for reward actors
     wait_for_resources_s: float = number(300.0, "[0, 1e7]")  # for nodes to join a Ray that is too small; 0: refuse

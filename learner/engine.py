@@ -23,12 +23,18 @@ from learner import tensor_files
 from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
+from rollout.base.key_store import store_url
 from rollout.base.network import gloo_towards
 from rollout.weight_sync.weights import MIB, buckets
 
 
-def join_process_group(rank: int, ranks: int, address: str, port: int, device: Device, timeout_s: float) -> None:
-    """Join the learner's process group (gloo on CPUs, NCCL on GPUs); every collective call then has that time-out."""
+def join_process_group(
+    rank: int, ranks: int, address: str, port: int, device: Device, timeout_s: float, listener: int | None = None
+) -> None:
+    """Join the learner's process group (gloo on CPUs, NCCL on GPUs); every collective call then has that time-out.
+
+    listener: a socket at that address that rank 0 has opened; see `rollout.base.key_store`.
+    """
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK="0", MASTER_ADDR=address, MASTER_PORT=str(port))
     if device is Device.cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -43,6 +49,7 @@ def join_process_group(rank: int, ranks: int, address: str, port: int, device: D
         dist_backend="gloo" if device is Device.cpu else "nccl",
         auto_mpi_discovery=False,
         timeout=timedelta(seconds=timeout_s),
+        init_method=store_url(address, port, listener),
         rank=rank,
         world_size=ranks,
         verbose=False,

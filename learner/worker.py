@@ -64,6 +64,7 @@ class LearnerWorker(Traced):
         self.host = host
         self.reference: Policy | lora.Unadapted | None = None
         self.publisher: WeightSender | None = None  # once started
+        self._listener: socket.socket | None = None  # rank 0's, until the group has it
 
     def ready(self) -> int:
         return self.rank
@@ -80,11 +81,11 @@ class LearnerWorker(Traced):
             torch.distributed.destroy_process_group()
 
     def address(self, port: int | None) -> tuple[str, int]:
-        """Where rank 0 will listen: this host's address and `port`, or a free one. Raises OSError when it is in use."""
-        with socket.socket() as probe:
-            probe.bind(("", port or 0))
-            free = probe.getsockname()[1]
-        return self.host(), free
+        """Where rank 0 listens from now on: this host's address (loopback for a single rank) and `port`, or a free one.
+        Raises OSError when it is in use."""
+        host = self.host() if self.conf.ranks > 1 else "127.0.0.1"
+        self._listener = socket.create_server((host, port or 0))
+        return host, self._listener.getsockname()[1]
 
     @named_wait
     def start(self, address: str, port: int, reference: bool) -> int:
@@ -92,8 +93,9 @@ class LearnerWorker(Traced):
 
         Raises BadInput when the model cannot be loaded, or is none whose log-probs the learner computes rightly.
         """
-        join_process_group(self.rank, self.conf.ranks, address, port, self.conf.device, self.conf.timeout_s)
         model, conf = self.model, self.conf
+        listener = self._listener.detach() if self._listener is not None else None
+        join_process_group(self.rank, conf.ranks, address, port, conf.device, conf.timeout_s, listener)
         load = functools.partial(
             load_policy,
             self.path,

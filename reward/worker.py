@@ -14,6 +14,7 @@ cause in `Failure`.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -73,8 +74,12 @@ class RewardWorker(Traced):
         control: ControlTokens | None = None,
         model: ModelConf | None = None,
         needs_mode: bool = True,
+        folder: str | None = None,
     ) -> None:
+        """folder: where modules of reward functions may lie that Python does not find anywhere else."""
         super().__init__()
+        if folder is not None and folder not in sys.path:
+            sys.path.append(folder)
         self.conf = conf
         self.needs_mode = needs_mode
         self.control = control

@@ -29,7 +29,7 @@ START_S, END_S = 600.0, 20.0
 @contextlib.contextmanager
 def served(model: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """A server on a free port of this machine alone; it and its processes end with the block."""
-    (port,) = free_ports(1)
+    (port,) = free_ports(1, HOST)
     words = [*shlex.split(serve_command(model, config)), "--port", str(port)]
     with tempfile.TemporaryFile() as log:
         try:

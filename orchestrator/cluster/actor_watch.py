@@ -57,7 +57,9 @@ class Heart:
         if self._asked is None:
             self._asked = self.handle.call(PULSE)
         if not self._asked.done():
-            return before is None  # not before it has started
+            if self.handle.place() is None:  # it starts again: Ray keeps the call for it
+                self._pulse = None
+            return self._pulse is None  # not before it has started
         asked, self._asked = self._asked, None
         try:
             self._pulse = now = asked.wait()

@@ -43,7 +43,7 @@ class Cluster:
         self.conf = conf
         joined = conf.address or os.environ.get("RAY_ADDRESS")  # a private Ray never grows
         nodes_s = conf.wait_for_resources_s if joined else 0.0
-        self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface), nodes_s)
+        self._actors = Actors(conf.start_timeout_s, environment(conf.network_interface, not joined), nodes_s)
         self._private, self._own_token, self._family = not joined, False, Family()
         self._hangs = ActorWatch(self._actors.started, conf.hang_s) if conf.hang_s else None
 

@@ -8,6 +8,7 @@ weights between them. Must not know: what they are used for.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def make_sampler(
 
 
 def make_grader(cluster: Cluster, conf: Config, path: str, control: ControlTokens) -> Grader:
-    arguments = [conf.reward, path, control, conf.model]
+    arguments = [conf.reward, path, control, conf.model, True, os.getcwd()]
     return Grader(cluster.reward_actors(conf.reward, RewardWorker, arguments), conf.reward)
 
 

@@ -6,7 +6,6 @@ In: configuration, RAY_ADDRESS. Out: a connection, or an error of one line. Must
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -24,14 +23,29 @@ import ray
 import ray._private.authentication.authentication_token_setup
 import ray._private.parameter
 import ray._private.worker
+from ray.job_config import JobConfig
 
 from conf.schema import ClusterConf
 from conf.shell import command_line
 from orchestrator.base.errors import RunError
+from orchestrator.base.search_path import SOURCE, source_comes_first
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.local_rays import PRIVATE, auto_address, refuse_private, refuse_unusable_folder
+from orchestrator.cluster.network import LOOPBACK
 from orchestrator.cluster.object_store import LEAST_GIB, note_smaller
 from rollout.base.errors import BadInput
+
+
+class _Job(JobConfig):
+    """Ray would put this process's working directory first on the path of every worker (and would not, if it were told
+    to bring another one there)."""
+
+    def __init__(self) -> None:
+        super().__init__(_py_driver_sys_path=[SOURCE] if source_comes_first() else [])
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
 
 _print_all = ray._private.worker.print_to_stdstream
 COMMON: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -103,7 +117,9 @@ def _join(address: str, conf: ClusterConf) -> None:
     with waiting(f"joining Ray at {address}"):
         _refuse_silence(address)
         # the head may have been started by another interpreter: actors run this one
-        ray.init(address=address, runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON)
+        ray.init(
+            address=address, job_config=_Job(), runtime_env={"py_executable": shlex.quote(sys.executable)}, **COMMON
+        )
     here = ray.get_runtime_context().get_node_id()
     for node in ray.nodes():
         if node["NodeID"] == here:
@@ -111,13 +127,19 @@ def _join(address: str, conf: ClusterConf) -> None:
 
 
 def _start(conf: ClusterConf) -> None:
-    # free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365)
-    free = functools.partial(ray._private.parameter.RayParams, dashboard_agent_listen_port=0)
+    # Its processes listen at their node's address; given a loopback address, ray.init would take an interface's for it.
+    # Free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365).
+    own: dict[str, Any] = {"node_ip_address": LOOPBACK, "dashboard_agent_listen_port": 0}
+    make = ray._private.parameter.RayParams
     # Ray writes the interpreter into a line for bash as it is, so that one with a space has to be quoted
     odd = shlex.quote(sys.executable) != sys.executable
-    with waiting("starting a private Ray"), _replaced(ray._private.parameter, "RayParams", free):
+    with (
+        waiting("starting a private Ray"),
+        _replaced(ray._private.parameter, "RayParams", lambda **given: make(**given | own)),
+    ):
         ray.init(
             address="local",
+            job_config=_Job(),
             include_dashboard=False,
             object_store_memory=int((conf.object_store_gib or LEAST_GIB) * 2**30),
             labels={PRIVATE: str(os.getpid())},

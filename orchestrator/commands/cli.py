@@ -19,12 +19,15 @@ from conf import masking
 from conf.flags import NO_FLAGS, Flags
 from conf.schema import Config
 from orchestrator.base import interrupt, leaving
+from orchestrator.base.search_path import working_directory_last
 from orchestrator.base.waiting import LIBRARIES, enable, say_reading, waiting
 from orchestrator.commands.arguments import parsers, read
 from orchestrator.commands.table import COMMANDS
 
 
 def main(argv: list[str] | None = None) -> None:
+    if argv is None:
+        working_directory_last()
     words = sys.argv[1:] if argv is None else argv
     if argv is None and words[:1] != ["verify"]:  # whose output is data
         masking.learn(words)
@@ -49,8 +52,8 @@ def run(name: str, words: list[str]) -> None:
     One that does not take the whole configuration is `main(options)` of `orchestrator/commands/<name>.py`.
     """
     options = read(name, words)
-    if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here
-        sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:  # so that reward.function=my_file:fn finds a file here, after all libraries
+        sys.path.append(os.getcwd())
     if COMMANDS[name].configured:
         _run_configured(name, options, words)
     else:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollout.base.key_store import key_store
 from rollout.base.network import gloo_towards
 
 POLL_S = 0.2  # how often one that joins looks whether the others are still there
@@ -29,7 +30,7 @@ class Gloo:
     def __init__(self, address: str, port: int, rank: int, world: int, timeout_s: float):
         gloo_towards(address)
         limit = timedelta(seconds=timeout_s)
-        store = torch.distributed.TCPStore(address, port, world, rank == 0, timeout=limit)
+        store = key_store(address, port, rank, world, timeout_s)
         self.group: Any = torch.distributed.ProcessGroupGloo(store, rank, world, limit)
 
     def broadcast(self, flat: Tensor) -> None:

@@ -89,7 +89,7 @@ class Listener:
 
     def __init__(self, me: str, address: str, device: str, rank: int):
         self.me = me
-        self._listener = socket.create_server(("", 0), backlog=128)
+        self._listener = socket.create_server((address, 0), backlog=128)
         self.endpoint = Endpoint(rank, (address, self._listener.getsockname()[1]), secrets.token_bytes(32), device)
 
     def receive(self, guests: list[str], version: int, timeout_s: float) -> list[Connection]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Transport
+from rollout.base.network import free_ports
 from rollout.weight_sync import broadcast_group, transport
 from rollout.weight_sync.handshake import Connection, Listener
 from rollout.weight_sync.weights import (
@@ -181,10 +181,8 @@ class WeightSender:
             self._group.destroy()
         assert self._route is not None and self._host is not None
         world = 1 + sum(line.hello["processes"] for line in lines)
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
         address, seconds = self._host.endpoint.address[0], self._route.timeout_s
+        (port,) = free_ports(1, address)
         name, rank = secrets.token_hex(8), 1
         for line in lines:
             joining = {"address": address, "port": port, "rank": rank, "world": world, "timeout_s": seconds}

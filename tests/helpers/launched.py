@@ -131,6 +131,18 @@ class Watched:
         self._look()
         return [pid for pid in sorted(self.alive()) if _title(pid).startswith(start)]
 
+    def listening(self) -> dict[str, str]:
+        """Where its living processes accept connections: "127.0.0.1:4711" -> command line."""
+        self._look()
+        found = {}
+        for pid, title in self.alive().items():
+            with contextlib.suppress(psutil.Error):
+                for one in psutil.Process(pid).net_connections("inet"):
+                    if one.status == psutil.CONN_LISTEN:
+                        address = one.laddr.ip.removeprefix("::ffff:")  # IPv4, at a socket of IPv6
+                        found[f"{address}:{one.laddr.port}"] = title
+        return found
+
     def alive(self) -> dict[int, str]:
         """Its processes that live: pid -> command line."""
         return {pid: _title(pid) or "?" for pid, begin in self.known.items() if _lives(pid, begin)}

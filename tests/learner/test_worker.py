@@ -55,11 +55,14 @@ def on_disk(folder: str) -> dict[str, torch.Tensor]:
 
 
 def test_a_rank_listens_at_the_address_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the host's own name resolves to."""
+    """Whatever the host's own name resolves to, and nowhere else; a single rank, whom nobody joins, at loopback."""
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
-    worker = LearnerWorker(CONF, FLOAT, "a model", 0, 1.0, 1, host=lambda: "192.0.2.77")
-    host, port = worker.address(None)
-    assert host == "192.0.2.77" and 0 < port < 65536
+    for ranks, where in ((2, "127.0.0.77"), (1, "127.0.0.1")):
+        worker = LearnerWorker(replace(CONF, ranks=ranks), FLOAT, "a model", 0, 1.0, 1, host=lambda: "127.0.0.77")
+        host, port = worker.address(None)
+        assert host == where and worker._listener is not None and worker._listener.getsockname() == (where, port)
+        with pytest.raises(OSError, match="in use"):
+            worker.address(port)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.decoys import decoys_run, put_decoys
 from tests.helpers.launched import RUNNING, SOON, Watched, succeeded, thinkless
 from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, restarts, steps
+
+SECRETS = ("pa55word-of-the-tests", "key-0123456789-of-the-tests")  # in an override; in the environment
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,7 @@ class Course:
     folder: Path
     checkpoint: int  # the newest, as a step, when it was interrupted
     compared: int = 0  # steps to compare with the run that was left alone
+    listening: Mapping[str, str] = field(default_factory=dict)  # where it accepted connections, and which process
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +96,10 @@ def interrupted(two_of_each: list[str], tmp_path_factory: pytest.TempPathFactory
     endless = ["run.steps=100000", "run.name=mine", "rollout.max_restarts=2"]
     run, folder = Watched(["train", *two_of_each, *endless], where), where / "runs" / "mine"
     run.until(lambda: checkpoints(folder), "the first checkpoint")
+    listening = run.listening()
     run.interrupt(signal.SIGINT)
     run.wait(SOON)
-    return Course(run, folder, max(checkpoints(folder)))
+    return Course(run, folder, max(checkpoints(folder)), listening=listening)
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +134,20 @@ def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.
 @pytest.fixture(scope="session")
 def members(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A multirun of two: GRPO one batch ahead, on two learner ranks, with weights taken between sequences and two steps
-    recorded; then the same with a reward function that says nothing."""
+    recorded; then the same with a reward function that says nothing. Neither files with the names of libraries beside
+    it are run, nor are secrets written anywhere."""
     folder = tmp_path_factory.mktemp("multirun")
     (folder / "my_reward.py").write_text("def constant(problem, response, answer, mode):\n    return 1.0\n")
+    put_decoys(folder)
     ahead = ["run.max_staleness=1", "rollout.on_weight_sync=drain", "algorithm.importance=truncate"]
     overrides = ["algorithm=grpo", *ahead, "learner.ranks=2", "run.steps=4", "run.save_every=2"]
     overrides += ["run.record=[1,3]", "reward.function=null,my_reward:constant", "run.name=ahead"]
-    succeeded(thinkless("train", "--multirun", *tiny, *overrides, folder=folder))
+    overrides += [f"distill.think.endpoint=https://me:{SECRETS[0]}@teacher.invalid/v1"]
+    succeeded(
+        thinkless("train", "--multirun", *tiny, *overrides, folder=folder, environment={"MY_API_KEY": SECRETS[1]})
+    )
+    assert not decoys_run(folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]  # of both runs, of the sweep, and what was printed
+    assert not [path for path in files if any(one.encode() in path.read_bytes() for one in SECRETS)]
     first, second = (folder / "runs" / name for name in ("ahead-0", "ahead-1"))
     return first, second

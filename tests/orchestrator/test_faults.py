@@ -44,6 +44,14 @@ def test_an_interrupted_run_saves_its_steps_and_its_report(interrupted: Any) -> 
     assert not list(folder.glob(".*")) and not (folder / "model").exists()
 
 
+def test_a_private_run_listens_on_loopback_alone(interrupted: Any) -> None:
+    """Ray's processes, metrics, samplers, and the ranks with their store and gloo's connections."""
+    listening = interrupted.listening
+    assert not {where: who for where, who in listening.items() if not where.startswith("127.")}
+    said = " ".join(listening.values())
+    assert all(one in said for one in ("gcs_server", "raylet", "ray::LearnerWorker", "ray::RolloutWorker")), listening
+
+
 # ---- actors are killed ----
 
 

@@ -99,22 +99,25 @@ class Answer:
 class Actor:
     """A handle of an actor that gives these signs of life, one at each call; None: no answer, ever."""
 
-    def __init__(self, *pulses: Pulse | Exception | None):
-        self.name, self.own, self.hung = "rollout worker 0", {PULSE}, ""
+    def __init__(self, *pulses: Pulse | Exception | None, starts: bool = False):
+        self.name, self.own, self.hung, self.starts = "rollout worker 0", {PULSE}, "", starts
         self._pulses, self.kills = iter(pulses), 0
 
     def call(self, method: str) -> Answer:
         return Answer(next(self._pulses))
 
+    def place(self) -> tuple[str, int] | None:
+        return None if self.starts else ("node", 1)
+
     def kill(self) -> None:
         self.kills += 1
 
 
-def kills(*pulses: Pulse | Exception | None, looks: int, passed: float = 4.0) -> tuple[int, str]:
-    actor: Any = Actor(*pulses)
+def kills(*pulses: Pulse | Exception | None, looks: int, starts: bool = False) -> tuple[int, str]:
+    actor: Any = Actor(*pulses, starts=starts)
     watch = ActorWatch(lambda: [actor], hang_s=10.0)
     for _ in range(looks):
-        watch.look(passed)
+        watch.look(4.0)
     return actor.kills, actor.hung
 
 
@@ -130,6 +133,7 @@ def test_one_that_starts_takes_its_time() -> None:
     """At first, and again after its death: starting has limits of its own."""
     assert kills(None, looks=100) == (0, "")
     assert kills(Pulse(1.0), ActorDied("killed"), None, looks=100) == (0, "")
+    assert kills(Pulse(1.0), None, looks=100, starts=True) == (0, "")  # it was not asked when it died
 
 
 def test_one_at_the_same_piece_of_work_for_too_long_is_killed() -> None:

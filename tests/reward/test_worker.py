@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -216,6 +217,18 @@ def test_the_users_reward_function_gives_the_reward(own: str, caplog: pytest.Log
     assert "RuntimeError: broken in two lines" in caplog.text
     assert "must return a float, got str" in caplog.text
     assert "must return a finite float, got nan" in caplog.text
+
+
+def test_a_reward_function_is_found_in_the_folder_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After all libraries: a json.py beside it is none of theirs."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "apart.py").write_text("import json\n\ndef score(*given):\n    return len(json.dumps(None))\n")
+    (tmp_path / "json.py").write_text("raise SystemExit('not the library')\n")
+    with RewardWorker(RewardConf(function="apart:score"), folder=str(tmp_path)) as worker:
+        (verdict,) = worker.grade_batch([("four", Mode.THINK, Finish.STOP, prompt())])
+    assert verdict.reward == 4.0 and sys.path[-1] == str(tmp_path)
 
 
 def test_a_functions_exception_becomes_a_failure_with_its_place(own: str, tmp_path: Path) -> None:
