@@ -66,8 +66,8 @@ def test_secrets_of_the_environment_are_known_by_their_value(monkeypatch: pytest
 
 
 def test_the_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PWD", "/home/me/runs")
-    assert mask("written to /home/me/runs/mine") == "written to /home/me/runs/mine"
+    monkeypatch.setenv("PWD", "/srv/runs")
+    assert mask("written to /srv/runs/mine") == "written to /srv/runs/mine"
 
 
 def test_secrets_of_the_command_line_are_known_wherever_they_stand() -> None:
