@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import ray
 import ray._private.authentication.authentication_token_setup
 import ray._private.parameter
+import ray._private.services
 import ray._private.worker
 from ray.job_config import JobConfig
 
@@ -136,6 +138,7 @@ def _start(conf: ClusterConf) -> None:
     with (
         waiting("starting a private Ray"),
         _replaced(ray._private.parameter, "RayParams", lambda **given: make(**given | own)),
+        _replaced(ray._private.services, "get_node", _patiently(conf.start_timeout_s)),
     ):
         ray.init(
             address="local",
@@ -147,6 +150,23 @@ def _start(conf: ClusterConf) -> None:
             runtime_env={"py_executable": shlex.quote(sys.executable)} if odd else None,
             **COMMON,
         )
+
+
+def _patiently(limit_s: float) -> Callable[..., Any]:
+    """Ray's look at whether its raylet has registered, which it takes 30 s for: too few on a busy machine."""
+    look = ray._private.services.get_node
+
+    def get_node(*arguments: Any) -> Any:
+        end = time.monotonic() + limit_s
+        while True:
+            try:
+                return look(*arguments)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    return get_node
 
 
 @contextlib.contextmanager
