@@ -40,6 +40,7 @@ LONG = (
     "long_task",
     "mismatch",
     "pipeline",
+    "supervision",
     "plan",
     "quickstart",
     "simulation",

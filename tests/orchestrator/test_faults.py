@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thi
 from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, restarts, steps
 
 pytestmark = pytest.mark.heavy
+ROOT = Path(__file__).parents[2]
 
 SHORT_WARM_UP, EVALUATE_EVERY = 100, 40  # steps
 
@@ -79,6 +82,87 @@ def test_interruption_and_a_restarted_sampler_change_no_bit(killed: Any, left_al
 
 def test_a_restarted_sampler_is_counted_once(killed: Any) -> None:
     assert sum(counts := restarts(killed.folder)) == 1 and len(counts) > 4
+
+
+# ---- Ray itself dies or is stopped ----
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "what"),
+    [
+        pytest.param("raylet", signal.SIGSTOP, "has been stopped for", marks=pytest.mark.bench),
+        pytest.param("raylet", signal.SIGKILL, "has died", marks=pytest.mark.bench),
+        pytest.param("gcs_server", signal.SIGSTOP, "has been stopped for", marks=pytest.mark.bench),
+        pytest.param("gcs_server", signal.SIGKILL, "has died", marks=pytest.mark.bench),
+    ],
+)
+def test_a_lost_ray_is_named_and_ends_the_run(
+    interrupted: Any, tmp_path: Path, program: str, number: int, what: str
+) -> None:
+    """With its last step where the GCS is lost. Without the raylet no weights are sent any more, so that no step gets
+    complete; and learner ranks die with it."""
+    folder = tmp_path / "mine"
+    shutil.copytree(interrupted.folder, folder)
+    run, begin = Watched(["train", f"resume={folder}"], tmp_path), max(steps(folder))
+    run.until(lambda: max(steps(folder), default=0) > begin, "a step")
+    os.kill(_program(run, program), number)
+    run.wait()
+    line, (said, *_) = one_line_error(run), re.findall(r"^(.+ of Ray at .+)$", run.err, re.M)
+    name = {"raylet": "the raylet", "gcs_server": "the GCS"}[program]
+    assert run.returncode == 1 and line.startswith(f"thinkless: {name} (process ") and what in line, run.err[-3000:]
+    assert said.startswith(name) and line.endswith(f"thinkless train resume={folder}")
+    assert f"the last checkpoint is of step {checkpoints(folder)[-1]}; to go on from it: " in line
+    if program == "gcs_server":
+        assert checkpoints(folder)[-1] == steps(folder)[-1]
+
+
+@pytest.mark.bench
+def test_a_second_signal_ends_a_run_whose_ray_is_stopped(interrupted: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(interrupted.folder, folder)
+    run, begin = Watched(["train", f"resume={folder}"], tmp_path), max(steps(folder))
+    run.until(lambda: max(steps(folder), default=0) > begin, "a step")
+    os.kill(_program(run, "raylet"), signal.SIGSTOP)
+    run.interrupt(signal.SIGTERM)
+    run.until(lambda: "interrupted: " in run.err, "the promise")
+    run.interrupt(signal.SIGTERM)
+    run.wait(SOON)
+    assert run.returncode == 143 and one_line_error(run).startswith("thinkless: interrupted")
+
+
+SLOW = """
+import os, signal, sys, threading, time
+from conf.schema import ClusterConf
+from orchestrator.base.processes import processes, words
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.commands.cli import guarded
+
+def stop():
+    while not (found := [one for one in processes() if one.parent == os.getpid() and "raylet" in words(one.pid)[0]]):
+        time.sleep(0.01)
+    os.kill(found[0].pid, signal.SIGSTOP)
+
+def body():
+    threading.Thread(target=stop, daemon=True).start()
+    with Cluster(ClusterConf(object_store_gib=0.1, start_timeout_s=5.0)):
+        pass
+
+sys.exit(guarded(body))
+"""
+
+
+@pytest.mark.bench
+def test_a_ray_that_does_not_start_is_one_clear_line(tmp_path: Path) -> None:
+    """And nothing of it stays."""
+    program = [sys.executable, "-c", SLOW]
+    line = one_line_error(Watched([], tmp_path, {"PYTHONPATH": str(ROOT)}, program).wait())
+    assert line.startswith("thinkless: a private Ray did not start in time (The current node timed out"), line
+
+
+def _program(run: Watched, name: str) -> int:
+    """The process of a run's private Ray that runs this program."""
+    (pid,) = (pid for pid, title in run.alive().items() if title.split()[0].endswith(f"/{name}"))
+    return pid
 
 
 # ---- a reward function that fails ----
