@@ -99,4 +99,4 @@ def test_table_and_picture_hold_every_run(tmp_path: Path) -> None:
     curves = [path.get("class") for path in drawn.iter("{http://www.w3.org/2000/svg}path")]
     assert (curves.count("o"), curves.count("m")) == (2 * 2 * 2, 2 * 2)
     words = " ".join(text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
-    assert all(TITLES[variant] in words for variant in shares) and "thinking is better" in words
+    assert all(TITLES[variant] in words for variant in shares) and "thinking pays" in words

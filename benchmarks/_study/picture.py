@@ -91,11 +91,10 @@ def legend(rows: Sequence[Row], high: float) -> list[str]:
     parts, x = [], float(LEFT)
     best = [one for one in rows if one["variant"] == DEGRPO] or rows
     for level, color in colors(best).items():
-        better = "short" if color in EASY else "thinking"
-        text = f"level {level}: {better} is better"
+        text = f"level {level}: {'short suffices' if color in EASY else 'thinking pays'}"
         parts.append(
             f'<line x1="{x}" x2="{x + 18}" y1="{high - 14}" y2="{high - 14}" stroke="{color}" stroke-width="3"/>'
         )
         parts.append(f'<text class="s" x="{x + 23}" y="{high - 10}">{text}</text>')
-        x += 40 + 6.0 * len(text)
+        x += 36 + 5.6 * len(text)
     return parts
