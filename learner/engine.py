@@ -6,7 +6,6 @@ Must not know: objectives, trajectories, Ray.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from conf.chosen import fused_adamw, overlap_comm
 from conf.schema import Device, Dtype, LearnerConf
-from learner import tensor_files
+from learner.fragments import State
 from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
@@ -74,15 +73,6 @@ class _ClippedAdamW(torch.optim.AdamW):
         return None if self.overflow else super().step(closure)
 
 
-def _classes() -> list[Any]:
-    """What DeepSpeed's optimizers write into a checkpoint besides tensors (ZeRO 1 to 3). To make one assigns fields."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]
-
-
 class Engine:
     """One DeepSpeed rank. The caller owns accumulation: any number of `accumulate`, then one `step`."""
 
@@ -131,8 +121,6 @@ class Engine:
                 },
             },
         )
-        # DeepSpeed's own reader runs whatever code a file names
-        self.deepspeed.checkpoint_engine.load = functools.partial(tensor_files.load, classes=_classes())
         self.device = self.deepspeed.device
         buckets = getattr(self.deepspeed.optimizer, "ipg_buckets", {})  # ZeRO's; gradients pass through their buffers
         scratch = lambda: [bucket.buffer for bucket in buckets.values()]  # noqa: E731
@@ -215,27 +203,16 @@ class Engine:
             shape = getattr(parameter, "ds_shape", parameter.shape)
             yield self.policy.public_name(name), torch.empty(shape, dtype=parameter.dtype, device="meta")
 
-    def save(self, folder: str, client_state: dict[str, Any]) -> None:
-        """Weights, optimizer and `client_state`; a collective call."""
+    def save(self, folder: str) -> None:
+        """Weights and optimizer; a file for each rank that holds some of them."""
         self.offloader.need("everything", "saving a checkpoint")
-        self.deepspeed.save_checkpoint(folder, tag="learner", client_state=client_state, save_latest=False)
+        self._state().save(Path(folder))
 
-    def load(self, folder: str) -> dict[str, Any]:
-        """The `client_state` saved there; a collective call. No code that a file holds is run. Raises FileNotFoundError
-        unless all files are there, BadInput for one that is damaged or holds more than a checkpoint.
-
-        (DeepSpeed goes on without the optimizer's state when that is missing.)
-        """
+    def load(self, folder: str) -> None:
+        """What any number of ranks, under any ZeRO stage, saved there. Raises BadInput when some of it is missing,
+        damaged, or not this model's."""
         self.offloader.need("everything", "loading a checkpoint")
-        stage, files = self.conf.zero_stage, [path.name for path in (Path(folder) / "learner").glob("*_states.pt")]
-        for kind, count in (("model", self.ranks if stage == 3 else 1), ("optim", self.ranks if stage else 0)):
-            found = sum(name.endswith(f"{kind}_states.pt") for name in files)
-            if found < count or (stage and found > count):
-                raise FileNotFoundError(
-                    f"{folder} holds {found} of the {count} {kind} files of learner.ranks={self.ranks}, "
-                    f"learner.zero_stage={stage}: the checkpoint is incomplete, or was saved under other settings"
-                )
-        path, client_state = self.deepspeed.load_checkpoint(folder, tag="learner")
-        if path is None:
-            raise FileNotFoundError(f"no learner state in {folder}: the checkpoint is incomplete")
-        return client_state
+        self._state().load(Path(folder))
+
+    def _state(self) -> State:
+        return State(self.policy, self.optimizer, self.deepspeed.optimizer, torch.distributed.get_rank())

@@ -8,6 +8,7 @@ data, how an update is computed (`learner.updater`). `start`, `update`, `fine_tu
 from __future__ import annotations
 
 import functools
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +28,15 @@ from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.updater import Updater
 from rollout.base.deterministic import deterministic_learner
+from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_no_gpu
 from rollout.base.spans import Traced, spent
 from rollout.mode import modes_of
 from rollout.steering import forget_dial
 from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
+
+PROGRESS = "learner.json"  # of a checkpoint: {"updates": optimizer steps}
 
 
 class LearnerWorker(Traced):
@@ -206,8 +210,9 @@ class LearnerWorker(Traced):
     @named_wait
     @spent("saving")
     def save(self, folder: str) -> None:
-        self.engine.save(folder, {"updates": self.updater.updates})
+        self.engine.save(folder)
         if self.rank == 0:
+            (Path(folder) / PROGRESS).write_text(json.dumps({"updates": self.updater.updates}))
             lora.record(folder, self.model.lora)
 
     @named_wait
@@ -216,5 +221,11 @@ class LearnerWorker(Traced):
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"checkpoint {folder} does not exist")
         lora.refuse_others(folder, self.model.lora)
-        self.updater.updates = self.engine.load(folder)["updates"]
+        if not (progress := Path(folder) / PROGRESS).is_file():
+            raise BadInput(
+                f"{folder} has no {PROGRESS}: a version before 2026-11-29 saved it, with pickled files, which this one "
+                "does not read; go on with that version, or start a new run"
+            )
+        self.engine.load(folder)
+        self.updater.updates = int(json.loads(progress.read_text())["updates"])
         return self.updater.updates

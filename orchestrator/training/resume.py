@@ -24,8 +24,6 @@ from rollout.data.problems import Problem
 from rollout.data.stream import PromptStream
 
 FIXED = {  # key, or all keys below it: why
-    "learner.zero_stage": "the checkpoint's optimizer state is laid out by it",
-    "learner.ranks": "the checkpoint's optimizer state is divided over them",
     "model": "the checkpoint holds that model's weights",
     "warmup": "the run began with that warm-up",
 }
@@ -43,7 +41,7 @@ def refuse_changed(run_folder: Path, conf: Config, state: dict[str, Any], traini
         if was == is_now or key in FREE:
             continue
         reason = next((why for fixed, why in FIXED.items() if key == fixed or key.startswith(f"{fixed}.")), None)
-        if reason is None or (key == "learner.ranks" and not conf.learner.zero_stage):
+        if reason is None:
             continue
         if key == "model.path" and isinstance(was, str) and Path(was).is_absolute() and not Path(was).exists():
             continue  # it was moved

@@ -156,6 +156,27 @@ def _digest(state: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def held(state: dict[str, Any]) -> dict[tuple[str, str, int], Any]:
+    """What a rank's optimizer holds: f32 arrays by kind, parameter and first place."""
+    engine = state["worker"].engine
+    return {
+        (kind, one.name, one.first): values.detach().cpu().numpy().copy()
+        for one in engine._state().fragments()
+        for kind, values in one.tensors()
+    }
+
+
+def joined(ranks: list[dict[tuple[str, str, int], Any]]) -> dict[str, Any]:
+    """Those of all ranks as whole flat arrays, by kind and parameter; where several hold the same, once."""
+    import numpy as np
+
+    parts: dict[str, dict[int, Any]] = {}
+    for rank in ranks:
+        for (kind, name, first), values in rank.items():
+            parts.setdefault(f"{kind}/{name}", {})[first] = values
+    return {key: np.concatenate([values for _, values in sorted(found.items())]) for key, found in parts.items()}
+
+
 def awake_bytes(state: dict[str, Any]) -> int:
     """Memory of every tensor that Python knows of in this process, but for the host copies of what rests."""
     import warnings

@@ -428,8 +428,6 @@ def test_a_finished_run_goes_on_only_with_more_steps(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("learner.zero_stage=2", "learner.zero_stage was 1 in this run and cannot become 2"),
-        ("learner.ranks=2", "go on with learner.ranks=1, or"),
         ("model.lora.rank=8", "model.lora.rank was null in this run and cannot become 8"),
         ("model.dtype=bfloat16", "model.dtype was float32"),
         ("model.random.layers=4", "model.random.layers was 3"),

@@ -1,0 +1,194 @@
+"""The learner's state on disk: float32 weights and Adam's moments, by parameter and place, however ZeRO divides them.
+
+In: a policy and its optimizer under any ZeRO stage, on any number of ranks. Out: a safetensors file from each rank, and
+the state back from such files, bit for bit, under any other stage and number of ranks. Must not know: schedules, which
+folder is a checkpoint.
+
+Each rank writes the values that it holds, and reads those that it needs from whichever files have them. A file holds
+1-D float32 tensors named "<kind>/<parameter>/<first>": values of the flattened parameter from place <first> on. Nothing
+is pickled, so that a file that somebody else has written is numbers and names, whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rollout.base.errors import BadInput
+
+WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
+FILE = "rank_{:05d}.safetensors"
+STEPS = "steps"  # of Adam, in each file's metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Values `first` to `first + size` of a flattened parameter, where this rank's optimizer keeps them."""
+
+    name: str
+    first: int
+    weight: Tensor  # f32[size or more], a view; what is behind `size` is padding
+    moments: dict[str, Tensor]  # likewise, by kind
+    size: int
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for kind, values in ((WEIGHT, self.weight), *self.moments.items()):
+            yield kind, values[: self.size]
+
+
+class State:
+    """That of one rank. optimizer: torch's; zero: DeepSpeed's around it, or torch's again where there is none."""
+
+    def __init__(self, policy: nn.Module, optimizer: torch.optim.Optimizer, zero: Any, rank: int):
+        self.policy, self.optimizer, self.zero, self.rank = policy, optimizer, zero, rank
+        self.named = {name: one for name, one in policy.named_parameters() if one.requires_grad}
+
+    def save(self, folder: Path) -> None:
+        """This rank's file; without ZeRO, where all hold the same, only rank 0's. None waits for another."""
+        if self.rank and self.zero is self.optimizer:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        masters = self._masters()
+        self._begin(masters, 0)
+        found = {f"{kind}/{one.name}/{one.first}": values for one in self.fragments() for kind, values in one.tensors()}
+        steps = int(self.optimizer.state[masters[0]]["step"]) if masters else 0
+        tensors = {key: values.detach().to("cpu", torch.float32).contiguous() for key, values in found.items()}
+        save_file(tensors, folder / FILE.format(self.rank), {STEPS: str(steps)})
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Raises BadInput for values that no file has, that are not of this model, and for a damaged file."""
+        saved = Saved(folder)
+        self._begin(self._masters(), saved.steps)
+        saved.refuse_others({name: _size(one) for name, one in self.named.items()})
+        for one in self.fragments():
+            for kind, values in one.tensors():
+                values.copy_(saved.read(kind, one.name, one.first, one.size))
+        for name, parameter in self.named.items():
+            self._take_over(name, parameter, saved)
+
+    def fragments(self) -> Iterator[Fragment]:
+        """Those that this rank holds."""
+        for name, parameter in self.named.items():
+            whole: Any = parameter
+            if hasattr(parameter, "ds_id"):  # ZeRO-3
+                yield self._third(name, whole)
+            elif hasattr(parameter, "_hp_mapping"):  # ZeRO-1 and -2, and bfloat16 without ZeRO
+                held = whole._hp_mapping
+                if held is not None:
+                    moments = {kind: held.get_hp_fragment(kind) for kind in MOMENTS}
+                    first = held.lp_fragment_address.start
+                    yield Fragment(name, first, held.get_hp_fragment(), moments, held.lp_fragment_address.numel)
+            else:
+                state = self.optimizer.state[parameter]
+                moments = {kind: state[kind].view(-1) for kind in MOMENTS}
+                yield Fragment(name, 0, parameter.data.view(-1), moments, parameter.numel())
+
+    def _third(self, name: str, parameter: Any) -> Fragment:
+        weight, *rest = (
+            self.zero._get_fp32_opt_state_partition(parameter, False, kind)[0] for kind in (None, *MOMENTS)
+        )
+        first = weight.numel() * self.zero._get_param_partition_rank(parameter)
+        return Fragment(
+            name,
+            first,
+            weight,
+            dict(zip(MOMENTS, rest, strict=True)),
+            max(0, min(weight.numel(), parameter.ds_numel - first)),
+        )
+
+    def _masters(self) -> list[Tensor]:
+        """The float32 tensors that torch's optimizer updates on this rank."""
+        for name in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition"):
+            if (found := getattr(self.zero, name, None)) is not None:
+                return list(found)
+        return list(self.named.values())
+
+    def _begin(self, masters: list[Tensor], steps: int) -> None:
+        """Adam makes its state at its first step: make it now where it is not there. steps: those it has done."""
+        fused = bool(self.optimizer.defaults.get("fused"))
+        for one in masters:
+            state = self.optimizer.state[one]
+            if "step" not in state:
+                state["step"] = torch.tensor(0.0, dtype=torch.float32, device=one.device if fused else "cpu")
+                state |= {kind: torch.zeros_like(one.data, memory_format=torch.preserve_format) for kind in MOMENTS}
+            if steps:
+                state["step"].fill_(steps)
+        link = getattr(self.zero, "_lazy_init_hp_params_optimizer_state", None)
+        if link is not None:
+            link()
+
+    def _take_over(self, name: str, parameter: Any, saved: Saved) -> None:
+        """The weights that are computed with, where the optimizer has float32 copies of its own."""
+        if hasattr(parameter, "ds_id"):
+            part = parameter.ds_tensor
+            first = part.ds_numel * self.zero._get_param_partition_rank(parameter)
+            size = max(0, min(part.ds_numel, parameter.ds_numel - first))
+            part.data[:size].copy_(saved.read(WEIGHT, name, first, size))
+            if parameter.data.numel() == parameter.ds_numel:  # small ones are whole on every rank
+                parameter.data.view(-1).copy_(saved.read(WEIGHT, name, 0, parameter.ds_numel))
+        elif hasattr(parameter, "_hp_mapping"):
+            parameter.data.view(-1).copy_(saved.read(WEIGHT, name, 0, parameter.numel()))
+
+
+class Saved:
+    """The files of all ranks that saved."""
+
+    def __init__(self, folder: Path):
+        """Raises BadInput when there is none, or one that is no such file."""
+        self.folder = folder
+        paths = sorted(folder.glob(FILE.replace("{:05d}", "*")))
+        if not paths:
+            raise BadInput(f"{folder} has no {FILE.format(0)}: it is no checkpoint of a learner, or not all of one")
+        self._files: list[Any] = []
+        self._places: dict[tuple[str, str], list[tuple[int, int, int, str]]] = {}  # first, size, file, key
+        for number, path in enumerate(paths):
+            try:
+                self._open(number, path)
+            except (SafetensorError, ValueError, LookupError, OSError) as error:
+                raise BadInput(f"{path} is damaged, or no file of a checkpoint ({error})") from error
+
+    def _open(self, number: int, path: Path) -> None:
+        file = safe_open(path, "pt")
+        self._files.append(file)
+        self.steps = int(file.metadata()[STEPS])
+        for key in file.keys():  # noqa: SIM118  not a mapping
+            kind, _, rest = key.partition("/")
+            name, _, first = rest.rpartition("/")
+            (size,) = file.get_slice(key).get_shape()
+            self._places.setdefault((kind, name), []).append((int(first), size, number, key))
+
+    def refuse_others(self, sizes: dict[str, int]) -> None:
+        """BadInput unless the files hold these parameters, with these numbers of values, and no others."""
+        held = {
+            name: max(f + n for f, n, *_ in places) for (kind, name), places in self._places.items() if kind == WEIGHT
+        }
+        for name in [*sizes, *held]:
+            if held.get(name) != sizes.get(name):
+                there, here = held.get(name, "no"), sizes.get(name, "none")
+                raise BadInput(f"{name} has {there} values in the checkpoint {self.folder} and {here} in the model")
+
+    def read(self, kind: str, name: str, first: int, size: int) -> Tensor:
+        """f32[size]."""
+        found, got = torch.empty(size), 0
+        for start, length, number, key in sorted(self._places.get((kind, name), [])):
+            begin, end = max(start, first + got), min(start + length, first + size)
+            if begin == first + got and begin < end:
+                found[got : end - first] = self._files[number].get_slice(key)[begin - start : end - start]
+                got = end - first
+        if got < size:
+            raise BadInput(
+                f"{self.folder} lacks values of {name} ({kind}), from place {first + got} on: a file is gone"
+            )
+        return found
+
+
+def _size(parameter: Any) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
