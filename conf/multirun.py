@@ -35,6 +35,7 @@ from conf.check import check
 from conf.choices import Objective
 from conf.chosen import objective
 from conf.errors import BadConfig, brief
+from conf.masking import mask
 from conf.overrides import quoted
 from conf.schema import Config
 from conf.settings import settings
@@ -221,6 +222,7 @@ class _Launcher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not isinstance(self.task, Task):
             raise BadConfig(f"hydra/launcher={self.kind} runs members of thinkless train alone")
+        _mask_file(Path(self.config.hydra.sweep.dir) / "multirun.yaml")
         members = [self._member(list(overrides)) for overrides in job_overrides]
         objective_of(members)
         try:
@@ -247,6 +249,12 @@ class _Launcher(Launcher):
         except BadConfig as error:
             raise BadConfig(brief(f"{error} (member {' '.join(own)})")) from error
         return Member(tuple(own), conf)
+
+
+def _mask_file(path: Path) -> None:
+    """Hydra's grid sweeper has just written it, with all overrides as they were given."""
+    if path.is_file():
+        path.write_text(mask(path.read_text()))
 
 
 class BasicLauncher(_Launcher):
