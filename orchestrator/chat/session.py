@@ -101,13 +101,15 @@ class Session:
     def _ask(self, question: str) -> None:
         begin, thinks, answered, tokens = time.monotonic(), False, False, 0
         try:
-            chosen = self._chosen(question) if self.dial and self.mode == "auto" else None
+            dialed = bool(self.dial) and self.mode == "auto"
+            chosen = self._chosen(question) if dialed else None
             stream: Any = self._create(
                 question,
                 chosen.name if chosen else self.mode,
                 self.max_tokens - (chosen is not None),
                 stream=True,
                 stream_options={"include_usage": True},
+                **({"logit_bias": self._bias()} if dialed and chosen is None else {}),  # it begins with another token
             )
             for chunk in stream:
                 tokens = chunk.usage.completion_tokens if chunk.usage else tokens
