@@ -74,7 +74,7 @@ class Sweep:
         self.state: SweepState | None = None
         self._jobs: Any = None  # orchestrator.sweeps.jobs.Jobs, once it is needed
         self._members: Members | None = None
-        self._seen: dict[Path, tuple[float, Progress]] = {}  # run folder -> when its figures were written, and they
+        self._seen: dict[Path, tuple[object, Progress]] = {}  # run folder -> state of its files when read, and figures
         self._met: list[str] = []  # keys of this command's members
 
     # ---- the folder ----
@@ -332,9 +332,11 @@ class Sweep:
         return self._read(self.state.run_folder(one.state))
 
     def _read(self, folder: Path) -> Progress:
-        """Read again only when the run has written something."""
+        """Read again only when the run has written something (two writes may be at one time, by the file's clock)."""
         paths = [folder / name for name in ("metrics.jsonl", "evaluation.json")]
-        changed = max((path.stat().st_mtime for path in paths if path.is_file()), default=0.0)
+        changed = tuple(
+            (found.st_mtime_ns, found.st_size) for path in paths if path.is_file() for found in [path.stat()]
+        )
         if folder not in self._seen or self._seen[folder][0] != changed:
             self._seen[folder] = changed, progress(folder)
         return self._seen[folder][1]
