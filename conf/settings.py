@@ -147,12 +147,17 @@ def choice_meanings() -> dict[tuple[str, str], str]:
 @functools.cache
 def trailing_comments(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class, attribute) -> the comment behind its value in the source."""
-    found, kind = {}, ""
+    found, kind, name = {}, "", ""  # name: of a field whose value goes on in the next lines
     for line in inspect.getsource(module).splitlines():
         if match := re.match(r"class (\w+)", line):
             kind = match[1]
         elif match := re.match(r"    (\w+)(?:: .+?)? = .*?  # (.+)", line):
             found[kind, match[1]] = match[2]
+        elif match := re.match(r"    (\w+): .+ = .*\($", line):
+            name = match[1]
+        elif name and (match := re.match(r"    \)  # (.+)", line)):
+            found[kind, name] = match[1]
+            name = ""
     return found
 
 

@@ -52,6 +52,8 @@ def refuse_too_large(conf: Config, command: str, config: Mapping[str, Any] | Non
 def _refuse_large_store(conf: Config, need: float, memory: float, evaluated: int) -> None:
     """Ray's object store is in memory, and moves to the disk what does not fit."""
     asked, rollout, folder = conf.cluster.object_store_gib, conf.rollout, temporary_folder()
+    if not folder.is_dir():
+        return  # Ray cannot start there, which is said when it is to
     disk = shutil.disk_usage(folder).free
     if (asked * GIB if asked else need) <= memory + disk:
         return
