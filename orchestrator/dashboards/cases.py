@@ -17,6 +17,9 @@ HEALTHY = {
     "busy/rollout": 0.9,
     "busy/learner": 0.38,
     "think_rate/all": 0.4,
+    "mode_rate/think": 0.25,
+    "mode_rate/medium": 0.15,
+    "mode_rate/short": 0.6,
     "groups/dropped_share": 0.3,
     "staleness/max": 2.0,
     "staleness/bound": 2.0,
@@ -33,7 +36,7 @@ HEALTHY = {
 FAULTS: dict[str, dict[str, float]] = {  # rule -> what a faulty step has instead; none: there are no more steps
     "ModeCollapseToShort": {"think_rate/all": 0.004},
     "ModeCollapseToThink": {"think_rate/all": 0.996},
-    "ModeAbandoned": {"mode_rate/think": 0.4, "mode_rate/medium": 0.006, "mode_rate/short": 0.594},
+    "ModeAbandoned": {"mode_rate/medium": 0.006, "mode_rate/short": 0.744},
     "NoProgress": {},
     "NothingToLearn": {"groups/dropped_share": 0.97},
     "SamplersIdle": {"seconds/rollout": 30.0, "busy/rollout": 0.35},

@@ -195,7 +195,7 @@ def test_the_stages_and_the_disk_are_printed(called: Callable[..., Any], tmp_pat
     at = lines.index("before the run:")
     assert code == 0 and lines[at + 1].startswith("  distillation, distill.think (Qwen2.5-0.5B-Instruct): 40,315 ")
     assert any(line.startswith("  warm-up: 17,000 steps of 64 ") for line in lines[at:])
-    assert "the warm-up's checkpoints 49.8" in out and "models from the hub 4.54" in " ".join(out.split())
+    assert "the warm-up's checkpoints 42.7" in out and "models from the hub 4.54" in " ".join(out.split())
 
 
 def test_a_warmups_questions_are_counted_in_its_file_or_asked_for(tmp_path: Path) -> None:

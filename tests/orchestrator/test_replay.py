@@ -435,7 +435,9 @@ def recording(members: tuple[Path, Path], tmp_path_factory: pytest.TempPathFacto
     for part, library in (("sampling", "deepspeed"), ("learning", "vllm")):
         (folder / part / library).mkdir(parents=True)
         (folder / part / library / "__init__.py").write_text(f"raise ImportError('{part} imports {library}')\n")
-        environment[part] = {"PYTHONPATH": f"{folder / part}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        environment[part] = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / part), os.environ.get("PYTHONPATH")]))
+        }
     return Recording(members[0], environment)
 
 

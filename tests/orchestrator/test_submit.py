@@ -233,7 +233,7 @@ def test_a_distillation_is_named_after_its_folder(settings: list[str], name: str
             ["train", "experiment=quickstart", "rollout.wokers=2"],
             r"unknown key 'rollout.wokers'; did you mean 'rollout.w",
         ),
-        (["train", "experiment=quickstart", "learner.lr=3"], r"learner\.lr must be in \(0, 1\), got 3"),
+        (["train", "experiment=quickstart", "learner.lr=3"], r"learner\.lr must be in \[1e-12, 1\), got 3"),
         (["train", "resume=gone", "run.stps=3"], r"unknown key 'run.stps'; did you mean 'run.steps'"),
         (["train"], r"model\.path"),
     ],

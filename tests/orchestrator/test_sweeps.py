@@ -153,7 +153,7 @@ for name in ("a", "b"):
     [
         (["run.sede=1,2"], "unknown key 'run.sede'; did you mean 'run.seed'?"),
         (["run.seed=1,2", "sweep.obective=reward"], "unknown key 'sweep.obective'; did you mean 'sweep.objective'?"),
-        (["run.seed=1,2", "learner.lr=1e-4,7"], "learner.lr must be in (0, 1), got 7 (member"),
+        (["run.seed=1,2", "learner.lr=1e-4,7"], "learner.lr must be in [1e-12, 1), got 7 (member"),
         (["run.seed=1,2", "data.shard=0,3"], "data.shard=3 must be below"),
         (["run.name=a,b"], "run.name belongs to the sweep as a whole"),
         (["run.seed=1,2", "sweep.name=../up"], "sweep.name='../up' must be made of"),
@@ -161,7 +161,7 @@ for name in ("a", "b"):
         (["run.seed=1,2", "sweep.objective=validation_accuracy", "evaluate.every=0"], "needs validations"),
         (["evaluate.every=0,1"], "would be compared by reward and validation_reward"),
         (["run.seed=1,2", "hydra.launcher.max_parallel=0"], "max_parallel must be at least 1"),
-        (["hydra/sweeper=optuna", "learner.lr=interval(1e-5,2)"], "learner.lr must be in (0, 1), got 2"),
+        (["hydra/sweeper=optuna", "learner.lr=interval(1e-5,2)"], "learner.lr must be in [1e-12, 1), got 2"),
         (["hydra/sweeper=optuna", "run.seed=1,2", "hydra.sweeper.direction=minimize"], "is to be maximized"),
     ],
 )
@@ -544,7 +544,8 @@ def test_runs_are_evaluated_one_by_one_and_a_failure_skips_none(
     (conf,) = composed("experiment=quickstart")
     for name in ("one", "two", "three"):
         (here / "runs" / name / "model").mkdir(parents=True)
-        (here / "runs" / name / "model" / "config.json").touch()
+        for file in ("config.json", "tokenizer_config.json"):
+            (here / "runs" / name / "model" / file).touch()
         (here / "runs" / name / "config.yaml").write_text(to_yaml(conf))
     words = ["--multirun", "--dial", "run.name=one,two,three", "evaluate.seed=7"]
     with pytest.raises(RunError, match=r"^1 of 3 failed: name=two; why is said above$"):

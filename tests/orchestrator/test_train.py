@@ -421,6 +421,7 @@ NOT_COUNTED = (  # counters that appear with the first thing to count, which thi
     "rollout/preemptions/worker/{worker}",
     "restarts/worker/{worker}",
     "restarts/reward/{worker}",
+    "reward/repeated_timeouts",
     "skipped_updates",
     "no_op",
     "unjudged/{outcome}",

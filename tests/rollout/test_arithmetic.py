@@ -81,7 +81,7 @@ def test_level_2_has_36_questions() -> None:
             r"weights must be .* in \[0, 1e6\], got \[2.0, -1.0\]",
         ),
         (ArithmeticConf(max_digit=0), r"max_digit must be in \[1, 9\], got 0"),
-        (ArithmeticConf(levels=[1], weights=[1.0]), r"integers in \[2, 500\], got \[1\]"),
+        (ArithmeticConf(levels=[1], weights=[1.0]), r"integers in \[2, 100\], got \[1\]"),
         (ArithmeticConf(levels=[10], weights=[1.0]), "width=15 must be at least 19 to hold level 10"),
     ],
 )

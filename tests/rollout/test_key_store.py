@@ -22,6 +22,8 @@ def listening(port: int) -> list[str]:
 
 @pytest.fixture
 def group() -> Iterator[None]:
+    if torch.distributed.is_initialized():  # by another test of this process
+        torch.distributed.destroy_process_group()
     yield
     torch.distributed.destroy_process_group()
 
