@@ -95,14 +95,14 @@ class State:
         weight, *rest = (
             self.zero._get_fp32_opt_state_partition(parameter, False, kind)[0] for kind in (None, *MOMENTS)
         )
-        first = weight.numel() * self.zero._get_param_partition_rank(parameter)
-        return Fragment(
-            name,
-            first,
-            weight,
-            dict(zip(MOMENTS, rest, strict=True)),
-            max(0, min(weight.numel(), parameter.ds_numel - first)),
-        )
+        first, size = self._place(parameter)
+        return Fragment(name, first, weight, dict(zip(MOMENTS, rest, strict=True)), size)
+
+    def _place(self, parameter: Any) -> tuple[int, int]:
+        """First place and number of the values that this rank has of a parameter under ZeRO-3, without padding."""
+        width = parameter.ds_tensor.ds_numel
+        first = width * self.zero._get_param_partition_rank(parameter)
+        return first, max(0, min(width, parameter.ds_numel - first))
 
     def _masters(self) -> list[Tensor]:
         """The float32 tensors that torch's optimizer updates on this rank."""
@@ -128,10 +128,8 @@ class State:
     def _take_over(self, name: str, parameter: Any, saved: Saved) -> None:
         """The weights that are computed with, where the optimizer has float32 copies of its own."""
         if hasattr(parameter, "ds_id"):
-            part = parameter.ds_tensor
-            first = part.ds_numel * self.zero._get_param_partition_rank(parameter)
-            size = max(0, min(part.ds_numel, parameter.ds_numel - first))
-            part.data[:size].copy_(saved.read(WEIGHT, name, first, size))
+            first, size = self._place(parameter)
+            parameter.ds_tensor.data[:size].copy_(saved.read(WEIGHT, name, first, size))
             if parameter.data.numel() == parameter.ds_numel:  # small ones are whole on every rank
                 parameter.data.view(-1).copy_(saved.read(WEIGHT, name, 0, parameter.ds_numel))
         elif hasattr(parameter, "_hp_mapping"):
