@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.helpers.scripts import script
 
 ROOT = Path(__file__).parents[1]
 VULNERABLE = {
@@ -24,11 +25,7 @@ UNKNOWN = {"name": "torch", "skip_reason": "Dependency not found on PyPI and cou
 
 @pytest.fixture(scope="module")
 def audit() -> Any:
-    spec = importlib.util.spec_from_file_location("thinkless_audit", ROOT / ".ci" / "audit.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(".ci/audit.py")
 
 
 def test_vulnerabilities_are_listed_and_counted(audit: Any) -> None:

@@ -3,7 +3,6 @@ the pinned environment's list, the arithmetic of its ratio."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -19,6 +18,7 @@ import pytest
 from benchmarks._trl import chain as chains
 from benchmarks._trl.environment import LOCK, Failed, trl_packages
 from benchmarks._trl.side import reward
+from tests.helpers.scripts import script
 
 ROOT = Path(__file__).parents[1]
 UNLISTED = {  # the tables name them in words
@@ -54,14 +54,7 @@ SCRIPTS = sorted((path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
 
 @pytest.fixture(scope="module")
 def trl() -> Any:
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("benchmark_trl", ROOT / "benchmarks" / "trl.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+    return script("benchmarks/trl.py")
 
 
 # ---------------------------------------------------------------- all of them

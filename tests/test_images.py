@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 
 from conf.check import check
 from conf.compose import composed
+from tests.helpers.scripts import script
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = ["docker/Dockerfile", "docker/Dockerfile.gpu"]
@@ -22,11 +22,7 @@ DOCKERFILES = ["docker/Dockerfile", "docker/Dockerfile.gpu"]
 
 @pytest.fixture(scope="module")
 def clean_root() -> Any:
-    spec = importlib.util.spec_from_file_location("clean_root", ROOT / ".ci" / "clean_root.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+    return script(".ci/clean_root.py")
 
 
 @pytest.mark.parametrize("file", DOCKERFILES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.helpers.scripts import script
 
 ROOT = Path(__file__).parents[1]
 CPU, GPU, TRL = ROOT / "requirements-cpu.lock", ROOT / "requirements-gpu.lock", ROOT / "benchmarks" / "trl.lock"
@@ -17,11 +18,7 @@ HARNESS = ROOT / "benchmarks" / "harness.lock"
 
 @pytest.fixture(scope="module")
 def setup() -> Any:
-    spec = importlib.util.spec_from_file_location("thinkless_setup", ROOT / ".ci" / "setup.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(".ci/setup.py")
 
 
 # ---- the locks ----
