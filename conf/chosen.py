@@ -1,4 +1,4 @@
-"""What is chosen for settings that are null, where the choice depends on several others.
+"""What follows from several settings: what is chosen for those that are null, and whether something happens at all.
 
 In: a typed configuration. Out: answers. Must not know: files, machines, other rooms.
 """
@@ -6,7 +6,7 @@ In: a typed configuration. Out: answers. Must not know: files, machines, other r
 from __future__ import annotations
 
 from conf.choices import Device, Objective
-from conf.schema import Config, LearnerConf, RolloutConf
+from conf.schema import Config, LearnerConf, RolloutConf, RunConf
 
 
 def async_scheduling(rollout: RolloutConf) -> bool:
@@ -31,3 +31,8 @@ def objective(conf: Config) -> Objective:
     if conf.sweep.objective is not None:
         return conf.sweep.objective
     return Objective.validation_reward if conf.evaluate.every else Objective.reward
+
+
+def saves_beside(run: RunConf) -> bool:
+    """Whether checkpoints are written beside training, from a copy; the last one never is."""
+    return run.save_in_background and 0 < run.save_every < run.steps

@@ -44,6 +44,7 @@ class RunConf:
     deterministic: bool = False  # on GPUs: kernels that repeat bit for bit, slower (docs/gpu.md); a CPU's do so anyway
     max_staleness: int = number(0, "[0, 1000]")  # batches requested ahead; 0: strictly on-policy
     save_every: int = number(50, "[0, 1e7]")  # steps between checkpoints; 0: only the last
+    save_in_background: bool = True  # beside training, from a copy in host memory; false: training waits for the disk
     keep_checkpoints: int = number(2, "[0, 1e6]")  # newest ones that are kept; 0: all
     keep_every: int = number(0, "[0, 1e7]")  # those of its multiples are kept as well; 0: none
     keep_best: Figure | None = None  # and the one with the highest such figure in its validation; null: none

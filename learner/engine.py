@@ -22,6 +22,8 @@ from learner.fragments import State
 from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.offload import Kind, Offloader
+from learner.saving import Saver, write
+from learner.written import Written
 from rollout.base.key_store import store_url
 from rollout.base.network import gloo_towards
 from rollout.weight_sync.weights import MIB, buckets
@@ -125,6 +127,7 @@ class Engine:
         buckets = getattr(self.deepspeed.optimizer, "ipg_buckets", {})  # ZeRO's; gradients pass through their buffers
         scratch = lambda: [bucket.buffer for bucket in buckets.values()]  # noqa: E731
         self.offloader = Offloader(self.device, policy, [self.deepspeed, optimizer], scratch)
+        self.saver = Saver()
         self._neighbours: Any = None  # the process group of the ranks that share each micro-batch
         if conf.sequence_parallel > 1:
             size, rank = conf.sequence_parallel, torch.distributed.get_rank()
@@ -203,10 +206,16 @@ class Engine:
             shape = getattr(parameter, "ds_shape", parameter.shape)
             yield self.policy.public_name(name), torch.empty(shape, dtype=parameter.dtype, device="meta")
 
-    def save(self, folder: str) -> None:
-        """Weights and optimizer; a file for each rank that holds some of them."""
+    def save(self, folder: str, background: bool) -> Written | None:
+        """Weights and optimizer; a file for each rank that holds some of them. In the background: copied when this
+        returns, and written when `saver.written` says so."""
         self.offloader.need("everything", "saving a checkpoint")
-        self._state().save(Path(folder))
+        content, where = self._state().content(), Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        if background:
+            self.saver.begin(where, content)
+            return None
+        return {} if content is None else write(where, content)
 
     def load(self, folder: str) -> None:
         """What any number of ranks, under any ZeRO stage, saved there. Raises BadInput when some of it is missing,

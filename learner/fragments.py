@@ -1,8 +1,8 @@
 """The learner's state on disk: float32 weights and Adam's moments, by parameter and place, however ZeRO divides them.
 
-In: a policy and its optimizer under any ZeRO stage, on any number of ranks. Out: a safetensors file from each rank, and
-the state back from such files, bit for bit, under any other stage and number of ranks. Must not know: schedules, which
-folder is a checkpoint.
+In: a policy and its optimizer under any ZeRO stage, on any number of ranks. Out: what each rank's file holds
+(`learner.saving` writes it), and the state back from such files, bit for bit, under any other stage and number of
+ranks. Must not know: schedules, which folder is a checkpoint.
 
 Each rank writes the values that it holds, and reads those that it needs from whichever files have them. A file holds
 1-D float32 tensors named "<kind>/<parameter>/<first>": values of the flattened parameter from place <first> on. Nothing
@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from learner.saving import Content
 from rollout.base.errors import BadInput
 
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
@@ -50,17 +50,16 @@ class State:
         self.policy, self.optimizer, self.zero, self.rank = policy, optimizer, zero, rank
         self.named = {name: one for name, one in policy.named_parameters() if one.requires_grad}
 
-    def save(self, folder: Path) -> None:
-        """This rank's file; without ZeRO, where all hold the same, only rank 0's. None waits for another."""
+    def content(self) -> Content | None:
+        """Of this rank's file; its tensors are those that the optimizer changes. None: without ZeRO all hold the same,
+        and only rank 0 has a file. No rank waits for another."""
         if self.rank and self.zero is self.optimizer:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
+            return None
         masters = self._masters()
         self._begin(masters, 0)
         found = {f"{kind}/{one.name}/{one.first}": values for one in self.fragments() for kind, values in one.tensors()}
         steps = int(self.optimizer.state[masters[0]]["step"]) if masters else 0
-        tensors = {key: values.detach().to("cpu", torch.float32).contiguous() for key, values in found.items()}
-        save_file(tensors, folder / FILE.format(self.rank), {STEPS: str(steps)})
+        return Content(FILE.format(self.rank), found, {STEPS: str(steps)})
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:

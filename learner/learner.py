@@ -19,6 +19,7 @@ from learner.data.pack import pack
 from learner.metrics.efficiency import efficiency
 from learner.metrics.report import StepReport, bad_steps
 from learner.objective import optimizer_steps
+from learner.written import Written
 from reward.group import Group
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import Future, Handle, WaitAll, in_order
@@ -140,9 +141,21 @@ class Learner:
             scored += [(mb, np.sum(values, axis=0)) for mb, values in zip(mine, parts, strict=True)]
         return scored
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str) -> Written:
+        """A checkpoint's files, written when this returns, with their digests."""
         self.gpu_sharing.learning(changes=False)
-        self._all("save", folder)
+        return _together(self._all("save", folder))
+
+    def begin_save(self, folder: str) -> None:
+        """The same beside training: every rank has copied its part when this returns. `saved` ends it."""
+        self.gpu_sharing.learning(changes=False)
+        self._all("save", folder, True)
+
+    def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None:
+        """The files of `begin_save`; None: some are still being written (never with `whole`, which waits for them).
+        Raises what kept one from being written, and SaveLost when a rank was started anew meanwhile."""
+        parts = self.wait_all([rank.call("saved", whole, timeout_s=timeout_s) for rank in self.ranks])
+        return None if None in parts else _together(parts)
 
     def load(self, folder: str) -> int:
         self.gpu_sharing.learning(changes=True)
@@ -178,6 +191,10 @@ class Learner:
                         f"{where} holds token id {least if least < 0 else most}, but the model's output head has "
                         f"{self.vocabulary} rows: do tokenizer and model belong together?"
                     )
+
+
+def _together(parts: list[Written]) -> Written:
+    return {name: digest for part in parts for name, digest in part.items()}
 
 
 class _FineTuned:

@@ -27,6 +27,7 @@ from learner.model.reference import frozen
 from learner.offload import Kind
 from learner.ranks import agree, digest, named_wait
 from learner.updater import Updater
+from learner.written import Written
 from rollout.base.deterministic import deterministic_learner
 from rollout.base.errors import BadInput
 from rollout.base.gpu import refuse_no_gpu
@@ -209,11 +210,18 @@ class LearnerWorker(Traced):
 
     @named_wait
     @spent("saving")
-    def save(self, folder: str) -> None:
-        self.engine.save(folder)
+    def save(self, folder: str, background: bool = False) -> Written | None:
+        """This rank's part of a checkpoint: its files with their digests. In the background: None, when it is copied
+        and the rank can learn on; `saved` gives them."""
+        written = self.engine.save(folder, background)
         if self.rank == 0:
             (Path(folder) / PROGRESS).write_text(json.dumps({"updates": self.updater.updates}))
             lora.record(folder, self.model.lora)
+        return written
+
+    def saved(self, whole: bool) -> Written | None:
+        """What the last `save` in the background has written. See `Saver.written`."""
+        return self.engine.saver.written(whole)
 
     @named_wait
     def load(self, folder: str) -> int:

@@ -54,11 +54,13 @@ class RankMemory:
     items: what is on the device while a layer's or the head's backward pass runs. weights, reference, gradients,
     optimizer (master weights and Adam's moments), gathered (weights under ZeRO-3), buckets (that gradients are copied
     into), reduction (copies of a full bucket), activations (what the forward pass left), layer (one layer's backward
-    pass), head (logits and their gradients). host: in host memory.
+    pass), head (logits and their gradients). host: in host memory. copies: of all ranks together, in host memory too,
+    what a checkpoint beside training is written from.
     """
 
     items: dict[str, int]
     host: int
+    copies: int
 
     @property
     def states(self) -> int:
@@ -137,7 +139,7 @@ def learner_memory(
         "layer": layer * tokens if conf.gradient_checkpointing else (layer - saved) * tokens,
         "head": _head(shape, each, scored, conf.logprob_chunk, head_dtype),
     }
-    return RankMemory(items, host)
+    return RankMemory(items, host, 12 * part * (ranks if stage else 1))
 
 
 def kv_bytes(config: Mapping[str, Any], dtype: Dtype = Dtype.bfloat16) -> int:

@@ -4,8 +4,9 @@ In: a configuration, the model's config.json. Out: nothing, or BadInput. Must no
 
 Counted is what is sure to be taken, so that what is refused cannot run: of a sampler on a CPU its weights, its cache,
 its table of sequences (4 bytes for each of max_num_seqs x max_model_len tokens) and its process; of a learner rank on
-one, weights, gradients and optimizer; of others their processes. Ray's store may go to the disk as well. On a Ray that
-is joined, hosts and memory are others: there vLLM and Ray say it themselves.
+one, weights, gradients and optimizer, and of any the copy from which checkpoints are written; of others their
+processes. Ray's store may go to the disk as well. On a Ray that is joined, hosts and memory are others: there vLLM and
+Ray say it themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from conf.choices import Device
+from conf.chosen import saves_beside
 from conf.schema import Config
 from learner.data.flops import shape_of
 from learner.metrics.memory_plan import kv_bytes, learner_memory
@@ -117,19 +119,22 @@ def _parts(conf: Config, command: str, config: Mapping[str, Any] | None) -> dict
         )
     if command != "evaluate":
         ranks = conf.warmup.ranks or conf.learner.ranks if command == "warmup" and conf.warmup else conf.learner.ranks
-        found[f"learner.ranks={ranks}"] = ranks * (LEARNER_PROCESS + _states(conf, config, ranks))
+        states, copies = _states(conf, config, ranks)
+        found[f"learner.ranks={ranks}"] = ranks * (LEARNER_PROCESS + states)
+        if command == "train" and saves_beside(conf.run):
+            found["run.save_in_background=true"] = copies
     return found
 
 
-def _states(conf: Config, config: Mapping[str, Any] | None, ranks: int) -> float:
-    """Of a learner rank, in the host's memory."""
+def _states(conf: Config, config: Mapping[str, Any] | None, ranks: int) -> tuple[float, float]:
+    """Of a learner rank, in the host's memory; copies of all ranks for a checkpoint."""
     if config is None or conf.model.lora.rank:
-        return 0.0
+        return 0.0, 0.0
     try:
         found = learner_memory(config, replace(conf.learner, ranks=ranks), conf.model.dtype, reference=False)
     except ValueError:  # no plain decoder: not known
-        return 0.0
-    return float(found.host + (found.states if conf.learner.device is Device.cpu else 0))
+        return 0.0, 0.0
+    return found.host + float(found.states if conf.learner.device is Device.cpu else 0), float(found.copies)
 
 
 def _listed(parts: Mapping[str, float]) -> str:

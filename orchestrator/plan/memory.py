@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.check import check
+from conf.chosen import saves_beside
 from conf.errors import BadConfig
 from conf.schema import Config, LearnerConf
 from learner.metrics.memory_plan import BYTES, RankMemory, learner_memory
@@ -99,7 +100,7 @@ def memory(conf: Config, model: ModelShape, gpu: Hardware, context: int) -> Memo
     learning = {name: float(size) for name, size in rank.items.items() if name not in ("layer", "head")}
     learning["a layer's or the head's pass"] = float(max(rank.items["layer"], rank.items["head"]))
     learning["context" if gpu.gpu else "process"] = LEARNER_CONTEXT if gpu.gpu else LEARNER_PROCESS
-    host = float(rank.host * layout.ranks)
+    host = float(rank.host * layout.ranks + rank.copies * saves_beside(conf.run))
     if not gpu.gpu:
         whole = (
             GpuMemory("a rollout worker", (Phase("sampling", engine),), 0.0),

@@ -40,7 +40,7 @@ from rollout.mode import ControlTokens
 
 
 class Saves(Protocol):
-    def save(self, folder: str) -> None: ...
+    def save(self, folder: str) -> object: ...
 
 
 class Recorder(Observer):

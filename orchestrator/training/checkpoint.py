@@ -1,20 +1,27 @@
 """Checkpoints of a run. One that exists is complete, and its manifest says whether it still is what was written.
 
 In: a learner, a JSON-able state. Out: folders `checkpoints/step_000050`. Must not know: what the state means.
+
+Beside training: `begin` returns when the learner's ranks have copied their parts, which threads of theirs write;
+`collect` makes it a checkpoint once all are on the disk. Until then it has another name, and nobody takes it for one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from conf.shell import command_line
+from learner.written import SaveLost, Written
 from orchestrator.base.errors import RunError
-from orchestrator.base.files import whole_folder, write_json
+from orchestrator.base.files import NOT_THE_DISK, reason, replace_folder, write_json
 from orchestrator.base.interrupt import defer_signals
 from orchestrator.training import manifest
 from orchestrator.training.retention import Retention
@@ -28,8 +35,24 @@ class NoneVerifies(RunError):
 
 
 class Saves(Protocol):
-    def save(self, folder: str) -> None: ...
-    def load(self, folder: str) -> int: ...
+    """See `learner.learner.Learner`."""
+
+    def save(self, folder: str) -> Written: ...
+
+
+class SavesBeside(Saves, Protocol):
+    def begin_save(self, folder: str) -> None: ...
+    def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A checkpoint that is being written."""
+
+    step: int
+    state: dict[str, Any]
+    learner: SavesBeside
+    partial: Path
 
 
 class CheckpointStore:
@@ -42,17 +65,20 @@ class CheckpointStore:
         self.whole: dict[str, Any] | None = None  # the state to save after an interruption
         self._last: dict[str, Any] | None = None  # the state of the newest checkpoint, as this process saved or read it
         self._examined: dict[int, str | None] = {}  # step: what is wrong with its checkpoint; None: nothing
+        self._begun: _Begun | None = None
 
     def note(self, step: int, state: dict[str, Any]) -> None:
         """`step` is whole: the learner stands there until its next update."""
         self.whole = {"step": step, **state}
 
-    def save_noted(self, learner: Saves) -> int | None:
-        """Save what `note` was given last. Returns its step; None without a finished step, or when it is there."""
+    def save_noted(self, learner: SavesBeside, background: bool = False) -> int | None:
+        """Save what `note` was given last, as `save` or `begin` does. Returns its step; None without a finished step,
+        or when it is there."""
+        self.collect()
         if self.whole is None or not self.whole["step"] or self._last == self.whole:
             return None
         state = dict(self.whole)
-        self.save(state.pop("step"), learner, state)
+        (self.begin if background else self.save)(state.pop("step"), learner, state)
         return int(self.whole["step"])
 
     def steps(self) -> list[int]:
@@ -72,22 +98,64 @@ class CheckpointStore:
 
         Raises RunError when it cannot be written (disk full); the previous checkpoint is then as it was.
         """
-        target = self._of(step)
+        self.collect()
+        with self._writing(step) as partial:
+            _write_state(partial, step, state)
+            self._complete(step, state, partial, learner.save(str(partial)))
 
-        def failed(reason: str) -> RunError:
+    @defer_signals()
+    def begin(self, step: int, learner: SavesBeside, state: dict[str, Any]) -> None:
+        """The same beside training, to be collected; the one before is waited for."""
+        self.collect()
+        with self._writing(step) as partial:
+            _write_state(partial, step, state)
+            learner.begin_save(str(partial))
+            self._begun = _Begun(step, state, learner, partial)
+
+    @defer_signals()
+    def collect(self, whole: bool = True, timeout_s: float | None = None) -> None:
+        """Make a checkpoint of what was begun, if that is written; `whole`: wait for it, at most as long as a call to
+        the learner may take. Raises RunError as `save` does. A learner that was started anew meanwhile has lost it."""
+        if (begun := self._begun) is None:
+            return
+        with self._writing(begun.step, begun):
+            try:
+                written = begun.learner.saved(whole, timeout_s)
+            except SaveLost as error:
+                self._begun, written = None, None
+                _say(f"the checkpoint of step {begun.step} is lost: {error}")
+            if written is not None:
+                self._begun = None
+                self._complete(begun.step, begun.state, begun.partial, written)
+
+    @contextlib.contextmanager
+    def _writing(self, step: int, begun: _Begun | None = None) -> Iterator[Path]:
+        """The folder for `step`'s files, a new one unless it was begun; removed when nobody writes to it any more."""
+        partial = begun.partial if begun else self.folder / f".{self._of(step).name}.partial"
+        try:
+            if begun is None:
+                for left in self.folder.glob(".step_*"):  # by a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                partial.mkdir(parents=True)
+            yield partial
+        except BaseException as error:
+            self._begun = None
+            if not isinstance(error, OSError | RuntimeError) or isinstance(error, NOT_THE_DISK):
+                raise
             before = self.steps()
             kept = f"the checkpoint of step {before[-1]} is intact" if before else "there is no earlier checkpoint"
-            return RunError(
-                f"cannot save the checkpoint of step {step} to {target} ({reason}); {kept}: free some space, then "
-                f"{self.to_go_on}"
-            )
+            raise RunError(
+                f"cannot save the checkpoint of step {step} to {self._of(step)} "
+                f"({reason(error, self.folder.parent)}); {kept}: free some space, then {self.to_go_on}"
+            ) from error
+        finally:
+            if self._begun is None:
+                shutil.rmtree(partial, ignore_errors=True)
 
-        for left in self.folder.glob(".step_*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with whole_folder(target, failed) as partial:
-            learner.save(str(partial))
-            write_json(partial / STATE, {"step": step, VERIFIED: manifest.NAME, **state})
-            manifest.write(partial)
+    def _complete(self, step: int, state: dict[str, Any], partial: Path, written: Written) -> None:
+        """The manifest, and the name under which it is found; then others are dropped."""
+        manifest.write(partial, written)
+        replace_folder(partial, self._of(step))
         self._last, self._examined[step] = {"step": step, **state}, None
         steps = self.steps()
         kept = self.keep.keeps(steps, lambda one: _state(self._of(one)))
@@ -143,6 +211,10 @@ def _examine(folder: Path) -> str | None:
     if not has_manifest:
         _say(f"the checkpoint {folder} has no manifest (an earlier version wrote it): damage to it cannot be found")
     return None
+
+
+def _write_state(folder: Path, step: int, state: dict[str, Any]) -> None:
+    write_json(folder / STATE, {"step": step, VERIFIED: manifest.NAME, **state})
 
 
 def _state(folder: Path) -> dict[str, Any]:

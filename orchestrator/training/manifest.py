@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ NAME = "manifest.json"
 THREADS = 8  # at most: hashing releases the GIL, 1.4 GB/s a thread
 
 
-def write(folder: Path) -> None:
-    """Write the manifest of everything that is in `folder`."""
+def write(folder: Path, known: Mapping[str, tuple[int, str]]) -> None:
+    """Write the manifest of everything that is in `folder`. known: bytes and SHA-256 of files by those who wrote them,
+    which are not read here."""
     names = _names(folder)
-    digests = _digests(folder, names)
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in names}
+    read = _digests(folder, [name for name in names if name not in known])
+    found = {**{name: ((folder / name).stat().st_size, digest) for name, digest in read.items()}, **known}
+    files = {name: {"bytes": found[name][0], "sha256": found[name][1]} for name in sorted(found)}
     (folder / NAME).write_text(json.dumps({"files": files, "sha256": _own_digest(files)}, indent=1), encoding="utf-8")
 
 

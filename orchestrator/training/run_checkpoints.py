@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from conf.schema import RunConf
-from orchestrator.training.checkpoint import CheckpointStore, Saves
+from orchestrator.training.checkpoint import CheckpointStore, SavesBeside
 
 
 class HasState(Protocol):
@@ -19,7 +19,7 @@ class HasState(Protocol):
 
 
 class RunCheckpoints:
-    def __init__(self, store: CheckpointStore, run: RunConf, learner: Saves, parts: Sequence[HasState]):
+    def __init__(self, store: CheckpointStore, run: RunConf, learner: SavesBeside, parts: Sequence[HasState]):
         self.store, self.run, self.learner, self.parts = store, run, learner, parts
 
     def mark_complete(self, step: int) -> None:
@@ -27,7 +27,10 @@ class RunCheckpoints:
         self.store.note(step, {key: value for part in self.parts for key, value in part.state().items()})
 
     def save_if_due(self, step: int) -> None:
-        """What was marked last, at the run's end and every `run.save_every` steps. Raises RunError when it cannot be
-        written."""
-        if step == self.run.steps or (self.run.save_every and step % self.run.save_every == 0):
-            self.store.save_noted(self.learner)
+        """What was marked last, at the run's end and every `run.save_every` steps. Raises RunError when it, or what
+        was begun earlier, cannot be written."""
+        last = step == self.run.steps
+        if last or (self.run.save_every and step % self.run.save_every == 0):
+            self.store.save_noted(self.learner, background=self.run.save_in_background and not last)
+        else:
+            self.store.collect(whole=False)

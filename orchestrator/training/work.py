@@ -55,6 +55,7 @@ from rollout.mode import ControlTokens, modes_of
 from rollout.prompt import Prompt
 
 Saved = tuple[Path, dict[str, Any]]  # a checkpoint's folder and state
+COLLECT_S = 60.0  # for a checkpoint that is being written when a run fails
 ANEW = ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED)
 
 
@@ -141,6 +142,12 @@ class Work:
                 train(conf, batches, learner, one.parts.weight_sync, checkpoints, watched, one.step)
             except Interrupted:
                 self._save_whole_steps(one)
+                raise
+            except EndedAtOnce:
+                raise
+            except BaseException:
+                with contextlib.suppress(Exception):  # re-raise the original error, whatever became of a checkpoint
+                    self.store.collect(timeout_s=COLLECT_S)
                 raise
         self._learnt = True
         if one.stream.counts["too_long"]:

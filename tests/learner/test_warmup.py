@@ -30,6 +30,7 @@ from conf.schema import (
 from learner.data.batch import TrainBatch
 from learner.data.sft import Curriculum
 from learner.model.prepare_model import prepared_model, random_model
+from learner.written import Written
 from orchestrator.base.lock import locked
 from orchestrator.commands.warmup import fingerprint, go_on, learner_conf, warm_up
 from orchestrator.training.checkpoint import CheckpointStore
@@ -281,8 +282,9 @@ def test_a_warm_up_whose_saved_steps_are_damaged_begins_anew(
     class Learner:
         conf = LearnerConf()
 
-        def save(self, folder: str) -> None:
+        def save(self, folder: str) -> Written:
             (Path(folder) / "weights").write_bytes(b"7" * 100)
+            return {}
 
         def load(self, folder: str) -> int:
             pytest.fail("damaged weights are loaded")

@@ -128,17 +128,22 @@ def test_published_weights_are_the_models(
 def test_resumed_training_continues_bit_by_bit(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: ModelConf
 ) -> None:
-    """Weights, AdamW's moments, the number of updates (the schedule's place): the next update ends in the same bits."""
+    """Weights, AdamW's moments, the number of updates (the schedule's place): the next update ends in the same bits. A
+    checkpoint that is written beside that update is the same, byte by byte."""
     ranks = groups_of_ranks[count]
     conf = replace(CONF, ranks=count, zero_stage=stage, schedule=Schedule.linear, warmup_steps=2)
     ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
     for seed in (1, 2, 3):
         ranks.scatter("update", [batch(seed, count)], ALGORITHM)
-    saved = ranks.digests()
-    ranks.call("save", str(tmp_path))
+    saved, beside = ranks.digests(), tmp_path / "beside"
+    written = ranks.call("save", str(tmp_path))
     assert ranks.digests() == saved
+    assert ranks.call("save", str(beside), True) == [None] * count
     report = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
     want = ranks.digests()
+    assert ranks.call("saved", True) == written and (written[-1] or not stage)
+    for path in beside.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
     ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
     assert ranks.call("load", str(tmp_path)) == [3] * count

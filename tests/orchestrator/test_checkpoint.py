@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ import pytest
 
 from conf.choices import Figure
 from conf.schema import RunConf
+from learner.written import SaveLost, Written
 from orchestrator.base.errors import ActorDied, RunError
 from orchestrator.base.interrupt import EndedAtOnce
 from orchestrator.training import manifest
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 from orchestrator.training.retention import Retention
+from orchestrator.training.run_checkpoints import RunCheckpoints
 
 STATE = {"prompts": {"position": 48}, "best": {"step": 2, "reward": 0.5}}
 
@@ -30,11 +35,40 @@ class Writes:
     def __init__(self, write: Callable[[Path], object] | None = None):
         self.write = write or (lambda folder: (folder / "weights").write_bytes(b"7" * 1000))
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str) -> Written:
         self.write(Path(folder))
+        return {}
 
-    def load(self, folder: str) -> int:
+    def begin_save(self, folder: str) -> None:
         raise NotImplementedError
+
+    def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None:
+        raise NotImplementedError
+
+
+class WritesBeside(Writes):
+    """The same, beside, as soon as it may. Its digests are of what it wrote."""
+
+    def __init__(self, write: Callable[[Path], object] | None = None, at_once: bool = False):
+        super().__init__(write)
+        self.may, self._thread = threading.Event(), ThreadPoolExecutor(1)
+        self.begun: list[str] = []
+        if at_once:
+            self.may.set()
+
+    def begin_save(self, folder: str) -> None:
+        self.begun.append(Path(folder).name)
+        self._written = self._thread.submit(self._write, Path(folder))
+
+    def _write(self, folder: Path) -> Written:
+        assert self.may.wait(60)
+        before = {*folder.iterdir()}
+        self.write(folder)
+        new = [path for path in folder.iterdir() if path not in before]
+        return {path.name: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in new}
+
+    def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None:
+        return self._written.result() if whole or self._written.done() else None
 
 
 def names(folder: Path) -> list[str]:
@@ -367,6 +401,104 @@ def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_and_saving_works_ag
     assert names(small_disk) == ["step_000001"]
     store.save(2, Writes(), STATE)  # with room again, the same run goes on
     assert store.steps() == [1, 2]
+
+
+# ---- beside training ----
+
+
+def test_a_checkpoint_that_is_being_written_is_none_yet(tmp_path: Path) -> None:
+    store, learner = CheckpointStore(tmp_path, Retention(1)), WritesBeside()
+    store.save(10, learner, STATE)
+    store.begin(20, learner, STATE)
+    store.collect(whole=False)
+    assert names(tmp_path) == [".step_000020.partial", "step_000010"] and store.steps() == [10]
+    for one in (store, CheckpointStore(tmp_path, Retention(1))):
+        found = one.latest()
+        assert found is not None and found[1]["step"] == 10
+    learner.may.set()
+    store.collect()
+    assert names(tmp_path) == ["step_000020"] and store.latest() == (
+        tmp_path / "checkpoints" / "step_000020",
+        {"step": 20, **STATE},
+    )
+    assert manifest.damage(tmp_path / "checkpoints" / "step_000020") is None
+    store.collect()  # there is nothing to wait for
+
+
+def test_its_state_is_that_of_the_step_at_which_it_was_begun(tmp_path: Path) -> None:
+    store, state = CheckpointStore(tmp_path, Retention(1)), {"asked": [1, 2]}
+    store.begin(1, WritesBeside(at_once=True), state)
+    state["asked"].append(3)
+    store.collect()
+    assert json.loads((tmp_path / "checkpoints" / "step_000001" / "state.json").read_text())["asked"] == [1, 2]
+
+
+def test_the_next_save_waits_for_the_one_that_was_begun(tmp_path: Path) -> None:
+    store, learner = CheckpointStore(tmp_path, Retention(0)), WritesBeside(at_once=True)
+    store.begin(1, learner, STATE)
+    store.begin(2, learner, STATE)
+    assert store.steps() == [1]
+    store.note(2, STATE)
+    assert store.save_noted(learner) is None and store.steps() == [1, 2]  # an interruption: it is there
+    store.begin(3, learner, STATE)
+    store.note(4, STATE)
+    assert store.save_noted(learner) == 4 and store.steps() == [1, 2, 3, 4]
+
+
+def test_digests_are_those_of_whoever_wrote(tmp_path: Path) -> None:
+    """Nobody reads the files for the manifest, so what the disk made of them is found."""
+    store, learner = CheckpointStore(tmp_path, Retention(2)), WritesBeside(at_once=True)
+    store.begin(1, learner, STATE)
+    assert learner.saved(True) is not None
+    flip(tmp_path / "checkpoints" / ".step_000001.partial" / "weights")
+    store.collect()
+    with pytest.raises(NoneVerifies, match="step 1: weights is not what was written"):
+        CheckpointStore(tmp_path, Retention(2)).latest()
+
+
+def test_a_disk_that_is_full_beside_training_ends_the_run_at_its_next_step(tmp_path: Path) -> None:
+    store, learner = CheckpointStore(tmp_path, Retention(1)), WritesBeside(to_a_full_device, at_once=True)
+    store.save(10, Writes(), STATE)
+    store.begin(20, learner, STATE)
+    with pytest.raises(OSError, match="No space left"):
+        learner.saved(True)
+    run = RunCheckpoints(store, RunConf(steps=100, save_every=10), learner, [])
+    with pytest.raises(RunError, match=r"cannot save the checkpoint of step 20 .*No space left.*step 10 is intact"):
+        run.save_if_due(21)
+    assert names(tmp_path) == ["step_000010"]
+    run.save_if_due(22)
+    learner.write = Writes().write
+    store.begin(30, learner, STATE)
+    store.collect()
+    assert names(tmp_path) == ["step_000030"]
+
+
+def test_what_a_learner_that_was_started_anew_had_begun_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Anew(WritesBeside):
+        def begin_save(self, folder: str) -> None:
+            (Path(folder) / "begun").touch()
+
+        def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None:
+            raise SaveLost("the learner's ranks were started anew")
+
+    store = CheckpointStore(tmp_path, Retention(2))
+    store.begin(1, Anew(), STATE)
+    store.collect()
+    assert names(tmp_path) == [] and "the checkpoint of step 1 is lost: the learner's" in capsys.readouterr().err
+    store.save(2, Writes(), STATE)
+    assert names(tmp_path) == ["step_000002"]
+
+
+def test_a_run_saves_beside_training_but_for_its_last_step_and_where_it_is_told_to(tmp_path: Path) -> None:
+    for beside, begun in ((True, [".step_000002.partial", ".step_000004.partial"]), (False, [])):
+        store, learner = CheckpointStore(tmp_path / str(beside), Retention(0)), WritesBeside(at_once=True)
+        run = RunCheckpoints(store, RunConf(steps=5, save_every=2, save_in_background=beside), learner, [])
+        for step in range(1, 6):
+            run.mark_complete(step)
+            run.save_if_due(step)
+        assert learner.begun == begun and store.steps() == [2, 4, 5]
 
 
 # ---- after an interruption ----

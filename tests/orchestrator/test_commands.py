@@ -383,7 +383,7 @@ def finished_run(folder: Path, steps: int, zero_stage: int = 0) -> None:
     state = folder / "checkpoints" / f"step_{steps:06d}" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps({"step": steps, "prompts": prompts, "best": None}))
-    manifest.write(state.parent)
+    manifest.write(state.parent, {})
     (folder / "config.yaml").write_text(to_yaml(conf))
     (folder / "evaluation.json").write_text(json.dumps({"models": {"final": {}}}))
     (folder / "model").mkdir()

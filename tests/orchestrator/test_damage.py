@@ -20,6 +20,7 @@ import pytest
 from conf.compose import from_file
 from conf.errors import BadConfig
 from conf.schema import EvaluateConf, TrackerConf
+from learner.written import Written
 from orchestrator.base.errors import RunError
 from orchestrator.base.journal import Journal
 from orchestrator.base.lock import locked
@@ -68,11 +69,9 @@ OURS = (BadConfig, BadInput, RunError, OSError)  # which the command line prints
 class Writes:
     """A learner that saves next to nothing."""
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str) -> Written:
         (Path(folder) / "weights").write_text("w")
-
-    def load(self, folder: str) -> int:
-        return 0
+        return {}
 
 
 def build(folder: Path, model: Path) -> None:

@@ -34,6 +34,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (["rollout.kv_cache_gib=17"], ("16.0 GiB of memory", "rollout.kv_cache_gib=17")),
         (["rollout.kv_cache_gib=0.001"], ("rollout.kv_cache_gib=0.001 holds", "rollout.max_model_len=2048")),
         (["model.random.hidden_size=20000", "rollout.kv_cache_gib=2"], ("learner.ranks=1", "rollout.kv_cache_gib=2")),
+        (["model.random.hidden_size=10000", "model.random.ffn_size=1000", "rollout.kv_cache_gib=1"],
+         ("run.save_in_background=true",)),
         (["reward.workers=1000", "reward.num_cpus=0.001"], ("reward.workers=1000",)),
         (["rollout.max_num_seqs=65000", "rollout.max_model_len=90000", "model.random.max_position_embeddings=90000"],
          ("rollout.max_num_seqs=65000 of rollout.max_model_len=90000",)),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conf.schema import Config, LearnerConf, ValidationConf, WarmupConf
+from learner.written import Written
 from orchestrator.base.interrupt import Interrupted
 from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore
@@ -123,9 +124,10 @@ class Learner:
         self.under_way -= 1
         return 1.0, 10
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str) -> Written:
         assert not self.under_way
         Path(folder, "at").write_text(str(self.at))
+        return {}
 
     def load(self, folder: str) -> int:
         self.at = int(Path(folder, "at").read_text())
