@@ -18,7 +18,6 @@ from setup import ROOT, VENV, locked, uv_variables, variables
 CPU, GPU = ROOT / "requirements-cpu.lock", ROOT / "requirements-gpu.lock"
 TRL, TRL_WANTS = ROOT / "benchmarks" / "trl.lock", "trl==1.16.0\ntorch\n"
 HARNESS, HARNESS_WANTS = ROOT / "benchmarks" / "harness.lock", "lm-eval>=0.4.13\n"
-HARNESS_OLDER = ("python-dateutil",)  # of which lm-eval needs an older version than the project has
 # What the packages of the CPU lock ask for and text models on a CPU do not use: the common builds of the first four are
 # CUDA builds, and next to a CPU torch they break `import transformers` models; then video input, and FastAPI's own
 # command line with what it pulls in.
@@ -108,8 +107,8 @@ def main() -> None:
 
 
 def _harness(folder: Path, environment: dict[str, str], cpu_torch: list[str]) -> None:
-    """Beside the packages of the CPU lock, but for those of which it needs older ones."""
-    ours = {name: lines for name, lines in locked(CPU).items() if name not in HARNESS_OLDER}
+    """Beside the packages of the CPU lock."""
+    ours = locked(CPU)
     beside, wanted, made = (folder / name for name in ("beside", "harness.in", "harness"))
     beside.write_text("".join(ours.values()))
     wanted.write_text(HARNESS_WANTS)

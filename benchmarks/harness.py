@@ -10,9 +10,8 @@ the mode chosen by the model), and by lm-eval's own loop and grading: a task in 
     harness_gap                their difference, in standard errors of it; goal below 1.96 (two samples of the same
                                model are each outside the other's own 95 % interval once in six times)
 
-lm-eval lives in .bench/harness, beside the project's packages (benchmarks/harness.lock; it wants an older
-python-dateutil than they do, so that it is in no lock of theirs). Ten minutes with the warm-up; --model: one that is
-there.
+lm-eval lives in .bench/harness, beside the project's packages (benchmarks/harness.lock). Ten minutes with the warm-up;
+--model: one that is there.
 """
 
 from __future__ import annotations

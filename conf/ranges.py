@@ -40,6 +40,10 @@ _PRINTED = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 LINE = Text("a line of 1 to 1000 printable characters, not only spaces", rf"(?=.*\S){_PRINTED}{{1,1000}}")
 PATH = Text(f"{LINE.meaning}, with / behind a ~", rf"(?!~[^/]){LINE.pattern}")
 FOLDER = Text(f"a folder of this machine: {PATH.meaning}, without ://", rf"(?!.*://){PATH.pattern}")
+URL = Text(
+    "an address such as s3://bucket/runs, without user, password or query",
+    r"[a-z][a-z0-9+.\-]{0,19}://[^\s@?#\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,900}",
+)
 ADDRESS = Text("auto, or a head's host:port", r"auto|[^\s\x00-\x1f]+:\d{1,5}|\w+://[^\s\x00-\x1f]+")
 LINES = Text(
     "1 to 20000 printable characters, tabs and line ends, not only spaces",

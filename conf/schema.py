@@ -28,7 +28,7 @@ from conf.choices import (
 from conf.distill import DistillConf
 from conf.evaluation import EvaluateConf
 from conf.model_shape import LoraConf, RandomModelConf
-from conf.ranges import ADDRESS, FOLDER, NAME, PATH, TOKEN, number, text
+from conf.ranges import ADDRESS, FOLDER, NAME, PATH, TOKEN, URL, number, text
 from conf.source import ArithmeticConf, RegisterConf, SourceConf
 from conf.sweep import SweepConf
 
@@ -45,6 +45,7 @@ class RunConf:
     max_staleness: int = number(0, "[0, 1000]")  # batches requested ahead; 0: strictly on-policy
     save_every: int = number(50, "[0, 1e7]")  # steps between checkpoints; 0: only the last
     save_in_background: bool = True  # beside training, from a copy in host memory; false: training waits for the disk
+    checkpoints: str | None = text(None, URL)  # copies go to <this>/<run>, e.g. s3://bucket/runs; null: there are none
     keep_checkpoints: int = number(2, "[0, 1e6]")  # newest ones that are kept; 0: all
     keep_every: int = number(0, "[0, 1e7]")  # those of its multiples are kept as well; 0: none
     keep_best: Figure | None = None  # and the one with the highest such figure in its validation; null: none

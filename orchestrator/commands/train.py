@@ -26,6 +26,7 @@ from orchestrator.commands.problems import Problems
 from orchestrator.commands.ready import ready
 from orchestrator.training import run_dir as run_folders
 from orchestrator.training.checkpoint import CheckpointStore
+from orchestrator.training.copies import Copies
 from orchestrator.training.resume import refuse_changed
 from orchestrator.training.retention import Retention
 from orchestrator.training.stages import STAGES, Stage, Stand, missing
@@ -49,7 +50,9 @@ def command(conf: Config, prefix: str = "train", resume: Path | None = None) -> 
 
 
 def _command(conf: Config, problems: Problems, folder: Path, resume: bool, config: dict[str, Any] | None) -> None:
-    same, store = SameFolder(folder), CheckpointStore(folder, Retention.of(conf.run))
+    same, keep = SameFolder(folder), Retention.of(conf.run)
+    copies = Copies(conf.run.checkpoints, folder, keep) if conf.run.checkpoints else None
+    store = CheckpointStore(folder, keep, copies=copies)
     if resume and not missing(Stand.of(folder, conf, max(store.steps(), default=None))):
         more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
         again = command_line("train", f"resume={folder}", more)
@@ -68,12 +71,17 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
         print(f"it has done its steps; missing: {', '.join(stage.name for stage in left)}", flush=True)
     resumed = functools.partial(_how_to_go_on, store, folder)
     try:
+        if copies and not resume:
+            copies.begin_run()
         if [stage.name for stage in left] == ["report"]:
             report(folder)
             run_folders.mark(folder, ["report"], conf.run.steps)
         else:
             with noting(resumed):
                 _do(left, conf, problems, same, store, saved, resume, config)
+        if copies:
+            with waiting("copying the checkpoint"):
+                store.finish()
     except FolderGone:
         raise
     except BaseException as error:

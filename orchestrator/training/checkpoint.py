@@ -24,6 +24,7 @@ from orchestrator.base.errors import RunError
 from orchestrator.base.files import NOT_THE_DISK, reason, replace_folder, write_json
 from orchestrator.base.interrupt import defer_signals
 from orchestrator.training import manifest
+from orchestrator.training.copies import Copies, name_of
 from orchestrator.training.retention import Retention
 
 STATE = "state.json"
@@ -58,9 +59,9 @@ class _Begun:
 class CheckpointStore:
     """The checkpoints of one run folder."""
 
-    def __init__(self, run_folder: Path, keep: Retention, to_go_on: str | None = None):
-        """to_go_on: what to do after a full disk; None: resume the run."""
-        self.folder, self.keep = run_folder / "checkpoints", keep
+    def __init__(self, run_folder: Path, keep: Retention, to_go_on: str | None = None, copies: Copies | None = None):
+        """to_go_on: what to do after a full disk; None: resume the run. copies: those at an address."""
+        self.folder, self.keep, self.copies = run_folder / "checkpoints", keep, copies
         self.to_go_on = to_go_on or f"go on: {command_line('train', f'resume={run_folder}')}"
         self.whole: dict[str, Any] | None = None  # the state to save after an interruption
         self._last: dict[str, Any] | None = None  # the state of the newest checkpoint, as this process saved or read it
@@ -90,7 +91,7 @@ class CheckpointStore:
         return sorted(int(m.group(1)) for m in found if m)
 
     def _of(self, step: int) -> Path:
-        return self.folder / f"step_{step:06d}"
+        return self.folder / name_of(step)
 
     @defer_signals()
     def save(self, step: int, learner: Saves, state: dict[str, Any]) -> None:
@@ -115,7 +116,10 @@ class CheckpointStore:
     @defer_signals()
     def collect(self, whole: bool = True, timeout_s: float | None = None) -> None:
         """Make a checkpoint of what was begun, if that is written; `whole`: wait for it, at most as long as a call to
-        the learner may take. Raises RunError as `save` does. A learner that was started anew meanwhile has lost it."""
+        the learner may take, and for the copy of the one before. Raises RunError as `save` does. A learner that was
+        started anew meanwhile has lost it."""
+        if whole and self.copies is not None:
+            self.copies.finish(timeout_s)
         if (begun := self._begun) is None:
             return
         with self._writing(begun.step, begun):
@@ -131,7 +135,7 @@ class CheckpointStore:
     @contextlib.contextmanager
     def _writing(self, step: int, begun: _Begun | None = None) -> Iterator[Path]:
         """The folder for `step`'s files, a new one unless it was begun; removed when nobody writes to it any more."""
-        partial = begun.partial if begun else self.folder / f".{self._of(step).name}.partial"
+        partial = begun.partial if begun else self.folder / f".{name_of(step)}.partial"
         try:
             if begun is None:
                 for left in self.folder.glob(".step_*"):  # by a process that was killed
@@ -162,10 +166,18 @@ class CheckpointStore:
         damaged = [old for old in self._all() if old < step and self._examined.get(old) is not None]
         for old in [*damaged, *(one for one in steps if one not in kept)]:
             self._drop(old)
+        if self.copies is not None:
+            self.copies.begin(step, {one: self._of(one) for one in self.steps()})
+
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Wait for what is being written and copied. Raises RunError unless the newest checkpoint has its copy."""
+        self.collect(timeout_s=timeout_s)
+        if self.copies is not None and (error := self.copies.finish(timeout_s)) is not None:
+            raise RunError(f"{error}; the checkpoints are in {self.folder}: copy them there when that is mended")
 
     def _drop(self, step: int) -> None:
         """A process that is killed meanwhile leaves no half of it that looks like a checkpoint."""
-        beside = self.folder / f".step_{step:06d}.partial"
+        beside = self.folder / f".{name_of(step)}.partial"
         self._of(step).rename(beside)
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -175,21 +187,42 @@ class CheckpointStore:
         Damaged ones are reported, a line each on stderr, and left where they are. Raises NoneVerifies when all are.
         Each is examined once.
         """
-        for step in reversed(self._all()):
-            folder = self._of(step)
+        there = set() if self.copies is None else self.copies.steps()
+        for step in sorted({*self._all(), *there}, reverse=True):
             if step not in self._examined:
-                self._examined[step] = _examine(folder)
-                if wrong := self._examined[step]:
-                    _say(f"the checkpoint {folder} is damaged and not used: {wrong}")
+                self._examined[step] = self._wrong(step, step in there)
             if self._examined[step] is None:
-                self._last = _state(folder)
-                return folder, dict(self._last)
+                self._last = _state(self._of(step))
+                return self._of(step), dict(self._last)
         if self._examined:
             damaged = "; ".join(f"step {step}: {wrong}" for step, wrong in sorted(self._examined.items()))
             raise NoneVerifies(
                 f"every checkpoint in {self.folder} is damaged ({damaged}): restore one from a copy, or start a new run"
             )
         return None
+
+    def _wrong(self, step: int, has_copy: bool) -> str | None:
+        """What is wrong with a checkpoint and its copy; None: nothing, or the copy has taken its place."""
+        folder, wrong = self._of(step), None
+        if folder.is_dir():
+            if (wrong := _examine(folder)) is None:
+                return None
+            _say(f"the checkpoint {folder} is damaged and not used: {wrong}")
+        if self.copies is None or not has_copy:
+            return wrong
+        partial = self.folder / f".{name_of(step)}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            self.copies.fetch(step, partial)
+            if (damage := _examine(partial)) is None:
+                replace_folder(partial, folder)
+                print(f"the checkpoint of step {step} was fetched from {self.copies.address}", flush=True)
+                return None
+            _say(f"its copy in {self.copies.address}, of step {step}, is damaged and not used: {damage}")
+            return wrong or damage
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _examine(folder: Path) -> str | None:

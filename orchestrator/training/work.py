@@ -55,7 +55,7 @@ from rollout.mode import ControlTokens, modes_of
 from rollout.prompt import Prompt
 
 Saved = tuple[Path, dict[str, Any]]  # a checkpoint's folder and state
-COLLECT_S = 60.0  # for a checkpoint that is being written when a run fails
+FINISH_S = 60.0  # for a checkpoint that is being written or copied when a run fails
 ANEW = ("metrics.jsonl", "samples.jsonl", "samples.txt", "bad_steps.jsonl", "timeline.json", UNJUDGED)
 
 
@@ -147,7 +147,7 @@ class Work:
                 raise
             except BaseException:
                 with contextlib.suppress(Exception):  # re-raise the original error, whatever became of a checkpoint
-                    self.store.collect(timeout_s=COLLECT_S)
+                    self.store.finish(FINISH_S)
                 raise
         self._learnt = True
         if one.stream.counts["too_long"]:
@@ -251,6 +251,10 @@ class Work:
         self.same.check()
         with waiting("saving the checkpoint"):
             self.store.save_noted(one.parts.learner)
+            try:
+                self.store.finish()
+            except RunError as error:
+                one.tracker.note(str(error))
         if steps := self.store.steps():
             again = command_line("train", f"resume={self.folder}")
             one.tracker.note(f"the checkpoint of step {steps[-1]} is saved; to go on from it: {again}")

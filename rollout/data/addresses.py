@@ -57,7 +57,7 @@ def locate(path: str, key: str, split: str | None, subset: str | None) -> list[F
     full = absolute(path)
     where = f"{key}={path}" + ("" if full == path else f" ({full})")
     try:
-        system, root = _filesystem(full, where)
+        system, root = filesystem(full, where)
         if system.isfile(root):
             found: Sequence[str] = [root]
         elif system.isdir(root):
@@ -173,8 +173,9 @@ def _refuse_kind(name: str, where: str) -> None:
 # ---- file systems (fsspec) ----
 
 
-def _filesystem(full: str, where: str) -> tuple[Any, str]:
-    """(fsspec's file system, the path in it)"""
+def filesystem(full: str, where: str) -> tuple[Any, str]:
+    """fsspec's file system, and the path in it. Raises BadInput for one that is not known, or not installed; `where`
+    begins the message."""
     import fsspec
     from fsspec.core import url_to_fs
 

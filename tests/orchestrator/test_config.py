@@ -514,6 +514,15 @@ def test_a_number_outside_its_range_is_rejected(quickstart: Config, argument: st
     assert said in str(rejected.value) and str(rejected.value).endswith(f", got {yaml.safe_load(text)}")
 
 
+@pytest.mark.parametrize("address", ["/tmp/there", "s3://me:mine@bucket/runs", "s3://bucket/runs?key=mine", "s3://"])
+def test_an_address_of_checkpoints_has_no_credentials(quickstart: Config, address: str) -> None:
+    check(changed(quickstart, "run.checkpoints=s3://bucket/runs"), "train")
+    with pytest.raises(
+        BadConfig, match=r"run\.checkpoints must be .*s3://bucket/runs, without user, password or query"
+    ):
+        check(changed(quickstart, f"run.checkpoints={address}"), "train")
+
+
 def test_every_numeric_setting_has_a_range() -> None:
     """And every range belongs to a setting whose default lies within it."""
     for key, setting in settings().items():
