@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from rollout.data.tokens import (
 from tests.helpers.chat_tokenizers import R1, byte_level
 
 CONF = ModelConf()
-TODAY = f"{datetime.now():%d %B %Y}"
+TODAY = datetime(2026, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,25 @@ FAMILIES = {
         begins="{{- " + ROLE.format("'system'") + " + 'Today is ' + strftime_now('%d %B %Y') + '.<|end_of_text|>\n' }}",
         turns="{{- " + ROLE.format("m.role") + " + m.content + '<|end_of_text|>\n' }}",
         asks="{{- " + ROLE.format("'assistant'") + " }}", bos="<|end_of_text|>", eos="<|end_of_text|>",
-        prompt=f"<|start_of_role|>system<|end_of_role|>Today is {TODAY}.<|end_of_text|>\n<|start_of_role|>user"
+        prompt=f"<|start_of_role|>system<|end_of_role|>Today is {TODAY:%d %B %Y}.<|end_of_text|>\n<|start_of_role|>user"
         "<|end_of_role|>Q<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
         markers=("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"),
     ),
 }  # fmt: skip
 NAMES = list(FAMILIES)
+
+
+class Frozen(datetime):
+    """Today stays today, also where the tests run over midnight."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Frozen:
+        return cls.fromtimestamp(TODAY.timestamp(), tz)
+
+
+@pytest.fixture(autouse=True)
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Frozen)
 
 
 @pytest.fixture(scope="module")
