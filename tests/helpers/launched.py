@@ -53,6 +53,7 @@ class Watched:
         RUNNING.append(self)
         self.mark = uuid.uuid4().hex
         self.known: Known = {}
+        self.others: set[int] = set()  # processes that are none of its own
         self.titles: dict[int, str] = {}
         self.shared_before = {path.name for path in SHARED_MEMORY.iterdir()}
         self.shared_used = psutil.disk_usage(str(SHARED_MEMORY)).used
@@ -96,7 +97,7 @@ class Watched:
         finally:
             self._stop.set()
             self._watcher.join()
-        self._look()
+        self._look(anew=True)
         return self
 
     def until(self, happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE) -> Any:
@@ -118,7 +119,7 @@ class Watched:
             os.kill(self.process.pid, number)
 
     def kill(self) -> None:
-        self._look()
+        self._look(anew=True)
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -172,22 +173,25 @@ class Watched:
         for turn in itertools.count():
             if self._stop.wait(0.3):
                 return
-            self._look()
-            if self.watch_memory and turn % 5 == 0:  # the kernel walks every page for it
+            self._look(anew=turn % 20 == 0)
+            if self.watch_memory and turn % 15 == 0:  # the kernel walks every page for it
                 used = psutil.disk_usage(str(SHARED_MEMORY)).used - self.shared_used
                 self.peak_gib = max(self.peak_gib, (sum(map(_proportional, self.alive())) + max(used, 0)) / 2**30)
 
-    def _look(self) -> None:
-        """Learn of processes that are new."""
+    def _look(self, anew: bool = False) -> None:
+        """Learn of processes that are new. anew: look again at those that were none of its own."""
+        if anew:
+            self.others.clear()
         mark = f"THINKLESS_TEST_MARK={self.mark}".encode()
         parents: dict[int, int] = {}
-        for process in psutil.process_iter():
-            if process.pid in self.known:
+        for pid in psutil.pids():
+            if pid in self.known or pid in self.others:
                 continue
             with contextlib.suppress(psutil.Error, OSError):
-                parents[process.pid] = process.ppid()
-                if mark in Path(f"/proc/{process.pid}/environ").read_bytes():
-                    self.known[process.pid] = process.create_time()
+                process = psutil.Process(pid)
+                parents[pid] = process.ppid()
+                if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                    self.known[pid] = process.create_time()
         grown = True
         while grown:
             grown = False
@@ -197,6 +201,7 @@ class Watched:
                     with contextlib.suppress(psutil.Error):
                         self.known[pid] = psutil.Process(pid).create_time()
                         grown = True
+        self.others |= parents.keys() - self.known.keys()
 
 
 def thinkless(*arguments: str, folder: Path, **watched: Any) -> Watched:

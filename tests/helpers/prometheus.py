@@ -1,4 +1,4 @@
-"""A real Prometheus with the project's own configuration, which scrapes every second."""
+"""A real Prometheus with the project's own configuration, which scrapes every two seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Prometheus:
         self.address = f"http://127.0.0.1:{port}"
         for name, text in files(Places(discovery=discovery, token_file=token_file)).items():
             if name.startswith("prometheus/"):
-                (folder / Path(name).name).write_text(text.replace("10s", "1s").replace("15s", "1s"))
+                (folder / Path(name).name).write_text(text.replace("10s", "2s").replace("15s", "2s"))
         arguments = [f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
         arguments += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
         with (folder / "log").open("w") as log:
