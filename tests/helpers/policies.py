@@ -99,14 +99,17 @@ REFERENCES = {OnWeightSync.keep: kept_cache, OnWeightSync.recompute: whole_prefi
 
 
 @contextmanager
-def pushes(
-    worker: RolloutWorker, make: Callable[[int], Weights], seed: int, longest_s: float = 0.08
-) -> Iterator[list[int]]:
-    """New weights again and again at random moments, from another thread. Gives the versions pushed so far."""
+def pushes(worker: RolloutWorker, make: Callable[[int], Weights], seed: int, most: int = 4) -> Iterator[list[int]]:
+    """New weights again and again from another thread, each after 1 to `most` steps of the engine, however long those
+    take. Gives the versions pushed so far."""
     rng, over, pushed = random.Random(seed), threading.Event(), []
 
     def push() -> None:
-        while not over.wait(rng.random() * longest_s):
+        while True:
+            due = worker.pulse().done + rng.randint(1, most)
+            while worker.pulse().done < due:
+                if over.wait(0.001):
+                    return
             version = worker.ready() + 1
             worker.load(make(version))
             pushed.append(version)

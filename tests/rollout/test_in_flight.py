@@ -106,26 +106,28 @@ def test_cached_prompts_of_other_weights_are_never_used(
     """The same long prompts for every version, while sequences that began with them are still under way."""
     prompts = make_prompts(6, length=300)
     long = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
+    sampled = []
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(rollout_worker.sample, long)
         for version in range(1, 6):
             time.sleep(0.05)
             rollout_worker.load(policies.weights(version, 1 + version % 2))
             request = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=version, step=version)
-            sampled = rollout_worker.sample(request)
-            assert set(sampled.versions.tolist()) == {version}
-            for t in complete(request, sampled):
-                expected = whole_prefix(policies, t, [1 + version % 2] * len(t.token_ids))
-                assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, version
+            sampled.append((version, request, rollout_worker.sample(request)))
         if way is not OnWeightSync.drain:
             assert under_way.result().versions.max() >= 3  # they were under way
+    for version, request, result in sampled:
+        assert set(result.versions.tolist()) == {version}
+        for t in complete(request, result):
+            expected = whole_prefix(policies, t, [1 + version % 2] * len(t.token_ids))
+            assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, version
 
 
 def test_cached_prompts_of_other_weights_with_the_same_version_are_never_used(
     rollout_worker: RolloutWorker, policies: Policies
 ) -> None:
     """Nor from that of weights with the same number."""
-    prompts = make_prompts(6, length=300)
+    prompts, sampled = make_prompts(6, length=300), []
     with ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(
             rollout_worker.sample, rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 400), batch=9)
@@ -133,11 +135,13 @@ def test_cached_prompts_of_other_weights_with_the_same_version_are_never_used(
         for variant in (1, 2, 3):
             rollout_worker.load(policies.weights(7, variant))
             request = rollout_request(prompts, 2, SamplingParams(1.0, 1.0, 6), batch=variant, step=variant)
-            for t in complete(request, rollout_worker.sample(request)):
-                expected = whole_prefix(policies, t, [variant] * len(t.token_ids))
-                assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, variant
+            sampled.append((variant, request, rollout_worker.sample(request)))
         assert not under_way.done()
         rollout_worker.abort(9)
+    for variant, request, result in sampled:
+        for t in complete(request, result):
+            expected = whole_prefix(policies, t, [variant] * len(t.token_ids))
+            assert np.abs(t.behavior_logprobs - expected).max() <= BOUND, variant
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +159,7 @@ def test_waiting_sequences_begin_by_the_new_weights(
     dropped = preempted(tight.engine, monkeypatch)
     tight.load(policies.weights(tight.ready() + 1))
     request = rollout_request(make_prompts(8, length=190), 8, SamplingParams(1.0, 1.0, 50))
-    with pushes(tight, policies.weights, 7):
+    with pushes(tight, policies.weights, 7, most=10):
         trajectories = complete(request, tight.sample(request))
     assert len({int(t.versions[0]) for t in trajectories}) > 2 and not dropped
     for t in trajectories:
@@ -174,7 +178,7 @@ def test_preempted_sequences_resume_by_the_weights_of_each_token(
     calm = rollout_worker.sample(request)
     tight.load(policies.weights(tight.ready() + 1, 0))
     tight.take_status()
-    with pushes(tight, lambda v: policies.weights(v, 0), 1, longest_s=0.3):
+    with pushes(tight, lambda v: policies.weights(v, 0), 1, most=20):
         stormy = tight.sample(request)
     for_memory = [k for k in dropped if not k.get("drop_stale_output")]
     assert for_memory and tight.take_status().preemptions == len(for_memory)
@@ -182,7 +186,7 @@ def test_preempted_sequences_resume_by_the_weights_of_each_token(
         calm.behavior_logprobs, stormy.behavior_logprobs
     )
     tight.load(policies.weights(tight.ready() + 1))
-    with pushes(tight, policies.weights, 2, longest_s=0.3):
+    with pushes(tight, policies.weights, 2, most=20):
         trajectories = complete(request, tight.sample(request))
     for t in trajectories:
         versions = t.versions.tolist()

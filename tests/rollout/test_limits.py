@@ -46,7 +46,7 @@ def test_caps_by_mode_are_exact_and_change_nothing_before(
     free = complete(of_each_mode, rollout_worker.sample(of_each_mode))
     capped = replace(of_each_mode, sampling=replace(of_each_mode.sampling, max_tokens_short=5, max_tokens_think=9))
     if pushed:
-        with pushes(rollout_worker, lambda v: policies.weights(v, 0), 3, longest_s=0.03):
+        with pushes(rollout_worker, lambda v: policies.weights(v, 0), 3, most=2):
             cut = complete(capped, rollout_worker.sample(capped))
     else:
         cut = complete(capped, rollout_worker.sample(capped))
