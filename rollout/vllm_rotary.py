@@ -25,4 +25,4 @@ def _rotated(self: Any, positions: Tensor, query: Tensor, key: Tensor | None = N
 
 def rotate_by_head() -> None:
     """From now on in this process (idempotent)."""
-    RotaryEmbedding.forward_cpu = _rotated  # type: ignore[method-assign]
+    RotaryEmbedding.forward_cpu = _rotated

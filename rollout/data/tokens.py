@@ -122,7 +122,9 @@ def _loaded(path: str, conf: ModelConf) -> Any:
         # for some model types (such as Qwen2) AutoTokenizer replaces tokenizer.json's pre-tokenizer by its own
         kind: Any = PreTrainedTokenizerFast
         if conf.trust_remote_code or not model_file(path, "tokenizer.json", conf.revision):
-            from transformers import AutoTokenizer as kind  # imports torch: seconds
+            from transformers import AutoTokenizer  # imports torch: seconds
+
+            kind = AutoTokenizer
         revision = conf.revision or "main"  # of a hub id
         return kind.from_pretrained(
             path, revision=revision, trust_remote_code=conf.trust_remote_code, clean_up_tokenization_spaces=False

@@ -48,7 +48,7 @@ def engines(tiny_model: Path) -> Iterator[tuple[Engine, Engine]]:
         import torch
         from vllm.platforms.cpu import CpuPlatform
 
-        check = CpuPlatform.check_and_update_config.__func__  # type: ignore[attr-defined]
+        check = CpuPlatform.check_and_update_config.__func__
 
         def as_asked(cls: Any, conf: Any) -> None:
             asked = conf.scheduler_config.async_scheduling

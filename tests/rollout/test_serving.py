@@ -119,7 +119,7 @@ def streamed(tokenizer: Any, mode: str | None, tokens: Sequence[str], size: int)
     for first in range(0, len(tokens), size):
         part = tokens[first : first + size]
         ids = [one for token in part for one in tokenizer.encode(token, add_special_tokens=False)]
-        delta = parser.parse_delta("".join(part), ids, Request(), prompt, finished=first + size >= len(tokens))  # type: ignore[arg-type]
+        delta = parser.parse_delta("".join(part), ids, Request(), prompt, finished=first + size >= len(tokens))
         if delta is not None:
             found[0] += delta.reasoning or ""
             found[1] += delta.content or ""

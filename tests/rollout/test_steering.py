@@ -86,12 +86,12 @@ def test_the_plugin_follows_requests_through_vllms_rows() -> None:
         (2, None, None, sampled[2]),  # of embeddings
         (3, None, [9], [7]),  # was preempted: it goes on
     ]
-    assert rows.added(4, BatchUpdate(4, [], added, [])) == [2, 0, 2, 0]  # type: ignore[arg-type]
+    assert rows.added(4, BatchUpdate(4, [], added, [])) == [2, 0, 2, 0]
     swap = BatchUpdate(4, [], [], [(0, 1, MoveDirectionality.SWAP), (2, 3, MoveDirectionality.UNIDIRECTIONAL)])
     assert rows.added(4, swap) == [0, 2, 0, 2]
     sampled[2].append(5)
     assert rows.added(4) == [0, 2, 0, 0]
-    assert rows.added(3, BatchUpdate(3, [1], [(0, None, [9], sampled[3])], [])) == [2, 0, 0]  # type: ignore[list-item]
+    assert rows.added(3, BatchUpdate(3, [1], [(0, None, [9], sampled[3])], [])) == [2, 0, 0]
     sampled[3].append(4)
     assert rows.added(3) == [0, 0, 0]
 
