@@ -21,6 +21,7 @@ from conf.schema import Device, Dtype, LearnerConf
 from learner.fragments import State
 from learner.model import recurrent
 from learner.model.policy import Policy
+from learner.model.without_mlflow import without_mlflow
 from learner.offload import Kind, Offloader
 from learner.saving import Saver, write
 from learner.written import Written
@@ -41,7 +42,8 @@ def join_process_group(
         os.environ["DS_ACCELERATOR"] = "cpu"
         gloo_towards(address)
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
-    import deepspeed
+    with without_mlflow():
+        import deepspeed
 
     deepspeed.utils.logger.setLevel("WARNING")
     # Else DeepSpeed compiles an operator for tensor-parallel inference, which training does not use, and fills /dev/shm

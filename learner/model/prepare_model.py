@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.schema import ModelConf, RandomModelConf
+from learner.model.without_mlflow import without_mlflow
 from rollout.base.errors import BadInput
 from rollout.data.tokens import (
     add_control_tokens,
@@ -113,4 +114,5 @@ def _save(causal_lm: Any, folder: Path) -> None:
     disable_progress_bar()
     # saving imports DeepSpeed, which reports on stdout that this process sees no GPU; the driver needs none
     logging.getLogger("DeepSpeed").addFilter(lambda record: "accelerator to CPU" not in record.getMessage())
-    causal_lm.save_pretrained(folder)
+    with without_mlflow():
+        causal_lm.save_pretrained(folder)
