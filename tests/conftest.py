@@ -6,6 +6,7 @@ weights takes `rollout_worker`, which puts the model's own weights back afterwar
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: two busy pools on two cores are ten times slower
@@ -35,23 +36,22 @@ CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)  # of the quicksta
 # Files by how long they take, the longest first, so that all processes of `make test` end at the same time. Those of a
 # line share what they start, and stay in one process.
 LONGEST = [
-    ["orchestrator/test_faults.py", "orchestrator/test_colocation.py"],
+    ["orchestrator/test_faults.py", "orchestrator/test_colocation.py", "orchestrator/test_on_policy.py"],
     ["orchestrator/test_train.py", "orchestrator/test_replay.py"],
     ["orchestrator/test_job.py"],
-    ["learner/test_worker.py", "learner/test_lora.py", "learner/test_offload.py"],
-    ["learner/test_gradient.py"],
+    [f"learner/test_{name}.py" for name in ("gradient", "lora", "worker", "weight_sender", "offload", "bad_input")]
+    + ["learner/test_warmup.py", "learner/test_reference.py"],
     ["orchestrator/test_two_hosts.py"],
-    ["orchestrator/test_on_policy.py"],
     ["orchestrator/test_sweeps.py"],
-    ["rollout/test_in_flight.py", "rollout/test_limits.py", "rollout/test_logprob_check.py"],
+    [f"rollout/test_{name}.py" for name in ("in_flight", "limits", "logprob_check", "vllm_receiver", "engine")]
+    + [f"rollout/test_{name}.py" for name in ("serving", "steering", "async_scheduling")]
+    + ["orchestrator/test_export.py"],
     ["orchestrator/test_families.py"],
     ["orchestrator/test_distill.py"],
     ["orchestrator/test_doctor.py"],
     ["orchestrator/test_placement.py"],
     ["orchestrator/test_latest_weights.py", "orchestrator/test_interrupt.py"],
-    ["rollout/test_vllm_receiver.py"],
     ["test_gpu_benchmark.py"],
-    ["learner/test_bad_input.py"],
     ["orchestrator/test_commands.py"],
     ["rollout/test_schedules.py"],
     ["orchestrator/test_watch_page.py"],
@@ -76,6 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HEAVY_FIXTURES & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.heavy)
+
+
+def pytest_collection_finish() -> None:
+    """What the tests have imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -13,6 +13,7 @@ import torch
 from conf.schema import AlgorithmConf, Dtype, LearnerConf, LoraConf, ModelConf
 from learner.offload import Offloader, TensorsOffloaded
 from tests.helpers.learner_ranks import Ranks, awake_bytes, call_worker, left_by_others, train_batch
+from tests.helpers.seldom import seldom
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 FLOAT, BFLOAT = ModelConf(), ModelConf(dtype=Dtype.bfloat16)
@@ -60,7 +61,7 @@ def course(ranks: Ranks, count: int, others: list[int] | None) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("count", "stage", "model"),
-    [pytest.param(*one, marks=[pytest.mark.bench] if one in LAYOUTS[:2] else []) for one in LAYOUTS],
+    [seldom(*one) if one in LAYOUTS[:2] else one for one in LAYOUTS],
     ids=[f"{c}-{s}-{m.dtype.value}{'-adapters' if m.lora.rank else ''}" for c, s, m in LAYOUTS],
 )
 def test_offloading_between_updates_changes_no_bit(

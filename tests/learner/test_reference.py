@@ -17,6 +17,7 @@ from learner.model.reference import frozen, on_device
 from learner.objective import optimizer_steps
 from tests.helpers import naive
 from tests.helpers.learner_ranks import Ranks
+from tests.helpers.seldom import seldom
 
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.1, alpha=0.5)
 CPU = torch.device("cpu")
@@ -99,7 +100,7 @@ def test_on_a_gpu_an_offloaded_reference_is_in_page_locked_memory(models: dict[s
         assert devices(kept) == {"cuda"}
 
 
-@pytest.mark.parametrize(("count", "stage"), [(1, 0), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("count", "stage"), [(1, 0), seldom(2, 2), (2, 3)])
 def test_the_reference_is_never_trained(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], count: int, stage: int
 ) -> None:
