@@ -11,7 +11,7 @@ after 5 s.
     fuzz_cli_faults                                of rejected ones, given to `thinkless` itself, those not in one line
     fuzz_row_*                                     the same of rows: accepted, or counted or refused in one line
 
-Case n of a seed is the same whatever the number of cases. The small form tries 60 and 300.
+Case n of a seed is the same whatever the number of cases. The small form tries 16 and 100.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.small:
         without_goals()
-        given.configs, given.rows, given.cli = 60, 300, 1
+        given.configs, given.rows, given.cli = 16, 100, 1
     configurations.quiet()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -65,6 +66,15 @@ def copy_whole(source: Path, target: Path) -> None:
         shutil.copyfileobj(old, new)
 
 
+def crc32(path: Path) -> int:
+    """Of a file's content."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(COPIED):
+            found = zlib.crc32(piece, found)
+    return found
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed had begun to write beside files. For whoever holds the folder's lock."""
     for path in folder.glob(".*"):
@@ -89,10 +99,10 @@ def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = No
     write_whole(path, json.dumps(value, indent=1, default=default))
 
 
-def append(path: Path, text: str) -> None:
+def append(path: Path, text: str | bytes) -> None:
     """Add lines to a file. OSError: the disk did not take all of them, and the file is as it was."""
     with path.open("ab", buffering=0) as file:
-        write_at_end(file, text.encode())
+        write_at_end(file, text.encode() if isinstance(text, str) else text)
 
 
 def write_at_end(file: FileIO, data: bytes) -> None:

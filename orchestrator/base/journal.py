@@ -4,42 +4,24 @@ In: objects with a key, one at a time. Out: what the file holds, by key. Must no
 
 A line is there as soon as `add` returns, whatever becomes of this process; the disk is told (fsync) every few seconds.
 A last line that is not whole, of a process or a machine that was stopped in mid-write, is cut off (on a copy) when the
-file is opened again: that answer is asked for once more. A line ends with a checksum of itself, by which one that was
-damaged later is noticed; lines of earlier versions have none, and pass.
+file is opened again: that answer is asked for once more. A line that was damaged later is noticed by its checksum.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.base.errors import RunError
 from orchestrator.base.files import keep_beginning, write_at_end
+from orchestrator.base.line import read, written
 
-CHECK = b', "crc32": '  # behind it: a number
 Key = tuple[str, str, int]  # uid of the problem, side or way of answering, sample
 SYNC_EVERY_S = 5.0
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace")
-    return text[:-1] + CHECK + b"%d}\n" % zlib.crc32(text)
-
-
-def read_line(line: bytes) -> dict[str, Any]:
-    """The object of a journal's line. Raises ValueError when it is none, or not as it was written."""
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError("it is no object")
-    if (check := record.pop("crc32", None)) is not None and check != zlib.crc32(line.rpartition(CHECK)[0] + b"}"):
-        raise ValueError("it is not as it was written")
-    return record
 
 
 class Journal:
@@ -70,10 +52,10 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    record = read_line(line)
+                    record = read(line)
                     key = self._key(record)
                     self.kept.setdefault(key, self._keep(record, end))
-                except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+                except (ValueError, KeyError, TypeError, OverflowError) as error:
                     raise RunError(f"{self.path}, line {number}: damaged ({error}); delete that line") from error
                 end += len(line)
         keep_beginning(self.path, end)
@@ -87,7 +69,7 @@ class Journal:
         key = self._key(record)
         if key in self.kept:
             return
-        line = _line(record)
+        line = written(record, ensure_ascii=False)
         write_at_end(self._file, line)
         self.kept[key] = self._keep(record, self._end)
         self._end += len(line)
@@ -98,7 +80,7 @@ class Journal:
         """The object of a key whose place is held."""
         with self.path.open("rb") as file:
             file.seek(self.kept[key])
-            return read_line(file.readline())
+            return read(file.readline())
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())

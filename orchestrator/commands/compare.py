@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base.journal import read_line
+from orchestrator.base.line import read
 from orchestrator.base.record import read_record
 from orchestrator.evaluation.answers import FREE, Answer, Grid
 from orchestrator.evaluation.compare import differences
@@ -59,7 +59,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
         with path.open("rb") as file:
             for line in file:
                 number += 1
-                answers.append(Answer.of(read_line(line)))
+                answers.append(Answer.of(read(line)))
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): {again}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:

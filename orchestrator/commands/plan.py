@@ -26,6 +26,7 @@ from orchestrator.plan.hardware import Hardware
 from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.model_shape import ModelShape, model_shape
 from orchestrator.plan.words import text
+from orchestrator.report.damage import say_damage
 from rollout.base.errors import BadInput
 
 FAST, ANSWERS = 3_000, 300_000  # of a step: two seconds, three minutes
@@ -39,6 +40,7 @@ def command(conf: Config, options: Namespace, run: Path | None = None) -> None:
     chosen, model, made = _hardware(conf, given, run), model_of(conf, run), None
     if run is not None:
         own = from_file(run / "config.yaml", [])
+        say_damage(run, ("provenance.json", "metrics.jsonl"))
         kind = hardware.of_device(correction.devices(run)) or (chosen if on_gpus(own) else hardware.CPU)
         made = correction.corrected(own, correction.read(run, own), model, kind, assumptions(kind))
     if chosen.gpu is not on_gpus(conf):

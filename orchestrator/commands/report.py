@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 from conf.errors import BadConfig
 from conf.schema import RunConf
 from orchestrator.report import write_report
-from orchestrator.report.read import damage
+from orchestrator.report.damage import say_damage
 from orchestrator.sweeps import state
 from orchestrator.sweeps.results import write_outcome
 from orchestrator.training import run_dir
@@ -27,8 +26,7 @@ def main(options: Namespace) -> None:
     where = [f"run.root={given['run.root']}"] if "run.root" in given else []
     name = given.get("run.name")
     found: Path = run_dir.find(name, where) if name else run_dir.newest(where)
-    for line in damage(found):
-        print(f"{found}: {line}", file=sys.stderr)
+    say_damage(found)
     print(f"report: {write_report(found)}")
     if not run_dir.learning(found):
         print(f"the run {run_dir.state(found)}: its figures begin with the first step")

@@ -24,6 +24,7 @@ from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
 from orchestrator.commands.problems import Problems
 from orchestrator.commands.ready import ready
+from orchestrator.report.damage import say_damage
 from orchestrator.training import run_dir as run_folders
 from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.copies import Copies
@@ -63,6 +64,7 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
     if saved:
         refuse_changed(folder, conf, saved[1], problems.training)
     if resume:
+        say_damage(folder)
         remove_leftovers(folder)
     else:
         run_folders.record(folder, conf, problems.data_hash)

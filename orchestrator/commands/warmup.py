@@ -11,6 +11,7 @@ to the same weights. Processes that want the same warm-up at the same time make 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ from orchestrator.cluster.cluster import Cluster
 from orchestrator.cluster.object_store import sized
 from orchestrator.cluster.parts import Parts, make_learner, start_all, start_learner
 from orchestrator.commands.ready import ready
+from orchestrator.report.damage import say_damage
 from orchestrator.tracking.console import progress
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 from orchestrator.training.retention import Retention
@@ -65,8 +67,9 @@ def kept_bound(model: str) -> int | None:
     """Characters of a short answer at most, by those that the model, or that of its run, was warmed up on; None: not
     known."""
     folder = Path(model).expanduser()
+    say_damage(folder.parent, [FACTS])  # of a run
     for path in (folder / FACTS, folder.parent / FACTS):
-        if path.is_file():
+        if path.exists():
             found = read_record(path, "remove it, and short answers are measured without the warm-up's bound")
             bound = found.get("longest_short_answer") or (found.get("evaluation") or {}).get("longest_short_answer")
             return None if bound is None else int(bound)
@@ -191,7 +194,8 @@ def _fine_tune(
         learner, parameters = parts.learner, parts.parameters
     done, before = go_on(conf, store, learner, curriculum)
     with saving("the warm-up's finished steps are being saved"), defer_signals():
-        log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings)
+        note = functools.partial(_say, conf)
+        log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
         try:
             with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
                 evaluator = None

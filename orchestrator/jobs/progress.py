@@ -6,7 +6,6 @@ log as a person watches it. Must not know: Ray.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -14,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from orchestrator.base.record import readable
 from orchestrator.base.waiting import is_terminal
+from orchestrator.report.damage import METRICS, as_left, unlike
+from orchestrator.report.read import object_of
 from orchestrator.tracking.console import Console, key_of, seconds_of
+from orchestrator.tracking.line_files import left_out
 
 STEP = re.compile(r"step=(\d+)/(\d+)((?: \w+=[-+\w.:]+)*)")
 LEFT = re.compile(r" left=([\d:]+)")
@@ -31,21 +34,21 @@ class Progress:
 
 
 def of_folder(folder: Path, steps: int | None = None) -> Progress | None:
-    """The last step in a run folder's metrics.jsonl; None where there is none to be read."""
+    """The last step in a run folder's metrics.jsonl; None where there is none to be read. Says when it is damaged."""
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
-            lines = file.read().splitlines()
+        with (folder / METRICS).open("rb") as file:
+            start = max(0, file.seek(0, 2) - TAIL_BYTES)
+            file.seek(start)
+            *lines, _ = file.read().split(b"\n")  # what is behind the last line's end is being written
     except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that is being written, or the first of the tail
-            continue
-        if isinstance(record, dict) and "seconds/step" in record:
-            return _progress(record, steps)
-    return None
+        lines, start = [], 0
+    read = [object_of(line) for line in lines[bool(start) :]]
+    left = as_left(readable(folder / "provenance.json")).get(METRICS)
+    wrong = sum(record is None for record in read)
+    if words := left_out(METRICS, wrong) if wrong else unlike(folder / METRICS, left, whole=False):
+        print(f"{folder}: {words}", file=sys.stderr, flush=True)
+    last = next((record for record in reversed(read) if record and "seconds/step" in record), None)
+    return _progress(last, steps) if last else None
 
 
 def of_log(text: str) -> Progress | None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from conf.schema import Config, Device
+from orchestrator.base.record import readable
 from orchestrator.plan.formulas import Assumptions
 from orchestrator.plan.hardware import Hardware
 from orchestrator.plan.layouts import Layout
@@ -22,7 +23,7 @@ from orchestrator.plan.lengths import Lengths
 from orchestrator.plan.memory import LEARNER_PROCESS, rank_memory
 from orchestrator.plan.model_shape import ModelShape
 from orchestrator.plan.pipeline import Simulated, simulate
-from orchestrator.report.read import read_object, records
+from orchestrator.report.read import records
 from rollout.base.errors import BadInput
 
 PARTS = ("rollout", "reward", "learner", "push")
@@ -160,5 +161,5 @@ def _times(factor: float, wanted: float | None, found: float) -> float:
 
 def devices(folder: Path) -> list[Any]:
     """The GPUs that the run recorded."""
-    hardware = read_object(folder / "provenance.json").get("hardware")
+    hardware = readable(folder / "provenance.json").get("hardware")
     return list(hardware.get("gpus") or []) if isinstance(hardware, dict) else []

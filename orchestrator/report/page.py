@@ -7,6 +7,7 @@ Must not know: how the run was made; it reads files only.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,6 +15,7 @@ from markupsafe import Markup
 
 from orchestrator.base.files import write_whole
 from orchestrator.report import figures, gantt, sentences, tables
+from orchestrator.report.damage import damage
 from orchestrator.report.plots import drawn
 from orchestrator.report.read import Run, read_run
 from orchestrator.tracking.numbers import exact_percent, number, or_dash, signed
@@ -25,7 +27,7 @@ def write_report(run_folder: Path) -> Path:
     """Write run_folder/report.html; an older one stays intact until the new one is complete."""
     run_folder = Path(run_folder)
     path = run_folder / "report.html"
-    write_whole(path, render(read_run(run_folder)))
+    write_whole(path, render(replace(read_run(run_folder), damaged=damage(run_folder))))
     return path
 
 

@@ -21,7 +21,8 @@ import yaml
 
 from conf.errors import BadConfig
 from conf.seal import unsealed
-from orchestrator.base.record import damaged, readable
+from orchestrator.base.line import read as read_line
+from orchestrator.base.record import readable
 from orchestrator.report.panels import Point
 from orchestrator.tracking.chrome_trace import Recorded
 from orchestrator.tracking.chrome_trace import read as read_trace
@@ -31,7 +32,6 @@ RECENT = 10  # steps whose mean is "lately"
 MODEL_NAMES = {"warmup": "Warm-up", "final": "Final"}
 RECORDED_GRPO = Path(__file__).parent / "grpo_quickstart.jsonl"
 
-LINES = ("metrics.jsonl", "samples.jsonl", "warmup.jsonl", "warmup_evaluation.jsonl", "unjudged.jsonl")
 BEYOND = re.compile(rb"[eE]\+?\d{3}|\d{300}")  # numbers that may be none to calculate with
 
 JsonObject = dict[str, Any]
@@ -51,7 +51,7 @@ class Run:
     grpo: list[JsonObject]  # plain GRPO recorded with the same settings; empty where it does not apply
     timeline: Recorded | None = None
     unjudged: list[JsonObject] = field(default_factory=list)  # the first answers without a verdict, with their cause
-    damaged: list[str] = field(default_factory=list)  # see `damage`
+    damaged: list[str] = field(default_factory=list)  # see `orchestrator.report.damage`
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Example: setting("run.steps")."""
@@ -149,24 +149,7 @@ def read_run(folder: Path) -> Run:
         grpo=recorded_grpo(config),
         timeline=read_trace(folder / "timeline.json"),
         unjudged=list(records(folder / "unjudged.jsonl")),
-        damaged=damage(folder),
     )
-
-
-def damage(folder: Path) -> list[str]:
-    """What of a run's files cannot be read, a line each; a last line that a kill has torn does not count."""
-    found = [
-        f"{name} is damaged, and left out" for name in ("provenance.json", "evaluation.json") if damaged(folder / name)
-    ]
-    if (folder / "config.yaml").exists() and read_yaml(folder / "config.yaml") is None:
-        found.append("config.yaml is damaged, and left out: restore it from a copy")
-    for name in LINES:
-        path = folder / name
-        if path.exists() and not path.is_file():
-            found.append(f"{name} is no file, and left out")
-        elif wrong := sum(object_of(line.encode()) is None for line in _text(path).split("\n")[:-1] if line):
-            found.append(f"{name}: {wrong} damaged line{'s are' if wrong > 1 else ' is'} left out")
-    return found
 
 
 def recorded_grpo(config: Mapping[str, Any]) -> list[JsonObject]:
@@ -190,20 +173,18 @@ def has_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 
 
 def records(path: Path) -> Iterator[JsonObject]:
-    """The objects of a .jsonl file. A line that does not parse is left out: the last may be torn by a cut."""
-    for line in _text(path).split("\n"):
-        record = object_of(line.encode())
-        if record is not None:
+    """The objects of a .jsonl file. A line that is damaged is left out (`orchestrator.report.damage` says so)."""
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        if (record := object_of(line)) is not None:
             yield record
 
 
 def object_of(line: bytes) -> JsonObject | None:
-    """One line of a .jsonl file under the figures' current names, without numbers that are none; None: no object."""
+    """One line of a .jsonl file under the figures' current names, without numbers that are none; None: it is damaged,
+    or no object. Whatever reads a run's lines reads them by this."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict):
+        record = read_line(line)
+    except ValueError:
         return None
     if any(b'"' + name.encode() in line for name in FORMER):
         record = with_current_names(record)

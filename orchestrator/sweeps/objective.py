@@ -12,6 +12,7 @@ from typing import Any
 
 from conf.choices import Objective
 from orchestrator.base.record import readable
+from orchestrator.report.damage import damage
 from orchestrator.report.read import RECENT, JsonObject, merged, records
 from orchestrator.tracking.summary import summarize_evaluation
 
@@ -30,6 +31,7 @@ class Progress:
 
     steps: list[JsonObject]  # of metrics.jsonl, one per step, validations among them
     evaluation: JsonObject  # of evaluation.json; empty until the final evaluation
+    damaged: tuple[str, ...] = ()  # what of these files is not as the run left it
 
     @property
     def step(self) -> int:
@@ -61,7 +63,9 @@ class Progress:
 
 def progress(run_folder: Path) -> Progress:
     """What the folder holds; nothing where it does not exist yet."""
-    return Progress(merged(records(run_folder / "metrics.jsonl")), readable(run_folder / "evaluation.json"))
+    metrics, evaluation = run_folder / "metrics.jsonl", run_folder / "evaluation.json"
+    wrong = damage(run_folder, (metrics.name, evaluation.name))
+    return Progress(merged(records(metrics)), readable(evaluation), (*wrong,))
 
 
 def printed(log: Path, objective: Objective) -> float | None:

@@ -78,6 +78,7 @@ class Outcome:
     groups: tuple[Group, ...]  # the best first, those without an objective last
     best: Figures | None
     curves: dict[str, list[tuple[int, float]]]  # run -> (step, value) of the figure that stands for the objective
+    damaged: tuple[str, ...] = ()  # what of the members' files is left out of all this, a line each
 
     @property
     def front(self) -> tuple[Group, ...]:
@@ -108,7 +109,8 @@ def outcome(state: SweepState) -> Outcome:
     best = min(valued, key=lambda member: sign * (member.objective or 0.0), default=None)
     key = DURING[Objective(state.objective)]
     curves = {run: one.curve(key) for run, one in found.items()}
-    return Outcome(state, swept, members, tuple(groups), best, curves)
+    damaged = tuple(f"{run}: {line}" for run, one in found.items() for line in one.damaged)
+    return Outcome(state, swept, members, tuple(groups), best, curves, damaged)
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ In: the sweep's state. Out: both files, and lines that say what was best. Must n
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,8 @@ def write_outcome(state: SweepState) -> list[str]:
     found = outcome(state)
     write_json(state.folder / "sweep.json", as_json(found))
     write_whole(state.folder / "sweep.html", render(found))
+    for line in found.damaged:
+        print(f"{state.folder.parent}/{line}", file=sys.stderr, flush=True)
     if found.best is None:
         return []
     value = number(found.best.objective or 0.0)

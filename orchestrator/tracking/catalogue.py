@@ -141,6 +141,10 @@ def page() -> str:
         "Biases, which have a kind for them; single answers with their lengths are in `samples.jsonl` (a few of every",
         "step) and in recorded steps (`run.record`, all of them).",
         "",
+        "The last key of every line, `crc32`, is no figure but the CRC-32 of the line's bytes without it",
+        "(`orchestrator/base/line.py`): whatever of the project reads lines leaves out those that are not as they were",
+        "written, and says how many. To read a file without it: `jq 'del(.crc32)'`, `frame.drop(columns=\"crc32\")`.",
+        "",
         "| name | kind | unit | meaning | on Prometheus | made by |",
         "|---|---|---|---|---|---|",
     ]

@@ -1,6 +1,6 @@
 """A run folder's files of lines: metrics.jsonl, samples and such.
 
-In: lines. Out: files that have each piece of text whole or not at all. Must not know: what lines mean.
+In: objects, text. Out: files that have each piece of it whole or not at all. Must not know: what lines mean.
 
 What the disk does not take is lost, said once and counted (`tracking/failures/files`): it ends no run. A checkpoint
 that cannot be written does (`orchestrator.training.checkpoint`).
@@ -8,13 +8,25 @@ that cannot be written does (`orchestrator.training.checkpoint`).
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from orchestrator.base.files import append, reason, write_whole
+from orchestrator.base.files import append, crc32, reason, write_whole
+from orchestrator.base.line import read, written
 from orchestrator.tracking.failures import Failures
+
+LINES = (
+    *("metrics.jsonl", "samples.jsonl", "unjudged.jsonl", "bad_steps.jsonl"),
+    *("warmup.jsonl", "warmup_evaluation.jsonl"),
+)
+FILES = (*LINES, "samples.txt", "timeline.json")  # of a run folder; these two have no checksums within
+
+
+def stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and CRC-32 of each file of lines in a run folder: what a session leaves, so that damage is noticed."""
+    return {name: [(folder / name).stat().st_size, crc32(folder / name)] for name in FILES if (folder / name).is_file()}
 
 
 class LineFiles:
@@ -22,8 +34,12 @@ class LineFiles:
         """check: raises when the folder is not there any more, or is another."""
         self.folder, self.check, self.failures = folder, check, Failures("files")
 
-    def append(self, name: str, text: str) -> bool:
-        """Add whole lines to a file of the folder. Returns whether they are there."""
+    def add(self, name: str, records: Iterable[Mapping[str, Any]]) -> bool:
+        """Add a line for each object to a file of the folder. Returns whether they are there."""
+        return self.append(name, b"".join(map(written, records)))
+
+    def append(self, name: str, text: str | bytes) -> bool:
+        """The same of whole lines."""
         self.check()
         try:
             append(self.folder / name, text)
@@ -36,11 +52,11 @@ class LineFiles:
             return False
 
 
-def drop_after(path: Path, step: int) -> int:
-    """Drop lines of steps that a resumed run will do again, and those that cannot be read. Returns how many of these
-    there were; a last line without its end, which a kill has torn, is not counted."""
+def drop_after(path: Path, step: int, note: Callable[[str], None] = lambda text: None) -> None:
+    """Drop lines of steps that a resumed run will do again, and those that are damaged. note: is told of these; a last
+    line without its end, which a kill has torn, does not count."""
     if not path.is_file():
-        return 0
+        return
     data, kept, damaged = path.read_bytes(), [], 0
     for line in data.splitlines(keepends=True):
         at = _step(line)
@@ -49,16 +65,20 @@ def drop_after(path: Path, step: int) -> int:
         elif at <= step:
             kept.append(line.rstrip(b"\r\n") + b"\n")
     _rewrite(path, data, b"".join(kept))
-    return damaged
+    if damaged:
+        note(left_out(path.name, damaged))
+
+
+def left_out(name: str, lines: int) -> str:
+    return f"{name}: {lines} damaged line{'s are' if lines > 1 else ' is'} left out"
 
 
 def _step(line: bytes) -> int | None:
-    """The step of a line of JSON; None: it has none, or is none."""
+    """The step of a line; None: it has none, or is damaged."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        step = read(line).get("step")
+    except ValueError:
         return None
-    step = record.get("step") if isinstance(record, dict) else None
     return step if isinstance(step, int) else None
 
 

@@ -14,6 +14,7 @@ import yaml
 from conf.errors import BadConfig
 from conf.seal import unsealed
 from orchestrator.base.record import readable
+from orchestrator.report.damage import say_damage
 from orchestrator.report.read import records
 from orchestrator.tracking.numbers import exact_percent, or_dash
 from orchestrator.tracking.serving import commands
@@ -25,6 +26,7 @@ MARKS = {True: "met    ", False: "NOT met", None: "not measured"}
 
 def result_lines(folder: Path) -> list[str]:
     """The final figures; empty when the run made no final evaluation."""
+    say_damage(folder, ("config.yaml", "evaluation.json", "samples.jsonl"))
     path = folder / "evaluation.json"
     evaluation = readable(path)
     if "final" not in evaluation.get("models", {}):

@@ -5,7 +5,6 @@ In: flat records and groups. Out: lines in the run folder, each whole at once. M
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -60,8 +59,7 @@ class Tracker(Observer):
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._trackers = trackers(conf, folder, start_step, config or {})
         for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
-            if damaged := drop_after(folder / name, start_step):
-                self.note(f"{name}: {damaged} damaged line{'s are' if damaged > 1 else ' is'} left out")
+            drop_after(folder / name, start_step)
         drop_texts_after(folder / "samples.txt", start_step)
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
             (folder / name).touch()
@@ -101,7 +99,7 @@ class Tracker(Observer):
         failures = [key for key in line if key.startswith("tracking/failures/")]
         self._unwritten.update({key: line[key] for key in failures})
         whole = {**line, **{key: self._unwritten[key] for key in failures}}
-        if self.files.append("metrics.jsonl", json.dumps(whole) + "\n") and failures:
+        if self.files.add("metrics.jsonl", [whole]) and failures:
             self._unwritten.clear()
 
     def show(self, step: int, groups: list[Group]) -> None:
@@ -142,13 +140,13 @@ class Tracker(Observer):
                 "reward": reward,
                 "answer": prompt.answer,
             }
-            lines.append(json.dumps(line) + "\n")
+            lines.append(line)
             texts.append(
                 f"--- step {step}, {prompt.uid}, level {prompt.level}, {mode or 'no mode'}, "
                 f"{verdict.outcome.value}, reward {reward:g}, gold {prompt.answer}\n{prompt.problem}\n{text}\n\n"
             )
         if lines:
-            self.files.append("samples.jsonl", "".join(lines))
+            self.files.add("samples.jsonl", lines)
             self.files.append("samples.txt", "".join(texts))
 
     def bad_steps(self, step: int, report: StepReport | None) -> None:
@@ -171,7 +169,7 @@ class Tracker(Observer):
             }
             for one in report.nonfinite
         ]
-        self.files.append("bad_steps.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self.files.add("bad_steps.jsonl", lines)
         self.note(f"step {step}: {report.skipped} optimizer step(s) skipped for a non-finite loss or gradient")
 
     def _news(self) -> Record:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from conf.choices import Figure
@@ -37,6 +38,8 @@ from rollout.prompt import Prompt
 from rollout.request import SamplingParams
 from rollout.sampler import Sampler
 
+SO_FAR = "evaluation_so_far.json"  # the ways that the final evaluation has measured, until it has all of them
+Ways = Mapping[str, dict[str, dict[str, Any]]]
 CHUNK = 512  # prompts sampled at a time, so that a long evaluation shows progress
 
 
@@ -156,16 +159,20 @@ def evaluate_modes(
     console: bool = True,
     keep: Callable[[str, list[Scored]], None] = lambda way, scored: None,
     modes: Sequence[Mode] = MODES,
+    measured: Ways = MappingProxyType({}),
+    took: Callable[[Ways], None] = lambda ways: None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{free|the mode that is forced: {level: {n, problems, unjudged, accuracy, reward, think_rate, no_mode, truncated,
     tokens}}}; with more than two modes also the share of each, mode_rate/{mode}.
 
     n: answers with a verdict, which the figures are over (None where there are none); unjudged: the others. Prompts
     without a level count as "all". step: finished steps of the model. `keep` is given the judged answers of each way.
+    measured: ways that an earlier process measured, as they were given to `took`, after each way; they are not asked
+    again.
     """
-    ways = forced_modes(modes)
+    ways = {way: mode for way, mode in forced_modes(modes).items() if way not in measured}
     total = len(prompts) * conf.samples * len(ways)
-    result: dict[str, dict[str, dict[str, Any]]] = {}
+    result: dict[str, dict[str, dict[str, Any]]] = {**measured}
     failed: dict[str, list[Verdict]] = {}
     with progress(total, label, enabled=console) as bar:
         for way, mode in ways.items():
@@ -176,6 +183,7 @@ def evaluate_modes(
                 level: _figures([s for s in scored if level_of(s[0].prompt) == level], count * conf.samples, modes)
                 for level, count in questions(prompts).items()
             }
+            took(result)
     for way, verdicts in failed.items():
         unjudged.tell(f"{label}, {way}", step, verdicts, len(prompts) * conf.samples)
     return result
@@ -244,7 +252,10 @@ def protocol(conf: Config, prompts: list[Prompt]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Evaluator:
-    """The before/after table: each model measured in free and in both forced modes, into evaluation.json."""
+    """The before/after table: each model measured in free and in both forced modes, into evaluation.json.
+
+    Of the final model each way is kept once it is measured, so that a resumed run goes on with the next.
+    """
 
     conf: Config
     folder: Path
@@ -262,7 +273,17 @@ class Evaluator:
         path = self.folder / "evaluation.json"
         set_aside(path, "what it had measured before is not compared with")
         found = {"models": {}, **readable(path)}
-        found |= protocol(conf, self.prompts)
+        how = protocol(conf, self.prompts)
+        found |= how
+        so_far = self.folder / SO_FAR
+        same = json.loads(json.dumps(masked(how)))  # as it is read back
+        kept = readable(so_far) if model == "final" else {}
+
+        def took(ways: Ways) -> None:
+            if model == "final":
+                self.tracker.files.check()
+                write_record(so_far, {"how": same, "ways": ways})
+
         found["models"][model] = evaluate_modes(
             f"evaluation of the {model} model",
             self.sampler,
@@ -275,7 +296,10 @@ class Evaluator:
             conf.tracker.console,
             lambda way, scored: self.tracker.before(scored) if (model, way) == ("warmup", "free") else None,
             modes_of(conf.model.modes),
+            kept["ways"] if kept.get("how") == same else {},
+            took,
         )
         self.tracker.files.check()
         write_record(path, masked(found))
+        so_far.unlink(missing_ok=True)
         return dict(found["models"][model])

@@ -25,6 +25,7 @@ from orchestrator.base.lock import holder
 from orchestrator.base.record import damaged, readable, write_record
 from orchestrator.base.source import commit
 from orchestrator.cluster.hardware import hardware
+from orchestrator.tracking.line_files import stamps
 from orchestrator.training.run_root import root
 from orchestrator.training.stages import MARKS
 from rollout.base.errors import BadInput
@@ -158,11 +159,11 @@ def record(folder: Path, conf: Config, data_hash: str) -> None:
 
 
 def ended(folder: Path) -> None:
-    """Note in provenance.json when this session of the run ended."""
+    """Note in provenance.json when this session of the run ended, and what its files of lines are like."""
     path = folder / PROVENANCE
     now = readable(path)
     for session in now.get("sessions", [])[-1:]:
-        session["ended"] = _stamp(time.time())
+        session |= {"ended": _stamp(time.time()), "files": stamps(folder)}
     write_record(path, now)
 
 

@@ -19,6 +19,8 @@ from orchestrator.base.record import readable
 
 MARKS = "stages"  # in provenance.json: stage -> steps of the model that it was done with; 0: it is to be done again
 
+UNASKED = "evaluate, without questions"  # beside them: there was nothing to measure
+
 
 @dataclass(frozen=True, slots=True)
 class Stand:
@@ -46,6 +48,9 @@ class Stand:
 
     @property
     def evaluated(self) -> bool:
+        """Or there was no question to ask."""
+        if self.marks.get(UNASKED) == self.conf.run.steps:
+            return True
         models = readable(self.folder / "evaluation.json").get("models")
         return isinstance(models, dict) and "final" in models and self.left("evaluate", "evaluation.json")
 

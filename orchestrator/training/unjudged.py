@@ -11,7 +11,6 @@ every step are `unjudged`, `unjudged/raised`, `unjudged/timed_out` and `unjudged
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -62,10 +61,9 @@ class UnjudgedLog(Observer):
                 self.note(f"  {_source(self.conf)}: {_words(verdict)}")
             if self._seen[cause] <= WRITTEN:
                 about = asdict(verdict.failure) if verdict.failure else {}
-                line = {"step": step, "during": when, "outcome": verdict.outcome.value, **about}
-                lines.append(json.dumps(line) + "\n")
+                lines.append({"step": step, "during": when, "outcome": verdict.outcome.value, **about})
         if self.files is not None and lines:
-            self.files.append(FILE, "".join(lines))
+            self.files.add(FILE, lines)
 
 
 class UnjudgedLimit(Observer):

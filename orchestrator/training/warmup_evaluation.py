@@ -13,7 +13,6 @@ short; leakage is that of the last.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 from conf.schema import Config
 from orchestrator.base.files import append
 from orchestrator.base.interrupt import Interrupted, defer_signals, raise_signals
+from orchestrator.base.line import read, written
 from orchestrator.base.observer import Record
 from orchestrator.cluster.parts import Parts
 from orchestrator.tracking.line_files import drop_after
@@ -71,9 +71,9 @@ class WarmupEvaluator:
         self.unjudged = UnjudgedLog(conf.reward, note)
         if not done:
             path.unlink(missing_ok=True)
-        drop_after(path, steps)  # a torn line
-        lines = path.read_text().splitlines() if path.is_file() else []
-        self.lines: dict[int, Record] = {line["step"]: line for line in map(json.loads, lines)}
+        drop_after(path, steps, note)  # a torn line, damaged ones
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        self.lines: dict[int, Record] = {line["step"]: line for line in map(read, lines)}
 
     def due(self, step: int) -> bool:
         """Every `warmup.evaluate_every` steps and after the last, once each."""
@@ -118,7 +118,7 @@ class WarmupEvaluator:
 
     def _take(self, step: int, figures: Record) -> None:
         line = {"step": step, "time": round(time.time(), 3), **figures}
-        append(self.path, json.dumps(line) + "\n")
+        append(self.path, written(line))
         self.lines[step] = line
         for text in (in_words(line), *self.warnings(step)):
             self.note(f"warm-up: {text}")

@@ -6,9 +6,9 @@ Must not know: how parts are started, what becomes of the model.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from learner.learner import Learner
 from learner.schedule import learning_rate
 from orchestrator.base.files import append
 from orchestrator.base.interrupt import Interrupted, requested
+from orchestrator.base.line import written
 from orchestrator.tracking.console import progress
 from orchestrator.tracking.line_files import drop_after
 from orchestrator.training.checkpoint import CheckpointStore
@@ -29,11 +30,19 @@ AHEAD = 3  # steps under way before the oldest is waited for: the driver packs w
 class WarmupLog:
     """warmup.jsonl: every tenth step, and those at which there is an evaluation."""
 
-    def __init__(self, path: Path, steps: int, done: int, seconds: float, conf: LearnerConf):
-        """done, seconds: of an earlier process."""
+    def __init__(
+        self,
+        path: Path,
+        steps: int,
+        done: int,
+        seconds: float,
+        conf: LearnerConf,
+        note: Callable[[str], None] = lambda text: None,
+    ):
+        """done, seconds: of an earlier process, whose lines are kept; note: prints a line."""
         self.path, self.steps, self.conf = path, steps, conf
         self._begin = time.monotonic() - seconds
-        drop_after(path, done)
+        drop_after(path, done, note)
 
     def seconds(self) -> float:
         return round(time.monotonic() - self._begin, 2)
@@ -48,7 +57,7 @@ class WarmupLog:
         if also or step % 10 == 0 or step == self.steps:
             rate = learning_rate(self.conf, step - 1, self.steps)
             line = {"step": step, "loss": loss, "lr": rate, "tokens": tokens, "seconds": self.seconds()}
-            append(self.path, json.dumps(line) + "\n")
+            append(self.path, written(line))
 
 
 def learn(

@@ -40,11 +40,12 @@ from orchestrator.tracking.workers import Workers
 from orchestrator.training import run_dir
 from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import CheckpointStore
-from orchestrator.training.evaluation import Evaluator, Validator
+from orchestrator.training.evaluation import SO_FAR, Evaluator, Validator
 from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.loop import train
 from orchestrator.training.observers import Observers
 from orchestrator.training.run_checkpoints import RunCheckpoints
+from orchestrator.training.stages import UNASKED
 from orchestrator.training.unjudged import FILE as UNJUDGED
 from orchestrator.training.unjudged import UnjudgedLimit, UnjudgedLog
 from rollout.base.errors import BadInput
@@ -120,6 +121,7 @@ class Work:
     def learn(self) -> None:
         one, conf = self._started(), self.conf
         learner, sampler, grader = one.parts.learner, one.parts.sampler, one.parts.grader
+        (self.folder / SO_FAR).unlink(missing_ok=True)  # of a model that these steps replace
         if self.saved is None:
             for doubt in doubts(one.evaluator.run("warmup"), has_goals(asdict(conf))):
                 one.tracker.note(doubt)
@@ -165,6 +167,9 @@ class Work:
 
     def evaluate(self) -> None:
         one = self._started()
+        if not one.evaluation:
+            run_dir.mark(self.folder, [UNASKED], self.conf.run.steps)
+            return
         if not self._learnt:  # in an earlier process: the samplers have the model that training began with
             one.parts.weight_sync.start(one.step)
             one.parts.weight_sync.wait()

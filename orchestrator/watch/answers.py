@@ -52,6 +52,7 @@ class Wanted:
 class Answers:
     path: Path
     places: list[Place] = field(default_factory=list)  # as they were written
+    damaged: int = 0  # lines that are left out
     _tail: Tail = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,11 +66,14 @@ class Answers:
             more = found.more
             if found.anew:
                 self.places.clear()
+                self.damaged = 0
             at = found.start
             for line in found.lines:
                 record = object_of(line)
                 if record is not None:
                     self.places.append(_place(at, len(line), record))
+                else:
+                    self.damaged += 1
                 at += len(line) + 1
 
     @property

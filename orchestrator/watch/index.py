@@ -20,6 +20,7 @@ from typing import Any
 
 from orchestrator.base.lock import holder, left_behind
 from orchestrator.base.record import damaged, readable
+from orchestrator.report.damage import as_left, unlike
 from orchestrator.report.panels import Point
 from orchestrator.report.read import (
     JsonObject,
@@ -70,6 +71,7 @@ class Followed:
     def __post_init__(self) -> None:
         self.metrics, self.warmup_file = Tail(self.folder / "metrics.jsonl"), Tail(self.folder / "warmup.jsonl")
         self._stamps: dict[str, tuple[int, int]] = {}  # of small files, as they were read
+        self._compared: dict[str, tuple[int, int] | None] = {}  # of files, as they were compared with what was left
         self._cached: dict[str, list[Point]] = {}
         self._last: list[JsonObject] | None = None  # the last training steps
         self.damaged: set[str] = set()  # files of which something cannot be read
@@ -85,7 +87,10 @@ class Followed:
         new = self._read_small("config.yaml", read_yaml, "config")
         if new:
             self.grpo = recorded_grpo(self.config)
+        if not os.path.exists(self.folder / "config.yaml"):
+            self.damaged.add("config.yaml")
         new |= self._read_small("provenance.json", _record, "provenance")
+        self._compare()
         more = False
         for tail, name in ((self.metrics, "training"), (self.warmup_file, "warming")):
             found = tail.read(most)
@@ -125,14 +130,21 @@ class Followed:
             if name == "training":
                 self.recent.append(record)
 
+    def _compare(self) -> None:
+        """With what the run noted of its files when it ended: their size; of the timeline, which has no checksums, its
+        content."""
+        left = as_left(self.provenance)
+        for name in ("metrics.jsonl", "warmup.jsonl", "samples.jsonl", "timeline.json") if left else ():
+            stamp = _stamp(self.folder / name)
+            if self._compared.get(name, (0, 0)) != stamp:
+                self._compared[name] = stamp
+                if unlike(self.folder / name, left.get(name), whole=name == "timeline.json"):
+                    self.damaged.add(name)
+
     def _read_small(self, name: str, read: Callable[[Path], JsonObject | None], target: str) -> bool:
         """Read a small file that is replaced as a whole, if it has changed."""
-        try:
-            found = (self.folder / name).stat()
-        except FileNotFoundError:
-            return False
-        stamp = (found.st_mtime_ns, found.st_size)
-        if self._stamps.get(name) == stamp:
+        stamp = _stamp(self.folder / name)
+        if stamp is None or self._stamps.get(name) == stamp:
             return False
         value = read(self.folder / name)
         (self.damaged.add if value is None else self.damaged.discard)(name)
@@ -210,6 +222,15 @@ class Followed:
             return State("running", "wrote a step within the last minute")
         at = f"at step {self.last_step}" if begun else "before its first step"
         return State("interrupted", f"stopped {at}")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """When a file was written and its size; None: it is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _record(path: Path) -> JsonObject | None:
@@ -295,7 +316,8 @@ class Index:
 
 
 def is_run(folder: Path) -> bool:
-    return os.path.isfile(folder / "config.yaml")  # False, too, where it may not be looked at
+    """Or what is left of one."""
+    return any(os.path.exists(folder / name) for name in ("config.yaml", "provenance.json"))  # False: none may be seen
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from orchestrator.report import gantt, tables
 from orchestrator.report.page import environment
 from orchestrator.report.read import mode_tokens
+from orchestrator.tracking.line_files import left_out
 from orchestrator.tracking.numbers import duration, exact_percent, number, or_dash, signed
 from orchestrator.tracking.rules import Advisory, advisories
 from orchestrator.watch.answers import Answers, Wanted
@@ -131,7 +132,13 @@ def answers(made: Environment, run: Followed, found: Answers, wanted: Wanted, pa
     for places in groups[page * PAGE : (page + 1) * PAGE]:
         shown.append([_answer(record, tokens) for record in found.load(places)])
     return made.get_template("answers.html.jinja").render(
-        groups=shown, count=len(groups), of=len(found.places), page=page, pages=-(-len(groups) // PAGE), wanted=wanted
+        groups=shown,
+        count=len(groups),
+        of=len(found.places),
+        page=page,
+        pages=-(-len(groups) // PAGE),
+        wanted=wanted,
+        damaged=left_out(found.path.name, found.damaged) if found.damaged else "",
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from orchestrator.base.line import read
 
 # After this warm-up the model answers level 2 in both modes, level 4 only by thinking.
 TASK = [
@@ -24,11 +25,13 @@ SAVE_EVERY = 2  # of the runs with two samplers and two learner ranks
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """The training steps that a run has recorded so far, without validations."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-    except OSError:
-        return []
-    return [row for row in map(json.loads, lines) if "seconds/step" in row]
+    path = folder / "metrics.jsonl"
+    return [row for row in read_lines(path) if "seconds/step" in row] if path.exists() else []
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a run's file of lines, each as it was written."""
+    return [read(line) for line in path.read_bytes().splitlines()]
 
 
 def steps(folder: Path) -> list[int]:

@@ -1,14 +1,16 @@
-"""Two hosts on one machine: namespaces joined by a pair of interfaces, each with a name, files and memory of its own.
+"""Hosts on one machine: namespaces joined by a bridge on the first, each with a name, files and memory of its own.
 
-    first                                                       second
+    first                                                       second (third, ...)
     eth0  192.0.2.1, the default route: leads nowhere           eth0  192.0.2.2, the same
-    lan0  198.51.100.1  <------------ veth pair ------------>   lan0  198.51.100.2
+    lan0  198.51.100.1, a bridge
+      port2  <------------------- veth pair ---------------->   lan0  198.51.100.2
 
-eth0 comes first on each, and the host's name resolves to 127.0.1.1, as on a stock Debian: who does not choose an
-interface gets a wrong one. `local` is a folder under the same path on both with other content on each, /dev/shm is each
-host's own; all else is shared. The first process of a host holds its namespaces: with it every process of the host
-ends, and so do interfaces and mounts. It is killed with the process that made it, and a shell that waits for that
-process's end then removes the folders, so that nothing stays of a test that is killed.
+Others may join, be cut off (`cut`, `mend`) and killed (`end`). eth0 comes first on each, and the host's name resolves
+to 127.0.1.1, as on a stock Debian: who does not choose an interface gets a wrong one. `local` is a folder under the
+same path on each with other content, /dev/shm is each host's own; all else is shared. The first process of a host
+holds its namespaces: with it every process of the host ends, and so do interfaces and mounts. It is killed with the
+process that made it, and a shell that waits for that process's end then removes the folders, so that nothing stays of
+a test that is killed.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ ip link set nowhere up
 ip route add default via 192.0.2.254
 echo made
 read -r joined
+[ {number} != 1 ] || ip link add lan0 type bridge
 ip addr add 198.51.100.{number}/24 dev lan0
 ip link set lan0 up
 echo ready
@@ -61,6 +64,7 @@ class Host:
     holder: int  # process that holds the namespaces
     local: Path  # the same path on both, other content
     own: Path  # where that content lies on the machine
+    number: int
 
     def inside(self, *command: str) -> list[str]:
         """That command, on this host."""
@@ -92,35 +96,74 @@ def refuse_without_namespaces() -> None:
         pytest.skip(f"needs root with network namespaces and veth interfaces: {done.stderr.strip() or done.returncode}")
 
 
+class Network:
+    """Hosts, the first of which has the bridge that joins them."""
+
+    def __init__(self, folder: Path):
+        """folder: for what is each host's own."""
+        self.folder, self.hosts = folder, list[Host]()
+        self._holders: dict[str, subprocess.Popen[str]] = {}
+        (folder / "local").mkdir()
+
+    def join(self, name: str) -> Host:
+        """Make another host."""
+        number, own, names = len(self.hosts) + 1, self.folder / name, self.folder / f"hosts-of-{name}"
+        own.mkdir()
+        names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+        local = self.folder / "local"
+        holder = _hold(HOLD.format(name=name, number=number, own=own, local=local, hosts=names))
+        self._holders[name] = holder
+        _expect(holder, "made")
+        host = Host(name, f"198.51.100.{number}", _inner(holder), local, own, number)
+        self.hosts.append(host)
+        if number > 1:
+            port, first = f"port{number}", self.hosts[0]
+            ends = ["netns", str(first.holder), "type", "veth", "peer", "name", RIGHT, "netns", str(host.holder)]
+            subprocess.run([program("ip"), "link", "add", port, *ends], check=True, capture_output=True)
+            _succeeded(first.run("ip", "link", "set", port, "master", RIGHT, "up"))
+        assert holder.stdin is not None
+        print("joined", file=holder.stdin, flush=True)
+        _expect(holder, "ready")
+        return host
+
+    def cut(self, host: Host) -> None:
+        """The host's link is down: what is sent is lost, and nobody is told."""
+        _succeeded(self.hosts[0].run("ip", "link", "set", f"port{host.number}", "down"))
+
+    def mend(self, host: Host) -> None:
+        _succeeded(self.hosts[0].run("ip", "link", "set", f"port{host.number}", "up"))
+
+    def end(self, host: Host) -> None:
+        """As when its power fails: all of its processes and its interface are gone at once."""
+        holder = self._holders.pop(host.name)
+        holder.kill()
+        holder.wait()
+
+    def close(self) -> None:
+        for host in self.hosts:
+            if host.name in self._holders:
+                self.end(host)
+
+
 @contextmanager
-def two_hosts(below: str = "/tmp") -> Iterator[tuple[Host, Host]]:
-    """below: for their folders; short where Ray is to run, whose sockets have paths of 107 bytes at most."""
+def network(below: str = "/tmp") -> Iterator[Network]:
+    """Two hosts, first and second. below: for their folders; short where Ray is to run, whose sockets have paths of 107
+    bytes at most."""
     refuse_without_namespaces()
     folder = Path(tempfile.mkdtemp(prefix="hosts-", dir=below))
     remover = subprocess.Popen(["/bin/sh", "-c", REMOVE, folder], stdin=subprocess.PIPE, start_new_session=True)
-    local, holders, hosts = folder / "local", list[subprocess.Popen[str]](), list[Host]()
-    local.mkdir()
+    made = Network(folder)
     try:
-        for number, name in enumerate(("first", "second"), 1):
-            own, names = folder / name, folder / f"hosts-of-{name}"
-            own.mkdir()
-            names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
-            script = HOLD.format(name=name, number=number, own=own, local=local, hosts=names)
-            holders.append(_hold(script))
-            _expect(holders[-1], "made")
-            hosts.append(Host(name, f"198.51.100.{number}", _inner(holders[-1]), local, own))
-        ends = ["netns", str(hosts[0].holder), "type", "veth", "peer", "name", RIGHT, "netns", str(hosts[1].holder)]
-        subprocess.run([program("ip"), "link", "add", RIGHT, *ends], check=True, capture_output=True)
-        for holder in holders:
-            assert holder.stdin is not None
-            print("joined", file=holder.stdin, flush=True)
-            _expect(holder, "ready")
-        yield hosts[0], hosts[1]
+        made.join("first")
+        made.join("second")
+        yield made
     finally:
-        for holder in holders:
-            holder.kill()
-            holder.wait()
+        made.close()
         remover.communicate()
+
+
+def _succeeded(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done
 
 
 def _hold(script: str) -> subprocess.Popen[str]:
@@ -152,8 +195,8 @@ def _inner(holder: subprocess.Popen[str]) -> int:
 
 def main() -> None:
     """For trying things by hand: both hosts until the end of input, and how to enter them."""
-    with two_hosts(*sys.argv[1:]) as hosts:
-        for host in hosts:
+    with network(*sys.argv[1:]) as made:
+        for host in made.hosts:
             print(f"{host.name}: {' '.join(host.inside('bash'))}", flush=True)
         sys.stdin.read()
 

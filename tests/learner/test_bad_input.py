@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -21,6 +20,7 @@ from orchestrator.tracking.tracker import Tracker
 from tests.helpers import naive
 from tests.helpers.handles import PendingHandle
 from tests.helpers.learner_ranks import Ranks, call_worker, train_batch
+from tests.helpers.runs import read_lines
 
 CONF = LearnerConf(lr=0.01, logprob_chunk=16, max_tokens=64)
 ALGORITHM = AlgorithmConf(optimizer_steps=1, kl=0.0, alpha=0.5)
@@ -113,7 +113,7 @@ def test_bad_steps_are_recorded_and_end_the_run(
     with pytest.raises(FloatingPointError, match=r"2 optimizer steps in a row .* bad_steps\.jsonl"):
         step(4, bad)
     tracker.close()
-    lines = [json.loads(line) for line in (tmp_path / "bad_steps.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "bad_steps.jsonl")
     assert [line["step"] for line in lines] == [1, 3, 4] and {line["reason"] for line in lines} == {"loss"}
     length = first.lengths[0]
     assert lines[0]["text"] == f"{length} tokens" and lines[0]["token_ids"] == first.token_ids[:length].tolist()

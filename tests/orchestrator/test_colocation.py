@@ -32,7 +32,7 @@ from tests.helpers.engines import MakeLearner, complete, rollout_request
 from tests.helpers.handles import LocalHandle
 from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
 from tests.helpers.prompts import make_prompts
-from tests.helpers.runs import checkpoints, records, steps
+from tests.helpers.runs import checkpoints, read_lines, records, steps
 from tests.helpers.scripted import ThreadHandle
 
 
@@ -353,7 +353,7 @@ def repeatable(key: str) -> bool:
 
 def figures(folder: Path) -> list[str]:
     """Every record's figures that are repeatable, as text (which equals itself also where a figure is NaN)."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "metrics.jsonl")
     return [json.dumps({key: row[key] for key in sorted(row) if repeatable(key)}) for row in rows]
 
 

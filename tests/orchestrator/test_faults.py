@@ -22,7 +22,7 @@ import pytest
 from orchestrator.tracking.metric_list import WARM_UP
 from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
 from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
-from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, records, restarts, steps
+from tests.helpers.runs import SAVE_EVERY, TASK, TINY, checkpoints, read_lines, records, restarts, steps
 
 pytestmark = pytest.mark.heavy
 ROOT = Path(__file__).parents[2]
@@ -195,14 +195,14 @@ def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched)
     for when in ("evaluation of the warmup model, free", "validation at step 0", "step 1", "step 3"):
         assert run.err.count(f"\n{when}: no verdict on any of ") == 1, run.err[-3000:]
     assert run.err.count(f"  {cause}") == 1
-    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "metrics.jsonl")
     trained = [row for row in rows if "seconds/step" in row]
     assert [(row["unjudged"], row["unjudged/raised"], row["accuracy/all"]) for row in trained] == [(16, 16, None)] * 3
     assert [row["validation/unjudged"] for row in rows if "validation/unjudged" in row] == [4] * 3
     levels = json.loads((folder / "evaluation.json").read_text())["models"]["warmup"]["free"]
     assert {(one["n"], one["unjudged"], one["accuracy"]) for one in levels.values()} == {(0, 2, None)}
     assert "my_scores.py:3), on problem arithmetic/" in (folder / "report.html").read_text()
-    first, *_ = map(json.loads, (folder / "unjudged.jsonl").read_text().splitlines())
+    first, *_ = read_lines(folder / "unjudged.jsonl")
     assert first["during"].startswith("evaluation") and "answer.missing" in first["traceback"]
 
 
@@ -241,11 +241,11 @@ def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: P
     (here,), (there,) = ([p.parent for p in where.glob("*/warmup.json")] for where in (cache, faulty.folder / "cache"))
     assert here.name == there.name and [path.name for path in cache.iterdir()] == [here.name]
     assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
-    logs = [[json.loads(line) for line in (f / "warmup.jsonl").read_text().splitlines()] for f in (here, there)]
+    logs = [read_lines(f / "warmup.jsonl") for f in (here, there)]
     assert [(row["step"], row["loss"]) for row in logs[0]] == [(row["step"], row["loss"]) for row in logs[1]]
 
     assert (here / EVALUATIONS).read_text().startswith(before)  # what was evaluated is not evaluated again
-    lines = [json.loads(line) for line in (here / EVALUATIONS).read_text().splitlines()]
+    lines = read_lines(here / EVALUATIONS)
     due = [*range(EVALUATE_EVERY, SHORT_WARM_UP, EVALUATE_EVERY), SHORT_WARM_UP]
     assert [line["step"] for line in lines] == due
     keys = [metric.key for metric in WARM_UP[EVALUATIONS] if "mode_rate" not in metric.key]  # of more than two modes

@@ -141,6 +141,10 @@ def test_lines_of_finished_steps_are_kept_and_damaged_ones_counted(tmp_path: Pat
     good = [b'{"step": 1}\n', b'{"step": 2, "a": "\xc3\xa9"}\n']
     bad = [b'{"step": 1\xff}\n', b"7\n", b"[]\n", b'{"step": 1e999}\n', b"\0" * 9 + b"\n", b"[" * 9999 + b"\n"]
     path.write_bytes(good[0] + b"".join(bad) + good[1] + b'{"step": 3}\n' + b'{"step": 2, "a": "\xc3')
-    assert drop_after(path, 2) == len(bad) and path.read_bytes() == b"".join(good)
+    said: list[str] = []
+    drop_after(path, 2, said.append)
+    assert said == [f"metrics.jsonl: {len(bad)} damaged lines are left out"]
+    assert path.read_bytes() == b"".join(good)
     path.write_bytes(good[0] + good[1].rstrip())  # whole, but for its end
-    assert drop_after(path, 2) == 0 and path.read_bytes() == b"".join(good)
+    drop_after(path, 2, said.append)
+    assert len(said) == 1 and path.read_bytes() == b"".join(good)

@@ -44,7 +44,7 @@ from rollout.base.network import free_ports
 from tests.helpers.launched import Watched, one_line_error, thinkless
 from tests.helpers.programs import program
 from tests.helpers.prometheus import scraping
-from tests.helpers.runs import checkpoints, records, steps
+from tests.helpers.runs import checkpoints, read_lines, records, steps
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -186,7 +186,7 @@ def test_a_resumed_run_has_each_step_once(job: Stopped) -> None:
     done = len(job.before)
     assert f"going on from step {done - 1}" in job.again.out
     assert steps(job.folder) == [*range(1, done + 2)]
-    rows = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_lines(job.folder / "metrics.jsonl")
     validated = [row["step"] for row in rows if "seconds/step" not in row]
     assert validated == [*range(0, done + 2, 2)]
     headers = [line for line in (job.folder / "samples.txt").read_text().splitlines() if line.startswith("--- step")]

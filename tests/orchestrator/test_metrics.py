@@ -26,6 +26,7 @@ from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_
 from rollout.mode import Mode, modes_of
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.runs import read_lines
 
 
 def prompt(level: str | None) -> Prompt:
@@ -250,7 +251,7 @@ def test_one_question_is_shown_in_either_mode(tmp_path: Path, samples: int, want
     tracker = Tracker(tmp_path, TrackerConf(console=False, gauges=False), 10, 0, lambda ids: "text", samples)
     tracker.show(4, groups)
     tracker.close()
-    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "samples.jsonl")
     assert [f"{line['level']} {line['mode']}" for line in lines] == wanted
 
 

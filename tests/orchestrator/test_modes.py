@@ -13,7 +13,7 @@ from orchestrator.replay import step_format
 from rollout.data.tokens import load_tokenizer
 from rollout.mode import Mode, modes_of
 from tests.helpers.launched import succeeded, thinkless
-from tests.helpers.runs import TASK, TINY
+from tests.helpers.runs import TASK, TINY, read_lines
 
 pytestmark = pytest.mark.heavy
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_lines(path)
 
 
 def test_every_mode_is_warmed_up_sampled_rewarded_and_learnt_from(run: Path) -> None:

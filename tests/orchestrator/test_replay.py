@@ -34,6 +34,7 @@ from rollout.mode import MODES, ControlTokens
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
 from tests.helpers.launched import Watched, one_line_error, succeeded, thinkless
+from tests.helpers.runs import read_lines
 
 CONTROL = ControlTokens(think=4, short=6, think_end=5, eos=1)
 NAN = float("nan")
@@ -445,7 +446,7 @@ def test_a_run_records_the_requested_steps(recording: Recording) -> None:
     assert recorded_steps(recording.folder) == [1, STEP] and not list((recording.folder / "recorded").glob(".*"))
     folder = recording.folder / "recorded" / f"step_{STEP:06d}"
     found = read(folder)
-    metrics = [json.loads(line) for line in (recording.folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_lines(recording.folder / "metrics.jsonl")
     (line,) = [line for line in metrics if line["step"] == STEP and "seconds/step" in line]
     assert found.metrics.items() <= line.items() and found.report and found.report.loss == line["loss/total"]
     assert len(found.trajectories) == 16 and len(found.groups) == 4 and all(found.learnt)

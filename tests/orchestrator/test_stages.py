@@ -7,15 +7,24 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from conf.schema import Config
+from conf.schema import Config, TrackerConf
 from orchestrator.base.errors import RunError
+from orchestrator.base.record import readable
 from orchestrator.base.same_folder import FolderGone, SameFolder
 from orchestrator.tracking.line_files import LineFiles
-from orchestrator.training import run_dir
-from orchestrator.training.stages import STAGES, Stand, missing
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.training import evaluation, run_dir
+from orchestrator.training.evaluation import Evaluator
+from orchestrator.training.stages import STAGES, UNASKED, Stand, missing
+from orchestrator.training.unjudged import UnjudgedLog
+from reward.verdict import Outcome, Verdict
+from rollout.mode import Mode
+from rollout.prompt import Prompt
 
 NAMES = [stage.name for stage in STAGES]
 CONF = Config()
@@ -68,6 +77,56 @@ def test_what_an_earlier_end_has_left_is_not_the_last_steps(finished: Path) -> N
     assert left(finished, more, STEPS + 5) == ["evaluate", "report"]
     run_dir.mark(finished, ["evaluate", "report"], STEPS + 5)
     assert left(finished, more, STEPS + 5) == []
+
+
+def test_without_questions_the_evaluation_is_done(finished: Path) -> None:
+    """There is no evaluation.json then: what the run noted tells that nothing is missing."""
+    (finished / "evaluation.json").unlink()
+    run_dir.mark(finished, NAMES, STEPS)
+    assert left(finished) == ["evaluate", "report"]
+    run_dir.mark(finished, [UNASKED], STEPS)
+    assert left(finished) == []
+    more = replace(CONF, run=replace(CONF.run, steps=STEPS + 5))
+    assert left(finished, more, STEPS + 5) == ["export", "evaluate", "report"]
+
+
+def test_an_evaluation_goes_on_with_the_ways_that_are_missing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [Prompt("p", "?", np.zeros(1, np.int32), "1", "own", None)]
+    asked: list[Mode | None] = []
+    killed_at = 1
+
+    def measure(sampler: None, grader: None, prompts: list[Prompt], *how: Any) -> tuple[list[Any], list[Verdict]]:
+        sampling = how[2]
+        if len(asked) == killed_at:
+            raise KeyboardInterrupt
+        asked.append(sampling.mode)
+        return [], [Verdict(Outcome.CRASHED, None, 0.0)]
+
+    def evaluate(conf: Config) -> dict[str, Any]:
+        tracker = Tracker(finished, TrackerConf(console=False, gauges=False), STEPS, STEPS, lambda ids: "", 0)
+        log = UnjudgedLog(conf.reward, lambda text: None)
+        nothing: Any = None
+        return Evaluator(conf, finished, nothing, nothing, prompts, tracker, log).run("final")
+
+    monkeypatch.setattr(evaluation, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(CONF)
+    assert asked == [None] and (finished / evaluation.SO_FAR).is_file()
+    killed_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(CONF)
+    assert asked == [None, Mode.THINK]
+    others, killed_at = replace(CONF, evaluate=replace(CONF.evaluate, seed=CONF.evaluate.seed + 1)), 9
+    assert [*evaluate(CONF)] == ["free", "think", "short"] and asked == [None, Mode.THINK, Mode.SHORT]
+    assert not (finished / evaluation.SO_FAR).exists()
+    assert readable(finished / "evaluation.json")["models"]["final"]["free"]["all"]["unjudged"] == CONF.evaluate.samples
+    asked.clear()
+    killed_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(CONF)
+    killed_at = 9
+    evaluate(others)  # under other settings it begins again
+    assert asked == [None, None, Mode.THINK, Mode.SHORT]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"stages": 7}', '{"stages": {"export": "x"}}', '{"models": []}', "\0\0"])

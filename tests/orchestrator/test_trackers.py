@@ -29,6 +29,7 @@ from orchestrator.tracking.workers import Workers
 from rollout.base.errors import BadInput
 from rollout.base.spans import Pulse
 from rollout.usage import WorkerStatus
+from tests.helpers.runs import read_lines
 
 RECORD = {"seconds/step": 1.0, "reward/mean": 0.25, "answers/think": 3, "think_rate/level/2": 0.5, "entropy": None}
 
@@ -72,7 +73,7 @@ def tracked(folder: Path, steps: int = 3, error: BaseException | None = None, **
     for step in range(1, steps + 1):
         tracker.log(step, RECORD | {"reward/mean": 0.25 * step}, VALUES)
     tracker.close(error)
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_lines(folder / "metrics.jsonl")
 
 
 def test_tensorboard_reads_scalars_and_histograms(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_tracker_that_cannot_begin_is_said_once_and_counted(tmp_path: Path, ca
     for step in (1, 2, 3):
         tracker.log(step, RECORD, VALUES)
     tracker.close()
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3]
     said = capsys.readouterr().err
     assert said.count("tracker.tensorboard failed (FileExistsError") == 1 and "training goes on" in said
@@ -200,8 +201,8 @@ def test_a_disk_that_is_full_for_a_while_leaves_whole_lines(tmp_path: Path, caps
         step(number)
     timeline.close()
     tracker.close()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    samples = read_lines(tmp_path / "samples.jsonl")
     assert [line["step"] for line in lines] == [line["step"] for line in samples] == [1, 2, 5, 6]
     assert [line["tracking/failures/files"] for line in lines] == [0, 0, 4, 0]
     found = read(tmp_path / "timeline.json")

@@ -31,7 +31,7 @@ from rollout.base.network import free_ports
 from tests.helpers.launched import Watched, succeeded, thinkless
 from tests.helpers.programs import found, program
 from tests.helpers.prometheus import Prometheus, scraping
-from tests.helpers.runs import steps
+from tests.helpers.runs import read_lines, steps
 
 pytestmark = pytest.mark.heavy
 
@@ -59,7 +59,7 @@ class Trained:
 
 def metrics(folder: Path, training: bool = True) -> Rows:
     """The records of training steps, or of validations."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "metrics.jsonl")
     return [row for row in rows if ("seconds/step" in row) is training]
 
 
@@ -217,7 +217,7 @@ def test_configuration_and_provenance_are_saved(trained: Trained) -> None:
 
 
 def test_answers_before_training_and_memory_are_recorded(trained: Trained) -> None:
-    lines = map(json.loads, (trained.folder / "samples.jsonl").read_text().splitlines())
+    lines = read_lines(trained.folder / "samples.jsonl")
     before = [one for one in lines if one["step"] == 0]
     assert {(one["level"], one["mode"]) for one in before} == {(n, mode) for n in "24" for mode in ("think", "short")}
     used = [row["memory/host_gib"] for row in trained.rows() if "memory/host_gib" in row]
@@ -225,7 +225,7 @@ def test_answers_before_training_and_memory_are_recorded(trained: Trained) -> No
 
 
 def test_the_warm_ups_losses_are_recorded(trained: Trained) -> None:
-    warm_up = [json.loads(line) for line in (trained.folder / "warmup.jsonl").read_text().splitlines()]
+    warm_up = read_lines(trained.folder / "warmup.jsonl")
     assert warm_up[-1]["step"] == 500 and warm_up[-1]["loss"] < 0.5 * warm_up[0]["loss"]
 
 
@@ -266,7 +266,7 @@ def test_samples_are_written_as_text_and_json(trained: Trained) -> None:
     text = (trained.folder / "samples.txt").read_text()
     assert all(f"--- step {step}, arithmetic/train/" in text for step in range(1, STEPS + 1))
     assert "<think>" in text and "<short>\\boxed{" in text and "reward" in text
-    samples = [json.loads(line) for line in (trained.folder / "samples.jsonl").read_text().splitlines()]
+    samples = read_lines(trained.folder / "samples.jsonl")
     steps = [s for s in samples if s["step"] > 0]
     assert len(steps) == 2 * STEPS and {s["mode"] for s in steps} >= {"think", "short"}
     assert {s["level"] for s in samples if s["step"] == 0} == {"2", "4"}  # of the model that training begins with
@@ -363,7 +363,7 @@ def test_transformers_gives_the_model_the_learners_log_probs(trained: Trained) -
     from learner.model.policy import load_policy
 
     path = str(trained.folder / "model")
-    sample = json.loads((trained.folder / "samples.jsonl").read_text().splitlines()[-1])
+    sample = read_lines(trained.folder / "samples.jsonl")[-1]
     tokenizer = AutoTokenizer.from_pretrained(path)
     ids = torch.tensor(tokenizer(f"<|user|>{sample['problem']}<|assistant|>{sample['response']}").input_ids)
     with torch.no_grad():

@@ -10,23 +10,32 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from safetensors.torch import load_file
 
 from rollout.base.network import GLOO
 from tests.helpers.launched import THINKLESS, Watched, one_line_error
-from tests.helpers.runs import TINY, records
-from tests.helpers.two_hosts import RIGHT, WRONG, Host, refuse_without_namespaces, two_hosts
+from tests.helpers.runs import TINY, records, restarts, steps
+from tests.helpers.two_hosts import RIGHT, WRONG, Host, Network, network, refuse_without_namespaces
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.heavy
 SETTINGS = ["experiment=quickstart", "warmup=none", *TINY, "run.steps=2", "validation.size=8"]
 PLACES = ["rollout.workers=2", "rollout.num_cpus=0.3", "learner.ranks=2", "learner.num_cpus=0.6"]
 PLACES += ["reward.workers=1", "reward.num_cpus=0.05"]
+ENDLESS = ["run.steps=100000", "run.name=mine"]
+PATIENT = {  # docs/cluster.md: for `ray start` on every host
+    "RAY_health_check_failure_threshold": "30",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_grpc_keepalive_timeout_ms": "600000",
+    "RAY_grpc_client_keepalive_timeout_ms": "600000",
+}
 LONGER = """
 def score(problem, response, answer, mode):
     return len(response) / 100
@@ -47,49 +56,79 @@ print(os.environ[GLOO], total.item())
 
 @dataclass(frozen=True)
 class Pair:
-    """Two hosts of one Ray."""
+    """Hosts of one Ray."""
 
-    first: Host  # with the head
-    second: Host
-    address: str  # of the head
+    network: Network
+    folder: Path  # of what Ray says
+    address: str  # of the head, on the first
 
-    def train(self, folder: Path, *settings: str) -> Watched:
-        environment = {**_environment(self.first), "RAY_ADDRESS": self.address}
-        command = [THINKLESS, "train", *SETTINGS, *PLACES, f"run.root={folder}", *settings]
+    @property
+    def first(self) -> Host:
+        return self.network.hosts[0]
+
+    @property
+    def second(self) -> Host:
+        return self.network.hosts[1]
+
+    def start(self, host: Host, cpus: int = 1, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Its part of Ray, which ends with the host."""
+        common = ["--block", f"--num-cpus={cpus}", "--object-store-memory=540000000", "--disable-usage-stats"]
+        common += [f"--temp-dir={host.local}/ray"]  # on each its own
+        head = ["--head", "--port=6379", "--include-dashboard=false"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *common, f"--node-ip-address={host.address}"]
+        command += head if host is self.first else [f"--address={self.address}"]
+        ray = host.watched(
+            *command, folder=self.folder, environment={**_environment(host), **environment}, lasting=True
+        )
+        ray.until(lambda: "Ray runtime started" in ray.out, "Ray runs")
+
+    def train(self, folder: Path, *settings: str, **more: str) -> Watched:
+        environment = {**_environment(self.first), "RAY_ADDRESS": self.address, **more}
+        command = [THINKLESS, "train", *SETTINGS, f"run.root={folder}", *settings]
         return self.first.watched(*command, folder=folder, environment=environment)
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[Host, Host]]:
-    with two_hosts() as made:
+def lan() -> Iterator[Network]:
+    with network() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def pair(hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def hosts(lan: Network) -> list[Host]:
+    return lan.hosts
+
+
+@pytest.fixture(scope="module")
+def pair(lan: Network, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Ends with its hosts, and all of their processes with them."""
-    first, second = hosts
-    address, folder = f"{first.address}:6379", tmp_path_factory.mktemp("rays")
-    common = ["--block", "--num-cpus=1", "--object-store-memory=540000000", "--disable-usage-stats"]
-    common += [f"--temp-dir={first.local}/ray"]  # on each its own
-    join = {first: ["--head", "--port=6379", "--include-dashboard=false"], second: [f"--address={address}"]}
-    for host, arguments in join.items():
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *common]
-        command.append(f"--node-ip-address={host.address}")
-        ray = host.watched(*command, folder=folder, environment=_environment(host), lasting=True)
-        _until_started(ray)
-    return Pair(first, second, address)
+    return _pair(lan, tmp_path_factory.mktemp("rays"))
+
+
+@pytest.fixture
+def own_network() -> Iterator[Network]:
+    """For a test that breaks it."""
+    with network() as made:
+        yield made
+
+
+def _pair(
+    lan: Network,
+    folder: Path,
+    cpus: tuple[int, int] = (1, 1),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Pair:
+    made = Pair(lan, folder, f"{lan.hosts[0].address}:6379")
+    for host, count in zip(lan.hosts, cpus, strict=True):
+        made.start(host, count, environment)
+    return made
 
 
 def _environment(host: Host) -> dict[str, str]:
     return {"PYTHONPATH": f"{ROOT}:{host.local}", "OMP_NUM_THREADS": "1"}
 
 
-def _until_started(ray: Watched) -> None:
-    ray.until(lambda: "Ray runtime started" in ray.out, "Ray runs")
-
-
-def test_each_host_has_a_name_and_files_of_its_own(hosts: tuple[Host, Host]) -> None:
+def test_each_host_has_a_name_and_files_of_its_own(hosts: list[Host]) -> None:
     first, second = hosts
     assert [host.run("hostname").stdout.strip() for host in hosts] == ["first", "second"]
     assert first.run("touch", str(first.local / "here")).returncode == 0
@@ -98,7 +137,7 @@ def test_each_host_has_a_name_and_files_of_its_own(hosts: tuple[Host, Host]) -> 
     assert f"dev {RIGHT}" in second.run("ip", "route", "get", first.address).stdout
 
 
-def test_gloo_takes_the_interface_that_leads_to_the_other_host(hosts: tuple[Host, Host]) -> None:
+def test_gloo_takes_the_interface_that_leads_to_the_other_host(hosts: list[Host]) -> None:
     """Left alone it would listen at 127.0.1.1, what each host's name resolves to."""
     command = ["env", "-u", GLOO, f"PYTHONPATH={ROOT}", "OMP_NUM_THREADS=1", sys.executable, "-c", RANK]
     ranks = [
@@ -134,7 +173,7 @@ def test_hosts_end_with_the_process_that_made_them(tmp_path: Path) -> None:
 
 def test_a_model_that_one_host_lacks_is_named_with_the_host(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, pair.first.own / "model")
-    line = one_line_error(pair.train(tmp_path, f"model.path={pair.first.local}/model").wait())
+    line = one_line_error(pair.train(tmp_path, *PLACES, f"model.path={pair.first.local}/model").wait())
     assert f"there is no folder {pair.first.local}/model on host second" in line
 
 
@@ -147,7 +186,7 @@ def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path:
     (pair.first.own / "problems.jsonl").write_text("".join(json.dumps(one) + "\n" for one in problems))
     local = pair.first.local
     own = [f"model.path={local}/model", f"data.path={local}/problems.jsonl", "reward.function=longer:score"]
-    run = pair.train(tmp_path, *own, "learner.lr=0.01", "run.name=spread")
+    run = pair.train(tmp_path, *PLACES, *own, "learner.lr=0.01", "run.name=spread")
     on: dict[str, set[str]] = {}
 
     def spread() -> bool:
@@ -166,3 +205,50 @@ def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path:
 def _largest_change(before: Path, after: Path) -> float:
     one, other = (load_file(folder / "model.safetensors") for folder in (before, after))
     return max(float((other[name] - one[name]).abs().max()) for name in one)
+
+
+# ---- hosts that are cut off, or gone ----
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("seconds", [20, 120])
+def test_a_run_goes_on_after_a_link_was_cut(
+    own_network: Network, tiny_model: Path, tmp_path: Path, seconds: int
+) -> None:
+    """A learner rank and a sampler are behind it."""
+    patient = PATIENT if seconds > 20 else {}
+    pair = _pair(own_network, tmp_path, environment=patient)
+    settings = [*PLACES, *ENDLESS, f"model.path={tiny_model}", "cluster.hang_s=600"]
+    run = pair.train(tmp_path, *settings, **patient)
+    folder = tmp_path / "mine"
+    run.until(lambda: len(steps(folder)) > 2, "steps")
+    pair.network.cut(pair.second)
+    time.sleep(seconds)
+    before = len(steps(folder))
+    pair.network.mend(pair.second)
+    run.until(lambda: len(steps(folder)) > before + 2, "steps after the cut")
+    run.kill()
+    assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and not any(restarts(folder))
+
+
+@pytest.mark.bench
+def test_a_run_goes_on_when_a_host_dies_and_another_joins(
+    own_network: Network, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Its samplers start again on the new one, and get the current weights and what the lost ones had not answered."""
+    pair = _pair(own_network, tmp_path, cpus=(2, 1))  # the rank has room on the first alone, two samplers on neither
+    settings = ["rollout.workers=2", "rollout.max_restarts=3", "rollout.num_cpus=0.7", "learner.num_cpus=1.2"]
+    settings += ["reward.workers=1", "reward.num_cpus=0.05", "learner.ranks=1"]
+    run = pair.train(tmp_path, *settings, *ENDLESS, f"model.path={tiny_model}")
+    folder = tmp_path / "mine"
+    run.until(lambda: len(steps(folder)) > 2, "steps")
+    assert pair.second.titled("ray::RolloutWorker") and pair.first.titled("ray::LearnerWorker")
+    own_network.end(pair.second)
+    third = own_network.join("third")
+    pair.start(third)
+    run.until(lambda: third.titled("ray::RolloutWorker"), "a sampler on the new host")
+    before = len(steps(folder))
+    run.until(lambda: len(steps(folder)) > before + 2, "steps with it")
+    run.kill()
+    assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and sum(restarts(folder)) >= 1
+    assert records(folder)[-1]["mismatch/max_abs"] < 1e-4  # it has what the rank has learnt

@@ -21,6 +21,7 @@ from reward.worker import RewardWorker
 from rollout.mode import Mode
 from rollout.prompt import Prompt
 from rollout.trajectory import Finish, Trajectory
+from tests.helpers.runs import read_lines
 
 OWN = """
     import os
@@ -97,7 +98,7 @@ def test_each_cause_is_reported_once_and_every_step_is_counted(function: str, tm
         f"{source}process ended: 1, twice, on problem mine/0",
         "step 4: no verdict on any of 8 answers (8 raised)",
     ]
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = read_lines(file)
     assert [line["step"] for line in lines] == [1, 1, 3, 3, 3, 3, 4, 4]  # five of a cause at most
     assert [line["outcome"] for line in lines[2:6]] == ["raised", "raised", "timed_out", "crashed"]
     assert lines[0]["error"] == "ZeroDivisionError: division by zero" and lines[0]["where"] == f"{own}:6"

@@ -1,0 +1,1 @@
+"""What `benchmarks/damage.py` damages, and how, and what reads it."""
