@@ -131,7 +131,10 @@ def _join(address: str, conf: ClusterConf) -> None:
 def _start(conf: ClusterConf) -> None:
     # Its processes listen at their node's address; given a loopback address, ray.init would take an interface's for it.
     # Free ports: left alone, Ray takes the one where a head that is started later would take its jobs (52365).
+    # Nobody needs its autoscaler, what sends logs to drivers, and the dashboard's server, which is there without a
+    # dashboard too: 2.4 s of CPU time at each start, and ray.init waits for the last.
     own: dict[str, Any] = {"node_ip_address": LOOPBACK, "dashboard_agent_listen_port": 0}
+    own |= {"no_monitor": True, "include_log_monitor": False}
     make = ray._private.parameter.RayParams
     # Ray writes the interpreter into a line for bash as it is, so that one with a space has to be quoted
     odd = shlex.quote(sys.executable) != sys.executable
@@ -139,6 +142,7 @@ def _start(conf: ClusterConf) -> None:
         waiting("starting a private Ray"),
         _replaced(ray._private.parameter, "RayParams", lambda **given: make(**given | own)),
         _replaced(ray._private.services, "get_node", _patiently(conf.start_timeout_s)),
+        _replaced(ray._private.services, "start_api_server", lambda *_, **__: (None, None)),
     ):
         ray.init(
             address="local",
