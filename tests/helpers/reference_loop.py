@@ -1,9 +1,9 @@
-"""Training as a person would write it first: sample, grade, learn, push; one thing after the other, in one process.
+"""Training as a person would write it first: sample, grade, learn, push; one thing after the other.
 
 Usage: python -m tests.helpers.reference_loop <run folder of a finished `thinkless train`> <folder for the model>. It
 takes the run's settings and first model and does the same steps without Ray, without the rollout worker's mailbox, the
-sampler, the run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`), and exports the
-model.
+sampler, the run-ahead queue or the learner group. Prints the loss of each step, exactly (`float.hex`; "none" where no
+group was informative), and exports the model.
 """
 
 import functools
@@ -18,7 +18,6 @@ from learner.data.flops import read_shape
 from learner.data.pack import pack
 from learner.learner import Learner
 from learner.objective import optimizer_steps
-from learner.worker import LearnerWorker
 from reward.group import group_trajectories
 from reward.worker import RewardWorker
 from rollout.data.stream import PromptStream
@@ -29,6 +28,7 @@ from rollout.prompt import Prompt
 from rollout.request import derive_seed
 from rollout.trajectory import Finish, Trajectory
 from tests.helpers.engines import generate
+from tests.helpers.learner_ranks import Ranks
 
 
 def trajectory(prompt: Prompt, sibling: int, sample: Sample, control: ControlTokens) -> Trajectory:
@@ -47,8 +47,8 @@ def main(run: Path, target: Path) -> None:
     )
     engine = Engine(conf.rollout, conf.model, path, control.ends)
     updates = conf.run.steps * conf.algorithm.optimizer_steps
-    learner = LearnerWorker(conf.learner, conf.model, path, 0, conf.rollout.temperature, updates)
-    learner.start(*learner.address(None), conf.algorithm.kl > 0)
+    ranks, reference = Ranks(conf.learner.ranks), path if conf.algorithm.kl > 0 else None
+    ranks.start(conf.learner, path, reference, conf.rollout.temperature, updates, conf.model)
     grader = RewardWorker(conf.reward, path, control, conf.model)
     cost = Learner([], conf.learner, read_shape(path, conf.model.revision)).cost
     rollout, G = conf.rollout, conf.rollout.group_size
@@ -63,12 +63,15 @@ def main(run: Path, target: Path) -> None:
         answers = [trajectory(p, i, sample, control) for (p, i), sample in zip(pairs, samples)]
         groups = group_trajectories(answers, grader.grade(answers), conf.reward)
         steps = optimizer_steps(groups, conf.algorithm, rollout.max_response_tokens)
-        batches = [pack(sequences, totals, conf.learner.max_tokens, 1, cost) for sequences, totals in steps]
-        report = learner.update([batch.ranks[0] for batch in batches], conf.algorithm)
-        engine.load(learner.publish(step + 1))
-        print(step + 1, float(report.loss).hex(), int(np.sum([len(a.token_ids) for a in answers])), flush=True)
+        batches = [pack(sequences, totals, conf.learner.max_tokens, ranks.count, cost) for sequences, totals in steps]
+        loss = "none"
+        if batches := [batch for batch in batches if not batch.empty]:
+            loss = float(ranks.scatter("update", batches, conf.algorithm)[0].loss).hex()
+        engine.load(ranks.call("publish", step + 1)[0])
+        print(step + 1, loss, int(np.sum([len(a.token_ids) for a in answers])), flush=True)
     target.mkdir()
-    learner.export(str(target))
+    ranks.call("export", str(target))
+    ranks.close()
     grader.close()
 
 

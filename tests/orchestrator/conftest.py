@@ -67,7 +67,7 @@ def tiny(task: list[str]) -> list[str]:
     return [*task, *TINY]
 
 
-# ---- two samplers and two learner ranks: left alone, interrupted, killed; and in turns (test_colocation) ----
+# ---- two samplers and two learner ranks: interrupted, killed; left alone, and in turns ----
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +75,7 @@ def two_of_each(tiny: list[str]) -> list[str]:
     """Arguments of a run with checkpoints, validations and log-prob checks in between; run.steps is to be given."""
     settings = [one for one in tiny if not one.startswith("evaluate.every")]
     settings += [f"run.save_every={SAVE_EVERY}", "evaluate.every=2", "evaluate.questions=8", "validation.size=8"]
+    settings += ["rollout.prompts_per_step=8"]
     return [*settings, "rollout.workers=2", "learner.ranks=2", "rollout.num_cpus=0.2", "learner.num_cpus=0.2"]
 
 
@@ -122,9 +123,10 @@ def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Cou
 
 @pytest.fixture(scope="session")
 def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, neither interrupted nor killed."""
+    """The folder of the same run, neither interrupted nor killed, and colocated: samplers and ranks take turns."""
     where = tmp_path_factory.mktemp("left-alone")
-    succeeded(thinkless("train", *two_of_each, f"run.steps={killed.compared}", "run.name=mine", folder=where))
+    more = [f"run.steps={killed.compared}", "run.name=mine", "cluster.placement=colocated"]
+    succeeded(thinkless("train", *two_of_each, *more, folder=where))
     return where / "runs" / "mine"
 
 

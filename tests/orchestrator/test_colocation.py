@@ -30,7 +30,7 @@ from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeLearner, complete, rollout_request
 from tests.helpers.handles import LocalHandle
-from tests.helpers.launched import SOON, Watched, one_line_error, succeeded, thinkless
+from tests.helpers.launched import SOON, Watched, one_line_error
 from tests.helpers.prompts import make_prompts
 from tests.helpers.runs import checkpoints, read_lines, records, steps
 from tests.helpers.scripted import ThreadHandle
@@ -351,10 +351,15 @@ def repeatable(key: str) -> bool:
     return not of_machine and metric.made_by not in (TIMELINE, WORKERS)
 
 
-def figures(folder: Path) -> list[str]:
+def figures(folder: Path, until: int) -> list[str]:
     """Every record's figures that are repeatable, as text (which equals itself also where a figure is NaN)."""
-    rows = read_lines(folder / "metrics.jsonl")
+    rows = lines(folder / "metrics.jsonl", until)
     return [json.dumps({key: row[key] for key in sorted(row) if repeatable(key)}) for row in rows]
+
+
+def lines(path: Path, until: int) -> list[dict[str, Any]]:
+    """Those of steps up to `until`."""
+    return [row for row in read_lines(path) if row["step"] <= until]
 
 
 @pytest.mark.bench
@@ -376,12 +381,14 @@ def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(
     assert stale[0] == 0 and set(stale) <= {0, 1} and 1 in stale
 
 
-def test_a_colocated_run_equals_a_disaggregated_one(two_of_each: list[str], left_alone: Path, tmp_path: Path) -> None:
-    """Two of each, with checkpoint, validation and log-prob checks in between: the same numbers, bit for bit."""
-    count = len(steps(left_alone))
-    more = [f"run.steps={count}", "run.name=mine", "cluster.placement=colocated"]
-    succeeded(thinkless("train", *two_of_each, *more, folder=tmp_path))
-    colocated = tmp_path / "runs" / "mine"
-    assert sum('"loss/total"' in row and '"reward/mean"' in row for row in figures(left_alone)) == count >= 4
-    assert figures(colocated) == figures(left_alone)
-    assert (colocated / "samples.jsonl").read_text() == (left_alone / "samples.jsonl").read_text()
+def test_a_colocated_run_equals_a_disaggregated_one(killed: Any, left_alone: Path) -> None:
+    """Two of each, with checkpoints, validations and log-prob checks in between: the same numbers, bit for bit, of
+    which those of separate places were interrupted and lost a sampler (test_faults)."""
+    separate, count = killed.folder, killed.compared
+    assert "placement: colocated" in (left_alone / "config.yaml").read_text()
+    assert "placement: disaggregated" in (separate / "config.yaml").read_text()
+    found = figures(left_alone, count)
+    assert len(steps(left_alone)) == count
+    assert sum('"loss/total"' in row and '"reward/mean"' in row for row in found) >= 4
+    assert figures(separate, count) == found
+    assert lines(separate / "samples.jsonl", count) == lines(left_alone / "samples.jsonl", count)
