@@ -40,6 +40,7 @@ def train(
     checkpoints.mark_complete(step)
     while step < conf.run.steps:
         batch = batches.next(step)  # y_1..y_G ~ mu(.|x), r_i = R(x, y_i)
+        checkpoints.collect()  # written meanwhile
         with defer_signals():  # Ctrl-C is deferred until the step is complete
             # advantages (learner/advantage.py), loss (learner/loss/surrogate.py), optimizer steps
             report = learner.update(batch.learnt, conf.algorithm, conf.rollout.max_response_tokens)

@@ -32,5 +32,7 @@ class RunCheckpoints:
         last = step == self.run.steps
         if last or (self.run.save_every and step % self.run.save_every == 0):
             self.store.save_noted(self.learner, background=self.run.save_in_background and not last)
-        else:
-            self.store.collect(whole=False)
+
+    def collect(self) -> None:
+        """Make a checkpoint of what an earlier step began, if that is written. Raises RunError when it cannot be."""
+        self.store.collect(whole=False)

@@ -68,7 +68,7 @@ def test_a_killed_learner_rank_is_named(killed: Any) -> None:
     assert again.endswith(f"thinkless train resume={folder}")
     assert len(line) - len(again) < 600  # with what the other rank said of the lost connection, cut short
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and len(steps(folder)) >= begin + 4
-    due = (begin + 3) // SAVE_EVERY * SAVE_EVERY  # wherever the interruption saved
+    due = (begin + 1) // SAVE_EVERY * SAVE_EVERY  # wherever the interruption saved; a later one may not be written yet
     assert checkpoints(folder)[-1] >= due
 
 
