@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from conf.chosen import fused_adamw, overlap_comm
 from conf.schema import Device, Dtype, LearnerConf
-from learner.fragments import State
+from learner.fragments import Part, Saved, State
 from learner.model import recurrent
 from learner.model.policy import Policy
 from learner.model.without_mlflow import without_mlflow
@@ -223,7 +223,17 @@ class Engine:
         """What any number of ranks, under any ZeRO stage, saved there. Raises BadInput when some of it is missing,
         damaged, or not this model's."""
         self.offloader.need("everything", "loading a checkpoint")
-        self._state().load(Path(folder))
+        self._state().load(Saved.read_from(Path(folder)))
+
+    def part(self) -> Part | None:
+        """See `State.part`."""
+        self.offloader.need("everything", "keeping its state")
+        return self._state().part()
+
+    def restore(self, parts: Sequence[Part]) -> None:
+        """What all ranks held."""
+        self.offloader.need("everything", "going on from a state")
+        self._state().load(Saved.of(parts))
 
     def _state(self) -> State:
         return State(self.policy, self.optimizer, self.deepspeed.optimizer, torch.distributed.get_rank())

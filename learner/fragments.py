@@ -1,21 +1,23 @@
-"""The learner's state on disk: float32 weights and Adam's moments, by parameter and place, however ZeRO divides them.
+"""The learner's state, apart from it: float32 weights and Adam's moments, by parameter and place, however ZeRO divides
+them.
 
 In: a policy and its optimizer under any ZeRO stage, on any number of ranks. Out: what each rank's file holds
-(`learner.saving` writes it), and the state back from such files, bit for bit, under any other stage and number of
-ranks. Must not know: schedules, which folder is a checkpoint.
+(`learner.saving` writes it), or arrays, and the state back from either, bit for bit, under any other stage and number
+of ranks. Must not know: schedules, which folder is a checkpoint.
 
-Each rank writes the values that it holds, and reads those that it needs from whichever files have them. A file holds
-1-D float32 tensors named "<kind>/<parameter>/<first>": values of the flattened parameter from place <first> on. Nothing
-is pickled, so that a file that somebody else has written is numbers and names, whatever they are.
+Each rank gives the values that it holds, and reads those that it needs from whichever part has them. A part holds
+1-D float32 arrays named "<kind>/<parameter>/<first>": values of the flattened parameter from place <first> on. Nothing
+is pickled into a file, so that one that somebody else has written is numbers and names, whatever they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -43,6 +45,14 @@ class Fragment:
             yield kind, values[: self.size]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one rank holds."""
+
+    steps: int  # of Adam
+    arrays: dict[str, np.ndarray]  # f32, by "<kind>/<parameter>/<first>"
+
+
 class State:
     """That of one rank. optimizer: torch's; zero: DeepSpeed's around it, or torch's again where there is none."""
 
@@ -61,10 +71,16 @@ class State:
         steps = int(self.optimizer.state[masters[0]]["step"]) if masters else 0
         return Content(FILE.format(self.rank), found, {STEPS: str(steps)})
 
+    def part(self) -> Part | None:
+        """The same for `Saved.of`; on a CPU in this rank's own memory, too."""
+        if (content := self.content()) is None:
+            return None
+        arrays = {k: v.detach().to("cpu", torch.float32).contiguous().numpy() for k, v in content.tensors.items()}
+        return Part(int(content.said[STEPS]), arrays)
+
     @torch.no_grad()
-    def load(self, folder: Path) -> None:
-        """Raises BadInput for values that no file has, that are not of this model, and for a damaged file."""
-        saved = Saved(folder)
+    def load(self, saved: Saved) -> None:
+        """Raises BadInput for values that no part has, that are not of this model, and for a damaged file."""
         self._begin(self._masters(), saved.steps)
         saved.refuse_others({name: _size(one) for name, one in self.named.items()})
         for one in self.fragments():
@@ -136,31 +152,44 @@ class State:
 
 
 class Saved:
-    """The files of all ranks that saved."""
+    """All ranks' parts: of a checkpoint, or as they were kept in memory."""
 
-    def __init__(self, folder: Path):
-        """Raises BadInput when there is none, or one that is no such file."""
-        self.folder = folder
-        paths = sorted(folder.glob(FILE.replace("{:05d}", "*")))
+    def __init__(self, where: str):
+        """where: they are, for errors. See `read_from` and `of`."""
+        self.where, self.steps = where, 0
+        self._places: dict[tuple[str, str], list[tuple[int, int, Any]]] = {}  # first, size, values, to be sliced
+
+    @classmethod
+    def read_from(cls, folder: Path) -> Saved:
+        """The files of all ranks that saved. Raises BadInput when there is none, or one that is no such file."""
+        saved, paths = cls(f"the checkpoint {folder}"), sorted(folder.glob(FILE.replace("{:05d}", "*")))
         if not paths:
             raise BadInput(f"{folder} has no {FILE.format(0)}: it is no checkpoint of a learner, or not all of one")
-        self._files: list[Any] = []
-        self._places: dict[tuple[str, str], list[tuple[int, int, int, str]]] = {}  # first, size, file, key
-        for number, path in enumerate(paths):
+        for path in paths:
             try:
-                self._open(number, path)
+                file = safe_open(path, "np")
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+                if {one.get_dtype() for one in slices.values()} - {"F32"}:
+                    raise ValueError("not all of it is float32")
+                saved._add(int(file.metadata()[STEPS]), slices, lambda one: one.get_shape())
             except (SafetensorError, ValueError, LookupError, OSError) as error:
                 raise BadInput(f"{path} is damaged, or no file of a checkpoint ({error})") from error
+        return saved
 
-    def _open(self, number: int, path: Path) -> None:
-        file = safe_open(path, "pt")
-        self._files.append(file)
-        self.steps = int(file.metadata()[STEPS])
-        for key in file.keys():  # noqa: SIM118  not a mapping
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Saved:
+        saved = cls("the state that was kept")
+        for part in parts:
+            saved._add(part.steps, part.arrays, lambda values: values.shape)
+        return saved
+
+    def _add(self, steps: int, values: Mapping[str, Any], shape: Callable[[Any], Sequence[int]]) -> None:
+        self.steps = steps
+        for key, one in values.items():
             kind, _, rest = key.partition("/")
             name, _, first = rest.rpartition("/")
-            (size,) = file.get_slice(key).get_shape()
-            self._places.setdefault((kind, name), []).append((int(first), size, number, key))
+            (size,) = shape(one)
+            self._places.setdefault((kind, name), []).append((int(first), size, one))
 
     def refuse_others(self, sizes: dict[str, int]) -> None:
         """BadInput unless the files hold these parameters, with these numbers of values, and no others."""
@@ -170,21 +199,19 @@ class Saved:
         for name in [*sizes, *held]:
             if held.get(name) != sizes.get(name):
                 there, here = held.get(name, "no"), sizes.get(name, "none")
-                raise BadInput(f"{name} has {there} values in the checkpoint {self.folder} and {here} in the model")
+                raise BadInput(f"{name} has {there} values in {self.where} and {here} in the model")
 
     def read(self, kind: str, name: str, first: int, size: int) -> Tensor:
         """f32[size]."""
-        found, got = torch.empty(size), 0
-        for start, length, number, key in sorted(self._places.get((kind, name), [])):
+        found, got = np.empty(size, np.float32), 0
+        for start, length, values in sorted(self._places.get((kind, name), []), key=lambda place: place[0]):
             begin, end = max(start, first + got), min(start + length, first + size)
             if begin == first + got and begin < end:
-                found[got : end - first] = self._files[number].get_slice(key)[begin - start : end - start]
+                found[got : end - first] = values[begin - start : end - start]
                 got = end - first
         if got < size:
-            raise BadInput(
-                f"{self.folder} lacks values of {name} ({kind}), from place {first + got} on: a file is gone"
-            )
-        return found
+            raise BadInput(f"{self.where} lacks values of {name} ({kind}), from place {first + got} on: a file is gone")
+        return torch.from_numpy(found)
 
 
 def _size(parameter: Any) -> int:

@@ -11,6 +11,7 @@ import functools
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from conf.schema import AlgorithmConf, Device, Dtype, LearnerConf, ModelConf
 from learner.data.batch import MicroBatch
 from learner.engine import Engine, join_process_group
+from learner.fragments import Part
 from learner.metrics.report import StepReport
 from learner.model import attention, lora
 from learner.model.parity import refuse_different
@@ -38,6 +40,15 @@ from rollout.weight_sync.sender import WeightSender
 from rollout.weight_sync.weights import Endpoint, Route, Weights
 
 PROGRESS = "learner.json"  # of a checkpoint: {"updates": optimizer steps}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A rank's state between two updates."""
+
+    part: Part | None
+    updates: int
+    bad_in_a_row: int
 
 
 class LearnerWorker(Traced):
@@ -236,4 +247,15 @@ class LearnerWorker(Traced):
             )
         self.engine.load(folder)
         self.updater.updates = int(json.loads(progress.read_text())["updates"])
+        return self.updater.updates
+
+    @spent("saving")
+    def keep(self) -> Kept:
+        """For `restore`. It may be this rank's own memory, as with `publish`. Waits for no other rank."""
+        return Kept(self.engine.part(), self.updater.updates, self.updater.bad_in_a_row)
+
+    def restore(self, *kept: Kept) -> int:
+        """Go on from what all ranks have kept after the same update; returns the optimizer steps done by then."""
+        self.engine.restore([one.part for one in kept if one.part is not None])
+        self.updater.updates, self.updater.bad_in_a_row = kept[0].updates, kept[0].bad_in_a_row
         return self.updater.updates

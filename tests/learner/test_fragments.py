@@ -36,7 +36,7 @@ def save(folder: Path, cuts: list[int], name: str = "body.w") -> None:
 @pytest.mark.parametrize("cuts", [[], [5], [1, 2, 9]])
 def test_any_part_is_read_from_however_many_files(tmp_path: Path, cuts: list[int]) -> None:
     save(tmp_path, cuts)
-    saved = Saved(tmp_path)
+    saved = Saved.read_from(tmp_path)
     assert saved.steps == 7
     saved.refuse_others({"body.w": 10})
     for first in range(10):
@@ -46,14 +46,14 @@ def test_any_part_is_read_from_however_many_files(tmp_path: Path, cuts: list[int
 
 def test_a_missing_file_and_another_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"has no rank_00000\.safetensors"):
-        Saved(tmp_path)
+        Saved.read_from(tmp_path)
     save(tmp_path, [4, 8])
     for sizes in ({"body.w": 11}, {"body.w": 10, "body.v": 1}, {}):
         with pytest.raises(BadInput, match=r"body\.[wv] has (no|10) values in the checkpoint .* and \w+ in the model"):
-            Saved(tmp_path).refuse_others(sizes)
+            Saved.read_from(tmp_path).refuse_others(sizes)
     (tmp_path / "rank_00001.safetensors").unlink()
     with pytest.raises(BadInput, match=r"lacks values of body\.w \(weight\), from place 4 on"):
-        Saved(tmp_path).read("weight", "body.w", 2, 8)
+        Saved.read_from(tmp_path).read("weight", "body.w", 2, 8)
 
 
 @pytest.mark.parametrize("kind", ["torch", "zip-free torch", "pickle"])
@@ -66,7 +66,7 @@ def test_a_crafted_file_runs_nothing(tmp_path: Path, runs: Callable[..., Any], k
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
     with pytest.raises(BadInput, match=r"rank_00000.safetensors is damaged, or no file of a checkpoint") as raised:
-        Saved(tmp_path)
+        Saved.read_from(tmp_path)
     assert not made.exists() and "\n" not in str(raised.value)
 
 
@@ -76,7 +76,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
     path = tmp_path / "rank_00001.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(BadInput, match=r"rank_00001\.safetensors is damaged") as raised:
-        Saved(tmp_path)
+        Saved.read_from(tmp_path)
     assert "\n" not in str(raised.value)
 
 
@@ -84,4 +84,4 @@ def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
 def test_other_tensors_are_no_state(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file(tensors, tmp_path / "rank_00000.safetensors", {"steps": "1"})
     with pytest.raises(BadInput, match="is damaged, or no file of a checkpoint"):
-        Saved(tmp_path)
+        Saved.read_from(tmp_path)

@@ -135,8 +135,8 @@ def test_published_weights_are_the_models(
 def test_resumed_training_continues_bit_by_bit(
     groups_of_ranks: dict[int, Ranks], models: dict[str, str], tmp_path: Path, count: int, stage: int, model: ModelConf
 ) -> None:
-    """Weights, AdamW's moments, the number of updates (the schedule's place): the next update ends in the same bits. A
-    checkpoint that is written beside that update is the same, byte by byte."""
+    """Weights, AdamW's moments, the number of updates (the schedule's place), from files and from what ranks kept: the
+    next update ends in the same bits. A checkpoint that is written beside that update is the same, byte by byte."""
     ranks = groups_of_ranks[count]
     conf = replace(CONF, ranks=count, zero_stage=stage, schedule=Schedule.linear, warmup_steps=2)
     ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
@@ -144,6 +144,7 @@ def test_resumed_training_continues_bit_by_bit(
         ranks.scatter("update", [batch(seed, count)], ALGORITHM)
     saved, beside = ranks.digests(), tmp_path / "beside"
     written = ranks.call("save", str(tmp_path))
+    kept = ranks.call("keep")
     assert ranks.digests() == saved
     assert ranks.call("save", str(beside), True) == [None] * count
     report = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
@@ -152,12 +153,13 @@ def test_resumed_training_continues_bit_by_bit(
     for path in beside.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
-    ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
-    assert ranks.call("load", str(tmp_path)) == [3] * count
-    assert ranks.digests() == saved
-    again = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
-    assert ranks.digests() == want
-    assert (again.updates, again.lr, again.loss) == (report.updates, report.lr, report.loss)
+    for method, given in (("load", [str(tmp_path)]), ("restore", kept)):
+        ranks.start(conf, models["tied"], models["tied-reference"], total=6, model=model)
+        assert ranks.call(method, *given) == [3] * count
+        assert ranks.digests() == saved
+        again = ranks.scatter("update", [batch(4, count)], ALGORITHM)[0]
+        assert ranks.digests() == want
+        assert (again.updates, again.lr, again.loss) == (report.updates, report.lr, report.loss)
 
 
 @pytest.mark.parametrize("model", [FLOAT, BFLOAT], ids=["float32", "bfloat16"])
