@@ -289,6 +289,11 @@ def _colocated(conf: Config) -> None:
         f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=disaggregated: a sampler cannot start "
         "on a GPU that the learner holds",
     )
+    _require(
+        learner.max_restarts == 0,
+        f"learner.max_restarts={learner.max_restarts} needs cluster.placement=disaggregated: new ranks cannot start "
+        "on GPUs that the samplers may hold",
+    )
 
 
 def _transport(conf: Config) -> None:

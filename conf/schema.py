@@ -242,6 +242,12 @@ class LearnerConf:
     max_bad_steps: int = number(3, "[1, 1e6]")  # non-finite losses or gradients in a row before the run stops
     start_timeout_s: float = number(600.0, "[0.1, 1e7]")  # for the ranks to load the model and join
     timeout_s: float = number(1800.0, "[0.1, 1e7]")  # of one collective call; a driver's call: twice and 60 s
+    max_restarts: int = number(
+        0, "[0, 1e6]"
+    )  # times that all ranks start again after one died or hung; nothing is lost
+    keep_state_every: int = number(
+        1, "[1, 1e6]"
+    )  # updates between copies of the state for that; later ones are repeated
 
 
 @dataclass

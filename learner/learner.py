@@ -19,6 +19,7 @@ from learner.data.pack import pack
 from learner.metrics.efficiency import efficiency
 from learner.metrics.report import StepReport, bad_steps
 from learner.objective import optimizer_steps
+from learner.restarts import Ask, Restarts
 from learner.written import Written
 from reward.group import Group
 from rollout.base.gpu_sharing import GpuSharing
@@ -49,6 +50,7 @@ class Learner:
         self.shape = shape
         self.cost: Callable[[int, int], int] = shape.cost if shape else tokens_only
         self.vocabulary: int | None = None  # rows of the output head, known once started
+        self.restarts: Restarts | None = None  # None: a lost rank ends the run
 
     @property
     def shares(self) -> int:
@@ -58,7 +60,7 @@ class Learner:
     def start(self, port: int | None, reference: bool) -> int:
         """Form the process group and load the model. Returns its number of parameters."""
         address, free = self.ranks[0].call("address", port).wait()
-        parameters = int(self._all("start", address, free, reference)[0])
+        parameters = int(self.wait_all([rank.call("start", address, free, reference) for rank in self.ranks])[0])
         self.vocabulary = int(self.ranks[0].call("vocabulary").wait())
         return parameters
 
@@ -94,12 +96,14 @@ class Learner:
         for batch in batches:
             self._check(batch)
         self.gpu_sharing.learning(changes=True)
-        reports: list[StepReport] = self.wait_all(
-            [
-                rank.call("update", [self._share(batch, r) for batch in batches], algorithm)
-                for r, rank in enumerate(self.ranks)
-            ]
-        )
+
+        def update() -> list[Future]:
+            shares = [[self._share(batch, r) for batch in batches] for r in range(len(self.ranks))]
+            return [rank.call("update", share, algorithm) for rank, share in zip(self.ranks, shares, strict=True)]
+
+        reports: list[StepReport] = self._answers(update)
+        if self.restarts is not None:
+            self.restarts.updated(update)
         found = [one for report in reports for one in report.nonfinite]
         named = {one.update for one in found if one.reason != "step"}
         kept = tuple(one for one in found if one.reason != "step" or one.update not in named)
@@ -133,8 +137,9 @@ class Learner:
         """Log-probs f32[N] of every micro-batch under the current weights."""
         self._check(batch)
         self.gpu_sharing.learning(changes=False)
-        calls = [rank.call("logprobs", self._share(batch, r), temperature) for r, rank in enumerate(self.ranks)]
-        answers: list[list[np.ndarray]] = self.wait_all(calls)
+        answers: list[list[np.ndarray]] = self._answers(
+            lambda: [rank.call("logprobs", self._share(batch, r), temperature) for r, rank in enumerate(self.ranks)]
+        )
         scored, size = [], self.conf.sequence_parallel
         for share, mine in enumerate(batch.ranks):
             parts = zip(*answers[share * size : (share + 1) * size], strict=True)  # each rank's, zero where others'
@@ -154,19 +159,44 @@ class Learner:
     def saved(self, whole: bool, timeout_s: float | None = None) -> Written | None:
         """The files of `begin_save`; None: some are still being written (never with `whole`, which waits for them).
         Raises what kept one from being written, and SaveLost when a rank was started anew meanwhile."""
-        parts = self.wait_all([rank.call("saved", whole, timeout_s=timeout_s) for rank in self.ranks])
+        parts = self._answers(lambda: [rank.call("saved", whole, timeout_s=timeout_s) for rank in self.ranks])
         return None if None in parts else _together(parts)
 
     def load(self, folder: str) -> int:
         self.gpu_sharing.learning(changes=True)
-        return int(self._all("load", folder)[0])
+        updates = int(self._all("load", folder)[0])
+        if self.restarts is not None:
+            self.restarts.loaded(lambda: [rank.call("load", folder) for rank in self.ranks])
+        return updates
+
+    def keep_state(self) -> None:
+        """Between two updates, when it is time: what lost ranks would be replaced by. Waits for nothing."""
+        if self.restarts is not None:
+            self.restarts.keep()
+
+    @property
+    def restart_count(self) -> int:
+        return self.restarts.count if self.restarts is not None else 0
+
+    def recovered(self, error: Exception) -> bool:
+        """See `Restarts.recovered`."""
+        return self.restarts is not None and self.restarts.recovered(error)
 
     def export(self, folder: str) -> None:
         self.gpu_sharing.learning(changes=False)
         self._all("export", folder)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        return self.wait_all([rank.call(method, *args) for rank in self.ranks])
+        return self._answers(lambda: [rank.call(method, *args) for rank in self.ranks])
+
+    def _answers(self, ask: Ask) -> list[Any]:
+        """Of all ranks; asked again when some were lost and stand again where they stood."""
+        while True:
+            try:
+                return self.wait_all(ask())
+            except Exception as error:
+                if not self.recovered(error):
+                    raise
 
     def _share(self, batch: TrainBatch, rank: int) -> tuple[MicroBatch, ...]:
         return batch.ranks[rank // self.conf.sequence_parallel]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from conf.schema import Device, LearnerConf
+from rollout.base.errors import RankLost
 
 # gloo's words; then NCCL's, with TORCH_NCCL_BLOCKING_WAIT=1 (without it torch's watchdog ends the process: docs/gpu.md)
 WAITED = (
@@ -37,7 +38,7 @@ def named_wait(method: Callable[..., Any]) -> Callable[..., Any]:
             text = str(error)
             if not re.search(WAITED, text):
                 raise
-            raise TimeoutError(
+            raise RankLost(
                 f"learner rank {self.rank} of {self.conf.ranks} waited for another rank in `{method.__name__}`, which "
                 f"did not answer within learner.timeout_s={self.conf.timeout_s:g} s, or died "
                 f"({text.splitlines()[0][:200]})"

@@ -142,8 +142,8 @@ class Engine:
 
     @property
     def awake(self) -> bool:
-        """Whether it may `step`."""
-        return not self._asleep
+        """Whether it may `step`: it does not sleep, and no load of weights failed half-way."""
+        return not self._asleep and self.receiver.whole
 
     def add(self, key: int, request: Request) -> None:
         """Queue a request; `step` returns its sample under `key`, which must not be in flight already."""

@@ -11,7 +11,7 @@ are in flight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rollout.base.gpu_sharing import GpuSharing
@@ -114,7 +114,8 @@ class Sampler:
         self.workers, self.sampling = workers, sampling
         self.gpu_sharing = GpuSharing()  # called before the workers are needed; set where the learner shares the GPUs
         self.lengths = Lengths(float(sampling.max_response_tokens))
-        self.version = 0  # of the weights sent last: `WeightSync` sets it
+        self.version = 0  # of the weights sent last: `WeightSync` sets it, and
+        self.arrived: Callable[[], None] = lambda: None  # what waits until they are there
         self._batches = 0
         self._requested: list[list[Part]] = [[] for _ in workers]
 
@@ -126,7 +127,10 @@ class Sampler:
         sampling: SamplingParams | None = None,
         urgent: bool = False,
     ) -> PendingBatch:
-        """Request `group_size` siblings of each prompt. urgent: begin before everything requested earlier."""
+        """Request `group_size` siblings of each prompt. urgent: begin before everything requested earlier; the weights
+        are waited for first, and if they cannot come, their error is raised."""
+        if urgent:
+            self.arrived()
         self.gpu_sharing.sampling()
         self._batches += 1
         number = self._batches - URGENT if urgent else self._batches

@@ -7,6 +7,7 @@ actors do, why they sit where they sit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ class Actors:
             environment = {**self.environment, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
             if seat.beside:
                 environment |= self._gpus_of(group, seat)
-            actor = actor_class.options(
+            placed = actor_class.options(
                 num_cpus=seat.cpus,
                 num_gpus=seat.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
@@ -108,8 +109,10 @@ class Actors:
                 max_restarts=restarts,
                 max_task_retries=restarts,
                 **options,
-            ).remote(*args, **(named or {}))
-            handles.append(RayHandle(actor, f"{role.value} {index}", timeout_s, threaded))
+            )
+            make = functools.partial(placed.remote, *args, **(named or {}))
+            handles.append(RayHandle(make(), f"{role.value} {index}", timeout_s, threaded))
+            handles[-1].make = make
             handles[-1].restarts = f"{role.key.partition('.')[0]}.max_restarts={restarts}" if restarts else ""
         return handles
 

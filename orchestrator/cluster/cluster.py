@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from conf.schema import ClusterConf, Device, LearnerConf, RewardConf, RolloutConf
 from orchestrator.base.errors import ActorDied, RunError
@@ -21,6 +21,7 @@ from orchestrator.base.processes import Family
 from orchestrator.cluster.actor_watch import ActorWatch
 from orchestrator.cluster.actors import Actors
 from orchestrator.cluster.handles import RayHandle, wait_all
+from orchestrator.cluster.lost_ranks import LostRanks
 from orchestrator.cluster.network import environment, host_address
 from orchestrator.cluster.placement import Role, plan
 from orchestrator.cluster.ray_connection import asks_gcs, connect, connected, disconnect
@@ -133,6 +134,10 @@ class Cluster:
             restarts=conf.max_restarts,
             allow_out_of_order_execution=True,
         )
+
+    def lost_ranks(self, conf: LearnerConf, ranks: Sequence[Handle]) -> LostRanks:
+        """What replaces these learner ranks (as they were placed) when some are lost."""
+        return LostRanks(cast(Sequence[RayHandle], ranks), conf.max_restarts, self._watch.look)
 
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""

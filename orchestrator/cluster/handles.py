@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -97,6 +97,7 @@ class RayHandle:
         self.collective_s = collective_s
         self.restarts = ""  # the setting that allows some, with its value
         self.hung = ""  # for how long it did nothing, before it was killed for that
+        self.make: Callable[[], Any] | None = None  # another actor of the same kind, in the same place
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> RayFuture:
         """Call `method(*args)` there; returns at once."""
@@ -137,6 +138,17 @@ class RayHandle:
         else:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             ray.remote(kill_process).options(num_cpus=0, scheduling_strategy=there).remote(pid)
+
+    def end(self) -> None:
+        """Kill it for good, whatever it is doing, and also if it has not started yet."""
+        self.kill()
+        with contextlib.suppress(Exception):
+            ray.kill(self.actor)
+
+    def start_anew(self) -> None:
+        """Behind this handle there is another actor from now on."""
+        assert self.make is not None, f"{self.name} cannot be started anew"
+        self.actor, self.hung = self.make(), ""
 
 
 def own_node() -> str:

@@ -11,6 +11,8 @@ In the store lie, at the longest answers:
     micro-batches   38 bytes a token, prompts included (`learner.data.batch.MicroBatch`), of one step; with sequence
                     parallelism for each rank that shares them
     weights         two versions, where they go through it (cluster.transport=object_store, or rollout.max_restarts)
+    state           of the learner: two copies, where it may start again (learner.max_restarts), 12 bytes a weight that
+                    is learnt (float32 and AdamW's moments; adapters are few, and not counted)
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def _steps(conf: Config, config: Mapping[str, Any] | None) -> float:
     way = route(conf)
     versions = 2 if way.transport is Transport.object_store or way.keep else 0
     weights = versions * weight_bytes(config, conf.model.dtype) if config else 0
-    return results + rows + weights
+    restarts = conf.learner.max_restarts and not conf.model.lora.rank
+    state = 2 * 3 * weight_bytes(config, Dtype.float32) if config and restarts else 0
+    return results + rows + weights + state
 
 
 def weight_bytes(config: Mapping[str, Any], dtype: Dtype) -> int:

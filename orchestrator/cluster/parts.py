@@ -16,6 +16,7 @@ from typing import Any
 from conf.schema import Config, LearnerConf, Placement
 from learner.data.flops import Shape, read_shape
 from learner.learner import Learner
+from learner.restarts import Restarts
 from orchestrator.base.waiting import waiting
 from orchestrator.cluster.cluster import Cluster, listening_on, started
 from orchestrator.cluster.colocation import Colocation
@@ -143,5 +144,14 @@ def start_all(
         wait_all(engines)
     post = latest.post if latest else None
     synchronous = conf.run.max_staleness == 0 or colocated  # samplers on the learner's GPUs have to wait for it anyway
-    weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, spans)
+    weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, spans, learner.recovered)
+    if conf.learner.max_restarts:
+        learner.restarts = restarts = Restarts(
+            learner.ranks,
+            cluster.lost_ranks(conf.learner, learner.ranks).replace,
+            functools.partial(start_learner, learner, conf, reference, during),
+            conf.learner.keep_state_every,
+            wait_all,
+        )
+        restarts.then = weight_sync.again
     return Parts(learner, sampler, grader, weight_sync, parameters)

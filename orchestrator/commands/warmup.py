@@ -162,7 +162,8 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     """The learner's settings in the warm-up of a given model, or of random weights."""
     rate = warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM
     ranks = conf.ranks if warmup.ranks is None else warmup.ranks
-    return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, **{key: getattr(warmup, key) for key in SHARED})
+    own = {key: getattr(warmup, key) for key in SHARED}
+    return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, max_restarts=0, **own)  # it goes on from its own saves
 
 
 def _fine_tune(

@@ -29,6 +29,7 @@ HEALTHY = {
     "skipped_updates": 0.0,
     "restarts/worker/0": 0.0,
     "restarts/reward/0": 0.0,
+    "restarts/learner": 0.0,
     "tracking/failures/wandb": 0.0,
     "disk/free_gib": 400.0,
 }
@@ -47,6 +48,7 @@ FAULTS: dict[str, dict[str, float]] = {  # rule -> what a faulty step has instea
     "UpdatesSkipped": {"skipped_updates": 1.0},
     "WorkerRestarted": {"restarts/worker/0": 1.0},
     "RewardActorRestarted": {"restarts/reward/0": 1.0},
+    "LearnerRestarted": {"restarts/learner": 1.0},
     "DiskLow": {"disk/free_gib": 4.5},
     "TrackerFailed": {"tracking/failures/wandb": 1.0},
 }

@@ -314,6 +314,7 @@ HEALTH = Dashboard(
             (
                 totals("Restarts of rollout workers", "restarts/worker/{worker}"),
                 totals("Restarts of reward actors", "restarts/reward/{worker}"),
+                totals("Restarts of the learner", "restarts/learner"),
                 totals("Skipped updates", "skipped_updates:not finite", "no_op:nothing to learn"),
                 totals("Failures of trackers", "tracking/failures/{tracker}"),
             ),

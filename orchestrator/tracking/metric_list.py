@@ -186,6 +186,7 @@ METRICS: tuple[Metric, ...] = (
         ("rollout/preemptions/worker/{worker}", "answers", "Answers that vLLM put back for want of cache."),
         ("restarts/worker/{worker}", "restarts", "Restarts of a rollout worker."),
         ("restarts/reward/{worker}", "restarts", "Restarts of a reward actor."),
+        ("restarts/learner", "restarts", "Restarts of all learner ranks, after one was lost."),
     ),
     *_of(
         Kind.counter,

@@ -78,6 +78,7 @@ LATE = Formula(TIMED_OUT, "/", Counted("reward/answers/{outcome}"))
 DISK = Metric("disk/free_gib")
 RESTARTS = Counted("restarts/worker/{worker}")
 GRADER_RESTARTS = Counted("restarts/reward/{worker}")
+LEARNER_RESTARTS = Counted("restarts/learner")
 SKIPPED = Counted("skipped_updates")
 FAILURES = Counted("tracking/failures/{tracker}")
 
@@ -254,6 +255,19 @@ RULES: tuple[Rule, ...] = (
         "an actor the run ends.",
         action="Look for its last lines in the log and in Ray's logs/ folder: killed for memory, or for giving no sign "
         "of life for cluster.hang_s. An answer on which it hangs every time: unjudged.jsonl, and please report it.",
+    ),
+    Rule(
+        "LearnerRestarted",
+        "warning",
+        (Condition(LEARNER_RESTARTS, ">", 0.0),),
+        steps=20,
+        minutes=0,
+        words="Learner ranks that were lost, and all of them started again: {count}.",
+        figures={"count": (LEARNER_RESTARTS, "count")},
+        meaning="A learner rank died or hung. All ranks started again with the state of the last finished update, and "
+        "the interrupted one was done again. After learner.max_restarts the run ends.",
+        action="The log names the rank. Look for its last lines there and in Ray's logs/ folder. Killed for memory: "
+        "lower learner.max_tokens, or set learner.gradient_checkpointing. The same host every time: take it out.",
     ),
     Rule(
         "DiskLow",

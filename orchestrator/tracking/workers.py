@@ -1,5 +1,5 @@
 """What each rollout worker's engine does, as figures of a step: vLLM's queue and cache, weights, memory; and restarts,
-of reward actors too.
+of reward actors and learner ranks too.
 
 In: handles of both. Out: a record under the names of the catalogue. Must not know: engines, Ray.
 
@@ -10,7 +10,7 @@ at the end of the next step, or later.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.base.observer import Record
 from orchestrator.tracking.failures import Failures
@@ -23,9 +23,16 @@ EVERY_S = 1.0  # at most: a tiny run makes several steps a second, and a call co
 
 
 class Workers:
-    def __init__(self, handles: Sequence[Handle], every_s: float = EVERY_S, graders: Sequence[Handle] = ()):
-        """handles: of rollout workers; graders: of reward actors."""
-        self.every_s = every_s
+    def __init__(
+        self,
+        handles: Sequence[Handle],
+        every_s: float = EVERY_S,
+        graders: Sequence[Handle] = (),
+        learner_restarts: Callable[[], int] = lambda: 0,
+    ):
+        """handles: of rollout workers; graders: of reward actors; learner_restarts: of all ranks at once, so far."""
+        self.every_s, self.learner_restarts = every_s, learner_restarts
+        self._counted = 0  # of them
         self._due = 0.0  # when workers are asked next
         self.failures = Failures("workers")
         self._polls = [Poll(handle, "take_status", self.failures) for handle in handles]
@@ -47,7 +54,8 @@ class Workers:
             pulse: Pulse | None = poll.take() if poll.ready else None
             if pulse is not None:
                 record |= self._restarts(f"reward/{index}", pulse.born)
-        return record
+        before, self._counted = self._counted, self.learner_restarts()
+        return record | ({"restarts/learner": self._counted - before} if self._counted > before else {})
 
     def _restarts(self, who: str, born: float) -> Record:
         """Since it answered last."""

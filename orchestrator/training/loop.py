@@ -46,6 +46,7 @@ def train(
             report = learner.update(batch.learnt, conf.algorithm, conf.rollout.max_response_tokens)
             step += 1
             weight_sync.start(step)  # mu <- pi_theta
+            learner.keep_state()  # for ranks that take the place of lost ones
             observers.step(step, batch, report)
             learner.stop_if_diverged(report)
             checkpoints.mark_complete(step)

@@ -220,7 +220,7 @@ class Work:
         actors = {"rollout": sampler.workers, "reward": grader.actors, "learner": learner.ranks}
         timeline = Timeline(folder / "timeline.json", actors, driver)
         decode = functools.partial(decode_response, tokenizer, ends=control.ends)
-        workers = Workers(sampler.workers, graders=grader.actors)
+        workers = Workers(sampler.workers, graders=grader.actors, learner_restarts=lambda: learner.restart_count)
         workers.ask()  # read after the first step: a worker that is killed then has been seen
         others, modes = (timeline.failures, workers.failures), modes_of(conf.model.modes)
         samples, recorded, check = conf.run.samples_per_step, read_config(folder), self.same.check

@@ -11,6 +11,10 @@ class EngineDied(RuntimeError):
     """A rollout worker's engine failed and samples no more; its process must end."""
 
 
+class RankLost(TimeoutError):
+    """A learner rank waited in vain for another one: which rank, in which call."""
+
+
 def in_one_line(error: BaseException, limit: int = 600) -> str:
     """`error` in one line of at most `limit` characters: its type, all of its message, and the first error behind it.
 

@@ -31,20 +31,25 @@ class WeightSync:
         route: Route | None = None,
         post: Callable[[int, Any], None] | None = None,
         spans: Spans | None = None,
+        recovered: Callable[[Exception], bool] = lambda error: False,
     ):
         """ranks: the learner's, started. wait_all: waits for all futures, raising the first failure at once. route:
         how weights travel; None: through the object store. post: given version and future `Weights` of each sync, for
-        workers that restart; needs `route.keep`. spans: where the waiting is recorded."""
+        workers that restart; needs `route.keep`. spans: where the waiting is recorded. recovered: whether an error came
+        of lost ranks, and others have taken their place and called `again`."""
         self.ranks, self.sampler, self.synchronous, self.wait_all = ranks, sampler, synchronous, wait_all
         self.route, self.post, self.spans = route, post, spans or Spans()
+        self.recovered = recovered
         self.endpoints: tuple[Endpoint, ...] = ()  # where workers fetch weights; none: they are in the object store
-        if route is not None and route.transport is not Transport.object_store:
-            self.endpoints = tuple(wait_all([rank.call("open_endpoint", route) for rank in ranks]))
+        self._open()
         self._in_flight: list[Future] = []
+        self._version = 0  # the learner's, whose weights are sent, or will be next
+        sampler.arrived = self.wait
 
     def start(self, version: int) -> None:
         """Send the learner's current weights to all samplers as `version`. Re-raises the previous sync's error."""
         with self.spans.of(FOR_WEIGHTS):
+            self._version = version
             self.wait()
             self.sampler.gpu_sharing.pushing()
             self._in_flight = self._send(version)
@@ -57,8 +62,23 @@ class WeightSync:
 
         Raises TimeoutError or ConnectionError that name both sides, BadInput when vLLM cannot take the weights.
         """
-        self.wait_all(self._in_flight)
-        self._in_flight = []
+        while self._in_flight:
+            try:
+                self.wait_all(self._in_flight)
+                self._in_flight = []
+            except Exception as error:
+                if not self.recovered(error):
+                    raise
+
+    def again(self) -> None:
+        """The ranks are new ones, and have the same weights: those that were on their way are sent once more."""
+        self._open()
+        if self._in_flight:
+            self._in_flight = self._send(self._version)
+
+    def _open(self) -> None:
+        if self.route is not None and self.route.transport is not Transport.object_store:
+            self.endpoints = tuple(self.wait_all([rank.call("open_endpoint", self.route) for rank in self.ranks]))
 
     def _send(self, version: int) -> list[Future]:
         """Both sides' calls, as futures to wait for."""

@@ -76,6 +76,9 @@ def test_weights_count_where_they_go_through_it(tiny_model: Path) -> None:
     direct, restarts = (composed([*split, f"rollout.max_restarts={times}"]) for times in (0, 1))
     assert needed(direct, untied) == needed(direct)  # from GPU to GPU
     assert needed(restarts, untied) == needed(gpus, untied)  # a copy is kept for a sampler that starts again
+    learner, adapters = (composed([*split, "learner.max_restarts=1", f"model.lora.rank={rank}"]) for rank in (0, 8))
+    assert needed(learner, untied) - needed(learner) == pytest.approx(SPARE * 24 * 1.777e9, rel=1e-3)  # two copies
+    assert needed(adapters, untied) == needed(adapters)
 
 
 def test_a_small_run_has_the_size_that_it_had(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,10 +26,11 @@ WORDS = {  # what a rule's advisory says of its case
     "UpdatesSkipped": "skipped for a non-finite loss or gradient: 10.",
     "WorkerRestarted": "died and were started again: 20.",
     "RewardActorRestarted": "Reward actors that died and were started again: 20.",
+    "LearnerRestarted": "lost, and all of them started again: 20.",
     "DiskLow": "4.50 GiB are left",
     "TrackerFailed": "20 failures",
 }
-RESTARTED = {"WorkerRestarted", "RewardActorRestarted"}
+RESTARTED = {"WorkerRestarted", "RewardActorRestarted", "LearnerRestarted"}
 COUNTS = {"GraderTimeouts", "UpdatesSkipped", "TrackerFailed"} | RESTARTED  # rules on sums over the last steps
 
 

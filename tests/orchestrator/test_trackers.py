@@ -241,10 +241,13 @@ def test_calls_that_fail_are_counted_and_end_no_run() -> None:
 def test_a_restart_is_counted_once() -> None:
     before, after = (WorkerStatus(born, 3.0, 0.0, 0.25, 0.5, 2, 1, 1000, 0.5) for born in (1.0, 2.0))
     grader = Scripted([Pulse(status.born) for status in (before, after, after, after, after)], method="pulse")
-    workers = Workers([Scripted([before, before, ActorDied("killed"), after, after])], 0.0, [grader])
+    of_learner = iter([0, 0, 1, 1, 3, 3])
+    samplers = [Scripted([before, before, ActorDied("killed"), after, after])]
+    workers = Workers(samplers, 0.0, [grader], lambda: next(of_learner))
     records = [asked(workers) for _ in range(6)]
     assert [record.get("restarts/worker/0") for record in records] == [None, 0, 0, None, 1, 0]
     assert [record.get("restarts/reward/0") for record in records] == [None, 0, 1, 0, 0, 0]
+    assert [record.get("restarts/learner") for record in records] == [None, None, 1, None, 2, None]
 
 
 def test_a_tracker_that_failed_is_tried_again_later(tmp_path: Path) -> None:

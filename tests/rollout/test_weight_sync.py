@@ -129,3 +129,72 @@ def test_shared_gpus_are_handed_over_between_two_syncs() -> None:
         "rank 1 publish 1",
         "pushing after 1 calls",
     ]
+
+
+class Recovers:
+    """Of the errors that calls end in, the first few come of lost ranks, which are replaced at once."""
+
+    def __init__(self, parts: Parts, losses: int):
+        self.parts, self.left, self.sync = parts, losses, None
+
+    def __call__(self, error: Exception) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        self.parts.events.append(str(error))
+        if not self.left:
+            for worker in self.parts.workers:
+                worker.error = None
+        self.sync.again()  # type: ignore[attr-defined]
+        return True
+
+
+@pytest.mark.parametrize("losses", [1, 3])
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_weights_of_lost_ranks_are_sent_again_by_new_ones(synchronous: bool, losses: int) -> None:
+    """To all workers, from new endpoints, under the version that the learner stands at by then."""
+    parts = Parts(error=ConnectionError("learner rank 0 hung up or died"))
+    recovers = Recovers(parts, losses)
+    route = Route(Transport.nccl, 2)
+    weight_sync = parts.sync(synchronous, route=route, recovered=recovers)
+    recovers.sync = weight_sync  # type: ignore[assignment]
+    weight_sync.start(1)
+    weight_sync.start(2)
+    weight_sync.wait()
+    sent = [version for method, version in parts.ranks[0].calls if method == "send"]
+    assert sent == ([1] * (losses + 1) + [2] if synchronous else [1] + [2] * losses + [2])
+    assert [method for method, _ in parts.ranks[1].calls].count("open_endpoint") == 1 + losses
+    for worker in parts.workers:
+        offers = [offer for _, offer in worker.calls]
+        assert [offer.version for offer in offers] == sent
+        assert len({offer.endpoints for offer in offers}) == 1 + losses  # each of the ranks that sent it
+    assert parts.sampler.version == 2
+
+
+def test_weights_that_have_arrived_are_not_sent_again() -> None:
+    parts = Parts()
+    weight_sync = parts.sync(synchronous=True)
+    weight_sync.start(1)
+    weight_sync.again()
+    assert [rank.calls for rank in parts.ranks] == [[("publish", 1)]] * 2
+
+
+def test_an_error_that_is_no_loss_is_raised() -> None:
+    parts = Parts(error=ConnectionError("rollout worker 0 died"))
+    weight_sync = parts.sync(synchronous=True, recovered=Recovers(parts, 0))
+    with pytest.raises(ConnectionError, match="rollout worker 0 died"):
+        weight_sync.start(1)
+
+
+def test_who_is_in_a_hurry_waits_for_the_weights_or_gets_their_error() -> None:
+    """Not for answers that nobody can sample."""
+    parts = Parts()
+    parts.sync(synchronous=False).start(1)
+    parts.sampler.sample([], 1, 0)
+    assert parts.events == []
+    parts.sampler.sample([], 1, 0, urgent=True)
+    assert parts.events == ["worker 0 load 1", "worker 1 load 1", "rank 1 publish 1"]
+    failing = Parts(error=ConnectionError("learner rank 0 died"))
+    failing.sync(synchronous=False).start(1)
+    with pytest.raises(ConnectionError, match="learner rank 0 died"):
+        failing.sampler.sample([], 1, 0, urgent=True)
