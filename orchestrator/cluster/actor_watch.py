@@ -6,8 +6,7 @@ An actor hangs when it gives for `hang_s` no sign of life (`pulse`, which a thre
 at the same piece of work and computes nothing. A process that works answers, whatever it does: long calls of torch
 and vLLM do not hold Python's lock. A large model's step on a CPU may take minutes, but computes. What has a limit of
 its own is not at work in this sense: loading weights, a check of an answer, an engine that starts. Learner ranks
-answer one call at a time, and have limits for each other; of those on this host it is seen whether their processes
-are stopped.
+answer one call at a time, and have limits for each other; it is seen whether their processes are stopped.
 
 Only time during which this process ran counts, so that nobody is to blame when the whole machine was asleep.
 """
@@ -22,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.base.errors import ActorDied
 from orchestrator.base.processes import process
-from orchestrator.cluster.handles import PULSE, RayFuture, RayHandle, own_node
+from orchestrator.cluster.handles import PULSE, RayFuture, RayHandle, own_node, process_there
 from rollout.base.spans import Pulse
 
 LOOKS = 8  # in the time after which an actor hangs
@@ -38,16 +37,16 @@ class Heart:
         self.silent = 0.0  # seconds without progress
         self._pulse: Pulse | None = None  # the last one of this process of the actor; None: it has not begun to answer
         self._asked: RayFuture | None = None
-        self._place: tuple[str, int] | None = None  # of one that does not start again
+        self._place: tuple[str, int] | None = None  # of one without a pulse
+        self._looked: RayFuture | None = None  # for it, on another host
+        self._stopped = False
 
     def look(self, passed: float) -> float:
         """passed: seconds since the last look. Returns seconds without progress."""
         if PULSE in self.handle.own:
             progress = self._answers(passed)
         else:
-            self._place = self._place or self.handle.place()
-            found = process(self._place[1]) if self._place and self._place[0] == own_node() else None
-            progress = found is None or not found.stopped
+            progress = self._runs()
         self.silent = 0.0 if progress else self.silent + passed
         return self.silent
 
@@ -72,8 +71,28 @@ class Heart:
         computes = now.computed - before.computed > COMPUTING * passed
         return computes or not now.at_work or now.done != before.done
 
+    def _runs(self) -> bool:
+        """Whether its process is not stopped, as far as is known. Another host looks at its own when it comes to it."""
+        self._place = self._place or self.handle.place()
+        if self._place is None:
+            return True
+        node, pid = self._place
+        if node == own_node():
+            found = process(pid)
+        else:
+            self._looked = self._looked or process_there(node, pid)
+            if not self._looked.done():
+                return not self._stopped
+            looked, self._looked = self._looked, None
+            found = looked.wait()
+        if found is None or not found.lives:
+            self._place = None  # another may take its place
+        self._stopped = found is not None and found.stopped
+        return not self._stopped
+
     def forget(self) -> None:
-        self._pulse = self._asked = None
+        self._pulse = self._asked = self._looked = self._place = None
+        self._stopped = False
         self.silent = 0.0
 
 

@@ -21,9 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.base.errors import ActorDied, RunError, WaitedTooLong
 from orchestrator.base.interrupt import waiting_here
+from orchestrator.base.processes import process
 from rollout.base.errors import BadInput
 
 PULSE = "pulse"  # method of actors that have a thread for it
+ELSEWHERE_S = 60.0  # for another host to look at a process
 SETTLE_S = 3.0  # after an actor's death, for others to follow it
 OTHER_CAUSE_CHARACTERS = 160  # told of another rank's error, beside the dead one
 
@@ -149,6 +151,13 @@ class RayHandle:
         """Behind this handle there is another actor from now on."""
         assert self.make is not None, f"{self.name} cannot be started anew"
         self.actor, self.hung = self.make(), ""
+
+
+def process_there(node: str, pid: int) -> RayFuture:
+    """`process(pid)` of another host."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    call = ray.remote(process).options(num_cpus=0, scheduling_strategy=there).remote(pid)
+    return RayFuture(call, f"node {node}", ELSEWHERE_S)
 
 
 def own_node() -> str:

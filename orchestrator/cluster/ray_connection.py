@@ -92,11 +92,11 @@ def connected() -> Any:
 
 
 def asks_gcs(address: str) -> Callable[[], None]:
-    """A call to the GCS at `address` over a connection of its own, which raises if it takes more than five seconds."""
+    """A call to the GCS at `address` over a connection of its own, which raises if it takes more than two seconds."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 
     client = GcsClient(address=address)
-    return lambda: client.internal_kv_get(b"thinkless", None, timeout=5)
+    return lambda: client.internal_kv_get(b"thinkless", None, timeout=2)
 
 
 def disconnect(own_token: bool) -> None:

@@ -26,7 +26,9 @@ from orchestrator.base.processes import Family, Process, process, processes, wor
 EVERY_S = 0.5
 FAMILY_EVERY = 10  # looks at Ray
 STOPPED_S = 10.0  # that a process may be stopped: somebody looks at it
-SILENT_S = 50.0  # that a GCS on another host may be silent; after 60 s without it Ray ends the process
+# That a GCS on another host may be silent. A link may be away for 20 s; what is lost is to be said within 30, with a
+# call that had just been answered and two that are not. Ray ends the process after 60 s.
+SILENT_S = 24.0
 SAFE_S = 20.0  # for the main thread to come to a place where the work can be saved
 SAVE_S = 300.0  # for saving it
 END_S = 30.0  # for a private Ray to end
@@ -67,7 +69,7 @@ class LocalProcess:
 
 @dataclass(slots=True)
 class RemoteServer:
-    """One that is asked. ask: returns, or raises what is wrong, within a few seconds."""
+    """One that is asked. ask: returns, or raises what is wrong, within two seconds or so."""
 
     name: str
     ask: Callable[[], None]

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.base.errors import ActorDied
 from orchestrator.base.processes import Family, process
+from orchestrator.cluster import actor_watch
 from orchestrator.cluster.actor_watch import ActorWatch
 from orchestrator.cluster.handles import PULSE
 from orchestrator.cluster.ray_watch import LocalProcess, RayWatch, RemoteServer
@@ -145,3 +146,42 @@ def test_one_at_the_same_piece_of_work_for_too_long_is_killed() -> None:
     assert kills(*long, looks=8) == (0, "")
     restarted = [Pulse(float(born), done=5, at_work=True) for born in (1, 1, 2, 2, 3, 3)]
     assert kills(*restarted, looks=6) == (0, "")
+
+
+@pytest.mark.parametrize("node", ["here", "elsewhere"])
+def test_a_stopped_learner_rank_is_killed_and_its_successor_is_not(
+    node: str, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On any host: one call at a time is answered, so its process is looked at."""
+    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
+    monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: Answer(process(pid)))
+    rank: Any = Actor()
+    rank.own, rank.place = (), lambda: (node, child.pid)
+    watch = ActorWatch(lambda: [rank], hang_s=10.0)
+    for _ in range(4):
+        watch.look(4.0)
+    assert rank.kills == 0
+    child.send_signal(signal.SIGSTOP)
+    while not ((found := process(child.pid)) and found.stopped):
+        pass
+    for _ in range(2):
+        watch.look(4.0)
+    assert rank.kills == 0
+    watch.look(4.0)
+    assert rank.kills == 1 and rank.hung == "it had made no progress for 12 s (cluster.hang_s=10)"
+    rank.place = lambda: (node, os.getpid())
+    for _ in range(8):
+        watch.look(4.0)
+    assert rank.kills == 1
+
+
+def test_a_host_that_does_not_answer_makes_no_rank_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
+    answers = iter([Answer(process(os.getpid())), Answer(ConnectionError("the node is gone")), Answer(None)])
+    monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: next(answers))
+    rank: Any = Actor()
+    rank.own, rank.place = (), lambda: ("elsewhere", 1)
+    watch = ActorWatch(lambda: [rank], hang_s=10.0)
+    for _ in range(20):
+        watch.look(4.0)
+    assert rank.kills == 0 and next(answers, None) is None
