@@ -211,7 +211,8 @@ def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched)
 IN_TURNS = ["cluster.placement=colocated", "rollout.workers=2", "learner.ranks=2"]
 
 
-@pytest.mark.parametrize("then", [[], pytest.param(IN_TURNS, marks=pytest.mark.bench)], ids=["apart", "colocated"])
+@pytest.mark.bench
+@pytest.mark.parametrize("then", [[], IN_TURNS], ids=["apart", "colocated"])
 def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path, then: list[str]) -> None:
     """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
     warm-up, of which nobody took anything, is that of the run above. This one is evaluated, before it is interrupted on
