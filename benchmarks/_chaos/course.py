@@ -6,12 +6,14 @@ not know: what was done to it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.base.line import read
 from orchestrator.tracking.catalogue import repeatable
 
 
@@ -84,7 +86,12 @@ def _samples(found: Faults, folder: Path, reference: Path, exact: bool) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Those that are as they were written."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):  # half of it is there, or it was damaged: it is missed where it has to be
+            rows.append(read(line))
+    return rows
 
 
 def _weights(folder: Path) -> bytes:
