@@ -32,7 +32,6 @@ SHARING = {
 }
 # run by `make test-all`, not by `make test`
 LONG = (
-    "chaos",
     "checkpoint",
     "damage",
     "distill",

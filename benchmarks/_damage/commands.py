@@ -18,6 +18,7 @@ from conf.errors import BadConfig
 from orchestrator.base.errors import RunError
 from orchestrator.base.journal import Journal, Key
 from orchestrator.base.lock import locked
+from orchestrator.base.record import readable
 from orchestrator.commands import chat, cli, train
 from orchestrator.commands.warmup import kept_bound
 from orchestrator.evaluation.answers import Answer
@@ -128,8 +129,9 @@ def resumed(folder: Path) -> str:
         run_dir.ended(folder)
     found = json.loads((folder / "provenance.json").read_text())
     assert found.pop("sessions")[-1]["ended"]
-    kept = ("metrics.jsonl", "samples.jsonl", "samples.txt", "timeline.json", "unjudged.jsonl", "evaluation.json")
+    kept = ("metrics.jsonl", "samples.jsonl", "samples.txt", "timeline.json", "unjudged.jsonl")
     there = [f"{name} {_digest(folder / name)}" for name in kept if (folder / name).is_file()]
+    there.append(f"evaluation.json {readable(folder / 'evaluation.json')}")
     return "\n".join(
         [*there, *(f"{key}: {found[key]}" for key in ("data_hash", "seed", "model", "stages") if key in found)]
     )

@@ -64,6 +64,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], Grid]:
         raise BadInput(f"{path} cannot be read ({error.strerror}): {again}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BadInput(f"{path}, line {number}: damaged; delete that line, and evaluate again") from error
+    there, asked = len({(one.uid, one.way, one.sample) for one in answers}), len(levels) * found["samples"]
+    if there < asked * len(found["ways"]):
+        raise BadInput(
+            f"{path} holds {there} of {asked * len(found['ways'])} answers: evaluate again, which asks for the rest"
+        )
     modes = modes_of([way for way in reversed(found["ways"]) if way != FREE])
     return found, grids(answers, levels, found["samples"], found["weights"], modes)["free"]
 

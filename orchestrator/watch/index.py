@@ -131,14 +131,14 @@ class Followed:
                 self.recent.append(record)
 
     def _compare(self) -> None:
-        """With what the run noted of its files when it ended: their size; of the timeline, which has no checksums, its
-        content."""
+        """With what the run noted of its files when it ended: a timeline has no checksums, and a file without a whole
+        line has none to read."""
         left = as_left(self.provenance)
         for name in ("metrics.jsonl", "warmup.jsonl", "samples.jsonl", "timeline.json") if left else ():
             stamp = _stamp(self.folder / name)
             if self._compared.get(name, (0, 0)) != stamp:
                 self._compared[name] = stamp
-                if unlike(self.folder / name, left.get(name), whole=name == "timeline.json"):
+                if unlike(self.folder / name, left.get(name)):
                     self.damaged.add(name)
 
     def _read_small(self, name: str, read: Callable[[Path], JsonObject | None], target: str) -> bool:

@@ -53,4 +53,5 @@ def test_no_prompt_is_lost_or_learnt_from_twice(tiny_model: Path, tmp_path: Path
     stream = PromptStream(None, lambda problem: np.zeros(1, np.int32), conf.data, conf.run.seed)
     expected = [{prompt.uid for prompt in stream.take(PROMPTS)} for _ in range(last)]
     assert len(set().union(*expected)) == PROMPTS * last
-    assert before == expected[:done] and asked_by_step(folder) == expected
+    assert asked_by_step(folder) == expected
+    assert before == expected[: len(before)] and len(before) >= done - 1  # it may be killed between two files

@@ -11,10 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 from safetensors.torch import load_file
@@ -30,12 +29,7 @@ SETTINGS = ["experiment=quickstart", "warmup=none", *TINY, "run.steps=2", "valid
 PLACES = ["rollout.workers=2", "rollout.num_cpus=0.3", "learner.ranks=2", "learner.num_cpus=0.6"]
 PLACES += ["reward.workers=1", "reward.num_cpus=0.05"]
 ENDLESS = ["run.steps=100000", "run.name=mine"]
-PATIENT = {  # docs/cluster.md: for `ray start` on every host
-    "RAY_health_check_failure_threshold": "30",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
-    "RAY_grpc_keepalive_timeout_ms": "600000",
-    "RAY_grpc_client_keepalive_timeout_ms": "600000",
-}
+CUT_S = 20.0
 LONGER = """
 def score(problem, response, answer, mode):
     return len(response) / 100
@@ -70,20 +64,18 @@ class Pair:
     def second(self) -> Host:
         return self.network.hosts[1]
 
-    def start(self, host: Host, cpus: int = 1, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    def start(self, host: Host) -> None:
         """Its part of Ray, which ends with the host."""
-        common = ["--block", f"--num-cpus={cpus}", "--object-store-memory=540000000", "--disable-usage-stats"]
+        common = ["--block", "--num-cpus=1", "--object-store-memory=540000000", "--disable-usage-stats"]
         common += [f"--temp-dir={host.local}/ray"]  # on each its own
         head = ["--head", "--port=6379", "--include-dashboard=false"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *common, f"--node-ip-address={host.address}"]
         command += head if host is self.first else [f"--address={self.address}"]
-        ray = host.watched(
-            *command, folder=self.folder, environment={**_environment(host), **environment}, lasting=True
-        )
+        ray = host.watched(*command, folder=self.folder, environment=_environment(host), lasting=True)
         ray.until(lambda: "Ray runtime started" in ray.out, "Ray runs")
 
-    def train(self, folder: Path, *settings: str, **more: str) -> Watched:
-        environment = {**_environment(self.first), "RAY_ADDRESS": self.address, **more}
+    def train(self, folder: Path, *settings: str) -> Watched:
+        environment = {**_environment(self.first), "RAY_ADDRESS": self.address}
         command = [THINKLESS, "train", *SETTINGS, f"run.root={folder}", *settings]
         return self.first.watched(*command, folder=folder, environment=environment)
 
@@ -102,25 +94,9 @@ def hosts(lan: Network) -> list[Host]:
 @pytest.fixture(scope="module")
 def pair(lan: Network, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Ends with its hosts, and all of their processes with them."""
-    return _pair(lan, tmp_path_factory.mktemp("rays"))
-
-
-@pytest.fixture
-def own_network() -> Iterator[Network]:
-    """For a test that breaks it."""
-    with network() as made:
-        yield made
-
-
-def _pair(
-    lan: Network,
-    folder: Path,
-    cpus: tuple[int, int] = (1, 1),
-    environment: Mapping[str, str] = MappingProxyType({}),
-) -> Pair:
-    made = Pair(lan, folder, f"{lan.hosts[0].address}:6379")
-    for host, count in zip(lan.hosts, cpus, strict=True):
-        made.start(host, count, environment)
+    made = Pair(lan, tmp_path_factory.mktemp("rays"), f"{lan.hosts[0].address}:6379")
+    for host in lan.hosts:
+        made.start(host)
     return made
 
 
@@ -177,7 +153,6 @@ def test_a_model_that_one_host_lacks_is_named_with_the_host(pair: Pair, tiny_mod
     assert f"there is no folder {pair.first.local}/model on host second" in line
 
 
-@pytest.mark.bench
 def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     """Model and reward function on each host's own disk, problems on the driver's alone, run folder shared."""
     for host in (pair.first, pair.second):
@@ -212,44 +187,15 @@ def _largest_change(before: Path, after: Path) -> float:
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize("seconds", [20, 120])
-def test_a_run_goes_on_after_a_link_was_cut(
-    own_network: Network, tiny_model: Path, tmp_path: Path, seconds: int
-) -> None:
+def test_a_run_goes_on_after_a_link_was_cut(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     """A learner rank and a sampler are behind it."""
-    patient = PATIENT if seconds > 20 else {}
-    pair = _pair(own_network, tmp_path, environment=patient)
-    settings = [*PLACES, *ENDLESS, f"model.path={tiny_model}", "cluster.hang_s=600"]
-    run = pair.train(tmp_path, *settings, **patient)
+    run = pair.train(tmp_path, *PLACES, *ENDLESS, f"model.path={tiny_model}")
     folder = tmp_path / "mine"
     run.until(lambda: len(steps(folder)) > 2, "steps")
     pair.network.cut(pair.second)
-    time.sleep(seconds)
+    time.sleep(CUT_S)
     before = len(steps(folder))
     pair.network.mend(pair.second)
     run.until(lambda: len(steps(folder)) > before + 2, "steps after the cut")
     run.kill()
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and not any(restarts(folder))
-
-
-@pytest.mark.bench
-def test_a_run_goes_on_when_a_host_dies_and_another_joins(
-    own_network: Network, tiny_model: Path, tmp_path: Path
-) -> None:
-    """Its samplers start again on the new one, and get the current weights and what the lost ones had not answered."""
-    pair = _pair(own_network, tmp_path, cpus=(2, 1))  # the rank has room on the first alone, two samplers on neither
-    settings = ["rollout.workers=2", "rollout.max_restarts=3", "rollout.num_cpus=0.7", "learner.num_cpus=1.2"]
-    settings += ["reward.workers=1", "reward.num_cpus=0.05", "learner.ranks=1"]
-    run = pair.train(tmp_path, *settings, *ENDLESS, f"model.path={tiny_model}")
-    folder = tmp_path / "mine"
-    run.until(lambda: len(steps(folder)) > 2, "steps")
-    assert pair.second.titled("ray::RolloutWorker") and pair.first.titled("ray::LearnerWorker")
-    own_network.end(pair.second)
-    third = own_network.join("third")
-    pair.start(third)
-    run.until(lambda: third.titled("ray::RolloutWorker"), "a sampler on the new host")
-    before = len(steps(folder))
-    run.until(lambda: len(steps(folder)) > before + 2, "steps with it")
-    run.kill()
-    assert steps(folder) == [*range(1, len(steps(folder)) + 1)] and sum(restarts(folder)) >= 1
-    assert records(folder)[-1]["mismatch/max_abs"] < 1e-4  # it has what the rank has learnt

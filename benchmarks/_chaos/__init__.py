@@ -1,1 +1,0 @@
-"""Kills, stops and damage for benchmarks/chaos.py."""
