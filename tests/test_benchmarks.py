@@ -32,6 +32,7 @@ SHARING = {
 }
 # run by `make test-all`, not by `make test`
 LONG = (
+    "chaos",
     "checkpoint",
     "damage",
     "distill",

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +83,11 @@ class Family:
             self._begins = {pid: there[pid].begin for pid in known}
             return [there[pid] for pid in known]
 
-    def kill(self) -> None:
-        """End them all, stopped ones too, and those that they start meanwhile. Waits until they are gone, for a moment
-        at most."""
+    def kill(self, which: Callable[[Process], bool] = lambda one: True) -> None:
+        """End them, stopped ones too, and those that they start meanwhile. Waits until they are gone, for a moment at
+        most."""
         end = time.monotonic() + GONE_S
-        while living := self.look():
+        while living := [one for one in self.look() if which(one)]:
             for one in living:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(one.pid, signal.SIGKILL)

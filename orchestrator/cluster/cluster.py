@@ -72,14 +72,16 @@ class Cluster:
                 return
             unexplained = isinstance(error, Exception) and not isinstance(error, (BadInput, ActorDied))
             dead = self._actors.dead() if unexplained else []
-            with self._watch.ending(self._private):
-                self._actors.end_all()
-                disconnect(self._own_token)
-            ended_in_order(self._family.kill)
+            if self._watch.ended(self._leave, self._private):
+                ended_in_order(self._family.kill)
         finally:
             self._watch.stop()
         if dead:  # the first error is often another actor's, of a lost connection
             raise dead[0] from error
+
+    def _leave(self) -> None:
+        self._actors.end_all()
+        disconnect(self._own_token)
 
     def reserve(self, rollout: RolloutConf, learner: LearnerConf, reward: RewardConf) -> None:
         """Hold the places of a whole run, so that all of it is placed or nothing is; the calls below fill them.

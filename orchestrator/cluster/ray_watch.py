@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import signal
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,6 +31,8 @@ SILENT_S = 24.0
 SAFE_S = 20.0  # for the main thread to come to a place where the work can be saved
 SAVE_S = 300.0  # for saving it
 END_S = 30.0  # for a private Ray to end
+TITLE = "ray::"  # of its workers and agents; agents whose raylet has died stay for a minute
+DEAD_S = 10.0  # for leaving one whose processes are gone
 
 
 class Watched(Protocol):
@@ -60,11 +61,6 @@ class LocalProcess:
         if self._since is None:
             self._since = now
         return f"has been stopped for {now - self._since:.0f} s" if now - self._since >= self.stopped_s else ""
-
-    def kill(self) -> None:
-        if (found := process(self.known.pid)) and found.begin == self.known.begin:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(found.pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -103,23 +99,36 @@ class RayWatch:
     def stop(self) -> None:
         self._over.set()
 
-    @contextlib.contextmanager
-    def ending(self, private: bool) -> Iterator[None]:
-        """Ray is left in the body, and ended where it is private: killed, if that takes too long."""
-        self._ending = True
-        timer = threading.Timer(END_S, self._kill)
-        timer.daemon = True
-        if private:
-            timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def ended(self, end: Callable[[], object], private: bool) -> bool:
+        """Calls `end`, which leaves Ray, and ends it where it is private; raises its errors.
 
-    def _kill(self) -> None:
-        for one in self.watched:
-            if isinstance(one, LocalProcess):
-                one.kill()
+        False: it is given up, in a thread that may never return, because Ray died meanwhile, or because a private one
+        takes too long; this process is then to be left without waiting (`orchestrator.base.leaving`).
+        """
+        self.family.look()
+        self._ending, over, failed = True, threading.Event(), list[BaseException]()
+
+        def body() -> None:
+            try:
+                end()
+            except BaseException as error:  # raised below
+                failed.append(error)
+            finally:
+                over.set()
+
+        threading.Thread(target=body, name="end of Ray", daemon=True).start()
+        limit = time.monotonic() + (END_S if private else math.inf)
+        while not over.wait(EVERY_S):
+            now = time.monotonic()
+            if any(one.wrong(now) for one in self.watched):  # a private Ray's processes go before `end` returns
+                limit = min(limit, now + DEAD_S)
+            if now > limit:
+                return False
+        if private:
+            self.family.kill(lambda one: words(one.pid)[0].startswith(TITLE))
+        if failed:
+            raise failed[0]
+        return True
 
     def look(self, now: float | None = None) -> str:
         """What is wrong with Ray; empty: nothing."""

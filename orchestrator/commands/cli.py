@@ -271,7 +271,7 @@ def guarded(body: Callable[[], None]) -> int:
     code = 1
     try:
         body()
-        return 0
+        code = 0
     except KeyboardInterrupt as error:
         code = interrupt.exit_code()
         _print_error(interrupt.reason() or "interrupted", error)
@@ -283,6 +283,7 @@ def guarded(body: Callable[[], None]) -> int:
         _print_fault(error)
     leaving.said()
     if leaving.due():
+        sys.stdout.flush()
         leaving.leave("", code)
     return code
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 
 from orchestrator.tracking.metric import LABELS, MAX_LEVELS, Kind, Metric, Sink
-from orchestrator.tracking.metric_list import METRICS, WARM_UP
+from orchestrator.tracking.metric_list import METRICS, TIMELINE, WARM_UP, WORKERS
 
 __all__ = [
     "LABELS",
@@ -29,9 +29,12 @@ __all__ = [
     "find",
     "key_of",
     "prometheus_name",
+    "repeatable",
 ]
 
 PREFIX, RAY = "thinkless_", "ray_"  # of names on Ray's Prometheus endpoint; Ray adds the latter
+
+OF_TIMES = frozenset({"queue/ready", "learner/mfu", "learner/hfu"})  # depend on them without a unit that says so
 
 FORMER_EXPORTS = {  # names without a label that dashboards may use; still exported
     "accuracy/think": PREFIX + "accuracy_think",
@@ -76,6 +79,19 @@ def find(key: str) -> tuple[Metric, Mapping[str, str]] | None:
         if match := pattern.fullmatch(key):
             return metric, match.groupdict()
     return None
+
+
+def repeatable(key: str) -> bool:
+    """Whether a run on another day has the same figure: it depends on no time, no other process, no worker's load.
+
+    Raises KeyError for one that is not in the catalogue.
+    """
+    found = find(key)
+    if found is None:
+        raise KeyError(f"{key} is not in the catalogue")
+    unit, made_by = found[0].unit, found[0].made_by
+    of_machine = unit in ("s", "GiB", "TFLOP/s") or unit.endswith("/s") or key in OF_TIMES
+    return not of_machine and made_by not in (TIMELINE, WORKERS)
 
 
 def key_of(metric: Metric, labels: Mapping[str, object]) -> str:

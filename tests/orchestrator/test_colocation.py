@@ -19,8 +19,7 @@ from conf.schema import AlgorithmConf, Importance, OnWeightSync
 from learner.learner import Learner
 from orchestrator.base.errors import WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
-from orchestrator.tracking.catalogue import find
-from orchestrator.tracking.metric_list import TIMELINE, WORKERS
+from orchestrator.tracking.catalogue import repeatable
 from orchestrator.training.logprob_check import logprob_gaps
 from rollout.base.gpu_sharing import GpuSharing
 from rollout.base.handle import in_order
@@ -339,16 +338,6 @@ def test_in_any_order_of_turns_a_real_engine_samples_by_the_weights_of_the_last_
             assert t.versions.tolist() == sorted(t.versions.tolist()) and t.versions[-1] <= learnt
     assert any(len(set(t.versions.tolist())) > 1 for pending in long for t in pending.wait())
     assert rollout_worker.scheduler.empty and rollout_worker.engine.unfinished == 0
-
-
-OF_TIMES = {"queue/ready", "learner/mfu", "learner/hfu"}  # without a unit that says so
-
-
-def repeatable(key: str) -> bool:
-    """Whether a run on another day has the same figure: it depends on no time, no other process, no worker's load."""
-    metric, _ = find(key) or pytest.fail(f"{key} is not in the catalogue")
-    of_machine = metric.unit in ("s", "GiB", "TFLOP/s") or metric.unit.endswith("/s") or key in OF_TIMES
-    return not of_machine and metric.made_by not in (TIMELINE, WORKERS)
 
 
 def figures(folder: Path, until: int) -> list[str]:

@@ -159,6 +159,43 @@ def test_a_ray_that_does_not_start_is_one_clear_line(tmp_path: Path) -> None:
     assert line.startswith("thinkless: a private Ray did not start in time (The current node timed out"), line
 
 
+DYING = """
+import os, signal, sys, threading, time
+from conf.schema import ClusterConf
+from orchestrator.base.processes import processes, words
+from orchestrator.cluster.cluster import Cluster
+from orchestrator.commands.cli import guarded
+from rollout.base.errors import BadInput
+
+def kill(cluster):
+    while not cluster._watch._ending:
+        time.sleep(0.001)
+    for one in processes():
+        if one.parent == os.getpid() and words(one.pid)[0].endswith("/gcs_server"):
+            os.kill(one.pid, signal.SIGKILL)
+
+def body():
+    with Cluster(ClusterConf(object_store_gib=0.1)) as cluster:
+        threading.Thread(target=kill, args=[cluster], daemon=True).start()
+        print("all is done")
+        if sys.argv[1] == "fails":
+            raise BadInput("this is wrong; mend it")
+
+sys.exit(guarded(body))
+"""
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("how", ["ends", "fails"])
+def test_a_ray_that_dies_while_it_is_ended_changes_no_outcome(tmp_path: Path, how: str) -> None:
+    run = Watched([how], tmp_path, {"PYTHONPATH": str(ROOT)}, [sys.executable, "-c", DYING]).wait(SOON)
+    assert "all is done" in run.out and not run.left()
+    if how == "ends":
+        assert run.returncode == 0 and not run.error_lines, run.err[-3000:]
+    else:
+        assert one_line_error(run) == "thinkless: this is wrong; mend it"
+
+
 def _program(run: Watched, name: str) -> int:
     """The process of a run's private Ray that runs this program."""
     (pid,) = (pid for pid, title in run.alive().items() if title.split()[0].endswith(f"/{name}"))
@@ -211,7 +248,8 @@ def test_a_failing_reward_function_is_reported_and_ends_the_run(faulty: Watched)
 IN_TURNS = ["cluster.placement=colocated", "rollout.workers=2", "learner.ranks=2"]
 
 
-@pytest.mark.parametrize("then", [[], pytest.param(IN_TURNS, marks=pytest.mark.bench)], ids=["apart", "colocated"])
+@pytest.mark.bench
+@pytest.mark.parametrize("then", [[], IN_TURNS], ids=["apart", "colocated"])
 def test_a_resumed_warm_up_ends_in_the_same_weights(faulty: Watched, tmp_path: Path, then: list[str]) -> None:
     """kill: no run stays, since nothing of it was learnt; the warm-up's steps do, and are not done again. The same
     warm-up, of which nobody took anything, is that of the run above. This one is evaluated, before it is interrupted on

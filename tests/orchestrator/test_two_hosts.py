@@ -153,6 +153,7 @@ def test_a_model_that_one_host_lacks_is_named_with_the_host(pair: Pair, tiny_mod
     assert f"there is no folder {pair.first.local}/model on host second" in line
 
 
+@pytest.mark.bench
 def test_a_run_is_spread_over_both_hosts(pair: Pair, tiny_model: Path, tmp_path: Path) -> None:
     """Model and reward function on each host's own disk, problems on the driver's alone, run folder shared."""
     for host in (pair.first, pair.second):

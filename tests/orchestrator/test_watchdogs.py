@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import ActorDied
-from orchestrator.base.processes import Family, process
-from orchestrator.cluster import actor_watch
+from orchestrator.base.processes import Family, process, words
+from orchestrator.cluster import actor_watch, ray_watch
 from orchestrator.cluster.actor_watch import ActorWatch
 from orchestrator.cluster.handles import PULSE
 from orchestrator.cluster.ray_watch import LocalProcess, RayWatch, RemoteServer
@@ -66,6 +67,42 @@ def test_a_stopped_process_is_reported_when_it_stays_so(child: subprocess.Popen[
         pass
     assert watched.wrong(10.0) == watched.wrong(19.0) == ""
     assert watched.wrong(20.0) == "has been stopped for 10 s"
+
+
+def test_the_end_of_ray_is_given_up_when_it_is_dead_or_takes_too_long(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private one's processes go before its end returns, so that their death alone is no reason."""
+    never = threading.Event()
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    def of(*watched: LocalProcess) -> RayWatch:
+        return RayWatch(watched, "here:6379", Family())
+
+    assert of(local(child)).ended(lambda: None, private=True)
+    with pytest.raises(ZeroDivisionError):
+        of(local(child)).ended(fails, private=True)
+    with monkeypatch.context() as short:
+        short.setattr(ray_watch, "END_S", 0.1)
+        assert not of(local(child)).ended(never.wait, private=True)
+    watched = local(child)
+    child.kill()
+    child.wait()
+    assert of(watched).ended(lambda: never.wait(0.6), private=True)
+    monkeypatch.setattr(ray_watch, "DEAD_S", 0.1)
+    assert not of(watched).ended(never.wait, private=False)
+    never.set()
+
+
+def test_what_a_private_ray_leaves_is_killed_and_nothing_else(child: subprocess.Popen[bytes]) -> None:
+    agent = subprocess.Popen(["bash", "-c", "exec -a ray::DashboardAgent sleep 1000"])
+    while not words(agent.pid)[0].startswith("ray::"):
+        pass
+    assert RayWatch([], "here:6379", Family()).ended(lambda: None, private=False) and agent.poll() is None
+    assert RayWatch([], "here:6379", Family()).ended(lambda: None, private=True)
+    assert agent.wait(30) == -signal.SIGKILL and child.poll() is None
 
 
 def test_a_server_elsewhere_may_be_silent_for_a_while() -> None:

@@ -17,6 +17,7 @@ from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeWorker, complete, preempted, rollout_request
 from tests.helpers.policies import BOUND, REFERENCES, Policies, kept_cache, pushes, whole_prefix
 from tests.helpers.prompts import make_prompts
+from tests.helpers.seldom import seldom
 
 # ---------------------------------------------------------------------- versions per token
 
@@ -166,7 +167,9 @@ def test_waiting_sequences_begin_by_the_new_weights(
         assert np.abs(t.behavior_logprobs - kept_cache(policies, t, t.versions.tolist())).max() <= BOUND
 
 
-@pytest.mark.parametrize("chosen", list(OnWeightSync), ids=lambda way: way.value)
+@pytest.mark.parametrize(
+    "chosen", [OnWeightSync.recompute, seldom(OnWeightSync.keep), seldom(OnWeightSync.drain)], ids=lambda way: way.value
+)
 def test_preempted_sequences_resume_by_the_weights_of_each_token(
     tight: RolloutWorker, rollout_worker: RolloutWorker, policies: Policies, chosen: OnWeightSync,
     monkeypatch: pytest.MonkeyPatch,

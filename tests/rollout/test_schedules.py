@@ -47,7 +47,7 @@ from tests.helpers.scripted import (
     scripted_weights,
 )
 
-SCHEDULES, BLOCKS = 500, 4
+SCHEDULES, BLOCKS = 240, 4
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

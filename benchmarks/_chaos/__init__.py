@@ -1,0 +1,1 @@
+"""Kills, stops and damage for benchmarks/chaos.py."""
