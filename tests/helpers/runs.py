@@ -38,9 +38,9 @@ def steps(folder: Path) -> list[int]:
     return [row["step"] for row in records(folder)]
 
 
-def restarts(folder: Path) -> list[int]:
-    """What the counters of sampler restarts added, by step and worker."""
-    return [value for row in records(folder) for key, value in row.items() if key.startswith("restarts/worker/")]
+def restarts(folder: Path, of: str = "worker/") -> list[int]:
+    """What the counters of restarts added, by step and actor. of: "worker/", a sampler's, "reward/" or "learner"."""
+    return [value for row in records(folder) for key, value in row.items() if key.startswith(f"restarts/{of}")]
 
 
 def checkpoints(folder: Path) -> list[int]:

@@ -79,6 +79,9 @@ def two_of_each(tiny: list[str]) -> list[str]:
     return [*settings, "rollout.workers=2", "learner.ranks=2", "rollout.num_cpus=0.2", "learner.num_cpus=0.2"]
 
 
+ACTORS = ("ray::RolloutWorker", "ray::RewardWorker", "ray::LearnerWorker")
+
+
 @dataclass(frozen=True)
 class Course:
     """A run that was ended from outside."""
@@ -105,18 +108,22 @@ def interrupted(two_of_each: list[str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Course:
-    """The interrupted run goes on. kill -9 its first sampler, which may start again; then its second learner rank."""
+    """The interrupted run goes on. kill -9 its first sampler, its reward actor and its second learner rank, which all
+    start again; then a learner rank once more, which may not."""
     folder, begin = tmp_path_factory.mktemp("killed") / "mine", interrupted.checkpoint
     shutil.copytree(interrupted.folder, folder)
-    run = Watched(["train", f"resume={folder}"], folder.parent)
+    run = Watched(["train", f"resume={folder}", "learner.max_restarts=1"], folder.parent)
     run.until(lambda: max(steps(folder), default=0) > begin, "a step")
-    before = run.titled("ray::RolloutWorker")
-    assert len(before) == 2
-    os.kill(before[0], signal.SIGKILL)
-    run.until(lambda: set(run.titled("ray::RolloutWorker")) - {*before}, "a new sampler")
+    before = [pid for title in ACTORS for pid in run.titled(title)]
+    assert len(before) == 2 + 1 + 2
+    for title, index in zip(ACTORS, (0, 0, 1), strict=True):
+        os.kill(run.titled(title)[index], signal.SIGKILL)
+    run.until(
+        lambda: len({pid for title in ACTORS for pid in run.titled(title)} - {*before}) == 1 + 1 + 2, "new actors"
+    )
     again = max(steps(folder))
-    run.until(lambda: max(steps(folder)) >= max(again + 2, begin + 4), "steps with the new sampler")
-    run.until(lambda: any(restarts(folder)), "the restart among the figures")
+    run.until(lambda: max(steps(folder)) >= max(again + 2, begin + 4), "steps with the new actors")
+    run.until(lambda: any(restarts(folder)) and any(restarts(folder, "reward/")), "the restarts among the figures")
     os.kill(run.titled("ray::LearnerWorker")[1], signal.SIGKILL)
     return Course(run.wait(SOON), folder, begin, again + 2)
 

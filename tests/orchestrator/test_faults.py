@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.heavy
 ROOT = Path(__file__).parents[2]
 
 SHORT_WARM_UP, EVALUATE_EVERY = 100, 40  # steps
+HANG_S = 30  # without a sign of life: also on a machine that is busy with other things
 
 
 # ---- interrupted ----
@@ -58,12 +60,13 @@ def test_a_private_run_listens_on_loopback_alone(interrupted: Any) -> None:
 # ---- actors are killed ----
 
 
-def test_a_killed_learner_rank_is_named(killed: Any) -> None:
+def test_a_learner_rank_killed_too_often_is_named(killed: Any) -> None:
     """Not what the others said when the connection to it was lost."""
     run, folder, begin = killed.run, killed.folder, killed.checkpoint
     assert f"going on from step {begin}" in run.out
     line = one_line_error(run)
-    assert run.returncode == 1 and "thinkless: learner rank " in line and "died" in line, line
+    assert run.returncode == 1 and re.match(r"thinkless: learner rank [01] died, and the ", line), line
+    assert "ranks had been started again as often as learner.max_restarts=1 allows" in line
     again = line.partition("to go on from it: ")[2]
     assert again.endswith(f"thinkless train resume={folder}")
     assert len(line) - len(again) < 600  # with what the other rank said of the lost connection, cut short
@@ -72,16 +75,42 @@ def test_a_killed_learner_rank_is_named(killed: Any) -> None:
     assert checkpoints(folder)[-1] >= due
 
 
-def test_interruption_and_a_restarted_sampler_change_no_bit(killed: Any, left_alone: Path) -> None:
+def test_interruption_and_restarted_actors_change_no_bit(killed: Any, left_alone: Path) -> None:
     """Steps before and after: the same losses, to the last bit. The new sampler takes the current weights itself and
-    samples its requests once more, seed for seed."""
+    samples its requests once more, seed for seed; the new reward actor grades what the lost one had not; the new
+    learner ranks have the state of the last finished update, and make the interrupted one with the same batch."""
     mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, left_alone))
     assert killed.checkpoint + 1 < killed.compared == len(other)
     assert mine[: len(other)] == other and any(other[-3:])
 
 
-def test_a_restarted_sampler_is_counted_once(killed: Any) -> None:
+def test_each_restart_is_said_and_counted_once(killed: Any) -> None:
     assert sum(counts := restarts(killed.folder)) == 1 and len(counts) > 4
+    assert sum(counts := restarts(killed.folder, "reward/")) == 1 and len(counts) > 4
+    assert restarts(killed.folder, "learner") == [1]
+    said = r"^warning: learner rank [01] died: all ranks start again, .+ \(restart 1, learner.max_restarts=1\)$"
+    assert len(re.findall(said, killed.run.err, re.M)) == 1 == killed.run.err.count("all ranks start again")
+
+
+@pytest.mark.bench
+def test_stopped_actors_are_killed_and_named_and_change_no_bit(
+    interrupted: Any, left_alone: Path, tmp_path: Path
+) -> None:
+    """SIGSTOP of a sampler, then of a learner rank."""
+    folder = tmp_path / "mine"
+    shutil.copytree(interrupted.folder, folder)
+    last = max(steps(left_alone))
+    limits = [f"cluster.hang_s={HANG_S}", "learner.max_restarts=1", f"run.steps={last}"]
+    run, begin = Watched(["train", f"resume={folder}", *limits], tmp_path), max(steps(folder))
+    run.until(lambda: max(steps(folder)) > begin, "a step")
+    for title in ("ray::RolloutWorker", "ray::LearnerWorker"):
+        os.kill(stopped := run.titled(title)[1], signal.SIGSTOP)
+        run.until(partial(_replaced, run, title, stopped), "another one in its place")
+    succeeded(run.wait())
+    named = re.findall(r"^warning: (.+) \d is killed: it had made no progress for \d+ s", run.err, re.M)
+    assert named == ["rollout worker", "learner rank"], run.err[-3000:]
+    mine, other = ([row.get("loss/total") for row in records(one)] for one in (folder, left_alone))
+    assert mine == other
 
 
 # ---- Ray itself dies or is stopped ----
@@ -194,6 +223,11 @@ def test_a_ray_that_dies_while_it_is_ended_changes_no_outcome(tmp_path: Path, ho
         assert run.returncode == 0 and not run.error_lines, run.err[-3000:]
     else:
         assert one_line_error(run) == "thinkless: this is wrong; mend it"
+
+
+def _replaced(run: Watched, title: str, pid: int) -> bool:
+    there = run.titled(title)
+    return pid not in there and len(there) == 2
 
 
 def _program(run: Watched, name: str) -> int:
