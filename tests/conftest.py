@@ -43,8 +43,8 @@ LONGEST = [
     + ["learner/test_warmup.py", "learner/test_reference.py"],
     ["orchestrator/test_two_hosts.py"],
     ["orchestrator/test_sweeps.py"],
-    [f"rollout/test_{name}.py" for name in ("in_flight", "limits", "logprob_check", "vllm_receiver", "engine")]
-    + [f"rollout/test_{name}.py" for name in ("serving", "steering", "async_scheduling")]
+    [f"rollout/test_{name}.py" for name in ("in_flight", "limits", "logprob_check", "tensor_parallel", "vllm_receiver")]
+    + [f"rollout/test_{name}.py" for name in ("engine", "serving", "steering", "async_scheduling")]
     + ["orchestrator/test_export.py"],
     ["orchestrator/test_families.py"],
     ["orchestrator/test_distill.py"],
@@ -56,7 +56,6 @@ LONGEST = [
     ["rollout/test_schedules.py"],
     ["orchestrator/test_watch_page.py"],
     ["test_benchmarks.py"],
-    ["rollout/test_tensor_parallel.py"],
     ["orchestrator/test_model_check.py"],
     ["orchestrator/test_trackers.py"],
     ["orchestrator/test_plan.py"],

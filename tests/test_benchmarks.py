@@ -34,9 +34,11 @@ SHARING = {
 LONG = (
     "chaos",
     "checkpoint",
+    "cli",
     "damage",
     "distill",
     "evaluation",
+    "fuzz",
     "harness",
     "jobs",
     "learner",
@@ -49,6 +51,7 @@ LONG = (
     "simulation",
     "tracking",
     "trl",
+    "verifier",
     "warmup",
 )
 LM_EVAL = ROOT / ".bench" / "harness" / "made"

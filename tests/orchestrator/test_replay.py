@@ -479,6 +479,7 @@ def test_replayed_learning_is_bit_equal(recording: Recording) -> None:
     assert "loss" in done.out and "equal" in done.out and len(figures["seconds"]) == 2
 
 
+@pytest.mark.bench
 def test_other_settings_are_compared_within_a_tolerance(recording: Recording) -> None:
     done = succeeded(recording.replay("learning", "learner.ranks=1", "learner.max_tokens=1500", "out=other.json"))
     assert "learner.ranks=1 (was 2)" in done.out and "learner.max_tokens=1500 (was 8192)" in done.out
