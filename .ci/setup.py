@@ -33,8 +33,12 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of C
 OLDEST, NEWEST = (3, 11), (3, 14)
 NEEDED_GB = 6.0
 LACKING = "no version of %s|%s has no wheels"  # what uv says of a requirement that no index has
-# No byte code of these: models are imported one at a time, if ever.
-SELDOM = r"/site-packages/(.+/tests?/|torch/testing/|ray/(rllib|serve|tune|llm)/|transformers/models/(?!auto/|qwen2/))"
+# No byte code of these: models are imported one at a time, if ever, the others by one command or tool each.
+SELDOM = (
+    r"/site-packages/(.+/tests?/|torch/testing/|ray/(data|rllib|serve|tune|llm)/|transformers/models/(?!auto/|qwen2/)"
+    r"|vllm/models/|sympy/physics/|(anthropic|databricks|mlflow|mypy|mypyc|numba|pip|plotly|selenium|setuptools"
+    r"|sqlalchemy|wandb)/)"
+)
 # pip's settings in uv's words, and what stands between several values of one.
 UV_VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", None),
