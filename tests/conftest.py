@@ -41,15 +41,15 @@ LONGEST = [
     ["orchestrator/test_job.py"],
     [f"learner/test_{name}.py" for name in ("gradient", "lora", "worker", "weight_sender", "offload", "bad_input")]
     + ["learner/test_warmup.py", "learner/test_reference.py"],
-    ["orchestrator/test_two_hosts.py"],
-    ["orchestrator/test_sweeps.py"],
     [f"rollout/test_{name}.py" for name in ("in_flight", "limits", "logprob_check", "tensor_parallel", "vllm_receiver")]
     + [f"rollout/test_{name}.py" for name in ("engine", "serving", "steering", "async_scheduling")]
     + ["orchestrator/test_export.py"],
+    ["orchestrator/test_sweeps.py"],
     ["orchestrator/test_families.py"],
     ["orchestrator/test_distill.py"],
     ["orchestrator/test_doctor.py"],
     ["orchestrator/test_placement.py"],
+    ["orchestrator/test_two_hosts.py"],
     ["orchestrator/test_latest_weights.py", "orchestrator/test_interrupt.py"],
     ["test_gpu_benchmark.py"],
     ["orchestrator/test_commands.py"],
