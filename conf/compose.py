@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,25 @@ def typed(config: Any) -> Config:
     try:
         if missing := OmegaConf.missing_keys(config):
             raise BadConfig(f"{min(missing)} must have a value, got ???, which stands for none")
-        plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-        # merged into the structure once more: it refuses what +key=value added
-        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+        found = OmegaConf.to_object(config)
+        if _more(found):  # merged into the structure, which refuses what +key=value added, or takes what is no Config
+            plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+            found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     except (OmegaConfBaseException, OverflowError) as error:
         raise BadConfig(one_line(error)) from error
     assert isinstance(found, Config)
     return replace(found, warmup=configured(found.warmup))
+
+
+def _more(found: Any) -> bool:
+    """Whether it is no settings, or some have attributes that are none of the schema."""
+    return not isinstance(found, Config) or _added(found)
+
+
+def _added(settings: Any) -> bool:
+    if not is_dataclass(settings):
+        return False
+    return vars(settings).keys() != {one.name for one in fields(settings)} or any(map(_added, vars(settings).values()))
 
 
 def configured(warmup: WarmupConf | None) -> WarmupConf | None:
