@@ -39,13 +39,13 @@ def of_folder(folder: Path, steps: int | None = None) -> Progress | None:
         with (folder / METRICS).open("rb") as file:
             start = max(0, file.seek(0, 2) - TAIL_BYTES)
             file.seek(start)
-            *lines, _ = file.read().split(b"\n")  # what is behind the last line's end is being written
+            *lines, torn = file.read().split(b"\n")
     except OSError:
-        lines, start = [], 0
+        lines, torn, start = [], b"", 0
     read = [object_of(line) for line in lines[bool(start) :]]
     left = as_left(readable(folder / "provenance.json")).get(METRICS)
     wrong = sum(record is None for record in read)
-    if words := left_out(METRICS, wrong) if wrong else unlike(folder / METRICS, left, whole=False):
+    if words := left_out(METRICS, wrong) if wrong else unlike(folder / METRICS, left, whole=bool(torn)):
         print(f"{folder}: {words}", file=sys.stderr, flush=True)
     last = next((record for record in reversed(read) if record and "seconds/step" in record), None)
     return _progress(last, steps) if last else None
