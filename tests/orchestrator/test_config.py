@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -667,8 +668,14 @@ def test_one_section_of_the_configuration_is_printed(capsys: pytest.CaptureFixtu
 
 
 def test_info_shows_how_the_configuration_is_composed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert composed("experiment=quickstart", "--info", "defaults-tree") == []
-    assert "algorithm: degrpo" in capsys.readouterr().out
+    root = logging.getLogger()
+    before = root.level, [*root.handlers]
+    try:
+        assert composed("experiment=quickstart", "--info", "defaults-tree") == []
+        assert "algorithm: degrpo" in capsys.readouterr().out
+    finally:  # Hydra has it write all there is to say to this test's stdout
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
 
 
 @pytest.mark.parametrize(
