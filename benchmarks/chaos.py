@@ -128,27 +128,40 @@ class Run:
         self.named: set[str] = set()  # files that were damaged, and said to be
         self.unnamed: set[str] = set()  # and of which nothing was said
         self.number, self.lives = number, 0
+        self.begun: list[Life] = []
+        self.killed: list[Life] = []  # those whose driver was killed
         self.last: Blow | None = None  # that this life has met
 
     def through(self, kills: int) -> int:
         """Returns how many of `kills` were delivered until its end."""
         done, damage = 0, None
-        while True:
-            self.lives, self.last = self.lives + 1, None
-            with contextlib.closing(Life(self._command(), self.printed)) as life:
-                try:
-                    done += self._blows(life, kills - done if self.lives < PATIENCE else 0)
-                    life.until(lambda: life.ended, "its end")
-                except Hung as error:
-                    self._fault("hangs", life, str(error))
-                finished = self._ended(life, damage)
-            if finished:
-                self._compared()
-                return done
-            if self.lives > 2 * PATIENCE:
-                self.tally.add("lost", f"run {self.number}: it has not come to its end in {self.lives} lives")
-                return done
-            damage = self._damage()
+        try:
+            for self.lives in range(1, 2 * PATIENCE + 1):
+                life = Life(self._command(), self.printed)
+                self.begun.append(life)
+                done += self._lived(life, kills - done if self.lives < PATIENCE else 0)
+                if self._ended(life, damage):
+                    for gone in self.killed:
+                        self._looked_after(gone)
+                    self._compared()
+                    return done
+                damage = self._damage()
+        finally:
+            for life in self.begun:
+                life.close()
+        self.tally.add("lost", f"run {self.number}: it has not come to its end in {self.lives} lives")
+        return done
+
+    def _lived(self, life: Life, kills: int) -> int:
+        """Until it has ended. Returns how many signals were delivered."""
+        self.last, before = None, self.tally.counts["kills"]
+        try:
+            self._blows(life, kills)
+            life.until(lambda: life.ended, "its end")
+        except Hung as error:
+            self._fault("hangs", life, str(error))
+            life.close()
+        return self.tally.counts["kills"] - before
 
     def _command(self) -> list[str]:
         if (self.folder / "config.yaml").is_file():
@@ -157,7 +170,7 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)  # killed before it had written anything
         return _begun(self.folder, self.cache, self.exact)
 
-    def _blows(self, life: Life, kills: int) -> int:
+    def _blows(self, life: Life, kills: int) -> None:
         """One after the other, as long as it lives."""
         done, must_go_on = 0, True
         while done < kills:
@@ -174,7 +187,6 @@ class Run:
                 self.tally.counts["survived"] += must_go_on
             elif must_go_on and life.process.returncode:
                 self._fault("unclear", life, f"it ended after {blow}, which it has to survive")
-        return done
 
     def _ended(self, life: Life, damage: Damage | None) -> bool:
         """Looks at how it ended. Returns whether it has done everything."""
@@ -185,8 +197,10 @@ class Run:
             self._fault("unclear", life, "a traceback")
         elif code and not killed and len(lines) != 1:
             self._fault("unclear", life, f"exit code {code} and {len(lines)} lines that say why")
-        if there := life.left():
-            self._fault("unclear", life, f"it has left {', '.join(there)[:300]}")
+        if killed:  # what it has left goes within minutes, and the next life need not wait for it
+            self.killed.append(life)
+        else:
+            self._looked_after(life)
         refused = False
         if damage is not None:
             refused = bool(code) and damage.names_it(lines)
@@ -197,6 +211,10 @@ class Run:
         if code and not killed and self.last is None and not refused:
             self._fault("unclear", life, "it ended though nothing was done to it")
         return code == 0
+
+    def _looked_after(self, life: Life) -> None:
+        if there := life.left():
+            self._fault("unclear", life, f"it has left {', '.join(there)[:300]}")
 
     def _damage(self) -> Damage | None:
         if not (self.folder / "config.yaml").is_file() or self.rng.random() > DAMAGED:
