@@ -50,7 +50,7 @@ SETTINGS = [
     "experiment=quickstart", "data.arithmetic.levels=[2,4]", "data.arithmetic.weights=[0.7,0.3]",
     "warmup.arithmetic.levels=[2,4]", "warmup.arithmetic.weights=[0.3,0.7]", "warmup.short_weight=1",
     f"warmup.steps={WARM_UP}", "warmup.save_every_s=2", f"run.steps={STEPS}", "run.save_every=3",
-    "run.samples_per_step=4", "run.logprob_check_every=2", "rollout.prompts_per_step=4", "rollout.group_size=4",
+    "run.samples_per_step=5", "run.logprob_check_every=2", "rollout.prompts_per_step=4", "rollout.group_size=4",
     "rollout.workers=2", "rollout.num_cpus=0.2", "rollout.kv_cache_gib=0.25", f"rollout.max_restarts={MANY}",
     "learner.ranks=2", "learner.num_cpus=0.2", "learner.schedule=constant", "reward.timeout_s=120",
     f"reward.max_restarts={MANY}", f"learner.max_restarts={MANY}", "validation.size=8", "evaluate.every=4",

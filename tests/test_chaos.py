@@ -29,7 +29,8 @@ def left_alone(tmp_path: Path) -> Path:
     folder = tmp_path / "left-alone"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "model.safetensors").write_bytes(b"weights")
-    rows = [{"step": step, "seconds/step": 0.1 * step, "loss/total": 0.5 / step} for step in range(1, STEPS + 1)]
+    steps = range(1, STEPS + 1)
+    rows = [{"step": step, "seconds/step": 0.1 * step, "loss/total": 0.5 / step, "answers/think": 8} for step in steps]
     write(folder / "metrics.jsonl", rows)
     write(
         folder / "samples.jsonl", [{"step": s, "uid": f"q{s}-{n}", "response": "7"} for s in (0, 1, 2) for n in (1, 2)]
@@ -60,7 +61,8 @@ def changed(name: str, change: Callable[[list[dict[str, Any]]], Any]) -> Callabl
         ("metrics.jsonl", lambda rows: rows.append(rows[2]), "twice", "step 3 is 2 times", False),
         ("metrics.jsonl", lambda rows: rows[3].update({"loss/total": 0.1251}), "wrong", "loss/total differ", True),
         ("samples.jsonl", lambda rows: rows.pop(), "lost", "step 2: no answer to q2-2", False),
-        ("samples.jsonl", lambda rows: rows.append(rows[-1]), "twice", "one answer more to q2-2", False),
+        ("samples.jsonl", lambda rows: rows.append(rows[-1] | {"uid": "q7-1"}), "twice", "an answer to q7-1", False),
+        ("metrics.jsonl", lambda rows: rows[1].update({"answers/think": 7}), "wrong", "step 2: 7 answers", False),
         ("samples.jsonl", lambda rows: rows[3].update(response="8"), "wrong", "has other answers", True),
     ],
 )

@@ -65,6 +65,8 @@ def _steps(found: Faults, folder: Path, reference: Path, exact: bool, steps: int
     counts = Counter(row["step"] for row in mine if "seconds/step" in row)
     found.lost += [f"step {step} is not in metrics.jsonl" for step in range(1, steps + 1) if not counts[step]]
     found.twice += [f"step {step} is {n} times in metrics.jsonl" for step, n in counts.items() if n > 1]
+    answers = [[(row["step"], _answers(row)) for row in one if "seconds/step" in row] for one in (mine, other)]
+    found.wrong += [f"step {step}: {n} answers" for step, n in answers[0] if n != dict(answers[1]).get(step)]
     if exact:
         rows = [[{key: row[key] for key in sorted(row) if repeatable(key)} for row in one] for one in (mine, other)]
         for one, same in zip(*rows, strict=False):
@@ -75,13 +77,18 @@ def _steps(found: Faults, folder: Path, reference: Path, exact: bool, steps: int
             found.wrong.append(f"metrics.jsonl has {len(mine)} lines instead of {len(other)}")
 
 
+def _answers(row: dict[str, Any]) -> int:
+    return sum(value for key, value in row.items() if key.startswith("answers/"))
+
+
 def _samples(found: Faults, folder: Path, reference: Path, exact: bool) -> None:
-    """One answer to each prompt of each step is there: which prompts were sampled does not depend on staleness."""
+    """An answer to each prompt of each step is there: which prompts were sampled does not depend on staleness. Of a
+    prompt that was answered in both modes two are written."""
     mine, other = (_lines(one / "samples.jsonl") for one in (folder, reference))
-    have, due = (Counter((row["step"], row["uid"]) for row in rows if row["step"]) for rows in (mine, other))
-    found.lost += [f"step {step}: no answer to {uid}" for step, uid in due - have]
-    found.twice += [f"step {step}: one answer more to {uid}" for step, uid in have - due]
-    if exact and not (due - have or have - due) and mine != other:
+    have, due = ({(row["step"], row["uid"]) for row in rows if row["step"]} for rows in (mine, other))
+    found.lost += [f"step {step}: no answer to {uid}" for step, uid in sorted(due - have)]
+    found.twice += [f"step {step}: an answer to {uid}, which is another step's" for step, uid in sorted(have - due)]
+    if exact and have == due and mine != other:
         found.wrong.append("samples.jsonl has other answers")
 
 
