@@ -208,9 +208,10 @@ class Run:
                 damage.restore()
             else:
                 (self.named if damage.names_it(err.splitlines()) else self.unnamed).add(damage.name)
-        if code and not killed and self.last is None and not refused:
+        finished = code == 0 or any("has finished its" in line for line in lines)  # interrupted behind its last stage
+        if not finished and not killed and self.last is None and not refused:
             self._fault("unclear", life, "it ended though nothing was done to it")
-        return code == 0
+        return finished
 
     def _looked_after(self, life: Life) -> None:
         if there := life.left():

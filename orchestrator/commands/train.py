@@ -71,7 +71,7 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
     print(f"run folder: {folder}" + (f", going on from step {saved[1]['step']}" if saved else ""), flush=True)
     if saved and len(left) < len(STAGES) - 1:
         print(f"it has done its steps; missing: {', '.join(stage.name for stage in left)}", flush=True)
-    resumed = functools.partial(_how_to_go_on, store, folder)
+    resumed = functools.partial(_how_to_go_on, store, folder, conf)
     try:
         if copies and not resume:
             copies.begin_run()
@@ -99,10 +99,13 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
         same.close()
 
 
-def _how_to_go_on(store: CheckpointStore, folder: Path) -> str:
+def _how_to_go_on(store: CheckpointStore, folder: Path, conf: Config) -> str:
     """Empty: without a checkpoint there is nothing to go on from."""
+    steps = store.steps()
+    if steps and not missing(Stand.of(folder, conf, steps[-1])):
+        return "the run had done all of its stages"
     again = command_line("train", f"resume={folder}")
-    return f"the last checkpoint is of step {steps[-1]}; to go on from it: {again}" if (steps := store.steps()) else ""
+    return f"the last checkpoint is of step {steps[-1]}; to go on from it: {again}" if steps else ""
 
 
 def _do(

@@ -16,10 +16,13 @@ from conf.schema import Config, TrackerConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.record import readable
 from orchestrator.base.same_folder import FolderGone, SameFolder
+from orchestrator.commands.train import _how_to_go_on
 from orchestrator.tracking.line_files import LineFiles
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.training import evaluation, run_dir
+from orchestrator.training.checkpoint import CheckpointStore
 from orchestrator.training.evaluation import Evaluator
+from orchestrator.training.retention import Retention
 from orchestrator.training.stages import STAGES, UNASKED, Stand, missing
 from orchestrator.training.unjudged import UnjudgedLog
 from reward.verdict import Outcome, Verdict
@@ -57,6 +60,17 @@ def test_what_a_death_left_undone_is_missing_and_all_that_follows(finished: Path
     (finished / "model" / "tokenizer_config.json").unlink()
     assert left(finished) == ["export", "evaluate", "report"]
     assert left(finished, step=STEPS - 1) == NAMES[1:] and left(finished, step=None) == NAMES
+
+
+def test_an_end_behind_the_last_stage_asks_for_nothing_more(finished: Path) -> None:
+    """Ctrl-C while Ray is being ended, say: resume= would refuse."""
+    store = CheckpointStore(finished, Retention(1))
+    (finished / "checkpoints" / f"step_{STEPS:06d}").mkdir(parents=True)
+    assert _how_to_go_on(store, finished, CONF) == "the run had done all of its stages"
+    (finished / "report.html").unlink()
+    assert _how_to_go_on(store, finished, CONF).startswith(
+        f"the last checkpoint is of step {STEPS}; to go on from it: "
+    )
 
 
 def test_what_is_not_asked_for_is_not_missing(finished: Path) -> None:
