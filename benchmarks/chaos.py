@@ -23,15 +23,12 @@ not. What is told of a fault stands on stderr, and with --out in that folder, wi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +40,7 @@ from benchmarks._chaos.course import compare, recorded
 from benchmarks._chaos.damages import Damage, damaged
 from benchmarks._chaos.life import Hung, Life
 from benchmarks._figures import add_small, figure, say, without_goals
+from benchmarks._runs import runs_folder
 
 STEPS, WARM_UP = 18, 150
 MANY = 100_000
@@ -242,16 +240,6 @@ class Run:
         say("    " + "\n    ".join(life.err.splitlines()[-8:]))
 
 
-@contextlib.contextmanager
-def folder(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="thinkless-chaos-") as scratch:
-        yield Path(scratch)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="signals to deliver")
@@ -264,7 +252,7 @@ def main() -> None:
         without_goals()
         given.kills = min(given.kills, SMALL)
     tally = Tally()
-    with folder(given.out) as root:
+    with runs_folder(given.out) as root:
         reference, number = left_alone(root), given.first
         while (left := given.kills - tally.counts["kills"]) > 0:
             Run(root, number, given.seed, reference, tally).through(left)

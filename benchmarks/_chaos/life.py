@@ -27,9 +27,7 @@ from benchmarks._processes import MARK, marked
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "orchestrator"]
 LOOK_S = 0.2  # between two looks for new processes
-GONE_S = (
-    180.0  # that a run's last processes may take to go after its end: Ray's agents outlive a killed driver by a minute
-)
+GONE_S = 180.0  # that a run's last processes may take: Ray's agents outlive a killed driver by a minute
 LIMIT_S = 600.0  # without any progress: it hangs. Far above what a busy machine needs
 TITLES = {  # victims by the beginning of their titles or the name of their programs
     "sampler": "ray::RolloutWorker",

@@ -62,6 +62,15 @@ def store_of(folder: Path, address: str, keep: Retention | None = None) -> Check
     return CheckpointStore(folder, keep, copies=Copies(address, folder, keep))
 
 
+def with_two_checkpoints(folder: Path, address: str) -> Path:
+    """A run of steps 10 and 20, and their copies."""
+    store = store_of(a_run(folder), address)
+    for step in (10, 20):
+        store.save(step, Writes(), STATE)
+    store.finish()
+    return folder
+
+
 def files(step: int) -> list[str]:
     return [f"mine/step_{step:06d}/{name}" for name in ("adapter/more", "manifest.json", "state.json", "weights")]
 
@@ -85,11 +94,7 @@ def test_copies_are_made_and_dropped_like_the_checkpoints(tmp_path: Path, addres
 def test_a_checkpoint_that_this_machine_lacks_is_fetched(
     tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = a_run(tmp_path / "mine")
-    store = store_of(folder, address)
-    for step in (10, 20):
-        store.save(step, Writes(), STATE)
-    store.finish()
+    folder = with_two_checkpoints(tmp_path / "mine", address)
     whole = (folder / "checkpoints" / "step_000020" / "adapter" / "more").read_bytes()
     for break_it in (
         lambda: shutil.rmtree(folder / "checkpoints"),
@@ -108,11 +113,7 @@ def test_a_damaged_copy_is_named_and_the_one_before_it_is_used(
 ) -> None:
     from fsspec.core import url_to_fs
 
-    folder = a_run(tmp_path / "mine")
-    store = store_of(folder, address)
-    for step in (10, 20):
-        store.save(step, Writes(), STATE)
-    store.finish()
+    folder = with_two_checkpoints(tmp_path / "mine", address)
     shutil.rmtree(folder / "checkpoints")
     system, root = url_to_fs(f"{address}/mine")
     system.pipe_file(f"{root}/step_000020/weights", b"else" * 500)
