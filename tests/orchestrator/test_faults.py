@@ -85,8 +85,8 @@ def test_interruption_and_restarted_actors_change_no_bit(killed: Any, left_alone
 
 
 def test_each_restart_is_said_and_counted_once(killed: Any) -> None:
-    assert sum(counts := restarts(killed.folder)) == 1 and len(counts) > 2
-    assert sum(counts := restarts(killed.folder, "reward/")) == 1 and len(counts) > 1
+    assert sum(counts := restarts(killed.folder)) == 1 and len(counts) > 4  # two samplers
+    assert sum(counts := restarts(killed.folder, "reward/")) == 1 and len(counts) > 2
     assert restarts(killed.folder, "learner") == [1]
     said = r"^warning: learner rank [01] died: all ranks start again, .+ \(restart 1, learner.max_restarts=1\)$"
     assert len(re.findall(said, killed.run.err, re.M)) == 1 == killed.run.err.count("all ranks start again")
