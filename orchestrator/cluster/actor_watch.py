@@ -5,8 +5,9 @@ In: handles of actors. Out: kills, each with a line on stderr. Must not know: wh
 An actor hangs when it gives for `hang_s` no sign of life (`pulse`, which a thread of its own answers), or is always
 at the same piece of work and computes nothing. A process that works answers, whatever it does: long calls of torch
 and vLLM do not hold Python's lock. A large model's step on a CPU may take minutes, but computes. What has a limit of
-its own is not at work in this sense: loading weights, a check of an answer, an engine that starts. Learner ranks
-answer one call at a time, and have limits for each other; it is seen whether their processes are stopped.
+its own is not at work in this sense: loading weights, a check of an answer, an engine that starts. Of what answers
+nothing meanwhile it is seen whether its process is stopped: of actors that start, and of learner ranks, which answer
+one call at a time and have limits for each other.
 
 Only time during which this process ran counts, so that nobody is to blame when the whole machine was asleep.
 """
@@ -37,7 +38,7 @@ class Heart:
         self.silent = 0.0  # seconds without progress
         self._pulse: Pulse | None = None  # the last one of this process of the actor; None: it has not begun to answer
         self._asked: RayFuture | None = None
-        self._place: tuple[str, int] | None = None  # of one without a pulse
+        self._place: tuple[str, int] | None = None  # of one that has no pulse, or none yet
         self._looked: RayFuture | None = None  # for it, on another host
         self._stopped = False
 
@@ -51,14 +52,14 @@ class Heart:
         return self.silent
 
     def _answers(self, passed: float) -> bool:
-        """Whether it shows progress, or is not there and so cannot."""
+        """Whether it shows progress, or starts."""
         before = self._pulse
         if self._asked is None:
             self._asked = self.handle.call(PULSE)
         if not self._asked.done():
             if self.handle.place() is None:  # it starts again: Ray keeps the call for it
                 self._pulse = None
-            return self._pulse is None  # not before it has started
+            return self._pulse is None and self._runs()
         asked, self._asked = self._asked, None
         try:
             self._pulse = now = asked.wait()
@@ -73,7 +74,7 @@ class Heart:
 
     def _runs(self) -> bool:
         """Whether its process is not stopped, as far as is known. Another host looks at its own when it comes to it."""
-        self._place = self._place or self.handle.place()
+        self._place = self._place or self.handle.process()
         if self._place is None:
             return True
         node, pid = self._place

@@ -124,15 +124,22 @@ class RayHandle:
         return about
 
     def place(self) -> tuple[str, int] | None:
-        """(node, process) of a living actor."""
+        """(node, process) of an actor that serves calls, or will when what it is at is done."""
+        return self._place("ALIVE")
+
+    def process(self) -> tuple[str, int] | None:
+        """The same, also of one whose constructor runs. It may just have died: Ray keeps the number of a process."""
+        return self._place("ALIVE", "PENDING_CREATION", "RESTARTING")
+
+    def _place(self, *states: str) -> tuple[str, int] | None:
         known = ray._private.state.actors(self.actor._actor_id.hex())
-        if not known or known.get("State") != "ALIVE":
-            return None
+        if not known or known.get("State") not in states or not known["Address"]["Port"]:
+            return None  # without a port it has no process yet
         return known["Address"]["NodeID"], int(known["Pid"])
 
     def kill(self) -> None:
         """End its process, even if that is stopped and hears nothing; Ray may start the actor again."""
-        if (place := self.place()) is None:
+        if (place := self.process()) is None:
             return
         node, pid = place
         if node == own_node():

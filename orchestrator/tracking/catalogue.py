@@ -35,6 +35,7 @@ __all__ = [
 PREFIX, RAY = "thinkless_", "ray_"  # of names on Ray's Prometheus endpoint; Ray adds the latter
 
 OF_TIMES = frozenset({"queue/ready", "learner/mfu", "learner/hfu"})  # depend on them without a unit that says so
+OF_DISK = "tracking/failures/{tracker}"
 
 FORMER_EXPORTS = {  # names without a label that dashboards may use; still exported
     "accuracy/think": PREFIX + "accuracy_think",
@@ -82,16 +83,17 @@ def find(key: str) -> tuple[Metric, Mapping[str, str]] | None:
 
 
 def repeatable(key: str) -> bool:
-    """Whether a run on another day has the same figure: it depends on no time, no other process, no worker's load.
+    """Whether a run on another day has the same figure: it depends on no time, no other process, no worker's load, no
+    disk.
 
     Raises KeyError for one that is not in the catalogue.
     """
     found = find(key)
     if found is None:
         raise KeyError(f"{key} is not in the catalogue")
-    unit, made_by = found[0].unit, found[0].made_by
-    of_machine = unit in ("s", "GiB", "TFLOP/s") or unit.endswith("/s") or key in OF_TIMES
-    return not of_machine and made_by not in (TIMELINE, WORKERS)
+    unit, of_times = found[0].unit, found[0].key in OF_TIMES
+    of_machine = unit in ("s", "GiB", "TFLOP/s") or unit.endswith("/s") or of_times or found[0].key == OF_DISK
+    return not of_machine and found[0].made_by not in (TIMELINE, WORKERS)
 
 
 def key_of(metric: Metric, labels: Mapping[str, object]) -> str:

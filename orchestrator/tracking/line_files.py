@@ -52,17 +52,23 @@ class LineFiles:
             return False
 
 
-def drop_after(path: Path, step: int, note: Callable[[str], None] = lambda text: None) -> None:
+def drop_after(
+    path: Path,
+    step: int,
+    note: Callable[[str], None] = lambda text: None,
+    again: Callable[[dict[str, Any]], bool] = lambda row: False,
+) -> None:
     """Drop lines of steps that a resumed run will do again, and those that are damaged. note: is told of these; a last
-    line without its end, which a kill has torn, does not count."""
+    line without its end, which a kill has torn, does not count. again: whether the run will write this line again,
+    though its step is done."""
     if not path.is_file():
         return
     data, kept, damaged = path.read_bytes(), [], 0
     for line in data.splitlines(keepends=True):
-        at = _step(line)
-        if at is None:
+        row = _row(line)
+        if row is None:
             damaged += line.endswith(b"\n")
-        elif at <= step:
+        elif row["step"] <= step and not again(row):
             kept.append(line.rstrip(b"\r\n") + b"\n")
     _rewrite(path, data, b"".join(kept))
     if damaged:
@@ -73,13 +79,13 @@ def left_out(name: str, lines: int) -> str:
     return f"{name}: {lines} damaged line{'s are' if lines > 1 else ' is'} left out"
 
 
-def _step(line: bytes) -> int | None:
-    """The step of a line; None: it has none, or is damaged."""
+def _row(line: bytes) -> dict[str, Any] | None:
+    """None: it has no step, or is damaged."""
     try:
-        step = read(line).get("step")
+        row: dict[str, Any] = read(line)
     except ValueError:
         return None
-    return step if isinstance(step, int) else None
+    return row if isinstance(row.get("step"), int) else None
 
 
 def drop_texts_after(path: Path, step: int) -> None:

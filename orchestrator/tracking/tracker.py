@@ -36,6 +36,11 @@ BEFORE = 16  # answers written before training, at most
 AT_ONCE_S = 5.0  # that trackers may take when a run has to end at once
 
 
+def of_validation(record: Mapping[str, Any]) -> bool:
+    """A line of metrics.jsonl is of a step or of a validation behind it."""
+    return "seconds/step" not in record
+
+
 class Tracker(Observer):
     def __init__(
         self,
@@ -49,18 +54,25 @@ class Tracker(Observer):
         others: Sequence[Failures] = (),
         modes: Sequence[Mode] = MODES,
         check: Callable[[], None] = lambda: None,
+        validated: int | None = None,
     ):
         """decode: token ids -> text; samples: trajectories written per step; config: of the run, for trackers; others:
-        failures of further parts of tracking, said and counted here; check: see `LineFiles`."""
+        failures of further parts of tracking, said and counted here; check: see `LineFiles`; validated: the last step
+        that is, None: start_step. Lines that a run will write again are dropped."""
         self.folder, self.decode, self.samples = folder, decode, samples
         self.modes = modes
         self._began = start_step > 0
         self._memory_at = 0.0  # when the run's memory is looked at next
         self.console = Console(steps, start_step, conf.console, conf.progress)
         self._trackers = trackers(conf, folder, start_step, config or {})
-        for name in ("metrics.jsonl", "samples.jsonl", "bad_steps.jsonl"):
-            drop_after(folder / name, start_step)
-        drop_texts_after(folder / "samples.txt", start_step)
+        validated = start_step if validated is None else validated
+        drop_after(
+            folder / "metrics.jsonl", start_step, again=lambda row: of_validation(row) and row["step"] > validated
+        )
+        answered = start_step if validated >= 0 else start_step or -1  # the first validation writes answers as step 0
+        drop_after(folder / "samples.jsonl", answered)
+        drop_texts_after(folder / "samples.txt", answered)
+        drop_after(folder / "bad_steps.jsonl", start_step)
         for name in ("metrics.jsonl", "samples.jsonl", "samples.txt"):
             (folder / name).touch()
         self.files = LineFiles(folder, check)
@@ -80,12 +92,12 @@ class Tracker(Observer):
     def log(self, step: int, record: Record, values: Mapping[str, Sequence[float]] | None = None) -> None:
         """Write a line, and show and export its figures. values: of histograms, which only trackers get."""
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3), **record}
-        if "seconds/step" in record and time.monotonic() >= self._memory_at:  # a step, not a validation alone
+        if not of_validation(record) and time.monotonic() >= self._memory_at:
             begin = time.monotonic()
             line["memory/host_gib"] = memory_used_gib()
             end = time.monotonic()
             self._memory_at = end + max(MEMORY_EVERY_S, (end - begin) / MEMORY_SHARE)
-        if "seconds/step" in record:
+        if not of_validation(record):
             line["memory/available_gib"] = memory_available_gib()
             line["disk/free_gib"] = round(shutil.disk_usage(self.folder).free / 2**30, 3)
             line |= self._news()

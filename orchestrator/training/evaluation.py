@@ -27,7 +27,7 @@ from orchestrator.tracking.console import progress
 from orchestrator.tracking.metrics import describe
 from orchestrator.tracking.tracker import Scored, Tracker
 from orchestrator.training.run_dir import set_aside
-from orchestrator.training.unjudged import UnjudgedLog
+from orchestrator.training.unjudged import VALIDATION, UnjudgedLog
 from reward.grader import Grader
 from reward.reward_function import reward_of
 from reward.verdict import Verdict
@@ -74,6 +74,11 @@ def measure(
     return scored, failed
 
 
+def validated_of(state: Mapping[str, Any]) -> int:
+    """The last step that was validated before a checkpoint with this state; -1: none."""
+    return int(state.get("validated", state.get("step", -1)))  # older checkpoints were saved after it
+
+
 class Validator(Observer):
     """Validates every k steps and before the first one, and keeps the best model's export."""
 
@@ -96,7 +101,7 @@ class Validator(Observer):
         self.sampler, self.grader, self.tracker, self.export, self.folder = sampler, grader, tracker, export, folder
         self.unjudged = unjudged
         self.best: dict[str, Any] = state.get("best") or {"step": -1, "reward": float("-inf")}
-        self.done = int(state.get("validated", state.get("step", -1)))  # older checkpoints were saved after it
+        self.done = validated_of(state)
         self.figures: dict[str, float | None] = state.get("validation") or {}  # of that step
 
     def begin(self, step: int) -> None:
@@ -132,7 +137,7 @@ class Validator(Observer):
         record |= {f"validation/{key}": value for key, value in found.items() if "/level/" in key}
         record["validation/unjudged"] = len(failed)
         self.tracker.log(step, record)
-        self.unjudged.tell(f"validation at step {step}", step, failed, len(scored) + len(failed))
+        self.unjudged.tell(f"{VALIDATION} {step}", step, failed, len(scored) + len(failed))
         if found["no_mode"] == 1.0:
             raise RunError(
                 f"none of {len(scored)} validation answers at step {step} begins with a control token, so there is "

@@ -24,6 +24,7 @@ from reward.group import Group
 from reward.verdict import Failure, Outcome, Verdict
 
 FILE = "unjudged.jsonl"
+VALIDATION = "validation at step"
 STEPS = 3  # in a row with a share above reward.max_unjudged, after which the run ends
 WRITTEN = 5  # failures of each cause
 WORDS = {Outcome.RAISED: "raised", Outcome.TIMED_OUT: "timed out", Outcome.CRASHED: "crashed"}
@@ -34,14 +35,22 @@ Cause = tuple[Outcome, str]
 class UnjudgedLog(Observer):
     """Prints and writes failures, the first of each cause with all that is known of it."""
 
-    def __init__(self, conf: RewardConf, note: Callable[[str], None], files: LineFiles | None = None, step: int = 0):
-        """note: prints a line; files: where unjudged.jsonl is written, None: nowhere; step: the last one done before,
-        of which a resumed run keeps the lines."""
+    def __init__(
+        self,
+        conf: RewardConf,
+        note: Callable[[str], None],
+        files: LineFiles | None = None,
+        step: int = 0,
+        validated: int | None = None,
+    ):
+        """note: prints a line; files: where unjudged.jsonl is written, None: nowhere; step, validated: the last ones
+        done before, of which a resumed run keeps the lines; None: the same step."""
         self.conf, self.note, self.files = conf, note, files
         self.first: str | None = None  # the first failure ever, in words
         self._seen: Counter[Cause] = Counter()
         if files is not None:
-            drop_after(files.folder / FILE, step)
+            last = step if validated is None else validated
+            drop_after(files.folder / FILE, step, again=lambda row: row["step"] > last and VALIDATION in row["during"])
 
     def step(self, done: FinishedStep) -> None:
         failed, asked = _failed(done.batch.judged)

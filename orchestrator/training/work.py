@@ -40,7 +40,7 @@ from orchestrator.tracking.workers import Workers
 from orchestrator.training import run_dir
 from orchestrator.training.batch_queue import BatchQueue
 from orchestrator.training.checkpoint import CheckpointStore
-from orchestrator.training.evaluation import SO_FAR, Evaluator, Validator
+from orchestrator.training.evaluation import SO_FAR, Evaluator, Validator, validated_of
 from orchestrator.training.logprob_check import LogprobCheck
 from orchestrator.training.loop import train
 from orchestrator.training.observers import Observers
@@ -224,8 +224,11 @@ class Work:
         workers.ask()  # read after the first step: a worker that is killed then has been seen
         others, modes = (timeline.failures, workers.failures), modes_of(conf.model.modes)
         samples, recorded, check = conf.run.samples_per_step, read_config(folder), self.same.check
-        tracker = Tracker(folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes, check)
-        unjudged = UnjudgedLog(conf.reward, tracker.note, tracker.files, step)
+        validated = validated_of(state)
+        tracker = Tracker(
+            folder, conf.tracker, conf.run.steps, step, decode, samples, recorded, others, modes, check, validated
+        )
+        unjudged = UnjudgedLog(conf.reward, tracker.note, tracker.files, step, validated)
         evaluator = Evaluator(conf, folder, sampler, grader, evaluation, tracker, unjudged)
         export = functools.partial(export_model, learner, tokenizer, conf.model)
         return Started(
@@ -278,11 +281,13 @@ class Work:
 
 
 def report(folder: Path) -> None:
-    """Write the report of a run with a metrics.jsonl that is not empty, and say where it is."""
-    if (folder / "metrics.jsonl").stat().st_size:
-        with waiting("writing the report"):
-            written = write_report(folder)
-        print(f"report: {written}", flush=True)
+    """Write a run's report, and say where it is; or that there is nothing to report."""
+    if not (folder / "metrics.jsonl").stat().st_size:
+        print("no report: there is no line in metrics.jsonl", flush=True)
+        return
+    with waiting("writing the report"):
+        written = write_report(folder)
+    print(f"report: {written}", flush=True)
 
 
 def fewer_collections() -> None:

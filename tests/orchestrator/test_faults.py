@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -347,6 +348,8 @@ class Body:
             raise BadInput("the folder is empty; fill it")
         if fault == "broken":
             raise ZeroDivisionError("by zero")
+        if fault == "slow":
+            self.sleep(3600.0)
         self.error_type = RunError
 
     def ready(self) -> int:
@@ -413,6 +416,24 @@ def test_a_stuck_actor_is_named_with_its_call(place: Callable[..., Any]) -> None
     behind = stuck.call("ready", timeout_s=0.2)  # served in order: waits for the sleeping call
     with pytest.raises(WaitedTooLong, match=r"reward actor 0 \(ready\)"):
         wait_all([behind])
+
+
+def test_an_actor_that_starts_can_be_killed(place: Callable[..., Any]) -> None:
+    """It serves no call yet, but it has a process, which may be stopped. It starts again like any other."""
+    slow = place("slow")
+
+    def process(other_than: Any) -> Any:
+        end = time.monotonic() + 120
+        while (found := slow.process()) in (None, other_than) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert slow.place() is None
+        return found
+
+    first = process(None)
+    os.kill(first[1], signal.SIGSTOP)
+    slow.kill()
+    assert process(first) not in (None, first)
+    slow.end()
 
 
 def test_a_private_ray_does_not_disturb_others(place: Callable[..., Any]) -> None:

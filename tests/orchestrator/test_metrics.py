@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.schema import TrackerConf
+from conf.schema import RewardConf, TrackerConf
 from learner.metrics.report import StepReport
 from orchestrator.base.observer import FinishedStep, Observer, Record
 from orchestrator.tracking.catalogue import find
@@ -20,6 +20,7 @@ from orchestrator.tracking.metrics import describe, distributions, judged, summa
 from orchestrator.tracking.timeline import Timeline
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.training.observers import Observers
+from orchestrator.training.unjudged import UnjudgedLog
 from reward.group import Group, JudgedBatch
 from reward.verdict import Outcome, Verdict
 from rollout.base.spans import FOR_LEARNER, FOR_TRAJECTORIES, FOR_VERDICTS, FOR_WEIGHTS, Span
@@ -253,6 +254,35 @@ def test_one_question_is_shown_in_either_mode(tmp_path: Path, samples: int, want
     tracker.close()
     lines = read_lines(tmp_path / "samples.jsonl")
     assert [f"{line['level']} {line['mode']}" for line in lines] == wanted
+
+
+@pytest.mark.parametrize(("step", "validated"), [(4, 4), (4, 0), (0, -1)])
+def test_a_validation_that_is_made_again_is_written_once(tmp_path: Path, step: int, validated: int) -> None:
+    """As when the checkpoint was saved before it, and the run killed behind it."""
+    short = (5, Mode.SHORT, Outcome.CORRECT, 1.0)
+
+    def session(begin: int, done: int, steps: Sequence[int]) -> None:
+        """Steps, and a validation at 0 and 4, from where a checkpoint stands."""
+        conf = TrackerConf(console=False, gauges=False)
+        tracker = Tracker(tmp_path, conf, 10, begin, lambda ids: "text", 1, validated=done)
+        log = UnjudgedLog(RewardConf(), lambda text: None, tracker.files, begin, done)
+        for at in (begin, *steps):
+            if at > begin:
+                tracker.log(at, {"seconds/step": 1.0})
+            if at in (0, 4) and at > done:
+                tracker.log(at, {"validation/reward": 0.5})
+                log.tell(f"validation at step {at}", at, [Verdict(Outcome.CRASHED, None, 0.0)], 1)
+                tracker.before(judged([group("1", [short, short])]))
+        tracker.close()
+
+    session(0, -1, range(1, 5))
+    session(step, validated, range(step + 1, 6))
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    due = [(0, True), (1, False), (2, False), (3, False), (4, False), (4, True), (5, False)]
+    assert [(line["step"], "validation/reward" in line) for line in lines] == due
+    assert [line["step"] for line in read_lines(tmp_path / "samples.jsonl")] == [0]
+    assert (tmp_path / "samples.txt").read_text().count("--- step 0, ") == 1
+    assert [line["step"] for line in read_lines(tmp_path / "unjudged.jsonl")] == [0, 4]
 
 
 def test_every_mode_has_figures_of_its_own() -> None:

@@ -147,6 +147,9 @@ class Actor:
     def place(self) -> tuple[str, int] | None:
         return None if self.starts else ("node", 1)
 
+    def process(self) -> tuple[str, int] | None:
+        return self.place()
+
     def kill(self) -> None:
         self.kills += 1
 
@@ -174,6 +177,25 @@ def test_one_that_starts_takes_its_time() -> None:
     assert kills(Pulse(1.0), None, looks=100, starts=True) == (0, "")  # it was not asked when it died
 
 
+def test_one_that_is_stopped_while_it_starts_is_killed(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit for starting may be many minutes."""
+    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
+    actor: Any = Actor(None, starts=True)
+    actor.process = lambda: ("here", child.pid)
+    watch = ActorWatch(lambda: [actor], hang_s=10.0)
+    for _ in range(8):
+        watch.look(4.0)
+    assert actor.kills == 0
+    child.send_signal(signal.SIGSTOP)
+    while not ((found := process(child.pid)) and found.stopped):
+        pass
+    for _ in range(3):
+        watch.look(4.0)
+    assert (actor.kills, actor.hung) == (1, "it had made no progress for 12 s (cluster.hang_s=10)")
+
+
 def test_one_at_the_same_piece_of_work_for_too_long_is_killed() -> None:
     same = [Pulse(1.0, done=5, at_work=True)] * 8
     assert kills(*same, looks=4) == (1, "it had made no progress for 12 s (cluster.hang_s=10)")
@@ -193,7 +215,7 @@ def test_a_stopped_learner_rank_is_killed_and_its_successor_is_not(
     monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
     monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: Answer(process(pid)))
     rank: Any = Actor()
-    rank.own, rank.place = (), lambda: (node, child.pid)
+    rank.own, rank.process = (), lambda: (node, child.pid)
     watch = ActorWatch(lambda: [rank], hang_s=10.0)
     for _ in range(4):
         watch.look(4.0)
@@ -206,7 +228,7 @@ def test_a_stopped_learner_rank_is_killed_and_its_successor_is_not(
     assert rank.kills == 0
     watch.look(4.0)
     assert rank.kills == 1 and rank.hung == "it had made no progress for 12 s (cluster.hang_s=10)"
-    rank.place = lambda: (node, os.getpid())
+    rank.process = lambda: (node, os.getpid())
     for _ in range(8):
         watch.look(4.0)
     assert rank.kills == 1
@@ -217,7 +239,7 @@ def test_a_host_that_does_not_answer_makes_no_rank_hang(monkeypatch: pytest.Monk
     answers = iter([Answer(process(os.getpid())), Answer(ConnectionError("the node is gone")), Answer(None)])
     monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: next(answers))
     rank: Any = Actor()
-    rank.own, rank.place = (), lambda: ("elsewhere", 1)
+    rank.own, rank.process = (), lambda: ("elsewhere", 1)
     watch = ActorWatch(lambda: [rank], hang_s=10.0)
     for _ in range(20):
         watch.look(4.0)
