@@ -22,6 +22,7 @@ from orchestrator.training.stages import MARKS, UNASKED
 
 RECORDS = ("provenance.json", "evaluation.json", "warmup.json")
 METRICS = "metrics.jsonl"
+TOGETHER = (METRICS, "samples.jsonl", "samples.txt")  # are there from the beginning of training on, if empty
 ALL = ("config.yaml", *RECORDS, *FILES)
 
 
@@ -82,6 +83,9 @@ def _lines(path: Path, left: Sequence[int] | None) -> str:
         steps = [record["step"] for record in read if record and "seconds/step" in record]
         if path.name == METRICS and (lacking := _lacking(path.parent, steps)):
             return f"{path.name} lacks {lacking}"
+    if left is None and path.name in TOGETHER and not path.exists():
+        learns = any((path.parent / name).exists() for name in TOGETHER) or any(path.parent.glob("checkpoints/step_*"))
+        return f"{path.name} is missing" if learns else ""
     return unlike(path, left)
 
 

@@ -116,6 +116,18 @@ def test_steps_without_a_line_are_named_while_the_run_is_under_way(tmp_path: Pat
     assert found.damage(tmp_path, ["metrics.jsonl"]) == ["metrics.jsonl lacks step 3"]
 
 
+def test_a_file_that_a_killed_run_must_have_begun_is_missing(tmp_path: Path) -> None:
+    """No session has noted at its end what it left."""
+    assert found.damage(tmp_path) == []
+    (tmp_path / "checkpoints" / "step_000003").mkdir(parents=True)
+    assert found.damage(tmp_path) == [
+        f"{name} is missing" for name in ("metrics.jsonl", "samples.jsonl", "samples.txt")
+    ]
+    for name in ("metrics.jsonl", "samples.txt"):
+        (tmp_path / name).write_bytes(b"".join(written(record(step)) for step in (1, 2, 3)))
+    assert found.damage(tmp_path, found.TOGETHER) == ["samples.jsonl is missing"]
+
+
 @pytest.mark.parametrize("name", ["samples.txt", "timeline.json", "samples.jsonl", "metrics.jsonl"])
 @pytest.mark.parametrize("kind", ["empty", "delete", "lost", "digit"])
 def test_what_a_run_left_is_compared_with_what_it_noted_at_its_end(runs: Path, name: str, kind: str) -> None:
