@@ -17,12 +17,12 @@ from typing import Any
 from orchestrator.base.files import crc32
 from orchestrator.base.record import damaged, readable
 from orchestrator.report.read import object_of, read_yaml
-from orchestrator.tracking.line_files import FILES, LINES, left_out
+from orchestrator.tracking.line_files import FILES, LINES, left_out, steps_of_texts
 from orchestrator.training.stages import MARKS, UNASKED
 
 RECORDS = ("provenance.json", "evaluation.json", "warmup.json")
-METRICS = "metrics.jsonl"
-TOGETHER = (METRICS, "samples.jsonl", "samples.txt")  # are there from the beginning of training on, if empty
+METRICS, SAMPLES = "metrics.jsonl", ("samples.jsonl", "samples.txt")
+TOGETHER = (METRICS, *SAMPLES)  # are there from the beginning of training on, if empty
 ALL = ("config.yaml", *RECORDS, *FILES)
 
 
@@ -83,6 +83,8 @@ def _lines(path: Path, left: Sequence[int] | None) -> str:
         steps = [record["step"] for record in read if record and "seconds/step" in record]
         if path.name == METRICS and (lacking := _lacking(path.parent, steps)):
             return f"{path.name} lacks {lacking}"
+    if path.name in SAMPLES and (lacking := _unsampled(path)):
+        return f"{path.name} lacks {lacking}"
     if left is None and path.name in TOGETHER and not path.exists():
         learns = any((path.parent / name).exists() for name in TOGETHER) or any(path.parent.glob("checkpoints/step_*"))
         return f"{path.name} is missing" if learns else ""
@@ -92,11 +94,31 @@ def _lines(path: Path, left: Sequence[int] | None) -> str:
 def _lacking(folder: Path, steps: Sequence[Any]) -> str:
     """The steps without a line, in words: a run writes one for each, before it saves a checkpoint of it."""
     known = {step for step in steps if isinstance(step, int)}
-    saved = [int(number) for path in folder.glob("checkpoints/step_*") if (number := path.name[5:]).isdecimal()]
-    lacking = sorted({*range(1, max([0, *known, *saved]) + 1)} - known)
-    if not lacking:
+    return _listed({*range(1, max([_saved(folder), *known]) + 1)} - known)
+
+
+def _unsampled(path: Path) -> str:
+    """The steps that only the other of two files with the same answers has, in words. Both are written before a
+    checkpoint is saved; behind it, a kill may have come between them."""
+    lines, texts = (path.parent / name for name in SAMPLES)
+    if not (lines.is_file() and texts.is_file()):
         return ""
-    return f"step {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+    read = [object_of(line) for line in lines.read_bytes().splitlines()]
+    there = {record["step"] for record in read if record and isinstance(record.get("step"), int)}, steps_of_texts(texts)
+    mine, other = there if path == lines else there[::-1]
+    return _listed({step for step in other - mine if step <= _saved(path.parent)})
+
+
+def _saved(folder: Path) -> int:
+    """The newest step with a checkpoint; -1: there is none."""
+    names = (path.name[5:] for path in folder.glob("checkpoints/step_*"))
+    return max((int(number) for number in names if number.isdecimal()), default=-1)
+
+
+def _listed(steps: set[int]) -> str:
+    """In words; empty: none."""
+    first = min(steps, default=0)
+    return (f"step {first}" + (f" and {len(steps) - 1} more" if len(steps) > 1 else "")) if steps else ""
 
 
 def _has_made(folder: Path, provenance: dict[str, Any], name: str) -> bool:

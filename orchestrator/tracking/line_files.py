@@ -98,6 +98,11 @@ def drop_texts_after(path: Path, step: int) -> None:
     _rewrite(path, data, b"".join(kept))
 
 
+def steps_of_texts(path: Path) -> set[int]:
+    """Of samples as text."""
+    return {int(step) for step in re.findall(rb"^--- step (\d{1,18}), ", path.read_bytes(), flags=re.MULTILINE)}
+
+
 def _rewrite(path: Path, data: bytes, kept: bytes) -> None:
     if kept != data:
         write_whole(path, kept)

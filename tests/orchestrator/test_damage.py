@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,27 @@ def test_a_file_that_a_killed_run_must_have_begun_is_missing(tmp_path: Path) -> 
     for name in ("metrics.jsonl", "samples.txt"):
         (tmp_path / name).write_bytes(b"".join(written(record(step)) for step in (1, 2, 3)))
     assert found.damage(tmp_path, found.TOGETHER) == ["samples.jsonl is missing"]
+
+
+@pytest.mark.parametrize("steps", [(), (0, 1, 2), (0, 1, 3, 4, 5)])
+def test_answers_that_only_one_of_two_files_has_are_named(tmp_path: Path, steps: Sequence[int]) -> None:
+    """Up to the last checkpoint; a kill may come between the two."""
+    lines, texts = tmp_path / "samples.jsonl", tmp_path / "samples.txt"
+
+    def write(mine: Sequence[int], other: Sequence[int]) -> None:
+        lines.write_bytes(b"".join(written(record(step)) for step in mine))
+        texts.write_text("".join(f"--- step {step}, level 2, short\n5\n" for step in other))
+
+    write(steps, range(6))
+    assert found.damage(tmp_path, found.SAMPLES) == []
+    (tmp_path / "checkpoints" / "step_000004").mkdir(parents=True)
+    (said,) = found.damage(tmp_path, found.SAMPLES)
+    assert said.startswith("samples.jsonl lacks step ")
+    write(range(6), steps)
+    (said,) = found.damage(tmp_path, found.SAMPLES)
+    assert said.startswith("samples.txt lacks step ")
+    write(range(5), range(5))
+    assert found.damage(tmp_path, found.SAMPLES) == []
 
 
 @pytest.mark.parametrize("name", ["samples.txt", "timeline.json", "samples.jsonl", "metrics.jsonl"])
