@@ -46,6 +46,7 @@ LONG = (
     "mismatch",
     "pipeline",
     "supervision",
+    "learner_restart",
     "plan",
     "quickstart",
     "simulation",
