@@ -44,6 +44,7 @@ LONGEST = [
     [f"rollout/test_{name}.py" for name in ("in_flight", "limits", "logprob_check", "tensor_parallel", "vllm_receiver")]
     + [f"rollout/test_{name}.py" for name in ("engine", "serving", "steering", "async_scheduling")]
     + ["orchestrator/test_export.py"],
+    ["test_types.py"],
     ["orchestrator/test_sweeps.py"],
     ["orchestrator/test_families.py"],
     ["orchestrator/test_distill.py"],
@@ -85,16 +86,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """How the processes of `make test` share the tests: each takes the next file, or the next line of LONGEST."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return f"line {PLACE[file]}" if file in PLACE else file
+    from tests.helpers.sharing import Sharing
 
     config.option.loadscopereorder = False  # not by the number of tests
-    return Scheduling(config, log)
+    return Sharing(config, log, PLACE)
 
 
 @pytest.fixture(scope="session")
