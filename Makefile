@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart check test test-all audit bench study lint dashboards clean
+.PHONY: help setup lock quickstart check test test-all audit bench study lint style dashboards clean
 BIN := .venv/bin
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
@@ -25,17 +25,21 @@ lock: setup ## resolve pyproject.toml into both locks again; ARGS="--upgrade-pac
 quickstart: setup ## a small model learns when to think: the main job, end to end, on this machine's CPU
 	@$(BIN)/thinkless quickstart $(ARGS)
 
-lint: setup ## ruff and mypy
-	@echo "ruff check" && $(BIN)/ruff check . && echo "ruff format" && $(BIN)/ruff format --check . && echo "mypy" && $(BIN)/mypy
+style: setup
+	@echo "ruff check" && $(BIN)/ruff check . && echo "ruff format" && $(BIN)/ruff format --check .
+
+lint: style ## ruff and mypy
+	@echo "mypy" && $(BIN)/mypy
 
 check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for every change
 	@$(BIN)/python -m pytest -n 2 -m "not heavy" $(ARGS)
 
-test: lint ## lint, types and tests; as root on Debian or Ubuntu it installs the programs that they start
+# mypy is one of these tests (tests/test_types.py): it takes one core, and others have the second one meanwhile
+test: style ## lint, types and tests; as root on Debian or Ubuntu it installs the programs that they start
 	@$(BIN)/python .ci/programs.py
 	@$(BIN)/python -m pytest -n 3 -m "not bench" $(ARGS)
 
-test-all: lint ## the same, and the small forms of the benchmarks that take long
+test-all: style ## the same, and the small forms of the benchmarks that take long
 	@$(BIN)/python .ci/programs.py
 	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
