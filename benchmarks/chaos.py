@@ -190,10 +190,12 @@ class Run:
         """Looks at how it ended. Returns whether it has done everything."""
         code, err = life.process.poll(), life.err
         lines = [line for line in err.splitlines() if line.startswith("thinkless: ")]
-        killed = self.last is not None and self.last.who == "driver" and self.last.number == signal.SIGKILL
+        number = self.last.number if self.last is not None and self.last.who == "driver" else None
+        killed = number == signal.SIGKILL
+        unborn = number is not None and code == -number and not err  # before a line of ours had run
         if "Traceback" in err:
             self._fault("unclear", life, "a traceback")
-        elif code and not killed and len(lines) != 1:
+        elif code and not killed and not unborn and len(lines) != 1:
             self._fault("unclear", life, f"exit code {code} and {len(lines)} lines that say why")
         if killed:  # what it has left goes within minutes, and the next life need not wait for it
             self.killed.append(life)
