@@ -21,6 +21,7 @@ LINES = (
     *("metrics.jsonl", "samples.jsonl", "unjudged.jsonl", "bad_steps.jsonl"),
     *("warmup.jsonl", "warmup_evaluation.jsonl"),
 )
+TEXT = rb"--- step (\d{1,18}), "  # how a sample begins as text
 FILES = (*LINES, "samples.txt", "timeline.json")  # of a run folder; these two have no checksums within
 
 
@@ -94,13 +95,13 @@ def drop_texts_after(path: Path, step: int) -> None:
         return
     data = path.read_bytes()
     samples = re.split(rb"^(?=--- step \d+, )", data, flags=re.MULTILINE)
-    kept = [s for s in samples if (begin := re.match(rb"--- step (\d{1,18}), ", s)) and int(begin[1]) <= step]
+    kept = [s for s in samples if (begin := re.match(TEXT, s)) and int(begin[1]) <= step]
     _rewrite(path, data, b"".join(kept))
 
 
 def steps_of_texts(path: Path) -> set[int]:
     """Of samples as text."""
-    return {int(step) for step in re.findall(rb"^--- step (\d{1,18}), ", path.read_bytes(), flags=re.MULTILINE)}
+    return {int(step) for step in re.findall(b"^" + TEXT, path.read_bytes(), flags=re.MULTILINE)}
 
 
 def _rewrite(path: Path, data: bytes, kept: bytes) -> None:

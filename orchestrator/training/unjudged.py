@@ -50,7 +50,9 @@ class UnjudgedLog(Observer):
         self._seen: Counter[Cause] = Counter()
         if files is not None:
             last = step if validated is None else validated
-            drop_after(files.folder / FILE, step, again=lambda row: row["step"] > last and VALIDATION in row["during"])
+            drop_after(
+                files.folder / FILE, step, again=lambda row: row["step"] > last and VALIDATION in str(row.get("during"))
+            )
 
     def step(self, done: FinishedStep) -> None:
         failed, asked = _failed(done.batch.judged)
