@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from tests.helpers import launched
 from tests.helpers.launched import Watched
 
 FAMILY = """
@@ -44,3 +46,22 @@ def test_children_are_followed_but_not_those_of_a_process_with_a_used_number(tmp
             assert not alive(child)
         finally:
             psutil.Process(stranger).kill()
+
+
+def test_a_process_that_is_found_while_the_others_are_listed_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own thread looks for new ones at any moment."""
+    ours = Watched(["-c", FAMILY], tmp_path, program=[sys.executable])
+    title = launched._title
+
+    def found_meanwhile(pid: int) -> str:
+        ours.known[-pid] = 0.0
+        return title(pid)
+
+    ours.until(lambda: ours.process.pid in ours.alive(), "it is followed")
+    monkeypatch.setattr(launched, "_title", found_meanwhile)
+    assert ours.process.pid in ours.alive()
+    monkeypatch.undo()
+    ours.known = {pid: begin for pid, begin in ours.known.items() if pid > 0}
+    ours.kill()

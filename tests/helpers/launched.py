@@ -146,7 +146,8 @@ class Watched:
 
     def alive(self) -> dict[int, str]:
         """Its processes that live: pid -> command line."""
-        return {pid: _title(pid) or "?" for pid, begin in self.known.items() if _lives(pid, begin)}
+        known = self.known.copy()  # the watching thread adds to it
+        return {pid: _title(pid) or "?" for pid, begin in known.items() if _lives(pid, begin)}
 
     def left(self) -> list[str]:
         """What is still there of it after a while: processes, and names in /dev/shm that nobody holds."""

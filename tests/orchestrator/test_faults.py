@@ -497,7 +497,7 @@ def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on
 
     ranks = [RayHandle(place().actor, f"learner rank {rank}", 60.0, collective_s=1.0) for rank in range(3)]
     wait_all([rank.call("ready") for rank in ranks])
-    calls = [ranks[0].call("abort", 1.2), ranks[1].call("sleep", 30.0), ranks[2].call("abort", 1.2)]
+    calls = [ranks[0].call("abort", 1.2), ranks[1].call("sleep", 600.0), ranks[2].call("abort", 1.2)]
     cause = r"learner rank [02] \(abort\): the actor died \(.+\); it was asked \d+ s ago, so most likely it "
     cause += r"waited for another rank longer than learner\.timeout_s=1 s in a collective call, after which NCCL ends"
     others = r"died too: learner rank [02] \(abort\); still running: learner rank 1 \(sleep\)$"
