@@ -50,7 +50,7 @@ def read(name: str, words: Sequence[str]) -> Namespace:
     options, keys = parsers()[1][name].parse_intermixed_args(words), COMMANDS[name].keys
     pairs = [word.partition("=") for word in getattr(options, "words", ())]
     for key, _, value in pairs:
-        if value.startswith("~") and os.path.expanduser(value) == value:
+        if value.startswith("~") and "\0" not in value and os.path.expanduser(value) == value:
             raise BadConfig(f"{key}={value}: this machine has no user {value.partition('/')[0][1:] or '~'}")
     options.given = {key: value for key, equals, value in pairs if equals and key in keys}
     options.overrides = ["".join(pair) for pair in pairs if not pair[1] or pair[0] not in keys]

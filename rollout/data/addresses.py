@@ -23,6 +23,7 @@ PACKAGES |= {"http": "requests aiohttp", "https": "requests aiohttp", "hf": "hug
 SAVED = ("dataset_info.json", "dataset_dict.json")  # `datasets.save_to_disk` writes one of them
 NO_DATA = {*SAVED, "dataset_infos.json", "state.json"}  # and these next to the data
 NO_DATA |= {"card.json", "dropped.jsonl"}  # and `thinkless distill` these
+MOST_FILES = 20_000  # in a folder, with all below it: / and home folders, which take minutes to look through, have more
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, subset: str | None) -> Sequence[str]:
     """The files of the one data set in a folder; shards differ only by a number at the end of their names."""
     sets: dict[str, list[str]] = {}
-    for file in sorted(system.find(root), key=_natural):
+    for file in sorted(_below(system, root, where), key=_natural):
         inner = PurePosixPath(file.removeprefix(root).strip("/"))
         if kind_of(inner.name) and inner.name not in NO_DATA and not any(part[0] in "._" for part in inner.parts):
             sets.setdefault(_without_number(str(inner)), []).append(file)
@@ -127,6 +128,18 @@ def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, 
     for _, of in map(_number, files):
         if of and len(files) != of:
             raise BadInput(f"{where}: {len(files)} of the {of} shards of {name} are there; get the others")
+    return files
+
+
+def _below(system: Any, root: str, where: str) -> list[str]:
+    """Every file in a folder and in those within it."""
+    files = list[str]()
+    for _, _, found in system.walk(root, detail=True):
+        files += [one["name"] for one in found.values()]
+        if len(files) > MOST_FILES:
+            raise BadInput(
+                f"{where} is a folder with more than {MOST_FILES} files: name the data's own folder, or files"
+            )
     return files
 
 

@@ -37,6 +37,7 @@ FOUND = [
     ("run.root=~no-such-user/x", "no user no-such-user"),  # RuntimeError
     ("run.root=s3://bucket/x", "a folder of this machine"),  # was a folder named s3:
     ("run.root=a\x00b", "printable"),  # ValueError
+    ("reward.strict=~\x00", "not a valid value of reward.strict"),  # ValueError, of looking for a user of that name
     ("model.think_token=\ud800", "printable"),  # UnicodeEncodeError
     ("run.name=../x", "without '..'"),
     ("model.think_token=a", "2 to 100"),

@@ -425,6 +425,8 @@ def test_bad_paths_are_one_line_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="is a folder without"):
         load_problems(DataConf(path=str(tmp_path / "empty")))
+    with pytest.raises(BadInput, match=r"^data.path=/ is a folder with more than 20000 files: name the data's own"):
+        load_problems(DataConf(path="/"))  # not looked through to its end
     with pytest.raises(BadInput, match=r"data.path is not set"):
         load_problems(DataConf())
     with pytest.raises(BadInput, match=r"no column 'anwser' \(data.answer_column\).*nearest: answer"):
