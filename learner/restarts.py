@@ -4,13 +4,14 @@ In: the ranks' handles, what replaces lost ones, each finished update. Out: rank
 ranks are lost and replaced, what an update is.
 
 Every few updates each rank's state is kept outside of its process (what a call returns lives on when the rank dies: in
-Ray's object store, on the rank's host). Updates since then are remembered, and done again: their batches are still in
-this process, so that nothing is sampled twice.
+Ray's object store, on the rank's host). Where ranks are on several hosts, one on another host holds a copy of it, so
+that it outlives a host. Updates since then are remembered, and done again: their batches are still in this process, so
+that nothing is sampled twice.
 
     update 1, keep, update 2, keep, [a rank dies in update 3]  ->  restore 1, update 2, update 3
 
 Ranks serve calls in order. So a state is known to be whole when every rank has answered the update behind it, without
-fetching it; until then the one before it stays.
+fetching it (copies are held in the same order); until then the one before it stays.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ class Restarts:
         start: Callable[[], Any],
         every: int,
         wait_all: WaitAll,
+        elsewhere: Callable[[], Sequence[Handle | None]] = tuple,
     ):
         """replace: given an error of a call, whether ranks were lost, and are there anew, behind the same handles; it
         raises when they may not be any more. start: brings new ranks to where the run's first ones began. every:
-        updates between two states that are kept."""
+        updates between two states that are kept. elsewhere: for each rank, one on another host."""
         self.ranks, self.replace, self.start, self.every, self.wait_all = ranks, replace, start, every, wait_all
-        self.count = 0  # of restarts
+        self.elsewhere, self.count = elsewhere, 0  # of restarts
         self.then: Callable[[], None] = lambda: None  # called when the ranks stand there again
         self._began: Ask | None = None  # with a checkpoint
         self._kept: list[Future] = []  # of each rank, whole; empty: none yet
@@ -62,6 +64,9 @@ class Restarts:
 
     def _keep(self) -> None:
         self._keeping, self._before = [rank.call("keep") for rank in self.ranks], len(self._since)
+        for index, (other, kept) in enumerate(zip(self.elsewhere(), self._keeping, strict=False)):
+            if other is not None:
+                other.call("hold", index, kept)
 
     def recovered(self, error: Exception) -> bool:
         """Whether it came of lost ranks, and new ones now stand behind the last finished update. Raises what ends the

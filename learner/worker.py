@@ -80,6 +80,7 @@ class LearnerWorker(Traced):
         self.host = host
         self.reference: Policy | lora.Unadapted | None = None
         self.publisher: WeightSender | None = None  # once started
+        self._held: dict[int, Kept] = {}  # by rank
         self._listener: socket.socket | None = None  # rank 0's, until the group has it
 
     def ready(self) -> int:
@@ -253,6 +254,11 @@ class LearnerWorker(Traced):
     def keep(self) -> Kept:
         """For `restore`. It may be this rank's own memory, as with `publish`. Waits for no other rank."""
         return Kept(self.engine.part(), self.updater.updates, self.updater.bad_in_a_row)
+
+    def hold(self, rank: int, kept: Kept) -> None:
+        """What a rank of another host has kept. Ray has brought a copy of it to this host's object store, which it does
+        not drop while this process refers to it, and goes on from when the other host is lost."""
+        self._held[rank] = kept
 
     def restore(self, *kept: Kept) -> int:
         """Go on from what all ranks have kept after the same update; returns the optimizer steps done by then."""

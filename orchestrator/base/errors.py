@@ -13,3 +13,7 @@ class WaitedTooLong(RunError):
 
 class ActorDied(RunError):
     """Which actor's process has died."""
+
+
+class ActorUnreachable(ActorDied):
+    """Which actor a call was lost to, whose process may live: its host is cut off, or gone."""

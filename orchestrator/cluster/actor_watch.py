@@ -1,6 +1,7 @@
 """Finds actors that hang, and kills their processes: Ray starts them again, or the run ends with their name.
 
-In: handles of actors. Out: kills, each with a line on stderr. Must not know: what actors do.
+In: handles of actors. Out: kills, each with a line on stderr, as is that one waits for a place to start again. Must not
+know: what actors do.
 
 An actor hangs when it gives for `hang_s` no sign of life (`pulse`, which a thread of its own answers), or is always
 at the same piece of work and computes nothing. A process that works answers, whatever it does: long calls of torch
@@ -28,6 +29,7 @@ from rollout.base.spans import Pulse
 LOOKS = 8  # in the time after which an actor hangs
 EVERY_S = 5.0  # at most, between two of them
 COMPUTING = 0.1  # of a processor, at least
+ABSENT_S = 30.0  # without a process, after which it is said
 
 
 class Heart:
@@ -36,6 +38,8 @@ class Heart:
     def __init__(self, handle: RayHandle):
         self.handle = handle
         self.silent = 0.0  # seconds without progress
+        self.absent = 0.0  # seconds without a process, of one that had one
+        self._seen = False
         self._pulse: Pulse | None = None  # the last one of this process of the actor; None: it has not begun to answer
         self._asked: RayFuture | None = None
         self._place: tuple[str, int] | None = None  # of one that has no pulse, or none yet
@@ -44,6 +48,9 @@ class Heart:
 
     def look(self, passed: float) -> float:
         """passed: seconds since the last look. Returns seconds without progress."""
+        there = self.handle.process() is not None
+        self.absent = self.absent + passed if self._seen and not there else 0.0
+        self._seen = self._seen or there
         if PULSE in self.handle.own:
             progress = self._answers(passed)
         else:
@@ -59,7 +66,7 @@ class Heart:
         if not self._asked.done():
             if self.handle.place() is None:  # it starts again: Ray keeps the call for it
                 self._pulse = None
-            return self._pulse is None and self._runs()
+            return self._runs() if self._pulse is None else self._cut_off()
         asked, self._asked = self._asked, None
         try:
             self._pulse = now = asked.wait()
@@ -71,6 +78,20 @@ class Heart:
             return True
         computes = now.computed - before.computed > COMPUTING * passed
         return computes or not now.at_work or now.done != before.done
+
+    def _cut_off(self) -> bool:
+        """Whether its host, another one, has not answered either since the last look: what becomes of it, Ray decides
+        (a host that is silent for a minute is dead), and who is there again with it is not to blame."""
+        place = self.handle.process()
+        if place is None or place[0] == own_node():
+            return False
+        if self._looked is not None and not self._looked.done():
+            return True
+        looked, self._looked = self._looked, process_there(*place)
+        try:
+            return looked is None or looked.wait() is None
+        except Exception:  # the task that was to look there is lost
+            return True
 
     def _runs(self) -> bool:
         """Whether its process is not stopped, as far as is known. Another host looks at its own when it comes to it."""
@@ -124,6 +145,16 @@ class ActorWatch:
             with contextlib.suppress(Exception):  # Ray is ending, or the actor: others say so
                 if heart.look(passed) >= self.hang_s:
                     self._kill(heart)
+                if heart.absent >= ABSENT_S > heart.absent - passed:
+                    self._tell_of(heart)
+
+    def _tell_of(self, heart: Heart) -> None:
+        print(
+            f"warning: {heart.handle.name} has had no process for {heart.absent:.0f} s: if Ray has no place for it any "
+            "more, the run waits for a host to join",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _kill(self, heart: Heart) -> None:
         heart.handle.hung = f"it had made no progress for {heart.silent:.0f} s (cluster.hang_s={self.hang_s:g})"

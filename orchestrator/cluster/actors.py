@@ -84,8 +84,9 @@ class Actors:
 
         timeout_s: of calls to them, unless a call has its own; threads: of OpenMP; named: further arguments, the same
         for all; check: called first on each of their hosts but the driver's, which has made it before, and what it
-        raises is raised; restarts: of an actor that dies, at most, which gets the calls again that it had not answered;
-        options: of Ray's actors.
+        raises is raised; restarts: of an actor that dies, at most, which gets the calls again that it had not answered
+        (one whose host is cut off as often as it takes: a minute passes before Ray calls a host dead); options: of
+        Ray's actors.
         """
         free = (one for one in self._groups if role in one.plan.seats and role not in one.actors)
         group = next(free, None) or self.reserve(alone)
@@ -107,7 +108,7 @@ class Actors:
                 ),
                 runtime_env={"env_vars": environment} if environment else None,
                 max_restarts=restarts,
-                max_task_retries=restarts,
+                max_task_retries=-1 if restarts else 0,
                 **options,
             )
             make = functools.partial(placed.remote, *args, **(named or {}))

@@ -19,7 +19,7 @@ import ray._private.state
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.base.errors import ActorDied, RunError, WaitedTooLong
+from orchestrator.base.errors import ActorDied, ActorUnreachable, RunError, WaitedTooLong
 from orchestrator.base.interrupt import waiting_here
 from orchestrator.base.processes import process
 from rollout.base.errors import BadInput
@@ -50,6 +50,9 @@ class RayFuture:
             cause = error.cause if isinstance(error.cause, Exception) else error
             cause.add_note(f"in {self.what}; its traceback: {error}")
             raise cause from None
+        except exceptions.ActorUnavailableError as error:
+            reason = " ".join(str(error).split()).rpartition("unavailable: ")[2][:300]
+            raise ActorUnreachable(f"{self.what}: the actor cannot be reached ({reason})") from error
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
                 raise start_error(self.what, error) from error
@@ -224,5 +227,5 @@ def wait_all(futures: Sequence[Any]) -> list[Any]:
         try:
             pending.pop(done[0]).wait()
         except ActorDied as error:
-            raise ActorDied(f"{error}{_others(pending)}") from error
+            raise type(error)(f"{error}{_others(pending)}") from error
     return [future.wait() for future in futures]

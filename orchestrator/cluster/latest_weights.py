@@ -22,6 +22,7 @@ from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.handles import RayFuture, RayHandle
 
 NAME = "actor of the latest weights"
+FETCH_S = 600.0  # from another host
 
 
 class LatestWeights:
@@ -62,10 +63,12 @@ class FetchLatest:
 
 
 class _LatestWeights:
-    """Holds references to the newest weights that have arrived, and to those being pushed."""
+    """Holds the newest weights that have arrived, on this host (theirs may be lost), and references to those being
+    pushed."""
 
     def __init__(self) -> None:
         self._posted: list[tuple[int, Any]] = []  # oldest first
+        self._held: Any = None  # views of the object store, which drops nothing that is viewed
         self._lock = threading.Lock()
 
     def post(self, version: int, refs: list[Any]) -> None:
@@ -81,9 +84,14 @@ class _LatestWeights:
     def _settle(self, ref: Any) -> None:
         """Once these weights have arrived, drop those before them."""
         _there(ref, None)
+        try:
+            weights = RayFuture(ref, "the weights", FETCH_S).wait()
+        except Exception:  # the learner is lost: who waits for the push says what comes of it
+            return
         with self._lock:
             places = [place for place, (_, posted) in enumerate(self._posted) if posted == ref]
-            self._posted = self._posted[places[-1] if places else 0 :]
+            if places:
+                self._posted, self._held = self._posted[places[-1] :], weights
 
 
 def _there(ref: Any, timeout_s: float | None) -> bool:

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from orchestrator.base.errors import ActorDied, WaitedTooLong
+from orchestrator.base.errors import ActorDied, ActorUnreachable, WaitedTooLong
 from rollout.base.errors import BadInput, RankLost, in_one_line
+from rollout.base.handle import Handle
 
 SETTLE_S, POLL_S = 3.0, 0.1  # for a death to be known that an error came of
 ERROR_CHARACTERS = 250  # of the error, in the line that ends the run
 
 
-class Replaceable(Protocol):
+class Replaceable(Handle, Protocol):
     """A `RayHandle`."""
 
     name: str
@@ -63,6 +64,15 @@ class LostRanks:
             rank.start_anew()
         return True
 
+    def elsewhere(self) -> list[Replaceable | None]:
+        """For each rank one on another host, those in turn; None where there is no other host, or it is not known."""
+        hosts = [place[0] if (place := rank.place()) else None for rank in self.ranks]
+        found = list[Replaceable | None]()
+        for index, host in enumerate(hosts):
+            others = [rank for rank, its in zip(self.ranks, hosts, strict=True) if host and its and its != host]
+            found.append(others[index % len(others)] if others else None)
+        return found
+
     def _lost(self, error: Exception) -> str:
         """Who is lost; empty: nobody."""
         if isinstance(error, BadInput):
@@ -74,6 +84,6 @@ class LostRanks:
             hung = next((f" ({rank.hung})" for rank in dead if rank.hung), "")
             return f"{' and '.join(rank.name for rank in dead)} died{hung}"
         named = [rank.name for rank in self.ranks if rank.name in str(error)]
-        if isinstance(error, RankLost) or (isinstance(error, WaitedTooLong) and named):
+        if isinstance(error, RankLost) or (isinstance(error, (ActorUnreachable, WaitedTooLong)) and named):
             return f"a learner rank does not answer ({in_one_line(error, ERROR_CHARACTERS)})"
         return ""

@@ -146,12 +146,14 @@ def start_all(
     synchronous = conf.run.max_staleness == 0 or colocated  # samplers on the learner's GPUs have to wait for it anyway
     weight_sync = WeightSync(learner.ranks, sampler, synchronous, wait_all, route(conf), post, spans, learner.recovered)
     if conf.learner.max_restarts:
+        lost = cluster.lost_ranks(conf.learner, learner.ranks)
         learner.restarts = restarts = Restarts(
             learner.ranks,
-            cluster.lost_ranks(conf.learner, learner.ranks).replace,
+            lost.replace,
             functools.partial(start_learner, learner, conf, reference, during),
             conf.learner.keep_state_every,
             wait_all,
+            lost.elsewhere,
         )
         restarts.then = weight_sync.again
     return Parts(learner, sampler, grader, weight_sync, parameters)

@@ -48,10 +48,11 @@ class Crew:
         self.calls: list[str] = []
         self.pushed: list[Any] = []  # the state of the ranks whenever they stood anew
         self.ranks = [Rank(self), Rank(self)]
+        self.holders = list[Rank]()  # of each rank's state, on other hosts
         self.learner = Learner(self.ranks, LearnerConf(ranks=2))
         self.learner.start(None, False)
         self.learner.restarts = restarts_of = Restarts(
-            self.ranks, self.replace, lambda: self.learner.start(None, False), every, in_order
+            self.ranks, self.replace, lambda: self.learner.start(None, False), every, in_order, lambda: self.holders
         )
         restarts_of.then = lambda: self.pushed.append([list(rank.state) for rank in self.ranks])
         self.calls.clear()
@@ -72,6 +73,7 @@ class Rank:
     def __init__(self, crew: Crew):
         self.crew, self.dead = crew, False
         self.state: list[Any] = []
+        self.held: dict[int, list[Any]] = {}
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Answer:
         kills = len(self.crew.calls) in self.crew.deadly
@@ -104,6 +106,9 @@ class Rank:
     def restore(self, *kept: list[Any]) -> None:
         assert [len(one) for one in kept] == [len(kept[0])] * 2  # of the same update
         self.state = list(kept[self.crew.ranks.index(self)])
+
+    def hold(self, rank: int, kept: list[Any]) -> None:
+        self.held[rank] = kept
 
     def load(self, folder: str) -> int:
         self.state = ["start", folder]
@@ -193,3 +198,13 @@ def test_without_restarts_an_error_is_raised_at_once(batches: list[TrainBatch]) 
     with pytest.raises(Died):
         crew.learner.apply(batches[:1], ALGORITHM)
     assert crew.calls == ["update"] * 2
+
+
+def test_each_state_that_is_kept_is_held_on_another_host(batches: list[TrainBatch]) -> None:
+    """By whichever rank is there then."""
+    crew = Crew()
+    crew.holders = [crew.ranks[1], crew.ranks[0]]
+    for batch in batches[:2]:
+        crew.learner.apply([batch], ALGORITHM)
+        crew.learner.keep_state()
+        assert [one.held for one in crew.ranks] == [{1: crew.ranks[1].state}, {0: crew.ranks[0].state}]

@@ -490,6 +490,23 @@ def test_the_first_failure_is_raised_at_once(place: Callable[..., Any]) -> None:
         wait_all(waiting)
 
 
+def test_a_lost_connection_stays_one_when_several_are_waited_for(place: Callable[..., Any]) -> None:
+    """Learner ranks start again for it, unlike for a sampler's death."""
+    from orchestrator.base.errors import ActorUnreachable
+    from orchestrator.cluster.handles import wait_all
+
+    class Lost:
+        def __init__(self, ref: Any):
+            self.ref, self.timeout_s, self.what = ref, 60.0, "learner rank 1 (update)"
+
+        def wait(self) -> Any:
+            raise ActorUnreachable("learner rank 1 (update): the actor cannot be reached (No route to host)")
+
+    other = place().call("sleep", 600.0)
+    with pytest.raises(ActorUnreachable, match=r"No route to host\); still running: reward actor 0 \(sleep\)$"):
+        wait_all([Lost(place().call("ready").ref), other])
+
+
 def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on(place: Callable[..., Any]) -> None:
     """As NCCL's watchdog ends a process: in the middle of a call, without a Python error."""
     from orchestrator.base.errors import ActorDied

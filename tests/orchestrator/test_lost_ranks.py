@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from orchestrator.base.errors import ActorDied, WaitedTooLong
+from orchestrator.base.errors import ActorDied, ActorUnreachable, WaitedTooLong
 from orchestrator.cluster import lost_ranks
 from orchestrator.cluster.lost_ranks import LostRanks
 from rollout.base.errors import BadInput, RankLost
 
 PARTED = RankLost("learner rank 0 of 2 waited for another rank in `update`, which did not answer")
+CUT_OFF = ActorUnreachable("learner rank 1 (update): the actor cannot be reached (No route to host)")
 LATE = WaitedTooLong("the driver timed out after 260 s waiting for learner rank 1 (update)")
 
 
 class Rank:
-    def __init__(self, index: int, lives: bool):
-        self.name, self.lives, self.hung = f"learner rank {index}", lives, ""
+    def __init__(self, index: int, lives: bool, host: str = "node"):
+        self.name, self.lives, self.hung, self.host = f"learner rank {index}", lives, "", host
         self.done: list[str] = []
 
     def place(self) -> tuple[str, int] | None:
-        return ("node", 1) if self.lives else None
+        return (self.host, 1) if self.lives else None
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        raise AssertionError("ranks that are to be replaced are not called")
 
     def end(self) -> None:
         self.lives = False
@@ -42,6 +48,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (PARTED, [1], "learner rank 1 died: all ranks start"),  # it was said first
         (ConnectionError("rollout worker 0 waited for learner rank 0, but it hung up"), [0, 1], "0 and learner rank 1"),
         (PARTED, [], "a learner rank does not answer (RankLost: learner rank 0 of 2 waited for another rank"),
+        (CUT_OFF, [], "a learner rank does not answer (ActorUnreachable: learner rank 1 (update): the actor cannot"),
         (LATE, [], "a learner rank does not answer (WaitedTooLong: the driver timed out after 260 s"),
     ],
 )
@@ -60,6 +67,7 @@ def test_all_ranks_are_replaced_for_a_lost_one(
     [
         OSError(28, "No space left on device"),
         ActorDied("rollout worker 0 (sample): the actor died"),
+        ActorUnreachable("rollout worker 0 (sample): the actor cannot be reached (No route to host)"),
         WaitedTooLong("the driver timed out after 600 s waiting for rollout worker 1 (load)"),
         TimeoutError("learner rank 0 timed out after 600 s waiting for rollout worker 1 to fetch the weights"),
         FloatingPointError("not finite"),
@@ -70,6 +78,24 @@ def test_other_errors_are_none_of_theirs(error: Exception) -> None:
     assert not LostRanks(ranks, 3, lambda: "").replace(error)
     assert not LostRanks(ranks, 3, lambda: "").replace(BadInput("learner rank 0 cannot read the model"))
     assert [rank.done for rank in ranks] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ("aa", [None, None]),
+        ("a", [None]),
+        ("ab", [1, 0]),
+        ("aabb", [2, 3, 0, 1]),  # each holds one copy
+        ("aab", [2, 2, 0]),
+    ],
+)
+def test_copies_of_a_rank_s_state_are_held_on_another_host(hosts: str, expected: list[int | None]) -> None:
+    ranks = [Rank(index, True, host) for index, host in enumerate(hosts)]
+    held = LostRanks(ranks, 3, lambda: "").elsewhere()
+    assert held == [None if index is None else ranks[index] for index in expected]
+    ranks[0].lives = False  # it is not known where it is
+    assert LostRanks(ranks, 3, lambda: "").elsewhere()[0] is None
 
 
 def test_nobody_is_started_when_ray_is_lost() -> None:

@@ -121,6 +121,11 @@ def test_a_server_elsewhere_may_be_silent_for_a_while() -> None:
 # ---- actors ----
 
 
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
+
+
 class Answer:
     def __init__(self, value: Any):
         self.value = value
@@ -139,13 +144,14 @@ class Actor:
 
     def __init__(self, *pulses: Pulse | Exception | None, starts: bool = False):
         self.name, self.own, self.hung, self.starts = "rollout worker 0", {PULSE}, "", starts
+        self.node = "here"
         self._pulses, self.kills = iter(pulses), 0
 
     def call(self, method: str) -> Answer:
         return Answer(next(self._pulses))
 
     def place(self) -> tuple[str, int] | None:
-        return None if self.starts else ("node", 1)
+        return None if self.starts else (self.node, 1)
 
     def process(self) -> tuple[str, int] | None:
         return self.place()
@@ -177,11 +183,8 @@ def test_one_that_starts_takes_its_time() -> None:
     assert kills(Pulse(1.0), None, looks=100, starts=True) == (0, "")  # it was not asked when it died
 
 
-def test_one_that_is_stopped_while_it_starts_is_killed(
-    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_is_stopped_while_it_starts_is_killed(child: subprocess.Popen[bytes]) -> None:
     """Its limit for starting may be many minutes."""
-    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
     actor: Any = Actor(None, starts=True)
     actor.process = lambda: ("here", child.pid)
     watch = ActorWatch(lambda: [actor], hang_s=10.0)
@@ -194,6 +197,41 @@ def test_one_that_is_stopped_while_it_starts_is_killed(
     for _ in range(3):
         watch.look(4.0)
     assert (actor.kills, actor.hung) == (1, "it had made no progress for 12 s (cluster.hang_s=10)")
+
+
+def test_one_whose_host_is_silent_as_well_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut link: Ray decides when the host is dead. When it answers again, the actor has its time."""
+    lost, there = Answer(ConnectionError("the node is gone")), Answer(process(os.getpid()))
+    looks = iter([Answer(None)])
+    monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: next(looks))
+    actor: Any = Actor(Pulse(1.0), None)
+    actor.node = "elsewhere"
+    watch = ActorWatch(lambda: [actor], hang_s=10.0)
+    for _ in range(20):
+        watch.look(4.0)  # the first look there is never answered
+    assert actor.kills == 0
+    watch, looks = ActorWatch(lambda: [actor], hang_s=10.0), iter([lost] * 10 + [there] * 4)
+    actor._pulses = iter([Pulse(1.0), None])
+    for _ in range(13):  # a pulse, the first look there, ten that fail, one that answers
+        watch.look(4.0)
+    assert actor.kills == 0
+    for _ in range(2):
+        watch.look(4.0)
+    assert actor.kills == 1
+
+
+def test_one_without_a_place_to_start_again_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    actor: Any = Actor(Pulse(1.0), None)
+    watch = ActorWatch(lambda: [actor], hang_s=10.0)
+    watch.look(4.0)
+    actor.starts = True
+    for _ in range(20):
+        watch.look(4.0)
+    assert actor.kills == 0
+    assert capsys.readouterr().err == (
+        "warning: rollout worker 0 has had no process for 32 s: if Ray has no place for it any more, the run waits for "
+        "a host to join\n"
+    )
 
 
 def test_one_at_the_same_piece_of_work_for_too_long_is_killed() -> None:
@@ -212,7 +250,6 @@ def test_a_stopped_learner_rank_is_killed_and_its_successor_is_not(
     node: str, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On any host: one call at a time is answered, so its process is looked at."""
-    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
     monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: Answer(process(pid)))
     rank: Any = Actor()
     rank.own, rank.process = (), lambda: (node, child.pid)
@@ -235,7 +272,6 @@ def test_a_stopped_learner_rank_is_killed_and_its_successor_is_not(
 
 
 def test_a_host_that_does_not_answer_makes_no_rank_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor_watch, "own_node", lambda: "here")
     answers = iter([Answer(process(os.getpid())), Answer(ConnectionError("the node is gone")), Answer(None)])
     monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: next(answers))
     rank: Any = Actor()
