@@ -334,4 +334,4 @@ class Config:
     tracker: TrackerConf = field(default_factory=TrackerConf)
     sweep: SweepConf = field(default_factory=SweepConf)
     distill: DistillConf = field(default_factory=DistillConf)
-    resume: str | None = text(None, FOLDER)  # run folder (or name under run.root) to resume
+    resume: str | None = text(None, FOLDER)  # run folder, name under run.root, or address of its copies, to resume

@@ -23,6 +23,7 @@ from orchestrator.base.search_path import working_directory_last
 from orchestrator.base.waiting import LIBRARIES, enable, say_reading, waiting
 from orchestrator.commands.arguments import parsers, read
 from orchestrator.commands.table import COMMANDS
+from rollout.data.addresses import is_address
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -115,6 +116,8 @@ def _train(name: str, arguments: list[str], flags: Flags, words: list[str]) -> N
         print("\n".join(lines))
 
     resume, overrides = _taken("resume", arguments)
+    if resume and is_address(resume):
+        resume, overrides = _from_copies(resume, overrides)
     if resume in (None, "null"):
         from orchestrator.sweeps.sweep import Sweep
 
@@ -244,6 +247,18 @@ def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> t
     refuse_masked(conf)
     check(conf, command)
     return conf, folder
+
+
+def _from_copies(address: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """The folder here of a run whose checkpoints have copies at `address`, and the overrides with which it goes on."""
+    from conf.overrides import quoted
+    from orchestrator.training import copies, run_dir
+
+    with waiting(f"looking for the run at {address}"):
+        folder = copies.bring(address, run_dir.run_root_of(overrides))
+    parent = address.rstrip("/").rpartition("/")[0]
+    there = any(one.startswith("run.checkpoints=") for one in overrides)
+    return str(folder), overrides if there else [f"run.checkpoints={quoted(parent)}", *overrides]
 
 
 def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -85,12 +85,13 @@ command goes on: no answer is lost, and none is asked for twice.
             "resume=<run> [key=value ...]",
         ),
         "Reinforcement learning: the model learns when to think. A run goes on from its last checkpoint with\n"
-        "resume=<run>.",
+        "resume=<run>, also on a machine that has nothing of it: resume=<run.checkpoints>/<run>.",
         (
             "experiment=quickstart run.seed=1 algorithm.alpha=0.5",
             "--multirun experiment=quickstart run.seed=1,2,3",
             "experiment=thinkless_1p5b --cfg job",
             "resume=quickstart-001 run.steps=160",
+            "resume=s3://bucket/runs/mine",
             "--config-dir my_conf experiment=mine   # of my_conf/experiment/mine.yaml",
             "--help learner lr                      # settings with one of these words in their names",
             "--help experiment=thinkless_1p5b       # the values that all would have",

@@ -23,6 +23,7 @@ from conf.shell import command_line
 from orchestrator.jobs.job import Job
 from orchestrator.training import run_dir
 from rollout.base.errors import BadInput
+from rollout.data.addresses import is_address
 
 SUBMITTED = ("quickstart", "train", "distill", "warmup", "evaluate")
 REPEATED = ("distill", "warmup")  # go on where they were stopped when the same command is given again
@@ -162,18 +163,18 @@ def _of_run(command: str, words: list[str], run: str, flags: Flags) -> Submissio
     root = next((word.partition("=")[2] for word in reversed(changes) if word.startswith("run.root=")), None)
     parent = root or "runs"
     parent = _in_job(parent)
-    folder = run if Path(run).expanduser().is_absolute() else f"{parent}/{run}"
+    name = run.rstrip("/").rpartition("/")[2] if is_address(run) else run  # its copies are at that address
+    folder = name if Path(name).expanduser().is_absolute() else f"{parent}/{name}"
     saved = Path(folder).expanduser() / "config.yaml"
     if saved.is_file():
         conf = from_file(saved, changes)
         check(conf, command)
     else:
         conf = composed(changes)
-    name = Path(folder).name if command == "train" else None
     return Submission(
         command,
         tuple(words),
-        name,
+        Path(folder).name if command == "train" else None,
         f"evaluate-{Path(folder).name}",
         folder if command == "train" else None,
         conf.run.steps if saved.is_file() or any(word.startswith("run.steps=") for word in changes) else None,

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.base.errors import RunError, WaitedTooLong
+from orchestrator.base.files import write_whole
 from orchestrator.training import manifest
 from orchestrator.training.retention import Retention
 from rollout.base.errors import BadInput, in_one_line
@@ -35,6 +36,24 @@ COPIED_S = 3600.0  # for a checkpoint's copy, when it is waited for
 def name_of(step: int) -> str:
     """Of a checkpoint's folder."""
     return f"step_{step:06d}"
+
+
+def bring(address: str, parent: Path) -> Path:
+    """The folder below `parent` of the run whose copies are at `address`, <run.checkpoints>/<run>. Where it is not
+    there it is made, with the run's configuration alone: checkpoints are fetched when the run goes on. Raises BadInput
+    for an address that holds none."""
+    folder = parent / address.rstrip("/").rpartition("/")[2]
+    if not (folder / CONFIG).is_file():
+        system, root = filesystem(address, f"resume={address}")
+        try:
+            config = system.cat_file(f"{root}/{CONFIG}")
+        except FileNotFoundError:
+            raise BadInput(f"resume={address}: no {CONFIG} is there, so it holds no copies of a run") from None
+        except Exception as error:
+            raise BadInput(f"resume={address}: cannot be read ({in_one_line(error, 300)})") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / CONFIG, config)
+    return folder.absolute()
 
 
 class Copies:

@@ -73,14 +73,15 @@ def refuse_name(name: str) -> None:
         raise BadInput(f"run.name={name!r} must be made of letters, digits, '.', '-' and '_'")
 
 
-def _overridden_root(overrides: list[str]) -> Path:
+def run_root_of(overrides: list[str]) -> Path:
+    """run.root, overridden or the default."""
     given = [o.partition("=")[2] for o in overrides if o.startswith("run.root=")]
     return root(given[-1] if given else RunConf().root)
 
 
 def find(name: str, overrides: list[str]) -> Path:
     """The folder of an existing run, given as a path or as a name under run.root (overridden or default)."""
-    conf_root = _overridden_root(overrides)
+    conf_root = run_root_of(overrides)
     for folder in (Path(name).expanduser(), conf_root / name):
         if (folder / "config.yaml").is_file():
             return folder.absolute()
@@ -93,7 +94,7 @@ def find(name: str, overrides: list[str]) -> Path:
 
 def newest(overrides: list[str], key: str = "run.name") -> Path:
     """The run under run.root that was started last. key: the argument that names another one."""
-    conf_root = _overridden_root(overrides)
+    conf_root = run_root_of(overrides)
     runs = sorted(conf_root.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise BadInput(

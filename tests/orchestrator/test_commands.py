@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 
 from conf.compose import to_yaml
 from conf.groups import description, groups, options
@@ -254,6 +255,20 @@ def test_a_saved_runs_configuration_can_be_printed(thinkless: Callable[..., Done
     done = thinkless("train", "resume=mine", "run.steps=9", "--cfg", "job")
     assert done.code == 0 and "  steps: 9\n" in done.out and not done.err
     assert "--cfg job alone" in thinkless("train", "resume=mine", "--multirun", "run.steps=9").line
+
+
+def test_a_run_goes_on_from_the_address_of_its_copies(thinkless: Callable[..., Done], here: Path) -> None:
+    """Where nothing of it is here: below run.root, and copied to that address again."""
+    finished_run(here / "copies" / "mine", steps=3)
+    address = f"file://{here}/copies/mine"
+    done = thinkless("train", f"resume={address}", "run.root=elsewhere", "run.steps=9", "--cfg", "job")
+    run = yaml.safe_load(done.out)["run"]
+    assert (run["steps"], run["checkpoints"]) == (9, f"file://{here}/copies")
+    assert [path.name for path in (here / "elsewhere" / "mine").iterdir()] == ["config.yaml"]
+    other = thinkless("train", f"resume={address}", "run.checkpoints=s3://bucket/x", "--cfg", "job")
+    assert yaml.safe_load(other.out)["run"]["checkpoints"] == "s3://bucket/x"
+    line = thinkless("train", f"resume=file://{here}/copies/yours").line
+    assert line.endswith("copies/yours: no config.yaml is there, so it holds no copies of a run")
 
 
 def test_an_internal_error_asks_for_a_report_and_names_its_place(capsys: pytest.CaptureFixture[str]) -> None:

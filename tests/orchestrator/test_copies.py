@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.base.errors import RunError
 from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
-from orchestrator.training.copies import Copies
+from orchestrator.training.copies import Copies, bring
 from orchestrator.training.retention import Retention
 from rollout.base.errors import BadInput
 from tests.helpers.s3 import filesystem, s3_server
@@ -175,6 +175,21 @@ def test_the_best_is_kept_by_the_states_that_are_there(tmp_path: Path, address: 
         store.finish()
         shutil.rmtree(folder / "checkpoints")
     assert listed(address) == ["mine/config.yaml", *files(10), *files(30)]
+
+
+def test_a_run_of_which_nothing_else_is_left_is_brought_here(tmp_path: Path, address: str) -> None:
+    """Its configuration; what is here already is not touched."""
+    folder = with_two_checkpoints(tmp_path / "mine", address)
+    here = bring(f"{address}/mine/", tmp_path / "elsewhere")
+    assert here == tmp_path / "elsewhere" / "mine"
+    assert [path.name for path in here.iterdir()] == ["config.yaml"]
+    assert (here / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes()
+    (here / "config.yaml").write_text("run: {steps: 7}")
+    assert bring(f"{address}/mine", tmp_path / "elsewhere") == here
+    assert (here / "config.yaml").read_text() == "run: {steps: 7}"
+    with pytest.raises(BadInput, match=r"^resume=\S+/yours: no config.yaml is there, so it holds no copies of a run$"):
+        bring(f"{address}/yours", tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere" / "yours").exists()
 
 
 def test_an_address_that_cannot_be_used_is_one_line(tmp_path: Path, address: str) -> None:

@@ -36,9 +36,8 @@ def test_a_run_goes_on_from_its_copies_under_another_layout(tiny: list[str], tmp
         ]
         s3.rm("bucket/runs/mine/step_000006", recursive=True)
         shutil.rmtree(folder)
-        folder.mkdir()
-        s3.get_file("bucket/runs/mine/config.yaml", str(folder / "config.yaml"))
-        again = thinkless("train", f"resume={folder}", "learner.ranks=1", "learner.zero_stage=0", folder=tmp_path)
+        other = ["learner.ranks=1", "learner.zero_stage=0"]
+        again = thinkless("train", "resume=s3://bucket/runs/mine", *other, folder=tmp_path)
         succeeded(again)
         assert "the checkpoint of step 4 was fetched from s3://bucket/runs/mine" in again.out
         assert "going on from step 4" in again.out and checkpoints(folder) == [4, 6]

@@ -224,6 +224,13 @@ def test_a_distillation_is_named_after_its_folder(settings: list[str], name: str
     assert submission.again(shlex.join(one.entrypoint)) == words
 
 
+def test_a_job_goes_on_from_the_address_of_a_runs_copies() -> None:
+    """It is there, in run.root, that they are brought."""
+    one = submission.read(["train", "resume=s3://bucket/runs/mine", "run.root=/data/runs"], NO_FLAGS)
+    assert (one.name, one.folder) == ("mine", "/data/runs/mine")
+    assert "resume=s3://bucket/runs/mine" in one.words
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
