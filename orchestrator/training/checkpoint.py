@@ -67,6 +67,7 @@ class CheckpointStore:
         self._last: dict[str, Any] | None = None  # the state of the newest checkpoint, as this process saved or read it
         self._examined: dict[int, str | None] = {}  # step: what is wrong with its checkpoint; None: nothing
         self._begun: _Begun | None = None
+        self.lost = False  # what was begun last
 
     def note(self, step: int, state: dict[str, Any]) -> None:
         """`step` is whole: the learner stands there until its next update."""
@@ -78,7 +79,7 @@ class CheckpointStore:
         self.collect()
         if self.whole is None or not self.whole["step"] or self._last == self.whole:
             return None
-        state = dict(self.whole)
+        state, self.lost = dict(self.whole), False
         (self.begin if background else self.save)(state.pop("step"), learner, state)
         return int(self.whole["step"])
 
@@ -126,7 +127,7 @@ class CheckpointStore:
             try:
                 written = begun.learner.saved(whole, timeout_s)
             except SaveLost as error:
-                self._begun, written = None, None
+                self._begun, written, self.lost = None, None, True
                 _say(f"the checkpoint of step {begun.step} is lost: {error}")
             if written is not None:
                 self._begun = None

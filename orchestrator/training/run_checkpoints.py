@@ -27,10 +27,10 @@ class RunCheckpoints:
         self.store.note(step, {key: value for part in self.parts for key, value in part.state().items()})
 
     def save_if_due(self, step: int) -> None:
-        """What was marked last, at the run's end and every `run.save_every` steps. Raises RunError when it, or what
-        was begun earlier, cannot be written."""
+        """What was marked last, at the run's end, every `run.save_every` steps, and when the last one was lost with the
+        ranks that wrote it. Raises RunError when it, or what was begun earlier, cannot be written."""
         last = step == self.run.steps
-        if last or (self.run.save_every and step % self.run.save_every == 0):
+        if last or self.store.lost or (self.run.save_every and step % self.run.save_every == 0):
             self.store.save_noted(self.learner, background=self.run.save_in_background and not last)
 
     def collect(self) -> None:

@@ -487,7 +487,11 @@ def test_what_a_learner_that_was_started_anew_had_begun_is_lost(
     store.begin(1, Anew(), STATE)
     store.collect()
     assert names(tmp_path) == [] and "the checkpoint of step 1 is lost: the learner's" in capsys.readouterr().err
-    store.save(2, Writes(), STATE)
+    run = RunCheckpoints(store, RunConf(steps=100, save_every=50), WritesBeside(at_once=True), [])
+    for step in (2, 3):
+        run.mark_complete(step)
+        run.save_if_due(step)  # in its place, not when the next one is due
+        run.collect()
     assert names(tmp_path) == ["step_000002"]
 
 
