@@ -137,9 +137,9 @@ class Cluster:
             allow_out_of_order_execution=True,
         )
 
-    def lost_ranks(self, conf: LearnerConf, ranks: Sequence[Handle]) -> LostRanks:
-        """What replaces these learner ranks (as they were placed) when some are lost."""
-        return LostRanks(cast(Sequence[RayHandle], ranks), conf.max_restarts, self._watch.look)
+    def lost_ranks(self, conf: LearnerConf, ranks: Sequence[Handle], *state: str) -> LostRanks:
+        """What replaces these learner ranks (as they were placed) when some are lost. state: see `LostRanks`."""
+        return LostRanks(cast(Sequence[RayHandle], ranks), conf.max_restarts, self._watch.look, *state)
 
     def release(self, handles: Sequence[Handle]) -> None:
         """End these actors (as they were placed); their resources are free once none of their group is left."""

@@ -34,8 +34,15 @@ class Replaceable(Handle, Protocol):
 
 
 class LostRanks:
-    def __init__(self, ranks: Sequence[Replaceable], max_restarts: int, ray_is_lost: Callable[[], object]):
-        """ray_is_lost: true when no actor can be started any more."""
+    def __init__(
+        self,
+        ranks: Sequence[Replaceable],
+        max_restarts: int,
+        ray_is_lost: Callable[[], object],
+        state: str = "the state of the last finished update",
+    ):
+        """ray_is_lost: true when no actor can be started any more; state: with which ranks start again."""
+        self.state = state
         self.ranks, self.max_restarts, self.ray_is_lost = ranks, max_restarts, ray_is_lost
         self.count = 0  # of restarts
 
@@ -53,8 +60,7 @@ class LostRanks:
             ) from error
         self.count += 1
         print(
-            f"warning: {cause}: all ranks start again, with the state of the last finished update "
-            f"(restart {self.count}, {setting})",
+            f"warning: {cause}: all ranks start again, with {self.state} (restart {self.count}, {setting})",
             file=sys.stderr,
             flush=True,
         )

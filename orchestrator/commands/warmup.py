@@ -163,7 +163,7 @@ def learner_conf(conf: LearnerConf, warmup: WarmupConf, given_model: bool) -> Le
     rate = warmup.lr if warmup.lr is not None else LR_GIVEN if given_model else LR_RANDOM
     ranks = conf.ranks if warmup.ranks is None else warmup.ranks
     own = {key: getattr(warmup, key) for key in SHARED}
-    return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, max_restarts=0, **own)  # it goes on from its own saves
+    return replace(conf, ranks=ranks, lr=rate, decay_start=0.0, max_restarts=0, **own)  # ranks go on from its own saves
 
 
 def _fine_tune(
@@ -171,7 +171,7 @@ def _fine_tune(
 ) -> None:
     """Go on from the checkpoint in `store`, or begin. `target` appears when it is complete; then the folder around the
     store, without which a killed process would begin anew, goes."""
-    warmup, partial = pairs.conf, store.folder.parent
+    warmup, partial, restarts = pairs.conf, store.folder.parent, conf.learner.max_restarts
     with waiting("warm-up: preparing the model"):
         if conf.model.path is None:
             assert conf.model.random is not None
@@ -194,20 +194,33 @@ def _fine_tune(
         parts = start_all(cluster, conf, base, control, 1.0, *sizes, Spans(), shape, False, "warm-up: ")
         learner, parameters = parts.learner, parts.parameters
     done, before = go_on(conf, store, learner, curriculum)
+    bounded, anew = replace(settings, max_restarts=restarts), False
+    lost = cluster.lost_ranks(bounded, learner.ranks, "the warm-up's last saved steps")
     with saving("the warm-up's finished steps are being saved"), defer_signals():
         note = functools.partial(_say, conf)
-        log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
-        try:
-            with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-                evaluator = None
-                if parts is not None and questions is not None:
-                    where = partial / EVALUATIONS, curriculum.steps, done, bar.note
-                    evaluator = make_evaluator(conf, parts, questions, prompts, tokenizer, control, *where)
-                layout = _layout(settings)
-                whole = learn(curriculum, learner, store, warmup.save_every_s, layout, log, bar, evaluator, done)
-        except Interrupted:
-            _tell_saved(store, curriculum.steps)
-            raise
+        while True:
+            try:
+                if anew:
+                    start_learner(learner, conf, reference=False, during="warm-up: ")
+                    done, before = go_on(conf, store, learner, curriculum)
+                    if parts is not None:
+                        parts.weight_sync.again()
+                log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
+                with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
+                    evaluator = None
+                    if parts is not None and questions is not None:
+                        where = partial / EVALUATIONS, curriculum.steps, done, bar.note
+                        evaluator = make_evaluator(conf, parts, questions, prompts, tokenizer, control, *where)
+                    layout = _layout(settings)
+                    whole = learn(curriculum, learner, store, warmup.save_every_s, layout, log, bar, evaluator, done)
+                break
+            except Interrupted:
+                _tell_saved(store, curriculum.steps)
+                raise
+            except Exception as error:
+                if not restarts or not lost.replace(error):
+                    raise
+                anew = True
         if not whole:
             _tell_saved(store, curriculum.steps)
             return  # and `saving` ends the command

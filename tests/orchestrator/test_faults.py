@@ -490,6 +490,24 @@ def test_the_first_failure_is_raised_at_once(place: Callable[..., Any]) -> None:
         wait_all(waiting)
 
 
+@pytest.mark.bench
+def test_a_warm_up_goes_on_when_a_learner_rank_dies(warm_up: Any, tmp_path: Path) -> None:
+    """Twice: before it has saved anything, and from its last save. It ends in the same weights."""
+    often = ["learner.max_restarts=2", "warmup.save_every_s=0.5", f"warmup.cache={tmp_path}/cache"]
+    run = Watched(["warmup", *TASK, *often], tmp_path)
+    run.until(lambda: run.titled("ray::LearnerWorker.fine_tune"), "its first step")
+    os.kill(run.titled("ray::LearnerWorker")[0], signal.SIGKILL)
+    run.until(lambda: [*tmp_path.glob("cache/.*.partial/checkpoints/step_*")], "a save")
+    os.kill(run.titled("ray::LearnerWorker")[0], signal.SIGKILL)
+    succeeded(run.wait())
+    assert run.err.count("died: all ranks start again, with the warm-up's last saved steps") == 2
+    assert "goes on from step" in run.out
+    (model,) = (path.parent for path in tmp_path.glob("cache/*/warmup.json"))
+    assert (model / "model.safetensors").read_bytes() == (warm_up.model / "model.safetensors").read_bytes()
+    counted = [row["step"] for row in read_lines(model / "warmup.jsonl")]
+    assert counted == [*range(10, 501, 10)]
+
+
 def test_a_lost_connection_stays_one_when_several_are_waited_for(place: Callable[..., Any]) -> None:
     """Learner ranks start again for it, unlike for a sampler's death."""
     from orchestrator.base.errors import ActorUnreachable
