@@ -64,9 +64,12 @@ class Restarts:
 
     def _keep(self) -> None:
         self._keeping, self._before = [rank.call("keep") for rank in self.ranks], len(self._since)
-        for index, (other, kept) in enumerate(zip(self.elsewhere(), self._keeping, strict=False)):
+        self._hold(self._keeping)
+
+    def _hold(self, kept: list[Future]) -> None:
+        for index, (other, one) in enumerate(zip(self.elsewhere(), kept, strict=False)):
             if other is not None:
-                other.call("hold", index, kept)
+                other.call("hold", index, one)
 
     def recovered(self, error: Exception) -> bool:
         """Whether it came of lost ranks, and new ones now stand behind the last finished update. Raises what ends the
@@ -85,6 +88,7 @@ class Restarts:
     def _bring_back(self) -> None:
         self._keeping = []  # some ranks may not have come to it
         self.start()
+        self._hold(self._kept)  # those that held it are gone
         if self._kept:
             self.wait_all([rank.call("restore", *self._kept) for rank in self.ranks])
         elif self._began is not None:

@@ -80,7 +80,7 @@ class LearnerWorker(Traced):
         self.host = host
         self.reference: Policy | lora.Unadapted | None = None
         self.publisher: WeightSender | None = None  # once started
-        self._held: dict[int, Kept] = {}  # by rank
+        self._held: dict[int, list[Kept]] = {}  # by rank: its last two
         self._listener: socket.socket | None = None  # rank 0's, until the group has it
 
     def ready(self) -> int:
@@ -257,8 +257,9 @@ class LearnerWorker(Traced):
 
     def hold(self, rank: int, kept: Kept) -> None:
         """What a rank of another host has kept. Ray has brought a copy of it to this host's object store, which it does
-        not drop while this process refers to it, and goes on from when the other host is lost."""
-        self._held[rank] = kept
+        not drop while this process refers to it, and goes on from when the other host is lost. The one before it may
+        still be needed: see `learner.restarts`."""
+        self._held[rank] = [*self._held.get(rank, [])[-1:], kept]
 
     def restore(self, *kept: Kept) -> int:
         """Go on from what all ranks have kept after the same update; returns the optimizer steps done by then."""

@@ -14,6 +14,13 @@ class WaitedTooLong(RunError):
 class ActorDied(RunError):
     """Which actor's process has died."""
 
+    def with_more(self, text: str) -> ActorDied:
+        return type(self)(f"{self}{text}", *self.args[1:])
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 class ActorUnreachable(ActorDied):
-    """Which actor a call was lost to, whose process may live: its host is cut off, or gone."""
+    """Which actor a call was lost to, whose process may live: its host is cut off, or gone. A second argument is Ray's
+    name of the actor."""

@@ -51,15 +51,13 @@ class Heart:
         there = self.handle.process() is not None
         self.absent = self.absent + passed if self._seen and not there else 0.0
         self._seen = self._seen or there
-        if PULSE in self.handle.own:
-            progress = self._answers(passed)
-        else:
-            progress = self._runs()
-        self.silent = 0.0 if progress else self.silent + passed
+        progress = self._answers(passed) if PULSE in self.handle.own else self._runs()
+        if progress is not None:
+            self.silent = 0.0 if progress else self.silent + passed
         return self.silent
 
-    def _answers(self, passed: float) -> bool:
-        """Whether it shows progress, or starts."""
+    def _answers(self, passed: float) -> bool | None:
+        """Whether it shows progress, or starts; None: it is not known, see `_cut_off`."""
         before = self._pulse
         if self._asked is None:
             self._asked = self.handle.call(PULSE)
@@ -79,19 +77,19 @@ class Heart:
         computes = now.computed - before.computed > COMPUTING * passed
         return computes or not now.at_work or now.done != before.done
 
-    def _cut_off(self) -> bool:
-        """Whether its host, another one, has not answered either since the last look: what becomes of it, Ray decides
-        (a host that is silent for a minute is dead), and who is there again with it is not to blame."""
+    def _cut_off(self) -> bool | None:
+        """None: its host, another one, has not answered either since the last look. What becomes of that, Ray decides
+        (a host that is silent for a minute is dead), and such time counts neither for the actor nor against it."""
         place = self.handle.process()
         if place is None or place[0] == own_node():
             return False
         if self._looked is not None and not self._looked.done():
-            return True
+            return None
         looked, self._looked = self._looked, process_there(*place)
         try:
-            return looked is None or looked.wait() is None
+            return False if looked is not None and looked.wait() is not None else None
         except Exception:  # the task that was to look there is lost
-            return True
+            return None
 
     def _runs(self) -> bool:
         """Whether its process is not stopped, as far as is known. Another host looks at its own when it comes to it."""

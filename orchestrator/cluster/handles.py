@@ -48,11 +48,12 @@ class RayFuture:
             raise WaitedTooLong(f"the driver timed out after {self.timeout_s:g} s waiting for {self.what}") from error
         except exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, exceptions.ActorUnavailableError):  # another one, whose result it was given
+                raise self._unreachable(cause, "what it needs of another actor") from error
             cause.add_note(f"in {self.what}; its traceback: {error}")
             raise cause from None
         except exceptions.ActorUnavailableError as error:
-            reason = " ".join(str(error).split()).rpartition("unavailable: ")[2][:300]
-            raise ActorUnreachable(f"{self.what}: the actor cannot be reached ({reason})") from error
+            raise self._unreachable(error, "the actor") from error
         except exceptions.RayActorError as error:
             if error.actor_init_failed:
                 raise start_error(self.what, error) from error
@@ -60,6 +61,10 @@ class RayFuture:
             raise ActorDied(f"{self.what}: the actor died ({_cause_of_death(error)}){about}") from error
         except exceptions.ObjectLostError as error:
             raise RunError(f"{self.what}: its answer was lost ({' '.join(str(error).split())[:300]})") from error
+
+    def _unreachable(self, error: exceptions.ActorUnavailableError, what: str) -> ActorUnreachable:
+        reason = " ".join(str(error).split()).rpartition("unavailable: ")[2][:300]
+        return ActorUnreachable(f"{self.what}: {what} cannot be reached ({reason})", error.actor_id)
 
     def done(self) -> bool:
         """Whether `wait` would return (or raise) at once."""
@@ -126,6 +131,11 @@ class RayHandle:
             )
         return about
 
+    @property
+    def id(self) -> str:
+        """Ray's name of the actor, as in its errors."""
+        return str(self.actor._actor_id.hex())
+
     def place(self) -> tuple[str, int] | None:
         """(node, process) of an actor that serves calls, or will when what it is at is done."""
         return self._place("ALIVE")
@@ -135,7 +145,7 @@ class RayHandle:
         return self._place("ALIVE", "PENDING_CREATION", "RESTARTING")
 
     def _place(self, *states: str) -> tuple[str, int] | None:
-        known = ray._private.state.actors(self.actor._actor_id.hex())
+        known = ray._private.state.actors(self.id)
         if not known or known.get("State") not in states or not known["Address"]["Port"]:
             return None  # without a port it has no process yet
         return known["Address"]["NodeID"], int(known["Pid"])
@@ -227,5 +237,5 @@ def wait_all(futures: Sequence[Any]) -> list[Any]:
         try:
             pending.pop(done[0]).wait()
         except ActorDied as error:
-            raise type(error)(f"{error}{_others(pending)}") from error
+            raise error.with_more(_others(pending)) from error
     return [future.wait() for future in futures]

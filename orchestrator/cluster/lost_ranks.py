@@ -28,6 +28,9 @@ class Replaceable(Handle, Protocol):
     name: str
     hung: str
 
+    @property
+    def id(self) -> str: ...
+
     def place(self) -> tuple[str, int] | None: ...
     def end(self) -> None: ...
     def start_anew(self) -> None: ...
@@ -90,6 +93,9 @@ class LostRanks:
             hung = next((f" ({rank.hung})" for rank in dead if rank.hung), "")
             return f"{' and '.join(rank.name for rank in dead)} died{hung}"
         named = [rank.name for rank in self.ranks if rank.name in str(error)]
-        if isinstance(error, RankLost) or (isinstance(error, (ActorUnreachable, WaitedTooLong)) and named):
+        cut_off = isinstance(error, ActorUnreachable) and (
+            named or error.args[1:] in [(rank.id,) for rank in self.ranks]
+        )
+        if isinstance(error, RankLost) or cut_off or (isinstance(error, WaitedTooLong) and named):
             return f"a learner rank does not answer ({in_one_line(error, ERROR_CHARACTERS)})"
         return ""

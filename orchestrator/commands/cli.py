@@ -251,14 +251,16 @@ def _saved_run(command: str, name: str, overrides: list[str], flags: Flags) -> t
 
 def _from_copies(address: str, overrides: list[str]) -> tuple[str, list[str]]:
     """The folder here of a run whose checkpoints have copies at `address`, and the overrides with which it goes on."""
+    from conf.errors import BadConfig
     from conf.overrides import quoted
     from orchestrator.training import copies, run_dir
 
+    if there := [one for one in overrides if one.startswith("run.checkpoints=")]:
+        raise BadConfig(f"resume={address} goes on with the copies there, and takes no {there[-1]}")
     with waiting(f"looking for the run at {address}"):
         folder = copies.bring(address, run_dir.run_root_of(overrides))
     parent = address.rstrip("/").rpartition("/")[0]
-    there = any(one.startswith("run.checkpoints=") for one in overrides)
-    return str(folder), overrides if there else [f"run.checkpoints={quoted(parent)}", *overrides]
+    return str(folder), [f"run.checkpoints={quoted(parent)}", *overrides]
 
 
 def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:

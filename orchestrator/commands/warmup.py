@@ -263,7 +263,9 @@ def _layout(conf: LearnerConf) -> dict[str, int]:
 
 
 def go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
-    """Load the checkpoint of an earlier process, when there is one. Returns its finished steps and their seconds."""
+    """Load the checkpoint of an earlier process, or of ranks before these, when there is one. Returns its finished
+    steps and their seconds."""
+    curriculum.too_long = 0
     try:
         found = store.latest()
     except NoneVerifies:  # it has said which file is damaged

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.base.errors import ActorDied
+from orchestrator.base.errors import ActorDied, ActorUnreachable
 from orchestrator.tracking.failures import Failures, in_words
 from rollout.base.handle import Future, Handle
 
@@ -47,6 +47,8 @@ class Poll:
         assert answer is not None
         try:
             return answer.wait()
+        except ActorUnreachable:
+            pass  # it may live, and then answers again
         except ActorDied as error:
             self.died = error
         except Exception as error:

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from conf.compose import from_file
 from orchestrator.base.errors import RunError, WaitedTooLong
 from orchestrator.base.files import write_whole
 from orchestrator.training import manifest
@@ -41,18 +42,25 @@ def name_of(step: int) -> str:
 def bring(address: str, parent: Path) -> Path:
     """The folder below `parent` of the run whose copies are at `address`, <run.checkpoints>/<run>. Where it is not
     there it is made, with the run's configuration alone: checkpoints are fetched when the run goes on. Raises BadInput
-    for an address that holds none."""
+    for an address that holds none, and when another run has that folder."""
     folder = parent / address.rstrip("/").rpartition("/")[2]
-    if not (folder / CONFIG).is_file():
-        system, root = filesystem(address, f"resume={address}")
-        try:
-            config = system.cat_file(f"{root}/{CONFIG}")
-        except FileNotFoundError:
-            raise BadInput(f"resume={address}: no {CONFIG} is there, so it holds no copies of a run") from None
-        except Exception as error:
-            raise BadInput(f"resume={address}: cannot be read ({in_one_line(error, 300)})") from error
+    system, root = filesystem(address, f"resume={address}")
+    try:
+        config = system.cat_file(f"{root}/{CONFIG}")
+    except FileNotFoundError:
+        raise BadInput(f"resume={address}: no {CONFIG} is there, so it holds no copies of a run") from None
+    except Exception as error:
+        raise BadInput(f"resume={address}: cannot be read ({in_one_line(error, 300)})") from error
+    if (here := folder / CONFIG).is_file():
+        own = "" if here.read_bytes() == config else from_file(here, []).run.checkpoints or "null"
+        if own and own.rstrip("/") != address.rstrip("/").rpartition("/")[0]:
+            raise BadInput(
+                f"resume={address}: {folder} is another run of that name, whose run.checkpoints is {own}: move it, or "
+                "choose another run.root"
+            )
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / CONFIG, config)
+        write_whole(here, config)
     return folder.absolute()
 
 

@@ -23,7 +23,7 @@ PACKAGES |= {"http": "requests aiohttp", "https": "requests aiohttp", "hf": "hug
 SAVED = ("dataset_info.json", "dataset_dict.json")  # `datasets.save_to_disk` writes one of them
 NO_DATA = {*SAVED, "dataset_infos.json", "state.json"}  # and these next to the data
 NO_DATA |= {"card.json", "dropped.jsonl"}  # and `thinkless distill` these
-MOST_FILES = 20_000  # in a folder, with all below it: / and home folders, which take minutes to look through, have more
+MOST_FILES = 20_000  # in a folder of this machine, with all below it: / and home folders have more, and take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ def _in_folder(system: Any, root: str, key: str, where: str, split: str | None, 
 
 def _below(system: Any, root: str, where: str) -> list[str]:
     """Every file in a folder and in those within it."""
+    if "file" not in system.protocol:  # a request for a thousand files, not one for each folder
+        return list(system.find(root))
     files = list[str]()
     for _, _, found in system.walk(root, detail=True):
         files += [one["name"] for one in found.values()]

@@ -65,7 +65,7 @@ class Crew:
             raise RuntimeError("too often") from error
         self.left -= 1
         for rank in self.ranks:
-            rank.dead, rank.state = False, []
+            rank.dead, rank.state, rank.held = False, [], {}
         return True
 
 
@@ -73,7 +73,7 @@ class Rank:
     def __init__(self, crew: Crew):
         self.crew, self.dead = crew, False
         self.state: list[Any] = []
-        self.held: dict[int, list[Any]] = {}
+        self.held: dict[int, list[Any]] = {}  # the last two
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Answer:
         kills = len(self.crew.calls) in self.crew.deadly
@@ -108,7 +108,7 @@ class Rank:
         self.state = list(kept[self.crew.ranks.index(self)])
 
     def hold(self, rank: int, kept: list[Any]) -> None:
-        self.held[rank] = kept
+        self.held[rank] = [*self.held.get(rank, [])[-1:], kept]
 
     def load(self, folder: str) -> int:
         self.state = ["start", folder]
@@ -200,11 +200,23 @@ def test_without_restarts_an_error_is_raised_at_once(batches: list[TrainBatch]) 
     assert crew.calls == ["update"] * 2
 
 
-def test_each_state_that_is_kept_is_held_on_another_host(batches: list[TrainBatch]) -> None:
-    """By whichever rank is there then."""
-    crew = Crew()
+def test_each_state_that_may_be_needed_is_held_on_another_host(batches: list[TrainBatch]) -> None:
+    """By whichever rank is there then: after each call, and after a restart."""
+    crew = Crew(restarts=1)
     crew.holders = [crew.ranks[1], crew.ranks[0]]
-    for batch in batches[:2]:
+    restarts = crew.learner.restarts
+    assert restarts is not None
+
+    def held() -> list[list[Any]]:
+        return [crew.ranks[1].held.get(0, []), crew.ranks[0].held.get(1, [])]
+
+    for step, batch in enumerate(batches):
+        if step == 3:
+            crew.ranks[1].dead = True
         crew.learner.apply([batch], ALGORITHM)
+        for index, kept in enumerate(restarts._kept):
+            assert kept.wait() in held()[index]
         crew.learner.keep_state()
-        assert [one.held for one in crew.ranks] == [{1: crew.ranks[1].state}, {0: crew.ranks[0].state}]
+        for index, kept in [*enumerate(restarts._kept), *enumerate(restarts._keeping)]:
+            assert kept.wait() in held()[index]
+    assert restarts.count == 1 and len(restarts._kept) == 2

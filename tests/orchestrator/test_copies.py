@@ -184,9 +184,16 @@ def test_a_run_of_which_nothing_else_is_left_is_brought_here(tmp_path: Path, add
     assert here == tmp_path / "elsewhere" / "mine"
     assert [path.name for path in here.iterdir()] == ["config.yaml"]
     assert (here / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes()
-    (here / "config.yaml").write_text("run: {steps: 7}")
     assert bring(f"{address}/mine", tmp_path / "elsewhere") == here
-    assert (here / "config.yaml").read_text() == "run: {steps: 7}"
+    changed = f"run: {{steps: 7, checkpoints: '{address}/'}}"
+    (here / "config.yaml").write_text(changed)
+    assert bring(f"{address}/mine", tmp_path / "elsewhere") == here
+    assert (here / "config.yaml").read_text() == changed
+    (here / "config.yaml").write_text("run: {steps: 7, checkpoints: null}")
+    with pytest.raises(
+        BadInput, match=r"elsewhere/mine is another run of that name, whose run.checkpoints is null: move"
+    ):
+        bring(f"{address}/mine", tmp_path / "elsewhere")
     with pytest.raises(BadInput, match=r"^resume=\S+/yours: no config.yaml is there, so it holds no copies of a run$"):
         bring(f"{address}/yours", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere" / "yours").exists()

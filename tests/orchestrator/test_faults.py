@@ -518,11 +518,14 @@ def test_a_lost_connection_stays_one_when_several_are_waited_for(place: Callable
             self.ref, self.timeout_s, self.what = ref, 60.0, "learner rank 1 (update)"
 
         def wait(self) -> Any:
-            raise ActorUnreachable("learner rank 1 (update): the actor cannot be reached (No route to host)")
+            raise ActorUnreachable(
+                "learner rank 1 (update): the actor cannot be reached (No route to host)", "11111111"
+            )
 
     other = place().call("sleep", 600.0)
-    with pytest.raises(ActorUnreachable, match=r"No route to host\); still running: reward actor 0 \(sleep\)$"):
+    with pytest.raises(ActorUnreachable, match=r"No route to host\); still running: reward actor 0 \(sleep\)$") as told:
         wait_all([Lost(place().call("ready").ref), other])
+    assert told.value.args[1:] == ("11111111",)
 
 
 def test_an_aborted_rank_is_named_with_its_call_its_likely_cause_and_who_runs_on(place: Callable[..., Any]) -> None:

@@ -13,13 +13,14 @@ from rollout.base.errors import BadInput, RankLost
 
 PARTED = RankLost("learner rank 0 of 2 waited for another rank in `update`, which did not answer")
 CUT_OFF = ActorUnreachable("learner rank 1 (update): the actor cannot be reached (No route to host)")
+WITH_IT = ActorUnreachable("rollout worker 0 (load): what it needs of another actor cannot be reached", "11111111")
 LATE = WaitedTooLong("the driver timed out after 260 s waiting for learner rank 1 (update)")
 
 
 class Rank:
     def __init__(self, index: int, lives: bool, host: str = "node"):
         self.name, self.lives, self.hung, self.host = f"learner rank {index}", lives, "", host
-        self.done: list[str] = []
+        self.id, self.done = f"{index}" * 8, list[str]()
 
     def place(self) -> tuple[str, int] | None:
         return (self.host, 1) if self.lives else None
@@ -49,6 +50,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (ConnectionError("rollout worker 0 waited for learner rank 0, but it hung up"), [0, 1], "0 and learner rank 1"),
         (PARTED, [], "a learner rank does not answer (RankLost: learner rank 0 of 2 waited for another rank"),
         (CUT_OFF, [], "a learner rank does not answer (ActorUnreachable: learner rank 1 (update): the actor cannot"),
+        (WITH_IT, [], "a learner rank does not answer (ActorUnreachable: rollout worker 0 (load): what it needs"),
         (LATE, [], "a learner rank does not answer (WaitedTooLong: the driver timed out after 260 s"),
     ],
 )
@@ -68,6 +70,7 @@ def test_all_ranks_are_replaced_for_a_lost_one(
         OSError(28, "No space left on device"),
         ActorDied("rollout worker 0 (sample): the actor died"),
         ActorUnreachable("rollout worker 0 (sample): the actor cannot be reached (No route to host)"),
+        ActorUnreachable("rollout worker 0 (load): what it needs of another actor cannot be reached", "22222222"),
         WaitedTooLong("the driver timed out after 600 s waiting for rollout worker 1 (load)"),
         TimeoutError("learner rank 0 timed out after 600 s waiting for rollout worker 1 to fetch the weights"),
         FloatingPointError("not finite"),

@@ -218,6 +218,7 @@ def test_a_run_goes_on_after_a_link_was_cut(patient: Pair, tiny_model: Path, tmp
     run.until(lambda: len(steps(folder)) > before + 2, "steps after the cut")
     run.kill()
     assert steps(folder) == [*range(1, len(steps(folder)) + 1)]
+    assert max(restarts(folder, "learner")) >= 1 and "warning: a learner rank does not answer" in run.err
 
 
 @pytest.mark.bench

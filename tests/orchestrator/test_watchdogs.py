@@ -5,6 +5,7 @@ What they do to a real run is in test_faults.py.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -216,6 +217,23 @@ def test_one_whose_host_is_silent_as_well_is_not_to_blame(monkeypatch: pytest.Mo
         watch.look(4.0)
     assert actor.kills == 0
     for _ in range(2):
+        watch.look(4.0)
+    assert actor.kills == 1
+
+
+def test_a_host_that_answers_late_saves_no_actor_from_being_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second look at its process takes longer than until the next one: the others count."""
+    late = itertools.cycle([True, False])
+
+    class Slow(Answer):
+        def done(self) -> bool:
+            return next(late)
+
+    monkeypatch.setattr(actor_watch, "process_there", lambda node, pid: Slow(process(os.getpid())))
+    actor: Any = Actor(Pulse(1.0), None)
+    actor.node = "elsewhere"
+    watch = ActorWatch(lambda: [actor], hang_s=10.0)
+    for _ in range(10):
         watch.look(4.0)
     assert actor.kills == 1
 
