@@ -193,9 +193,10 @@ class Run:
         number = self.last.number if self.last is not None and self.last.who == "driver" else None
         killed = number == signal.SIGKILL
         unborn = number is not None and code == -number and not err  # before a line of ours had run
+        buried = number is not None and code == -number and life.last == f"run folder: {self.folder}"  # and behind them
         if "Traceback" in err:
             self._fault("unclear", life, "a traceback")
-        elif code and not killed and not unborn and len(lines) != 1:
+        elif code and not (killed or unborn or buried) and len(lines) != 1:
             self._fault("unclear", life, f"exit code {code} and {len(lines)} lines that say why")
         if killed:  # what it has left goes within minutes, and the next life need not wait for it
             self.killed.append(life)
@@ -208,7 +209,9 @@ class Run:
                 damage.restore()
             else:
                 (self.named if damage.names_it(err.splitlines()) else self.unnamed).add(damage.name)
-        finished = code == 0 or any("has finished its" in line for line in lines)  # interrupted behind its last stage
+        finished = (
+            code == 0 or buried or any("has finished its" in line for line in lines)
+        )  # interrupted behind its last stage
         if not finished and not killed and self.last is None and not refused:
             self._fault("unclear", life, "it ended though nothing was done to it")
         return finished

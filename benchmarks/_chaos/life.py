@@ -67,6 +67,11 @@ class Life:
     def err(self) -> str:
         return self.files[1].read_text(errors="replace")
 
+    @property
+    def last(self) -> str:
+        """The last line on standard output."""
+        return self.files[0].read_text(errors="replace").rstrip().rpartition("\n")[2]
+
     def victims(self, who: str) -> list[int]:
         """Process ids; "driver" is the command itself, "grading process" what a reward actor has started."""
         self._look()

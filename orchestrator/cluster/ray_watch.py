@@ -30,7 +30,11 @@ STOPPED_S = 10.0  # that a process may be stopped: somebody looks at it
 SILENT_S = 24.0
 SAFE_S = 20.0  # for the main thread to come to a place where the work can be saved
 SAVE_S = 300.0  # for saving it
+# Both without a raylet: its actors end with it, so that nothing can be saved, and Ray ends this process without a word
+# when it needs the raylet once more, which it was seen to do after 13 s.
+NO_RAYLET_S = 3.0
 END_S = 30.0  # for a private Ray to end
+DIED = "has died"
 TITLE = "ray::"  # of its workers and agents; agents whose raylet has died stay for a minute
 DEAD_S = 10.0  # for leaving one whose processes are gone
 
@@ -49,12 +53,13 @@ class LocalProcess:
     name: str
     known: Process
     stopped_s: float = STOPPED_S
+    dead_s: float = SAVE_S  # that going on may take without it, see NO_RAYLET_S
     _since: float | None = None  # when it was first seen stopped
 
     def wrong(self, now: float) -> str:
         found = process(self.known.pid)
         if found is None or found.begin != self.known.begin or not found.lives:
-            return "has died"
+            return DIED
         if not found.stopped:
             self._since = None
             return ""
@@ -90,6 +95,7 @@ class RayWatch:
     address: str  # of the head
     family: Family  # of this process; some of it may have no parent any more when it is to be killed
     lost: str = ""
+    limit_s: float = SAVE_S
     _over: threading.Event = field(default_factory=threading.Event)
     _ending: bool = False
 
@@ -135,6 +141,8 @@ class RayWatch:
         for one in () if self.lost else self.watched:
             if wrong := one.wrong(time.monotonic() if now is None else now):
                 self.lost = f"{one.name} of Ray at {self.address} {wrong}, and nothing works without it"
+                if isinstance(one, LocalProcess) and wrong == DIED:
+                    self.limit_s = one.dead_s
                 break
         return self.lost
 
@@ -150,11 +158,11 @@ class RayWatch:
 
     def _end(self) -> None:
         interrupt.request(self.lost)
-        end = time.monotonic() + SAFE_S
+        end = time.monotonic() + min(SAFE_S, self.limit_s)
         while not interrupt.answered() and time.monotonic() < end:
             if self._over.wait(EVERY_S):
                 return
-        if interrupt.answered() and self._over.wait(SAVE_S):
+        if interrupt.answered() and self._over.wait(self.limit_s):
             return
         interrupt.request(self.lost)
 
@@ -167,7 +175,8 @@ def watch_of(node: Any, asks: Callable[[str], Callable[[], None]], family: Famil
         title = words(one.pid)
         program = title[0].rpartition("/")[2] if title else ""
         if program == "raylet" and session in title and f"--node_id={node.node_id}" in title:
-            watched.append(LocalProcess(f"the raylet (process {one.pid} on {node.node_ip_address})", one))
+            name = f"the raylet (process {one.pid} on {node.node_ip_address})"
+            watched.append(LocalProcess(name, one, dead_s=NO_RAYLET_S))
         elif program == "gcs_server" and session in title:
             watched.append(LocalProcess(f"the GCS (process {one.pid} on {host})", one))
     if not any("GCS" in one.name for one in watched):

@@ -36,7 +36,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def local(child: subprocess.Popen[bytes]) -> LocalProcess:
     known = process(child.pid)
     assert known is not None
-    return LocalProcess("the raylet (process 1 on here)", known, stopped_s=10.0)
+    return LocalProcess("the raylet (process 1 on here)", known, stopped_s=10.0, dead_s=3.0)
 
 
 def test_a_dead_process_is_reported_at_once(child: subprocess.Popen[bytes]) -> None:
@@ -48,6 +48,7 @@ def test_a_dead_process_is_reported_at_once(child: subprocess.Popen[bytes]) -> N
         pass
     lost = "the raylet (process 1 on here) of Ray at here:6379 has died, and nothing works without it"
     assert watch.look(1.0) == watch.lost == lost
+    assert watch.limit_s == 3.0  # Ray would end this process without a word
     me = process(os.getpid())
     assert me is not None and LocalProcess("the raylet", replace(me, begin=me.begin - 1)).wrong(0.0) == "has died"
 
