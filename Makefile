@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup lock quickstart check test test-all audit bench study lint style dashboards clean
 BIN := .venv/bin
+# of the tests, which often wait; four of them take up to 14 GiB
+PROCESSES = $(shell awk '/MemTotal/ {print (($$2 > 18e6) ? 4 : 3)}' /proc/meminfo 2>/dev/null || echo 3)
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
 
@@ -37,11 +39,11 @@ check: lint ## lint, types and the tests without Ray, vLLM or DeepSpeed: for eve
 # mypy is one of these tests (tests/test_types.py): it takes one core, and others have the second one meanwhile
 test: style ## lint, types and tests; as root on Debian or Ubuntu it installs the programs that they start
 	@$(BIN)/python .ci/programs.py
-	@$(BIN)/python -m pytest -n 3 -m "not bench" $(ARGS)
+	@$(BIN)/python -m pytest -n $(PROCESSES) -m "not bench" $(ARGS)
 
 test-all: style ## the same, and the small forms of the benchmarks that take long
 	@$(BIN)/python .ci/programs.py
-	@$(BIN)/python -m pytest -n 3 $(ARGS)
+	@$(BIN)/python -m pytest -n $(PROCESSES) $(ARGS)
 
 audit: setup ## known vulnerabilities of the packages in both locks, where the package index has such data
 	@$(BIN)/python .ci/audit.py $(ARGS)

@@ -202,6 +202,7 @@ def _fine_tune(
             try:
                 if anew:
                     start_learner(learner, conf, reference=False, during="warm-up: ")
+                    curriculum.too_long = 0
                     done, before = go_on(conf, store, learner, curriculum)
                     if parts is not None:
                         parts.weight_sync.again()
@@ -265,7 +266,6 @@ def _layout(conf: LearnerConf) -> dict[str, int]:
 def go_on(conf: Config, store: CheckpointStore, learner: Learner, curriculum: Curriculum) -> tuple[int, float]:
     """Load the checkpoint of an earlier process, or of ranks before these, when there is one. Returns its finished
     steps and their seconds."""
-    curriculum.too_long = 0
     try:
         found = store.latest()
     except NoneVerifies:  # it has said which file is damaged

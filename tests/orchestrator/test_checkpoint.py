@@ -491,7 +491,7 @@ def test_what_a_learner_that_was_started_anew_had_begun_is_lost(
     for step in (2, 3):
         run.mark_complete(step)
         run.save_if_due(step)  # in its place, not when the next one is due
-        run.collect()
+        store.collect()
     assert names(tmp_path) == ["step_000002"]
 
 

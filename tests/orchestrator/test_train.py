@@ -242,10 +242,13 @@ def test_the_timeline_has_every_actors_work_in_every_step(trained: Trained) -> N
     assert kinds["learner rank 0"] >= {"learning", "scoring", "publishing", "saving"}
     for row, window in zip(trained.rows(), found.windows, strict=True):
         assert window[1] - window[0] == pytest.approx(row["seconds/step"], abs=0.05)
-        for part, actor, kind in (("rollout", "rollout", "sampling"), ("learner", "learner", "learning")):
+        worked = 0.0
+        for actor, kind in (("rollout", "sampling"), ("learner", "learning")):
             spans = [(s.begin, s.end) for s in found.spans[Actor(actor)] if s.kind == kind]
-            (worked,) = covered(spans, [window])
-            assert 0 < worked <= row[f"seconds/{part}"] + 0.05  # on-policy: nobody works unless the loop waits for it
+            (took,) = covered(spans, [window])
+            assert took > 0
+            worked += took
+        assert worked <= window[1] - window[0] + 0.01  # on-policy: one after the other, however busy the machine is
 
 
 def test_a_steps_record_has_the_shares_of_the_previous_step(trained: Trained) -> None:
