@@ -7,8 +7,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup lock quickstart check test test-all audit bench study lint style dashboards clean
 BIN := .venv/bin
-# of the tests, which often wait; four of them take up to 14 GiB
-PROCESSES = $(shell awk '/MemTotal/ {print (($$2 > 18e6) ? 4 : 3)}' /proc/meminfo 2>/dev/null || echo 3)
+# of the tests, which often wait; four of them take up to 15 GiB
+PROCESSES = $(shell awk '/MemTotal/ {print (($$2 > 20e6) ? 4 : 3)}' /proc/meminfo 2>/dev/null || echo 3)
 export PYTHON
 unexport PYTHONDONTWRITEBYTECODE # a run has ten processes, each of which would compile every library anew
 
