@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.base.errors import ActorDied
+from orchestrator.base.errors import ActorDied, ActorUnreachable
 from orchestrator.tracking.chrome_trace import Trace, read
 from orchestrator.tracking.timeline import LAST_S, Timeline, clock_difference
 from orchestrator.tracking.utilization import DRIVER, Actor
@@ -62,12 +62,13 @@ class ActorThread:
     """An actor in a thread, which serves calls in order, as Ray's do."""
 
     def __init__(self, body: Body):
-        self.body, self.thread, self.died = body, ThreadPoolExecutor(1), False
+        self.body, self.thread = body, ThreadPoolExecutor(1)
+        self.died: ActorDied | None = None
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Answer:
-        if self.died:
+        if self.died is not None:
             failed: Future[Any] = Future()
-            failed.set_exception(ActorDied("its process is no more"))
+            failed.set_exception(self.died)
             return Answer(failed)
         return Answer(self.thread.submit(getattr(self.body, method), *args))
 
@@ -216,16 +217,25 @@ def test_close_does_not_wait_for_an_actor_that_hangs(crew: Crew, tmp_path: Path)
     assert json.loads(path.read_text())
 
 
-def test_a_dead_actor_is_marked_and_the_others_are_still_recorded(crew: Crew, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ActorDied("its process is no more"), {"died: its process is no more"}),
+        (ActorUnreachable("no route to its host"), set()),  # it may live, and answer again
+    ],
+)
+def test_a_dead_actor_is_marked_and_the_others_are_still_recorded(
+    crew: Crew, tmp_path: Path, error: ActorDied, said: set[str]
+) -> None:
     path = tmp_path / "timeline.json"
     timeline = crew.timeline(path)
-    crew.handles["learner"].died = True
+    crew.handles["learner"].died = error
     a_step(crew, timeline, 1)
     found = a_step(crew, timeline, 2)
     assert found["busy/rollout"] == pytest.approx(0.8, abs=0.02) and found["busy/learner"] == 0
     timeline.close()
     marks = [event for event in json.loads(path.read_text()) if event["ph"] == "i"]
-    assert marks and all(event["name"] == "died: its process is no more" for event in marks)
+    assert {event["name"] for event in marks} == said
 
 
 def test_clocks_of_other_hosts_are_corrected(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ wait for, aborts, and what callers get when the worker ends.
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -258,10 +259,12 @@ def test_a_failed_load_raises_in_its_caller_only(make_stepped: MakeStepped) -> N
 
 def test_an_engines_start_up_error_is_raised_by_the_constructor() -> None:
     def make(*args: Any) -> Any:
+        assert not gc.isenabled()  # a million objects that stay
         raise ZeroDivisionError("no engine")
 
     with pytest.raises(ZeroDivisionError, match="no engine"):
         RolloutWorker(RolloutConf(), ModelConf(), "", CONTROL, 0, make_engine=make)
+    assert gc.isenabled()
 
 
 def test_a_restarted_worker_begins_with_the_current_weights() -> None:
