@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from orchestrator.base.errors import ActorDied, ActorUnreachable, WaitedTooLong
 from rollout.base.errors import BadInput, RankLost, in_one_line
@@ -20,6 +20,9 @@ from rollout.base.handle import Handle
 
 SETTLE_S, POLL_S = 3.0, 0.1  # for a death to be known that an error came of
 ERROR_CHARACTERS = 250  # of the error, in the line that ends the run
+
+
+Result = TypeVar("Result")
 
 
 class Replaceable(Handle, Protocol):
@@ -72,6 +75,17 @@ class LostRanks:
         for rank in self.ranks:
             rank.start_anew()
         return True
+
+    def survived(self, attempt: Callable[[bool], Result]) -> Result:
+        """What `attempt` returns, which is called again, with True, when ranks were lost in it and start again."""
+        anew = False
+        while True:
+            try:
+                return attempt(anew)
+            except Exception as error:
+                if not self.max_restarts or not self.replace(error):
+                    raise
+                anew = True
 
     def elsewhere(self) -> list[Replaceable | None]:
         """For each rank one on another host, those in turn; None where there is no other host, or it is not known."""

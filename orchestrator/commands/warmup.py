@@ -44,7 +44,7 @@ from orchestrator.training.checkpoint import CheckpointStore, NoneVerifies
 from orchestrator.training.retention import Retention
 from orchestrator.training.run_root import root
 from orchestrator.training.warmup_evaluation import FILE as EVALUATIONS
-from orchestrator.training.warmup_evaluation import longest_short_answer, make_evaluator
+from orchestrator.training.warmup_evaluation import WarmupEvaluator, longest_short_answer, make_evaluator
 from orchestrator.training.warmup_questions import Questions, choose_questions, prompts_of
 from orchestrator.training.warmup_steps import WarmupLog, learn
 from rollout.base.errors import BadInput
@@ -193,35 +193,33 @@ def _fine_tune(
         prompts, too_long = prompts_of(questions, conf, tokenizer)
         parts = start_all(cluster, conf, base, control, 1.0, *sizes, Spans(), shape, False, "warm-up: ")
         learner, parameters = parts.learner, parts.parameters
-    done, before = go_on(conf, store, learner, curriculum)
-    bounded, anew = replace(settings, max_restarts=restarts), False
-    lost = cluster.lost_ranks(bounded, learner.ranks, "the warm-up's last saved steps")
-    with saving("the warm-up's finished steps are being saved"), defer_signals():
+
+    def attempt(anew: bool) -> tuple[bool, WarmupLog, WarmupEvaluator | None]:
+        """Whether all steps are done. anew: the ranks are new ones."""
+        if anew:
+            start_learner(learner, conf, reference=False, during="warm-up: ")
+            curriculum.too_long = 0
+        done, before = go_on(conf, store, learner, curriculum)
+        if anew and parts is not None:
+            parts.weight_sync.again()
         note = functools.partial(_say, conf)
-        while True:
-            try:
-                if anew:
-                    start_learner(learner, conf, reference=False, during="warm-up: ")
-                    curriculum.too_long = 0
-                    done, before = go_on(conf, store, learner, curriculum)
-                    if parts is not None:
-                        parts.weight_sync.again()
-                log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
-                with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
-                    evaluator = None
-                    if parts is not None and questions is not None:
-                        where = partial / EVALUATIONS, curriculum.steps, done, bar.note
-                        evaluator = make_evaluator(conf, parts, questions, prompts, tokenizer, control, *where)
-                    layout = _layout(settings)
-                    whole = learn(curriculum, learner, store, warmup.save_every_s, layout, log, bar, evaluator, done)
-                break
-            except Interrupted:
-                _tell_saved(store, curriculum.steps)
-                raise
-            except Exception as error:
-                if not restarts or not lost.replace(error):
-                    raise
-                anew = True
+        log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
+        with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:
+            evaluator = None
+            if parts is not None and questions is not None:
+                where = partial / EVALUATIONS, curriculum.steps, done, bar.note
+                evaluator = make_evaluator(conf, parts, questions, prompts, tokenizer, control, *where)
+            saves = store, warmup.save_every_s, _layout(settings)
+            return learn(curriculum, learner, *saves, log, bar, evaluator, done), log, evaluator
+
+    bounded = replace(settings, max_restarts=restarts)
+    with saving("the warm-up's finished steps are being saved"), defer_signals():
+        try:
+            lost = cluster.lost_ranks(bounded, learner.ranks, "the warm-up's last saved steps")
+            whole, log, evaluator = lost.survived(attempt)
+        except Interrupted:
+            _tell_saved(store, curriculum.steps)
+            raise
         if not whole:
             _tell_saved(store, curriculum.steps)
             return  # and `saving` ends the command

@@ -101,6 +101,28 @@ def test_copies_of_a_rank_s_state_are_held_on_another_host(hosts: str, expected:
     assert LostRanks(ranks, 3, lambda: "").elsewhere()[0] is None
 
 
+def test_an_attempt_is_made_again_as_often_as_ranks_may_start() -> None:
+    made: list[bool] = []
+
+    def attempt(anew: bool) -> int:
+        made.append(anew)
+        if len(made) < 3:
+            raise PARTED
+        return len(made)
+
+    ranks = [Rank(0, True), Rank(1, True)]
+    assert LostRanks(ranks, 2, lambda: "").survived(attempt) == 3 and made == [False, True, True]
+    made.clear()
+    with pytest.raises(ActorDied, match=r"as often as learner.max_restarts=1 allows"):
+        LostRanks(ranks, 1, lambda: "").survived(attempt)
+    made.clear()
+    with pytest.raises(RankLost):  # without a word of restarts, which nobody has asked for
+        LostRanks(ranks, 0, lambda: "").survived(attempt)
+    assert made == [False]
+    with pytest.raises(ZeroDivisionError):
+        LostRanks(ranks, 2, lambda: "").survived(lambda anew: 1 // 0)
+
+
 def test_nobody_is_started_when_ray_is_lost() -> None:
     ranks = [Rank(0, False)]
     assert not LostRanks(ranks, 3, lambda: "the raylet has died").replace(PARTED)
