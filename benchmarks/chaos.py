@@ -193,7 +193,7 @@ class Run:
         number = self.last.number if self.last is not None and self.last.who == "driver" else None
         killed = number == signal.SIGKILL
         unborn = number is not None and code == -number and not err  # before a line of ours had run
-        buried = number is not None and code == -number and life.last == f"run folder: {self.folder}"  # and behind them
+        buried = number in (signal.SIGINT, signal.SIGTERM) and code == -number and life.done  # and behind the last one
         if "Traceback" in err:
             self._fault("unclear", life, "a traceback")
         elif code and not (killed or unborn or buried) and len(lines) != 1:

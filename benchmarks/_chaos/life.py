@@ -68,9 +68,10 @@ class Life:
         return self.files[1].read_text(errors="replace")
 
     @property
-    def last(self) -> str:
-        """The last line on standard output."""
-        return self.files[0].read_text(errors="replace").rstrip().rpartition("\n")[2]
+    def done(self) -> bool:
+        """Whether a run has said everything: its folder, at first and once more behind its results."""
+        lines = self.files[0].read_text(errors="replace").splitlines()
+        return len(lines) > 1 and lines[-1].startswith("run folder: ")
 
     def victims(self, who: str) -> list[int]:
         """Process ids; "driver" is the command itself, "grading process" what a reward actor has started."""
