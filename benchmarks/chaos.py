@@ -51,6 +51,7 @@ SETTINGS = [
     "run.samples_per_step=5", "run.logprob_check_every=2", "rollout.prompts_per_step=4", "rollout.group_size=4",
     "rollout.workers=2", "rollout.num_cpus=0.2", "rollout.kv_cache_gib=0.25", f"rollout.max_restarts={MANY}",
     "learner.ranks=2", "learner.num_cpus=0.2", "learner.schedule=constant", "reward.timeout_s=120",
+    "reward.function=benchmarks._chaos.scored:score",
     f"reward.max_restarts={MANY}", f"learner.max_restarts={MANY}", "validation.size=8", "evaluate.every=4",
     "evaluate.questions=8", f"cluster.hang_s={HANG_S}",
 ]  # fmt: skip
