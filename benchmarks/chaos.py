@@ -210,9 +210,8 @@ class Run:
                 damage.restore()
             else:
                 (self.named if damage.names_it(err.splitlines()) else self.unnamed).add(damage.name)
-        finished = (
-            code == 0 or buried or any("has finished its" in line for line in lines)
-        )  # interrupted behind its last stage
+        behind = buried or any("has finished its" in line for line in lines)  # interrupted behind its last stage
+        finished = code == 0 or behind
         if not finished and not killed and self.last is None and not refused:
             self._fault("unclear", life, "it ended though nothing was done to it")
         return finished

@@ -40,6 +40,7 @@ class Heart:
         self.silent = 0.0  # seconds without progress
         self.absent = 0.0  # seconds without a process, of one that had one
         self._seen = False
+        self._now: tuple[str, int] | None = None  # where its process was at this look
         self._pulse: Pulse | None = None  # the last one of this process of the actor; None: it has not begun to answer
         self._asked: RayFuture | None = None
         self._place: tuple[str, int] | None = None  # of one that has no pulse, or none yet
@@ -48,9 +49,9 @@ class Heart:
 
     def look(self, passed: float) -> float:
         """passed: seconds since the last look. Returns seconds without progress."""
-        there = self.handle.process() is not None
-        self.absent = self.absent + passed if self._seen and not there else 0.0
-        self._seen = self._seen or there
+        self._now = self.handle.process()
+        self.absent = self.absent + passed if self._seen and self._now is None else 0.0
+        self._seen = self._seen or self._now is not None
         progress = self._answers(passed) if PULSE in self.handle.own else self._runs()
         if progress is not None:
             self.silent = 0.0 if progress else self.silent + passed
@@ -80,12 +81,11 @@ class Heart:
     def _cut_off(self) -> bool | None:
         """None: its host, another one, has not answered either since the last look. What becomes of that, Ray decides
         (a host that is silent for a minute is dead), and such time counts neither for the actor nor against it."""
-        place = self.handle.process()
-        if place is None or place[0] == own_node():
+        if self._now is None or self._now[0] == own_node():
             return False
         if self._looked is not None and not self._looked.done():
             return None
-        looked, self._looked = self._looked, process_there(*place)
+        looked, self._looked = self._looked, process_there(*self._now)
         try:
             return False if looked is not None and looked.wait() is not None else None
         except Exception:  # the task that was to look there is lost
@@ -93,7 +93,7 @@ class Heart:
 
     def _runs(self) -> bool:
         """Whether its process is not stopped, as far as is known. Another host looks at its own when it comes to it."""
-        self._place = self._place or self.handle.process()
+        self._place = self._place or self._now
         if self._place is None:
             return True
         node, pid = self._place

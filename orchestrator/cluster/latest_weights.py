@@ -22,17 +22,18 @@ from orchestrator.base.errors import ActorDied
 from orchestrator.cluster.handles import RayFuture, RayHandle
 
 NAME = "actor of the latest weights"
-FETCH_S = 600.0  # from another host
 
 
 class LatestWeights:
     """The driver's side. Needs Ray (an entered `Cluster`)."""
 
     def __init__(self, timeout_s: float = 600.0):
-        """timeout_s: how long a worker waits for the weights to arrive from another host."""
+        """timeout_s: how long a worker, or the actor here, waits for the weights to arrive from another host."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = f"{NAME} {secrets.token_hex(8)}"
-        self._actor: Any = ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote()
+        self._actor: Any = (
+            ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote(timeout_s)
+        )
         self.current = FetchLatest(name, timeout_s)
 
     def post(self, version: int, weights: RayFuture) -> None:
@@ -66,7 +67,8 @@ class _LatestWeights:
     """Holds the newest weights that have arrived, on this host (theirs may be lost), and references to those being
     pushed."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._posted: list[tuple[int, Any]] = []  # oldest first
         self._held: Any = None  # views of the object store, which drops nothing that is viewed
         self._lock = threading.Lock()
@@ -85,7 +87,7 @@ class _LatestWeights:
         """Once these weights have arrived, drop those before them."""
         _there(ref, None)
         try:
-            weights = RayFuture(ref, "the weights", FETCH_S).wait()
+            weights = RayFuture(ref, "the weights", self._timeout_s).wait()
         except Exception:  # the learner is lost: who waits for the push says what comes of it
             return
         with self._lock:

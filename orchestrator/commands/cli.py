@@ -259,8 +259,7 @@ def _from_copies(address: str, overrides: list[str]) -> tuple[str, list[str]]:
         raise BadConfig(f"resume={address} goes on with the copies there, and takes no {there[-1]}")
     with waiting(f"looking for the run at {address}"):
         folder = copies.bring(address, run_dir.run_root_of(overrides))
-    parent = address.rstrip("/").rpartition("/")[0]
-    return str(folder), [f"run.checkpoints={quoted(parent)}", *overrides]
+    return str(folder), [f"run.checkpoints={quoted(copies.split(address)[0])}", *overrides]
 
 
 def _taken(key: str, arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -21,7 +21,7 @@ from conf.masking import mask
 from conf.schema import Config, Device
 from conf.shell import command_line
 from orchestrator.jobs.job import Job
-from orchestrator.training import run_dir
+from orchestrator.training import copies, run_dir
 from rollout.base.errors import BadInput
 from rollout.data.addresses import is_address
 
@@ -163,7 +163,7 @@ def _of_run(command: str, words: list[str], run: str, flags: Flags) -> Submissio
     root = next((word.partition("=")[2] for word in reversed(changes) if word.startswith("run.root=")), None)
     parent = root or "runs"
     parent = _in_job(parent)
-    name = run.rstrip("/").rpartition("/")[2] if is_address(run) else run  # its copies are at that address
+    name = copies.split(run)[1] if is_address(run) else run
     folder = name if Path(name).expanduser().is_absolute() else f"{parent}/{name}"
     saved = Path(folder).expanduser() / "config.yaml"
     if saved.is_file():

@@ -39,11 +39,18 @@ def name_of(step: int) -> str:
     return f"step_{step:06d}"
 
 
+def split(address: str) -> tuple[str, str]:
+    """(run.checkpoints, the run's name) of the address of a run's copies."""
+    parent, _, name = address.rstrip("/").rpartition("/")
+    return parent, name
+
+
 def bring(address: str, parent: Path) -> Path:
     """The folder below `parent` of the run whose copies are at `address`, <run.checkpoints>/<run>. Where it is not
     there it is made, with the run's configuration alone: checkpoints are fetched when the run goes on. Raises BadInput
     for an address that holds none, and when another run has that folder."""
-    folder = parent / address.rstrip("/").rpartition("/")[2]
+    checkpoints, name = split(address)
+    folder = parent / name
     system, root = filesystem(address, f"resume={address}")
     try:
         config = system.cat_file(f"{root}/{CONFIG}")
@@ -53,7 +60,7 @@ def bring(address: str, parent: Path) -> Path:
         raise BadInput(f"resume={address}: cannot be read ({in_one_line(error, 300)})") from error
     if (here := folder / CONFIG).is_file():
         own = "" if here.read_bytes() == config else from_file(here, []).run.checkpoints or "null"
-        if own and own.rstrip("/") != address.rstrip("/").rpartition("/")[0]:
+        if own and own.rstrip("/") != checkpoints:
             raise BadInput(
                 f"resume={address}: {folder} is another run of that name, whose run.checkpoints is {own}: move it, or "
                 "choose another run.root"
