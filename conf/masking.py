@@ -25,8 +25,8 @@ _NAME = (  # but for model.think_token and its kind
 )
 _SECRET = re.compile(rf"(?:.*[_.\-])?{_NAME}", re.IGNORECASE)  # a whole name
 _VALUE = r"""(?!\$\{)(?:'[^']*'|"[^"]*"|[^\s'"&;,)}]+)"""  # ${...} only names the place of a secret
-_WORD = re.compile(rf"""((?:^|(?<=[\s'"?&;,{{(]))[+~]*-*(?:[\w.\-]*[_.\-])?{_NAME}=){_VALUE}""", re.IGNORECASE)
-_URL = re.compile(r"""(\w[\w+.\-]*://[^\s/?#:@'"]*:)(?!\$\{)[^\s/?#'"]+(?=@)""")
+_WORD = re.compile(rf"""((?:^|(?<=[\s'"?&;,{{(]))[+~]*(?:[\w.\-]*[_.\-])?{_NAME}=){_VALUE}""", re.IGNORECASE)
+_URL = re.compile(r"""(\w[\w+.\-]{0,30}://[^\s/?#:@'"]*:)(?!\$\{)[^\s/?#'"]+(?=@)""")
 _known: set[str] = set()
 
 
