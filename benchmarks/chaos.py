@@ -1,10 +1,11 @@
 """Whether anything is lost when anything dies. Run: python benchmarks/chaos.py --kills 200 --seed 0
 
 One short run is left alone. Others like it (two samplers, two learner ranks, one reward actor on a private Ray; two
-of three on-policy, one a batch ahead; some with a warm-up of their own) are killed, stopped and interrupted at random:
-driver, samplers, reward actor, grading processes, learner ranks, raylet, GCS, each with SIGKILL and SIGSTOP; while they
-start, train, write a checkpoint, export, evaluate, report. After some deaths a file of the run folder is damaged. Each
-run is resumed until it has done all of its stages, then compared with the one that was left alone.
+of three on-policy, one a batch ahead; every second one colocated; some with a warm-up of their own) are killed, stopped
+and interrupted at random: driver, samplers, reward actor, grading processes, learner ranks, raylet, GCS, each with
+SIGKILL and SIGSTOP; while they start, train, write a checkpoint, export, evaluate, report. After some deaths a file of
+the run folder is damaged. Each run is resumed until it has done all of its stages, then compared with the one that was
+left alone.
 
     chaos_kills, chaos_damages       signals that were delivered; files that were damaged
     chaos_runs, chaos_resumes        runs that reached their end, and how often they were begun again
@@ -56,6 +57,7 @@ SETTINGS = [
     "evaluate.questions=8", f"cluster.hang_s={HANG_S}",
 ]  # fmt: skip
 AHEAD = ["run.max_staleness=1", "algorithm.importance=truncate"]
+COLOCATED = ["cluster.placement=colocated", "rollout.on_weight_sync=recompute"]  # the run left alone is not
 DAMAGED, OWN_WARM_UP = 0.3, 0.15  # shares: of deaths that damage follows, of runs with a warm-up of their own
 FAULTS = ("lost", "duplicated", "wrong", "hangs", "unclear", "silent")
 COUNTS = {"kills": "signals", "damages": "files", "runs": "runs", "resumes": "lives", "survived": "signals"}
@@ -91,7 +93,7 @@ def left_alone(root: Path) -> Undisturbed:
     say("the warm-up, and a run that is left alone")
     warm = Life(["warmup", *SETTINGS, f"warmup.cache={cache}"], root / "printed")
     _finished(warm)
-    life = Life(_begun(folder, cache, exact=True), root / "printed")
+    life = Life(_begun(folder, cache, exact=True, colocated=False), root / "printed")
     life.until(lambda: recorded(folder) > 0, "a first step")
     started = time.monotonic()
     life.until(lambda: recorded(folder) >= STEPS, "its last step")
@@ -109,9 +111,9 @@ def _finished(life: Life) -> None:
         sys.exit(f"error: a run that nobody disturbed failed:\n{life.err[-3000:]}")
 
 
-def _begun(folder: Path, cache: Path, exact: bool) -> list[str]:
+def _begun(folder: Path, cache: Path, exact: bool, colocated: bool) -> list[str]:
     where = [f"run.root={folder.parent}", f"run.name={folder.name}", f"warmup.cache={cache}"]
-    return ["train", *SETTINGS, *([] if exact else AHEAD), *where]
+    return ["train", *SETTINGS, *([] if exact else AHEAD), *(COLOCATED if colocated else []), *where]
 
 
 class Run:
@@ -120,7 +122,7 @@ class Run:
     def __init__(self, root: Path, number: int, seed: int, reference: Undisturbed, tally: Tally):
         self.rng = random.Random(f"{seed}-{number}")
         self.folder, self.printed = root / f"run-{number}", root / "printed" / f"run-{number}"
-        self.exact = number % 3 != 2
+        self.exact, self.colocated = number % 3 != 2, number % 2 == 1
         own = self.rng.random() < OWN_WARM_UP
         self.cache = root / f"warmup-{number}" if own else reference.cache
         self.reference, self.tally = reference, tally
@@ -167,7 +169,7 @@ class Run:
             self.tally.counts["resumes"] += 1
             return ["train", f"resume={self.folder}"]
         shutil.rmtree(self.folder, ignore_errors=True)  # killed before it had written anything
-        return _begun(self.folder, self.cache, self.exact)
+        return _begun(self.folder, self.cache, self.exact, self.colocated)
 
     def _blows(self, life: Life, kills: int) -> None:
         """One after the other, as long as it lives."""

@@ -284,16 +284,6 @@ def _colocated(conf: Config) -> None:
         rollout.num_gpus == 1 and learner.num_gpus == 1,
         "cluster.placement=colocated divides each GPU itself: leave rollout.num_gpus and learner.num_gpus at 1",
     )
-    _require(
-        rollout.max_restarts == 0,
-        f"rollout.max_restarts={rollout.max_restarts} needs cluster.placement=disaggregated: a sampler cannot start "
-        "on a GPU that the learner holds",
-    )
-    _require(
-        learner.max_restarts == 0,
-        f"learner.max_restarts={learner.max_restarts} needs cluster.placement=disaggregated: new ranks cannot start "
-        "on GPUs that the samplers may hold",
-    )
 
 
 def _transport(conf: Config) -> None:

@@ -27,7 +27,8 @@ from conf.schema import ModelConf, OnWeightSync, RolloutConf
 from rollout.base.errors import EngineDied
 from rollout.base.spans import ASLEEP, NO_PROMPTS, NO_WEIGHTS, Pulse, Traced
 from rollout.convert import engine_requests, rollout_result
-from rollout.engine import Engine
+from rollout.deferred_engine import DeferredEngine
+from rollout.engine import SLEEP_TAGS, Engine
 from rollout.mailbox import Mailbox
 from rollout.mode import ControlTokens
 from rollout.request import RolloutRequest, RolloutResult
@@ -57,20 +58,20 @@ class RolloutWorker(Traced):
         seed: int,
         current: Callable[[], Weights | None] | None = None,
         make_engine: Callable[..., Any] = Engine,
+        may_start: Callable[[], bool] | None = None,
     ):
-        """current: returns the newest weights, for a worker that starts again; None: it begins with those of `path`."""
+        """current: returns the newest weights, for a worker that starts again; None: it begins with those of `path`.
+        may_start: whether the GPU is free for the engine; else it starts when `wake` gives it the whole GPU."""
         super().__init__()
         self.conf, self.control, self.seed = conf, control, seed
         self.mailbox, self.scheduler, self.usage = Mailbox(), Scheduler(conf), UsageLog()
         self._closing = self._stepping = False
         self._steps = 0  # of the engine
+        self._make_engine = functools.partial(make_engine, conf, model, path, control.ends)
+        self._current = current
+        self.engine: Any  # of the thread that steps it
         started: Future[None] = Future()
-        self.thread = threading.Thread(
-            target=self._run,
-            name="engine",
-            daemon=True,
-            args=(started, functools.partial(make_engine, conf, model, path, control.ends), current),
-        )
+        self.thread = threading.Thread(target=self._run, name="engine", daemon=True, args=(started, may_start))
         self.thread.start()
         started.result()
 
@@ -132,20 +133,30 @@ class RolloutWorker(Traced):
 
     def wake(self, tags: list[str] | None = None) -> None:
         """Take the GPU again, see `Engine.wake`."""
+
+        def wake() -> None:
+            if isinstance(self.engine, DeferredEngine) and "kv_cache" in (tags or SLEEP_TAGS):
+                self.engine = self._started()
+            else:
+                self.engine.wake(tags)
+
         with self.spans.of("taking the GPU"):
-            self.mailbox.submit(lambda: self.engine.wake(tags)).result()
+            self.mailbox.submit(wake).result()
 
     # ------------------------------------------------------------------ the engine's thread
 
-    def _run(
-        self, started: Future[None], make_engine: Callable[[], Any], current: Callable[[], Weights | None] | None
-    ) -> None:
+    def _started(self) -> Any:
+        """An engine with the newest weights."""
+        with without_collections():
+            engine = self._make_engine()
+        weights = self._current() if self._current else None
+        if weights is not None:
+            engine.load(weights)
+        return engine
+
+    def _run(self, started: Future[None], may_start: Callable[[], bool] | None) -> None:
         try:
-            with without_collections():
-                self.engine = make_engine()
-            weights = current() if current else None
-            if weights is not None:
-                self.engine.load(weights)
+            self.engine = self._started() if may_start is None or may_start() else DeferredEngine()
         except BaseException as error:
             started.set_exception(error)
             return

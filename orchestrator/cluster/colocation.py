@@ -1,7 +1,7 @@
 """Sampler and learner on the same GPUs, one at a time.
 
-In: handles of both, and which of them is about to work. Out: the GPUs' memory handed from one to the other when that
-changes. Must not know: steps, batches, Ray.
+In: handles of both, which of them is about to work, and what replaces lost ranks. Out: the GPUs' memory handed from one
+to the other when that changes. Must not know: steps, batches, Ray.
 
 Who waits for whom: a call here returns when the other side has left the GPUs. All GPUs are left before any is taken, so
 that none ever holds both:
@@ -14,11 +14,16 @@ that none ever holds both:
 Sequences that are being sampled (batches requested ahead) stop in mid-answer when the samplers leave, and go on when
 they are back. Dropped weights come back with the next push, and sampling before that is an error. A hand-over is
 finished before an interruption is raised: a checkpoint needs the whole learner.
+
+Who dies starts again on GPUs that are free for it. Ranks: the samplers leave first. A sampler: at once while samplers
+have the GPUs (`let_start`), and otherwise when they get them back; it is asleep until then, which is all that is asked
+of it meanwhile (`rollout.deferred_engine`). That samplers may start ends before they are asked to leave: whoever began
+to start before is asked after it has started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -36,19 +41,29 @@ class Holder(Enum):
 
 
 class Colocation(GpuSharing):
-    """Begins with samplers asleep, their weights kept, and the learner on the GPUs (see `begin`)."""
+    """Begins with samplers that have started on empty GPUs; `starting` comes next."""
 
     def __init__(
-        self, workers: Sequence[Handle], ranks: Sequence[Handle], timeout_s: float, wait_all: WaitAll = wait_all
+        self,
+        workers: Sequence[Handle],
+        ranks: Sequence[Handle],
+        timeout_s: float,
+        wait_all: WaitAll = wait_all,
+        start_s: float = 0.0,
+        let_start: Callable[[bool], None] = lambda free: None,
     ):
-        """timeout_s: for each side to leave or take the GPUs."""
+        """timeout_s: for each side to leave or take the GPUs. start_s: for samplers beside it, which may have to start
+        again. let_start: told whether GPUs are free for that."""
         self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
-        self.holder = Holder.learning
+        self.start_s, self.let_start = start_s, let_start
+        self.recovered: Callable[[Exception], bool] = lambda error: False  # see `Learner.recovered`
+        self.holder = Holder.sampling
         self.stale = False  # the samplers' weights are no longer the learner's, and may be gone
 
-    def begin(self) -> None:
-        """Between the samplers' start and the learner's: each starts on an empty GPU."""
-        self._ask(self.workers, "sleep", True, why="before the learner can start")
+    @defer_signals()
+    def starting(self) -> None:
+        if self.holder is not Holder.learning:
+            self._samplers_leave(True, why="before the learner can start")
 
     @defer_signals()
     def sampling(self) -> None:
@@ -56,16 +71,16 @@ class Colocation(GpuSharing):
             return
         if self.stale:
             raise RuntimeError("the learner's weights have changed since the last push: push them before sampling")
-        kept = self.holder is Holder.learning
         self._ask(self.ranks, "offload", "all", why="before the samplers can sample")
-        self._ask(self.workers, "wake", None if kept else ["kv_cache"], why="to sample")
+        self.let_start(True)
+        self._ask(self.workers, "wake", None if self.holder is Holder.learning else ["kv_cache"], why="to sample")
         self.holder = Holder.sampling
 
     @defer_signals()
     def pushing(self) -> None:
         if self.holder is not Holder.pushing:
             if self.holder is Holder.sampling:
-                self._ask(self.workers, "sleep", False, why="before weights can be pushed")
+                self._samplers_leave(False, why="before weights can be pushed")
             self._ask(self.ranks, "offload", "optimizer", why="before weights can be pushed")
             self._ask(self.workers, "wake", ["weights"], why="to take weights")
             self.holder = Holder.pushing
@@ -74,17 +89,30 @@ class Colocation(GpuSharing):
     @defer_signals()
     def learning(self, changes: bool) -> None:
         if self.holder is not Holder.learning:
-            self._ask(self.workers, "sleep", not changes, why="before the learner can work")
+            self._samplers_leave(not changes, why="before the learner can work")
             self._ask(self.ranks, "reload", why="to learn")
-            self.holder = Holder.learning
         self.stale = self.stale or changes
 
+    def _samplers_leave(self, keep: bool, why: str) -> None:
+        self.let_start(False)
+        self._ask(self.workers, "sleep", keep, why=why)
+        self.holder = Holder.learning
+
     def _ask(self, whom: Sequence[Handle], method: str, *args: Any, why: str) -> None:
-        try:
-            self.wait_all([one.call(method, *args, timeout_s=self.timeout_s) for one in whom])
-        except WaitedTooLong as error:
-            raise WaitedTooLong(
-                f"{why}, {'samplers' if whom is self.workers else 'learner ranks'} had {self.timeout_s:g} s "
-                f"(cluster.colocation_timeout_s) to {'leave' if method in ('sleep', 'offload') else 'take'} their "
-                f"GPUs: {error}"
-            ) from error
+        """Ranks that were lost stand again when this returns, and have done as they were asked."""
+        seconds = self.timeout_s + (self.start_s if whom is self.workers else 0.0)
+        while True:
+            try:
+                self.wait_all([one.call(method, *args, timeout_s=seconds) for one in whom])
+                return
+            except Exception as error:
+                if whom is self.ranks and self.recovered(error):
+                    continue
+                if not isinstance(error, WaitedTooLong):
+                    raise
+                setting = "cluster.colocation_timeout_s"
+                setting += " and rollout.start_timeout_s" if seconds > self.timeout_s else ""
+                raise WaitedTooLong(
+                    f"{why}, {'samplers' if whom is self.workers else 'learner ranks'} had {seconds:g} s ({setting}) "
+                    f"to {'leave' if method in ('sleep', 'offload') else 'take'} their GPUs: {error}"
+                ) from error

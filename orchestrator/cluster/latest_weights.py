@@ -1,7 +1,7 @@
-"""The newest weights, kept for rollout workers that restart in the middle of a run.
+"""The newest weights, kept for rollout workers that restart in the middle of a run; and whether their GPUs are free.
 
-In: every push's `Weights` in the object store. Out: `FetchLatest`, which a worker calls when it starts; the weights go
-from the object store to it, not through here. Must not know: what weights are, who trains.
+In: every push's `Weights` in the object store; who has the GPUs. Out: `FetchLatest`, which a worker calls when it
+starts; the weights go from the object store to it, not through here. Must not know: what weights are, who trains.
 
 A worker does not wait here for a push that has not arrived: it gets that one like all others. One small actor beside
 the driver keeps the references. It is not restarted, since it would come back empty: a worker that calls it then fails
@@ -34,11 +34,16 @@ class LatestWeights:
         self._actor: Any = (
             ray.remote(_LatestWeights).options(num_cpus=0, name=name, scheduling_strategy=here).remote(timeout_s)
         )
+        self._handle = RayHandle(self._actor, NAME, timeout_s)
         self.current = FetchLatest(name, timeout_s)
 
     def post(self, version: int, weights: RayFuture) -> None:
         """`weights`, a call's result, will be the `Weights` of this version: `WeightSync(post=latest_weights.post)`."""
         self._actor.post.remote(version, [weights.ref])
+
+    def let_start(self, free: bool) -> None:
+        """Whether workers' GPUs are free for their start, from now on: `Colocation(let_start=...)`."""
+        self._handle.call("let_start", free).wait()
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,19 @@ class FetchLatest:
     name: str
     timeout_s: float
 
-    def __call__(self) -> Any:
+    def may_start(self) -> bool:
+        """Whether the worker's GPUs are free for its start."""
+        return bool(self._ask("may_start"))
+
+    def _ask(self, method: str) -> Any:
         try:
             latest_weights = ray.get_actor(self.name)
         except ValueError as error:
             raise ActorDied(f"the {NAME} has died, and the current weights are lost with it") from error
-        found = RayHandle(latest_weights, NAME, self.timeout_s).call("newest").wait()
+        return RayHandle(latest_weights, NAME, self.timeout_s).call(method).wait()
+
+    def __call__(self) -> Any:
+        found = self._ask("newest")
         if found is None:
             return None
         version, ref = found
@@ -72,6 +84,13 @@ class _LatestWeights:
         self._posted: list[tuple[int, Any]] = []  # oldest first
         self._held: Any = None  # views of the object store, which drops nothing that is viewed
         self._lock = threading.Lock()
+        self._free = True
+
+    def let_start(self, free: bool) -> None:
+        self._free = free
+
+    def may_start(self) -> bool:
+        return self._free
 
     def post(self, version: int, refs: list[Any]) -> None:
         with self._lock:

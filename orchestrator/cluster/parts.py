@@ -60,10 +60,11 @@ def make_learner(
 def start_learner(learner: Learner, conf: Config, reference: bool | None = None, during: str = "") -> int:
     """Wait until the ranks are there, have joined and loaded the model. Returns its number of parameters.
 
-    reference: whether the frozen reference model is loaded as well; None: where the loss has a KL term.
-    during: begins the lines that say what is waited for. Raises BadInput for a port in use, and for a model that the
-    learner cannot compute.
+    Samplers on the same GPUs leave them before. reference: whether the frozen reference model is loaded as well; None:
+    where the loss has a KL term. during: begins the lines that say what is waited for. Raises BadInput for a port in
+    use, and for a model that the learner cannot compute.
     """
+    learner.gpu_sharing.starting()
     with waiting(f"{during}starting the learner ranks"):
         started(learner.ranks, "ready", learner.conf.start_timeout_s)
     with waiting(f"{during}loading the learner's model"), listening_on(conf.cluster.port):
@@ -79,10 +80,11 @@ def make_sampler(
     current: Callable[[], Weights | None] | None = None,
     sleeps: bool = False,
     steering: Steering | None = None,
+    may_start: Callable[[], bool] | None = None,
 ) -> Sampler:
-    """current: see `RolloutWorker`; sleeps, steering: see `Engine`."""
+    """current, may_start: see `RolloutWorker`; sleeps, steering: see `Engine`."""
     engine = functools.partial(Engine, sleeps=sleeps, deterministic=conf.run.deterministic, steering=steering)
-    arguments = [conf.rollout, conf.model, path, control, conf.run.seed, current, engine]
+    arguments = [conf.rollout, conf.model, path, control, conf.run.seed, current, engine, may_start]
     check = functools.partial(refuse_absent, path)
     return Sampler(cluster.rollout_workers(conf.rollout, RolloutWorker, arguments, check), sampling)
 
@@ -127,16 +129,19 @@ def start_all(
     latest = LatestWeights(conf.cluster.weight_sync_timeout_s) if conf.rollout.max_restarts else None
     learner = make_learner(cluster, conf, conf.learner, path, temperature, updates, longest, shape, spans=spans)
     sampling = SamplingParams.training(conf.rollout)
-    sampler = make_sampler(cluster, conf, path, control, sampling, latest.current if latest else None, colocated)
+    current = latest.current if latest else None
+    may_start = current.may_start if current and colocated else None
+    sampler = make_sampler(cluster, conf, path, control, sampling, current, colocated, may_start=may_start)
     grader = make_grader(cluster, conf, path, control)
     engines = [worker.call("ready", timeout_s=conf.rollout.start_timeout_s) for worker in sampler.workers]
     if colocated:
         with waiting(f"{during}loading the vLLM engines"):
             wait_all(engines)
-        learner.gpu_sharing = sampler.gpu_sharing = colocation = Colocation(
-            sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s
-        )
-        colocation.begin()
+        colocation = Colocation(sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s)
+        if latest:
+            colocation.start_s, colocation.let_start = conf.rollout.start_timeout_s, latest.let_start
+        colocation.recovered = learner.recovered
+        learner.gpu_sharing = sampler.gpu_sharing = colocation
     parameters = start_learner(learner, conf, reference, during)
     with waiting(f"{during}starting the reward actors"):
         started(grader.actors, "ready", conf.cluster.start_timeout_s)

@@ -10,6 +10,9 @@ from __future__ import annotations
 class GpuSharing:
     """Disaggregated placement, and CPUs: everyone has devices of their own, and no call waits."""
 
+    def starting(self) -> None:
+        """Before learner ranks load their model: the first ones, and those that replace lost ones."""
+
     def sampling(self) -> None:
         """Before sequences are requested, and before they are waited for."""
 

@@ -19,7 +19,7 @@ import struct
 import time
 from typing import Any
 
-from rollout.weight_sync.weights import Endpoint
+from rollout.weight_sync.weights import Endpoint, Offer
 
 GREETING_S = 10.0  # for a connection to say who it is
 
@@ -93,7 +93,7 @@ class Listener:
         self.endpoint = Endpoint(rank, (address, self._listener.getsockname()[1]), secrets.token_bytes(32), device)
 
     def receive(self, guests: list[str], version: int, timeout_s: float) -> list[Connection]:
-        """Lines to all `guests`, in their order, once each has come for `version`.
+        """Lines to all `guests`, in their order, once each has come for `version`, but to those that decline it.
 
         One that comes twice (it started again meanwhile) counts with its last line. Raises TimeoutError naming those
         who did not come.
@@ -120,7 +120,7 @@ class Listener:
             for line in lines.values():
                 line.close()
             raise
-        return [lines[guest] for guest in guests]
+        return [lines[guest] for guest in guests if not lines[guest].hello.get("declines")]
 
     def close(self) -> None:
         self._listener.close()
@@ -161,6 +161,15 @@ def connect(endpoint: Endpoint, me: str, version: int, timeout_s: float, **more:
         connection.sendall(_answer(endpoint.key, challenge))
     line.send("hello", {"name": me, "version": version, **more})
     return line
+
+
+def decline(offer: Offer) -> None:
+    """The worker's side, instead of `connect`: every rank that waits for it goes on without. Whatever keeps a rank from
+    hearing it is said there."""
+    for endpoint in offer.endpoints:
+        if offer.receiver in offer.route.guests(endpoint.rank, endpoint.device != "cpu"):
+            with contextlib.suppress(OSError):
+                connect(endpoint, offer.receiver, offer.version, offer.route.timeout_s, declines=True).close()
 
 
 def _answer(key: bytes, challenge: bytes) -> bytes:

@@ -114,8 +114,8 @@ class WeightSender:
     def send(self, version: int) -> Weights | None:
         """Send to this rank's guests, who must come for it meanwhile; returns when all have taken everything.
 
-        With `route.keep`, rank 0 returns a copy for the object store besides. Raises TimeoutError or ConnectionError
-        that name the worker.
+        With `route.keep`, rank 0 returns a copy for the object store besides, and over ipc a worker that dies meanwhile
+        is none of its guests any more. Raises TimeoutError or ConnectionError that name the worker.
         """
         assert self._route is not None and self._host is not None, "`open` has not been called"
         guests = self._route.guests(self.rank, self.engine.device.type == "cuda")
@@ -144,15 +144,32 @@ class WeightSender:
             sizes = [aligned(size) for size in self.manifest.sizes()]
             self._outbox = transport.Outbox(self.engine.device, max(min(self.bucket, sum(sizes)), *sizes))
         for chunk in self._outbox.chunks(self._announced(stage)):
-            for line in lines:
-                line.send("chunk", (chunk, self.aliases))
-            for line in lines:
-                line.receive(f"to take its share of the weights of version {version}")
-        for line in lines:
-            line.send("end")
-        for line in lines:
-            line.receive(f"to load the weights of version {version}")  # and it has let go of the buffer
+            self._tell(lines, "chunk", (chunk, self.aliases))
+            self._hear(lines, f"to take its share of the weights of version {version}")
+        self._tell(lines, "end")
+        self._hear(lines, f"to load the weights of version {version}")  # and it has let go of the buffer
         self._outbox.release()
+
+    def _tell(self, lines: list[Connection], kind: str, content: Any = None) -> None:
+        for line in list(lines):
+            with self._without_the_dead(lines, line):
+                line.send(kind, content)
+
+    def _hear(self, lines: list[Connection], what: str) -> None:
+        for line in list(lines):
+            with self._without_the_dead(lines, line):
+                line.receive(what)
+
+    @contextlib.contextmanager
+    def _without_the_dead(self, lines: list[Connection], line: Connection) -> Iterator[None]:
+        """A worker that dies is taken off `lines` where it will fetch a copy when it starts again."""
+        assert self._route is not None
+        try:
+            yield
+        except ConnectionError:
+            if not self._route.keep:
+                raise
+            lines.remove(line)
 
     def _broadcast(self, lines: list[Connection], version: int, stage: StagingBuffer | None) -> None:
         assert self._route is not None and self._host is not None

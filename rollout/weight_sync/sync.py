@@ -74,6 +74,7 @@ class WeightSync:
         """The ranks are new ones, and have the same weights: those that were on their way are sent once more."""
         self._open()
         if self._in_flight:
+            self.sampler.gpu_sharing.pushing()
             self._in_flight = self._send(self._version)
 
     def _open(self) -> None:

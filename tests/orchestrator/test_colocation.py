@@ -87,7 +87,7 @@ def two(gpus: int = 2) -> tuple[list[Gpu], Colocation]:
     gpu_sharing = Colocation(
         [LocalHandle(gpu) for gpu in places], [LocalHandle(rank) for rank in ranks], 5.0, lambda futures: futures
     )
-    gpu_sharing.begin()
+    gpu_sharing.starting()
     for rank in ranks:
         rank.start()
     for gpu in places:
@@ -180,7 +180,7 @@ def test_a_colocated_engine_and_learner_agree_as_separate_ones_do(
 
     learner = make_learner(tiny_model)
     gpu_sharing = Colocation([LocalHandle(rollout_worker)], learner.ranks, 60.0, in_order)
-    gpu_sharing.begin()
+    gpu_sharing.starting()
     learner.gpu_sharing = gpu_sharing
     sampler = Sampler([LocalHandle(rollout_worker)], SamplingParams(1.0, 1.0, 12))
     sampler.gpu_sharing = gpu_sharing
@@ -237,7 +237,7 @@ def in_turns(
     learner, handle = make_learner(tiny_model), ThreadHandle(rollout_worker)
     sampler = Sampler([handle], SamplingParams(1.0, 1.0, 12))
     gpu_sharing = Colocation([handle], learner.ranks, 60.0, in_order)
-    gpu_sharing.begin()
+    gpu_sharing.starting()
     learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
     return learner, sampler, gpu_sharing, WeightSync(learner.ranks, sampler, True)
 

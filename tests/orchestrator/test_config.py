@@ -442,8 +442,6 @@ REFUSED = [
         "must be recompute, got drain",
     ),
     ("cluster.placement=colocated rollout.num_gpus=0.5", "rollout.num_gpus", "at 1"),
-    ("cluster.placement=colocated rollout.max_restarts=1", "rollout.max_restarts=1", "cluster.placement=disaggregated"),
-    ("cluster.placement=colocated learner.max_restarts=1", "learner.max_restarts=1", "cluster.placement=disaggregated"),
     ("warmup=null", "nothing to train", "model.path"),
     ("model.random=null", "nothing to train", "model.path"),
     ("model.random.hidden_size=30", "model.random.hidden_size=30", "twice model.random.heads=2"),

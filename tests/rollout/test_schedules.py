@@ -67,7 +67,7 @@ class Run:
     def __post_init__(self) -> None:
         if self.conf.cluster.placement is Placement.colocated:
             self.sampler.gpu_sharing = Colocation(self.sampler.workers, [self], PATIENCE_S, in_order)
-            self.sampler.gpu_sharing.begin()
+            self.sampler.gpu_sharing.starting()
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None) -> ThreadFuture:
         """The learner's rank: weights that are there a little later."""
