@@ -328,6 +328,23 @@ def test_a_stream_unlike_its_manifest_is_rejected() -> None:
             list(transport.checked(wrong, manifest))
 
 
+def test_a_worker_that_dies_half_way_costs_the_others_nothing_where_a_copy_is_kept(
+    started: Callable[..., Any], in_thread: InThread
+) -> None:
+    route = Route(Transport.ipc, 2, timeout_s=60.0, keep=True)
+    ranks, endpoints = started(1, 0, PLAIN, "tied", route)
+    sending = in_thread(ranks.call, "send", 4)
+    dying = connect(endpoints[0], worker_name(0), 4, 60.0, group=None, processes=1)
+    fetching = in_thread(Fetcher(1).fetch, Offer(4, route, endpoints))
+    dying.receive("to hand out")
+    dying.close()
+    (kept,) = sending.result(60)
+    assert same(fetching.result(60), dict(stored(ranks).tensors())) and same(dict(kept.tensors()), fetching.result(60))
+    again = [in_thread(Fetcher(index).fetch, Offer(5, route, endpoints)) for index in (0, 1)]
+    ranks.call("send", 5)
+    assert all(same(answer.result(60), dict(stored(ranks).tensors())) for answer in again)
+
+
 # ---------------------------------------------------------------------- time-outs
 
 

@@ -3,10 +3,11 @@ engine and a real learner, and in a whole run that must not differ from one on s
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConf, Importance, OnWeightSync
 from learner.learner import Learner
-from orchestrator.base.errors import WaitedTooLong
+from orchestrator.base.errors import ActorDied, WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from orchestrator.tracking.catalogue import repeatable
 from orchestrator.training.logprob_check import logprob_gaps
@@ -28,7 +29,7 @@ from rollout.sampler import PendingBatch, Sampler
 from rollout.weight_sync.sync import WeightSync
 from rollout.worker import RolloutWorker
 from tests.helpers.engines import MakeLearner, complete, rollout_request
-from tests.helpers.handles import LocalHandle
+from tests.helpers.handles import LocalFuture, LocalHandle
 from tests.helpers.launched import SOON, Watched, one_line_error
 from tests.helpers.prompts import make_prompts
 from tests.helpers.runs import checkpoints, read_lines, records, steps
@@ -42,7 +43,20 @@ class Gpu:
         self.sampler = {"weights", "kv_cache"}  # it has started
         self.learner: set[str] = set()
         self.learnt, self.pushed, self.host = 0, 0, True  # versions; whether the sampler's sleeping weights are kept
+        self.newest, self.deferred = 0, False  # weights that were pushed; whether the sampler has no engine yet
+        self.restarted = False
         self.log: list[str] = []
+
+    def start(self) -> None:
+        """An engine."""
+        assert not self.learner, "an engine needs a GPU of its own to start"
+        self.sampler, self.deferred, self.pushed = {"weights", "kv_cache"}, False, self.newest
+
+    def die(self, free: bool) -> None:
+        """The sampler, which starts again. free: what it is told of its GPU."""
+        self.sampler, self.deferred, self.restarted = set(), True, True
+        if free:
+            self.start()
 
     def check(self) -> None:
         assert not ("optimizer" in self.learner and self.sampler), "the learner is whole while the sampler is there"
@@ -50,12 +64,20 @@ class Gpu:
 
     def sleep(self, keep: bool) -> None:
         self.log.append(f"sleep {keep}")
+        if self.deferred:
+            return
         assert self.sampler, "sleeps already"
         self.sampler, self.host = set(), keep
         self.check()
 
     def wake(self, tags: list[str] | None = None) -> None:
         self.log.append(f"wake {tags}")
+        if self.deferred:
+            if "kv_cache" in (tags or ["kv_cache"]):
+                self.start()
+            return
+        if self.restarted and self.sampler == {"weights", "kv_cache"}:
+            return  # before it was asked, which an engine allows
         assert not set(tags or ()) & self.sampler
         if tags is None or "weights" in tags:
             self.pushed = self.pushed if self.host else -1
@@ -140,6 +162,134 @@ def test_in_any_order_only_loaded_tensors_are_used(order: list[str]) -> None:
             gpu_sharing.learning(changes=what == "learn")
             assert gpu.learner == {"weights", "optimizer"} and not gpu.sampler
             gpu.learnt += what == "learn"
+
+
+class Mortals:
+    """A sampler and a learner rank on one GPU, and deaths at calls of given numbers, whoever is called: before the call
+    is done, or after. A sampler starts again and is asked again, as Ray does; a dead rank fails whoever asks it."""
+
+    def __init__(self, deaths: dict[int, tuple[str, str]]):
+        self.gpu, self.deaths, self.calls = Gpu(), deaths, itertools.count()
+        self.rank, self.rank_lives, self.free = Rank(self.gpu), True, True
+        self.gpu_sharing = Colocation([Mortal(self, "sampler")], [Mortal(self, "rank")], 5.0, waited, 0.0, self.let)
+        self.gpu_sharing.recovered = self.recovered
+
+    def die(self, who: str) -> None:
+        if who == "sampler":
+            self.gpu.die(self.free)
+        else:
+            self.gpu.learner, self.rank_lives = set(), False
+
+    def at_call(self, do: Callable[[], None], whose: str = "") -> None:
+        """Raises ActorDied where the rank is asked, and has died."""
+        who, when = self.deaths.get(next(self.calls), ("", ""))
+        if when == "before":
+            self.die(who)
+        if whose == "rank" and not self.rank_lives:
+            raise ActorDied("learner rank 0 died")
+        do()
+        if when == "after":
+            self.die(who)
+            if who == whose == "rank":
+                raise ActorDied("learner rank 0 died")
+            if who == whose == "sampler":
+                do()
+
+    def let(self, free: bool) -> None:
+        self.at_call(lambda: setattr(self, "free", free))
+
+    def recovered(self, error: Exception) -> bool:
+        assert isinstance(error, ActorDied)
+        self.gpu.learner, self.rank_lives = set(), True
+        self.gpu_sharing.starting()
+        if not self.rank_lives:  # again, meanwhile
+            return self.recovered(error)
+        self.rank.start()
+        return True
+
+    def learns(self) -> None:
+        """What calls the rank itself notices its death."""
+        if not self.rank_lives:
+            self.recovered(ActorDied("learner rank 0 died"))
+
+
+class Mortal:
+    def __init__(self, both: Mortals, who: str):
+        self.both, self.who = both, who
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        body = self.both.gpu if self.who == "sampler" else self.both.rank
+        try:
+            self.both.at_call(lambda: getattr(body, method)(*args), self.who)
+        except ActorDied as error:
+            return Failed(error)
+        return LocalFuture()
+
+
+class Failed(LocalFuture):
+    def wait(self) -> Any:
+        raise self.value
+
+
+def waited(futures: Sequence[Any]) -> list[Any]:
+    return [future.wait() for future in futures]
+
+
+WHO = st.sampled_from(["sampler", "rank"])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    order=st.lists(st.sampled_from(["sample", "push", "learn", "score"]), max_size=20),
+    deaths=st.dictionaries(st.integers(0, 80), st.tuples(WHO, st.sampled_from(["before", "after"])), max_size=8),
+)
+def test_whoever_dies_starts_again_on_a_gpu_that_is_free_for_it(
+    order: list[str], deaths: dict[int, tuple[str, str]]
+) -> None:
+    """At any moment, also within a hand-over and within what mends the death before. Samples come from the weights of
+    the last push nevertheless."""
+    both = Mortals(deaths)
+    gpu, gpu_sharing = both.gpu, both.gpu_sharing
+    gpu_sharing.starting()
+    both.rank_lives = True
+    both.rank.start()
+    for what in order:
+        both.at_call(lambda: None)  # between two of them
+        if what == "sample":
+            if gpu_sharing.stale:
+                with pytest.raises(RuntimeError, match="push them before sampling"):
+                    gpu_sharing.sampling()
+                continue
+            gpu_sharing.sampling()
+            assert gpu.sampler == {"weights", "kv_cache"} and not gpu.learner and gpu.pushed == gpu.learnt
+        elif what == "push":
+            gpu_sharing.pushing()
+            while not both.rank_lives:  # it sends the weights
+                both.learns()
+                gpu_sharing.pushing()  # see WeightSync.again
+            assert gpu.learner == {"weights"} and gpu.sampler == (set() if gpu.deferred else {"weights"})
+            gpu.newest = gpu.learnt
+            gpu.pushed = gpu.pushed if gpu.deferred else gpu.learnt
+        else:
+            gpu_sharing.learning(changes=what == "learn")
+            both.learns()
+            assert gpu.learner == {"weights", "optimizer"} and not gpu.sampler
+            gpu.learnt += what == "learn"
+
+
+def test_samplers_that_may_have_to_start_again_have_time_for_it() -> None:
+    asked: list[float | None] = []
+
+    class Asked(LocalHandle):
+        def call(self, method: str, *args: Any, timeout_s: float | None = None) -> LocalFuture:
+            asked.append(timeout_s)
+            return super().call(method, *args)
+
+    gpu = Gpu()
+    gpu_sharing = Colocation([Asked(gpu)], [Asked(Rank(gpu))], 5.0, lambda futures: [], start_s=60.0)
+    gpu_sharing.starting()
+    gpu_sharing.sampling()
+    assert asked == [65.0, 5.0, 65.0]
 
 
 def test_a_time_out_says_who_waited_for_whom() -> None:

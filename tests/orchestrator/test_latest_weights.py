@@ -114,6 +114,14 @@ def test_a_restarting_worker_does_not_wait_for_weights_in_flight(cluster: Cluste
     assert actor(Worker, latest_weights.current).call("version").wait() == 8
 
 
+def test_a_worker_is_told_whether_its_gpus_are_free_for_its_start(cluster: Cluster) -> None:
+    latest_weights = LatestWeights()
+    assert latest_weights.current.may_start()  # nobody has them at the beginning
+    for free in (False, True, False):
+        latest_weights.let_start(free)
+        assert latest_weights.current.may_start() is free
+
+
 def test_only_one_version_stays_in_the_object_store(cluster: Cluster) -> None:
     """One version stays in the object store, however many were posted."""
     gc.collect()  # errors of killed workers, which the tests before caught, hold their handles in cycles of frames

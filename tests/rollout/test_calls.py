@@ -277,6 +277,37 @@ def test_a_restarted_worker_begins_with_the_current_weights() -> None:
         worker.close()
 
 
+@pytest.mark.parametrize("tags", [None, ["kv_cache"]])
+def test_a_worker_whose_gpu_is_not_free_starts_an_engine_when_it_gets_all_of_it(tags: list[str] | None) -> None:
+    """Whatever it is asked before is for an engine that has memory there; requests wait."""
+    notes, conf, current = Notes(), RolloutConf(), partial(scripted_weights, 7)
+    make = partial(ScriptedEngine, notes)
+    worker = RolloutWorker(conf, ModelConf(), "", CONTROL, RUN_SEED, current, make, may_start=lambda: False)
+    answer_ = ThreadHandle(worker).call("sample", ask(1, [prompt(1)], min_version=7))
+    worker.sleep(True)
+    worker.wake(["weights"])
+    worker.load(scripted_weights(6))
+    worker.sleep(False)
+    assert worker.abort(1234) == 0 and worker.ready() == 0
+    assert not answer_.done() and not notes.begun and not notes.loads
+    worker.wake(tags)
+    assert set(answer_.wait().versions) == {7} and notes.loads == [(7, 0)]
+    worker.sleep(True)
+    worker.wake()
+    assert set(worker.sample(ask(2, [prompt(2)])).versions) == {7} and len(notes.loads) == 1
+    check_left_over(worker, notes)
+
+
+def test_an_engine_that_cannot_start_later_either_says_so_to_who_asked() -> None:
+    def make(*args: Any) -> Any:
+        raise ZeroDivisionError("no engine")
+
+    worker = RolloutWorker(RolloutConf(), ModelConf(), "", CONTROL, 0, make_engine=make, may_start=lambda: False)
+    with pytest.raises(ZeroDivisionError, match="no engine"):
+        worker.wake()
+    worker.close()
+
+
 # ---------------------------------------------------------------------- the end
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from rollout.weight_sync.handshake import Listener, connect
-from rollout.weight_sync.weights import Endpoint
+from conf.schema import Transport
+from rollout.weight_sync.handshake import Listener, connect, decline
+from rollout.weight_sync.weights import Endpoint, Offer, Route
 from tests.helpers.handles import InThread
 
 NAMES = ["rollout worker 0", "rollout worker 1"]
@@ -127,6 +128,23 @@ def test_a_worker_that_reconnects_counts_with_its_last_connection(host: Listener
     assert again.receive("to begin") == ("go", None)
     with pytest.raises(ConnectionError, match="hung up"):
         before.receive("to begin")
+
+
+def test_a_worker_that_declines_is_not_waited_for(host: Listener, in_thread: InThread) -> None:
+    """It has no engine. The ranks that do not wait for it are not visited."""
+    coming = in_thread(host.receive, NAMES, 3, 5.0)
+    lost = connect(host.endpoint, NAMES[0], 3, 5.0)  # before it started again
+    decline(Offer(3, Route(Transport.ipc, 2), (host.endpoint,), NAMES[0]))
+    connect(host.endpoint, NAMES[1], 3, 5.0)
+    assert [connection.peer for connection in coming.result(5)] == [NAMES[1]]
+    lost.close()
+    second = Listener("learner rank 1", "127.0.0.1", "GPU 1", 1)
+    coming = in_thread(second.receive, NAMES[1:], 4, 5.0)
+    beside = replace(host.endpoint, device="GPU 0", address=("127.0.0.1", 1))  # nobody listens there
+    decline(Offer(4, Route(Transport.ipc, 2), (beside, second.endpoint), NAMES[1]))
+    assert coming.result(5) == []
+    second.close()
+    decline(Offer(4, Route(Transport.ipc, 2), (second.endpoint,), NAMES[1]))  # the rank is lost: others say so
 
 
 def test_connections_with_a_wrong_key_version_or_name_are_rejected(host: Listener, in_thread: InThread) -> None:
