@@ -129,12 +129,18 @@ def killed(interrupted: Course, tmp_path_factory: pytest.TempPathFactory) -> Cou
 
 
 @pytest.fixture(scope="session")
-def left_alone(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the same run, neither interrupted nor killed, and colocated: samplers and ranks take turns."""
-    where = tmp_path_factory.mktemp("left-alone")
+def colocated(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, colocated: samplers and ranks take turns. kill -9 a sampler and a rank at a time: the
+    new sampler has an engine when it is the samplers' turn again."""
+    where = tmp_path_factory.mktemp("colocated")
     more = [f"run.steps={killed.compared}", "run.name=mine", "cluster.placement=colocated"]
-    succeeded(thinkless("train", *two_of_each, *more, folder=where))
-    return where / "runs" / "mine"
+    run = Watched(["train", *two_of_each, *more, "rollout.max_restarts=1", "learner.max_restarts=1"], where)
+    folder = where / "runs" / "mine"
+    run.until(lambda: steps(folder), "a step")
+    for title in ("ray::RolloutWorker", "ray::LearnerWorker"):
+        os.kill(run.titled(title)[1], signal.SIGKILL)
+    succeeded(run.wait())
+    return folder
 
 
 # ---- plain GRPO one batch ahead: trained (test_train), recorded and done again (test_replay) ----

@@ -32,7 +32,7 @@ from tests.helpers.engines import MakeLearner, complete, rollout_request
 from tests.helpers.handles import LocalFuture, LocalHandle
 from tests.helpers.launched import SOON, Watched, one_line_error
 from tests.helpers.prompts import make_prompts
-from tests.helpers.runs import checkpoints, read_lines, records, steps
+from tests.helpers.runs import checkpoints, read_lines, records, restarts, steps
 from tests.helpers.scripted import ThreadHandle
 
 
@@ -520,14 +520,16 @@ def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(
     assert stale[0] == 0 and set(stale) <= {0, 1} and 1 in stale
 
 
-def test_a_colocated_run_equals_a_disaggregated_one(killed: Any, left_alone: Path) -> None:
-    """Two of each, with checkpoints, validations and log-prob checks in between: the same numbers, bit for bit, of
-    which those of separate places were interrupted and lost a sampler (test_faults)."""
+def test_a_colocated_run_equals_a_disaggregated_one(killed: Any, colocated: Path) -> None:
+    """Two of each, with checkpoints, validations and log-prob checks in between: the same numbers, bit for bit, though
+    both lost samplers and learner ranks, and those of separate places were interrupted (test_faults). That they are
+    the right ones: test_on_policy."""
     separate, count = killed.folder, killed.compared
-    assert "placement: colocated" in (left_alone / "config.yaml").read_text()
+    assert "placement: colocated" in (colocated / "config.yaml").read_text()
     assert "placement: disaggregated" in (separate / "config.yaml").read_text()
-    found = figures(left_alone, count)
-    assert len(steps(left_alone)) == count
+    found = figures(colocated, count)
+    assert len(steps(colocated)) == count
+    assert sum(restarts(colocated)) == sum(restarts(colocated, "learner")) == 1
     assert sum('"loss/total"' in row and '"reward/mean"' in row for row in found) >= 4
     assert figures(separate, count) == found
-    assert lines(separate / "samples.jsonl", count) == lines(left_alone / "samples.jsonl", count)
+    assert lines(separate / "samples.jsonl", count) == lines(colocated / "samples.jsonl", count)

@@ -76,11 +76,11 @@ def test_a_learner_rank_killed_too_often_is_named(killed: Any) -> None:
     assert checkpoints(folder)[-1] >= due
 
 
-def test_interruption_and_restarted_actors_change_no_bit(killed: Any, left_alone: Path) -> None:
+def test_interruption_and_restarted_actors_change_no_bit(killed: Any, colocated: Path) -> None:
     """Steps before and after: the same losses, to the last bit. The new sampler takes the current weights itself and
     samples its requests once more, seed for seed; the new reward actor grades what the lost one had not; the new
     learner ranks have the state of the last finished update, and make the interrupted one with the same batch."""
-    mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, left_alone))
+    mine, other = ([row.get("loss/total") for row in records(folder)] for folder in (killed.folder, colocated))
     assert killed.checkpoint + 1 < killed.compared == len(other)
     assert mine[: len(other)] == other and any(other[-3:])
 
@@ -95,12 +95,12 @@ def test_each_restart_is_said_and_counted_once(killed: Any) -> None:
 
 @pytest.mark.bench
 def test_stopped_actors_are_killed_and_named_and_change_no_bit(
-    interrupted: Any, left_alone: Path, tmp_path: Path
+    interrupted: Any, colocated: Path, tmp_path: Path
 ) -> None:
     """SIGSTOP of a sampler, then of a learner rank."""
     folder = tmp_path / "mine"
     shutil.copytree(interrupted.folder, folder)
-    last = max(steps(left_alone))
+    last = max(steps(colocated))
     limits = [f"cluster.hang_s={HANG_S}", "learner.max_restarts=1", f"run.steps={last}"]
     run, begin = Watched(["train", f"resume={folder}", *limits], tmp_path), max(steps(folder))
     run.until(lambda: max(steps(folder)) > begin, "a step")
@@ -110,7 +110,7 @@ def test_stopped_actors_are_killed_and_named_and_change_no_bit(
     succeeded(run.wait())
     named = re.findall(r"^warning: (.+) \d is killed: it had made no progress for \d+ s", run.err, re.M)
     assert named == ["rollout worker", "learner rank"], run.err[-3000:]
-    mine, other = ([row.get("loss/total") for row in records(one)] for one in (folder, left_alone))
+    mine, other = ([row.get("loss/total") for row in records(one)] for one in (folder, colocated))
     assert mine == other
 
 

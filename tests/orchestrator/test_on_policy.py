@@ -19,13 +19,13 @@ pytestmark = pytest.mark.heavy
 ROOT = Path(__file__).parents[2]
 
 
-def test_staleness_0_equals_a_plain_loop_bit_for_bit(left_alone: Path, tmp_path: Path) -> None:
+def test_staleness_0_equals_a_plain_loop_bit_for_bit(colocated: Path, tmp_path: Path) -> None:
     """Losses and final weights, through two Ray samplers and two learner ranks on one side and a twenty-line loop on
     the other."""
     from safetensors.numpy import load_file
 
     plain = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.reference_loop", str(left_alone), str(tmp_path / "plain")],
+        [sys.executable, "-m", "tests.helpers.reference_loop", str(colocated), str(tmp_path / "plain")],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -33,7 +33,7 @@ def test_staleness_0_equals_a_plain_loop_bit_for_bit(left_alone: Path, tmp_path:
         timeout=600,
     )
     assert plain.returncode == 0, plain.stderr[-3000:]
-    rows, rollout = records(left_alone), from_file(left_alone / "config.yaml", []).rollout
+    rows, rollout = records(colocated), from_file(colocated / "config.yaml", []).rollout
     answers = rollout.prompts_per_step * rollout.group_size
     told = [line.split() for line in plain.stdout.splitlines() if line[:1].isdigit()]
     losses = [row.get("loss/total") for row in rows]
@@ -41,9 +41,9 @@ def test_staleness_0_equals_a_plain_loop_bit_for_bit(left_alone: Path, tmp_path:
     assert sum(loss is not None for loss in losses) >= 6
     assert [round(row["tokens/mean"] * answers) for row in rows] == [int(tokens) for _, _, tokens in told]
     assert all(row["staleness/max"] == 0 and row["no_op"] == ("loss/total" not in row) for row in rows)
-    a, b = (load_file(folder / "model.safetensors") for folder in (left_alone / "model", tmp_path / "plain"))
+    a, b = (load_file(folder / "model.safetensors") for folder in (colocated / "model", tmp_path / "plain"))
     assert set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
-    assert not any(np.array_equal(a[name], value) for name, value in load_file(first(left_alone)).items())
+    assert not any(np.array_equal(a[name], value) for name, value in load_file(first(colocated)).items())
 
 
 def first(run: Path) -> Path:
