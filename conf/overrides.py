@@ -35,6 +35,9 @@ SWEEPS = ("choice(", "range(", "interval(", "glob(", "shuffle(", "sort(")  # Hyd
 def read_overrides(arguments: list[str], multirun: bool = False) -> list[Override]:
     """Raises BadConfig for an argument that cannot be parsed, or has several values without `multirun`."""
     parser = OverridesParser.create()
+    for argument in arguments:
+        if len(argument) > LONGEST:
+            raise BadConfig(f"{argument[:40]!r}... has {len(argument)} characters: an argument has at most {LONGEST}")
     return [_read(parser, renamed.override(argument), multirun) for argument in arguments]
 
 
@@ -63,7 +66,7 @@ def pasted(key: str, text: str) -> str:
 def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     key, equals, text = argument.partition("=")
     setting = settings().get(key.lstrip("+~"))
-    _refuse_long(argument, key, text, setting)
+    _refuse_long(key, text, setting)
     try:
         if equals and setting is not None and setting.textual and not text.startswith(SWEEPS):
             argument = f"{key}={_literal(text)}"
@@ -78,10 +81,8 @@ def _read(parser: OverridesParser, argument: str, multirun: bool) -> Override:
     return found
 
 
-def _refuse_long(argument: str, key: str, text: str, setting: Setting | None) -> None:
+def _refuse_long(key: str, text: str, setting: Setting | None) -> None:
     """BadConfig for what takes Hydra many seconds to parse."""
-    if len(argument) > LONGEST:
-        raise BadConfig(f"{argument[:40]!r}... has {len(argument)} characters: an argument has at most {LONGEST}")
     if (setting is None or setting.many or not setting.textual) and (count := text.count(",") + 1) > LONGEST_LIST:
         raise BadConfig(f"{key} must have at most {LONGEST_LIST} values, got {count}")
     if len(nested := re.sub(r"\s", "", text[: NESTED * 2])) >= NESTED and not nested[:NESTED].strip("[{("):
