@@ -302,7 +302,7 @@ class ClusterConf:
     placement: Placement = Placement.disaggregated  # of samplers and learner ranks
     transport: Transport = Transport.auto  # of weights
     weight_sync_timeout_s: float = number(600.0, "[0.1, 1e7]")  # ipc, nccl: for the other side; drain: for answers
-    colocation_timeout_s: float = number(300.0, "[0.1, 1e7]")  # colocated: for GPUs to be freed or reclaimed
+    colocation_timeout_s: float = number(300.0, "[0.1, 1e7]")  # colocated: to free or take GPUs, not counting restarts
 
 
 @dataclass

@@ -104,6 +104,8 @@ class Learner:
         reports: list[StepReport] = self._answers(update)
         if self.restarts is not None:
             self.restarts.updated(update)
+            if self.gpu_sharing.shared:  # the ranks leave the GPUs next, with what is to be kept
+                self.restarts.keep()
         found = [one for report in reports for one in report.nonfinite]
         named = {one.update for one in found if one.reason != "step"}
         kept = tuple(one for one in found if one.reason != "step" or one.update not in named)
@@ -170,8 +172,9 @@ class Learner:
         return updates
 
     def keep_state(self) -> None:
-        """Between two updates, when it is time: what lost ranks would be replaced by. Waits for nothing."""
-        if self.restarts is not None:
+        """Between two updates, when it is time: what lost ranks would be replaced by. Waits for nothing. Where GPUs are
+        shared `apply` has done it."""
+        if self.restarts is not None and not self.gpu_sharing.shared:
             self.restarts.keep()
 
     @property

@@ -9,7 +9,6 @@ that takes the place of this one fetches the newest weights itself.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from rollout.weight_sync.handshake import decline
@@ -29,9 +28,9 @@ class DeferredEngine:
         pass
 
     def load(self, weights: Weights | Offer, recompute: bool = False) -> None:
-        """Ranks that wait for this worker are told not to; nobody waits for that."""
+        """Ranks that wait for this worker are told not to."""
         if isinstance(weights, Offer):
-            threading.Thread(target=decline, args=(weights,), name="declines weights", daemon=True).start()
+            decline(weights)
 
     def abort(self, keys: Sequence[int]) -> None:
         assert not keys, "nothing runs here"

@@ -17,8 +17,9 @@ finished before an interruption is raised: a checkpoint needs the whole learner.
 
 Who dies starts again on GPUs that are free for it. Ranks: the samplers leave first. A sampler: at once while samplers
 have the GPUs (`let_start`), and otherwise when they get them back; it is asleep until then, which is all that is asked
-of it meanwhile (`rollout.deferred_engine`). That samplers may start ends before they are asked to leave: whoever began
-to start before is asked after it has started.
+of it meanwhile (`rollout.deferred_engine`). Samplers lose the permission to start before they are asked to leave, so
+that one which is starting then answers once it has started. A hand-over in which somebody starts again takes as long
+as that, and an interruption waits for it.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ class Holder(Enum):
     sampling = "sampling"
     pushing = "pushing"
     learning = "learning"
+    nobody = "nobody"  # within a hand-over: samplers asleep, the learner not back yet
 
 
 class Colocation(GpuSharing):
     """Begins with samplers that have started on empty GPUs; `starting` comes next."""
+
+    shared = True
 
     def __init__(
         self,
@@ -52,8 +56,8 @@ class Colocation(GpuSharing):
         start_s: float = 0.0,
         let_start: Callable[[bool], None] = lambda free: None,
     ):
-        """timeout_s: for each side to leave or take the GPUs. start_s: for samplers beside it, which may have to start
-        again. let_start: told whether GPUs are free for that."""
+        """timeout_s: for each side to leave or take the GPUs. start_s: added to it for samplers, which may have to
+        start again. let_start: told whether GPUs are free for samplers to start."""
         self.workers, self.ranks, self.timeout_s, self.wait_all = workers, ranks, timeout_s, wait_all
         self.start_s, self.let_start = start_s, let_start
         self.recovered: Callable[[Exception], bool] = lambda error: False  # see `Learner.recovered`
@@ -62,8 +66,9 @@ class Colocation(GpuSharing):
 
     @defer_signals()
     def starting(self) -> None:
-        if self.holder is not Holder.learning:
+        if self.holder in (Holder.sampling, Holder.pushing):
             self._samplers_leave(True, why="before the learner can start")
+        self.holder = Holder.learning
 
     @defer_signals()
     def sampling(self) -> None:
@@ -73,7 +78,7 @@ class Colocation(GpuSharing):
             raise RuntimeError("the learner's weights have changed since the last push: push them before sampling")
         self._ask(self.ranks, "offload", "all", why="before the samplers can sample")
         self.let_start(True)
-        self._ask(self.workers, "wake", None if self.holder is Holder.learning else ["kv_cache"], why="to sample")
+        self._ask(self.workers, "wake", ["kv_cache"] if self.holder is Holder.pushing else None, why="to sample")
         self.holder = Holder.sampling
 
     @defer_signals()
@@ -89,14 +94,16 @@ class Colocation(GpuSharing):
     @defer_signals()
     def learning(self, changes: bool) -> None:
         if self.holder is not Holder.learning:
-            self._samplers_leave(not changes, why="before the learner can work")
+            if self.holder is not Holder.nobody:
+                self._samplers_leave(not changes, why="before the learner can work")
             self._ask(self.ranks, "reload", why="to learn")
+            self.holder = Holder.learning
         self.stale = self.stale or changes
 
     def _samplers_leave(self, keep: bool, why: str) -> None:
         self.let_start(False)
         self._ask(self.workers, "sleep", keep, why=why)
-        self.holder = Holder.learning
+        self.holder = Holder.nobody
 
     def _ask(self, whom: Sequence[Handle], method: str, *args: Any, why: str) -> None:
         """Ranks that were lost stand again when this returns, and have done as they were asked."""

@@ -5,7 +5,7 @@ starts; the weights go from the object store to it, not through here. Must not k
 
 A worker does not wait here for a push that has not arrived: it gets that one like all others. One small actor beside
 the driver keeps the references. It is not restarted, since it would come back empty: a worker that calls it then fails
-with its name, rather than go on with old weights.
+with its name, rather than go on with old weights, and so does the next hand-over of GPUs that are shared.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class FetchLatest:
 
 class _LatestWeights:
     """Holds the newest weights that have arrived, on this host (theirs may be lost), and references to those being
-    pushed."""
+    pushed; and whether workers' GPUs are free."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s

@@ -64,9 +64,9 @@ def start_learner(learner: Learner, conf: Config, reference: bool | None = None,
     where the loss has a KL term. during: begins the lines that say what is waited for. Raises BadInput for a port in
     use, and for a model that the learner cannot compute.
     """
-    learner.gpu_sharing.starting()
     with waiting(f"{during}starting the learner ranks"):
         started(learner.ranks, "ready", learner.conf.start_timeout_s)
+    learner.gpu_sharing.starting()
     with waiting(f"{during}loading the learner's model"), listening_on(conf.cluster.port):
         return learner.start(conf.cluster.port, conf.algorithm.kl > 0 if reference is None else reference)
 
@@ -137,9 +137,10 @@ def start_all(
     if colocated:
         with waiting(f"{during}loading the vLLM engines"):
             wait_all(engines)
-        colocation = Colocation(sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s)
-        if latest:
-            colocation.start_s, colocation.let_start = conf.rollout.start_timeout_s, latest.let_start
+        restartable = (conf.rollout.start_timeout_s, latest.let_start) if latest else ()
+        colocation = Colocation(
+            sampler.workers, learner.ranks, conf.cluster.colocation_timeout_s, wait_all, *restartable
+        )
         colocation.recovered = learner.recovered
         learner.gpu_sharing = sampler.gpu_sharing = colocation
     parameters = start_learner(learner, conf, reference, during)

@@ -201,7 +201,7 @@ def _fine_tune(
             curriculum.too_long = 0
         done, before = go_on(conf, store, learner, curriculum)
         if anew and parts is not None:
-            parts.weight_sync.again()
+            parts.weight_sync.forget()  # an evaluation sends its own
         note = functools.partial(_say, conf)
         log = WarmupLog(partial / "warmup.jsonl", curriculum.steps, done, before, settings, note)
         with progress(curriculum.steps, "warm-up", conf.tracker.console, start=done) as bar:

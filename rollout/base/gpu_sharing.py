@@ -8,7 +8,9 @@ from __future__ import annotations
 
 
 class GpuSharing:
-    """Disaggregated placement, and CPUs: everyone has devices of their own, and no call waits."""
+    """Disaggregated placement: everyone has devices of their own, and no call waits."""
+
+    shared = False  # whether calls may wait, and the learner's tensors leave its devices
 
     def starting(self) -> None:
         """Before learner ranks load their model: the first ones, and those that replace lost ones."""

@@ -16,6 +16,7 @@ import pickle
 import secrets
 import socket
 import struct
+import threading
 import time
 from typing import Any
 
@@ -120,7 +121,9 @@ class Listener:
             for line in lines.values():
                 line.close()
             raise
-        return [lines[guest] for guest in guests if not lines[guest].hello.get("declines")]
+        for name in [name for name, line in lines.items() if line.hello.get("declines")]:
+            lines.pop(name).close()
+        return [lines[guest] for guest in guests if guest in lines]
 
     def close(self) -> None:
         self._listener.close()
@@ -164,12 +167,16 @@ def connect(endpoint: Endpoint, me: str, version: int, timeout_s: float, **more:
 
 
 def decline(offer: Offer) -> None:
-    """The worker's side, instead of `connect`: every rank that waits for it goes on without. Whatever keeps a rank from
-    hearing it is said there."""
+    """The worker's side, instead of `connect`: every rank that waits for it goes on without. Returns at once. Whatever
+    keeps a rank from hearing it is said there."""
+
+    def tell(endpoint: Endpoint) -> None:
+        with contextlib.suppress(OSError):
+            connect(endpoint, offer.receiver, offer.version, offer.route.timeout_s, declines=True).close()
+
     for endpoint in offer.endpoints:
         if offer.receiver in offer.route.guests(endpoint.rank, endpoint.device != "cpu"):
-            with contextlib.suppress(OSError):
-                connect(endpoint, offer.receiver, offer.version, offer.route.timeout_s, declines=True).close()
+            threading.Thread(target=tell, args=(endpoint,), name="declines weights", daemon=True).start()
 
 
 def _answer(key: bytes, challenge: bytes) -> bytes:

@@ -114,8 +114,8 @@ class WeightSender:
     def send(self, version: int) -> Weights | None:
         """Send to this rank's guests, who must come for it meanwhile; returns when all have taken everything.
 
-        With `route.keep`, rank 0 returns a copy for the object store besides, and over ipc a worker that dies meanwhile
-        is none of its guests any more. Raises TimeoutError or ConnectionError that name the worker.
+        With `route.keep`, rank 0 returns a copy for the object store besides; with `route.deferred`, a worker that dies
+        meanwhile is none of its guests any more. Raises TimeoutError or ConnectionError that name the worker.
         """
         assert self._route is not None and self._host is not None, "`open` has not been called"
         guests = self._route.guests(self.rank, self.engine.device.type == "cuda")
@@ -152,22 +152,23 @@ class WeightSender:
 
     def _tell(self, lines: list[Connection], kind: str, content: Any = None) -> None:
         for line in list(lines):
-            with self._without_the_dead(lines, line):
+            with self._without_the_lost(lines, line):
                 line.send(kind, content)
 
     def _hear(self, lines: list[Connection], what: str) -> None:
         for line in list(lines):
-            with self._without_the_dead(lines, line):
+            with self._without_the_lost(lines, line):
                 line.receive(what)
 
     @contextlib.contextmanager
-    def _without_the_dead(self, lines: list[Connection], line: Connection) -> Iterator[None]:
-        """A worker that dies is taken off `lines` where it will fetch a copy when it starts again."""
+    def _without_the_lost(self, lines: list[Connection], line: Connection) -> Iterator[None]:
+        """A worker that hangs up is taken off `lines` where one that died fetches a copy when it starts again; another
+        one's error ends the push in its own answer."""
         assert self._route is not None
         try:
             yield
         except ConnectionError:
-            if not self._route.keep:
+            if not self._route.deferred:
                 raise
             lines.remove(line)
 

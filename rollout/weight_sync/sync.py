@@ -73,9 +73,15 @@ class WeightSync:
     def again(self) -> None:
         """The ranks are new ones, and have the same weights: those that were on their way are sent once more."""
         self._open()
-        if self._in_flight:
+        if before := self._in_flight:
             self.sampler.gpu_sharing.pushing()
-            self._in_flight = self._send(self._version)
+            if self._in_flight is before:  # else ranks were lost in that, and others have sent them
+                self._in_flight = self._send(self._version)
+
+    def forget(self) -> None:
+        """The ranks are new ones, and have other weights: what was on its way is of no use."""
+        self._in_flight = []
+        self._open()
 
     def _open(self) -> None:
         if self.route is not None and self.route.transport is not Transport.object_store:

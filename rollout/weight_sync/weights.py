@@ -134,6 +134,7 @@ class Route:
     parallel: int = 1  # GPUs of each of them
     timeout_s: float = 600.0  # of every wait, on both sides
     keep: bool = False  # ipc, nccl: leave a copy in the object store as well, for workers that start again
+    deferred: bool = False  # which then have no engine before the learner leaves their GPUs, and decline until then
 
     def guests(self, rank: int, on_gpu: bool) -> list[str]:
         """The workers that learner rank `rank` sends to."""
@@ -151,6 +152,7 @@ def route(conf: Config) -> Route:
         rollout.tensor_parallel,
         cluster.weight_sync_timeout_s,
         rollout.max_restarts > 0,
+        rollout.max_restarts > 0 and cluster.placement is Placement.colocated,
     )
 
 

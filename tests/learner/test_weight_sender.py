@@ -331,7 +331,7 @@ def test_a_stream_unlike_its_manifest_is_rejected() -> None:
 def test_a_worker_that_dies_half_way_costs_the_others_nothing_where_a_copy_is_kept(
     started: Callable[..., Any], in_thread: InThread
 ) -> None:
-    route = Route(Transport.ipc, 2, timeout_s=60.0, keep=True)
+    route = Route(Transport.ipc, 2, timeout_s=60.0, keep=True, deferred=True)
     ranks, endpoints = started(1, 0, PLAIN, "tied", route)
     sending = in_thread(ranks.call, "send", 4)
     dying = connect(endpoints[0], worker_name(0), 4, 60.0, group=None, processes=1)

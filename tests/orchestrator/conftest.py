@@ -136,7 +136,7 @@ def colocated(two_of_each: list[str], killed: Course, tmp_path_factory: pytest.T
     more = [f"run.steps={killed.compared}", "run.name=mine", "cluster.placement=colocated"]
     run = Watched(["train", *two_of_each, *more, "rollout.max_restarts=1", "learner.max_restarts=1"], where)
     folder = where / "runs" / "mine"
-    run.until(lambda: steps(folder), "a step")
+    run.until(lambda: max(steps(folder), default=0) >= 3, "steps, after which the learner's state has been kept")
     for title in ("ray::RolloutWorker", "ray::LearnerWorker"):
         os.kill(run.titled(title)[1], signal.SIGKILL)
     succeeded(run.wait())

@@ -3,6 +3,7 @@ engine and a real learner, and in a whole run that must not differ from one on s
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import signal
@@ -16,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.schema import AlgorithmConf, Importance, OnWeightSync
+from conf.schema import AlgorithmConf, Importance, ModelConf, OnWeightSync
 from learner.learner import Learner
+from learner.restarts import Restarts
 from orchestrator.base.errors import ActorDied, WaitedTooLong
 from orchestrator.cluster.colocation import Colocation
 from orchestrator.tracking.catalogue import repeatable
@@ -390,6 +392,65 @@ def in_turns(
     gpu_sharing.starting()
     learner.gpu_sharing = sampler.gpu_sharing = gpu_sharing
     return learner, sampler, gpu_sharing, WeightSync(learner.ranks, sampler, True)
+
+
+class MortalRank:
+    """A learner rank in this process, which dies when it has done `dies_in`. What it returns is a copy, as with Ray."""
+
+    def __init__(self, first: Any, make: Callable[[], Any]):
+        self.handle, self.make, self.lives, self.dies_in = first, make, True, ""
+
+    def call(self, method: str, *args: Any, timeout_s: float | None = None) -> LocalFuture:
+        if self.lives:
+            answer = copy.deepcopy(self.handle.call(method, *args).wait())
+            self.lives = method != self.dies_in
+        return LocalFuture(answer) if self.lives else Failed(ActorDied("learner rank 0 died"))
+
+    def replaced(self, error: Exception) -> bool:
+        assert isinstance(error, ActorDied) and not self.lives, error
+        self.handle, self.lives, self.dies_in = LocalHandle(self.make()), True, ""
+        return True
+
+
+def test_lost_ranks_stand_again_where_the_last_update_left_them(
+    in_turns: InTurns, make_learner: MakeLearner, tiny_model: Path
+) -> None:
+    """Their state is kept before they leave the GPUs. Lost in an update, in a push and while the samplers have the
+    GPUs, after each of six steps; equal to a learner that has lost none."""
+    from learner.data.batch import Sequence
+    from learner.data.pack import pack
+    from learner.loss import Totals
+    from learner.worker import LearnerWorker
+
+    learner, sampler, gpu_sharing, weight_sync = in_turns
+    undisturbed, prompt = make_learner(tiny_model), make_prompts(1)[0]
+    rank = MortalRank(learner.ranks[0], lambda: LearnerWorker(learner.conf, ModelConf(), str(tiny_model), 0, 1.0, 100))
+    learner.ranks = gpu_sharing.ranks = weight_sync.ranks = [rank]
+
+    def start() -> None:
+        gpu_sharing.starting()
+        learner.start(None, reference=False)
+
+    learner.restarts = restarts = Restarts(learner.ranks, rank.replaced, start, 1, in_order)
+    weight_sync.recovered = gpu_sharing.recovered = learner.recovered
+    restarts.then = weight_sync.again
+    weight_sync.start(0)
+    algorithm, rng = AlgorithmConf(optimizer_steps=1, kl=0.0), np.random.default_rng(0)
+    for step, dies_in in enumerate(["update", "publish", "offload", "reload", "", "update"]):
+        sampler.sample([prompt], 2, step).wait()
+        ids = np.concatenate([prompt.token_ids, np.arange(10, 20, dtype=np.int32)])
+        ones, zeros = np.ones(10, np.float32), np.zeros(10, np.float32)
+        one = Sequence(ids, len(prompt.token_ids), ones, ones, float(rng.normal()), zeros, -1)
+        batch = pack([one], Totals(1, 10, 10), 8192, 1)
+        rank.dies_in = dies_in
+        mine, other = (each.apply([batch], algorithm) for each in (learner, undisturbed))
+        weight_sync.start(step + 1)
+        learner.keep_state()
+        assert mine is not None and other is not None and mine.loss == other.loss
+    assert restarts.count == 5
+    pushed, right = (each.call("publish", 9).wait() for each in (rank, undisturbed.ranks[0]))
+    for (name, a), (_, b) in zip(pushed.tensors(), right.tensors(), strict=True):
+        assert np.array_equal(a.float().numpy(), b.float().numpy()), name
 
 
 def test_answers_of_the_next_batch_stop_while_the_learner_works_and_go_on_by_its_new_weights(

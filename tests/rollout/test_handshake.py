@@ -135,9 +135,10 @@ def test_a_worker_that_declines_is_not_waited_for(host: Listener, in_thread: InT
     coming = in_thread(host.receive, NAMES, 3, 5.0)
     lost = connect(host.endpoint, NAMES[0], 3, 5.0)  # before it started again
     decline(Offer(3, Route(Transport.ipc, 2), (host.endpoint,), NAMES[0]))
+    with pytest.raises(ConnectionError, match="hung up"):  # it has heard that
+        lost.receive("to begin")
     connect(host.endpoint, NAMES[1], 3, 5.0)
     assert [connection.peer for connection in coming.result(5)] == [NAMES[1]]
-    lost.close()
     second = Listener("learner rank 1", "127.0.0.1", "GPU 1", 1)
     coming = in_thread(second.receive, NAMES[1:], 4, 5.0)
     beside = replace(host.endpoint, device="GPU 0", address=("127.0.0.1", 1))  # nobody listens there

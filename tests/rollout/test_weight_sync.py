@@ -179,6 +179,41 @@ def test_weights_that_have_arrived_are_not_sent_again() -> None:
     assert [rank.calls for rank in parts.ranks] == [[("publish", 1)]] * 2
 
 
+def test_ranks_that_are_lost_while_others_replace_them_are_sent_for_once() -> None:
+    """Within the hand-over of shared GPUs: what mends the second loss sends the weights."""
+    parts = Parts(error=ConnectionError("learner rank 0 hung up or died"))
+    recovers = Recovers(parts, 1)
+
+    class Sharing:
+        lost = False
+
+        def pushing(self) -> None:
+            if parts.events and not self.lost:
+                self.lost = True
+                weight_sync.again()
+
+    parts.sampler.gpu_sharing = sharing = Sharing()  # type: ignore[assignment]
+    weight_sync = parts.sync(synchronous=True, recovered=recovers)
+    recovers.sync = weight_sync  # type: ignore[assignment]
+    weight_sync.start(1)
+    assert sharing.lost and [version for _, version in parts.ranks[0].calls] == [1, 1]
+
+
+def test_what_was_on_its_way_from_ranks_with_other_weights_is_forgotten() -> None:
+    """A warm-up goes on from an earlier step: its next evaluation sends that one's weights."""
+    parts = Parts(error=ConnectionError("learner rank 0 hung up or died"))
+    weight_sync = parts.sync(synchronous=True, route=Route(Transport.nccl, 2))
+    with pytest.raises(ConnectionError):
+        weight_sync.start(200)
+    for worker in parts.workers:
+        worker.error = None
+    weight_sync.forget()
+    weight_sync.wait()
+    weight_sync.start(180)
+    assert [offer.version for _, offer in parts.workers[0].calls] == [200, 180]
+    assert [method for method, _ in parts.ranks[1].calls].count("open_endpoint") == 2
+
+
 def test_an_error_that_is_no_loss_is_raised() -> None:
     parts = Parts(error=ConnectionError("rollout worker 0 died"))
     weight_sync = parts.sync(synchronous=True, recovered=Recovers(parts, 0))

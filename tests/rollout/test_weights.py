@@ -230,6 +230,8 @@ def test_impossible_transports_are_rejected(
 def test_a_copy_is_kept_where_workers_may_restart() -> None:
     assert not route(conf(GPU_ROLLOUT, GPU_LEARNER)).keep
     assert route(conf(replace(GPU_ROLLOUT, max_restarts=3), GPU_LEARNER)).keep
+    assert not route(conf(replace(GPU_ROLLOUT, max_restarts=3), GPU_LEARNER)).deferred
+    assert route(conf(replace(GPU_ROLLOUT, max_restarts=3), GPU_LEARNER, placement=Placement.colocated)).deferred
 
 
 def test_each_rank_serves_the_workers_of_its_route() -> None:
