@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.schema import AlgorithmConf, Importance, ModelConf, OnWeightSync
+from conf.schema import AlgorithmConf, Config, Importance, LearnerConf, ModelConf, OnWeightSync
 from learner.learner import Learner
 from learner.restarts import Restarts
 from orchestrator.base.errors import ActorDied, WaitedTooLong
+from orchestrator.cluster import parts
 from orchestrator.cluster.colocation import Colocation
 from orchestrator.tracking.catalogue import repeatable
 from orchestrator.training.logprob_check import logprob_gaps
@@ -277,6 +279,23 @@ def test_whoever_dies_starts_again_on_a_gpu_that_is_free_for_it(
             both.learns()
             assert gpu.learner == {"weights", "optimizer"} and not gpu.sampler
             gpu.learnt += what == "learn"
+
+
+def test_a_sampler_that_cannot_leave_for_new_ranks_is_named_and_not_they(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked when their processes are there: nobody takes its death for theirs."""
+    order: list[str] = []
+
+    class Sharing(GpuSharing):
+        def starting(self) -> None:
+            order.append("samplers leave")
+            raise ActorDied("rollout worker 0 died")
+
+    learner = Learner([], LearnerConf())
+    learner.gpu_sharing = Sharing()
+    monkeypatch.setattr(parts, "started", lambda ranks, *_: order.append("ranks are there"))
+    with pytest.raises(ActorDied, match="rollout worker 0 died"):
+        parts.start_learner(learner, Config())
+    assert order == ["ranks are there", "samplers leave"]
 
 
 def test_samplers_that_may_have_to_start_again_have_time_for_it() -> None:
@@ -566,12 +585,18 @@ def lines(path: Path, until: int) -> list[dict[str, Any]]:
 def test_a_colocated_run_one_batch_ahead_keeps_the_bound_and_can_be_interrupted(
     two_of_each: list[str], tmp_path: Path
 ) -> None:
-    """Two of each, with checkpoints, validations and log-prob checks in between. Ctrl-C comes at any moment: the
-    samplers may be awake or asleep, and have begun the next batch."""
+    """Two of each, with checkpoints, validations and log-prob checks in between; a sampler and a rank are killed.
+    Ctrl-C comes at any moment: the samplers may be awake or asleep, and have begun the next batch."""
     ahead = ["cluster.placement=colocated", "run.max_staleness=1", "algorithm.importance=truncate"]
     more = [*ahead, "rollout.on_weight_sync=recompute", "run.steps=100000", "run.name=mine"]
+    more += ["rollout.max_restarts=1", "learner.max_restarts=1"]
     run, folder = Watched(["train", *two_of_each, *more], tmp_path), tmp_path / "runs" / "mine"
     run.until(lambda: max(steps(folder), default=0) >= 4, "four steps")
+    for title in ("ray::RolloutWorker", "ray::LearnerWorker"):
+        os.kill(run.titled(title)[1], signal.SIGKILL)
+    run.until(lambda: sum(restarts(folder)) == sum(restarts(folder, "learner")) == 1, "the restarts")
+    again = max(steps(folder))
+    run.until(lambda: max(steps(folder)) >= again + 4, "four steps more")
     run.interrupt(signal.SIGINT)
     run.wait(SOON)
     assert run.returncode == 130 and one_line_error(run) == "thinkless: interrupted"
