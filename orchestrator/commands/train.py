@@ -55,6 +55,7 @@ def _command(conf: Config, problems: Problems, folder: Path, resume: bool, confi
     copies = Copies(conf.run.checkpoints, folder, keep) if conf.run.checkpoints else None
     store = CheckpointStore(folder, keep, copies=copies)
     if resume and not missing(Stand.of(folder, conf, max(store.steps(), default=None))):
+        say_damage(folder)
         more = f"run.steps={conf.run.steps + max(1, conf.run.steps // 2)}"
         again = command_line("train", f"resume={folder}", more)
         raise RunError(f"{folder} has finished its {conf.run.steps} steps; to add some: {again}")

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from conf.schema import Config, TrackerConf
 from orchestrator.base.errors import RunError
 from orchestrator.base.record import readable
 from orchestrator.base.same_folder import FolderGone, SameFolder
+from orchestrator.commands import train
 from orchestrator.commands.train import _how_to_go_on
 from orchestrator.tracking.line_files import LineFiles
 from orchestrator.tracking.tracker import Tracker
@@ -71,6 +72,18 @@ def test_an_end_behind_the_last_stage_asks_for_nothing_more(finished: Path) -> N
     assert _how_to_go_on(store, finished, CONF).startswith(
         f"the last checkpoint is of step {STEPS}; to go on from it: "
     )
+
+
+def test_a_finished_run_says_what_has_been_damaged_since(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Killed before its report: without metrics.jsonl there is none to make, and nothing is missing."""
+    (finished / "checkpoints" / f"step_{STEPS:06}").mkdir(parents=True)
+    for name in ("samples.jsonl", "samples.txt"):
+        (finished / name).touch()
+    (finished / "report.html").unlink()
+    (finished / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match=f"has finished its {STEPS} steps; to add some: "):
+        train._command(CONF, cast(Any, None), finished, True, None)
+    assert f"{finished}: metrics.jsonl is missing" in capfd.readouterr().err.splitlines()
 
 
 def test_what_is_not_asked_for_is_not_missing(finished: Path) -> None:
