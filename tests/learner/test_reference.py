@@ -15,6 +15,7 @@ from learner.data.pack import pack
 from learner.model.policy import Policy, load_policy
 from learner.model.reference import frozen, on_device
 from learner.objective import optimizer_steps
+from rollout.base.gpu_sharing import GpuSharing
 from tests.helpers import naive
 from tests.helpers.learner_ranks import Ranks
 from tests.helpers.seldom import seldom
@@ -140,6 +141,6 @@ def test_a_reference_is_loaded_only_for_a_kl_term(kl: float, monkeypatch: pytest
     started: list[bool] = []
     monkeypatch.setattr(parts, "started", lambda *args: None)
     start = lambda port, reference: started.append(reference)  # noqa: E731
-    learner: Any = SimpleNamespace(ranks=[], conf=LearnerConf(), start=start)
+    learner: Any = SimpleNamespace(ranks=[], conf=LearnerConf(), start=start, gpu_sharing=GpuSharing())
     parts.start_learner(learner, Config(algorithm=AlgorithmConf(kl=kl)))
     assert started == [kl > 0]
